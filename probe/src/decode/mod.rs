@@ -1,0 +1,191 @@
+//! Bytes to headers: taps, segments, tunnels, addresses, ports, TCP fields.
+//!
+//! In: a [`Frame`]. Out: [`Headers`], or the one [`DropCause`] for which the packet is rejected.
+//! Cost: one pass over the headers, no allocation.
+//! Invariants: never panics, never reads past the end; lengths come from the headers, so a frame
+//! cut by the capture length counts in full.
+//! Source: each file names its RFC or IEEE section.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::index::TapIndex;
+use crate::inventory::{AddressSpace, Segment};
+use crate::time::Timestamp;
+
+/// Payload octets that [`Headers`] carries along: enough to tell packets apart (copies) and to
+/// recognise an application's first words. The same in the whole domain.
+pub const PAYLOAD_HEAD_OCTETS: usize = 16;
+
+/// A MAC address (EUI-48).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+/// An IP address of 16 octets, IPv4 in the last four with [`Headers::ip_version`] beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(pub [u8; 16]);
+
+impl Address {
+    /// An IPv4 address; the first twelve octets are 0.
+    #[inline]
+    pub const fn v4(octets: [u8; 4]) -> Self {
+        let [a, b, c, d] = octets;
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d])
+    }
+
+    /// As the standard library's type; `version` is 4 or 6.
+    pub fn to_ip(self, version: u8) -> IpAddr {
+        let [.., a, b, c, d] = self.0;
+        if version == 4 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(self.0).into() }
+    }
+
+    /// From the standard library's type, with its version.
+    pub fn of_ip(ip: IpAddr) -> (Self, u8) {
+        match ip {
+            IpAddr::V4(ip) => (Self::v4(ip.octets()), 4),
+            IpAddr::V6(ip) => (Self(ip.octets()), 6),
+        }
+    }
+}
+
+/// Facts about one packet that are either true or not, as bits of [`Headers::marks`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks(pub u16);
+
+impl Marks {
+    /// The capture ended before the packet did.
+    pub const SNAPPED: Self = Self(1);
+    /// A fragment, first or later.
+    pub const FRAGMENT: Self = Self(1 << 1);
+    /// A fragment without transport header: its ports come from the fragment table.
+    pub const LATER_FRAGMENT: Self = Self(1 << 2);
+    /// More fragments follow (not the last one).
+    pub const MORE_FRAGMENTS: Self = Self(1 << 3);
+    /// TCP with the timestamps option (RFC 7323).
+    pub const TCP_TIMESTAMP: Self = Self(1 << 4);
+    /// An inner Ethernet header was seen, so the MAC addresses are valid.
+    pub const ETHERNET: Self = Self(1 << 5);
+    /// IPv4 with the don't-fragment bit.
+    pub const DONT_FRAGMENT: Self = Self(1 << 6);
+    /// Came in a mirror tunnel or mirror VLAN, which was taken off.
+    pub const MIRROR_TUNNEL: Self = Self(1 << 7);
+    /// The mirror says that it cut the packet (ERSPAN T bit).
+    pub const MIRROR_TRUNCATED: Self = Self(1 << 8);
+    /// The mirror's sequence number is present.
+    pub const MIRROR_SEQUENCE: Self = Self(1 << 9);
+    /// The mirror says that the packet left the port (ERSPAN direction: egress).
+    pub const MIRROR_EGRESS: Self = Self(1 << 10);
+    /// TCP with at least one SACK block (RFC 2018).
+    pub const TCP_SACK: Self = Self(1 << 11);
+    /// What the wire says of the segment was unknown to the configured map.
+    pub const SEGMENT_UNMAPPED: Self = Self(1 << 12);
+
+    /// Whether all bits of `mark` are set.
+    #[inline]
+    pub const fn has(self, mark: Self) -> bool {
+        self.0 & mark.0 == mark.0
+    }
+
+    /// Sets the bits of `mark`.
+    #[inline]
+    pub const fn set(&mut self, mark: Self) {
+        self.0 |= mark.0;
+    }
+}
+
+/// TCP flags as in IE 6 `tcpControlBits` (RFC 9565): bit 0 FIN … bit 7 CWR, bit 8 AE.
+pub mod tcp_flag {
+    #![allow(missing_docs, reason = "the names are those of RFC 9293 section 3.1")]
+    pub const FIN: u16 = 1;
+    pub const SYN: u16 = 1 << 1;
+    pub const RST: u16 = 1 << 2;
+    pub const PSH: u16 = 1 << 3;
+    pub const ACK: u16 = 1 << 4;
+}
+
+/// Protocol numbers (IANA) that the path treats in a way of their own.
+pub mod protocol {
+    #![allow(missing_docs, reason = "the names are IANA's")]
+    pub const ICMP: u8 = 1;
+    pub const IPIP: u8 = 4;
+    pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const IPV6: u8 = 41;
+    pub const GRE: u8 = 47;
+    pub const ICMPV6: u8 = 58;
+    pub const SCTP: u8 = 132;
+}
+
+/// All that later stages know of a packet: the innermost IP packet and what was around it.
+/// Addresses, ports and MACs are as on the wire (source sent it).
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct Headers {
+    /// Receive time (or the mirror's own stamp, where the tap is configured to trust it).
+    pub timestamp: Timestamp,
+    /// The largest receive time of the source up to this packet; windows close by it.
+    pub clock: Timestamp,
+    /// Address space, part of every key.
+    pub space: AddressSpace,
+    /// Segment the packet was seen in.
+    pub segment: Segment,
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source MAC, zero without [`Marks::ETHERNET`].
+    pub source_mac: Mac,
+    /// Destination MAC, zero without [`Marks::ETHERNET`].
+    pub destination_mac: Mac,
+    /// Source port; 0 where the protocol has none.
+    pub source_port: u16,
+    /// Destination port; 0 where the protocol has none.
+    pub destination_port: u16,
+    /// Tap that copied the packet.
+    pub tap: TapIndex,
+    /// See [`Marks`].
+    pub marks: Marks,
+    /// IANA protocol number of the transport header (after IPv6 extension headers).
+    pub protocol: u8,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// Time to live or hop limit.
+    pub ttl: u8,
+    /// DSCP and ECN octet.
+    pub traffic_class: u8,
+    /// IP octets: IPv4 total length, or 40 + IPv6 payload length (IE 1).
+    pub octets: u32,
+    /// Inner Ethernet header without tags (14, or 0 without one) plus IP octets (IE 352).
+    pub layer2_octets: u32,
+    /// IPv4 identification, or the identification of an IPv6 fragment header; else 0.
+    pub ip_identification: u32,
+    /// Offset of a fragment in octets.
+    pub fragment_offset: u16,
+    /// TCP flags, see [`tcp_flag`].
+    pub tcp_flags: u16,
+    /// TCP sequence number.
+    pub tcp_sequence: u32,
+    /// TCP acknowledgement number; 0 without ACK.
+    pub tcp_acknowledgement: u32,
+    /// TCP timestamps option: value. 0 without [`Marks::TCP_TIMESTAMP`].
+    pub tcp_timestamp_value: u32,
+    /// TCP timestamps option: echo reply.
+    pub tcp_timestamp_echo: u32,
+    /// TCP window as in the header, not scaled.
+    pub tcp_window: u16,
+    /// ICMP type (high octet) and code (low octet), as IE 32 and 139.
+    pub icmp_type_code: u16,
+    /// Octets after the transport header by the headers' lengths; captured or not.
+    pub payload_octets: u32,
+    /// Where the payload begins in the captured frame.
+    pub payload_offset: u32,
+    /// Octets of payload that were captured.
+    pub payload_captured_octets: u32,
+    /// Sequence number of the mirror (ERSPAN, GRE), valid with [`Marks::MIRROR_SEQUENCE`].
+    pub mirror_sequence: u32,
+    /// The first payload octets; how many are valid is `min(payload_captured_octets, 16)`.
+    pub payload_head: [u8; PAYLOAD_HEAD_OCTETS],
+    /// Hash of the canonical flow key, filled in by `spread`; equal for both directions.
+    pub hash: u64,
+}
+
+const _: () = assert!(size_of::<Headers>() <= 192, "three cache lines a packet in the spread rings");

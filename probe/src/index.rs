@@ -1,0 +1,51 @@
+//! Indices, counts and numbers as types of their own.
+//!
+//! In: nothing. Out: small `Copy` types that cannot be confused with one another.
+//! Invariants: an index is only ever made by the table that it indexes.
+
+use crate::time::Timestamp;
+
+/// A place in one worker's flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowIndex(pub u32);
+
+/// A port (NIC port, capture file or pcapng interface), in order of configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortIndex(pub u16);
+
+/// A worker, in order of start; also the number of its rings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerIndex(pub u16);
+
+/// A tap (Observation Point): first those of the configuration in order, then one for each
+/// port, which names what no configured tap claims.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TapIndex(pub u16);
+
+/// Number of a window: `floor(time / length)`. Windows start at the epoch, so every probe
+/// cuts time at the same instants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WindowNumber(pub u64);
+
+impl WindowNumber {
+    /// The window that holds `at`.
+    pub const fn of(at: Timestamp, length_ns: u64) -> Self {
+        Self(at.0 / length_ns)
+    }
+
+    /// First instant of the window.
+    pub const fn start(self, length_ns: u64) -> Timestamp {
+        Timestamp(self.0.saturating_mul(length_ns))
+    }
+
+    /// First instant after the window.
+    pub const fn end(self, length_ns: u64) -> Timestamp {
+        Timestamp(self.0.saturating_add(1).saturating_mul(length_ns))
+    }
+
+    /// The window after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}

@@ -1,0 +1,11 @@
+//! Who is who: segments, address spaces, virtual machines and tenants.
+//!
+//! In: configuration and the inventory file. Out: [`SegmentMap`] for workers, [`Inventory`] for
+//! the aggregator.
+//! Invariants: workers hold an immutable snapshot; the aggregator asks by address space, address
+//! and time.
+//! Source: ARCHITECTURE.md, "Who is who".
+
+mod segment;
+
+pub use segment::{AddressSpace, Segment, SegmentKind};

@@ -1,0 +1,29 @@
+//! vmprobe: monitoring appliance for the traffic between virtual machines.
+//!
+//! The modules stand in the order of a packet's path; each uses only what stands above it.
+//! ARCHITECTURE.md is the map with the invariants.
+
+pub mod counters;
+pub mod time;
+pub mod index;
+pub mod inventory;
+pub mod config;
+#[cfg(feature = "dpdk")]
+#[expect(unsafe_code, reason = "the only safe wrapper over the C library; counted by a test")]
+pub mod dpdk;
+pub mod capture;
+pub mod decode;
+pub mod spread;
+pub mod copies;
+pub mod flow;
+pub mod app;
+pub mod window;
+pub mod worker;
+pub mod aggregate;
+pub mod detect;
+pub mod record;
+pub mod export;
+pub mod store;
+pub mod serve;
+pub mod runtime;
+pub mod generate;
