@@ -1,35 +1,10 @@
-//! Counters that one thread writes and others read, and the names of every loss.
+//! The account of every packet, and the names of every loss.
 //!
-//! In: events of the packet path. Out: `Counter`, `CauseCounters`, the enum `DropCause`.
-//! Cost: a relaxed load and store; no read-modify-write, because there is one writer.
-//! Invariants: received = accounted + Σ causes, for every worker and for the probe.
+//! In: events of the packet path. Out: [`DropCause`], [`CauseCounts`], [`WorkerTotals`].
+//! Cost: plain additions; a worker hands a copy of its totals out with each closed window, so no
+//! counter is shared between cores.
+//! Invariants: for each worker received + spread in = spread out + Σ causes + booked + held.
 //! Source: the ledger, ARCHITECTURE.md.
-
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// A count with a single writer. Readers on other cores see a recent value.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds; only the owning thread may call it.
-    #[inline]
-    pub fn add(&self, count: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
-    }
-
-    /// Sets; only the owning thread may call it.
-    #[inline]
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// The present value.
-    #[inline]
-    pub fn load(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 macro_rules! drop_causes {
     ($($variant:ident $name:literal $doc:literal,)+) => {
@@ -84,39 +59,174 @@ drop_causes! {
     MalformedErspan "malformed_erspan" "ERSPAN header cut short or of another version.",
     Filtered "filtered" "A [[filter]] of the configuration takes it out.",
     SpreadRingFull "spread_ring_full" "The ring to the worker that owns its flow was full.",
-    FragmentTableFull "fragment_table_full" "A fragment that waited for its first one was pushed out.",
     Duplicate "duplicate" "The same packet was seen before at the same tap.",
     CopyOtherTap "copy_other_tap" "The same packet was counted at another tap; it is a path sample.",
-    FlowTableFull "flow_table_full" "The flow table was full and nothing could leave.",
     WindowRingFull "window_ring_full" "Its window was lost because the aggregator did not keep up.",
     WindowRowsFull "window_rows_full" "Its window had no room for another conversation.",
 }
 
-/// One counter a cause, with a single writer.
-#[derive(Debug)]
-pub struct CauseCounters([Counter; DropCause::ALL.len()]);
+/// One count a cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CauseCounts([u64; DropCause::ALL.len()]);
 
-impl Default for CauseCounters {
+impl Default for CauseCounts {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Counter::default()))
+        Self([0; DropCause::ALL.len()])
     }
 }
 
-impl CauseCounters {
+impl CauseCounts {
     /// Counts packets lost to `cause`.
     #[inline]
-    pub fn add(&self, cause: DropCause, count: u64) {
-        self.0[cause as usize].add(count);
+    pub fn add(&mut self, cause: DropCause, packets: u64) {
+        self.0[cause as usize] += packets;
     }
 
     /// Packets lost to `cause` so far.
-    pub fn load(&self, cause: DropCause) -> u64 {
-        self.0[cause as usize].load()
+    pub fn of(&self, cause: DropCause) -> u64 {
+        self.0[cause as usize]
     }
 
     /// Packets lost to any cause so far.
     pub fn sum(&self) -> u64 {
-        self.0.iter().map(Counter::load).sum()
+        self.0.iter().sum()
+    }
+
+    /// Adds all counts of another.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// Causes with a count that is not 0.
+    pub fn iter(&self) -> impl Iterator<Item = (DropCause, u64)> + '_ {
+        DropCause::ALL.iter().map(|&cause| (cause, self.of(cause))).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// What was seen at one tap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TapTotals {
+    /// Frames.
+    pub packets: u64,
+    /// Octets of these frames on the wire.
+    pub octets: u64,
+    /// Frames that the capture or the mirror cut.
+    pub snapped: u64,
+    /// Duplicates at this tap.
+    pub duplicates: u64,
+    /// Packets that may be duplicates, and count.
+    pub ambiguous: u64,
+    /// Copies of packets that another tap counted.
+    pub copies_other_tap: u64,
+    /// Packets missing from the mirror's own sequence numbers.
+    pub mirror_gaps: u64,
+    /// Packets whose segment the configured map did not know.
+    pub segment_unmapped: u64,
+}
+
+impl TapTotals {
+    /// Adds all counts of another.
+    pub fn merge(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.octets += other.octets;
+        self.snapped += other.snapped;
+        self.duplicates += other.duplicates;
+        self.ambiguous += other.ambiguous;
+        self.copies_other_tap += other.copies_other_tap;
+        self.mirror_gaps += other.mirror_gaps;
+        self.segment_unmapped += other.segment_unmapped;
+    }
+}
+
+impl TapTotals {
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            packets: self.packets - earlier.packets,
+            octets: self.octets - earlier.octets,
+            snapped: self.snapped - earlier.snapped,
+            duplicates: self.duplicates - earlier.duplicates,
+            ambiguous: self.ambiguous - earlier.ambiguous,
+            copies_other_tap: self.copies_other_tap - earlier.copies_other_tap,
+            mirror_gaps: self.mirror_gaps - earlier.mirror_gaps,
+            segment_unmapped: self.segment_unmapped - earlier.segment_unmapped,
+        }
+    }
+}
+
+/// What one worker has counted since it started, as it hands it out.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Of the worker.
+    pub totals: WorkerTotals,
+    /// By tap, in order of [`crate::index::TapIndex`].
+    pub taps: Vec<TapTotals>,
+}
+
+impl Snapshot {
+    /// Copies into memory that is there already.
+    pub fn copy(&mut self, totals: &WorkerTotals, taps: &[TapTotals]) {
+        self.totals = *totals;
+        self.taps.clear();
+        self.taps.extend_from_slice(taps);
+    }
+}
+
+/// All that one worker has counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WorkerTotals {
+    /// Frames taken from its source.
+    pub received_packets: u64,
+    /// Their octets on the wire.
+    pub received_octets: u64,
+    /// Packets passed to other workers.
+    pub spread_out_packets: u64,
+    /// Packets taken over from other workers.
+    pub spread_in_packets: u64,
+    /// Packets booked in a window.
+    pub booked_packets: u64,
+    /// Those of them that came after their own window was closed.
+    pub late_packets: u64,
+    /// Packets in rows cut so far; the rest of the booked ones is in open windows.
+    pub cut_packets: u64,
+    /// Packets that wait: fragments for their first one, packets for older ones of other rings.
+    pub held_packets: u64,
+    /// Fragments that went on without ports.
+    pub fragments_unresolved: u64,
+    /// Digests forgotten before their time.
+    pub digests_evicted: u64,
+    /// Records of ended flows lost because the aggregator did not keep up.
+    pub flow_records_lost: u64,
+    /// Losses.
+    pub causes: CauseCounts,
+    /// Flows begun.
+    pub flows_created: u64,
+    /// Flows that left for lack of room: before any answer, and others.
+    pub flows_evicted: [u64; 2],
+    /// Live flows now.
+    pub flows_live: u64,
+    /// Turns of the loop, and those in which a packet came.
+    pub turns: [u64; 2],
+    /// Share of flows that shedding keeps now; 1 keeps all.
+    pub sampling_rate: f32,
+    /// How full the receive ring is now, in percent, where the port can say.
+    pub ring_fill_percent: Option<u8>,
+}
+
+impl WorkerTotals {
+    /// Received + spread in − spread out − Σ causes − booked − held: 0, or there is a bug. Rows
+    /// lost on the way to the aggregator were booked, so their causes are not subtracted twice.
+    pub fn unaccounted(&self) -> i64 {
+        let lost_rows = self.causes.of(DropCause::WindowRingFull);
+        let taken = self.received_packets + self.spread_in_packets + lost_rows;
+        let gone = self.spread_out_packets
+            + self.causes.sum()
+            + self.booked_packets
+            + self.held_packets;
+        taken.cast_signed().wrapping_sub(gone.cast_signed())
     }
 }
 
@@ -136,10 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn causes_sum() {
-        let causes = CauseCounters::default();
-        causes.add(DropCause::Filtered, 2);
-        causes.add(DropCause::Duplicate, 3);
-        assert_eq!((causes.sum(), causes.load(DropCause::Filtered)), (5, 2));
+    fn what_is_missing_shows() {
+        let mut totals = WorkerTotals { received_packets: 10, ..WorkerTotals::default() };
+        totals.causes.add(DropCause::Filtered, 2);
+        totals.booked_packets = 7;
+        assert_eq!(totals.unaccounted(), 1);
+        totals.spread_out_packets = 1;
+        totals.causes.add(DropCause::WindowRingFull, 3);
+        assert_eq!(totals.unaccounted(), 0);
     }
 }

@@ -1,1 +1,624 @@
-//! worker
+//! One core: owns a source, flows and windows; the loop.
+//!
+//! In: frames of its source, packets of its flows from other workers. Out: rows, ended flows and
+//! closed windows, through the hand-off.
+//! Cost: per burst one poll; per packet decode, hash, one line of copies, the flow's lines. No
+//! lock, no allocation, no log, no clock call per packet.
+//! Invariants: the same for NIC and file, and for any number of workers and any burst size. All
+//! that a packet brings about depends on the packets before it in the order of their clock.
+//! Source: ARCHITECTURE.md, "The loop".
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::capture::{Burst, Source, SourceState};
+use crate::copies::{CopyTable, Verdict};
+use crate::counters::{DropCause, TapTotals, WorkerTotals};
+use crate::decode::filter::Filters;
+use crate::decode::{Decoder, Headers, Marks};
+use crate::flow::FlowStage;
+use crate::index::WindowNumber;
+use crate::spread::fragments::FragmentTable;
+use crate::spread::ring::{RingReceiver, RingSender};
+use crate::spread::shed::Shedder;
+use crate::spread::{FlowKey, HashSeed, datagram_hash, owner};
+use crate::time::Timestamp;
+use crate::window::{HandoffSender, WindowClock};
+
+mod port_names;
+
+pub use port_names::PortNames;
+
+/// Packets in a burst at most; a source gives no more.
+pub const BURST_PACKETS_MAX: usize = 256;
+
+/// Flows whose rows a turn cuts at most while a window closes.
+const CLOSE_FLOWS_MAX: usize = 128;
+
+/// Slots that a turn looks at for flows that are over.
+const EXPIRE_SLOTS_MAX: usize = 64;
+
+/// The table is gone through once in so much time.
+const EXPIRE_ROUND_NS: u64 = 1_000_000_000;
+
+/// Turns between two looks at the receive ring's fill.
+const SHED_TURNS: u64 = 64;
+
+/// Packets taken over from other workers in a turn at most.
+const TAKE_PACKETS_MAX: usize = 256;
+
+/// Polls that still take packets after a live worker was told to stop.
+const DRAIN_POLLS_MAX: usize = 256;
+
+/// What a worker is made of, apart from its source.
+pub struct WorkerParts {
+    /// Reads frames.
+    pub decoder: Decoder,
+    /// Takes out what operators don't want.
+    pub filters: Filters,
+    /// Leaves flows out at overload.
+    pub shedder: Shedder,
+    /// Finds the ports of fragments.
+    pub fragments: FragmentTable,
+    /// Rings to each worker, by its number; the own one is used only where several workers
+    /// receive. Empty with one worker.
+    pub outgoing: Vec<RingSender>,
+    /// Rings from workers that receive.
+    pub incoming: Vec<RingReceiver>,
+    /// Finds copies.
+    pub copies: CopyTable,
+    /// Whether copies are taken out of traffic, or only marked.
+    pub remove_copies: bool,
+    /// The flows.
+    pub flows: FlowStage,
+    /// How time is cut.
+    pub windows: WindowClock,
+    /// The way to the aggregator.
+    pub handoff: HandoffSender,
+    /// Hash of flow keys.
+    pub seed: HashSeed,
+    /// Number of this worker.
+    pub place: usize,
+    /// Workers in all.
+    pub workers: usize,
+    /// Workers that receive.
+    pub receivers: usize,
+    /// Longest wait for older packets of other rings.
+    pub hold_ns: u64,
+    /// Taps at most.
+    pub taps_max: usize,
+    /// Names of ports, for the aggregator.
+    pub port_names: PortNames,
+}
+
+/// One core of the packet path.
+pub struct Worker<S> {
+    source: Option<S>,
+    parts: WorkerParts,
+    headers: Box<[Headers]>,
+    outcomes: Box<[Outcome]>,
+    ready: Vec<Headers>,
+    totals: WorkerTotals,
+    taps: Vec<TapTotals>,
+    mirror_sequences: Vec<Option<u32>>,
+    /// Largest stamp of the own source.
+    read_clock: Timestamp,
+    /// Clock of what is booked.
+    clock: Timestamp,
+    /// Windows below are closed or closing.
+    open_from: Option<WindowNumber>,
+    /// Windows from here to `open_from` are closing.
+    closing_from: WindowNumber,
+    /// Newest window that anything was booked in.
+    newest_booked: WindowNumber,
+    expire_round_at: Timestamp,
+    expiring: bool,
+    ports_known: usize,
+    source_ended: bool,
+    outgoing_closed: bool,
+}
+
+/// What became of one frame of a burst.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outcome {
+    wire_octets: u32,
+    rejected: Option<DropCause>,
+}
+
+/// What one turn of the loop did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Packets were handled.
+    Busy,
+    /// Nothing came.
+    Idle,
+    /// Nothing will come any more; all is booked.
+    Ended,
+}
+
+impl<S: Source> Worker<S> {
+    /// Made on its own thread, so that its memory is near its core. `source` is `None` for a
+    /// worker that only owns flows.
+    pub fn new(source: Option<S>, parts: WorkerParts) -> Self {
+        Self {
+            source_ended: source.is_none(),
+            source,
+            headers: vec![Headers::default(); BURST_PACKETS_MAX].into_boxed_slice(),
+            outcomes: vec![Outcome::default(); BURST_PACKETS_MAX].into_boxed_slice(),
+            ready: Vec::with_capacity(BURST_PACKETS_MAX),
+            totals: WorkerTotals { sampling_rate: 1.0, ..WorkerTotals::default() },
+            taps: vec![TapTotals::default(); parts.taps_max],
+            mirror_sequences: vec![None; parts.taps_max],
+            read_clock: Timestamp::ZERO,
+            clock: Timestamp::ZERO,
+            open_from: None,
+            closing_from: WindowNumber(0),
+            expire_round_at: Timestamp::ZERO,
+            newest_booked: WindowNumber(0),
+            expiring: false,
+            ports_known: 0,
+            outgoing_closed: false,
+            parts,
+        }
+    }
+
+    /// Runs until the source ends or `stop` is set, then books and hands over all it has.
+    pub fn run(&mut self, stop: &AtomicBool) {
+        let mut idle_turns = 0_u32;
+        loop {
+            match self.turn() {
+                Turn::Ended => break,
+                Turn::Busy => idle_turns = 0,
+                Turn::Idle => idle_turns = idle_turns.saturating_add(1),
+            }
+            if stop.load(Ordering::Relaxed) && !self.source_ended {
+                self.drain_source();
+            }
+            // A core of its own would spin; on a shared one the others must get their turn.
+            if idle_turns > 64 {
+                std::thread::yield_now();
+            }
+        }
+        self.finish();
+    }
+
+    /// One turn: a poll, what other workers sent, a step of each chore.
+    pub fn turn(&mut self) -> Turn {
+        let polled = self.poll();
+        if self.source_ended && !self.outgoing_closed {
+            self.close_outgoing();
+        }
+        let taken = self.take_over();
+        self.chores();
+        self.totals.turns[0] += 1;
+        if polled + taken > 0 {
+            self.totals.turns[1] += 1;
+            return Turn::Busy;
+        }
+        if self.source_ended && self.incoming_ended() { Turn::Ended } else { Turn::Idle }
+    }
+
+    /// What this worker has counted so far.
+    pub fn totals(&self) -> &WorkerTotals {
+        &self.totals
+    }
+
+    /// The source, to ask it what it knows.
+    pub fn source(&self) -> Option<&S> {
+        self.source.as_ref()
+    }
+
+    /// The flow table, to ask it for its size.
+    pub fn flows(&self) -> &FlowStage {
+        &self.parts.flows
+    }
+
+    /// Polls the source, decodes the burst, then handles it packet by packet.
+    fn poll(&mut self) -> usize {
+        if self.source_ended {
+            return 0;
+        }
+        let Some(source) = self.source.as_mut() else { return 0 };
+        let (burst, state) = source.poll();
+        while let Some(name) = burst.port_names().get(self.ports_known) {
+            self.parts.decoder.add_port(name);
+            self.parts.port_names.add(name);
+            self.ports_known += 1;
+        }
+        let packets = burst.len().min(BURST_PACKETS_MAX);
+        for place in 0..packets {
+            let frame = burst.frame(place);
+            self.read_clock = self.read_clock.max(frame.timestamp);
+            let headers = &mut self.headers[place];
+            let decoded = self.parts.decoder.decode(&frame, self.read_clock, headers);
+            if decoded.is_ok() {
+                headers.hash = FlowKey::of(headers).0.hash(self.parts.seed);
+            }
+            self.outcomes[place] =
+                Outcome { wire_octets: frame.wire_octets, rejected: decoded.err() };
+        }
+        drop(burst);
+        match state {
+            SourceState::Open(now) if S::LIVE => self.read_clock = self.read_clock.max(now),
+            SourceState::Open(_) => {}
+            SourceState::Ended => self.source_ended = true,
+        }
+        self.fetch(packets);
+        for place in 0..packets {
+            self.handle(place);
+        }
+        self.flush_outgoing();
+        packets
+    }
+
+    /// Looks at where the flows of the burst lie, so that memory is fetched for all at once.
+    fn fetch(&self, packets: usize) {
+        let table = self.parts.flows.table();
+        let mut lines = 0;
+        for headers in &self.headers[..packets] {
+            lines ^= table.touch_bucket(headers.hash);
+        }
+        for headers in &self.headers[..packets] {
+            lines ^= u32::from(table.touch_flow(headers.hash));
+        }
+        std::hint::black_box(lines);
+    }
+
+    /// One packet of the own source: time goes on, it is counted, and goes its way.
+    fn handle(&mut self, place: usize) {
+        let (clock, tap) = (self.headers[place].clock, self.headers[place].tap);
+        let outcome = self.outcomes[place];
+        if self.parts.receivers == 1 {
+            self.advance(clock);
+        }
+        self.totals.received_packets += 1;
+        self.totals.received_octets += u64::from(outcome.wire_octets);
+        if let Some(tap) = self.taps.get_mut(usize::from(tap.0)) {
+            tap.packets += 1;
+            tap.octets += u64::from(outcome.wire_octets);
+        }
+        match outcome.rejected {
+            Some(cause) => self.totals.causes.add(cause, 1),
+            None => self.accept(place),
+        }
+    }
+
+    fn accept(&mut self, place: usize) {
+        let headers = &self.headers[place];
+        if let Some(tap) = self.taps.get_mut(usize::from(headers.tap.0)) {
+            note_marks(tap, &mut self.mirror_sequences[usize::from(headers.tap.0)], headers);
+        }
+        if self.parts.filters.matches(headers) {
+            self.totals.causes.add(DropCause::Filtered, 1);
+        } else if headers.marks.has(Marks::FRAGMENT) {
+            let headers = *headers;
+            self.route_fragment(&headers);
+        } else {
+            let headers = *headers;
+            self.route(&headers);
+        }
+    }
+
+    /// Fragments find their ports here if this worker receives all of them, else at the worker
+    /// that owns their datagram.
+    fn route_fragment(&mut self, headers: &Headers) {
+        let datagram_owner = if self.parts.receivers == 1 {
+            self.parts.place
+        } else {
+            owner(datagram_hash(headers, self.parts.seed), self.parts.receivers)
+        };
+        if datagram_owner == self.parts.place {
+            self.resolve_fragment(headers);
+        } else {
+            self.pass_on(datagram_owner, headers);
+        }
+    }
+
+    fn resolve_fragment(&mut self, headers: &Headers) {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.parts.fragments.resolve(headers, &mut ready);
+        self.route_resolved(&mut ready);
+        self.ready = ready;
+    }
+
+    fn route_resolved(&mut self, ready: &mut Vec<Headers>) {
+        for mut headers in ready.drain(..) {
+            headers.marks.set(Marks::PORTS_RESOLVED);
+            headers.hash = FlowKey::of(&headers).0.hash(self.parts.seed);
+            self.route(&headers);
+        }
+    }
+
+    /// To the worker that owns the flow.
+    fn route(&mut self, headers: &Headers) {
+        if !self.parts.shedder.keeps(headers.hash) {
+            self.totals.causes.add(DropCause::Shed, 1);
+            return;
+        }
+        let flow_owner = owner(headers.hash, self.parts.workers);
+        // At the very end the others may be gone already; the aggregator joins what is split.
+        if self.outgoing_closed || (flow_owner == self.parts.place && self.parts.receivers == 1) {
+            self.own(headers);
+        } else {
+            self.pass_on(flow_owner, headers);
+        }
+    }
+
+    fn pass_on(&mut self, to: usize, headers: &Headers) {
+        let ring = &mut self.parts.outgoing[to];
+        while !ring.push(headers) {
+            if S::LIVE {
+                self.totals.causes.add(DropCause::SpreadRingFull, 1);
+                return;
+            }
+            std::thread::yield_now();
+        }
+        self.totals.spread_out_packets += 1;
+    }
+
+    /// Hands open batches over and says how far this worker has read.
+    fn flush_outgoing(&mut self) {
+        for ring in &mut self.parts.outgoing {
+            while !ring.flush() && !S::LIVE {
+                std::thread::yield_now();
+            }
+            if self.source_ended {
+                continue;
+            }
+            ring.publish(self.read_clock);
+        }
+    }
+
+    /// Takes packets over from other workers, oldest first. A ring that is empty is waited for
+    /// until its worker has read further, with a live source not longer than the hold.
+    fn take_over(&mut self) -> usize {
+        if self.parts.incoming.is_empty() {
+            return 0;
+        }
+        let mut taken = 0;
+        while taken < TAKE_PACKETS_MAX {
+            let Some(from) = self.oldest_ring() else { break };
+            let Some(headers) = self.parts.incoming[from].head().copied() else { break };
+            self.parts.incoming[from].advance();
+            self.totals.spread_in_packets += 1;
+            taken += 1;
+            self.advance(headers.clock);
+            let unresolved = headers.marks.has(Marks::FRAGMENT)
+                && !headers.marks.has(Marks::PORTS_RESOLVED);
+            if unresolved { self.resolve_fragment(&headers) } else { self.own(&headers) }
+        }
+        if taken == 0 {
+            self.advance_by_rings();
+        }
+        taken
+    }
+
+    /// The ring whose head is to be taken next, if it may be.
+    fn oldest_ring(&mut self) -> Option<usize> {
+        let mut oldest: Option<(usize, Timestamp)> = None;
+        let mut read_up_to = Timestamp(u64::MAX);
+        for (place, ring) in self.parts.incoming.iter_mut().enumerate() {
+            let clock = ring.clock();
+            match ring.head() {
+                Some(headers) if oldest.is_none_or(|(_, best)| headers.clock < best) => {
+                    oldest = Some((place, headers.clock));
+                }
+                Some(_) => {}
+                None => read_up_to = read_up_to.min(clock),
+            }
+        }
+        let (place, clock) = oldest?;
+        let waited_enough = S::LIVE && self.read_clock.since_ns(clock) > self.parts.hold_ns;
+        (clock <= read_up_to || waited_enough).then_some(place)
+    }
+
+    /// With all rings empty, time goes on as far as all workers have read.
+    fn advance_by_rings(&mut self) {
+        let mut read_up_to = Timestamp(u64::MAX);
+        for ring in &mut self.parts.incoming {
+            let clock = ring.clock();
+            if ring.head().is_some() {
+                return;
+            }
+            read_up_to = read_up_to.min(clock);
+        }
+        if read_up_to.0 != u64::MAX && read_up_to != Timestamp::ZERO {
+            self.advance(read_up_to);
+        }
+    }
+
+    fn incoming_ended(&mut self) -> bool {
+        self.parts
+            .incoming
+            .iter_mut()
+            .all(|ring| ring.clock().0 == u64::MAX && ring.head().is_none())
+    }
+
+    /// A packet of a flow that this worker owns.
+    #[inline]
+    fn own(&mut self, headers: &Headers) {
+        let verdict = self.parts.copies.classify(headers);
+        if verdict != Verdict::First && !self.counts_copy(headers, verdict) {
+            return;
+        }
+        let (window, late) = self.parts.windows.book(headers);
+        // Behind another ring's clock a window may be closed that this packet's own clock has
+        // open.
+        let open_from = self.open_from.unwrap_or(window);
+        let booking = if window < open_from { (open_from, true) } else { (window, late) };
+        self.newest_booked = self.newest_booked.max(booking.0);
+        self.parts.flows.meter(headers, verdict, booking, &mut self.parts.handoff);
+        self.totals.booked_packets += 1;
+        self.totals.late_packets += u64::from(booking.1);
+    }
+
+    /// Whether a copy counts as traffic all the same.
+    fn counts_copy(&mut self, headers: &Headers, verdict: Verdict) -> bool {
+        let mut nowhere = TapTotals::default();
+        let tap = self.taps.get_mut(usize::from(headers.tap.0)).unwrap_or(&mut nowhere);
+        let cause = match verdict {
+            Verdict::First => return true,
+            Verdict::Ambiguous => {
+                tap.ambiguous += 1;
+                return true;
+            }
+            Verdict::Duplicate => {
+                tap.duplicates += 1;
+                DropCause::Duplicate
+            }
+            Verdict::OtherTap { .. } => {
+                tap.copies_other_tap += 1;
+                DropCause::CopyOtherTap
+            }
+        };
+        if self.parts.remove_copies {
+            self.totals.causes.add(cause, 1);
+            self.parts.flows.note_copy(headers, verdict);
+        }
+        !self.parts.remove_copies
+    }
+
+    /// Time goes on: fragments that waited too long are let go, windows close.
+    #[inline]
+    fn advance(&mut self, clock: Timestamp) {
+        if clock <= self.clock && self.open_from.is_some() {
+            return;
+        }
+        while let Some(deadline) = self.parts.fragments.next_deadline()
+            && deadline <= clock
+        {
+            self.set_clock(deadline.max(self.clock));
+            let mut ready = std::mem::take(&mut self.ready);
+            self.parts.fragments.expire(deadline, &mut ready);
+            self.route_resolved(&mut ready);
+            self.ready = ready;
+        }
+        self.set_clock(clock);
+    }
+
+    fn set_clock(&mut self, clock: Timestamp) {
+        self.clock = clock;
+        let oldest = self.parts.windows.oldest_open(clock);
+        let open_from = *self.open_from.get_or_insert_with(|| {
+            self.closing_from = oldest;
+            oldest
+        });
+        if oldest > open_from {
+            // The window that was closing must be done before another one starts to.
+            self.close_up_to(open_from, usize::MAX);
+            self.open_from = Some(oldest);
+            if !S::LIVE {
+                self.close_up_to(oldest, usize::MAX);
+            }
+        }
+    }
+
+    /// Cuts the rows of windows below `end`, of at most `flows_max` flows, and says so when done.
+    fn close_up_to(&mut self, end: WindowNumber, flows_max: usize) {
+        while self.closing_from < end {
+            let window = self.closing_from;
+            if !self.parts.flows.close_step(window, flows_max, &mut self.parts.handoff) {
+                return;
+            }
+            let next = if window >= self.newest_booked { end } else { window.next() };
+            self.refresh_totals();
+            let last = WindowNumber(next.0 - 1);
+            if !self.parts.handoff.close(last, &mut self.totals, &self.taps) {
+                return;
+            }
+            self.closing_from = next;
+        }
+    }
+
+    /// Small steps of what need not be done at once.
+    fn chores(&mut self) {
+        if S::LIVE {
+            let (receivers, clock) = (self.parts.receivers, self.read_clock);
+            if receivers == 1 && self.source.is_some() && clock != Timestamp::ZERO {
+                self.advance(clock);
+            }
+            if let Some(open_from) = self.open_from {
+                self.close_up_to(open_from, CLOSE_FLOWS_MAX);
+            }
+        }
+        if self.totals.turns[0].is_multiple_of(SHED_TURNS) {
+            let fill = self.source.as_ref().and_then(Source::fill_percent);
+            self.totals.ring_fill_percent = fill;
+            self.parts.shedder.step(fill);
+            self.parts.flows.sampling_rate = self.parts.shedder.rate();
+        }
+        self.expire();
+    }
+
+    fn expire(&mut self) {
+        if self.clock >= self.expire_round_at + EXPIRE_ROUND_NS {
+            self.expire_round_at = self.clock;
+            self.expiring = true;
+        }
+        if self.expiring {
+            let output = &mut self.parts.handoff;
+            self.expiring = !self.parts.flows.expire_step(self.clock, EXPIRE_SLOTS_MAX, output);
+        }
+    }
+
+    /// Takes what the NIC has already, within bounds, then ends the source.
+    fn drain_source(&mut self) {
+        if S::LIVE {
+            for _ in 0..DRAIN_POLLS_MAX {
+                if self.poll() == 0 {
+                    break;
+                }
+            }
+        }
+        self.source_ended = true;
+    }
+
+    /// Tells the other workers that the source has ended; they may still send.
+    fn close_outgoing(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.parts.fragments.expire(Timestamp(u64::MAX), &mut ready);
+        // They end here and now, whatever their time would have been.
+        for headers in &mut ready {
+            headers.clock = self.read_clock.max(self.clock);
+        }
+        self.route_resolved(&mut ready);
+        self.ready = ready;
+        for ring in &mut self.parts.outgoing {
+            while !ring.flush() {
+                std::thread::yield_now();
+            }
+            ring.close();
+        }
+        self.outgoing_closed = true;
+    }
+
+    fn finish(&mut self) {
+        self.parts.flows.end_all(self.clock, &mut self.parts.handoff);
+        self.refresh_totals();
+        self.parts.handoff.end(&mut self.totals, &self.taps);
+    }
+
+    fn refresh_totals(&mut self) {
+        let flows = &self.parts.flows;
+        let counts = flows.counts();
+        self.totals.flows_created = counts.created;
+        self.totals.flows_evicted = [counts.evicted_embryonic, counts.evicted];
+        self.totals.flows_live = flows.table().len() as u64;
+        self.totals.fragments_unresolved = self.parts.fragments.unresolved_packets();
+        self.totals.held_packets = self.parts.fragments.held_packets();
+        self.totals.digests_evicted = self.parts.copies.evicted_digests();
+        self.totals.sampling_rate = self.parts.shedder.rate();
+    }
+}
+
+fn note_marks(tap: &mut TapTotals, last_sequence: &mut Option<u32>, headers: &Headers) {
+    tap.snapped += u64::from(headers.marks.has(Marks::SNAPPED));
+    tap.segment_unmapped += u64::from(headers.marks.has(Marks::SEGMENT_UNMAPPED));
+    if headers.marks.has(Marks::MIRROR_SEQUENCE) {
+        let gap = last_sequence.map_or(0, |last| {
+            headers.mirror_sequence.wrapping_sub(last).wrapping_sub(1)
+        });
+        // A jump backwards is a restart or reordering, not a loss of four thousand million.
+        tap.mirror_gaps += if gap < 1 << 31 { u64::from(gap) } else { 0 };
+        *last_sequence = Some(headers.mirror_sequence);
+    }
+}

@@ -1,1 +1,232 @@
-//! aggregate
+//! All workers' windows to one view.
+//!
+//! In: rows, ended flows and closed windows of all workers. Out: a [`WindowView`] a window, once
+//! every worker has closed it; ended flows.
+//! Cost: one map look-up a row; memory is that of the open windows' conversations.
+//! Invariants: a window is given out once, when the slowest worker has closed it; what comes for
+//! it later is booked in the oldest open one and counted as late. At most `rows_max` conversations
+//! a window; the packets of what finds no room are a ledger cause. Views are sorted, so they do
+//! not depend on the number of workers.
+//! Source: watermarks, METHODS "windows"; RFC 7011 §2 for terms.
+
+pub mod conversation;
+mod ledger;
+pub mod live;
+mod view;
+
+pub use conversation::{Conversation, ConversationKey};
+pub use ledger::{LedgerTotals, WorkerAccount};
+pub use view::{TapView, WindowView};
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::counters::{Snapshot, TapTotals, WorkerTotals};
+use crate::flow::EndedFlow;
+use crate::index::WindowNumber;
+use crate::window::{FromWorker, HandoffReceiver, Row, WindowClock};
+
+/// Messages taken from one worker before the next one's turn.
+const MESSAGES_PER_WORKER: usize = 64;
+
+#[derive(Default)]
+struct OpenWindow {
+    conversations: HashMap<ConversationKey, Conversation>,
+    late_packets: u64,
+}
+
+struct FromOne {
+    receiver: HandoffReceiver,
+    closed: Option<WindowNumber>,
+    ended: bool,
+    rows_packets: u64,
+    /// Totals as of the last closed window, and as of the one before the view to come.
+    latest: Snapshot,
+}
+
+/// The aggregation of all workers.
+pub struct Aggregator {
+    workers: Vec<FromOne>,
+    open: BTreeMap<WindowNumber, OpenWindow>,
+    given_up_to: Option<WindowNumber>,
+    windows: WindowClock,
+    rows_max: usize,
+    rows_full_packets: u64,
+    late_rows_packets: u64,
+    ended_flows: Vec<EndedFlow>,
+    reported_taps: Vec<TapTotals>,
+    reported: LedgerTotals,
+}
+
+impl Aggregator {
+    /// For the given workers, at most `rows_max` conversations a window.
+    pub fn new(receivers: Vec<HandoffReceiver>, windows: WindowClock, rows_max: u32) -> Self {
+        let one = |receiver| FromOne {
+            receiver,
+            closed: None,
+            ended: false,
+            rows_packets: 0,
+            latest: Snapshot::default(),
+        };
+        Self {
+            workers: receivers.into_iter().map(one).collect(),
+            open: BTreeMap::new(),
+            given_up_to: None,
+            windows,
+            rows_max: rows_max as usize,
+            rows_full_packets: 0,
+            late_rows_packets: 0,
+            ended_flows: Vec::new(),
+            reported_taps: Vec::new(),
+            reported: LedgerTotals::default(),
+        }
+    }
+
+    /// Takes what the workers have handed over, a bounded part of it; `false` if there was
+    /// nothing.
+    pub fn collect(&mut self) -> bool {
+        let mut any = false;
+        for place in 0..self.workers.len() {
+            for _ in 0..MESSAGES_PER_WORKER {
+                let Some(message) = self.workers[place].receiver.take() else { break };
+                any = true;
+                self.take(place, &message);
+                self.workers[place].receiver.give_back(message);
+            }
+        }
+        any
+    }
+
+    /// The next window that all workers have closed, in order of time.
+    pub fn next_view(&mut self) -> Option<WindowView> {
+        let watermark = self.watermark()?;
+        let (&number, _) = self.open.first_key_value()?;
+        if number > watermark {
+            return None;
+        }
+        let window = self.open.remove(&number)?;
+        self.given_up_to = Some(number);
+        Some(self.view(number, window))
+    }
+
+    /// Flows that have ended since the last call, in a fixed order.
+    pub fn take_ended_flows(&mut self) -> Vec<EndedFlow> {
+        let mut flows = std::mem::take(&mut self.ended_flows);
+        flows.sort_by_key(|ended| {
+            let key = &ended.flow.key;
+            (ended.flow.record_start, key.space, key.low, key.high, key.low_port, key.high_port)
+        });
+        flows
+    }
+
+    /// Whether all workers have ended and all windows are given out.
+    pub fn has_ended(&self) -> bool {
+        self.workers.iter().all(|worker| worker.ended) && self.open.is_empty()
+    }
+
+    /// The account of every packet so far.
+    pub fn ledger(&self) -> LedgerTotals {
+        let workers = self.workers.iter();
+        LedgerTotals::new(
+            workers.map(|worker| WorkerAccount {
+                totals: worker.latest.totals,
+                rows_packets: worker.rows_packets,
+                ended: worker.ended,
+            }),
+            self.rows_full_packets,
+        )
+    }
+
+    /// Totals of each worker as of its last closed window.
+    pub fn workers(&self) -> impl Iterator<Item = &WorkerTotals> {
+        self.workers.iter().map(|worker| &worker.latest.totals)
+    }
+
+    /// Counts of each tap so far, by [`crate::index::TapIndex`].
+    pub fn taps(&self) -> Vec<TapTotals> {
+        let mut sums: Vec<TapTotals> = Vec::new();
+        for worker in &self.workers {
+            sums.resize(sums.len().max(worker.latest.taps.len()), TapTotals::default());
+            for (sum, tap) in sums.iter_mut().zip(&worker.latest.taps) {
+                sum.merge(tap);
+            }
+        }
+        sums
+    }
+
+    /// Packets of rows that came after their window was given out.
+    pub fn late_rows_packets(&self) -> u64 {
+        self.late_rows_packets
+    }
+
+    /// Up to which window every worker is done; all of them once they have ended.
+    fn watermark(&self) -> Option<WindowNumber> {
+        let closed = |worker: &FromOne| {
+            if worker.ended { Some(WindowNumber(u64::MAX)) } else { worker.closed }
+        };
+        self.workers.iter().map(closed).min().flatten()
+    }
+
+    fn take(&mut self, place: usize, message: &FromWorker) {
+        match message {
+            FromWorker::Rows(rows) => {
+                for row in rows {
+                    self.workers[place].rows_packets += row.packets_sum();
+                    self.add(row);
+                }
+            }
+            FromWorker::Flows(flows) => self.ended_flows.extend_from_slice(flows),
+            FromWorker::Closed(window, snapshot) => {
+                let worker = &mut self.workers[place];
+                worker.closed = Some(*window);
+                worker.latest.copy(&snapshot.totals, &snapshot.taps);
+                // A window without traffic is given out all the same, so that the page moves on.
+                if self.given_up_to.is_none_or(|given| given < *window) {
+                    self.open.entry(*window).or_default();
+                }
+            }
+            FromWorker::Ended(snapshot) => {
+                let worker = &mut self.workers[place];
+                worker.ended = true;
+                worker.latest.copy(&snapshot.totals, &snapshot.taps);
+            }
+        }
+    }
+
+    fn add(&mut self, row: &Row) {
+        let oldest = self.given_up_to.map(WindowNumber::next);
+        let late = oldest.is_some_and(|oldest| row.window < oldest);
+        let number = if late { oldest.unwrap_or(row.window) } else { row.window };
+        let packets = row.packets_sum();
+        let window = self.open.entry(number).or_default();
+        if late {
+            self.late_rows_packets += packets;
+            window.late_packets += packets;
+        }
+        let key = ConversationKey::of(row);
+        if window.conversations.len() >= self.rows_max && !window.conversations.contains_key(&key) {
+            self.rows_full_packets += packets;
+            return;
+        }
+        window.conversations.entry(key).or_default().add(row);
+    }
+
+    fn view(&mut self, number: WindowNumber, window: OpenWindow) -> WindowView {
+        let length_ns = self.windows.length_ns();
+        let mut conversations: Vec<_> = window.conversations.into_iter().collect();
+        conversations.sort_unstable_by_key(|(key, _)| *key);
+        let taps = self.taps();
+        let before = std::mem::replace(&mut self.reported_taps, taps.clone());
+        let ledger = self.ledger();
+        let ledger_before = std::mem::replace(&mut self.reported, ledger.clone());
+        WindowView {
+            number,
+            start: number.start(length_ns),
+            end: number.end(length_ns),
+            conversations,
+            taps: TapView::differences(&taps, &before),
+            ledger,
+            ledger_before,
+            late_packets: window.late_packets,
+        }
+    }
+}

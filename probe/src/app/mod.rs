@@ -1,1 +1,104 @@
-//! app
+//! First payload octets to application.
+//!
+//! In: the payload head of a flow's first packets. Out: [`Application`].
+//! Cost: nothing once a flow is classified or [`PACKETS_MAX`] packets with payload were looked at.
+//! Invariants: decided by content, never by port alone; what is not recognised stays unknown.
+//! Source: each file names the RFC of its protocol.
+
+mod dns;
+mod http;
+mod ssh;
+mod tls;
+
+use crate::decode::{Headers, PAYLOAD_HEAD_OCTETS, protocol};
+
+/// Packets with payload that are looked at, per flow.
+pub const PACKETS_MAX: u8 = 4;
+
+/// What a flow carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Application {
+    /// Not recognised (yet).
+    #[default]
+    Unknown = 0,
+    /// TLS.
+    Tls = 1,
+    /// HTTP/1 in the clear, or the HTTP/2 preface.
+    Http = 2,
+    /// SSH.
+    Ssh = 3,
+    /// DNS.
+    Dns = 4,
+}
+
+impl Application {
+    /// The name in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Tls => "tls",
+            Self::Http => "http",
+            Self::Ssh => "ssh",
+            Self::Dns => "dns",
+        }
+    }
+}
+
+/// What the first octets of this packet's payload say.
+pub fn classify(headers: &Headers) -> Application {
+    let captured = usize::try_from(headers.payload_captured_octets).unwrap_or(usize::MAX);
+    let head = &headers.payload_head[..captured.min(PAYLOAD_HEAD_OCTETS)];
+    match headers.protocol {
+        protocol::TCP if tls::begins(head) => Application::Tls,
+        protocol::TCP if http::begins(head) => Application::Http,
+        protocol::TCP if ssh::begins(head) => Application::Ssh,
+        protocol::TCP if dns::begins_over_tcp(head, headers) => Application::Dns,
+        protocol::UDP if dns::begins_over_udp(head, headers) => Application::Dns,
+        _ => Application::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(protocol: u8, port: u16, payload: &[u8]) -> Headers {
+        let mut headers = Headers {
+            protocol,
+            destination_port: port,
+            payload_octets: 100,
+            payload_captured_octets: u32::try_from(payload.len()).expect("short"),
+            ..Headers::default()
+        };
+        let kept = payload.len().min(PAYLOAD_HEAD_OCTETS);
+        headers.payload_head[..kept].copy_from_slice(&payload[..kept]);
+        headers
+    }
+
+    #[test]
+    fn first_words_are_recognised_on_any_port() {
+        let cases: [(u8, u16, &[u8], Application); 8] = [
+            (6, 8443, &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], Application::Tls),
+            (6, 81, b"GET / HTTP/1.1\r\n", Application::Http),
+            (6, 81, b"HTTP/1.1 200 OK\r\n", Application::Http),
+            (6, 2222, b"SSH-2.0-OpenSSH_9", Application::Ssh),
+            (17, 53, &[0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3], Application::Dns),
+            (6, 53, &[0, 40, 0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], Application::Dns),
+            (6, 443, b"hello", Application::Unknown),
+            (17, 9999, &[0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3], Application::Unknown),
+        ];
+        for (protocol, port, payload, wanted) in cases {
+            assert_eq!(classify(&packet(protocol, port, payload)), wanted, "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn no_shorter_payload_panics() {
+        let payload = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 0, 0, 0, 0, 0];
+        for length in 0..=payload.len() {
+            classify(&packet(6, 53, &payload[..length]));
+            classify(&packet(17, 53, &payload[..length]));
+        }
+    }
+}

@@ -62,6 +62,12 @@ pub trait Burst {
     /// The `place`-th frame, in order of arrival; `place` is below [`Burst::len`].
     fn frame(&self, place: usize) -> Frame<'_>;
 
+    /// Names of the source's ports, in order of [`PortIndex`]; more may come with later bursts.
+    /// Empty where the ports are known from the configuration.
+    fn port_names(&self) -> &[String] {
+        &[]
+    }
+
     /// Whether nothing arrived.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -92,4 +98,9 @@ pub trait Source {
     /// Takes what has arrived, at most the source's burst size, without waiting. An empty burst
     /// with [`SourceState::Open`] is no end.
     fn poll(&mut self) -> (Self::Burst<'_>, SourceState);
+
+    /// How full the receive ring is, in percent, where the port can say.
+    fn fill_percent(&self) -> Option<u8> {
+        None
+    }
 }

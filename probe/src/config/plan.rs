@@ -420,7 +420,7 @@ impl Default for FlowPlan {
 
 impl Default for WindowPlan {
     fn default() -> Self {
-        Self { length_ms: 1_000, grace_ms: 0, rows_max: 1 << 20 }
+        Self { length_ms: 1_000, grace_ms: 200, rows_max: 1 << 20 }
     }
 }
 

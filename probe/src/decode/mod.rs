@@ -78,6 +78,8 @@ impl Marks {
     pub const TCP_SACK: Self = Self(1 << 11);
     /// What the wire says of the segment was unknown to the configured map.
     pub const SEGMENT_UNMAPPED: Self = Self(1 << 12);
+    /// A fragment that has been to the fragment table.
+    pub const PORTS_RESOLVED: Self = Self(1 << 13);
 
     /// Whether all bits of `mark` are set.
     #[inline]

@@ -1,1 +1,103 @@
-//! detect
+//! Views to findings to alerts.
+//!
+//! In: one [`WindowView`] after the other, in order of time. Out: [`Alert`]s.
+//! Cost: stated by each detector; memory of each is bounded.
+//! Invariants: deterministic: a detector sees nothing but views, which are sorted, and its own
+//! state; no clock, no randomness. So stored windows can be replayed.
+//! Source: each detector names its own.
+
+mod alert;
+mod chi_squared;
+mod port_scan;
+mod syn_flood;
+
+pub use alert::{Alert, AlertBook, AlertState, Finding, Severity};
+pub use port_scan::PortScan;
+pub use syn_flood::SynFlood;
+
+use crate::aggregate::WindowView;
+use crate::config::DetectPlan;
+
+/// One detector. Each is a file with what it sees, its formula and source, its parameters, its
+/// cost, and a scenario in which it fires and one in which it must not.
+pub trait Detector: Send {
+    /// Name in alerts.
+    fn name(&self) -> &'static str;
+
+    /// Looks at one window; adds what it finds.
+    fn observe(&mut self, view: &WindowView, findings: &mut Vec<Finding>);
+}
+
+/// All detectors that are on, and the alerts that they keep.
+pub struct Detectors {
+    detectors: Vec<Box<dyn Detector>>,
+    book: AlertBook,
+    findings: Vec<Finding>,
+}
+
+impl Detectors {
+    /// From the plan.
+    pub fn new(plan: &DetectPlan) -> Self {
+        let mut detectors: Vec<Box<dyn Detector>> = Vec::new();
+        if plan.port_scan.enabled {
+            detectors.push(Box::new(PortScan::new(&plan.port_scan)));
+        }
+        if plan.syn_flood.enabled {
+            detectors.push(Box::new(SynFlood::new(&plan.syn_flood)));
+        }
+        Self { detectors, book: AlertBook::default(), findings: Vec::new() }
+    }
+
+    /// Looks at one window. Gives the alerts that are new or have changed, in a fixed order.
+    pub fn observe(&mut self, view: &WindowView) -> Vec<Alert> {
+        self.findings.clear();
+        for detector in &mut self.detectors {
+            detector.observe(view, &mut self.findings);
+        }
+        self.book.note(view.end, &self.findings)
+    }
+
+    /// Closes all alerts when nothing will come any more.
+    pub fn finish(&mut self) -> Vec<Alert> {
+        self.book.close_all()
+    }
+
+    /// Alerts that were opened so far.
+    pub fn opened_alerts(&self) -> u64 {
+        self.book.opened()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::{Conversation, ConversationKey, LedgerTotals};
+    use crate::index::WindowNumber;
+
+    /// A window of a second with the given conversations.
+    pub(super) fn view(
+        number: u64,
+        conversations: Vec<(ConversationKey, Conversation)>,
+    ) -> WindowView {
+        let (number, second) = (WindowNumber(number), 1_000_000_000);
+        WindowView {
+            number,
+            start: number.start(second),
+            end: number.end(second),
+            conversations,
+            taps: Vec::new(),
+            ledger: LedgerTotals::default(),
+            ledger_before: LedgerTotals::default(),
+            late_packets: 0,
+        }
+    }
+
+    #[test]
+    fn what_is_off_finds_nothing() {
+        let mut plan = DetectPlan::default();
+        plan.port_scan.enabled = false;
+        let detectors = Detectors::new(&plan);
+        assert_eq!(detectors.detectors.len(), 1);
+        assert_eq!(detectors.detectors[0].name(), "syn_flood");
+    }
+}

@@ -1,0 +1,197 @@
+//! What two endpoints did for one service in one window.
+//!
+//! In: rows. Out: [`ConversationKey`] and its [`Conversation`].
+//! Invariants: sums do not depend on the order of rows.
+
+use crate::app::Application;
+use crate::decode::{Address, Mac};
+use crate::flow::event;
+use crate::index::TapIndex;
+use crate::inventory::{AddressSpace, Segment};
+use crate::window::Row;
+
+/// Both endpoints as seen from the initiator, and the service. Where a direction's MAC or segment
+/// changes, another conversation begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConversationKey {
+    /// Address space.
+    pub space: AddressSpace,
+    /// Initiator.
+    pub source: Address,
+    /// Responder.
+    pub destination: Address,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// Port of the responder.
+    pub destination_port: u16,
+    /// Application.
+    pub application: Application,
+    /// Segment of the forward direction.
+    pub segment: Segment,
+    /// Segment of the reverse direction.
+    pub reverse_segment: Segment,
+    /// MAC of the initiator.
+    pub source_mac: Mac,
+    /// MAC that the initiator sends to.
+    pub destination_mac: Mac,
+}
+
+impl ConversationKey {
+    /// Key of a row.
+    pub const fn of(row: &Row) -> Self {
+        Self {
+            space: row.space,
+            source: row.source,
+            destination: row.destination,
+            protocol: row.protocol,
+            ip_version: row.ip_version,
+            destination_port: row.destination_port,
+            application: row.application,
+            segment: row.segment,
+            reverse_segment: row.reverse_segment,
+            source_mac: row.source_mac,
+            destination_mac: row.destination_mac,
+        }
+    }
+}
+
+/// Sums over the rows of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conversation {
+    /// Flows with a packet in the window.
+    pub flows: u64,
+    /// Packets forward and reverse.
+    pub packets: [u64; 2],
+    /// IP octets forward and reverse.
+    pub octets: [u64; 2],
+    /// Layer-2 octets forward and reverse.
+    pub layer2_octets: [u64; 2],
+    /// Packets that came after their own window was closed.
+    pub late_packets: u64,
+    /// Flows that began in the window.
+    pub started: u64,
+    /// Flows that asked for something with their first packet.
+    pub contacts: u64,
+    /// Flows whose first answer came in the window.
+    pub answered: u64,
+    /// Flows that were answered with RST.
+    pub refused: u64,
+    /// Flows whose first SYN came in the window.
+    pub syns: u64,
+    /// Flows whose handshake was completed in the window.
+    pub established: u64,
+    /// Flows that asked in this window and had no answer up to its end.
+    pub unanswered: u64,
+    /// Samples of SYN to SYN-ACK.
+    pub handshake_samples: u64,
+    /// Least, largest and sum of them in ns.
+    pub handshake_server_rtt_ns: (u64, u64, u64),
+    /// Least share of flows that shedding kept.
+    pub sampling_rate: f32,
+    /// Lowest tap that counted the forward direction.
+    pub tap: TapIndex,
+}
+
+impl Default for Conversation {
+    fn default() -> Self {
+        Self {
+            flows: 0,
+            packets: [0; 2],
+            octets: [0; 2],
+            layer2_octets: [0; 2],
+            late_packets: 0,
+            started: 0,
+            contacts: 0,
+            answered: 0,
+            refused: 0,
+            syns: 0,
+            established: 0,
+            unanswered: 0,
+            handshake_samples: 0,
+            handshake_server_rtt_ns: (u64::MAX, 0, 0),
+            sampling_rate: 1.0,
+            tap: TapIndex(u16::MAX),
+        }
+    }
+}
+
+impl Conversation {
+    /// Adds a row.
+    pub fn add(&mut self, row: &Row) {
+        let has = |bits: u8| u64::from(row.events & bits == bits);
+        let decided = row.events & (event::ANSWERED | event::REFUSED) != 0;
+        self.flows += u64::from(row.counts_flow);
+        for direction in 0..2 {
+            self.packets[direction] += row.packets[direction];
+            self.octets[direction] += row.octets[direction];
+            self.layer2_octets[direction] += row.layer2_octets[direction];
+        }
+        self.late_packets += u64::from(row.late_packets);
+        self.started += has(event::STARTED);
+        self.contacts += has(event::CONTACT);
+        self.answered += has(event::ANSWERED);
+        self.refused += has(event::REFUSED);
+        self.syns += has(event::SYN);
+        self.established += has(event::ESTABLISHED);
+        self.unanswered += if decided { 0 } else { has(event::CONTACT) };
+        self.add_handshake(row.handshake_server_rtt_ns);
+        self.sampling_rate = self.sampling_rate.min(row.sampling_rate);
+        self.tap = self.tap.min(row.tap);
+    }
+
+    fn add_handshake(&mut self, rtt_ns: u64) {
+        if rtt_ns == 0 {
+            return;
+        }
+        let (least, largest, sum) = self.handshake_server_rtt_ns;
+        self.handshake_samples += 1;
+        self.handshake_server_rtt_ns =
+            (least.min(rtt_ns), largest.max(rtt_ns), sum.saturating_add(rtt_ns));
+    }
+
+    /// Octets of both directions.
+    pub const fn octets_sum(&self) -> u64 {
+        self.octets[0] + self.octets[1]
+    }
+
+    /// Packets of both directions.
+    pub const fn packets_sum(&self) -> u64 {
+        self.packets[0] + self.packets[1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_rows_does_not_matter() {
+        let asked = Row {
+            events: event::STARTED | event::CONTACT | event::SYN,
+            counts_flow: true,
+            packets: [1, 0],
+            sampling_rate: 0.5,
+            ..Row::default()
+        };
+        let answered = Row {
+            events: event::ANSWERED,
+            packets: [2, 2],
+            handshake_server_rtt_ns: 7,
+            sampling_rate: 1.0,
+            ..Row::default()
+        };
+        let sum = |rows: [&Row; 2]| {
+            let mut conversation = Conversation::default();
+            rows.iter().for_each(|row| conversation.add(row));
+            conversation
+        };
+        let conversation = sum([&asked, &answered]);
+        assert_eq!(conversation, sum([&answered, &asked]));
+        assert_eq!((conversation.flows, conversation.packets), (1, [3, 2]));
+        assert_eq!((conversation.contacts, conversation.unanswered), (1, 1));
+        assert_eq!(conversation.handshake_server_rtt_ns, (7, 7, 7));
+        assert!((conversation.sampling_rate - 0.5).abs() < f32::EPSILON);
+    }
+}

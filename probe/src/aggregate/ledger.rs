@@ -1,0 +1,118 @@
+//! The account of every packet over all workers.
+//!
+//! In: totals of workers, rows taken over. Out: [`LedgerTotals`].
+//! Invariants: received = accounted + in flight + Σ causes + unaccounted, and unaccounted is 0 or
+//! there is a bug. What is in flight is counted by itself, never computed as the rest.
+//! Source: ARCHITECTURE.md, "The ledger".
+
+use crate::counters::{CauseCounts, DropCause, WorkerTotals};
+
+/// One worker's part.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerAccount {
+    /// Its totals as of its last closed window.
+    pub totals: WorkerTotals,
+    /// Packets in rows that the aggregator has taken from it.
+    pub rows_packets: u64,
+    /// Whether it has ended, so that nothing of it is on its way.
+    pub ended: bool,
+}
+
+/// The account so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerTotals {
+    /// Packets taken from all sources.
+    pub received: u64,
+    /// Their octets on the wire.
+    pub octets: u64,
+    /// Packets booked in a window that the aggregator has.
+    pub accounted: u64,
+    /// Packets on their way: in open windows, held back, or in rings between workers.
+    pub in_flight: u64,
+    /// Losses by cause.
+    pub causes: CauseCounts,
+    /// What is missing. Not 0 means a bug.
+    pub unaccounted: i64,
+}
+
+impl LedgerTotals {
+    /// Sums over workers. `rows_full_packets`: packets of rows that found no room in a window.
+    pub fn new(workers: impl Iterator<Item = WorkerAccount>, rows_full_packets: u64) -> Self {
+        let mut sum = Self::default();
+        let (mut spread_out, mut spread_in, mut all_ended) = (0, 0, true);
+        for worker in workers {
+            let totals = &worker.totals;
+            sum.received += totals.received_packets;
+            sum.octets += totals.received_octets;
+            sum.causes.merge(&totals.causes);
+            spread_out += totals.spread_out_packets;
+            spread_in += totals.spread_in_packets;
+            all_ended &= worker.ended;
+            let cut = totals.cut_packets - totals.causes.of(DropCause::WindowRingFull);
+            // Rows of the next window may have come already; they are counted with that one.
+            let taken = if worker.ended { worker.rows_packets } else { worker.rows_packets.min(cut) };
+            sum.accounted += taken;
+            sum.in_flight += totals.held_packets + (totals.booked_packets - totals.cut_packets);
+            sum.unaccounted += totals.unaccounted() + difference(cut, taken);
+        }
+        // Counts of different workers are of different moments until all have ended.
+        if all_ended {
+            sum.unaccounted += difference(spread_out, spread_in);
+        } else {
+            sum.in_flight += spread_out.saturating_sub(spread_in);
+        }
+        sum.accounted -= rows_full_packets.min(sum.accounted);
+        sum.causes.add(DropCause::WindowRowsFull, rows_full_packets);
+        sum
+    }
+}
+
+fn difference(left: u64, right: u64) -> i64 {
+    left.cast_signed().wrapping_sub(right.cast_signed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(received: u64, booked: u64, cut: u64, rows: u64) -> WorkerAccount {
+        let totals = WorkerTotals {
+            received_packets: received,
+            booked_packets: booked,
+            cut_packets: cut,
+            ..WorkerTotals::default()
+        };
+        WorkerAccount { totals, rows_packets: rows, ended: false }
+    }
+
+    #[test]
+    fn open_windows_are_in_flight() {
+        let ledger = LedgerTotals::new([account(10, 10, 7, 7)].into_iter(), 0);
+        assert_eq!((ledger.accounted, ledger.in_flight, ledger.unaccounted), (7, 3, 0));
+    }
+
+    #[test]
+    fn a_row_that_vanished_shows() {
+        let ledger = LedgerTotals::new([account(10, 10, 10, 8)].into_iter(), 0);
+        assert_eq!(ledger.unaccounted, 2);
+    }
+
+    #[test]
+    fn what_was_spread_must_arrive_in_the_end() {
+        let mut sender = account(10, 4, 4, 4);
+        sender.totals.spread_out_packets = 6;
+        let mut taker = account(0, 5, 5, 5);
+        taker.totals.spread_in_packets = 5;
+        let running = LedgerTotals::new([sender, taker].into_iter(), 0);
+        assert_eq!((running.in_flight, running.unaccounted), (1, 0));
+        (sender.ended, taker.ended) = (true, true);
+        assert_eq!(LedgerTotals::new([sender, taker].into_iter(), 0).unaccounted, 1);
+    }
+
+    #[test]
+    fn rows_without_room_are_a_cause() {
+        let ledger = LedgerTotals::new([account(10, 10, 10, 10)].into_iter(), 4);
+        assert_eq!((ledger.accounted, ledger.unaccounted), (6, 0));
+        assert_eq!(ledger.causes.of(DropCause::WindowRowsFull), 4);
+    }
+}

@@ -1,0 +1,7 @@
+//! TLS: the record header and the kind of the first handshake message (RFC 8446 §5.1, §4).
+
+/// Whether `head` begins with a handshake record that holds a `ClientHello` or `ServerHello`.
+pub(super) fn begins(head: &[u8]) -> bool {
+    // ContentType handshake (22), legacy version 3.x, length, HandshakeType 1 or 2.
+    matches!(head, [0x16, 3, 0..=4, _, _, 1 | 2, ..])
+}

@@ -1,0 +1,90 @@
+//! Digest of the fields that no hop changes.
+//!
+//! In: headers. Out: place, tag and strict check of a packet.
+//! Cost: two short hashes.
+//! Invariants: equal at all taps and probes of a domain with one seed and one
+//! `digest_payload_octets`. Neither TTL, traffic class, MAC, VLAN nor VNI is in it, and no TCP
+//! option but the timestamp value (MSS clamping rewrites options).
+//! Source: RFC 5475 §6.2.1 (which fields are invariant), ARCHITECTURE.md "Copies".
+
+use crate::decode::{Headers, Marks, PAYLOAD_HEAD_OCTETS, protocol};
+use crate::spread::{HashSeed, hash_words, key::halves};
+
+/// Digest of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// Place in a table, before masking.
+    pub place: usize,
+    /// What is compared inside a bucket.
+    pub tag: u32,
+    /// Hash of what else must be equal before a packet is called a duplicate at one tap.
+    pub strict: u8,
+    /// Whether two separate packets would differ in the digest: an IPv4 identification that is
+    /// set, or a TCP timestamp with payload.
+    pub distinguishes: bool,
+}
+
+impl Digest {
+    /// Digest over address space, addresses, protocol, identification and, for TCP, ports,
+    /// sequence, acknowledgement, flags, length and timestamp value; for the rest the first
+    /// `payload_octets` of payload.
+    #[inline]
+    pub fn of(headers: &Headers, payload_octets: u8, seed: HashSeed) -> Self {
+        let [source_head, source_tail] = halves(headers.source);
+        let [destination_head, destination_tail] = halves(headers.destination);
+        let ports = (u64::from(headers.source_port) << 16) | u64::from(headers.destination_port);
+        let identity = (u64::from(headers.ip_identification) << 32)
+            | (u64::from(headers.fragment_offset) << 16)
+            | u64::from(headers.protocol);
+        let addresses = hash_words(
+            [headers.space.bits(), source_head, source_tail, destination_head, destination_tail, identity],
+            seed,
+        );
+        let payload = payload_words(headers, payload_octets);
+        let hash = if is_tcp(headers) {
+            let numbers =
+                (u64::from(headers.tcp_sequence) << 32) | u64::from(headers.tcp_acknowledgement);
+            let flags = (u64::from(headers.tcp_flags) << 32) | u64::from(headers.payload_octets);
+            let stamp = u64::from(headers.tcp_timestamp_value);
+            hash_words([addresses, ports, numbers, flags, stamp, 0], seed)
+        } else {
+            let length = u64::from(headers.payload_octets);
+            hash_words([addresses, ports, length, payload[0], payload[1], 1], seed)
+        };
+        let options = (u64::from(headers.tcp_window) << 32)
+            | (u64::from(headers.tcp_timestamp_echo) << 1)
+            | u64::from(headers.marks.has(Marks::TCP_SACK));
+        let strict = hash_words([payload[0], payload[1], options, 0, 0, 2], seed);
+        Self {
+            place: low_half(hash) as usize,
+            tag: low_half(hash >> 32),
+            strict: strict.to_le_bytes()[0],
+            distinguishes: distinguishes(headers),
+        }
+    }
+}
+
+fn is_tcp(headers: &Headers) -> bool {
+    headers.protocol == protocol::TCP && !headers.marks.has(Marks::LATER_FRAGMENT)
+}
+
+fn distinguishes(headers: &Headers) -> bool {
+    let identified = headers.ip_version == 4 && headers.ip_identification != 0;
+    let stamped = headers.marks.has(Marks::TCP_TIMESTAMP) && headers.payload_octets > 0;
+    identified || stamped
+}
+
+/// The payload's first octets, of which `octets` at most and none that was not captured.
+fn payload_words(headers: &Headers, octets: u8) -> [u64; 2] {
+    let captured = usize::try_from(headers.payload_captured_octets).unwrap_or(usize::MAX);
+    let valid = captured.min(usize::from(octets)).min(PAYLOAD_HEAD_OCTETS);
+    let word = u128::from_le_bytes(headers.payload_head);
+    let kept = if valid == PAYLOAD_HEAD_OCTETS { word } else { word & ((1 << (8 * valid)) - 1) };
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = kept.to_le_bytes();
+    [u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p])]
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
+const fn low_half(word: u64) -> u32 {
+    word as u32
+}

@@ -1,0 +1,299 @@
+//! Findings to alerts: one alert for what goes on, not one for each window.
+//!
+//! In: findings of a window. Out: alerts that are opened, updated or closed.
+//! Cost: one map look-up a finding; at most [`ALERTS_MAX`] alerts are kept open.
+//! Invariants: the id derives from detector, endpoints and first time; repeats update one alert
+//! each time their number has doubled; an alert closes after [`SILENCE_NS`] without a finding.
+
+use std::collections::BTreeMap;
+
+use crate::decode::Address;
+use crate::inventory::{AddressSpace, Segment};
+use crate::time::Timestamp;
+
+/// Alerts that are open at the same time at most; beyond it the longest silent one is closed.
+const ALERTS_MAX: usize = 4_096;
+
+/// Silence after which an alert is closed.
+const SILENCE_NS: u64 = 60_000_000_000;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing.
+    Low,
+    /// Worth looking at.
+    Medium,
+    /// Worth acting on.
+    High,
+}
+
+impl Severity {
+    /// The word in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        }
+    }
+}
+
+/// What a detector found in one window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// Name of the detector.
+    pub detector: &'static str,
+    /// How bad.
+    pub severity: Severity,
+    /// 0–1.
+    pub confidence: f64,
+    /// MITRE ATT&CK technique.
+    pub mitre_technique: Option<&'static str>,
+    /// Address space of both endpoints.
+    pub space: AddressSpace,
+    /// Segment in which it was seen.
+    pub segment: Segment,
+    /// Who does it, where that is one.
+    pub source: Option<Address>,
+    /// Whom it hits, where that is one.
+    pub destination: Option<Address>,
+    /// Which port it hits, where that is one.
+    pub destination_port: Option<u16>,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// Time of the first event in it.
+    pub first_seen: Timestamp,
+    /// Time of the last event in it.
+    pub last_seen: Timestamp,
+    /// What was compared.
+    pub statistic: f64,
+    /// With what.
+    pub threshold: f64,
+    /// What is usual.
+    pub baseline: f64,
+    /// Events (contacts, attempts) in this window.
+    pub events: u64,
+    /// The figures behind it, by name.
+    pub features: Vec<(&'static str, f64)>,
+    /// What would have kept it silent.
+    pub silent_if: String,
+}
+
+/// Where an alert stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertState {
+    /// New.
+    Open,
+    /// Goes on.
+    Updated,
+    /// Over.
+    Closed,
+}
+
+impl AlertState {
+    /// The word in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Updated => "updated",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// An alert as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alert {
+    /// Id, 16 hexadecimal digits.
+    pub id: String,
+    /// Where it stands.
+    pub state: AlertState,
+    /// The strongest finding in it; times and events are those of the whole alert.
+    pub finding: Finding,
+}
+
+/// What findings must share to be one alert.
+type Subject = (&'static str, AddressSpace, Option<Address>, Option<Address>, Option<u16>);
+
+struct Entry {
+    alert: Alert,
+    next_update_events: u64,
+}
+
+/// Alerts that are open.
+#[derive(Default)]
+pub struct AlertBook {
+    open: BTreeMap<Subject, Entry>,
+    opened: u64,
+}
+
+impl AlertBook {
+    /// Notes the findings of a window that ended at `now`.
+    pub fn note(&mut self, now: Timestamp, findings: &[Finding]) -> Vec<Alert> {
+        let mut changed = Vec::new();
+        for finding in findings {
+            self.note_one(finding, &mut changed);
+        }
+        self.close_silent(now, &mut changed);
+        changed
+    }
+
+    /// Closes all that is open.
+    pub fn close_all(&mut self) -> Vec<Alert> {
+        std::mem::take(&mut self.open).into_values().map(closed).collect()
+    }
+
+    /// Alerts opened so far.
+    pub fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    fn note_one(&mut self, finding: &Finding, changed: &mut Vec<Alert>) {
+        let subject = (
+            finding.detector,
+            finding.space,
+            finding.source,
+            finding.destination,
+            finding.destination_port,
+        );
+        if let Some(entry) = self.open.get_mut(&subject) {
+            if grow(entry, finding) {
+                changed.push(entry.alert.clone());
+            }
+            return;
+        }
+        if self.open.len() >= ALERTS_MAX {
+            self.close_longest_silent(changed);
+        }
+        let alert =
+            Alert { id: id_of(finding), state: AlertState::Open, finding: finding.clone() };
+        changed.push(alert.clone());
+        self.opened += 1;
+        let next_update_events = finding.events.saturating_mul(2).max(2);
+        self.open.insert(subject, Entry { alert, next_update_events });
+    }
+
+    fn close_silent(&mut self, now: Timestamp, changed: &mut Vec<Alert>) {
+        let silent: Vec<Subject> = self
+            .open
+            .iter()
+            .filter(|(_, entry)| now.since_ns(entry.alert.finding.last_seen) > SILENCE_NS)
+            .map(|(subject, _)| *subject)
+            .collect();
+        changed.extend(silent.iter().filter_map(|subject| self.open.remove(subject)).map(closed));
+    }
+
+    fn close_longest_silent(&mut self, changed: &mut Vec<Alert>) {
+        let longest = self.open.iter().min_by_key(|(_, entry)| entry.alert.finding.last_seen);
+        if let Some(subject) = longest.map(|(subject, _)| *subject) {
+            changed.extend(self.open.remove(&subject).map(closed));
+        }
+    }
+}
+
+/// Adds a finding to its alert; `true` if that is worth a record.
+fn grow(entry: &mut Entry, finding: &Finding) -> bool {
+    let so_far = &mut entry.alert.finding;
+    let (first_seen, events) = (so_far.first_seen, so_far.events + finding.events);
+    let worse = finding.severity > so_far.severity;
+    if finding.statistic >= so_far.statistic || worse {
+        *so_far = finding.clone();
+    }
+    so_far.first_seen = first_seen.min(finding.first_seen);
+    so_far.last_seen = so_far.last_seen.max(finding.last_seen);
+    so_far.events = events;
+    if events < entry.next_update_events && !worse {
+        return false;
+    }
+    entry.next_update_events = events.saturating_mul(2);
+    entry.alert.state = AlertState::Updated;
+    true
+}
+
+fn closed(entry: Entry) -> Alert {
+    Alert { state: AlertState::Closed, ..entry.alert }
+}
+
+/// FNV-1a over what the alert is about: the same in every run on the same packets.
+fn id_of(finding: &Finding) -> String {
+    let space = finding.space.bits().to_be_bytes();
+    let time = finding.first_seen.0.to_be_bytes();
+    let port = finding.destination_port.unwrap_or(0).to_be_bytes();
+    let source = finding.source.map_or([0; 16], |address| address.0);
+    let destination = finding.destination.map_or([0; 16], |address| address.0);
+    let name = finding.detector.as_bytes().iter();
+    let octets = name.chain(&space).chain(&source).chain(&destination).chain(&port).chain(&time);
+    let hash = octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
+        (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn finding(at_s: u64, events: u64) -> Finding {
+        Finding {
+            detector: "port_scan",
+            severity: Severity::Medium,
+            confidence: 0.9,
+            mitre_technique: None,
+            space: AddressSpace::default(),
+            segment: Segment::NONE,
+            source: Some(Address::v4([10, 0, 0, 1])),
+            destination: None,
+            destination_port: None,
+            ip_version: 4,
+            first_seen: Timestamp(at_s * SECOND),
+            last_seen: Timestamp(at_s * SECOND),
+            statistic: 1.0,
+            threshold: 0.5,
+            baseline: 0.0,
+            events,
+            features: Vec::new(),
+            silent_if: String::new(),
+        }
+    }
+
+    #[test]
+    fn repeats_update_one_alert_on_a_log_scale() {
+        let mut book = AlertBook::default();
+        let mut states = Vec::new();
+        for second in 0..100 {
+            let changed = book.note(Timestamp(second * SECOND), &[finding(second, 1)]);
+            states.extend(changed.into_iter().map(|alert| (alert.state, alert.finding.events)));
+        }
+        let updates = [2, 4, 8, 16, 32, 64].map(|events| (AlertState::Updated, events));
+        assert_eq!(states[0], (AlertState::Open, 1));
+        assert_eq!(states[1..], updates);
+        assert_eq!(book.opened(), 1);
+    }
+
+    #[test]
+    fn silence_closes() {
+        let mut book = AlertBook::default();
+        let id = book.note(Timestamp(0), &[finding(0, 1)])[0].id.clone();
+        assert!(book.note(Timestamp(60 * SECOND), &[]).is_empty());
+        let changed = book.note(Timestamp(61 * SECOND), &[]);
+        assert_eq!((changed[0].state, &changed[0].id), (AlertState::Closed, &id));
+        assert_ne!(book.note(Timestamp(99 * SECOND), &[finding(99, 1)])[0].id, id);
+    }
+
+    #[test]
+    fn open_alerts_are_bounded() {
+        let mut book = AlertBook::default();
+        let many: Vec<_> = (0..5_000_u32)
+            .map(|number| {
+                let source = Some(Address::v4(number.to_be_bytes()));
+                Finding { source, ..finding(u64::from(number) / 1_000, 1) }
+            })
+            .collect();
+        let changed = book.note(Timestamp(0), &many);
+        let closed = changed.iter().filter(|alert| alert.state == AlertState::Closed).count();
+        assert_eq!((book.open.len(), closed), (ALERTS_MAX, 5_000 - ALERTS_MAX));
+    }
+}

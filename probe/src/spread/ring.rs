@@ -1,0 +1,198 @@
+//! Rings between workers: headers in batches, single producer and single consumer.
+//!
+//! In: headers that another worker owns. Out: the same, in order.
+//! Cost: one copy of the headers; the ring itself is touched once a batch.
+//! Invariants: `ring_packets` at most wait in a ring; batches are made once and come back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+
+use crate::decode::Headers;
+use crate::time::Timestamp;
+
+/// Packets that one batch holds at most.
+pub const BATCH_PACKETS_MAX: usize = 64;
+
+type Batch = Vec<Headers>;
+
+struct Shared {
+    full: ArrayQueue<Batch>,
+    empty: ArrayQueue<Batch>,
+    /// The producer's clock: all packets up to it are in the ring.
+    clock: CachePadded<AtomicU64>,
+}
+
+/// Makes a ring that holds about `packets` (at least two batches).
+pub fn ring(packets: usize) -> (RingSender, RingReceiver) {
+    let batches = (packets / BATCH_PACKETS_MAX).max(2);
+    let shared = Arc::new(Shared {
+        full: ArrayQueue::new(batches),
+        empty: ArrayQueue::new(batches + 2),
+        clock: CachePadded::new(AtomicU64::new(0)),
+    });
+    for _ in 0..batches {
+        // Room for `batches + 2` was made above.
+        let _ = shared.empty.push(Vec::with_capacity(BATCH_PACKETS_MAX));
+    }
+    let sender = RingSender {
+        open: Vec::with_capacity(BATCH_PACKETS_MAX),
+        shared: Arc::clone(&shared),
+    };
+    (sender, RingReceiver { shared, batch: Vec::with_capacity(BATCH_PACKETS_MAX), place: 0 })
+}
+
+/// The producing end, owned by the worker that received the packets.
+pub struct RingSender {
+    open: Batch,
+    shared: Arc<Shared>,
+}
+
+impl RingSender {
+    /// Adds a packet; `false` if the batch is full and the ring has no room: nothing was added.
+    #[inline]
+    pub fn push(&mut self, headers: &Headers) -> bool {
+        if self.open.len() == BATCH_PACKETS_MAX && !self.flush() {
+            return false;
+        }
+        self.open.push(*headers);
+        true
+    }
+
+    /// Hands the open batch over; `false` if the ring has no room, and the batch stays open.
+    pub fn flush(&mut self) -> bool {
+        if self.open.is_empty() {
+            return true;
+        }
+        let Some(empty) = self.shared.empty.pop() else { return false };
+        let batch = std::mem::replace(&mut self.open, empty);
+        if let Err(batch) = self.shared.full.push(batch) {
+            let empty = std::mem::replace(&mut self.open, batch);
+            // It came from there a moment ago.
+            let _ = self.shared.empty.push(empty);
+            return false;
+        }
+        true
+    }
+
+    /// Says that all packets received up to `clock` are handed over. Call after a flush that
+    /// succeeded; with an open batch it says nothing.
+    #[inline]
+    pub fn publish(&self, clock: Timestamp) {
+        if self.open.is_empty() {
+            self.shared.clock.store(clock.0, Ordering::Release);
+        }
+    }
+
+    /// Packets added and not yet handed over.
+    pub fn open_packets(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Says that nothing will come any more.
+    pub fn close(&self) {
+        self.shared.clock.store(u64::MAX, Ordering::Release);
+    }
+}
+
+/// The consuming end, owned by the worker that owns the flows.
+pub struct RingReceiver {
+    shared: Arc<Shared>,
+    batch: Batch,
+    place: usize,
+}
+
+impl RingReceiver {
+    /// The oldest packet that waits, without taking it.
+    #[inline]
+    pub fn head(&mut self) -> Option<&Headers> {
+        if self.place == self.batch.len() {
+            self.turn()?;
+        }
+        self.batch.get(self.place)
+    }
+
+    /// Takes the packet that [`RingReceiver::head`] showed.
+    #[inline]
+    pub fn advance(&mut self) {
+        self.place = (self.place + 1).min(self.batch.len());
+    }
+
+    /// The producer's clock. Read it before looking for packets: once the ring is empty after
+    /// that, nothing older is to come.
+    #[inline]
+    pub fn clock(&self) -> Timestamp {
+        Timestamp(self.shared.clock.load(Ordering::Acquire))
+    }
+
+    fn turn(&mut self) -> Option<()> {
+        let next = self.shared.full.pop()?;
+        let mut used = std::mem::replace(&mut self.batch, next);
+        used.clear();
+        self.place = 0;
+        // The ring of empty batches has room for all that exist.
+        let _ = self.shared.empty.push(used);
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(number: u64) -> Headers {
+        Headers { timestamp: Timestamp(number), ..Headers::default() }
+    }
+
+    #[test]
+    fn packets_come_out_in_order_across_threads() {
+        let (mut sender, mut receiver) = ring(256);
+        let producer = std::thread::spawn(move || {
+            for number in 0..10_000 {
+                while !sender.push(&numbered(number)) {
+                    std::thread::yield_now();
+                }
+            }
+            while !sender.flush() {
+                std::thread::yield_now();
+            }
+            sender.close();
+        });
+        let mut expected = 0;
+        while expected < 10_000 {
+            match receiver.head() {
+                Some(headers) => {
+                    assert_eq!(headers.timestamp.0, expected);
+                    receiver.advance();
+                    expected += 1;
+                }
+                None => std::thread::yield_now(),
+            }
+        }
+        producer.join().expect("the producer ends");
+        assert_eq!((receiver.head().is_none(), receiver.clock().0), (true, u64::MAX));
+    }
+
+    #[test]
+    fn a_full_ring_refuses_and_keeps_what_it_has() {
+        let (mut sender, mut receiver) = ring(128);
+        let mut pushed = 0;
+        while sender.push(&numbered(pushed)) {
+            pushed += 1;
+            assert!(pushed < 1_000);
+        }
+        let mut taken = 0;
+        while receiver.head().is_some() {
+            receiver.advance();
+            taken += 1;
+        }
+        assert!(sender.flush());
+        while receiver.head().is_some() {
+            receiver.advance();
+            taken += 1;
+        }
+        assert_eq!(taken, pushed);
+    }
+}
