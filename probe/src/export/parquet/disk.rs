@@ -1,0 +1,229 @@
+//! Whole files into hour folders.
+//!
+//! In: [`ReadyFile`]. Out: the file under its name, or why not.
+//! Cost: one write, two fsyncs (file, folder) and one rename a file.
+//! Invariants: a file gets its name when its bytes are on disk, so a crash leaves no torn one;
+//! a name that is taken is never taken again.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use chrono::DateTime;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::ReadyFile;
+use crate::record::Table;
+
+const MIB: u64 = 1 << 20;
+/// Names that are tried for one file; more than this many files of the same probe, table and first
+/// instant have another cause than a restart.
+const NAMES_MAX: u64 = 10_000;
+
+/// Why a file could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The operating system refused.
+    #[error("{path}: cannot {action}: {source}")]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Less space is free than must stay so.
+    #[error("{path}: {free_mib} MiB free, store.free_mib_min keeps {min_mib} MiB free")]
+    NoSpace {
+        /// The folder of the records.
+        path: PathBuf,
+        /// Free space.
+        free_mib: u64,
+        /// The limit.
+        min_mib: u32,
+    },
+    /// No name was free.
+    #[error("{path}: this name and the next {NAMES_MAX} are taken")]
+    NamesTaken {
+        /// The first name tried.
+        path: PathBuf,
+    },
+}
+
+/// The folder of the records, as one probe uses it.
+pub(super) struct Disk {
+    folder: PathBuf,
+    probe_id: String,
+    free_mib_min: u32,
+}
+
+impl Disk {
+    pub(super) fn new(folder: PathBuf, probe_id: &str, free_mib_min: u32) -> Self {
+        // Configuration allows no other characters; a name with `/` would leave the folder.
+        let allowed = |character: char| {
+            if character.is_ascii_alphanumeric() || "-_.".contains(character) {
+                character
+            } else {
+                '_'
+            }
+        };
+        Self { folder, probe_id: probe_id.chars().map(allowed).collect(), free_mib_min }
+    }
+
+    /// Makes the folder and removes what a crash of this probe left in it.
+    pub(super) fn prepare(&mut self) -> Result<(), DiskError> {
+        fs::create_dir_all(&self.folder).map_err(failed("create the folder", &self.folder))?;
+        for table in Table::ALL {
+            self.remove_leftovers(&self.folder.join(table.name()), *table, 2)?;
+        }
+        writable(&self.folder)
+    }
+
+    /// Stores a file.
+    pub(super) fn write(&self, file: &ReadyFile) -> Result<(), DiskError> {
+        let folder = self.hour_folder(file);
+        fs::create_dir_all(&folder).map_err(failed("create the folder", &folder))?;
+        self.check_free()?;
+        let temporary =
+            folder.join(format!("{}{}-{}", self.leftover(file.table), file.start_ns, file.number));
+        let stored = write_whole(&temporary, &file.bytes)
+            .and_then(|()| self.give_name(&temporary, &folder, file));
+        if stored.is_err() {
+            // It may not exist, or the disk may be gone; prepare() removes it at the next start.
+            let _ = fs::remove_file(&temporary);
+        }
+        stored
+    }
+
+    fn give_name(
+        &self,
+        temporary: &Path,
+        folder: &Path,
+        file: &ReadyFile,
+    ) -> Result<(), DiskError> {
+        let name = |number: u64| {
+            let table = file.table.name();
+            folder.join(format!("{table}-{}-{}-{number}.parquet", self.probe_id, file.start_ns))
+        };
+        // After a restart the same first instant may come with the same number.
+        for number in file.number..file.number + NAMES_MAX {
+            if rename_to_new(temporary, &name(number))
+                .map_err(failed("rename to", &name(number)))?
+            {
+                let open = File::open(folder).map_err(failed("open", folder))?;
+                return open.sync_all().map_err(failed("sync", folder));
+            }
+        }
+        Err(DiskError::NamesTaken { path: name(file.number) })
+    }
+
+    fn hour_folder(&self, file: &ReadyFile) -> PathBuf {
+        let seconds = i64::try_from(file.hour.saturating_mul(3_600)).unwrap_or(i64::MAX);
+        let time = DateTime::from_timestamp(seconds, 0).unwrap_or_default();
+        self.folder
+            .join(file.table.name())
+            .join(time.format("%Y-%m-%d").to_string())
+            .join(time.format("%H").to_string())
+    }
+
+    fn check_free(&self) -> Result<(), DiskError> {
+        let status = rustix::fs::statvfs(&self.folder)
+            .map_err(|errno| failed("see the free space of", &self.folder)(errno.into()))?;
+        let free_mib = status.f_bavail.saturating_mul(status.f_frsize) / MIB;
+        if free_mib < u64::from(self.free_mib_min) {
+            let path = self.folder.clone();
+            return Err(DiskError::NoSpace { path, free_mib, min_mib: self.free_mib_min });
+        }
+        Ok(())
+    }
+
+    /// How the temporary names of this probe begin; digits, `-` and digits follow. The ending
+    /// `.parquet` is missing, so no reader takes them for records.
+    fn leftover(&self, table: Table) -> String {
+        format!(".tmp-{}-{}-", table.name(), self.probe_id)
+    }
+
+    /// Removes temporary files of this probe in a folder and `depth` levels below it.
+    fn remove_leftovers(&self, folder: &Path, table: Table, depth: u8) -> Result<(), DiskError> {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed("list", folder)(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed("list", folder))?;
+            let kind = entry.file_type().map_err(failed("list", folder))?;
+            if kind.is_dir() && depth > 0 {
+                self.remove_leftovers(&entry.path(), table, depth - 1)?;
+            } else if kind.is_file() && self.is_leftover(&entry.file_name(), table) {
+                fs::remove_file(entry.path()).map_err(failed("remove", &entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_leftover(&self, name: &std::ffi::OsStr, table: Table) -> bool {
+        // Another probe's id may begin with this one's, so the rest must be the two numbers.
+        let rest = name.to_str().and_then(|name| name.strip_prefix(&self.leftover(table)));
+        let numbers = rest.and_then(|rest| rest.split_once('-'));
+        let digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        numbers.is_some_and(|(start, number)| digits(start) && digits(number))
+    }
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> DiskError + 'a {
+    move |source| DiskError::Io { path: path.to_owned(), action, source }
+}
+
+fn writable(folder: &Path) -> Result<(), DiskError> {
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK)
+        .map_err(|errno| failed("write to", folder)(errno.into()))
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+    let mut file = File::create(path).map_err(failed("create", path))?;
+    file.write_all(bytes).map_err(failed("write", path))?;
+    file.sync_all().map_err(failed("sync", path))
+}
+
+/// Renames; `false` if the new name exists.
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<bool> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        // Some file systems cannot refuse; this probe is the only one that makes such names.
+        Err(Errno::INVAL | Errno::NOSYS) if to.exists() => Ok(false),
+        Err(Errno::INVAL | Errno::NOSYS) => fs::rename(from, to).map(|()| true),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_temporary_files_are_leftovers() {
+        let disk = Disk::new(PathBuf::from("unused"), "a", 0);
+        let leftover = |name: &str| disk.is_leftover(name.as_ref(), Table::Flows);
+        assert!(leftover(".tmp-flows-a-1-0"));
+        for name in [
+            ".tmp-flows-a-b-1-0",
+            ".tmp-flows-a-1",
+            ".tmp-windows-a-1-0",
+            "flows-a-1-0.parquet",
+            ".tmp-flows-a-1-0x",
+        ] {
+            assert!(!leftover(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn probe_ids_cannot_leave_the_folder() {
+        let disk = Disk::new(PathBuf::from("unused"), "../x", 0);
+        assert_eq!(disk.leftover(Table::Flows), ".tmp-flows-.._x-");
+    }
+}

@@ -1,0 +1,275 @@
+//! From one list of columns to structs, schemas and code that fills them.
+//!
+//! In: `tables.rs`. Out: for each table its row struct and its [`Record`] implementation.
+//! Cost: none at run time; the list is expanded when compiling.
+//! Invariants: column `i` of a table is field `i` of its struct after the [`COMMON`] ones.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{ArrowError, Schema, SchemaRef};
+use serde_json::Value as Json;
+
+use super::column::{Column, ColumnBuilder, Element, Kind, Value as _};
+use super::{Rows, Table};
+use crate::time::Timestamp;
+
+/// Version of the whole schema. It grows when a column changes its meaning or type; a column
+/// that is added alone does not change it.
+pub const SCHEMA_VERSION: u16 = 1;
+
+/// The columns with which every record begins; the same for all records of a writer.
+pub const COMMON: &[Column] = &[
+    Column {
+        name: "schema_version",
+        kind: Kind::U16,
+        nullable: false,
+        unit: "",
+        element: Element::None,
+        meaning: "Version of this schema.",
+    },
+    Column {
+        name: "probe_id",
+        kind: Kind::Text,
+        nullable: false,
+        unit: "",
+        element: Element::None,
+        meaning: "The probe that made the record.",
+    },
+    Column {
+        name: "domain",
+        kind: Kind::Text,
+        nullable: false,
+        unit: "",
+        element: Element::None,
+        meaning: "The domain of the probe, in which taps and secrets are shared.",
+    },
+];
+
+/// Who writes the records: the values of the [`COMMON`] columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Probe id.
+    pub probe_id: Arc<str>,
+    /// Domain.
+    pub domain: Arc<str>,
+}
+
+impl Origin {
+    /// The origin of all records of one probe.
+    pub fn new(probe_id: &str, domain: &str) -> Self {
+        Self { probe_id: probe_id.into(), domain: domain.into() }
+    }
+
+    fn append(&self, builders: &mut [ColumnBuilder]) {
+        if let [version, probe_id, domain, ..] = builders {
+            SCHEMA_VERSION.append(version);
+            self.probe_id.append(probe_id);
+            self.domain.append(domain);
+        }
+    }
+
+    fn json(&self) -> serde_json::Map<String, Json> {
+        let values = [SCHEMA_VERSION.json(), self.probe_id.json(), self.domain.json()];
+        COMMON.iter().map(|column| column.name.to_owned()).zip(values).collect()
+    }
+}
+
+/// A row of one table.
+pub trait Record: Clone + Default + Send + 'static {
+    /// Its table.
+    const TABLE: Table;
+    /// Its own columns, in the order of the struct's fields; [`COMMON`] stand before them.
+    const COLUMNS: &'static [Column];
+
+    /// The time by which the row is filed under an hour.
+    fn time(&self) -> Timestamp;
+    /// The rows of this table in a batch of all tables.
+    fn of(rows: &mut Rows) -> &mut Vec<Self>;
+    /// A total order: the table's sort columns, then all others.
+    fn order(&self, other: &Self) -> Ordering;
+    /// Appends each value to the builder of its column; `builders` has one for each of
+    /// [`Record::COLUMNS`].
+    fn append(&self, builders: &mut [ColumnBuilder]);
+    /// The values in the order of [`Record::COLUMNS`].
+    fn values(&self) -> Vec<Json>;
+
+    /// The row as one JSON object with all columns, the common ones first.
+    fn json(&self, origin: &Origin) -> Json {
+        let mut object = origin.json();
+        let names = Self::COLUMNS.iter().map(|column| column.name.to_owned());
+        object.extend(names.zip(self.values()));
+        Json::Object(object)
+    }
+
+    /// The rows as columns.
+    ///
+    /// # Errors
+    /// None for rows of this module; Arrow checks the columns' types and lengths again.
+    fn batch(rows: &[Self], origin: &Origin) -> Result<RecordBatch, ArrowError> {
+        let columns = Self::TABLE.columns();
+        let mut builders: Vec<_> =
+            columns.iter().map(|column| ColumnBuilder::new(column.kind, rows.len())).collect();
+        for row in rows {
+            let (common, own) = builders.split_at_mut(COMMON.len());
+            origin.append(common);
+            row.append(own);
+        }
+        let arrays = builders.iter_mut().map(ColumnBuilder::finish).collect();
+        RecordBatch::try_new(Self::TABLE.schema(), arrays)
+    }
+}
+
+/// Something that is done once for each table, with the table's row type.
+pub trait TableVisitor {
+    /// One table.
+    fn table<R: Record>(&mut self);
+}
+
+impl Table {
+    /// All columns, [`COMMON`] first.
+    pub fn columns(self) -> Vec<Column> {
+        COMMON.iter().chain(self.own_columns()).copied().collect()
+    }
+
+    /// The Arrow schema of all columns.
+    pub fn schema(self) -> SchemaRef {
+        let fields: Vec<_> = self.columns().iter().map(Column::field).collect();
+        Arc::new(Schema::new(fields))
+    }
+}
+
+macro_rules! tables {
+    ($(
+        $(#[doc = $about:literal])+
+        $table:ident $name:literal as $rows:ident: $record:ident
+        by $time:ident, sorted by $($key:ident)+
+        {
+            $(
+                $(#[doc = $meaning:literal])+
+                $column:ident: $type:ty, $unit:literal, $element:expr;
+            )+
+        }
+    )+) => {
+        /// A table of records.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Table {
+            $($(#[doc = $about])+ $table,)+
+        }
+
+        impl Table {
+            /// Every table, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$table,)+];
+
+            /// Name of the table, its folder and its view.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$table => $name,)+ }
+            }
+
+            /// What a row of it is.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$table => concat!($($about),+),)+ }
+            }
+
+            /// The column by which a row is filed under an hour.
+            pub const fn time_column(self) -> &'static str {
+                match self { $(Self::$table => stringify!($time),)+ }
+            }
+
+            /// The columns without the common ones.
+            pub(super) const fn own_columns(self) -> &'static [Column] {
+                match self { $(Self::$table => <$record as Record>::COLUMNS,)+ }
+            }
+
+            /// Calls the visitor once for each table, in the order of [`Table::ALL`].
+            pub fn visit(visitor: &mut impl TableVisitor) {
+                $(visitor.table::<$record>();)+
+            }
+        }
+
+        /// A batch of records of all tables.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Rows {
+            $(#[doc = concat!("Rows of `", $name, "`.")] pub $rows: Vec<$record>,)+
+        }
+
+        impl Rows {
+            /// Rows of all tables together.
+            pub fn len(&self) -> usize {
+                0 $(+ self.$rows.len())+
+            }
+
+            /// Rows of one table.
+            pub fn len_of(&self, table: Table) -> usize {
+                match table { $(Table::$table => self.$rows.len(),)+ }
+            }
+
+            /// Whether there is no row.
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+
+            /// Takes the rows out of `other`, behind its own.
+            pub fn append(&mut self, other: &mut Self) {
+                $(self.$rows.append(&mut other.$rows);)+
+            }
+
+            /// Sorts each table into its total order.
+            pub fn sort(&mut self) {
+                $(self.$rows.sort_unstable_by(Record::order);)+
+            }
+        }
+
+        $(
+            $(#[doc = $about])+
+            #[derive(Clone, Debug, PartialEq)]
+            pub struct $record {
+                $($(#[doc = $meaning])+ pub $column: $type,)+
+            }
+
+            impl Default for $record {
+                fn default() -> Self {
+                    Self { $($column: Value::empty(),)+ }
+                }
+            }
+
+            impl Record for $record {
+                const TABLE: Table = Table::$table;
+                const COLUMNS: &'static [Column] = &[$(Column {
+                    name: stringify!($column),
+                    kind: <$type as Value>::KIND,
+                    nullable: <$type as Value>::NULLABLE,
+                    unit: $unit,
+                    element: $element,
+                    meaning: concat!($($meaning),+),
+                },)+];
+
+                fn time(&self) -> Timestamp {
+                    Timestamp(self.$time)
+                }
+
+                fn of(rows: &mut Rows) -> &mut Vec<Self> {
+                    &mut rows.$rows
+                }
+
+                fn order(&self, other: &Self) -> Ordering {
+                    Ordering::Equal
+                        $(.then_with(|| self.$key.order(&other.$key)))+
+                        $(.then_with(|| self.$column.order(&other.$column)))+
+                }
+
+                fn append(&self, builders: &mut [ColumnBuilder]) {
+                    let mut builders = builders.iter_mut();
+                    $(if let Some(builder) = builders.next() {
+                        self.$column.append(builder);
+                    })+
+                }
+
+                fn values(&self) -> Vec<Json> {
+                    vec![$(self.$column.json(),)+]
+                }
+            }
+        )+
+    };
+}

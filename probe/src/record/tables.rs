@@ -1,0 +1,384 @@
+//! Every column of every table: name, type, unit, Information Element, meaning.
+//!
+//! In: nothing. Out: [`Table`], [`Rows`], and a row struct a table.
+//! Invariants: a null says "not measured" or "not known", never 0; a count without an "of both
+//! directions" stands beside its `reverse_` twin.
+//! Source: numbers, IANA's registry "IPFIX Entities"; 349–352 are its layer-2 and virtual station
+//! elements.
+//!
+//! The tables `path` (delay and loss between taps) and `apps` (transactions of applications) will
+//! stand in this list as well; another table needs nothing but its entry here.
+
+use std::cmp::Ordering;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use super::column::{Column, ColumnBuilder, Element, Value};
+use super::schema::{Record, TableVisitor};
+use crate::decode::Mac;
+use crate::time::Timestamp;
+
+tables! {
+    /// Conversations: what two endpoints did for one service in one window.
+    Windows "windows" as windows: WindowRecord
+    by window_start_ns, sorted by window_start_ns address_space source_address
+        destination_address protocol_identifier destination_port
+    {
+        /// First instant of the window, since the epoch, UTC.
+        window_start_ns: u64, "ns", Element::None;
+        /// First instant after the window.
+        window_end_ns: u64, "ns", Element::None;
+        /// Segment that the initiator's packets were seen in.
+        segment: Arc<str>, "domain/kind/id", Element::None;
+        /// Segment that the responder's packets were seen in; null where none was seen.
+        reverse_segment: Option<Arc<str>>, "domain/kind/id", Element::None;
+        /// Address space that keeps equal addresses of different tenants apart.
+        address_space: Arc<str>, "", Element::None;
+        /// Address of the initiator.
+        source_address: IpAddr, "RFC 5952", Element::Ie(&[8, 27]);
+        /// Address of the responder.
+        destination_address: IpAddr, "RFC 5952", Element::Ie(&[12, 28]);
+        /// MAC address on the initiator's side; null without an inner Ethernet header.
+        source_mac: Option<Mac>, "aa:bb:cc:dd:ee:ff", Element::Ie(&[56]);
+        /// MAC address on the responder's side; null without an inner Ethernet header.
+        destination_mac: Option<Mac>, "aa:bb:cc:dd:ee:ff", Element::Ie(&[80]);
+        /// IP protocol.
+        protocol_identifier: u8, "IANA", Element::Ie(&[4]);
+        /// Port of the responder; 0 where the protocol has none.
+        destination_port: u16, "", Element::Ie(&[11]);
+        /// Application.
+        application_name: Arc<str>, "", Element::Ie(&[96]);
+        /// VM at the source address, as known when the record was made; null where the inventory
+        /// names none.
+        source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Name of that VM.
+        source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Tenant of that VM.
+        source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
+        /// VM at the destination address, as known when the record was made; null where the
+        /// inventory names none.
+        destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Name of that VM.
+        destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Tenant of that VM.
+        destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
+        /// east-west, inter-tenant, north-south or transit.
+        traffic_class: Arc<str>, "", Element::None;
+        /// Flows with at least one packet in the window.
+        flow_count: u64, "flows", Element::Ie(&[3]);
+        /// Logical packets, initiator to responder.
+        packet_delta_count: u64, "packets", Element::Ie(&[2]);
+        /// Logical packets, responder to initiator.
+        reverse_packet_delta_count: u64, "packets", Element::Reverse(2);
+        /// IP octets, initiator to responder.
+        octet_delta_count: u64, "octets", Element::Ie(&[1]);
+        /// IP octets, responder to initiator.
+        reverse_octet_delta_count: u64, "octets", Element::Reverse(1);
+        /// Octets of the inner Ethernet header without tags plus IP, initiator to responder.
+        layer2_octet_delta_count: u64, "octets", Element::Ie(&[352]);
+        /// Octets of the inner Ethernet header without tags plus IP, responder to initiator.
+        reverse_layer2_octet_delta_count: u64, "octets", Element::Reverse(352);
+        /// Packets among these that belong to an older window that was closed already.
+        late_packet_count: u64, "packets", Element::None;
+        /// Samples of the delay from SYN to SYN-ACK.
+        handshake_server_rtt_sample_count: u64, "samples", Element::None;
+        /// Least of these samples; null without one.
+        handshake_server_rtt_min_ns: Option<u64>, "ns", Element::None;
+        /// Largest of these samples; null without one.
+        handshake_server_rtt_max_ns: Option<u64>, "ns", Element::None;
+        /// Sum of these samples; null without one.
+        handshake_server_rtt_sum_ns: Option<u64>, "ns", Element::None;
+        /// SYN segments of initiators, repeated ones included.
+        syn_count: u64, "packets", Element::None;
+        /// TCP connections that were established in the window.
+        connection_established_count: u64, "flows", Element::None;
+        /// TCP connections that were refused by a reset.
+        connection_refused_count: u64, "flows", Element::None;
+        /// TCP connections given up without any answer.
+        connection_unanswered_count: u64, "flows", Element::None;
+        /// Share of flows that was looked at, 0–1; below 1 the probe shed whole flows.
+        sampling_rate: f64, "", Element::Ie(&[311]);
+        /// Tap that saw the initiator's first packet.
+        tap: Arc<str>, "", Element::None;
+    }
+
+    /// Biflows that ended, or that live longer than the active timeout; several records of one
+    /// biflow share `flow_id` and count since the record before.
+    Flows "flows" as flows: FlowRecord
+    by flow_end_ns, sorted by flow_end_ns flow_start_ns flow_id
+    {
+        /// Identity of the biflow, derived from its key and its first packet's time.
+        flow_id: u64, "", Element::Ie(&[148]);
+        /// Segment that the initiator's packets were seen in.
+        segment: Arc<str>, "domain/kind/id", Element::None;
+        /// Segment that the responder's packets were seen in; null where none was seen.
+        reverse_segment: Option<Arc<str>>, "domain/kind/id", Element::None;
+        /// Address space that keeps equal addresses of different tenants apart.
+        address_space: Arc<str>, "", Element::None;
+        /// Address of the initiator.
+        source_address: IpAddr, "RFC 5952", Element::Ie(&[8, 27]);
+        /// Address of the responder.
+        destination_address: IpAddr, "RFC 5952", Element::Ie(&[12, 28]);
+        /// Port of the initiator; 0 where the protocol has none.
+        source_port: u16, "", Element::Ie(&[7]);
+        /// Port of the responder; 0 where the protocol has none.
+        destination_port: u16, "", Element::Ie(&[11]);
+        /// IP protocol.
+        protocol_identifier: u8, "IANA", Element::Ie(&[4]);
+        /// 4 or 6.
+        ip_version: u8, "", Element::Ie(&[60]);
+        /// MAC address on the initiator's side; null without an inner Ethernet header.
+        source_mac: Option<Mac>, "aa:bb:cc:dd:ee:ff", Element::Ie(&[56]);
+        /// MAC address on the responder's side; null without an inner Ethernet header.
+        destination_mac: Option<Mac>, "aa:bb:cc:dd:ee:ff", Element::Ie(&[80]);
+        /// First packet that this record counts, since the epoch, UTC.
+        flow_start_ns: u64, "ns", Element::Ie(&[156]);
+        /// Last packet that this record counts.
+        flow_end_ns: u64, "ns", Element::Ie(&[157]);
+        /// 1 idle timeout, 2 active timeout, 3 end of flow, 4 forced end, 5 lack of resources.
+        flow_end_reason: u8, "IANA", Element::Ie(&[136]);
+        /// How the initiator was told: syn, first_packet_and_port or first_packet.
+        initiator_method: &'static str, "", Element::None;
+        /// Logical packets, initiator to responder.
+        packet_delta_count: u64, "packets", Element::Ie(&[2]);
+        /// Logical packets, responder to initiator.
+        reverse_packet_delta_count: u64, "packets", Element::Reverse(2);
+        /// IP octets, initiator to responder.
+        octet_delta_count: u64, "octets", Element::Ie(&[1]);
+        /// IP octets, responder to initiator.
+        reverse_octet_delta_count: u64, "octets", Element::Reverse(1);
+        /// Octets of the inner Ethernet header without tags plus IP, initiator to responder.
+        layer2_octet_delta_count: u64, "octets", Element::Ie(&[352]);
+        /// Octets of the inner Ethernet header without tags plus IP, responder to initiator.
+        reverse_layer2_octet_delta_count: u64, "octets", Element::Reverse(352);
+        /// TCP flags seen, or-ed together, initiator to responder.
+        tcp_control_bits: u16, "RFC 9565", Element::Ie(&[6]);
+        /// TCP flags seen, or-ed together, responder to initiator.
+        reverse_tcp_control_bits: u16, "RFC 9565", Element::Reverse(6);
+        /// TCP state at the end of the record; empty for other protocols.
+        tcp_state: &'static str, "", Element::None;
+        /// Application.
+        application_name: Arc<str>, "", Element::Ie(&[96]);
+        /// Tap that saw the initiator's first packet.
+        tap: Arc<str>, "", Element::None;
+        /// Tap that saw the responder's first packet; null where none was seen.
+        reverse_tap: Option<Arc<str>>, "", Element::None;
+        /// Packets left out because the same one was seen before at its tap, initiator to
+        /// responder; null where it is not measured.
+        duplicate_packet_count: Option<u64>, "packets", Element::None;
+        /// Packets left out because the same one was seen before at its tap, responder to
+        /// initiator; null where it is not measured.
+        reverse_duplicate_packet_count: Option<u64>, "packets", Element::None;
+        /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
+        /// initiator to responder; null where it is not measured.
+        retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
+        /// responder to initiator; null where it is not measured.
+        reverse_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions after duplicate acknowledgements, initiator to responder; null where it
+        /// is not measured.
+        fast_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions after duplicate acknowledgements, responder to initiator; null where it
+        /// is not measured.
+        reverse_fast_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions after a timeout, initiator to responder; null where it is not measured.
+        timeout_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions after a timeout, responder to initiator; null where it is not measured.
+        reverse_timeout_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions of what had arrived, initiator to responder; null where it is not
+        /// measured.
+        spurious_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions of what had arrived, responder to initiator; null where it is not
+        /// measured.
+        reverse_spurious_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Segments that arrived after a later one and are no retransmission, initiator to
+        /// responder; null where it is not measured.
+        out_of_order_packet_count: Option<u64>, "packets", Element::None;
+        /// Segments that arrived after a later one and are no retransmission, responder to
+        /// initiator; null where it is not measured.
+        reverse_out_of_order_packet_count: Option<u64>, "packets", Element::None;
+        /// Duplicate acknowledgements, initiator to responder; null where it is not measured.
+        duplicate_ack_count: Option<u64>, "packets", Element::None;
+        /// Duplicate acknowledgements, responder to initiator; null where it is not measured.
+        reverse_duplicate_ack_count: Option<u64>, "packets", Element::None;
+        /// Segments that announce a window of 0, initiator to responder; null where it is not
+        /// measured.
+        zero_window_count: Option<u64>, "packets", Element::None;
+        /// Segments that announce a window of 0, responder to initiator; null where it is not
+        /// measured.
+        reverse_zero_window_count: Option<u64>, "packets", Element::None;
+        /// Delay from SYN to SYN-ACK; null without a sample (a repeated SYN gives none).
+        handshake_server_rtt_ns: Option<u64>, "ns", Element::None;
+        /// Delay from SYN-ACK to ACK; null without a sample (a repeated SYN-ACK gives none).
+        handshake_client_rtt_ns: Option<u64>, "ns", Element::None;
+        /// IP fragments among the packets, both directions.
+        fragment_count: u64, "packets", Element::None;
+        /// Packets that the capture or the mirror cut, both directions.
+        snapped_packet_count: u64, "packets", Element::None;
+        /// Share of flows that was looked at, 0–1; below 1 the probe shed whole flows.
+        sampling_rate: f64, "", Element::Ie(&[311]);
+        /// VM at the source address, as known when the record was made; null where the inventory
+        /// names none.
+        source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Name of that VM.
+        source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Tenant of that VM.
+        source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
+        /// VM at the destination address, as known when the record was made; null where the
+        /// inventory names none.
+        destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Name of that VM.
+        destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Tenant of that VM.
+        destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
+        /// east-west, inter-tenant, north-south or transit.
+        traffic_class: Arc<str>, "", Element::None;
+    }
+
+    /// Alerts: each change of one is a row; the newest row of an `alert_id` is how it stands.
+    Alerts "alerts" as alerts: AlertRecord
+    by last_seen_ns, sorted by last_seen_ns detector alert_id
+    {
+        /// Identity, derived from the detector, the endpoints and the first time.
+        alert_id: Arc<str>, "", Element::None;
+        /// Detector that raised it.
+        detector: Arc<str>, "", Element::None;
+        /// open, updated or closed.
+        state: &'static str, "", Element::None;
+        /// info, low, medium, high or critical.
+        severity: &'static str, "", Element::None;
+        /// How sure the detector is, 0–1.
+        confidence: f64, "", Element::None;
+        /// MITRE ATT&CK technique; null where none fits.
+        mitre_technique: Option<Arc<str>>, "", Element::None;
+        /// Address it comes from; null where it is about a target alone.
+        source_address: Option<IpAddr>, "RFC 5952", Element::Ie(&[8, 27]);
+        /// Address it is aimed at; null where it is about a source alone.
+        destination_address: Option<IpAddr>, "RFC 5952", Element::Ie(&[12, 28]);
+        /// Port it is aimed at; null where there is not one.
+        destination_port: Option<u16>, "", Element::Ie(&[11]);
+        /// Segment it was seen in.
+        segment: Arc<str>, "domain/kind/id", Element::None;
+        /// Address space of the addresses.
+        address_space: Arc<str>, "", Element::None;
+        /// VM at the source address, as known when the record was made; null where the inventory
+        /// names none.
+        source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Name of that VM.
+        source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Tenant of that VM.
+        source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
+        /// VM at the destination address, as known when the record was made; null where the
+        /// inventory names none.
+        destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Name of that VM.
+        destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Tenant of that VM.
+        destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
+        /// First evidence, since the epoch, UTC.
+        first_seen_ns: u64, "ns", Element::None;
+        /// Latest evidence.
+        last_seen_ns: u64, "ns", Element::None;
+        /// The detector's statistic.
+        statistic: f64, "", Element::None;
+        /// The value that it crossed.
+        threshold: f64, "", Element::None;
+        /// The value that is usual here.
+        baseline: f64, "", Element::None;
+        /// Events (contacts, attempts, windows) in it so far.
+        event_count: u64, "", Element::None;
+        /// One line for people.
+        title: Arc<str>, "", Element::None;
+        /// What weighed most, as a JSON object.
+        features: Arc<str>, "JSON", Element::None;
+        /// What would have kept it silent.
+        silent_if: Arc<str>, "", Element::None;
+    }
+
+    /// The account of every packet: per window and place, what came in, what was accounted, and
+    /// every loss by cause.
+    Ledger "ledger" as ledger: LedgerRecord
+    by window_start_ns, sorted by window_start_ns scope name measure
+    {
+        /// First instant of the window, since the epoch, UTC.
+        window_start_ns: u64, "ns", Element::None;
+        /// nic_port, queue, worker, stage, sink or probe.
+        scope: &'static str, "", Element::None;
+        /// Which port, queue, worker, stage or sink.
+        name: Arc<str>, "", Element::None;
+        /// What is counted: received, accounted, unaccounted, or the cause of a loss.
+        measure: Arc<str>, "", Element::None;
+        /// Packets (records, where the scope is sink) in this window; of `unaccounted` the absolute
+        /// value.
+        packet_count: u64, "packets", Element::None;
+        /// Received less accounted less all causes, in rows whose measure is unaccounted, where it
+        /// must be 0; null in all others.
+        unaccounted: Option<i64>, "packets", Element::None;
+        /// The count is an estimate, not the probe's own count (losses before the probe).
+        estimate: bool, "", Element::None;
+    }
+
+    /// Who was who: one row for each address of a VM and each interval in which it was so (valid)
+    /// and in which the probe knew it (known).
+    Inventory "inventory" as inventory: InventoryRecord
+    by known_from_ns, sorted by known_from_ns uuid address valid_from_ns
+    {
+        /// The VM.
+        uuid: Arc<str>, "uuid", Element::Ie(&[349]);
+        /// Its name.
+        name: Arc<str>, "", Element::Ie(&[350]);
+        /// Its tenant.
+        tenant: Arc<str>, "", Element::None;
+        /// The host it ran on; null where not known.
+        host: Option<Arc<str>>, "", Element::None;
+        /// Its MAC address; null where not known.
+        mac: Option<Mac>, "aa:bb:cc:dd:ee:ff", Element::None;
+        /// Its address; null where not known.
+        address: Option<IpAddr>, "RFC 5952", Element::None;
+        /// The segment of that address; null where not known.
+        segment: Option<Arc<str>>, "domain/kind/id", Element::None;
+        /// Since when it was so, since the epoch, UTC; 0 for always.
+        valid_from_ns: u64, "ns", Element::None;
+        /// Until when it was so; null for still.
+        valid_to_ns: Option<u64>, "ns", Element::None;
+        /// Since when the probe knew it.
+        known_from_ns: u64, "ns", Element::None;
+        /// When the probe learnt otherwise; null for never.
+        known_to_ns: Option<u64>, "ns", Element::None;
+        /// Where it was learnt: file, api, ovsdb, arp …
+        source: Arc<str>, "", Element::None;
+    }
+
+    /// Health of each tap in each window.
+    Taps "taps" as taps: TapRecord
+    by window_start_ns, sorted by window_start_ns tap
+    {
+        /// First instant of the window, since the epoch, UTC.
+        window_start_ns: u64, "ns", Element::None;
+        /// Name of the tap.
+        tap: Arc<str>, "", Element::None;
+        /// Host or switch it stands on; null where not configured.
+        host: Option<Arc<str>>, "", Element::None;
+        /// Port, file or interface that its packets came from.
+        port: Arc<str>, "", Element::None;
+        /// Frames as captured.
+        packet_count: u64, "packets", Element::None;
+        /// Octets of these frames as captured on the wire, mirror encapsulation included.
+        octet_count: u64, "octets", Element::None;
+        /// Packets seen before at the same tap.
+        duplicate_packet_count: u64, "packets", Element::None;
+        /// Packets equal to one before that could be a repeated packet as well; they count as
+        /// traffic.
+        copy_ambiguous_packet_count: u64, "packets", Element::None;
+        /// Packets that the capture or the mirror cut.
+        snapped_packet_count: u64, "packets", Element::None;
+        /// Packets missing by the mirror's own sequence numbers; null where the mirror has none.
+        mirror_sequence_gap_count: Option<u64>, "packets", Element::None;
+        /// Where its time stamps come from.
+        clock_source: &'static str, "", Element::None;
+        /// Bound of their error against the wall clock; null where it is not known.
+        clock_error_bound_ns: Option<u64>, "ns", Element::None;
+    }
+}
