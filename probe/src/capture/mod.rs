@@ -6,6 +6,7 @@
 //! next poll.
 
 pub mod file;
+pub mod memory;
 
 use crate::index::PortIndex;
 use crate::time::Timestamp;
