@@ -5,6 +5,9 @@
 //! Invariants: one owner per queue; a burst borrows its source, so it is given back before the
 //! next poll.
 
+pub mod file;
+pub mod memory;
+
 use crate::index::PortIndex;
 use crate::time::Timestamp;
 
