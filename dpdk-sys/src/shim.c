@@ -2,21 +2,24 @@
  *
  * Each is called once a burst or less often, so that the call costs nothing that can be seen.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include <rte_prefetch.h>
 
 #include "wrapper.h"
 
-uint16_t
+struct vmprobe_burst
 vmprobe_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
 		struct vmprobe_packet *packets, uint16_t max,
-		const struct vmprobe_stamp_field *stamp, uint64_t *tsc)
+		const struct vmprobe_stamp_field *stamp)
 {
-	const uint16_t count = rte_eth_rx_burst(port, queue, mbufs, max);
+	struct vmprobe_burst burst = {
+		.packets = rte_eth_rx_burst(port, queue, mbufs, max),
+	};
 
-	*tsc = rte_rdtsc();
-	for (uint16_t i = 0; i < count; i++) {
+	burst.tsc = rte_rdtsc();
+	for (uint16_t i = 0; i < burst.packets; i++) {
 		const struct rte_mbuf *m = mbufs[i];
 		struct vmprobe_packet *p = &packets[i];
 		const uint64_t flags = m->ol_flags;
@@ -26,6 +29,7 @@ vmprobe_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
 		p->segment_octets = m->data_len;
 		p->packet_octets = m->pkt_len;
 		p->segments = m->nb_segs;
+		burst.chained += m->nb_segs > 1;
 		p->marks = 0;
 		if (flags & RTE_MBUF_F_RX_VLAN_STRIPPED) {
 			p->marks |= VMPROBE_VLAN_STRIPPED;
@@ -41,7 +45,7 @@ vmprobe_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
 			p->stamp = *RTE_MBUF_DYNFIELD(m, stamp->offset, const uint64_t *);
 		}
 	}
-	return count;
+	return burst;
 }
 
 uint32_t
@@ -108,6 +112,12 @@ int
 vmprobe_errno(void)
 {
 	return rte_errno;
+}
+
+void
+vmprobe_flush(void)
+{
+	fflush(NULL);
 }
 
 uint64_t

@@ -56,11 +56,18 @@ struct vmprobe_stamp_field {
 	uint64_t flag;             /* bit of ol_flags that says the field was filled */
 };
 
-/* Takes up to `max` packets from a queue, describes each in `packets`, asks for the first cache
- * line of its octets, and reads the time stamp counter into `tsc` once. */
-uint16_t vmprobe_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
+/* What is known of a burst as a whole. */
+struct vmprobe_burst {
+	uint64_t tsc;              /* time stamp counter after the packets were taken */
+	uint16_t packets;
+	uint16_t chained;          /* how many of them have several segments */
+};
+
+/* Takes up to `max` packets from a queue, describes each in `packets` and asks for the first
+ * cache line of its octets. */
+struct vmprobe_burst vmprobe_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
 		struct vmprobe_packet *packets, uint16_t max,
-		const struct vmprobe_stamp_field *stamp, uint64_t *tsc);
+		const struct vmprobe_stamp_field *stamp);
 
 /* Copies the first `max` octets of a packet of several segments; returns how many. */
 uint32_t vmprobe_copy(const struct rte_mbuf *mbuf, uint8_t *to, uint32_t max);
@@ -75,6 +82,10 @@ void vmprobe_free(struct rte_mbuf *mbuf);
 int vmprobe_rx_queue_count(uint16_t port, uint16_t queue);
 int vmprobe_link_up(uint16_t port);
 int vmprobe_errno(void);
+
+/* Writes out what C's standard streams still hold. */
+void vmprobe_flush(void);
+
 uint64_t vmprobe_tsc(void);
 
 #endif

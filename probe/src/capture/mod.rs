@@ -5,6 +5,10 @@
 //! Invariants: one owner per queue; a burst borrows its source, so it is given back before the
 //! next poll.
 
+pub mod clock;
+#[cfg(feature = "dpdk")]
+pub mod nic;
+
 use crate::index::PortIndex;
 use crate::time::Timestamp;
 
