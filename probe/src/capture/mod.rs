@@ -7,6 +7,9 @@
 
 pub mod file;
 pub mod memory;
+pub mod clock;
+#[cfg(feature = "dpdk")]
+pub mod nic;
 
 use crate::index::PortIndex;
 use crate::time::Timestamp;

@@ -1,0 +1,300 @@
+//! One receive queue, its bursts and their packets.
+//!
+//! In: a started port's queue. Out: [`RxBurst`] of [`Packet`]s, or packets taken out of it.
+//! Cost: one foreign call a burst; a packet of several segments is copied together, all others
+//! are read where the NIC put them. Nothing is allocated after `new`.
+//! Invariants: one owner polls (`&mut self`, neither `Copy` nor `Clone`); packets borrow their
+//! burst; each buffer is given back exactly once, by the burst or by the packet taken out.
+//! Source: DPDK 22.11, `rte_mbuf_core.h`.
+
+use std::sync::Arc;
+
+use dpdk_sys::{rte_mbuf, vmprobe_packet, vmprobe_stamp_field};
+
+use super::port::PortInner;
+
+/// Packets of one burst at most.
+pub const BURST_PACKETS_MAX: u16 = 256;
+const SLOTS: usize = BURST_PACKETS_MAX as usize;
+
+/// The owner of one receive queue.
+#[derive(Debug)]
+pub struct RxQueue {
+    port: Arc<PortInner>,
+    queue: u16,
+    burst: u16,
+    stamp: vmprobe_stamp_field,
+    descriptors: u16,
+    frame_octets_max: usize,
+    mbufs: Box<[*mut rte_mbuf; SLOTS]>,
+    packets: Box<[vmprobe_packet; SLOTS]>,
+    /// One place a packet of the burst, each of `frame_octets_max` octets. Its pages are not
+    /// touched before a packet of several segments needs them.
+    gathered: Box<[u8]>,
+}
+
+// SAFETY: the pointers are to buffers that this queue owns until it gives them back, which any
+// thread may do; DPDK binds a queue to no thread as long as only one at a time uses it.
+unsafe impl Send for RxQueue {}
+
+/// Fill of the receive ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingFill {
+    /// Descriptors that hold a packet not yet taken.
+    pub used: u32,
+    /// Descriptors of the ring.
+    pub size: u32,
+}
+
+/// VLAN tags that the NIC took off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VlanTags {
+    /// Tag control information of the outer, or only, tag.
+    pub outer_tci: u16,
+    /// That of the inner tag, where two were taken off.
+    pub inner_tci: Option<u16>,
+}
+
+impl RxQueue {
+    pub(super) fn new(
+        port: Arc<PortInner>,
+        queue: u16,
+        burst: u16,
+        descriptors: u16,
+        frame_octets_max: u32,
+        stamp: vmprobe_stamp_field,
+    ) -> Self {
+        let frame_octets_max = usize::try_from(frame_octets_max).unwrap_or(usize::MAX);
+        let gathered = frame_octets_max.saturating_mul(usize::from(burst));
+        Self {
+            port,
+            queue,
+            burst,
+            stamp,
+            descriptors,
+            frame_octets_max,
+            mbufs: Box::new([std::ptr::null_mut(); SLOTS]),
+            packets: Box::new([vmprobe_packet::default(); SLOTS]),
+            gathered: vec![0; gathered].into_boxed_slice(),
+        }
+    }
+
+    /// Number of the queue in its port.
+    pub fn number(&self) -> u16 {
+        self.queue
+    }
+
+    /// Takes what has arrived, at most one burst; never waits.
+    #[inline]
+    pub fn poll(&mut self) -> RxBurst<'_> {
+        // SAFETY: both arrays hold at least `burst` places; `&mut self` proves that nobody else
+        // polls this queue; the port is started as long as `self.port` lives.
+        let burst = unsafe {
+            dpdk_sys::vmprobe_rx_burst(
+                self.port.number,
+                self.queue,
+                self.mbufs.as_mut_ptr(),
+                self.packets.as_mut_ptr(),
+                self.burst,
+                &raw const self.stamp,
+            )
+        };
+        if burst.chained > 0 {
+            self.gather(burst.packets);
+        }
+        RxBurst { queue: self, tsc: burst.tsc, count: usize::from(burst.packets).min(SLOTS) }
+    }
+
+    /// Fill of the ring; `None` where the driver cannot tell.
+    pub fn fill(&self) -> Option<RingFill> {
+        // SAFETY: the queue is set up; only its owner asks, so no poll runs at the same time.
+        let used = unsafe { dpdk_sys::vmprobe_rx_queue_count(self.port.number, self.queue) };
+        let used = u32::try_from(used).ok()?;
+        Some(RingFill { used, size: u32::from(self.descriptors) })
+    }
+
+    /// Copies packets of several segments together, each to its own place.
+    #[cold]
+    fn gather(&mut self, count: u16) {
+        let places = self.gathered.chunks_exact_mut(self.frame_octets_max.max(1));
+        let chained = self.packets.iter_mut().zip(self.mbufs.iter()).take(usize::from(count));
+        for ((packet, &mbuf), place) in chained.zip(places) {
+            if packet.segments < 2 {
+                continue;
+            }
+            let room = u32::try_from(place.len()).unwrap_or(u32::MAX);
+            // SAFETY: the mbuf was received in this burst and is still ours; at most `room`
+            // octets are written to `place`, which has that many.
+            let copied = unsafe { dpdk_sys::vmprobe_copy(mbuf, place.as_mut_ptr(), room) };
+            packet.bytes = place.as_ptr();
+            packet.segment_octets = copied;
+        }
+    }
+}
+
+/// Packets that arrived together; given back when dropped.
+#[derive(Debug)]
+pub struct RxBurst<'queue> {
+    queue: &'queue mut RxQueue,
+    tsc: u64,
+    count: usize,
+}
+
+impl RxBurst<'_> {
+    /// Number of packets, those taken out included.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether nothing arrived.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The time stamp counter when the burst was taken.
+    #[inline]
+    pub fn tsc(&self) -> u64 {
+        self.tsc
+    }
+
+    /// The `place`-th packet, in order of arrival.
+    ///
+    /// # Panics
+    /// If `place` is not below [`Self::len`].
+    #[inline]
+    pub fn packet(&self, place: usize) -> Packet<'_> {
+        let packet = &self.queue.packets[..self.count][place];
+        // The slot is empty after `take`.
+        if self.queue.mbufs[place].is_null() {
+            return Packet { bytes: &[], packet };
+        }
+        // SAFETY: the octets belong to an mbuf of this burst, or to its place in `gathered`;
+        // both stay unchanged until the burst is dropped or the packet taken out by `&mut`.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(packet.bytes, packet.segment_octets as usize)
+        };
+        Packet { bytes, packet }
+    }
+
+    /// Takes a packet out: it lives on its own, and its place in the burst is empty. `None` if
+    /// it was taken before.
+    pub fn take(&mut self, place: usize) -> Option<OwnedPacket> {
+        if place >= self.count {
+            return None;
+        }
+        let mbuf = std::mem::replace(self.queue.mbufs.get_mut(place)?, std::ptr::null_mut());
+        if mbuf.is_null() {
+            return None;
+        }
+        let wire_octets = self.queue.packets[place].packet_octets;
+        Some(OwnedPacket { mbuf, wire_octets, _port: Arc::clone(&self.queue.port) })
+    }
+}
+
+impl Drop for RxBurst<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let count = u32::try_from(self.count).unwrap_or(0);
+        if count > 0 {
+            // SAFETY: the first `count` pointers are mbufs of this burst, each owned by us, or
+            // null where one was taken out, which the function skips.
+            unsafe { dpdk_sys::rte_pktmbuf_free_bulk(self.queue.mbufs.as_mut_ptr(), count) };
+        }
+    }
+}
+
+/// A packet of a burst.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'burst> {
+    bytes: &'burst [u8],
+    packet: &'burst vmprobe_packet,
+}
+
+impl<'burst> Packet<'burst> {
+    /// The octets from the Ethernet header on, without FCS; of a packet of several segments at
+    /// most the port's `frame_octets_max`.
+    #[inline]
+    pub fn bytes(&self) -> &'burst [u8] {
+        self.bytes
+    }
+
+    /// Octets of the whole packet as it was on the wire, stripped tags included, without FCS.
+    #[inline]
+    pub fn wire_octets(&self) -> u32 {
+        let tags = match self.vlan() {
+            None => 0,
+            Some(VlanTags { inner_tci: None, .. }) => 4,
+            Some(_) => 8,
+        };
+        self.packet.packet_octets.saturating_add(tags)
+    }
+
+    /// The stamp that the port wrote, in the unit of [`super::Port::stamps`].
+    #[inline]
+    pub fn stamp(&self) -> Option<u64> {
+        self.has(dpdk_sys::VMPROBE_STAMPED).then_some(self.packet.stamp)
+    }
+
+    /// The tags that the NIC took off.
+    #[inline]
+    pub fn vlan(&self) -> Option<VlanTags> {
+        if !self.has(dpdk_sys::VMPROBE_VLAN_STRIPPED | dpdk_sys::VMPROBE_QINQ_STRIPPED) {
+            return None;
+        }
+        // `rte_mbuf_core.h`: with two tags taken off, vlan_tci is the inner one.
+        Some(if self.has(dpdk_sys::VMPROBE_QINQ_STRIPPED) {
+            VlanTags {
+                outer_tci: self.packet.vlan_tci_outer,
+                inner_tci: Some(self.packet.vlan_tci),
+            }
+        } else {
+            VlanTags { outer_tci: self.packet.vlan_tci, inner_tci: None }
+        })
+    }
+
+    #[inline]
+    fn has(&self, marks: u32) -> bool {
+        u32::from(self.packet.marks) & marks != 0
+    }
+}
+
+/// A packet taken out of its burst; its buffer goes back when dropped, on any thread. Its port
+/// stays open until then.
+#[derive(Debug)]
+pub struct OwnedPacket {
+    mbuf: *mut rte_mbuf,
+    wire_octets: u32,
+    _port: Arc<PortInner>,
+}
+
+// SAFETY: the only owner of its mbuf; DPDK's pools take buffers back on any thread.
+unsafe impl Send for OwnedPacket {}
+
+impl OwnedPacket {
+    /// Octets in all segments.
+    pub fn len(&self) -> u32 {
+        self.wire_octets
+    }
+
+    /// Whether there are no octets.
+    pub fn is_empty(&self) -> bool {
+        self.wire_octets == 0
+    }
+
+    /// Copies the first octets; the answer is how many.
+    pub fn copy_to(&self, to: &mut [u8]) -> usize {
+        let room = u32::try_from(to.len()).unwrap_or(u32::MAX);
+        // SAFETY: the mbuf is ours until dropped; at most `room` octets are written to `to`.
+        let copied = unsafe { dpdk_sys::vmprobe_copy(self.mbuf, to.as_mut_ptr(), room) };
+        copied as usize
+    }
+}
+
+impl Drop for OwnedPacket {
+    fn drop(&mut self) {
+        // SAFETY: the only owner gives it back; the pool lives, because the port holds it.
+        unsafe { dpdk_sys::vmprobe_free(self.mbuf) };
+    }
+}
