@@ -4,6 +4,18 @@
 //! Invariants: a `Plan` is complete and consistent; no later stage checks configuration again.
 
 pub mod doctor;
+mod agree;
+mod build;
+pub mod check;
+mod derived;
+pub mod device;
+pub(crate) mod document;
+mod load;
 mod plan;
+pub mod reference;
+pub mod schema;
 
+pub use derived::{MBUF_BYTES, MIB, Memory, Sizes};
+pub use document::{Given, Key, Kind, PROBLEMS_MAX, Problem, Problems, Table};
+pub use load::{CONFIG_BYTES_MAX, Loaded, Mode, load, parse, replay_without_file};
 pub use plan::*;

@@ -12,7 +12,7 @@ use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment};
 
 /// The whole configuration of a probe.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Who this probe is.
     pub probe: ProbePlan,
@@ -77,8 +77,8 @@ pub struct EalPlan {
     pub extra_arguments: Vec<String>,
 }
 
-/// One NIC port.
-#[derive(Clone, Debug, Default)]
+/// One NIC port. The default has neither name nor device.
+#[derive(Clone, Debug)]
 pub struct PortPlan {
     /// Name in records and taps, unique.
     pub name: String,
@@ -128,7 +128,7 @@ pub struct WorkerPlan {
 
 /// What of a frame names a tap. All given conditions must hold; without any the tap is the
 /// port's default.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TapMatch {
     /// Port name (NIC port, file or interface name).
     pub port: Option<String>,
@@ -354,6 +354,30 @@ pub struct ServePlan {
     pub listen: SocketAddr,
 }
 
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            probe: ProbePlan::default(),
+            eal: EalPlan::default(),
+            ports: Vec::new(),
+            worker: WorkerPlan::default(),
+            taps: Vec::new(),
+            filters: Vec::new(),
+            domains: vec!["default".to_owned()],
+            spaces: Vec::new(),
+            decode: DecodePlan::default(),
+            copies: CopiesPlan::default(),
+            flow: FlowPlan::default(),
+            window: WindowPlan::default(),
+            shed: ShedPlan::default(),
+            detect: DetectPlan::default(),
+            inventory: InventoryPlan::default(),
+            store: StorePlan::default(),
+            serve: ServePlan::default(),
+        }
+    }
+}
+
 impl Default for ProbePlan {
     fn default() -> Self {
         Self { id: "probe".to_owned(), domain: "default".to_owned() }
@@ -369,6 +393,22 @@ impl Default for EalPlan {
             huge_folder: None,
             file_prefix: "vmprobe".to_owned(),
             extra_arguments: Vec::new(),
+        }
+    }
+}
+
+impl Default for PortPlan {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            device: String::new(),
+            queues: 1,
+            descriptors: 1_024,
+            frame_octets_max: 1_518,
+            promiscuous: true,
+            vlan_strip: false,
+            hardware_timestamp: true,
+            mbufs: 16_384,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! cut by the capture length counts in full.
 //! Source: each file names its RFC or IEEE section.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+pub use crate::inventory::{Address, Mac};
 
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment};
@@ -15,37 +15,6 @@ use crate::time::Timestamp;
 /// Payload octets that [`Headers`] carries along: enough to tell packets apart (copies) and to
 /// recognise an application's first words. The same in the whole domain.
 pub const PAYLOAD_HEAD_OCTETS: usize = 16;
-
-/// A MAC address (EUI-48).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mac(pub [u8; 6]);
-
-/// An IP address of 16 octets, IPv4 in the last four with [`Headers::ip_version`] beside it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address(pub [u8; 16]);
-
-impl Address {
-    /// An IPv4 address; the first twelve octets are 0.
-    #[inline]
-    pub const fn v4(octets: [u8; 4]) -> Self {
-        let [a, b, c, d] = octets;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d])
-    }
-
-    /// As the standard library's type; `version` is 4 or 6.
-    pub fn to_ip(self, version: u8) -> IpAddr {
-        let [.., a, b, c, d] = self.0;
-        if version == 4 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(self.0).into() }
-    }
-
-    /// From the standard library's type, with its version.
-    pub fn of_ip(ip: IpAddr) -> (Self, u8) {
-        match ip {
-            IpAddr::V4(ip) => (Self::v4(ip.octets()), 4),
-            IpAddr::V6(ip) => (Self(ip.octets()), 6),
-        }
-    }
-}
 
 /// Facts about one packet that are either true or not, as bits of [`Headers::marks`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,6 +6,10 @@
 //! and time.
 //! Source: ARCHITECTURE.md, "Who is who".
 
+mod address;
 mod segment;
+mod uuid;
 
+pub use address::{Address, Mac, NotMac};
 pub use segment::{AddressSpace, Segment, SegmentKind};
+pub use uuid::{NotUuid, Uuid};
