@@ -1,1 +1,3 @@
 //! aggregate
+
+pub mod live;
