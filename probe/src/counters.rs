@@ -167,6 +167,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// A copy in memory of its own.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self { totals: self.totals, taps: self.taps.clone() }
+    }
+
     /// Copies into memory that is there already.
     pub fn copy(&mut self, totals: &WorkerTotals, taps: &[TapTotals]) {
         self.totals = *totals;

@@ -108,8 +108,8 @@ pub struct Worker<S> {
     open_from: Option<WindowNumber>,
     /// Windows from here to `open_from` are closing.
     closing_from: WindowNumber,
-    /// Newest window that anything was booked in.
-    newest_booked: WindowNumber,
+    /// Newest window in which anything happened.
+    newest_active: WindowNumber,
     expire_round_at: Timestamp,
     expiring: bool,
     ports_known: usize,
@@ -153,7 +153,7 @@ impl<S: Source> Worker<S> {
             open_from: None,
             closing_from: WindowNumber(0),
             expire_round_at: Timestamp::ZERO,
-            newest_booked: WindowNumber(0),
+            newest_active: WindowNumber(0),
             expiring: false,
             ports_known: 0,
             outgoing_closed: false,
@@ -445,7 +445,7 @@ impl<S: Source> Worker<S> {
         // open.
         let open_from = self.open_from.unwrap_or(window);
         let booking = if window < open_from { (open_from, true) } else { (window, late) };
-        self.newest_booked = self.newest_booked.max(booking.0);
+        self.newest_active = self.newest_active.max(booking.0);
         self.parts.flows.meter(headers, verdict, booking, &mut self.parts.handoff);
         self.totals.booked_packets += 1;
         self.totals.late_packets += u64::from(booking.1);
@@ -496,6 +496,8 @@ impl<S: Source> Worker<S> {
     }
 
     fn set_clock(&mut self, clock: Timestamp) {
+        let before = WindowNumber::of(self.clock, self.parts.windows.length_ns());
+        self.newest_active = self.newest_active.max(before);
         self.clock = clock;
         let oldest = self.parts.windows.oldest_open(clock);
         let open_from = *self.open_from.get_or_insert_with(|| {
@@ -519,7 +521,7 @@ impl<S: Source> Worker<S> {
             if !self.parts.flows.close_step(window, flows_max, &mut self.parts.handoff) {
                 return;
             }
-            let next = if window >= self.newest_booked { end } else { window.next() };
+            let next = if window >= self.newest_active { end } else { window.next() };
             self.refresh_totals();
             let last = WindowNumber(next.0 - 1);
             if !self.parts.handoff.close(last, &mut self.totals, &self.taps) {

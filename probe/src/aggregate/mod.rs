@@ -18,7 +18,7 @@ pub use conversation::{Conversation, ConversationKey};
 pub use ledger::{LedgerTotals, WorkerAccount};
 pub use view::{TapView, WindowView};
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::counters::{Snapshot, TapTotals, WorkerTotals};
 use crate::flow::EndedFlow;
@@ -27,6 +27,9 @@ use crate::window::{FromWorker, HandoffReceiver, Row, WindowClock};
 
 /// Messages taken from one worker before the next one's turn.
 const MESSAGES_PER_WORKER: usize = 64;
+
+/// Stands for the end of a worker.
+const LAST: WindowNumber = WindowNumber(u64::MAX);
 
 #[derive(Default)]
 struct OpenWindow {
@@ -39,8 +42,21 @@ struct FromOne {
     closed: Option<WindowNumber>,
     ended: bool,
     rows_packets: u64,
-    /// Totals as of the last closed window, and as of the one before the view to come.
+    /// Totals as of each closed window that is not given out yet, in order.
+    snapshots: VecDeque<(WindowNumber, Snapshot)>,
+    /// Totals as of the window given out last.
     latest: Snapshot,
+}
+
+impl FromOne {
+    /// Makes the totals as of `window` the latest ones.
+    fn settle(&mut self, window: WindowNumber) {
+        while self.snapshots.front().is_some_and(|(closed, _)| *closed <= window) {
+            if let Some((_, snapshot)) = self.snapshots.pop_front() {
+                self.latest = snapshot;
+            }
+        }
+    }
 }
 
 /// The aggregation of all workers.
@@ -65,6 +81,7 @@ impl Aggregator {
             closed: None,
             ended: false,
             rows_packets: 0,
+            snapshots: VecDeque::new(),
             latest: Snapshot::default(),
         };
         Self {
@@ -105,6 +122,7 @@ impl Aggregator {
         }
         let window = self.open.remove(&number)?;
         self.given_up_to = Some(number);
+        self.workers.iter_mut().for_each(|worker| worker.settle(number));
         Some(self.view(number, window))
     }
 
@@ -118,9 +136,13 @@ impl Aggregator {
         flows
     }
 
-    /// Whether all workers have ended and all windows are given out.
-    pub fn has_ended(&self) -> bool {
-        self.workers.iter().all(|worker| worker.ended) && self.open.is_empty()
+    /// Whether all workers have ended and all windows are given out; the totals are final then.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self.workers.iter().all(|worker| worker.ended) && self.open.is_empty();
+        if ended {
+            self.workers.iter_mut().for_each(|worker| worker.settle(LAST));
+        }
+        ended
     }
 
     /// The account of every packet so far.
@@ -136,7 +158,7 @@ impl Aggregator {
         )
     }
 
-    /// Totals of each worker as of its last closed window.
+    /// Totals of each worker as of the window given out last.
     pub fn workers(&self) -> impl Iterator<Item = &WorkerTotals> {
         self.workers.iter().map(|worker| &worker.latest.totals)
     }
@@ -161,7 +183,7 @@ impl Aggregator {
     /// Up to which window every worker is done; all of them once they have ended.
     fn watermark(&self) -> Option<WindowNumber> {
         let closed = |worker: &FromOne| {
-            if worker.ended { Some(WindowNumber(u64::MAX)) } else { worker.closed }
+            if worker.ended { Some(LAST) } else { worker.closed }
         };
         self.workers.iter().map(closed).min().flatten()
     }
@@ -178,7 +200,7 @@ impl Aggregator {
             FromWorker::Closed(window, snapshot) => {
                 let worker = &mut self.workers[place];
                 worker.closed = Some(*window);
-                worker.latest.copy(&snapshot.totals, &snapshot.taps);
+                worker.snapshots.push_back((*window, snapshot.duplicate()));
                 // A window without traffic is given out all the same, so that the page moves on.
                 if self.given_up_to.is_none_or(|given| given < *window) {
                     self.open.entry(*window).or_default();
@@ -187,7 +209,7 @@ impl Aggregator {
             FromWorker::Ended(snapshot) => {
                 let worker = &mut self.workers[place];
                 worker.ended = true;
-                worker.latest.copy(&snapshot.totals, &snapshot.taps);
+                worker.snapshots.push_back((LAST, snapshot.duplicate()));
             }
         }
     }
@@ -230,3 +252,6 @@ impl Aggregator {
         }
     }
 }
+//! aggregate
+
+pub mod live;

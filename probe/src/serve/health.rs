@@ -1,0 +1,102 @@
+//! Whether the probe does its work.
+//!
+//! In: the newest snapshot and its age. Out: `/healthz`: 200, or 503 with every reason.
+//! Invariants: an alert about traffic is no fault of the probe and does not appear here.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::aggregate::live::{LiveMode, LiveSnapshot};
+use crate::time::{monotonic_ns, ms};
+
+use super::routes::Shared;
+
+/// A live probe is late when no window closed for this many window lengths …
+const LATE_WINDOWS: u64 = 10;
+/// … and for at least this long.
+const LATE_MS_MIN: u64 = 10_000;
+
+/// The answer.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Health {
+    /// `ok` or `failing`.
+    status: &'static str,
+    reasons: Vec<Reason>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Reason {
+    /// One word for programs.
+    code: &'static str,
+    /// One sentence for people.
+    detail: String,
+}
+
+/// `GET /healthz`.
+pub(super) async fn health(State(shared): State<Shared>) -> Response {
+    let published = shared.newest();
+    let age_ns = monotonic_ns().saturating_sub(published.noticed_ns);
+    let reasons = reasons(&published.snapshot, age_ns);
+    let (code, status) = if reasons.is_empty() {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "failing")
+    };
+    (code, Json(Health { status, reasons })).into_response()
+}
+
+fn reasons(snapshot: &LiveSnapshot, age_ns: u64) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let mut add = |code, detail| reasons.push(Reason { code, detail });
+    let late_ms = LATE_MS_MIN.max(LATE_WINDOWS * u64::from(snapshot.window_length_ms));
+    if snapshot.window_count == 0 {
+        add("no_window_yet", "no window has closed yet".to_owned());
+    } else if snapshot.mode == LiveMode::Run && age_ns > ms(late_ms) {
+        add("window_late", format!("no window closed for {} s", age_ns / ms(1_000)));
+    }
+    let unaccounted = snapshot.ledger.unaccounted;
+    if unaccounted != 0 {
+        add("unaccounted", format!("the ledger leaves {unaccounted} packets unaccounted"));
+    }
+    if !is_fine(&snapshot.store.state) {
+        add("store", format!("records are not written: {}", snapshot.store.state));
+    }
+    for sink in snapshot.ledger.sinks.iter().filter(|sink| !is_fine(&sink.state)) {
+        add("sink", format!("sink {}: {}", sink.name, sink.state));
+    }
+    reasons
+}
+
+fn is_fine(state: &str) -> bool {
+    matches!(state, "ok" | "off" | "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::live::LiveSink;
+
+    fn codes(snapshot: &LiveSnapshot, age_ms: u64) -> Vec<&'static str> {
+        reasons(snapshot, ms(age_ms)).iter().map(|reason| reason.code).collect()
+    }
+
+    #[test]
+    fn each_fault_has_its_reason() {
+        let mut snapshot = LiveSnapshot { window_length_ms: 1_000, ..LiveSnapshot::default() };
+        assert_eq!(codes(&snapshot, 0), ["no_window_yet"]);
+        snapshot.window_count = 1;
+        assert!(codes(&snapshot, 9_000).is_empty());
+        assert_eq!(codes(&snapshot, 11_000), ["window_late"]);
+        snapshot.mode = LiveMode::Replay;
+        assert!(codes(&snapshot, 11_000).is_empty());
+        snapshot.ledger.unaccounted = -1;
+        snapshot.store.state = "disk_full".to_owned();
+        let state = "unreachable".to_owned();
+        snapshot.ledger.sinks.push(LiveSink { state, ..LiveSink::default() });
+        assert_eq!(codes(&snapshot, 0), ["unaccounted", "store", "sink"]);
+    }
+}

@@ -1,0 +1,91 @@
+//! The table of routes.
+//!
+//! In: nothing. Out: the router, and the paths that the OpenAPI document must have.
+//! Invariants: every route answers GET and HEAD and changes nothing.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+
+use super::Stopping;
+use super::feed::Published;
+use super::metrics::Rendered;
+use super::problem::{Problem, repeated};
+use super::{api, guard, health, metrics, openapi, page, stream};
+
+/// What handlers see.
+#[derive(Clone)]
+pub(super) struct Shared {
+    /// The newest snapshot.
+    pub(super) published: watch::Receiver<Arc<Published>>,
+    /// Becomes true when the probe stops.
+    pub(super) stopping: Stopping,
+    /// Places for clients of the live stream.
+    pub(super) streams: Arc<Semaphore>,
+    /// Metrics of the newest window that was asked for.
+    pub(super) metrics: Arc<Mutex<Option<Arc<Rendered>>>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        published: watch::Receiver<Arc<Published>>,
+        stopping: Stopping,
+    ) -> Self {
+        let streams = Arc::new(Semaphore::new(stream::STREAMS_MAX));
+        Self { published, stopping, streams, metrics: Arc::default() }
+    }
+
+    /// The newest snapshot.
+    pub(super) fn newest(&self) -> Arc<Published> {
+        Arc::clone(&self.published.borrow())
+    }
+}
+
+fn table() -> [(&'static str, MethodRouter<Shared>); 12] {
+    [
+        ("/", get(page::index)),
+        ("/page/{file}", get(page::file)),
+        ("/api/v1/live", get(api::live)),
+        ("/api/v1/live/stream", get(stream::stream)),
+        ("/api/v1/conversations", get(api::conversations)),
+        ("/api/v1/alerts", get(api::alerts)),
+        ("/api/v1/ledger", get(api::ledger)),
+        ("/api/v1/workers", get(api::workers)),
+        ("/api/v1/taps", get(api::taps)),
+        ("/api/v1/openapi.json", get(openapi::document)),
+        ("/metrics", get(metrics::metrics)),
+        ("/healthz", get(health::health)),
+    ]
+}
+
+/// Every path that is served, with parameters in braces.
+pub fn paths() -> Vec<&'static str> {
+    table().into_iter().map(|(path, _)| path).collect()
+}
+
+/// The router with all routes behind the guard.
+pub(super) fn router(shared: Shared) -> Router {
+    table()
+        .into_iter()
+        .fold(Router::new(), |router, (path, handler)| router.route(path, handler))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(guard::guard))
+        .with_state(shared)
+}
+
+async fn not_found(uri: Uri) -> Response {
+    let error = format!("nothing is served at {}", repeated(uri.path()));
+    Problem::new(StatusCode::NOT_FOUND, error, "see /api/v1/openapi.json").into_response()
+}
+
+async fn method_not_allowed(method: Method) -> Response {
+    let error = format!("{} is not answered here", repeated(method.as_str()));
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, error, "GET, HEAD").into_response()
+}
