@@ -6,6 +6,8 @@
 //! and time.
 //! Source: ARCHITECTURE.md, "Who is who".
 
+mod map;
 mod segment;
 
+pub use map::{STATIONS_MAX, SegmentMap};
 pub use segment::{AddressSpace, Segment, SegmentKind};
