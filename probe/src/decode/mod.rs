@@ -6,6 +6,38 @@
 //! cut by the capture length counts in full.
 //! Source: each file names its RFC or IEEE section.
 
+mod decoder;
+mod walk;
+pub mod tap;
+pub mod filter;
+pub mod ethernet;
+pub mod vlan;
+pub mod vntag;
+pub mod llc;
+pub mod pppoe;
+pub mod mpls;
+pub mod nsh;
+pub mod sll;
+pub mod loopback;
+pub mod arp;
+pub mod ipv4;
+pub mod ipv6;
+pub mod ipip;
+mod transport;
+pub mod tcp;
+pub mod udp;
+pub mod sctp;
+pub mod icmp;
+pub mod vxlan;
+pub mod vxlan_gpe;
+pub mod geneve;
+pub mod gre;
+pub mod erspan;
+#[cfg(test)]
+mod testing;
+
+pub use decoder::{DecodeContext, Decoder};
+
 pub use crate::inventory::{Address, Mac};
 
 use crate::index::TapIndex;
@@ -159,4 +191,5 @@ pub struct Headers {
     pub hash: u64,
 }
 
-const _: () = assert!(size_of::<Headers>() <= 192, "three cache lines a packet in the spread rings");
+const _: () =
+    assert!(size_of::<Headers>() <= 192, "three cache lines a packet in the spread rings");

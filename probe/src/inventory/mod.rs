@@ -7,9 +7,11 @@
 //! Source: ARCHITECTURE.md, "Who is who".
 
 mod address;
+mod map;
 mod segment;
 mod uuid;
 
 pub use address::{Address, Mac, NotMac};
+pub use map::{STATIONS_MAX, SegmentMap};
 pub use segment::{AddressSpace, Segment, SegmentKind};
 pub use uuid::{NotUuid, Uuid};

@@ -1,0 +1,355 @@
+//! One worker's decoder: from a frame to its innermost IP packet.
+//!
+//! In: a [`Frame`], the snapshot of segments. Out: [`Headers`] in the caller's place, or the
+//! cause of rejection.
+//! Cost: one pass; a frame without tunnel is a straight line of four steps.
+//! Invariants: each turn of the loop takes octets or goes one tunnel deeper, so it ends; nothing
+//! is allocated after `new`.
+//! Source: ARCHITECTURE.md, "decode"; what is a stream in each tunnel follows tshark, except that
+//! a port's tunnel must look like one (see `vxlan`, `geneve`).
+
+use std::sync::Arc;
+
+use super::tap::{MirrorTunnel, TapTable};
+use super::udp::TunnelPorts;
+use super::walk::{CutBy, Next, Step, Walk};
+use super::{Headers, Mac, Marks, ethernet, ipv4, ipv6, loopback, mpls, nsh, sll, transport, vlan};
+use crate::capture::{Frame, LinkType};
+use crate::config::Plan;
+use crate::counters::DropCause;
+use crate::index::TapIndex;
+use crate::inventory::{Segment, SegmentKind, SegmentMap};
+use crate::time::Timestamp;
+
+/// What all decoders of a probe are made from.
+#[derive(Clone, Debug, Default)]
+pub struct DecodeContext {
+    rules: Rules,
+    map: Arc<SegmentMap>,
+}
+
+impl DecodeContext {
+    /// From the configuration, and the names of the ports in order of their index.
+    pub fn new<N: AsRef<str>>(plan: &Plan, ports: impl IntoIterator<Item = N>) -> Self {
+        let mut map = SegmentMap::default();
+        for space in &plan.spaces {
+            for segment in &space.segments {
+                map.join(*segment, space.space);
+            }
+        }
+        Self { rules: Rules::new(plan, ports), map: Arc::new(map) }
+    }
+
+    /// Whether mirrors may cut frames without saying so (a switch's mirror with a `snaplen`):
+    /// then an IP packet longer than its frame is counted in full and marked, not malformed.
+    #[must_use]
+    pub const fn with_cutting_mirrors(mut self, cut: bool) -> Self {
+        self.rules.cutting_mirrors = cut;
+        self
+    }
+
+    /// The map of joined segments, to add the places of stations to.
+    pub const fn map(&self) -> &Arc<SegmentMap> {
+        &self.map
+    }
+}
+
+/// What the configuration says of decoding.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rules {
+    pub(super) taps: TapTable,
+    pub(super) tunnels: TunnelPorts,
+    pub(super) nvgre: bool,
+    pub(super) mpls_segments: bool,
+    depth_max: u8,
+    cutting_mirrors: bool,
+}
+
+impl Rules {
+    fn new<N: AsRef<str>>(plan: &Plan, ports: impl IntoIterator<Item = N>) -> Self {
+        Self {
+            taps: TapTable::new(&plan.taps, ports),
+            tunnels: TunnelPorts::new(&plan.decode),
+            nvgre: plan.decode.nvgre,
+            mpls_segments: plan.decode.mpls_segments,
+            depth_max: plan.decode.depth_max,
+            cutting_mirrors: false,
+        }
+    }
+
+    /// The tap that claims the tunnel at the present place as its mirror.
+    #[inline]
+    pub(super) fn claim(
+        &self,
+        walk: &Walk<'_>,
+        out: &Headers,
+        tunnel: MirrorTunnel,
+    ) -> Option<TapIndex> {
+        if !walk.port.by_tunnel || !walk.may_be_mirror() {
+            return None;
+        }
+        let outer_source = out.source.to_ip(out.ip_version);
+        self.taps.of_tunnel(walk.port.port, walk.outermost_vlan, tunnel, outer_source)
+    }
+}
+
+/// A worker's decoder.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    rules: Rules,
+    map: Arc<SegmentMap>,
+}
+
+impl Decoder {
+    /// A decoder of its own for one worker.
+    pub fn new(context: &DecodeContext) -> Self {
+        Self { rules: context.rules.clone(), map: Arc::clone(&context.map) }
+    }
+
+    /// Adds the next port, found while reading files.
+    pub fn add_port(&mut self, name: &str) {
+        self.rules.taps.add_port(name);
+    }
+
+    /// Exchanges the snapshot of segments; to be called between bursts.
+    pub fn set_map(&mut self, map: Arc<SegmentMap>) {
+        self.map = map;
+    }
+
+    /// The taps as this decoder knows them.
+    pub const fn taps(&self) -> &TapTable {
+        &self.rules.taps
+    }
+
+    /// Reads `frame` into `out`; `clock` is the largest receive time so far.
+    ///
+    /// # Errors
+    /// The one cause for which the packet is rejected. What `out` then holds is as far as the
+    /// decoder came: tap, segment, MAC addresses and the place of what it did not read are
+    /// valid, the IP fields are not.
+    #[inline]
+    pub fn decode(
+        &self,
+        frame: &Frame<'_>,
+        clock: Timestamp,
+        out: &mut Headers,
+    ) -> Result<(), DropCause> {
+        *out = Headers { timestamp: frame.timestamp, clock, ..Headers::default() };
+        let port = self.rules.taps.port(frame.port);
+        let mut walk = Walk::new(frame, port, self.rules.depth_max);
+        match self.walk(frame, &mut walk, out) {
+            Ok(()) => self.finish(&walk, out),
+            Err(cause) => Err(self.reject(&walk, out, cause)),
+        }
+    }
+
+    #[inline]
+    fn walk<'a>(
+        &self,
+        frame: &Frame<'a>,
+        walk: &mut Walk<'a>,
+        out: &mut Headers,
+    ) -> Result<(), DropCause> {
+        let rules = &self.rules;
+        let mut next = self.begin(frame, walk)?;
+        loop {
+            next = match next {
+                Next::Ethernet => ethernet::step(walk)?,
+                Next::EtherType(ether_type) => ethernet::dispatch(walk, rules, ether_type)?,
+                Next::Ipv4 => ipv4::step(walk, out)?,
+                Next::Ipv6 => ipv6::step(walk, out)?,
+                Next::Protocol(number) => transport::step(walk, out, rules, number)?,
+                Next::Mpls => mpls::step(walk, rules)?,
+                Next::Nsh => nsh::step(walk)?,
+                Next::Flow => return Ok(()),
+            }
+        }
+    }
+
+    #[inline]
+    fn begin<'a>(&self, frame: &Frame<'a>, walk: &mut Walk<'a>) -> Step {
+        if self.rules.cutting_mirrors {
+            walk.cut_by = CutBy::Mirror;
+        }
+        if let Some(stripped) = frame.stripped_vlan {
+            vlan::tagged(walk, &self.rules, stripped.outer_tci);
+            if let Some(inner) = stripped.inner_tci {
+                vlan::tagged(walk, &self.rules, inner);
+            }
+        }
+        match frame.link {
+            LinkType::Ethernet => Ok(Next::Ethernet),
+            LinkType::RawIp => loopback::step_raw(walk),
+            LinkType::LinuxSll => sll::step_v1(walk),
+            LinkType::LinuxSll2 => sll::step_v2(walk),
+            LinkType::Loopback => loopback::step(walk),
+            LinkType::Unsupported(_) => Err(DropCause::UnsupportedLinkType),
+        }
+    }
+
+    /// Names segment and address space, and writes what only the whole walk knows.
+    #[inline]
+    fn finish(&self, walk: &Walk<'_>, out: &mut Headers) -> Result<(), DropCause> {
+        out.tap = walk.tap;
+        out.marks = Marks(walk.marks.0 | walk.ip_marks.0);
+        out.layer2_octets = out.octets;
+        if let Some(header) = walk.ethernet {
+            let header = ethernet::Ethernet(header);
+            out.source_mac = header.source();
+            out.destination_mac = header.destination();
+            out.layer2_octets = out.octets.saturating_add(14);
+            out.marks.set(Marks::ETHERNET);
+        }
+        out.segment = self.segment(walk, out)?;
+        out.space = self.map.space_of(out.segment);
+        Ok(())
+    }
+
+    #[inline]
+    fn segment(&self, walk: &Walk<'_>, out: &mut Headers) -> Result<Segment, DropCause> {
+        let tap = self.rules.taps.segment(walk.tap);
+        let (outer, inner) = (walk.vlans.outer, walk.vlans.inner);
+        if walk.overlay as u8 != SegmentKind::None as u8 {
+            let tunnel = Segment::new(tap.domain, walk.overlay, walk.overlay_id);
+            return tunnel.with_inner_vlans(outer, inner).ok_or(DropCause::UnsupportedTunnel);
+        }
+        if outer != 0 {
+            return Ok(Segment::qinq(tap.domain, outer, inner));
+        }
+        if inner != 0 {
+            return Ok(Segment::new(tap.domain, SegmentKind::Vlan, u32::from(inner)));
+        }
+        let untagged = Segment::new(tap.domain, SegmentKind::None, 0);
+        if self.map.names_stations_of(walk.tap) {
+            return Ok(self.segment_of_station(walk, out, tap.untagged.unwrap_or(untagged)));
+        }
+        Ok(tap.untagged.unwrap_or(untagged))
+    }
+
+    /// The mirror replaced the tenant's tag: who sent the frame, or who it is for, knows better.
+    #[cold]
+    fn segment_of_station(&self, walk: &Walk<'_>, out: &mut Headers, wire: Segment) -> Segment {
+        let Mac(source) = out.source_mac;
+        let Mac(destination) = out.destination_mac;
+        let known = self.map.station(walk.tap, source);
+        known.or_else(|| self.map.station(walk.tap, destination)).unwrap_or_else(|| {
+            out.marks.set(Marks::SEGMENT_UNMAPPED);
+            wire
+        })
+    }
+
+    /// Leaves what is known of a rejected frame, for learning and for the ledger's detail.
+    #[cold]
+    fn reject(&self, walk: &Walk<'_>, out: &mut Headers, cause: DropCause) -> DropCause {
+        walk.write_payload(out);
+        match self.finish(walk, out) {
+            Ok(()) | Err(_) => cause,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{SpacePlan, TapMatch, TapPlan};
+    use crate::decode::testing::{
+        decode_with, decoder_of, ethernet, frame_of, ipv4, segment_text, tagged, tcp, udp, vxlan,
+    };
+    use crate::inventory::AddressSpace;
+
+    fn inner() -> Vec<u8> {
+        ethernet(&ipv4(6, &tcp(0x10, &[], b"payload")))
+    }
+
+    #[test]
+    fn the_same_packet_in_six_segments_has_six_address_spaces() {
+        let decoder = decoder_of(&Plan::default());
+        let mut seen = std::collections::HashSet::new();
+        for (frame, segment) in [
+            (inner(), "default/none"),
+            (vxlan(4242, &inner()), "default/vxlan/4242"),
+            (vxlan(4711, &inner()), "default/vxlan/4711"),
+            (tagged(&inner(), &[(0x8100, 42)]), "default/vlan/42"),
+            (tagged(&inner(), &[(0x88a8, 10), (0x8100, 20)]), "default/qinq/10.20"),
+            (tagged(&inner(), &[(0x88a8, 20), (0x8100, 10)]), "default/qinq/20.10"),
+        ] {
+            let headers = decode_with(&decoder, &frame_of(&frame)).expect("inner");
+            assert_eq!(segment_text(&headers), segment);
+            assert_eq!(headers.space, AddressSpace::of_segment(headers.segment));
+            assert_eq!((headers.source_port, headers.octets), (40000, 47));
+            assert!(seen.insert(headers.space.bits()));
+        }
+    }
+
+    #[test]
+    fn joined_segments_share_their_space_and_keep_their_name() {
+        let segment = |text: &str| Segment::parse(text, &[]).expect("a segment");
+        let spaces = vec![SpacePlan {
+            name: "east".to_owned(),
+            space: AddressSpace::named(0),
+            segments: vec![segment("default/vxlan/1"), segment("default/vxlan/2")],
+        }];
+        let decoder = decoder_of(&Plan { spaces, ..Plan::default() });
+        for (vni, joined) in [(1, true), (2, true), (3, false)] {
+            let frame = vxlan(vni, &inner());
+            let headers = decode_with(&decoder, &frame_of(&frame)).expect("inner");
+            assert_eq!(headers.segment, Segment::new(0, SegmentKind::Vxlan, vni));
+            assert_eq!(headers.space == AddressSpace::named(0), joined);
+        }
+    }
+
+    #[test]
+    fn stations_name_the_segment_that_a_mirror_replaced() {
+        let matches = TapMatch { vlan: Some(100), ..TapMatch::default() };
+        let tap = TapPlan {
+            matches,
+            segment: Segment::parse("default/vlan/1", &[]),
+            ..TapPlan::default()
+        };
+        let context = DecodeContext::new(&Plan { taps: vec![tap], ..Plan::default() }, ["p"]);
+        let mut decoder = Decoder::new(&context);
+        let tenant = Segment::new(0, SegmentKind::Vlan, 7);
+        let mirrored = tagged(&inner(), &[(0x8100, 100)]);
+        for (mac, segment, unmapped) in [
+            ([2, 0, 0, 0, 0, 1], tenant, false),
+            ([2, 0, 0, 0, 0, 2], tenant, false),
+            ([2, 0, 0, 0, 0, 3], Segment::new(0, SegmentKind::Vlan, 1), true),
+        ] {
+            let mut map = (**context.map()).clone();
+            assert!(map.place(TapIndex(0), mac, tenant));
+            decoder.set_map(Arc::new(map));
+            let headers = decode_with(&decoder, &frame_of(&mirrored)).expect("inner");
+            assert_eq!(headers.segment, segment, "{mac:?}");
+            assert_eq!(headers.marks.has(Marks::SEGMENT_UNMAPPED), unmapped);
+            let own = tagged(&inner(), &[(0x8100, 100), (0x8100, 9)]);
+            let headers = decode_with(&decoder, &frame_of(&own)).expect("inner");
+            assert_eq!(segment_text(&headers), "default/vlan/9", "the packet's own tag counts");
+        }
+    }
+
+    #[test]
+    fn a_mirror_that_cuts_frames_is_believed_where_configured() {
+        let whole = inner();
+        let cut = whole.get(..56).expect("shorter");
+        let context = DecodeContext::new(&Plan::default(), ["p"]);
+        let result = decode_with(&Decoder::new(&context), &frame_of(cut));
+        assert_eq!(result.err(), Some(DropCause::MalformedIpv4));
+        let decoder = Decoder::new(&context.with_cutting_mirrors(true));
+        let headers = decode_with(&decoder, &frame_of(cut)).expect("ports are there");
+        assert_eq!((headers.octets, headers.payload_captured_octets), (47, 2));
+        assert!(headers.marks.has(Marks::MIRROR_TRUNCATED) && headers.marks.has(Marks::SNAPPED));
+    }
+
+    #[test]
+    fn times_and_unknown_ports_are_passed_on() {
+        let decoder = decoder_of(&Plan::default());
+        let bytes = ethernet(&ipv4(17, &udp(1, 2, &[])));
+        let mut frame = frame_of(&bytes);
+        frame.timestamp = Timestamp(7);
+        frame.port = crate::index::PortIndex(9);
+        let mut out = Headers { hash: 99, ..Headers::default() };
+        assert_eq!(decoder.decode(&frame, Timestamp(8), &mut out), Ok(()));
+        assert_eq!((out.timestamp, out.clock, out.hash), (Timestamp(7), Timestamp(8), 0));
+        assert_eq!(out.tap, TapIndex(9));
+    }
+}

@@ -1,0 +1,184 @@
+//! GRE with key, checksum and sequence number; NVGRE; the way to ERSPAN.
+//!
+//! In: the payload of an IP packet. Out: what the protocol type names; the key names the segment,
+//! or the tap where one claims it as its mirror.
+//! Cost: one length check for each part.
+//! Invariants: version 1 (PPTP) and source routing are not looked into: a flow of protocol 47.
+//! Source: RFC 2784 section 2; RFC 2890 section 2; NVGRE, RFC 7637 section 3.2; version 1,
+//! RFC 2637 section 4.1.
+
+use super::decoder::Rules;
+use super::ethernet::ether_type;
+use super::tap::MirrorTunnel;
+use super::transport::without_ports;
+use super::walk::{Next, Step, Walk};
+use super::{Headers, Marks, erspan, protocol};
+use crate::counters::DropCause;
+use crate::inventory::SegmentKind;
+
+const FLAG_CHECKSUM: u16 = 0x8000;
+const FLAG_ROUTING: u16 = 0x4000;
+const FLAG_KEY: u16 = 0x2000;
+const FLAG_SEQUENCE: u16 = 0x1000;
+const VERSION_MASK: u16 = 7;
+
+/// The first four octets of a GRE header.
+#[derive(Clone, Copy, Debug)]
+pub struct Gre<'a>(pub &'a [u8; 4]);
+
+impl Gre<'_> {
+    /// Flags and version.
+    pub const fn flags(self) -> u16 {
+        u16::from_be_bytes([self.0[0], self.0[1]])
+    }
+
+    /// EtherType of what is inside.
+    pub const fn protocol_type(self) -> u16 {
+        u16::from_be_bytes([self.0[2], self.0[3]])
+    }
+}
+
+/// Takes the header with its optional parts.
+pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers, rules: &Rules) -> Step {
+    let Some((header, _)) = walk.rest.split_first_chunk() else {
+        return Err(walk.short(4, DropCause::MalformedGre));
+    };
+    let header = Gre(header);
+    let flags = header.flags();
+    match flags & VERSION_MASK {
+        0 if flags & FLAG_ROUTING == 0 => {}
+        0 | 1 => return without_ports(walk, out, protocol::GRE),
+        _ => return Err(DropCause::MalformedGre),
+    }
+    walk.take::<4>(DropCause::MalformedGre)?;
+    if flags & FLAG_CHECKSUM != 0 {
+        walk.take::<4>(DropCause::MalformedGre)?;
+    }
+    let key = optional(walk, flags & FLAG_KEY)?;
+    let sequence = optional(walk, flags & FLAG_SEQUENCE)?;
+    let next = match header.protocol_type() {
+        ether_type::TRANSPARENT_ETHERNET => Next::Ethernet,
+        ether_type::IPV4 => Next::Ipv4,
+        ether_type::IPV6 => Next::Ipv6,
+        ether_type::MPLS | ether_type::MPLS_UPSTREAM => Next::Mpls,
+        ether_type::NSH => Next::Nsh,
+        kind @ (erspan::PROTOCOL_TYPE_I_II | erspan::PROTOCOL_TYPE_III) => {
+            return erspan::step(walk, out, rules, kind, sequence);
+        }
+        _ => return Err(DropCause::UnsupportedTunnel),
+    };
+    if let Some(tap) = rules.claim(walk, out, MirrorTunnel::Gre(key)) {
+        mirror_sequence(walk, out, sequence);
+        walk.enter_mirror(Some(tap))?;
+    } else if next == Next::Ethernet && rules.nvgre {
+        // Virtual subnet id (24 bits), then the flow id.
+        walk.enter_overlay(SegmentKind::Nvgre, key.unwrap_or(0) >> 8)?;
+    } else {
+        walk.enter_overlay(SegmentKind::Gre, key.unwrap_or(0))?;
+    }
+    Ok(next)
+}
+
+fn optional(walk: &mut Walk<'_>, flag: u16) -> Result<Option<u32>, DropCause> {
+    if flag == 0 {
+        return Ok(None);
+    }
+    Ok(Some(u32::from_be_bytes(*walk.take(DropCause::MalformedGre)?)))
+}
+
+/// Notes the sequence number of a mirror, which shows its losses.
+pub(super) fn mirror_sequence(walk: &mut Walk<'_>, out: &mut Headers, sequence: Option<u32>) {
+    if let Some(sequence) = sequence {
+        out.mirror_sequence = sequence;
+        walk.marks.set(Marks::MIRROR_SEQUENCE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DecodePlan, Plan, TapMatch, TapPlan};
+    use crate::decode::testing::{
+        Outcome, decode, decode_with, decoder_of, ethernet, every_shorter_length, frame_of, gre,
+        ipv4, ipv6, segment_text, tagged, udp,
+    };
+    use crate::index::TapIndex;
+
+    fn inner() -> Vec<u8> {
+        ethernet(&ipv4(17, &udp(1, 2, b"payload")))
+    }
+
+    #[test]
+    fn the_key_names_the_segment() {
+        let (four, six) = (ipv4(17, &udp(1, 2, b"x")), ipv6(17, &udp(1, 2, b"x")));
+        let tag = tagged(&inner(), &[(0x8100, 10)]);
+        for (flags, kind, inner, segment) in [
+            (0, 0x0800, &four, "default/gre/0"),
+            (FLAG_KEY, 0x86dd, &six, "default/gre/305419896"),
+            (FLAG_KEY | FLAG_CHECKSUM | FLAG_SEQUENCE, 0x6558, &inner(), "default/gre/305419896"),
+            (FLAG_KEY, 0x6558, &tag, "default/gre/305419896.10"),
+        ] {
+            let frame = gre(flags, kind, 0x1234_5678, inner);
+            let headers = decode(&frame).expect("inner");
+            assert_eq!(segment_text(&headers), segment);
+            assert_eq!(headers.marks.has(Marks::ETHERNET), kind == 0x6558);
+            assert!(!headers.marks.has(Marks::MIRROR_SEQUENCE), "overlay, no mirror");
+            every_shorter_length(&frame, |at, outcome| {
+                if let (34.., Outcome::WireShort(result)) = (at, outcome) {
+                    assert!(result.is_err(), "{at}");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn two_tags_do_not_fit_beside_a_key() {
+        let two = tagged(&inner(), &[(0x88a8, 10), (0x8100, 20)]);
+        let frame = gre(FLAG_KEY, 0x6558, 1, &two);
+        assert_eq!(decode(&frame).err(), Some(DropCause::UnsupportedTunnel));
+    }
+
+    #[test]
+    fn nvgre_reads_the_key_in_two_parts() {
+        let decode_plan = DecodePlan { nvgre: true, ..DecodePlan::default() };
+        let decoder = decoder_of(&Plan { decode: decode_plan, ..Plan::default() });
+        let frame = gre(FLAG_KEY, 0x6558, 0x0012_34ff, &inner());
+        let headers = decode_with(&decoder, &frame_of(&frame)).expect("inner");
+        assert_eq!(segment_text(&headers), "default/nvgre/4660");
+    }
+
+    #[test]
+    fn a_claimed_key_is_a_mirror_with_a_sequence() {
+        let matches = TapMatch { gre_key: Some(7), ..TapMatch::default() };
+        let tap = TapPlan { matches, domain: 1, ..TapPlan::default() };
+        let domains = vec!["default".to_owned(), "east".to_owned()];
+        let decoder = decoder_of(&Plan { taps: vec![tap], domains, ..Plan::default() });
+        let frame = gre(FLAG_KEY | FLAG_SEQUENCE, 0x6558, 7, &inner());
+        let headers = decode_with(&decoder, &frame_of(&frame)).expect("inner");
+        assert_eq!((headers.tap, headers.segment.domain()), (TapIndex(0), 1));
+        assert_eq!(headers.segment.kind(), SegmentKind::None);
+        assert!(headers.marks.has(Marks::MIRROR_SEQUENCE));
+        assert_eq!(headers.mirror_sequence, 0xabcd);
+        let cut = gre(FLAG_KEY, 0x6558, 7, inner().get(..44).expect("shorter"));
+        let headers = decode_with(&decoder, &frame_of(&cut)).expect("cut by the mirror");
+        assert!(headers.marks.has(Marks::SNAPPED) && headers.marks.has(Marks::MIRROR_TRUNCATED));
+        assert_eq!((headers.octets, headers.payload_captured_octets), (35, 2));
+    }
+
+    #[test]
+    fn pptp_and_source_routes_are_flows_of_gre() {
+        for first in [[0x30, 0x81, 0x88, 0x0b], [0x40, 0, 8, 0]] {
+            let payload = [&first[..], &[0; 12]].concat();
+            let headers = decode(&ethernet(&ipv4(47, &payload))).expect("a flow");
+            assert_eq!((headers.protocol, headers.payload_octets), (47, 16));
+        }
+        let version_2 = ethernet(&ipv4(47, &[0, 2, 8, 0]));
+        assert_eq!(decode(&version_2).err(), Some(DropCause::MalformedGre));
+        let keep_alive = ethernet(&ipv4(47, &[0, 0, 0, 0]));
+        assert_eq!(decode(&keep_alive).err(), Some(DropCause::UnsupportedTunnel));
+        for length in 0..4 {
+            let short = ethernet(&ipv4(47, [0; 4].get(..length).expect("shorter")));
+            assert_eq!(decode(&short).err(), Some(DropCause::MalformedGre), "{length}");
+        }
+    }
+}

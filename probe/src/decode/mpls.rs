@@ -1,0 +1,214 @@
+//! MPLS label stacks, and Ethernet pseudowires in them.
+//!
+//! In: what follows the EtherType. Out: the IP packet or Ethernet frame below the stack.
+//! Cost: one length check a label; only MPLS comes here.
+//! Invariants: at most [`LABELS_MAX`] labels; labels name a segment only where the configuration
+//! says so, because they differ by direction.
+//! Source: RFC 3032 section 2.1; pseudowires, RFC 4448 section 4.6 and RFC 4385 section 3.
+
+use super::ethernet::{self, ether_type};
+use super::walk::{Next, Step, Walk};
+use crate::counters::DropCause;
+use crate::decode::decoder::Rules;
+use crate::inventory::SegmentKind;
+
+/// Labels in a stack at most.
+pub const LABELS_MAX: usize = 16;
+
+/// Reserved labels (RFC 3032 section 2.1, RFC 5586 section 4).
+const EXPLICIT_NULL_IPV4: u32 = 0;
+const EXPLICIT_NULL_IPV6: u32 = 2;
+const GENERIC_ASSOCIATED_CHANNEL: u32 = 13;
+
+/// One entry of a label stack.
+#[derive(Clone, Copy, Debug)]
+pub struct MplsLabel<'a>(pub &'a [u8; 4]);
+
+impl MplsLabel<'_> {
+    /// Label, 20 bits.
+    pub const fn label(self) -> u32 {
+        u32::from_be_bytes(*self.0) >> 12
+    }
+
+    /// Whether no further label follows.
+    pub const fn is_bottom(self) -> bool {
+        self.0[2] & 1 == 1
+    }
+}
+
+/// Whether `ether_type` is MPLS.
+pub(super) const fn is_ether_type(ether_type: u16) -> bool {
+    matches!(ether_type, ether_type::MPLS | ether_type::MPLS_UPSTREAM)
+}
+
+/// Takes the whole stack.
+pub(super) fn step(walk: &mut Walk<'_>, rules: &Rules) -> Step {
+    for _ in 0..LABELS_MAX {
+        let entry = MplsLabel(walk.take(DropCause::MalformedMpls)?);
+        if entry.is_bottom() {
+            return below(walk, rules, entry.label());
+        }
+    }
+    Err(DropCause::MalformedMpls)
+}
+
+/// Finds out what the stack carries: nothing in it says so (RFC 4928 section 3).
+fn below(walk: &mut Walk<'_>, rules: &Rules, label: u32) -> Step {
+    let carried = match label {
+        EXPLICIT_NULL_IPV4 => Carried::Ipv4,
+        EXPLICIT_NULL_IPV6 => Carried::Ipv6,
+        GENERIC_ASSOCIATED_CHANNEL => Carried::Other,
+        _ => Carried::guess(walk.rest, walk.limit),
+    };
+    if carried == Carried::Other {
+        let empty = walk.rest.is_empty() && walk.limit > 0;
+        return Err(if empty { DropCause::SnappedHeader } else { DropCause::NotIpMpls });
+    }
+    if rules.mpls_segments {
+        walk.enter_overlay(SegmentKind::Mpls, label)?;
+    }
+    match carried {
+        Carried::Ipv4 => Ok(Next::Ipv4),
+        Carried::Ipv6 => Ok(Next::Ipv6),
+        Carried::ControlledEthernet => {
+            walk.take::<4>(DropCause::MalformedMpls)?;
+            pseudowire(walk, rules)
+        }
+        Carried::Ethernet | Carried::Other => pseudowire(walk, rules),
+    }
+}
+
+/// The tags around a pseudowire are those of the network that carries it.
+fn pseudowire(walk: &mut Walk<'_>, rules: &Rules) -> Step {
+    if !rules.mpls_segments {
+        walk.descend()?;
+        walk.vlans = super::walk::Vlans::default();
+        walk.ethernet = None;
+    }
+    Ok(Next::Ethernet)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carried {
+    Ipv4,
+    Ipv6,
+    Ethernet,
+    /// Behind a control word of four octets.
+    ControlledEthernet,
+    Other,
+}
+
+impl Carried {
+    /// The first nibble is 4 or 6 for IP and 0 for a control word, unless the packet is an
+    /// Ethernet frame without control word whose first address begins so.
+    fn guess(rest: &[u8], limit: u32) -> Self {
+        let bare = ethernet::plausible(rest);
+        match rest.first().map_or(0xff, |first| first >> 4) {
+            4 if !bare || fits_ipv4(rest, limit) => Self::Ipv4,
+            6 if !bare || fits_ipv6(rest, limit) => Self::Ipv6,
+            0 if rest.get(4..).is_some_and(ethernet::plausible) => Self::ControlledEthernet,
+            _ if bare => Self::Ethernet,
+            _ => Self::Other,
+        }
+    }
+}
+
+fn fits_ipv4(rest: &[u8], limit: u32) -> bool {
+    rest.first_chunk().is_some_and(|[first, _, high, low]: &[u8; 4]| {
+        let total = u32::from(u16::from_be_bytes([*high, *low]));
+        first & 0xf >= 5 && (20..=limit).contains(&total)
+    })
+}
+
+fn fits_ipv6(rest: &[u8], limit: u32) -> bool {
+    rest.first_chunk().is_some_and(|[_, _, _, _, high, low]: &[u8; 6]| {
+        u32::from(u16::from_be_bytes([*high, *low])) + 40 <= limit
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DecodePlan, Plan};
+    use crate::decode::testing::{
+        Outcome, decode, decode_with, decoder_of, ethernet, every_shorter_length, frame_of, ipv4,
+        segment_text, tagged, udp, with_ether_type,
+    };
+
+    fn packet() -> Vec<u8> {
+        ipv4(17, &udp(1, 2, b"payload"))
+    }
+
+    fn labels(labels: &[u32], inner: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (place, label) in labels.iter().enumerate() {
+            let bottom = u32::from(place + 1 == labels.len());
+            bytes.extend(((label << 12) | (bottom << 8) | 64).to_be_bytes());
+        }
+        bytes.extend(inner);
+        bytes
+    }
+
+    fn mpls(stack: &[u32], inner: &[u8]) -> Vec<u8> {
+        with_ether_type(ether_type::MPLS, &labels(stack, inner))
+    }
+
+    #[test]
+    fn ip_below_labels_keeps_the_segment_around() {
+        let headers = decode(&mpls(&[100, 200], &packet())).expect("IP");
+        assert_eq!((headers.source_port, headers.layer2_octets), (1, 49));
+        assert_eq!(segment_text(&headers), "default/none");
+        let headers = decode(&tagged(&mpls(&[100], &packet()), &[(0x8100, 5)])).expect("IP");
+        assert_eq!(segment_text(&headers), "default/vlan/5");
+    }
+
+    #[test]
+    fn pseudowires_are_found_with_and_without_control_word() {
+        let inner = tagged(&ethernet(&packet()), &[(0x8100, 42)]);
+        let controlled = [&[0, 0, 0, 1][..], &inner].concat();
+        let mut address_of_4 = inner.clone();
+        if let Some(first) = address_of_4.first_mut() {
+            *first = 0x44;
+        }
+        for carried in [&inner, &controlled, &address_of_4] {
+            let frame = tagged(&mpls(&[100, 17], carried), &[(0x8100, 7)]);
+            let headers = decode(&frame).expect("Ethernet");
+            assert_eq!(segment_text(&headers), "default/vlan/42", "the outer tag is underlay");
+        }
+    }
+
+    #[test]
+    fn labels_name_a_segment_where_configured() {
+        let decode_plan = DecodePlan { mpls_segments: true, ..DecodePlan::default() };
+        let decoder = decoder_of(&Plan { decode: decode_plan, ..Plan::default() });
+        let bytes = mpls(&[100, 200], &packet());
+        let headers = decode_with(&decoder, &frame_of(&bytes)).expect("IP");
+        assert_eq!(segment_text(&headers), "default/mpls/200");
+        let bytes = mpls(&[100, 200], &tagged(&ethernet(&packet()), &[(0x8100, 42)]));
+        let headers = decode_with(&decoder, &frame_of(&bytes)).expect("Ethernet");
+        assert_eq!(segment_text(&headers), "default/mpls/200.42");
+    }
+
+    #[test]
+    fn what_is_neither_ip_nor_ethernet_is_counted() {
+        for inner in [&[0x10, 0, 0, 7, 1, 2][..], &[0xff; 30], &[]] {
+            assert_eq!(decode(&mpls(&[100], inner)).err(), Some(DropCause::NotIpMpls));
+        }
+        assert_eq!(decode(&mpls(&[13], &packet())).err(), Some(DropCause::NotIpMpls));
+    }
+
+    #[test]
+    fn a_stack_without_bottom_is_malformed() {
+        let endless = with_ether_type(ether_type::MPLS, &[0; 200]);
+        assert_eq!(decode(&endless).err(), Some(DropCause::MalformedMpls));
+    }
+
+    #[test]
+    fn every_shorter_frame_is_a_cause() {
+        every_shorter_length(&mpls(&[100, 200], &packet()), |length, outcome| {
+            if let (14..22, Outcome::WireShort(result)) = (length, outcome) {
+                assert_eq!(result.err(), Some(DropCause::MalformedMpls), "{length}");
+            }
+        });
+    }
+}

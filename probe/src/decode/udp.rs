@@ -1,0 +1,214 @@
+//! UDP headers, and the tunnels that their destination ports name.
+//!
+//! In: the payload of an IP packet. Out: ports and payload, or what a tunnel carries.
+//! Cost: one length check, and one bit test for the port.
+//! Invariants: what cannot be the tunnel that its port names is a flow like any other; the
+//! checksum is not verified, because virtual NICs leave it partial.
+//! Source: RFC 768; jumbograms, RFC 2675 section 4.
+
+use super::decoder::Rules;
+use super::walk::{Next, Step, Walk, octets};
+use super::{Headers, Marks, geneve, protocol, vxlan, vxlan_gpe};
+use crate::config::DecodePlan;
+use crate::counters::DropCause;
+
+const HEADER_OCTETS: u32 = 8;
+
+/// A UDP header.
+#[derive(Clone, Copy, Debug)]
+pub struct Udp<'a>(pub &'a [u8; 8]);
+
+impl Udp<'_> {
+    /// Source port.
+    #[inline]
+    pub const fn source_port(self) -> u16 {
+        u16::from_be_bytes([self.0[0], self.0[1]])
+    }
+
+    /// Destination port.
+    #[inline]
+    pub const fn destination_port(self) -> u16 {
+        u16::from_be_bytes([self.0[2], self.0[3]])
+    }
+
+    /// Octets of header and payload; 0 in a jumbogram or before segmentation.
+    #[inline]
+    pub const fn octets(self) -> u16 {
+        u16::from_be_bytes([self.0[4], self.0[5]])
+    }
+}
+
+/// A tunnel over UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UdpTunnel {
+    /// RFC 7348.
+    Vxlan,
+    /// Generic protocol extension of VXLAN.
+    VxlanGpe,
+    /// RFC 8926.
+    Geneve,
+}
+
+/// Which destination ports are tunnels.
+#[derive(Clone, Debug, Default)]
+pub struct TunnelPorts {
+    /// Bit `port mod 64` is set where some tunnel has such a port: most packets stop here.
+    filter: u64,
+    ports: Vec<(u16, UdpTunnel)>,
+}
+
+impl TunnelPorts {
+    /// From the configuration; a port in several lists is the first one's.
+    pub fn new(plan: &DecodePlan) -> Self {
+        let of = |ports: &[u16], tunnel| -> Vec<_> { ports.iter().map(|p| (*p, tunnel)).collect() };
+        let ports = [
+            of(&plan.vxlan_ports, UdpTunnel::Vxlan),
+            of(&plan.vxlan_gpe_ports, UdpTunnel::VxlanGpe),
+            of(&plan.geneve_ports, UdpTunnel::Geneve),
+        ]
+        .concat();
+        let filter = ports.iter().fold(0, |filter, (port, _)| filter | bit(*port));
+        Self { filter, ports }
+    }
+
+    /// The tunnel of `port`, if it is one.
+    #[inline]
+    pub fn of(&self, port: u16) -> Option<UdpTunnel> {
+        if self.filter & bit(port) == 0 {
+            return None;
+        }
+        self.ports.iter().find(|(tunnel, _)| *tunnel == port).map(|(_, tunnel)| *tunnel)
+    }
+}
+
+const fn bit(port: u16) -> u64 {
+    1 << (port % 64)
+}
+
+/// Takes the header.
+#[inline]
+pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers, rules: &Rules) -> Step {
+    out.protocol = protocol::UDP;
+    let datagram_octets = walk.limit;
+    let Some((header, payload)) = walk.rest.split_first_chunk() else { return cut(walk, out) };
+    let header = Udp(header);
+    out.source_port = header.source_port();
+    out.destination_port = header.destination_port();
+    let payload_octets = match u32::from(header.octets()) {
+        0 => datagram_octets - HEADER_OCTETS,
+        claimed @ HEADER_OCTETS.. if claimed <= datagram_octets => claimed - HEADER_OCTETS,
+        // The rest of the datagram is in the next fragments.
+        HEADER_OCTETS.. if walk.ip_marks.has(Marks::FRAGMENT) => datagram_octets - HEADER_OCTETS,
+        _ => return Err(DropCause::MalformedUdp),
+    };
+    walk.rest = payload;
+    walk.narrow(payload_octets);
+    if let Some(tunnel) = rules.tunnels.of(header.destination_port())
+        && let Some(next) = inside(walk, out, rules, tunnel)?
+    {
+        return Ok(next);
+    }
+    walk.write_payload(out);
+    Ok(Next::Flow)
+}
+
+fn inside(
+    walk: &mut Walk<'_>,
+    out: &mut Headers,
+    rules: &Rules,
+    tunnel: UdpTunnel,
+) -> Result<Option<Next>, DropCause> {
+    let next = match tunnel {
+        UdpTunnel::Vxlan => vxlan::step(walk, out, rules),
+        UdpTunnel::VxlanGpe => vxlan_gpe::step(walk),
+        UdpTunnel::Geneve => geneve::step(walk),
+    }?;
+    if next.is_some() {
+        out.source_port = 0;
+        out.destination_port = 0;
+    }
+    Ok(next)
+}
+
+/// A header that is not all there: the ports are enough.
+#[cold]
+fn cut(walk: &mut Walk<'_>, out: &mut Headers) -> Step {
+    if walk.limit < HEADER_OCTETS {
+        return Err(DropCause::MalformedUdp);
+    }
+    ports_alone(walk, out, HEADER_OCTETS)
+}
+
+/// Reads the two ports that UDP, TCP and SCTP begin with, of a header of `header_octets` that
+/// the capture cut behind them.
+pub(super) fn ports_alone(walk: &mut Walk<'_>, out: &mut Headers, header_octets: u32) -> Step {
+    let Some(&[a, b, c, d]) = walk.rest.first_chunk() else {
+        return Err(DropCause::SnappedHeader);
+    };
+    out.source_port = u16::from_be_bytes([a, b]);
+    out.destination_port = u16::from_be_bytes([c, d]);
+    debug_assert!(octets(walk.rest.len()) < header_octets, "only for a header that was cut");
+    walk.rest = walk.rest.get(walk.rest.len()..).unwrap_or(&[]);
+    walk.limit = walk.limit.saturating_sub(header_octets);
+    walk.write_payload(out);
+    Ok(Next::Flow)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::testing::{
+        Outcome, decode, ethernet, every_shorter_length, ipv4, set_u16, udp,
+    };
+
+    #[test]
+    fn tunnels_are_found_by_their_port() {
+        let ports = TunnelPorts::new(&DecodePlan::default());
+        assert_eq!(ports.of(4789), Some(UdpTunnel::Vxlan));
+        assert_eq!(ports.of(8472), Some(UdpTunnel::Vxlan));
+        assert_eq!(ports.of(4790), Some(UdpTunnel::VxlanGpe));
+        assert_eq!(ports.of(6081), Some(UdpTunnel::Geneve));
+        assert_eq!(ports.of(4789 + 64), None, "the same bit of the filter");
+        assert_eq!((0..=u16::MAX).filter(|port| ports.of(*port).is_some()).count(), 4);
+    }
+
+    #[test]
+    fn lengths_are_checked() {
+        for (claimed, payload) in [(0, Some(7)), (15, Some(7)), (10, Some(2)), (8, Some(0))]
+            .into_iter()
+            .chain([(7, None), (1, None), (16, None), (0xffff, None)])
+        {
+            let mut bytes = ethernet(&ipv4(17, &udp(1, 2, b"payload")));
+            set_u16(&mut bytes, 38, claimed);
+            let result = decode(&bytes);
+            match payload {
+                Some(payload) => assert_eq!(result.expect("valid").payload_octets, payload),
+                None => assert_eq!(result.err(), Some(DropCause::MalformedUdp), "{claimed}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_first_fragment_holds_less_than_the_datagram() {
+        let mut bytes = ethernet(&ipv4(17, &udp(1, 2, b"payload")));
+        set_u16(&mut bytes, 38, 4000);
+        set_u16(&mut bytes, 20, 0x2000);
+        assert_eq!(decode(&bytes).expect("first fragment").payload_octets, 7);
+    }
+
+    #[test]
+    fn a_short_header_is_malformed_and_a_cut_one_has_ports() {
+        let header = udp(1, 2, &[]);
+        for length in 0..8 {
+            let result = decode(&ethernet(&ipv4(17, header.get(..length).expect("shorter"))));
+            assert_eq!(result.err(), Some(DropCause::MalformedUdp), "{length}");
+        }
+        every_shorter_length(&ethernet(&ipv4(17, &udp(1, 2, b"payload"))), |at, outcome| {
+            if let (38.., Outcome::Snapped(result)) = (at, outcome) {
+                let headers = result.expect("ports are there");
+                assert_eq!((headers.destination_port, headers.payload_octets), (2, 7));
+                assert_eq!(headers.payload_captured_octets as usize, at.saturating_sub(42));
+            }
+        });
+    }
+}
