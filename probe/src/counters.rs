@@ -6,6 +6,33 @@
 //! Invariants: for each worker received + spread in = spread out + Σ causes + booked + held.
 //! Source: the ledger, ARCHITECTURE.md.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A count with a single writer that another thread may look at: progress, nothing of the
+/// ledger.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owning thread may call it.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+    }
+
+    /// Sets; only the owning thread may call it.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// A recent value.
+    #[inline]
+    pub fn load(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 macro_rules! drop_causes {
     ($($variant:ident $name:literal $doc:literal,)+) => {
         /// Why a packet that was received is not accounted in a window. Each variant is one
@@ -120,6 +147,8 @@ pub struct TapTotals {
     pub ambiguous: u64,
     /// Copies of packets that another tap counted.
     pub copies_other_tap: u64,
+    /// Packets that the mirror numbered.
+    pub sequenced: u64,
     /// Packets missing from the mirror's own sequence numbers.
     pub mirror_gaps: u64,
     /// Packets whose segment the configured map did not know.
@@ -135,6 +164,7 @@ impl TapTotals {
         self.duplicates += other.duplicates;
         self.ambiguous += other.ambiguous;
         self.copies_other_tap += other.copies_other_tap;
+        self.sequenced += other.sequenced;
         self.mirror_gaps += other.mirror_gaps;
         self.segment_unmapped += other.segment_unmapped;
     }
@@ -151,6 +181,7 @@ impl TapTotals {
             duplicates: self.duplicates - earlier.duplicates,
             ambiguous: self.ambiguous - earlier.ambiguous,
             copies_other_tap: self.copies_other_tap - earlier.copies_other_tap,
+            sequenced: self.sequenced - earlier.sequenced,
             mirror_gaps: self.mirror_gaps - earlier.mirror_gaps,
             segment_unmapped: self.segment_unmapped - earlier.segment_unmapped,
         }

@@ -616,6 +616,7 @@ fn note_marks(tap: &mut TapTotals, last_sequence: &mut Option<u32>, headers: &He
     tap.snapped += u64::from(headers.marks.has(Marks::SNAPPED));
     tap.segment_unmapped += u64::from(headers.marks.has(Marks::SEGMENT_UNMAPPED));
     if headers.marks.has(Marks::MIRROR_SEQUENCE) {
+        tap.sequenced += 1;
         let gap = last_sequence.map_or(0, |last| {
             headers.mirror_sequence.wrapping_sub(last).wrapping_sub(1)
         });

@@ -252,6 +252,3 @@ impl Aggregator {
         }
     }
 }
-//! aggregate
-
-pub mod live;

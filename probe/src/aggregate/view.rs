@@ -37,6 +37,8 @@ pub struct TapView {
     pub tap: TapIndex,
     /// Counts since the view before.
     pub totals: TapTotals,
+    /// Whether its mirror numbers the packets.
+    pub has_sequence: bool,
 }
 
 impl TapView {
@@ -47,7 +49,9 @@ impl TapView {
         for (place, totals) in (0_u16..).zip(now) {
             let earlier = before.get(usize::from(place)).unwrap_or(&nothing);
             if *totals != nothing {
-                views.push(Self { tap: TapIndex(place), totals: totals.since(earlier) });
+                views.push(Self { tap: TapIndex(place), totals: totals.since(earlier),
+                    has_sequence: totals.sequenced > 0,
+                });
             }
         }
         views

@@ -26,7 +26,7 @@ fn erfc(x: f64) -> f64 {
         0.170_872_77,
     ];
     let t = 1.0 / (1.0 + 0.5 * x);
-    let polynomial = FIT.iter().rev().fold(0.0, |sum, coefficient| sum.mul_add(t, *coefficient));
+    let polynomial = FIT.iter().rev().fold(0.0_f64, |sum, coefficient| sum.mul_add(t, *coefficient));
     t * (-x * x + polynomial).exp()
 }
 

@@ -12,11 +12,15 @@
 
 mod column;
 mod docs;
+mod from_views;
+mod names;
 #[macro_use]
 mod schema;
 mod tables;
 
 pub use column::{Column, ColumnBuilder, Element, Kind, TEXT_BYTES_MAX, Value};
 pub use docs::{ddl, markdown};
+pub use from_views::{RecordMaker, TapClock};
+pub use names::Names;
 pub use schema::{COMMON, Origin, Record, SCHEMA_VERSION, TableVisitor};
 pub use tables::*;

@@ -1,0 +1,400 @@
+//! Views, ended flows and alerts to records, with names and virtual machines.
+//!
+//! In: what the aggregator and the detectors give. Out: [`Rows`].
+//! Cost: a look-up of both endpoints a conversation or flow; texts are shared.
+//! Invariants: a VM is the one that had the address at the time of the traffic; a measure that is
+//! not taken is null, never 0.
+
+use std::sync::Arc;
+
+use super::{
+    AlertRecord, FlowRecord, InventoryRecord, LedgerRecord, Names, Rows, TapRecord, WindowRecord,
+};
+use crate::aggregate::{Conversation, ConversationKey, TapView, WindowView};
+use crate::counters::DropCause;
+use crate::decode::{Address, Mac};
+use crate::detect::Alert;
+use crate::flow::{EndedFlow, TcpState};
+use crate::inventory::{AddressSpace, Inventory, TrafficClass, VmRef};
+use crate::time::Timestamp;
+use crate::window::sides;
+
+/// Where a tap's times come from.
+#[derive(Clone, Copy, Debug)]
+pub struct TapClock {
+    /// `file`, `tsc`, `nic` or `kernel`.
+    pub source: &'static str,
+    /// Bound of the error against the wall clock, where it is known.
+    pub error_bound_ns: Option<u64>,
+}
+
+/// Makes records.
+pub struct RecordMaker {
+    names: Names,
+    inventory: Arc<Inventory>,
+    inventory_known_from: Option<Timestamp>,
+}
+
+/// Both endpoints as the inventory knows them.
+struct Endpoints {
+    source: Option<VmRef>,
+    destination: Option<VmRef>,
+    class: TrafficClass,
+}
+
+struct VmTexts {
+    uuid: Option<Arc<str>>,
+    name: Option<Arc<str>>,
+    tenant: Option<Arc<str>>,
+}
+
+impl RecordMaker {
+    /// With the names of the plan and the inventory as it is known.
+    pub fn new(names: Names, inventory: Arc<Inventory>) -> Self {
+        Self { names, inventory, inventory_known_from: None }
+    }
+
+    /// Names of segments, spaces and taps.
+    pub fn names(&mut self) -> &mut Names {
+        &mut self.names
+    }
+
+    /// Records of a window: conversations, taps, ledger; the inventory with the first one.
+    pub fn window(&mut self, view: &WindowView, clocks: impl Fn(&TapView) -> TapClock) -> Rows {
+        let mut rows = Rows::default();
+        if self.inventory_known_from.is_none() {
+            self.inventory_known_from = Some(view.start);
+            rows.inventory = self.inventory_rows(view.start);
+        }
+        for (key, conversation) in &view.conversations {
+            let record = self.conversation(view, key, conversation);
+            rows.windows.push(record);
+        }
+        for tap in &view.taps {
+            let record = self.tap(view, tap, clocks(tap));
+            rows.taps.push(record);
+        }
+        rows.ledger = ledger_rows(view);
+        rows
+    }
+
+    /// Records of flows that have ended.
+    pub fn flows(&mut self, flows: &[EndedFlow]) -> Rows {
+        let flows = flows.iter().map(|ended| self.flow(ended)).collect();
+        Rows { flows, ..Rows::default() }
+    }
+
+    /// Records of alerts.
+    pub fn alerts(&mut self, alerts: &[Alert]) -> Rows {
+        let alerts = alerts.iter().map(|alert| self.alert(alert)).collect();
+        Rows { alerts, ..Rows::default() }
+    }
+
+    fn endpoints(
+        &self,
+        space: AddressSpace,
+        ip_version: u8,
+        (source, source_mac): (Address, Mac),
+        (destination, destination_mac): (Address, Mac),
+        at: Timestamp,
+    ) -> Endpoints {
+        let find = |address, mac: Mac| {
+            let mac = (mac != Mac::default()).then_some(mac);
+            self.inventory.resolve(space, address, ip_version, mac, at)
+        };
+        let source_vm = find(source, source_mac);
+        let destination_vm = find(destination, destination_mac);
+        let class =
+            self.inventory.class((source_vm, source), (destination_vm, destination), ip_version);
+        Endpoints { source: source_vm, destination: destination_vm, class }
+    }
+
+    fn vm(&self, vm: Option<VmRef>) -> VmTexts {
+        let vm = vm.and_then(|vm| self.inventory.vm(vm));
+        VmTexts {
+            uuid: vm.map(|vm| Arc::clone(&vm.uuid_text)),
+            name: vm.map(|vm| Arc::clone(&vm.name)),
+            tenant: vm.map(|vm| Arc::clone(&vm.tenant)),
+        }
+    }
+
+    fn conversation(
+        &mut self,
+        view: &WindowView,
+        key: &ConversationKey,
+        conversation: &Conversation,
+    ) -> WindowRecord {
+        let ends = self.endpoints(
+            key.space,
+            key.ip_version,
+            (key.source, key.source_mac),
+            (key.destination, key.destination_mac),
+            view.start,
+        );
+        let (source, destination) = (self.vm(ends.source), self.vm(ends.destination));
+        let (rtt_min, rtt_max, rtt_sum) = conversation.handshake_server_rtt_ns;
+        let sampled = conversation.handshake_samples > 0;
+        let went_back = conversation.packets[1] > 0;
+        WindowRecord {
+            window_start_ns: view.start.0,
+            window_end_ns: view.end.0,
+            segment: self.names.segment(key.segment),
+            reverse_segment: went_back.then(|| self.names.segment(key.reverse_segment)),
+            address_space: self.names.space(key.space),
+            source_address: key.source.to_ip(key.ip_version),
+            destination_address: key.destination.to_ip(key.ip_version),
+            source_mac: known_mac(key.source_mac),
+            destination_mac: known_mac(key.destination_mac),
+            protocol_identifier: key.protocol,
+            destination_port: key.destination_port,
+            application_name: key.application.name().into(),
+            source_virtual_station_uuid: source.uuid,
+            source_virtual_station_name: source.name,
+            source_virtual_station_tenant: source.tenant,
+            destination_virtual_station_uuid: destination.uuid,
+            destination_virtual_station_name: destination.name,
+            destination_virtual_station_tenant: destination.tenant,
+            traffic_class: ends.class.name().into(),
+            flow_count: conversation.flows,
+            packet_delta_count: conversation.packets[0],
+            reverse_packet_delta_count: conversation.packets[1],
+            octet_delta_count: conversation.octets[0],
+            reverse_octet_delta_count: conversation.octets[1],
+            layer2_octet_delta_count: conversation.layer2_octets[0],
+            reverse_layer2_octet_delta_count: conversation.layer2_octets[1],
+            late_packet_count: conversation.late_packets,
+            handshake_server_rtt_sample_count: conversation.handshake_samples,
+            handshake_server_rtt_min_ns: sampled.then_some(rtt_min),
+            handshake_server_rtt_max_ns: sampled.then_some(rtt_max),
+            handshake_server_rtt_sum_ns: sampled.then_some(rtt_sum),
+            syn_count: conversation.syns,
+            connection_established_count: conversation.established,
+            connection_refused_count: conversation.refused,
+            connection_unanswered_count: conversation.unanswered,
+            sampling_rate: f64::from(conversation.sampling_rate),
+            tap: self.names.tap(conversation.tap),
+        }
+    }
+
+    fn flow(&mut self, ended: &EndedFlow) -> FlowRecord {
+        let flow = &ended.flow;
+        let key = &flow.key;
+        let (forward, reverse) = (flow.initiator.place(), flow.initiator.other().place());
+        let (there, back) = sides(flow);
+        let (source, destination) = (key.address(flow.initiator), key.address(flow.initiator.other()));
+        let ends = self.endpoints(
+            key.space,
+            key.ip_version,
+            (source, there.source_mac),
+            (destination, there.destination_mac),
+            flow.record_start,
+        );
+        let (source_vm, destination_vm) = (self.vm(ends.source), self.vm(ends.destination));
+        let answered = flow.sides[reverse].seen;
+        FlowRecord {
+            flow_id: flow_id(flow),
+            segment: self.names.segment(there.segment),
+            reverse_segment: answered.then(|| self.names.segment(back.segment)),
+            address_space: self.names.space(key.space),
+            source_address: source.to_ip(key.ip_version),
+            destination_address: destination.to_ip(key.ip_version),
+            source_port: key.port(flow.initiator),
+            destination_port: key.port(flow.initiator.other()),
+            protocol_identifier: key.protocol,
+            ip_version: key.ip_version,
+            source_mac: known_mac(there.source_mac),
+            destination_mac: known_mac(there.destination_mac),
+            flow_start_ns: flow.record_start.0,
+            flow_end_ns: flow.last_seen.0,
+            flow_end_reason: ended.reason as u8,
+            initiator_method: flow.initiator_method.name(),
+            packet_delta_count: flow.packets[forward],
+            reverse_packet_delta_count: flow.packets[reverse],
+            octet_delta_count: flow.octets[forward],
+            reverse_octet_delta_count: flow.octets[reverse],
+            layer2_octet_delta_count: flow.layer2_octets[forward],
+            reverse_layer2_octet_delta_count: flow.layer2_octets[reverse],
+            tcp_control_bits: flow.tcp_control_bits[forward].into(),
+            reverse_tcp_control_bits: flow.tcp_control_bits[reverse].into(),
+            tcp_state: if flow.tcp == TcpState::NotTcp { "" } else { flow.tcp.name() },
+            application_name: flow.application.name().into(),
+            tap: self.names.tap(flow.taps[if flow.sides[forward].seen { forward } else { reverse }]),
+            reverse_tap: answered.then(|| self.names.tap(flow.taps[reverse])),
+            duplicate_packet_count: Some(flow.duplicates[forward].into()),
+            reverse_duplicate_packet_count: Some(flow.duplicates[reverse].into()),
+            handshake_server_rtt_ns: flow.handshake_server_rtt_ns,
+            handshake_client_rtt_ns: flow.handshake_client_rtt_ns,
+            fragment_count: flow.fragments.into(),
+            snapped_packet_count: flow.snapped.into(),
+            sampling_rate: ended.sampling_rate.into(),
+            source_virtual_station_uuid: source_vm.uuid,
+            source_virtual_station_name: source_vm.name,
+            source_virtual_station_tenant: source_vm.tenant,
+            destination_virtual_station_uuid: destination_vm.uuid,
+            destination_virtual_station_name: destination_vm.name,
+            destination_virtual_station_tenant: destination_vm.tenant,
+            traffic_class: ends.class.name().into(),
+            ..FlowRecord::default()
+        }
+    }
+
+    fn alert(&mut self, alert: &Alert) -> AlertRecord {
+        let finding = &alert.finding;
+        let find = |address: Option<Address>| {
+            self.vm(address.and_then(|address| {
+                let (space, version) = (finding.space, finding.ip_version);
+                self.inventory.resolve(space, address, version, None, finding.first_seen)
+            }))
+        };
+        let (source, destination) = (find(finding.source), find(finding.destination));
+        let features: serde_json::Map<_, _> =
+            finding.features.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        AlertRecord {
+            alert_id: alert.id.as_str().into(),
+            detector: finding.detector.into(),
+            state: alert.state.name(),
+            severity: finding.severity.name(),
+            confidence: finding.confidence,
+            mitre_technique: finding.mitre_technique.map(Into::into),
+            source_address: finding.source.map(|address| address.to_ip(finding.ip_version)),
+            destination_address: finding.destination.map(|address| address.to_ip(finding.ip_version)),
+            destination_port: finding.destination_port,
+            segment: self.names.segment(finding.segment),
+            address_space: self.names.space(finding.space),
+            title: title(alert, &source, &destination).into(),
+            source_virtual_station_uuid: source.uuid,
+            source_virtual_station_name: source.name,
+            source_virtual_station_tenant: source.tenant,
+            destination_virtual_station_uuid: destination.uuid,
+            destination_virtual_station_name: destination.name,
+            destination_virtual_station_tenant: destination.tenant,
+            first_seen_ns: finding.first_seen.0,
+            last_seen_ns: finding.last_seen.0,
+            statistic: finding.statistic,
+            threshold: finding.threshold,
+            baseline: finding.baseline,
+            event_count: finding.events,
+            features: serde_json::Value::Object(features).to_string().into(),
+            silent_if: finding.silent_if.as_str().into(),
+        }
+    }
+
+    fn tap(&mut self, view: &WindowView, tap: &TapView, clock: TapClock) -> TapRecord {
+        TapRecord {
+            window_start_ns: view.start.0,
+            tap: self.names.tap(tap.tap),
+            host: self.names.tap_host(tap.tap).map(Into::into),
+            port: self.names.port_of(tap.tap),
+            packet_count: tap.totals.packets,
+            octet_count: tap.totals.octets,
+            duplicate_packet_count: tap.totals.duplicates,
+            copy_ambiguous_packet_count: tap.totals.ambiguous,
+            snapped_packet_count: tap.totals.snapped,
+            mirror_sequence_gap_count: tap.has_sequence.then_some(tap.totals.mirror_gaps),
+            clock_source: clock.source,
+            clock_error_bound_ns: clock.error_bound_ns,
+        }
+    }
+
+    fn inventory_rows(&mut self, known_from: Timestamp) -> Vec<InventoryRecord> {
+        let inventory = Arc::clone(&self.inventory);
+        let mut rows = Vec::new();
+        for vm in inventory.vms() {
+            for interface in &vm.interfaces {
+                let until = interface.valid.to;
+                for address in &interface.addresses {
+                    rows.push(InventoryRecord {
+                        uuid: Arc::clone(&vm.uuid_text),
+                        name: Arc::clone(&vm.name),
+                        tenant: Arc::clone(&vm.tenant),
+                        host: vm.host_at(known_from).cloned(),
+                        mac: Some(interface.mac),
+                        address: Some(*address),
+                        segment: Some(self.names.segment(interface.segment)),
+                        valid_from_ns: interface.valid.from.0,
+                        valid_to_ns: (until.0 != u64::MAX).then_some(until.0),
+                        known_from_ns: known_from.0,
+                        known_to_ns: None,
+                        source: "file".into(),
+                    });
+                }
+            }
+        }
+        rows
+    }
+}
+
+/// One line for people.
+fn title(alert: &Alert, source: &VmTexts, destination: &VmTexts) -> String {
+    let finding = &alert.finding;
+    let who = |vm: &VmTexts, address: Option<Address>| {
+        let address = address.map(|address| address.to_ip(finding.ip_version).to_string());
+        match (&vm.name, address) {
+            (Some(name), Some(address)) => format!("{name} ({address})"),
+            (_, address) => address.unwrap_or_else(|| "several sources".to_owned()),
+        }
+    };
+    match finding.detector {
+        "port_scan" => format!("{} scans ports", who(source, finding.source)),
+        "syn_flood" => format!(
+            "SYN flood on {} port {}",
+            who(destination, finding.destination),
+            finding.destination_port.unwrap_or(0)
+        ),
+        other => other.to_owned(),
+    }
+}
+
+fn known_mac(mac: Mac) -> Option<Mac> {
+    (mac != Mac::default()).then_some(mac)
+}
+
+/// FNV-1a over the key and the time of the first packet: the same in every run on the same
+/// packets, and in each record of one biflow.
+fn flow_id(flow: &crate::flow::Flow) -> u64 {
+    let key = &flow.key;
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut mix = |octets: &[u8]| {
+        for octet in octets {
+            hash = (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    mix(&key.space.bits().to_be_bytes());
+    mix(&key.low.0);
+    mix(&key.high.0);
+    mix(&key.low_port.to_be_bytes());
+    mix(&key.high_port.to_be_bytes());
+    mix(&[key.protocol, key.ip_version]);
+    mix(&flow.first_seen.0.to_be_bytes());
+    hash
+}
+
+/// The window's part of the account of the whole probe.
+fn ledger_rows(view: &WindowView) -> Vec<LedgerRecord> {
+    let (now, before) = (&view.ledger, &view.ledger_before);
+    let row = |measure: &str, packets: u64| LedgerRecord {
+        window_start_ns: view.start.0,
+        scope: "probe",
+        name: "probe".into(),
+        measure: measure.into(),
+        packet_count: packets,
+        unaccounted: None,
+        estimate: false,
+    };
+    let mut rows = vec![
+        row("received", now.received.saturating_sub(before.received)),
+        row("accounted", now.accounted.saturating_sub(before.accounted)),
+        row("in_flight", now.in_flight),
+    ];
+    for cause in DropCause::ALL {
+        let packets = now.causes.of(*cause).saturating_sub(before.causes.of(*cause));
+        if packets > 0 {
+            rows.push(row(cause.name(), packets));
+        }
+    }
+    rows.push(LedgerRecord {
+        unaccounted: Some(now.unaccounted),
+        ..row("unaccounted", now.unaccounted.unsigned_abs())
+    });
+    rows
+}
