@@ -1,1 +1,203 @@
-//! generate
+//! Makes a deterministic cloud: captures, configuration, inventory, and the truth about them.
+//!
+//! In: scenario, seed, folder. Out: `tap-a.pcap`, `tap-b.pcap`, `inventory.toml`,
+//! `vmprobe.toml`, `truth.json`.
+//! Cost: memory for what is under way and for the set of flows; packets go to disk at once.
+//! Invariants: the same scenario, seed and options give the same bytes (but for the folder's
+//! name in `vmprobe.toml`); no clock is read; times are whole microseconds.
+
+mod attack;
+mod cloud;
+mod datagram;
+mod dns;
+mod event;
+mod files;
+mod frame;
+mod network;
+mod pcap;
+mod random;
+mod scenario;
+mod talk;
+mod tcp;
+mod tls;
+mod truth;
+mod world;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use scenario::Scenario;
+
+use cloud::{Attacks, HOSTS, Story};
+use network::{Network, START_US};
+use random::Random;
+use truth::{Attack, Truth};
+use world::World;
+
+/// Smallest and largest [`Options::scale`].
+pub const SCALE_RANGE: (f64, f64) = (0.001, 100.0);
+/// Shortest and longest [`Options::duration_s`].
+pub const DURATION_S_RANGE: (u64, u64) = (2, 3_600);
+
+/// What may be changed about a scenario.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// Multiplies the rate of the background traffic, not of attacks and migrations;
+    /// within [`SCALE_RANGE`].
+    pub scale: f64,
+    /// Length in seconds, within [`DURATION_S_RANGE`]; `None`: the scenario's own. Attacks and
+    /// migrations keep their place in it.
+    pub duration_s: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { scale: 1.0, duration_s: None }
+    }
+}
+
+/// What was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Frames in all captures.
+    pub packets: u64,
+    /// Octets of these frames.
+    pub octets: u64,
+    /// The files, captures first.
+    pub files: Vec<PathBuf>,
+}
+
+/// Why nothing, or not everything, was made.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// No scenario has this name.
+    #[error("no scenario is called `{name}`; there are: {}", names())]
+    UnknownScenario {
+        /// What was asked for.
+        name: String,
+    },
+    /// The scale is out of range.
+    #[error("scale: {scale} is not within {} to {}", SCALE_RANGE.0, SCALE_RANGE.1)]
+    Scale {
+        /// What was asked for.
+        scale: f64,
+    },
+    /// The length is out of range.
+    #[error("duration: {duration_s} s is not within {} to {}", DURATION_S_RANGE.0, DURATION_S_RANGE.1)]
+    Duration {
+        /// What was asked for.
+        duration_s: u64,
+    },
+    /// A DPDK device argument cannot name files in this folder.
+    #[error("{}: a folder that DPDK reads captures from must be text without `,` and `\"`", folder.display())]
+    Folder {
+        /// The folder, absolute.
+        folder: PathBuf,
+    },
+    /// A file could not be written.
+    #[error("{}: {error}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// Makes a scenario in the folder `out`, which is made if it is not there; files of an earlier
+/// run are replaced.
+///
+/// # Errors
+/// If an option is out of range, the folder cannot stand in a DPDK device argument, or the
+/// system refuses a file.
+pub fn generate(
+    scenario: Scenario,
+    seed: u64,
+    out: &Path,
+    options: Options,
+) -> Result<Summary, GenerateError> {
+    let duration_us = check(scenario, options)? * 1_000_000;
+    let folder = files::folder(out)?;
+    let mut random = Random::new(seed);
+    let mut story = story_of(scenario, &mut random, duration_us, options.scale);
+    files::write_inventory(&folder, &story.cloud)?;
+    files::write_config(&folder, &story.cloud, scenario, seed)?;
+
+    let truth = begin_truth(scenario, seed, &story);
+    let cloud = std::mem::take(&mut story.cloud);
+    let network = Network::open(cloud, random, truth, &folder)
+        .map_err(|(name, error)| GenerateError::Write { path: folder.join(name), error })?;
+    let network = World::new(network, story)
+        .run()
+        .map_err(|error| GenerateError::Write { path: folder.clone(), error })?;
+    let mut truth = network.finish().map_err(|(tap, error)| GenerateError::Write {
+        path: folder.join(format!("{tap}.pcap")),
+        error,
+    })?;
+    let (packets, octets) = truth.finish();
+    files::write_truth(&folder, &truth)?;
+    Ok(Summary { packets, octets, files: files::all(&folder) })
+}
+
+/// Gives the length in seconds.
+fn check(scenario: Scenario, options: Options) -> Result<u64, GenerateError> {
+    let duration_s = options.duration_s.unwrap_or(scenario.duration_s());
+    if !(DURATION_S_RANGE.0..=DURATION_S_RANGE.1).contains(&duration_s) {
+        return Err(GenerateError::Duration { duration_s });
+    }
+    if !(SCALE_RANGE.0..=SCALE_RANGE.1).contains(&options.scale) {
+        return Err(GenerateError::Scale { scale: options.scale });
+    }
+    Ok(duration_s)
+}
+
+fn story_of(scenario: Scenario, random: &mut Random, duration_us: u64, scale: f64) -> Story {
+    let attacks = |scan, flood| Attacks { scan, flood };
+    match scenario {
+        Scenario::Cloud => cloud::demo(random, duration_us, scale, attacks(true, true)),
+        Scenario::Overlap => cloud::overlap(random, duration_us, scale),
+        Scenario::PortScan => cloud::demo(random, duration_us, scale, attacks(true, false)),
+        Scenario::SynFlood => cloud::demo(random, duration_us, scale, attacks(false, true)),
+        Scenario::Benign => cloud::demo(random, duration_us, scale, attacks(false, false)),
+    }
+}
+
+/// The truth before the first packet: what is planned.
+fn begin_truth(scenario: Scenario, seed: u64, story: &Story) -> Truth {
+    let uuid = |node: cloud::NodeIndex| story.cloud.vms.get(node.0).map(|vm| vm.uuid.clone());
+    let scans = story.scans.iter().map(|scan| Attack {
+        kind: "port_scan",
+        source_address: Some(scan.source.address),
+        source_vm: uuid(scan.source.node),
+        destination_address: None,
+        destination_vm: None,
+        segment: scan.source.segment.text(&[]),
+        first_seen_ns: 0,
+        last_seen_ns: 0,
+        packets: 0,
+    });
+    let floods = story.floods.iter().map(|flood| Attack {
+        kind: "syn_flood",
+        source_address: None,
+        source_vm: None,
+        destination_address: Some(flood.target.address),
+        destination_vm: uuid(flood.target.node),
+        segment: flood.target.segment.text(&[]),
+        first_seen_ns: 0,
+        last_seen_ns: 0,
+        packets: 0,
+    });
+    let mut truth = Truth::default();
+    truth.scenario = scenario.name();
+    truth.seed = seed;
+    truth.start_ns = START_US * 1_000;
+    truth.end_ns = (START_US + story.duration_us) * 1_000;
+    truth.attacks = scans.chain(floods).collect();
+    truth.taps = HOSTS.iter().map(|host| truth::Tap { name: host.tap, host: host.name }).collect();
+    truth
+}
+
+fn names() -> String {
+    Scenario::ALL.iter().map(|scenario| scenario.name()).collect::<Vec<_>>().join(", ")
+}
