@@ -67,8 +67,8 @@ impl Conversion {
     pub fn at(&self, ticks: u64) -> Timestamp {
         let delta = ticks.wrapping_sub(self.base_ticks).cast_signed();
         let slewed = delta.clamp(0, self.slew_ticks.cast_signed());
-        let scaled = i128::from(delta) * i128::from(self.rate)
-            + i128::from(slewed) * i128::from(self.slew);
+        let scaled =
+            i128::from(delta) * i128::from(self.rate) + i128::from(slewed) * i128::from(self.slew);
         let nanoseconds = i64::try_from(scaled >> FRACTION_BITS).unwrap_or(i64::MAX);
         Timestamp(self.base.0.saturating_add_signed(nanoseconds))
     }

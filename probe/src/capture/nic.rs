@@ -101,8 +101,7 @@ impl Nics {
         let mut clocks = vec![Clock::new(None).ok_or(NicError::NoClock)?];
         let (mut sources, mut ports, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for (index, wanted) in (0..).map(PortIndex).zip(&plan.ports) {
-            let (port, queues, lacks) =
-                Port::configure(&eal, wanted, plan.worker.burst_packets)?;
+            let (port, queues, lacks) = Port::configure(&eal, wanted, plan.worker.burst_packets)?;
             warnings.extend(lacks.into_iter().map(|warning| (index, warning)));
             let stamps = stamps_of(&port, &mut clocks, index, &mut warnings);
             let tsc = &clocks[0].shared;
@@ -162,12 +161,7 @@ pub struct NicSource {
 }
 
 impl NicSource {
-    fn new(
-        queue: RxQueue,
-        port: PortIndex,
-        tsc: &Arc<SharedConversion>,
-        stamps: Stamps,
-    ) -> Self {
+    fn new(queue: RxQueue, port: PortIndex, tsc: &Arc<SharedConversion>, stamps: Stamps) -> Self {
         let tsc = ConversionReader::new(Arc::clone(tsc));
         Self { queue, port, tsc, tsc_ticks: 0, stamps, latest: Timestamp::ZERO }
     }
@@ -298,10 +292,9 @@ impl Burst for NicBurst<'_> {
             timestamp: self.time_of(&packet),
             link: LinkType::Ethernet,
             port: self.port,
-            stripped_vlan: packet.vlan().map(|tags| StrippedVlan {
-                outer_tci: tags.outer_tci,
-                inner_tci: tags.inner_tci,
-            }),
+            stripped_vlan: packet
+                .vlan()
+                .map(|tags| StrippedVlan { outer_tci: tags.outer_tci, inner_tci: tags.inner_tci }),
         }
     }
 }

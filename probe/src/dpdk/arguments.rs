@@ -57,11 +57,7 @@ pub fn eal_arguments(
 ///
 /// # Errors
 /// [`EalError::CoreNotAllowed`] and [`EalError::TooFewCores`].
-pub fn worker_cores(
-    plan: &EalPlan,
-    workers: usize,
-    allowed: &[u16],
-) -> Result<Vec<u16>, EalError> {
+pub fn worker_cores(plan: &EalPlan, workers: usize, allowed: &[u16]) -> Result<Vec<u16>, EalError> {
     if let Some(&core) = plan.cores.iter().find(|core| !allowed.contains(core)) {
         return Err(EalError::CoreNotAllowed { core, allowed: allowed.to_vec() });
     }
@@ -155,7 +151,9 @@ mod tests {
     fn pci_addresses_are_told_from_names() {
         assert_eq!(pci_address("0000:3B:00.0").as_deref(), Some("0000:3b:00.0"));
         assert_eq!(pci_address("3b:00.1,arg=1").as_deref(), Some("0000:3b:00.1"));
-        for other in ["net_memif0", "net_pcap0,rx_pcap=a:b.0", "0000:3b:00.8", "x:00:00.0", "0.0", ""] {
+        for other in
+            ["net_memif0", "net_pcap0,rx_pcap=a:b.0", "0000:3b:00.8", "x:00:00.0", "0.0", ""]
+        {
             assert_eq!(pci_address(other), None, "{other}");
         }
     }

@@ -157,11 +157,6 @@ fn explain(errno: c_int, text: &str, plan: &EalPlan) -> EalError {
     }
 }
 
-/// Drivers through which DPDK reaches a device: user-space access, or drivers that share it with
-/// the kernel (Linux Getting Started Guide, Linux Drivers).
-const DPDK_DRIVERS: &[&str] =
-    &["vfio-pci", "uio_pci_generic", "igb_uio", "mlx4_core", "mlx5_core"];
-
 /// Checks that a PCI device is there and free. A device that a kernel driver holds must not be
 /// touched: it may carry the connection by which the operator is logged in.
 fn check_pci(root: &Path, address: &str) -> Result<(), EalError> {
@@ -170,7 +165,7 @@ fn check_pci(root: &Path, address: &str) -> Result<(), EalError> {
         return Err(EalError::NoSuchPciDevice { address });
     };
     match device.driver {
-        Some(driver) if DPDK_DRIVERS.contains(&driver.as_str()) => Ok(()),
+        Some(driver) if doctor::DPDK_DRIVERS.contains(&driver.as_str()) => Ok(()),
         driver => Err(EalError::PciDeviceBusy { address, driver, interfaces: device.interfaces }),
     }
 }
@@ -224,9 +219,6 @@ mod tests {
             Err(EalError::PciDeviceBusy { driver: Some(driver), interfaces, .. })
                 if driver == "ixgbe" && interfaces == ["eth2"]
         ));
-        assert!(matches!(
-            check("0000:3b:00.2"),
-            Err(EalError::PciDeviceBusy { driver: None, .. })
-        ));
+        assert!(matches!(check("0000:3b:00.2"), Err(EalError::PciDeviceBusy { driver: None, .. })));
     }
 }

@@ -285,8 +285,10 @@ pub enum PortWarning {
     #[error("no hardware timestamps: packets carry the time of the poll")]
     TimestampMissing,
     /// Stamps cannot be related to the wall clock, so they are not used.
-    #[error("the clock of the hardware timestamps cannot be read ({reason}): packets carry the \
-             time of the poll")]
+    #[error(
+        "the clock of the hardware timestamps cannot be read ({reason}): packets carry the \
+             time of the poll"
+    )]
     ClockNotReadable {
         /// The error number's text.
         reason: String,

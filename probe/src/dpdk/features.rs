@@ -143,11 +143,7 @@ fn choose_mtu(plan: &PortPlan, facts: &Facts, warnings: &mut Vec<PortWarning>) -
     u16::try_from(given).unwrap_or(u16::MAX)
 }
 
-fn choose_rss(
-    plan: &PortPlan,
-    facts: &Facts,
-    warnings: &mut Vec<PortWarning>,
-) -> (u64, Vec<u8>) {
+fn choose_rss(plan: &PortPlan, facts: &Facts, warnings: &mut Vec<PortWarning>) -> (u64, Vec<u8>) {
     if plan.queues < 2 {
         return (0, Vec::new());
     }
@@ -172,11 +168,7 @@ fn symmetric_key(octets: usize) -> Vec<u8> {
     [0x6D, 0x5A].into_iter().cycle().take(octets).collect()
 }
 
-fn choose_stamps(
-    plan: &PortPlan,
-    facts: &Facts,
-    warnings: &mut Vec<PortWarning>,
-) -> StampKind {
+fn choose_stamps(plan: &PortPlan, facts: &Facts, warnings: &mut Vec<PortWarning>) -> StampKind {
     if facts.driver == "net_pcap" {
         let from_file = plan.device.split(',').any(|argument| argument.starts_with("rx_pcap="));
         return if from_file { StampKind::File } else { StampKind::Kernel };
@@ -285,11 +277,7 @@ mod tests {
         let (setup, warnings) = decide(&plan, &facts, 32).expect("fits");
         assert_eq!(
             warnings,
-            [
-                PortWarning::RssMissing,
-                PortWarning::TimestampMissing,
-                PortWarning::VlanStripMissing
-            ]
+            [PortWarning::RssMissing, PortWarning::TimestampMissing, PortWarning::VlanStripMissing]
         );
         assert_eq!((setup.offloads, setup.rss_types), (0, 0));
         assert_eq!(setup.room_octets, 9088, "no scatter: one buffer holds a frame");

@@ -96,8 +96,7 @@ impl Port {
             on_pci: pci_address(&plan.device).is_some(),
             tx_given: AtomicBool::new(setup.tx_queues == 0),
         };
-        let (started, text) =
-            console::listen(|| start(&inner, plan, &setup, &info, &mut warnings));
+        let (started, text) = console::listen(|| start(&inner, plan, &setup, &info, &mut warnings));
         let descriptors = started.map_err(|failure| failure.into_error(plan, &text))?;
         report(&text);
         let stamp = find_stamp(&mut inner, &mut warnings);
@@ -253,9 +252,7 @@ fn port_named(name: &str) -> Option<u16> {
     let text = CString::new(name).ok()?;
     let mut number = 0;
     // SAFETY: the text ends with a zero octet, and `number` is a valid place for the answer.
-    let result = unsafe {
-        dpdk_sys::rte_eth_dev_get_port_by_name(text.as_ptr(), &raw mut number)
-    };
+    let result = unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(text.as_ptr(), &raw mut number) };
     if result == 0 {
         return Some(number);
     }
@@ -417,9 +414,7 @@ fn configure_once(number: u16, queues: u16, setup: &Setup) -> c_int {
     }
     // SAFETY: the port is attached and not started; the configuration and its key outlive the
     // call, which copies them.
-    unsafe {
-        dpdk_sys::rte_eth_dev_configure(number, queues, setup.tx_queues, &raw const wanted)
-    }
+    unsafe { dpdk_sys::rte_eth_dev_configure(number, queues, setup.tx_queues, &raw const wanted) }
 }
 
 fn adjust_descriptors(
@@ -505,10 +500,7 @@ fn find_stamp(
 fn stamp_field() -> Option<dpdk_sys::vmprobe_stamp_field> {
     // SAFETY: the name ends with a zero octet; a null pointer asks for no further answer.
     let offset = unsafe {
-        dpdk_sys::rte_mbuf_dynfield_lookup(
-            c"rte_dynfield_timestamp".as_ptr(),
-            std::ptr::null_mut(),
-        )
+        dpdk_sys::rte_mbuf_dynfield_lookup(c"rte_dynfield_timestamp".as_ptr(), std::ptr::null_mut())
     };
     // SAFETY: as above.
     let bit = unsafe {

@@ -172,9 +172,8 @@ impl RxBurst<'_> {
         }
         // SAFETY: the octets belong to an mbuf of this burst, or to its place in `gathered`;
         // both stay unchanged until the burst is dropped or the packet taken out by `&mut`.
-        let bytes = unsafe {
-            std::slice::from_raw_parts(packet.bytes, packet.segment_octets as usize)
-        };
+        let bytes =
+            unsafe { std::slice::from_raw_parts(packet.bytes, packet.segment_octets as usize) };
         Packet { bytes, packet }
     }
 
