@@ -1,2 +1,95 @@
-//! q
-fn main(){}
+//! SQL over the records of vmprobe.
+//!
+//! In: a folder of records and one `SELECT`. Out: the answer as table, JSON or CSV.
+//! Cost: bounded threads, memory and time; a process of its own, so nothing of the probe's.
+//! Invariants: nothing is written, and nothing outside the folder is read; exit code 0 only with
+//! the whole answer, 1 for an error, 2 for bad usage.
+
+mod cell;
+mod database;
+mod files;
+mod output;
+mod schema;
+mod statement;
+
+use std::io::{self, BufWriter, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use database::{Database, Limits};
+
+/// SQL over the records of vmprobe.
+///
+/// Tables: windows, flows, alerts, ledger, inventory, taps; `DESCRIBE flows` lists the columns of
+/// one. The SQL is DuckDB's; only queries are allowed, and only over these records.
+#[derive(Debug, Parser)]
+#[command(name = "vmprobe-query", version, about)]
+struct Arguments {
+    /// Folder of the records, as `store.folder` of the probe or `--out` of a replay.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Seconds after which the query is stopped, 1–86400.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    timeout_s: u32,
+    /// Memory that the query may use, in MiB, 64–1048576.
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
+    memory_mib: u32,
+    /// Leave out files that are no records, with a warning, instead of refusing to answer.
+    #[arg(long)]
+    skip_bad_files: bool,
+    /// The query.
+    sql: String,
+}
+
+/// Form of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Aligned text for people, with the number of rows.
+    Table,
+    /// One JSON document: an array of objects.
+    Json,
+    /// RFC 4180, with a header line; null is an empty field.
+    Csv,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vmprobe-query: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let limits = Limits {
+        memory_mib: arguments.memory_mib,
+        time: Duration::from_secs(arguments.timeout_s.into()),
+    };
+    let files = files::find(&arguments.data, arguments.skip_bad_files)?;
+    let database = Database::open(&files, limits, arguments.skip_bad_files)?;
+    let mut answer = database.prepare(&arguments.sql)?;
+    let mut rows = database.run(&mut answer)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    match arguments.format {
+        Format::Table => output::table(&mut rows, &mut out)?,
+        Format::Json => output::json(&mut rows, &mut out)?,
+        Format::Csv => output::csv(&mut rows, &mut out)?,
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
+}

@@ -1,0 +1,135 @@
+//! Rows with the values that go wrong first: null, empty, the largest and the longest.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use vmprobe::decode::Mac;
+use vmprobe::record::{
+    AlertRecord, FlowRecord, InventoryRecord, LedgerRecord, Rows, TEXT_BYTES_MAX, TapRecord,
+    WindowRecord,
+};
+
+/// A time of the year 2262, the last that a signed count of nanoseconds reaches.
+const LATE_NS: u64 = i64::MAX as u64;
+const MAC: Mac = Mac([0xff, 0, 0x0a, 0xb0, 0xc1, 0xde]);
+
+/// Of each table one row with nothing in it and one with everything at its limit.
+pub(crate) fn rows() -> Rows {
+    Rows {
+        windows: vec![WindowRecord::default(), window()],
+        flows: vec![FlowRecord::default(), flow()],
+        alerts: vec![AlertRecord::default(), alert()],
+        ledger: vec![LedgerRecord::default(), ledger()],
+        inventory: vec![InventoryRecord::default(), inventory()],
+        taps: vec![TapRecord::default(), tap()],
+    }
+}
+
+fn text(text: &str) -> Arc<str> {
+    text.into()
+}
+
+fn some(of: &str) -> Option<Arc<str>> {
+    Some(text(of))
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn window() -> WindowRecord {
+    WindowRecord {
+        window_start_ns: LATE_NS,
+        window_end_ns: u64::MAX,
+        segment: text("east/vxlan/16777215"),
+        reverse_segment: some("east/qinq/4095.4095"),
+        address_space: text("Ω \"tenant\", 'one'\n"),
+        source_address: ip("2001:db8::1:0:0:1"),
+        destination_address: ip("255.255.255.255"),
+        source_mac: Some(MAC),
+        destination_mac: Some(Mac([0; 6])),
+        protocol_identifier: u8::MAX,
+        destination_port: u16::MAX,
+        source_virtual_station_uuid: some("ffffffff-ffff-ffff-ffff-ffffffffffff"),
+        destination_virtual_station_name: some(""),
+        flow_count: u64::MAX,
+        packet_delta_count: u64::MAX,
+        reverse_octet_delta_count: u64::MAX,
+        handshake_server_rtt_min_ns: Some(0),
+        handshake_server_rtt_sum_ns: Some(u64::MAX),
+        sampling_rate: 0.1,
+        ..WindowRecord::default()
+    }
+}
+
+fn flow() -> FlowRecord {
+    FlowRecord {
+        flow_id: u64::MAX,
+        flow_start_ns: 1,
+        flow_end_ns: LATE_NS,
+        flow_end_reason: u8::MAX,
+        source_address: ip("::"),
+        destination_address: ip("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        source_port: u16::MAX,
+        ip_version: 6,
+        source_mac: Some(MAC),
+        initiator_method: "first_packet_and_port",
+        packet_delta_count: u64::MAX,
+        tcp_control_bits: u16::MAX,
+        duplicate_packet_count: Some(0),
+        reverse_zero_window_count: Some(u64::MAX),
+        handshake_client_rtt_ns: Some(u64::MAX),
+        sampling_rate: 1.0,
+        application_name: "x".repeat(TEXT_BYTES_MAX).into(),
+        ..FlowRecord::default()
+    }
+}
+
+fn alert() -> AlertRecord {
+    AlertRecord {
+        last_seen_ns: LATE_NS,
+        confidence: 1.0,
+        source_address: Some(ip("::ffff:192.0.2.1")),
+        destination_port: Some(0),
+        statistic: 1e300,
+        threshold: -0.5,
+        baseline: 1e-300,
+        event_count: u64::MAX,
+        title: text("two\r\nlines,\t\"quoted\" \u{1f980}"),
+        features: text(r#"{"contacts":20}"#),
+        ..AlertRecord::default()
+    }
+}
+
+fn ledger() -> LedgerRecord {
+    LedgerRecord {
+        window_start_ns: LATE_NS,
+        scope: "probe",
+        measure: text("unaccounted"),
+        packet_count: u64::MAX,
+        unaccounted: Some(i64::MIN),
+        estimate: true,
+        ..LedgerRecord::default()
+    }
+}
+
+fn inventory() -> InventoryRecord {
+    InventoryRecord {
+        known_from_ns: LATE_NS,
+        valid_to_ns: Some(u64::MAX),
+        mac: Some(MAC),
+        address: Some(ip("fe80::1")),
+        ..InventoryRecord::default()
+    }
+}
+
+fn tap() -> TapRecord {
+    TapRecord {
+        window_start_ns: LATE_NS,
+        octet_count: u64::MAX,
+        mirror_sequence_gap_count: Some(u64::MAX),
+        clock_source: "hardware",
+        clock_error_bound_ns: Some(0),
+        ..TapRecord::default()
+    }
+}

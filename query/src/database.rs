@@ -1,0 +1,203 @@
+//! DuckDB over the records, locked down.
+//!
+//! In: files and limits. Out: prepared statements, and their rows.
+//! Invariants: when a user's SQL runs, nothing outside the folder can be opened, no extension can
+//! be loaded, no setting can be changed, and the clock that stops it is running.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use duckdb::{Config, Connection, Rows, Statement};
+
+use crate::files::{Files, report_bad};
+use crate::{schema, statement};
+
+/// Threads of a query at most; the probe's workers need the other cores.
+const THREADS_MAX: usize = 4;
+/// How long after the time limit the program ends by force, where DuckDB does not stop.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Where the tables without rows stand, out of the way of `SHOW TABLES`.
+const EMPTY_SCHEMA: &str = "empty_records";
+
+/// What a query may use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Memory in MiB.
+    pub(crate) memory_mib: u32,
+    /// Time from opening the files to the last row.
+    pub(crate) time: Duration,
+}
+
+/// An open database with one view a table.
+pub(crate) struct Database {
+    connection: Connection,
+    stopped: Arc<AtomicBool>,
+    time: Duration,
+    /// Dropped when the answer is complete, which ends the watch.
+    _watch: Sender<()>,
+}
+
+impl Database {
+    /// Opens the records.
+    pub(crate) fn open(files: &Files, limits: Limits, skip_bad: bool) -> anyhow::Result<Self> {
+        let connection = Connection::open_in_memory_with_flags(config(files, limits)?)?;
+        let stopped = Arc::new(AtomicBool::new(false));
+        let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
+        let database = Self { connection, stopped, time: limits.time, _watch: watch };
+        database.explain(database.make_views(files, skip_bad))?;
+        database.connection.execute_batch(
+            "SET enable_external_access = false; SET lock_configuration = true;",
+        )?;
+        Ok(database)
+    }
+
+    /// Checks a user's SQL and plans it.
+    pub(crate) fn prepare(&self, sql: &str) -> anyhow::Result<Statement<'_>> {
+        let prepare = || {
+            let sql = statement::allowed(&self.connection, sql)?;
+            Ok(self.connection.prepare(&sql)?)
+        };
+        self.explain(prepare())
+    }
+
+    /// Runs it.
+    pub(crate) fn run<'a>(&self, statement: &'a mut Statement<'_>) -> anyhow::Result<Rows<'a>> {
+        self.explain(statement.query([]).map_err(Into::into))
+    }
+
+    fn explain<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
+        result.map_err(|error| {
+            if self.stopped.load(Ordering::Relaxed) { too_slow(self.time) } else { error }
+        })
+    }
+
+    fn make_views(&self, files: &Files, skip_bad: bool) -> anyhow::Result<()> {
+        self.connection.execute_batch(&format!(
+            "CREATE SCHEMA {EMPTY_SCHEMA}; SET schema = '{EMPTY_SCHEMA}'; {} SET schema = 'main';",
+            schema::DDL
+        ))?;
+        for (table, paths) in &files.of_table {
+            let expected = self.columns(&format!("FROM {EMPTY_SCHEMA}.{}", name(table)))?;
+            if self.make_view(table, paths).is_ok_and(|()| {
+                self.columns(&format!("FROM {}", name(table))).is_ok_and(|got| got == expected)
+            }) {
+                continue;
+            }
+            // Some file is none of this table's; only now is it worth looking at each.
+            let (good, bad) = self.sort_out(paths, &expected);
+            report_bad(&bad, skip_bad)?;
+            self.make_view(table, &good).with_context(|| format!("the files of {table}"))?;
+        }
+        Ok(())
+    }
+
+    fn make_view(&self, table: &str, paths: &[PathBuf]) -> duckdb::Result<()> {
+        let mut sql =
+            format!("CREATE OR REPLACE VIEW {0} AS FROM {EMPTY_SCHEMA}.{0}", name(table));
+        if !paths.is_empty() {
+            sql.push_str(&format!(" UNION ALL BY NAME FROM {}", read(paths)));
+        }
+        self.connection.execute_batch(&sql)
+    }
+
+    /// Files whose columns are some of the expected ones, and what is wrong with the others.
+    fn sort_out(
+        &self,
+        paths: &[PathBuf],
+        expected: &[(String, String)],
+    ) -> (Vec<PathBuf>, Vec<String>) {
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        for path in paths {
+            let one = read(std::slice::from_ref(path));
+            let problem = match self.columns(&format!("FROM {one}")) {
+                Err(error) => Some(first_line(&error.to_string())),
+                Ok(got) => got.iter().find(|column| !expected.contains(column)).map(|(name, kind)| {
+                    format!("column {name} of type {kind} is not in this version's schema")
+                }),
+            };
+            match problem {
+                None => good.push(path.clone()),
+                Some(problem) => bad.push(format!("{}: {problem}", path.display())),
+            }
+        }
+        (good, bad)
+    }
+
+    /// Names and types of a query's columns.
+    fn columns(&self, query: &str) -> duckdb::Result<Vec<(String, String)>> {
+        let sql = format!("SELECT column_name, column_type FROM (DESCRIBE {query})");
+        let mut statement = self.connection.prepare(&sql)?;
+        let columns = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        columns.collect()
+    }
+}
+
+fn config(files: &Files, limits: Limits) -> anyhow::Result<Config> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = i64::try_from(cores.min(THREADS_MAX))?;
+    let config = Config::default()
+        .threads(threads)?
+        .max_memory(&format!("{}MiB", limits.memory_mib))?
+        .enable_autoload_extension(false)?
+        .with("autoinstall_known_extensions", "false")?
+        .with("allow_community_extensions", "false")?
+        .with("allow_persistent_secrets", "false")?
+        // Nothing is spilled: a query that needs more memory than it may use fails.
+        .with("temp_directory", "")?
+        .with("parquet_metadata_cache", "true")?
+        .with("allowed_directories", format!("[{}]", text(&files.folder)))?;
+    Ok(config)
+}
+
+/// Stops the connection's work when the time is over; ends the program where that does not help.
+fn watch(
+    connection: &Connection,
+    time: Duration,
+    stopped: Arc<AtomicBool>,
+) -> anyhow::Result<Sender<()>> {
+    let (sender, done) = channel::<()>();
+    let handle = connection.interrupt_handle();
+    let timeout = RecvTimeoutError::Timeout;
+    std::thread::Builder::new().name("time limit".to_owned()).spawn(move || {
+        if done.recv_timeout(time) != Err(timeout) {
+            return;
+        }
+        stopped.store(true, Ordering::Relaxed);
+        handle.interrupt();
+        if done.recv_timeout(STOP_GRACE) == Err(timeout) {
+            eprintln!("vmprobe-query: {}", too_slow(time));
+            std::process::exit(1);
+        }
+    })?;
+    Ok(sender)
+}
+
+fn too_slow(time: Duration) -> anyhow::Error {
+    anyhow!("stopped after {} s (--timeout-s sets the limit)", time.as_secs())
+}
+
+fn read(paths: &[PathBuf]) -> String {
+    let list: Vec<_> = paths.iter().map(|path| text(path)).collect();
+    format!(
+        "read_parquet([{}], union_by_name = true, hive_partitioning = false)",
+        list.join(", ")
+    )
+}
+
+/// A path as a text of SQL.
+fn text(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', "''"))
+}
+
+/// A name of SQL.
+fn name(table: &str) -> String {
+    format!("\"{table}\"")
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,132 @@
+//! Which SQL is allowed.
+//!
+//! In: the text. Out: the one statement to run.
+//! Cost: DuckDB parses the text once more.
+//! Invariants: a text that DuckDB does not parse as one single `SELECT` (or `DESCRIBE`, `SHOW`,
+//! `SUMMARIZE`, `VALUES`, `FROM`, or `EXPLAIN` of one) never runs, not in part either.
+//!
+//! The parser that decides is the one that will run the text: DuckDB's `json_serialize_sql`
+//! answers for `SELECT` statements only, and takes the text as a value.
+
+use anyhow::{bail, ensure};
+use duckdb::Connection;
+use serde_json::Value as Json;
+
+const ALLOWED: &str = "only one query (SELECT, FROM, WITH, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN)";
+
+/// The text as it may be run.
+pub(crate) fn allowed(connection: &Connection, sql: &str) -> anyhow::Result<String> {
+    let sql = sql.trim().trim_end_matches(';').trim_end();
+    ensure!(!sql.is_empty(), "the query is empty");
+    let (explain, query) = split_explain(sql);
+    match judge(connection, query)? {
+        Verdict::Query => Ok(format!("{explain}{query}")),
+        Verdict::Wrong(message) => bail!(message),
+        Verdict::NotQuery => {
+            // DESCRIBE and its like are queries only where a table may stand. A line break ends a
+            // comment that would swallow the bracket.
+            let wrapped = format!("SELECT * FROM ({query}\n)");
+            match judge(connection, &wrapped)? {
+                Verdict::Query => Ok(format!("{explain}{wrapped}")),
+                _ => bail!("{ALLOWED} is allowed"),
+            }
+        }
+    }
+}
+
+enum Verdict {
+    Query,
+    NotQuery,
+    Wrong(String),
+}
+
+fn judge(connection: &Connection, sql: &str) -> anyhow::Result<Verdict> {
+    let answer: String =
+        connection.query_row("SELECT json_serialize_sql(?::VARCHAR)::VARCHAR", [sql], |row| {
+            row.get(0)
+        })?;
+    let answer: Json = serde_json::from_str(&answer)?;
+    let text = |key: &str| answer.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
+    if answer.get("error") == Some(&Json::Bool(false)) {
+        let statements = answer.get("statements").and_then(Json::as_array).map_or(0, Vec::len);
+        ensure!(statements == 1, "{ALLOWED} is allowed at a time, these are {statements}");
+        return Ok(Verdict::Query);
+    }
+    if text("error_type") == "parser" {
+        return Ok(Verdict::Wrong(text("error_message")));
+    }
+    Ok(Verdict::NotQuery)
+}
+
+/// `EXPLAIN` and `EXPLAIN ANALYZE` apart from the query that they explain.
+fn split_explain(sql: &str) -> (&str, &str) {
+    let mut rest = sql;
+    for word in ["explain", "analyze"] {
+        match rest.split_at_checked(word.len()) {
+            Some((head, tail))
+                if head.eq_ignore_ascii_case(word) && tail.starts_with(char::is_whitespace) =>
+            {
+                rest = tail.trim_start();
+            }
+            _ => break,
+        }
+    }
+    sql.split_at(sql.len() - rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn explain_is_split_off() {
+        assert_eq!(split_explain("EXPLAIN  select 1"), ("EXPLAIN  ", "select 1"));
+        assert_eq!(split_explain("explain analyze from t"), ("explain analyze ", "from t"));
+        assert_eq!(split_explain("explained"), ("", "explained"));
+    }
+
+    #[test]
+    fn queries_pass_and_all_else_does_not() {
+        let connection = Connection::open_in_memory().expect("a database");
+        for sql in [
+            "select 1;",
+            "with a as (select 1) from a",
+            "from range(3)",
+            "values (1)",
+            "show tables",
+            "describe select 1 -- what is it",
+            "summarize from range(3)",
+            "explain select 1",
+            "explain analyze select 1",
+            "select ';' -- ;",
+        ] {
+            let allowed = allowed(&connection, sql).expect(sql);
+            connection.prepare(&allowed).expect(sql).query([]).expect(sql);
+        }
+        for sql in [
+            "",
+            ";",
+            "select 1; select 2",
+            "select 1; drop table t",
+            "create table t (a int)",
+            "copy (select 1) to 'x'",
+            "attach 'x'",
+            "install httpfs",
+            "load httpfs",
+            "pragma version",
+            "set threads = 1",
+            "reset threads",
+            "insert into t values (1)",
+            "call pragma_version()",
+            "export database 'x'",
+            "checkpoint",
+            "explain copy (select 1) to 'x'",
+            "explain analyze copy (select 1) to 'x'",
+            "select 1) ; copy (select 1) to 'x' ; select * from (select 1",
+            "describe select 1); copy (select 1) to 'x' ; select * from (select 1",
+            "selec 1",
+        ] {
+            assert!(allowed(&connection, sql).is_err(), "{sql}");
+        }
+    }
+}
