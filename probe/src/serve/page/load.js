@@ -1,0 +1,71 @@
+// Load of queues and workers, and the health of taps.
+
+import { byId, keyed, rowMaker, setBar, setEmpty, setText, text } from './dom.js';
+import { count, duration, percent, si } from './format.js';
+import { t, textOr } from './texts.js';
+
+const HIGH_PERCENT = 75;
+const FULL_PERCENT = 95;
+
+const level = (value) => (value >= FULL_PERCENT ? 'full' : value >= HIGH_PERCENT ? 'high' : 'calm');
+
+const bar = (of, write) => (cell, item) => {
+  const value = of(item);
+  setBar(cell, value, write ? write(item) : `${value.toFixed(0)}\u202f%`, level(value));
+};
+
+const tableFill = (worker) => (100 * worker.flows) / Math.max(1, worker.flow_slots);
+
+const workerRow = rowMaker([
+  { header: true, fill: text((worker) => worker.worker) },
+  { fill: text((worker) => worker.core ?? '–') },
+  {
+    fill: text((worker) => (worker.port === null ? t('worker.owner')
+      : t('worker.queue', { port: worker.port, queue: worker.queue ?? 0 }))),
+  },
+  { className: 'number', fill: text((worker) => si(worker.packets_per_s, '')) },
+  { className: 'meter', fill: bar((worker) => worker.busy_percent) },
+  { className: 'meter', fill: bar((worker) => worker.ring_fill_percent) },
+  {
+    className: 'meter long',
+    fill: bar(tableFill, (worker) => `${si(worker.flows, '')} / ${si(worker.flow_slots, '')}`),
+  },
+  { className: 'number', fill: text((worker) => si(worker.spread_in, '')) },
+  { className: 'number', fill: text((worker) => si(worker.spread_out, '')) },
+  {
+    className: 'number',
+    fill: (cell, worker) => {
+      setText(cell, percent(worker.shed_rate));
+      cell.classList.toggle('loss', worker.shed_rate > 0);
+    },
+  },
+]);
+
+function clockText(tap) {
+  const source = textOr(`clock.${tap.clock_source}`, tap.clock_source);
+  const bound = tap.clock_error_bound_ns;
+  return bound === null ? source : `${source} ±${duration(bound)}`;
+}
+
+const tapRow = rowMaker([
+  { header: true, fill: text((tap) => tap.name) },
+  { fill: text((tap) => tap.host ?? '–') },
+  { className: 'number', fill: text((tap) => count(tap.packets)) },
+  { className: 'number', fill: text((tap) => si(tap.octets, '')) },
+  { className: 'number', fill: text((tap) => count(tap.duplicates)) },
+  { className: 'number', fill: text((tap) => count(tap.copies)) },
+  { className: 'number', fill: text((tap) => count(tap.snapped)) },
+  { fill: text(clockText) },
+]);
+
+/** Shows each worker's load. */
+export function showWorkers(snapshot) {
+  keyed(byId('worker-rows'), snapshot.workers, (worker) => String(worker.worker), workerRow);
+  setEmpty(byId('workers-empty'), snapshot.workers.length === 0 ? t('workers.empty') : null);
+}
+
+/** Shows each tap. */
+export function showTaps(snapshot) {
+  keyed(byId('tap-rows'), snapshot.taps, (tap) => tap.name, tapRow);
+  setEmpty(byId('taps-empty'), snapshot.taps.length === 0 ? t('taps.empty') : null);
+}
