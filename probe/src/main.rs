@@ -1,2 +1,58 @@
-//! m
-fn main(){}
+//! The program: arguments, configuration, run, exit code.
+//!
+//! In: the command line. Out: exit code 0 only on full success, 1 for failure on the way, 2 for bad
+//! usage or configuration.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use cli::{bench, configuration, generate, output, replay, run};
+
+/// Monitoring appliance for the traffic between virtual machines.
+#[derive(Parser)]
+#[command(name = "vmprobe", version, about, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Receive mirrored packets from NIC ports until SIGINT or SIGTERM.
+    Run(run::RunArguments),
+    /// Read capture files through the same workers.
+    Replay(replay::ReplayArguments),
+    /// Make a deterministic cloud as captures, inventory, configuration and truth.
+    Generate(generate::GenerateArguments),
+    /// Say every problem of a configuration at once.
+    Check(configuration::CheckArguments),
+    /// Look at this machine: hugepages, IOMMU, drivers, clock; say what mends each finding.
+    Doctor(configuration::DoctorArguments),
+    /// Ask the stored records by SQL.
+    #[command(disable_help_flag = true)]
+    Query {
+        /// Passed on to vmprobe-query; see `vmprobe query --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+    /// Measure the packet path on packets in memory.
+    Bench(bench::BenchArguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    output::start_log();
+    let outcome = match arguments.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Replay(arguments) => replay::replay(&arguments),
+        Command::Generate(arguments) => generate::generate(&arguments),
+        Command::Check(arguments) => configuration::check(&arguments),
+        Command::Doctor(arguments) => configuration::doctor(&arguments),
+        Command::Query { arguments } => output::failed(&vmprobe::store::query::exec(arguments)),
+        Command::Bench(arguments) => bench::bench(&arguments),
+    };
+    outcome.into()
+}

@@ -211,6 +211,11 @@ impl Source for NicSource {
 
     const LIVE: bool = true;
 
+    fn fill_percent(&self) -> Option<u8> {
+        let fill = self.ring_fill()?;
+        u8::try_from(u64::from(fill.used) * 100 / u64::from(fill.size.max(1))).ok()
+    }
+
     #[inline]
     fn poll(&mut self) -> (NicBurst<'_>, SourceState) {
         let burst = self.queue.poll();

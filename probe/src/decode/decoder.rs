@@ -48,6 +48,13 @@ impl DecodeContext {
         self
     }
 
+    /// With another map of segments.
+    #[must_use]
+    pub fn with_map(mut self, map: Arc<SegmentMap>) -> Self {
+        self.map = map;
+        self
+    }
+
     /// The map of joined segments, to add the places of stations to.
     pub const fn map(&self) -> &Arc<SegmentMap> {
         &self.map

@@ -184,7 +184,8 @@ impl FileSource {
         } else {
             SourceState::Open(self.clock)
         };
-        (FileBurst { records: &self.records, readers: self.merge.readers() }, state)
+        let ports = self.merge.port_names();
+        (FileBurst { records: &self.records, readers: self.merge.readers(), ports }, state)
     }
 }
 
@@ -214,12 +215,17 @@ impl Scheduled for FileSource {
 pub struct FileBurst<'a> {
     records: &'a [Record],
     readers: &'a [Reader],
+    ports: &'a [String],
 }
 
 impl Burst for FileBurst<'_> {
     #[inline]
     fn len(&self) -> usize {
         self.records.len()
+    }
+
+    fn port_names(&self) -> &[String] {
+        self.ports
     }
 
     #[inline]

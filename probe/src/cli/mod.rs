@@ -1,0 +1,8 @@
+//! One file for each command: its arguments and what it prints.
+
+pub(crate) mod bench;
+pub(crate) mod configuration;
+pub(crate) mod generate;
+pub(crate) mod output;
+pub(crate) mod replay;
+pub(crate) mod run;

@@ -1,0 +1,112 @@
+//! What all commands share: exit codes, the log, signals, the printed summary.
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+use vmprobe::runtime::{Report, RunSummary};
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Everything worked.
+    Success,
+    /// Something failed on the way.
+    Failure,
+    /// The command line or the configuration is wrong.
+    Usage,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Success => Self::SUCCESS,
+            Outcome::Failure => Self::FAILURE,
+            Outcome::Usage => Self::from(2),
+        }
+    }
+}
+
+/// The log goes to standard error; `VMPROBE_LOG` sets the level (default `info`).
+pub(crate) fn start_log() {
+    let filter =
+        EnvFilter::try_from_env("VMPROBE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+/// Prints a line; a reader that has gone away is no error of ours.
+pub(crate) fn line(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints one JSON object on a line of its own.
+pub(crate) fn json(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => line(text),
+        Err(error) => tracing::error!("cannot write JSON: {error}"),
+    }
+}
+
+/// Prints an error to standard error.
+pub(crate) fn failed(error: &dyn Display) -> Outcome {
+    let _ = writeln!(std::io::stderr(), "vmprobe: {error}");
+    Outcome::Failure
+}
+
+/// The same for a wrong command line or configuration.
+pub(crate) fn misused(error: &dyn Display) -> Outcome {
+    let _ = writeln!(std::io::stderr(), "{error}");
+    Outcome::Usage
+}
+
+/// A flag that SIGINT and SIGTERM set; a second signal ends the program at once.
+pub(crate) fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// What a run came to, for people.
+pub(crate) fn summary(report: &Report, summary: &RunSummary, top: usize) {
+    line(format_args!(
+        "{} packets, {} octets, {} flows, {} windows in {:.2} s",
+        report.packets, report.octets, report.flows, report.windows, report.elapsed_s
+    ));
+    if !summary.top.is_empty() {
+        line("\nTop conversations (IP octets, both directions)");
+        for (conversation, octets) in summary.top.iter().take(top) {
+            line(format_args!("  {octets:>14}  {conversation}"));
+        }
+    }
+    line(format_args!("\nAlerts: {}", report.alerts));
+    for alert in &summary.alert_records {
+        line(format_args!(
+            "  [{}] {}: {} ({} events)",
+            alert.severity, alert.detector, alert.title, alert.event_count
+        ));
+    }
+    ledger(report);
+}
+
+fn ledger(report: &Report) {
+    let ledger = &report.ledger;
+    line("\nLedger (packets)");
+    line(format_args!("  {:<28}{:>14}", "received", ledger.received));
+    line(format_args!("  {:<28}{:>14}", "accounted", ledger.accounted));
+    for (cause, packets) in &ledger.causes {
+        line(format_args!("  {cause:<28}{packets:>14}"));
+    }
+    line(format_args!("  unaccounted: {}", ledger.unaccounted));
+}

@@ -1,0 +1,237 @@
+//! From a plan to the parts of each worker.
+//!
+//! In: plan, number of receiving workers. Out: [`WorkerParts`] for each worker, made on the
+//! worker's own thread from what [`Build`] hands it, and the receivers of the aggregator.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::aggregate::live::LiveSnapshot;
+use crate::config::{Plan, Problems, Sizes, Spread};
+use crate::copies::CopyTable;
+use crate::decode::filter::Filters;
+use crate::decode::{DecodeContext, Decoder, Headers};
+use crate::flow::{FlowStage, FlowTable};
+use crate::inventory::{Inventory, InventoryData, SegmentMap, file};
+use crate::spread::HashSeed;
+use crate::spread::fragments::FragmentTable;
+use crate::spread::ring::{RingReceiver, RingSender, ring};
+use crate::spread::shed::{ShedWishes, Shedder};
+use crate::window::{HandoffReceiver, HandoffSender, Row, WindowClock, handoff};
+use crate::worker::{PortNames, WorkerParts};
+
+/// Blocks of rows between a worker and the aggregator; 256 rows each.
+const HANDOFF_BLOCKS: usize = 256;
+
+/// Taps that are counted by name; what lies beyond is counted in sum only.
+const TAPS_MAX: usize = 1_024;
+
+/// Why the packet path could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The inventory file is wrong.
+    #[error("{0}")]
+    Inventory(Problems),
+    /// The system has no thread to give.
+    #[error("cannot start thread {name}: {source}")]
+    Thread {
+        /// Name of the thread.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Capture files could not be opened.
+    #[error(transparent)]
+    Open(#[from] crate::capture::file::OpenError),
+    /// The page could not start.
+    #[error(transparent)]
+    Serve(#[from] crate::serve::ServeError),
+    /// A NIC could not start.
+    #[cfg(feature = "dpdk")]
+    #[error(transparent)]
+    Nic(#[from] crate::capture::nic::NicError),
+    /// The store's folder has records of before.
+    #[error("{0} holds records already; choose another folder or remove it first")]
+    FolderInUse(PathBuf),
+}
+
+/// What goes to one worker's thread; the parts are made there.
+pub struct Seat {
+    plan: Arc<Plan>,
+    context: DecodeContext,
+    outgoing: Vec<RingSender>,
+    incoming: Vec<RingReceiver>,
+    handoff: HandoffSender,
+    wishes: ShedWishes,
+    seed: HashSeed,
+    place: usize,
+    workers: usize,
+    receivers: usize,
+    port_names: PortNames,
+}
+
+/// All seats, and what the aggregation thread needs.
+pub struct Build {
+    /// One for each worker.
+    pub seats: Vec<Seat>,
+    /// The aggregator's ends.
+    pub handoffs: Vec<HandoffReceiver>,
+    /// How time is cut.
+    pub windows: WindowClock,
+    /// Names of ports; more may come while files are read.
+    pub port_names: PortNames,
+}
+
+impl Build {
+    /// For `workers` workers of which the first `receivers` have a source. `waits`: the sources
+    /// are files. `ports`: those known now.
+    pub fn new(
+        plan: &Arc<Plan>,
+        inventory: &Inventory,
+        ports: &[String],
+        (receivers, workers): (usize, usize),
+        waits: bool,
+    ) -> Self {
+        let windows = WindowClock::new(plan.window.length_ms, plan.window.grace_ms);
+        let port_names = PortNames::new(ports.to_vec());
+        let seed = HashSeed::random();
+        let wishes = ShedWishes::new(workers);
+        let context = decode_context(plan, inventory, ports);
+        let (mut outgoing, mut incoming) = rings(plan, receivers, workers);
+        let mut handoffs = Vec::new();
+        let mut seats = Vec::new();
+        let alone = plan.worker.spread == Spread::Never;
+        for place in 0..workers {
+            let (sender, receiver) = handoff(HANDOFF_BLOCKS, waits);
+            handoffs.push(receiver);
+            seats.push(Seat {
+                plan: Arc::clone(plan),
+                context: context.clone(),
+                outgoing: std::mem::take(&mut outgoing[place]),
+                incoming: std::mem::take(&mut incoming[place]),
+                handoff: sender,
+                wishes: wishes.clone(),
+                seed,
+                place,
+                // A worker that never spreads is alone as far as it knows.
+                workers: if alone { 1 } else { workers },
+                receivers: if alone { 1 } else { receivers },
+                port_names: port_names.clone(),
+            });
+        }
+        Self { seats, handoffs, windows, port_names }
+    }
+}
+
+impl Seat {
+    /// Number of the worker.
+    pub fn place(&self) -> usize {
+        self.place
+    }
+
+    /// Makes the parts; called on the worker's own thread.
+    pub fn parts(self) -> WorkerParts {
+        let plan = &self.plan;
+        let known = plan.taps.iter().map(|tap| tap.duplicates).collect();
+        WorkerParts {
+            decoder: Decoder::new(&self.context),
+            filters: Filters::new(&plan.filters),
+            shedder: Shedder::new(&plan.shed, self.wishes, self.place),
+            fragments: FragmentTable::new(
+                plan.decode.fragment_slots,
+                plan.decode.fragment_timeout_ms,
+            ),
+            outgoing: self.outgoing,
+            incoming: self.incoming,
+            copies: CopyTable::new(&plan.copies, self.seed, known),
+            remove_copies: plan.copies.remove,
+            flows: FlowStage::new(&plan.flow),
+            windows: WindowClock::new(plan.window.length_ms, plan.window.grace_ms),
+            handoff: self.handoff,
+            seed: self.seed,
+            place: if self.workers == 1 { 0 } else { self.place },
+            workers: self.workers,
+            receivers: self.receivers,
+            hold_ns: u64::from(plan.worker.spread_hold_us) * 1_000,
+            taps_max: TAPS_MAX,
+            port_names: self.port_names,
+        }
+    }
+}
+
+/// Reads the inventory file of the plan; an empty inventory without one.
+///
+/// # Errors
+/// Every problem in the file at once.
+pub fn load_inventory(plan: &Plan) -> Result<Inventory, RuntimeError> {
+    let data = match &plan.inventory.file {
+        Some(path) => {
+            file::load(path, &plan.domains, &plan.spaces).map_err(RuntimeError::Inventory)?
+        }
+        None => InventoryData::default(),
+    };
+    Ok(Inventory::new(data, &plan.inventory.home_networks))
+}
+
+/// Bytes of one entry of each table, for the memory that `check` computes.
+pub fn table_sizes() -> Sizes {
+    let entry = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    Sizes {
+        flow_bytes: entry(FlowTable::new(1 << 10).bytes_per_flow()),
+        row_bytes: entry(size_of::<Row>()),
+        copy_bytes: 16,
+        fragment_bytes: entry(2 * size_of::<Headers>()),
+        spread_bytes: entry(size_of::<Headers>()),
+    }
+}
+
+/// A snapshot to show before the first window.
+pub(super) fn empty_snapshot(plan: &Plan) -> LiveSnapshot {
+    LiveSnapshot {
+        probe_id: plan.probe.id.clone(),
+        domain: plan.probe.domain.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        window_length_ms: plan.window.length_ms,
+        ..LiveSnapshot::default()
+    }
+}
+
+/// Places of MACs at taps whose mirror took the tenant's tag off come from the inventory.
+fn decode_context(plan: &Plan, inventory: &Inventory, ports: &[String]) -> DecodeContext {
+    let context = DecodeContext::new(plan, ports);
+    let mut map = SegmentMap::clone(context.map());
+    for (place, tap) in (0_u16..).zip(&plan.taps) {
+        let replaced = tap.matches.vlan.is_some() && tap.segment.is_none();
+        if !replaced {
+            continue;
+        }
+        for interface in inventory.vms().iter().flat_map(|vm| &vm.interfaces) {
+            map.place(crate::index::TapIndex(place), interface.mac.0, interface.segment);
+        }
+    }
+    context.with_map(Arc::new(map))
+}
+
+/// Rings from each receiving worker to every worker, by sender and by receiver. A worker that
+/// receives alone keeps its own packets.
+fn rings(
+    plan: &Plan,
+    receivers: usize,
+    workers: usize,
+) -> (Vec<Vec<RingSender>>, Vec<Vec<RingReceiver>>) {
+    let mut outgoing: Vec<Vec<RingSender>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut incoming: Vec<Vec<RingReceiver>> = (0..workers).map(|_| Vec::new()).collect();
+    if workers == 1 || plan.worker.spread == Spread::Never {
+        return (outgoing, incoming);
+    }
+    for from in 0..receivers {
+        for to in 0..workers {
+            let (sender, receiver) = ring(plan.worker.spread_ring_packets as usize);
+            outgoing[from].push(sender);
+            if from != to || receivers > 1 {
+                incoming[to].push(receiver);
+            }
+        }
+    }
+    (outgoing, incoming)
+}

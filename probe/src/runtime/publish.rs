@@ -1,0 +1,395 @@
+//! What the page shows and the log says of each window.
+//!
+//! In: views, records, totals of workers, ports and sinks. Out: [`LiveSnapshot`]s, log lines.
+//! Cost: one snapshot a window; the page reads it without a lock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::aggregate::live::{
+    ALERTS_MAX, CONVERSATIONS_MAX, HistoryPoint, LiveAlert, LiveCell, LiveConversation, LiveHistory,
+    LiveLedger, LiveMode, LivePort, LiveSink, LiveSnapshot, LiveStore, LiveTap, LiveTotals,
+    LiveWorker, ProtocolShare, Volume,
+};
+use crate::aggregate::{Aggregator, TapView, WindowView};
+use crate::counters::WorkerTotals;
+use crate::export::{SinkHealth, SinkLedger};
+use crate::record::{AlertRecord, RecordMaker, Rows, TapClock, WindowRecord};
+use crate::store::StoreHandle;
+
+/// What a worker is, beside its counts.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerPlace {
+    /// Core it is pinned to.
+    pub core: Option<u16>,
+    /// Port it reads.
+    pub port: Option<String>,
+    /// Queue of that port.
+    pub queue: Option<u16>,
+}
+
+/// Where the publisher asks for what is not in a view.
+pub struct PublisherParts {
+    /// The cell that page, API and metrics read.
+    pub live: LiveCell,
+    /// The snapshot's fixed part.
+    pub base: LiveSnapshot,
+    /// Live or replay.
+    pub mode: LiveMode,
+    /// Slots of each worker's flow table.
+    pub flow_slots: u64,
+    /// Where each worker stands.
+    pub places: Vec<WorkerPlace>,
+    /// Counters of the ports now.
+    pub ports: Box<dyn Fn() -> Vec<LivePort> + Send>,
+    /// Clock of a tap now.
+    pub clock_of: Box<dyn Fn(&TapView) -> TapClock + Send>,
+    /// Folder of the records.
+    pub folder: Option<String>,
+}
+
+/// Makes snapshots and log lines.
+pub struct Publisher {
+    parts: PublisherParts,
+    history: LiveHistory,
+    alerts: VecDeque<LiveAlert>,
+    alerts_opened: u64,
+    workers_before: Vec<WorkerTotals>,
+    ledger_said: u64,
+}
+
+impl Publisher {
+    /// With nothing seen yet.
+    pub fn new(parts: PublisherParts) -> Self {
+        Self {
+            parts,
+            history: LiveHistory::default(),
+            alerts: VecDeque::new(),
+            alerts_opened: 0,
+            workers_before: Vec::new(),
+            ledger_said: 0,
+        }
+    }
+
+    /// One line a window: the account. In a replay only where something is missing, because its
+    /// windows pass in no time.
+    pub fn log_ledger(&mut self, view: &WindowView) {
+        let ledger = &view.ledger;
+        if ledger.unaccounted != 0 {
+            tracing::error!(
+                window = view.start.0,
+                unaccounted = ledger.unaccounted,
+                "the ledger does not add up: this is a bug"
+            );
+        }
+        if self.parts.mode == LiveMode::Run {
+            let causes: BTreeMap<_, _> =
+                ledger.causes.iter().map(|(cause, packets)| (cause.name(), packets)).collect();
+            tracing::info!(
+                window = view.start.0,
+                received = ledger.received,
+                accounted = ledger.accounted,
+                in_flight = ledger.in_flight,
+                ?causes,
+                unaccounted = ledger.unaccounted,
+                "ledger"
+            );
+        }
+        self.ledger_said += 1;
+    }
+
+    /// One line a change of an alert.
+    pub fn log_alert(&mut self, record: &AlertRecord) {
+        if self.parts.mode == LiveMode::Run {
+            tracing::warn!(
+                id = &*record.alert_id,
+                state = record.state,
+                severity = record.severity,
+                statistic = record.statistic,
+                "{}",
+                record.title
+            );
+        }
+        self.alerts.retain(|alert| *alert.id != *record.alert_id);
+        self.alerts.push_front(live_alert(record));
+        self.alerts.truncate(ALERTS_MAX);
+    }
+
+    /// A window was closed.
+    pub fn window(
+        &mut self,
+        view: &WindowView,
+        rows: &Rows,
+        aggregator: &Aggregator,
+        store: Option<&StoreHandle>,
+        alerts_opened: u64,
+        maker: &mut RecordMaker,
+    ) {
+        let seconds = f64::from(self.parts.base.window_length_ms) / 1_000.0;
+        let mut snapshot = self.parts.base.clone();
+        snapshot.mode = self.parts.mode;
+        snapshot.window_count = self.parts.live.load().window_count + 1;
+        snapshot.window_start_ns = view.start.0;
+        let (packets, octets, flows) = sums(&rows.windows);
+        let workers: Vec<WorkerTotals> = aggregator.workers().copied().collect();
+        let created = |workers: &[WorkerTotals]| workers.iter().map(|it| it.flows_created).sum::<u64>();
+        let begun = created(&workers).saturating_sub(created(&self.workers_before));
+        snapshot.totals = LiveTotals {
+            packets_per_s: float(packets) / seconds,
+            octets_per_s: float(octets) / seconds,
+            flows_live: workers.iter().map(|worker| worker.flows_live).sum(),
+            flows_new_per_s: float(begun) / seconds,
+        };
+        self.history.push(HistoryPoint {
+            window_start_ns: view.start.0,
+            packets,
+            octets,
+            flows,
+            alerts: alerts_opened.saturating_sub(self.alerts_opened),
+        });
+        self.alerts_opened = alerts_opened;
+        snapshot.history = self.history.to_vec();
+        add_shares(&mut snapshot, &rows.windows);
+        snapshot.top_conversations = top_conversations(&rows.windows);
+        snapshot.alerts = self.alerts.iter().cloned().collect();
+        snapshot.ledger = self.ledger(aggregator, store);
+        snapshot.workers = self.workers(&workers, seconds);
+        snapshot.taps = self.taps(aggregator, maker);
+        snapshot.store = self.store(store);
+        self.workers_before = workers;
+        self.parts.live.store(Arc::new(snapshot.bounded()));
+    }
+
+    /// Between windows: the state of the store and of the ports goes on.
+    pub fn tick(&mut self, _aggregator: &Aggregator, _store: Option<&StoreHandle>) {}
+
+    /// After the last window: the final account.
+    pub fn last(&mut self, aggregator: &Aggregator, sink: &SinkLedger) {
+        let mut snapshot = LiveSnapshot::clone(&self.parts.live.load());
+        snapshot.alerts = self.alerts.iter().cloned().collect();
+        snapshot.ledger = self.ledger(aggregator, None);
+        if self.parts.folder.is_some() {
+            snapshot.ledger.sinks = vec![live_sink(sink, "ok")];
+        }
+        self.parts.live.store(Arc::new(snapshot.bounded()));
+    }
+
+    fn ledger(&self, aggregator: &Aggregator, store: Option<&StoreHandle>) -> LiveLedger {
+        let totals = aggregator.ledger();
+        let mut causes: BTreeMap<String, u64> = totals
+            .causes
+            .iter()
+            .map(|(cause, packets)| (cause.name().to_owned(), packets))
+            .collect();
+        if totals.in_flight > 0 {
+            causes.insert("in_flight".to_owned(), totals.in_flight);
+        }
+        let sinks = store.map(|store| {
+            let report = store.report();
+            live_sink(&report.ledger, health_name(&report.health))
+        });
+        LiveLedger {
+            received: totals.received,
+            accounted: totals.accounted,
+            causes,
+            unaccounted: totals.unaccounted,
+            nic: (self.parts.ports)(),
+            sinks: sinks.into_iter().collect(),
+        }
+    }
+
+    fn workers(&self, workers: &[WorkerTotals], seconds: f64) -> Vec<LiveWorker> {
+        let nothing = WorkerTotals::default();
+        let somewhere = WorkerPlace::default();
+        (0_u16..)
+            .zip(workers)
+            .map(|(number, worker)| {
+                let before = self.workers_before.get(usize::from(number)).unwrap_or(&nothing);
+                let place = self.parts.places.get(usize::from(number)).unwrap_or(&somewhere);
+                let turns = worker.turns[0].saturating_sub(before.turns[0]).max(1);
+                let busy = worker.turns[1].saturating_sub(before.turns[1]);
+                let taken = worker.received_packets.saturating_sub(before.received_packets);
+                LiveWorker {
+                    worker: number,
+                    core: place.core,
+                    port: place.port.clone(),
+                    queue: place.queue,
+                    packets_per_s: float(taken) / seconds,
+                    busy_percent: 100.0 * float(busy) / float(turns),
+                    flows: worker.flows_live,
+                    flow_slots: self.parts.flow_slots,
+                    ring_fill_percent: worker.ring_fill_percent.map_or(0.0, f64::from),
+                    spread_in: worker.spread_in_packets,
+                    spread_out: worker.spread_out_packets,
+                    shed_rate: 1.0 - f64::from(worker.sampling_rate),
+                }
+            })
+            .collect()
+    }
+
+    fn taps(&self, aggregator: &Aggregator, maker: &mut RecordMaker) -> Vec<LiveTap> {
+        let totals = aggregator.taps();
+        TapView::differences(&totals, &[])
+            .iter()
+            .map(|tap| {
+                let clock = (self.parts.clock_of)(tap);
+                let names = maker.names();
+                LiveTap {
+                    name: names.tap(tap.tap).to_string(),
+                    host: names.tap_host(tap.tap).map(ToOwned::to_owned),
+                    packets: tap.totals.packets,
+                    octets: tap.totals.octets,
+                    duplicates: tap.totals.duplicates,
+                    copies: tap.totals.copies_other_tap,
+                    snapped: tap.totals.snapped,
+                    clock_source: clock.source.to_owned(),
+                    clock_error_bound_ns: clock.error_bound_ns,
+                }
+            })
+            .collect()
+    }
+
+    fn store(&self, store: Option<&StoreHandle>) -> LiveStore {
+        let state = store.map_or("off", |store| health_name(&store.report().health));
+        let query_example = self.parts.folder.as_ref().map(|folder| {
+            format!(
+                "vmprobe query --data {folder} 'SELECT source_virtual_station_name, \
+                 sum(octet_delta_count) FROM windows GROUP BY 1 ORDER BY 2 DESC LIMIT 10'"
+            )
+        });
+        LiveStore { folder: self.parts.folder.clone(), state: state.to_owned(), query_example }
+    }
+}
+
+/// The short name of a protocol.
+pub(super) fn protocol_name(protocol: u8) -> String {
+    match protocol {
+        1 => "ICMP".to_owned(),
+        2 => "IGMP".to_owned(),
+        6 => "TCP".to_owned(),
+        17 => "UDP".to_owned(),
+        47 => "GRE".to_owned(),
+        50 => "ESP".to_owned(),
+        58 => "ICMPv6".to_owned(),
+        89 => "OSPF".to_owned(),
+        132 => "SCTP".to_owned(),
+        other => format!("IP {other}"),
+    }
+}
+
+fn sums(conversations: &[WindowRecord]) -> (u64, u64, u64) {
+    conversations.iter().fold((0, 0, 0), |(packets, octets, flows), record| {
+        (packets + packets_of(record), octets + octets_of(record), flows + record.flow_count)
+    })
+}
+
+const fn packets_of(record: &WindowRecord) -> u64 {
+    record.packet_delta_count + record.reverse_packet_delta_count
+}
+
+const fn octets_of(record: &WindowRecord) -> u64 {
+    record.octet_delta_count + record.reverse_octet_delta_count
+}
+
+fn add_shares(snapshot: &mut LiveSnapshot, conversations: &[WindowRecord]) {
+    let mut protocols: BTreeMap<u8, Volume> = BTreeMap::new();
+    for record in conversations {
+        let class = match &*record.traffic_class {
+            "east_west" => &mut snapshot.by_class.east_west,
+            "inter_tenant" => &mut snapshot.by_class.inter_tenant,
+            "north_south" => &mut snapshot.by_class.north_south,
+            _ => &mut snapshot.by_class.transit,
+        };
+        for volume in [class, protocols.entry(record.protocol_identifier).or_default()] {
+            volume.packets += packets_of(record);
+            volume.octets += octets_of(record);
+        }
+    }
+    let share = |(protocol, volume): (u8, Volume)| ProtocolShare {
+        name: protocol_name(protocol),
+        packets: volume.packets,
+        octets: volume.octets,
+    };
+    snapshot.by_protocol = protocols.into_iter().map(share).collect();
+    snapshot.by_protocol.sort_by_key(|share| std::cmp::Reverse(share.octets));
+}
+
+fn top_conversations(conversations: &[WindowRecord]) -> Vec<LiveConversation> {
+    let mut largest: Vec<&WindowRecord> = conversations.iter().collect();
+    largest.sort_by_key(|record| std::cmp::Reverse(octets_of(record)));
+    largest.truncate(CONVERSATIONS_MAX);
+    let text = |text: &Option<Arc<str>>| text.as_deref().map(ToOwned::to_owned);
+    largest
+        .into_iter()
+        .map(|record| LiveConversation {
+            source_address: record.source_address.to_string(),
+            destination_address: record.destination_address.to_string(),
+            source_virtual_station_name: text(&record.source_virtual_station_name),
+            source_virtual_station_tenant: text(&record.source_virtual_station_tenant),
+            source_virtual_station_uuid: text(&record.source_virtual_station_uuid),
+            destination_virtual_station_name: text(&record.destination_virtual_station_name),
+            destination_virtual_station_tenant: text(&record.destination_virtual_station_tenant),
+            destination_virtual_station_uuid: text(&record.destination_virtual_station_uuid),
+            segment: record.segment.to_string(),
+            protocol_identifier: record.protocol_identifier,
+            protocol: protocol_name(record.protocol_identifier),
+            destination_port: record.destination_port,
+            application_name: (&*record.application_name != "unknown")
+                .then(|| record.application_name.to_string()),
+            traffic_class: record.traffic_class.to_string(),
+            flows: record.flow_count,
+            packet_delta_count: record.packet_delta_count,
+            octet_delta_count: record.octet_delta_count,
+            reverse_packet_delta_count: record.reverse_packet_delta_count,
+            reverse_octet_delta_count: record.reverse_octet_delta_count,
+        })
+        .collect()
+}
+
+fn live_alert(record: &AlertRecord) -> LiveAlert {
+    LiveAlert {
+        id: record.alert_id.to_string(),
+        detector: record.detector.to_string(),
+        state: record.state.to_owned(),
+        severity: record.severity.to_owned(),
+        title: record.title.to_string(),
+        source_address: record.source_address.map(|address| address.to_string()),
+        source_virtual_station_name: record
+            .source_virtual_station_name
+            .as_deref()
+            .map(ToOwned::to_owned),
+        destination_address: record.destination_address.map(|address| address.to_string()),
+        destination_virtual_station_name: record
+            .destination_virtual_station_name
+            .as_deref()
+            .map(ToOwned::to_owned),
+        first_seen_ns: record.first_seen_ns,
+        last_seen_ns: record.last_seen_ns,
+        statistic: record.statistic,
+        threshold: record.threshold,
+    }
+}
+
+fn live_sink(ledger: &SinkLedger, state: &str) -> LiveSink {
+    LiveSink {
+        name: "parquet".to_owned(),
+        made: ledger.made,
+        delivered: ledger.delivered,
+        queued: ledger.queued,
+        dropped: ledger.dropped_sum(),
+        state: state.to_owned(),
+    }
+}
+
+fn health_name(health: &SinkHealth) -> &'static str {
+    match health {
+        SinkHealth::Ok => "ok",
+        SinkHealth::Failing { what, .. } if what.contains("space") => "disk_full",
+        SinkHealth::Failing { .. } => "not_writable",
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates for people; counts are far below 2^52")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
