@@ -67,12 +67,7 @@ fn used_before<T: Eq + Hash>(seen: &mut HashMap<T, usize>, value: T, at: usize) 
 }
 
 /// No two tables may hold the same in the key `name`.
-fn unique(
-    sections: &[Section<'_>],
-    name: &str,
-    of: impl Fn(&str) -> &str,
-    report: &mut Report,
-) {
+fn unique(sections: &[Section<'_>], name: &str, of: impl Fn(&str) -> &str, report: &mut Report) {
     let mut seen = HashMap::new();
     for section in sections {
         let Some(text) = section.get::<String>(name) else { continue };
@@ -306,7 +301,12 @@ fn shed(shed: &Section<'_>, plan: &Plan, report: &mut Report) {
 
 fn port_scan(scan: &Section<'_>, plan: &Plan, report: &mut Report) {
     let values = &plan.detect.port_scan;
-    below(scan, ("theta_scanner", values.theta_scanner), ("theta_benign", values.theta_benign), report);
+    below(
+        scan,
+        ("theta_scanner", values.theta_scanner),
+        ("theta_benign", values.theta_benign),
+        report,
+    );
     below(scan, ("alpha", values.alpha), ("beta", values.beta), report);
 }
 

@@ -142,7 +142,8 @@ fn filter(section: &Section<'_>, taps: &HashMap<&str, u16>, report: &mut Report)
     if let Some(name) = section.get::<String>("tap") {
         plan.tap = taps.get(name.as_str()).copied().map(TapIndex);
         if plan.tap.is_none() {
-            let what = format!("no tap is called {} (allowed: the name of a [[tap]])", quoted(&name));
+            let what =
+                format!("no tap is called {} (allowed: the name of a [[tap]])", quoted(&name));
             report.problem(section.at("tap"), section.path("tap"), what);
         }
     }
@@ -169,9 +170,9 @@ fn spaces(sections: &[Section<'_>], domains: &[String], report: &mut Report) -> 
 
 fn space(place: u32, section: &Section<'_>, domains: &[String], report: &mut Report) -> SpacePlan {
     let texts = section.items::<String>("segments");
-    let segments = texts.iter().filter_map(|(at, text)| {
-        segment(section, "segments", *at, text, domains, report)
-    });
+    let segments = texts
+        .iter()
+        .filter_map(|(at, text)| segment(section, "segments", *at, text, domains, report));
     SpacePlan {
         segments: segments.collect(),
         name: section.get("name").unwrap_or_default(),

@@ -38,7 +38,10 @@ pub fn report(plan: &Plan, sizes: &Sizes) -> String {
     say("filters", plan.filters.len().to_string());
     say("spaces", format!("{} joined address spaces", plan.spaces.len()));
     say("copies", copies_text(plan));
-    say("windows", format!("{} ms, open {} ms longer", plan.window.length_ms, plan.window.grace_ms));
+    say(
+        "windows",
+        format!("{} ms, open {} ms longer", plan.window.length_ms, plan.window.grace_ms),
+    );
     say("detectors", detectors_text(plan));
     say("inventory", path_text(plan.inventory.file.as_deref()));
     say("records", path_text(plan.store.folder.as_deref()));
@@ -139,8 +142,10 @@ fn copies_text(plan: &Plan) -> String {
 }
 
 fn detectors_text(plan: &Plan) -> String {
-    let detectors =
-        [("port scan", plan.detect.port_scan.enabled), ("SYN flood", plan.detect.syn_flood.enabled)];
+    let detectors = [
+        ("port scan", plan.detect.port_scan.enabled),
+        ("SYN flood", plan.detect.syn_flood.enabled),
+    ];
     let on: Vec<&str> = detectors.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     if on.is_empty() { "none".to_owned() } else { on.join(", ") }
 }

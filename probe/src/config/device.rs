@@ -35,7 +35,8 @@ pub fn name(text: &str) -> &str {
 pub fn is_virtual(name: &str) -> bool {
     VIRTUAL.iter().chain([&VIRTIO_USER]).any(|prefix| {
         name.strip_prefix(prefix).is_some_and(|rest| {
-            rest.len() <= 32 && rest.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_')
+            rest.len() <= 32
+                && rest.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_')
         })
     })
 }
@@ -93,8 +94,19 @@ mod tests {
     #[test]
     fn unknown_devices() {
         for text in [
-            "", "eth0", "net_foo0", "0000:3b:00", "0000:3b:20.0", "0000:3b:00.8", "3b:00.", ":00.0",
-            "xxxx:3b:00.0", "net_null0 --no-pci", "net_null\n0", "000:3b:00.0", "1:2:3:4.0",
+            "",
+            "eth0",
+            "net_foo0",
+            "0000:3b:00",
+            "0000:3b:20.0",
+            "0000:3b:00.8",
+            "3b:00.",
+            ":00.0",
+            "xxxx:3b:00.0",
+            "net_null0 --no-pci",
+            "net_null\n0",
+            "000:3b:00.0",
+            "1:2:3:4.0",
         ] {
             assert!(!is_known(text), "{text}");
         }

@@ -442,7 +442,13 @@ impl Default for DecodePlan {
 
 impl Default for CopiesPlan {
     fn default() -> Self {
-        Self { remove: true, window_ms: 5, path_window_ms: 100, slots: 1 << 16, digest_payload_octets: 16 }
+        Self {
+            remove: true,
+            window_ms: 5,
+            path_window_ms: 100,
+            slots: 1 << 16,
+            digest_payload_octets: 16,
+        }
     }
 }
 
@@ -487,7 +493,13 @@ impl Default for PortScanPlan {
 
 impl Default for SynFloodPlan {
     fn default() -> Self {
-        Self { enabled: true, attempts_min: 100, alpha: 1e-6, baseline_weight: 0.1, services_max: 65_536 }
+        Self {
+            enabled: true,
+            attempts_min: 100,
+            alpha: 1e-6,
+            baseline_weight: 0.1,
+            services_max: 65_536,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::document::{Given, Key, Kind, Table};
+use super::document::{Given, Key, Kind};
 use super::schema::ROOT;
 
 const HEAD: &str = "\
@@ -31,7 +31,7 @@ pub fn text() -> String {
 fn one_table(key: &Key, out: &mut String) {
     match key.kind {
         Kind::Table(table) => {
-            heading(table, &format!("[{}]", table.path), "", out);
+            heading(table.meaning, &format!("[{}]", table.path), "", out);
             for key in table.keys {
                 match key.kind {
                     Kind::Table(_) => one_table(key, out),
@@ -42,8 +42,8 @@ fn one_table(key: &Key, out: &mut String) {
         Kind::Tables(table, max) => {
             // A port is there so that the file runs as it is; the rest describes a network.
             let off = if table.path == "port" { "" } else { "#" };
-            heading(table, &format!("[[{}]]", table.path), off, out);
-            comment(&format!("At most {max} of these tables."), out);
+            let meaning = format!("{} At most {max} of them.", table.meaning);
+            heading(&meaning, &format!("[[{}]]", table.path), off, out);
             for key in table.keys {
                 one_key(key, off, out);
             }
@@ -52,9 +52,9 @@ fn one_table(key: &Key, out: &mut String) {
     }
 }
 
-fn heading(table: &Table, heading: &str, off: &str, out: &mut String) {
+fn heading(meaning: &str, heading: &str, off: &str, out: &mut String) {
     out.push('\n');
-    comment(table.meaning, out);
+    comment(meaning, out);
     line(off, heading, out);
 }
 

@@ -6,7 +6,7 @@
 //! which a test compares.
 
 use super::document::Given::{Default, Derived, Nothing, Required};
-use super::document::{Given, Key, Kind, Table};
+use super::document::{Kind, Table, key, table, tables};
 
 /// Ports at most (`RTE_MAX_ETHPORTS` of DPDK 22.11 as Debian builds it).
 pub const PORTS_MAX: usize = 32;
@@ -22,36 +22,6 @@ pub const SPACES_MAX: usize = 16_384;
 pub const SPACE_SEGMENTS_MAX: usize = 4_096;
 /// Longest window, and what every length divides, in milliseconds.
 pub const HOUR_MS: u64 = 3_600_000;
-
-const fn key(
-    name: &'static str,
-    kind: Kind,
-    given: Given,
-    unit: &'static str,
-    meaning: &'static str,
-) -> Key {
-    Key { name, kind, given, unit, meaning }
-}
-
-const fn table(table: &'static Table) -> Key {
-    key(last(table.path), Kind::Table(table), Nothing(""), "", table.meaning)
-}
-
-const fn tables(table: &'static Table, max: usize) -> Key {
-    key(table.path, Kind::Tables(table, max), Nothing(""), "", table.meaning)
-}
-
-/// What stands after the last dot of a path.
-const fn last(path: &'static str) -> &'static str {
-    let mut at = path.len();
-    while at > 0 {
-        if path.as_bytes()[at - 1] == b'.' {
-            return path.split_at(at).1;
-        }
-        at -= 1;
-    }
-    path
-}
 
 const fn integer(min: u64, max: u64) -> Kind {
     Kind::Integer { min, max }
@@ -228,7 +198,13 @@ static WORKER: Table = Table {
             "Workers. 0: one for each RX queue (run) or one (replay). Above the number of queues, \
              the further ones own flows only.",
         ),
-        key("burst_packets", integer(1, 256), Default("32"), "packets", "Packets taken in one poll."),
+        key(
+            "burst_packets",
+            integer(1, 256),
+            Default("32"),
+            "packets",
+            "Packets taken in one poll.",
+        ),
         key(
             "spread",
             Kind::Word(&["auto", "never"]),
@@ -303,7 +279,13 @@ static TAP: Table = Table {
     meaning: "A place where packets are copied (Observation Point); one table each. What no tap \
               claims belongs to a tap with the port's name.",
     keys: &[
-        key("name", Kind::Name, Required("\"rack1\""), "", "Name in records; each tap has its own."),
+        key(
+            "name",
+            Kind::Name,
+            Required("\"rack1\""),
+            "",
+            "Name in records; each tap has its own.",
+        ),
         key(
             "match",
             Kind::Table(&MATCH),
@@ -580,11 +562,8 @@ static SHED: Table = Table {
     ],
 };
 
-static DETECT: Table = Table {
-    path: "detect",
-    meaning: "Detectors.",
-    keys: &[table(&PORT_SCAN), table(&SYN_FLOOD)],
-};
+static DETECT: Table =
+    Table { path: "detect", meaning: "Detectors.", keys: &[table(&PORT_SCAN), table(&SYN_FLOOD)] };
 
 static PORT_SCAN: Table = Table {
     path: "detect.port_scan",

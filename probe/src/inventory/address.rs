@@ -92,17 +92,26 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_mac() {
-        for text in
-            ["", "fa:16:3e:00:0a", "fa:16:3e:00:0a:ff:00", "fa:16:3e:00:0a:f", "fa:16:3e:00:0a:+f",
-             "fa:16:3e-00-0a-ff", "fa163e000aff", "fa:16:3e:00:0a:fg", "ää:16:3e:00:0a:ff"]
-        {
+        for text in [
+            "",
+            "fa:16:3e:00:0a",
+            "fa:16:3e:00:0a:ff:00",
+            "fa:16:3e:00:0a:f",
+            "fa:16:3e:00:0a:+f",
+            "fa:16:3e-00-0a-ff",
+            "fa163e000aff",
+            "fa:16:3e:00:0a:fg",
+            "ää:16:3e:00:0a:ff",
+        ] {
             assert_eq!(text.parse::<Mac>(), Err(NotMac), "{text}");
         }
     }
 
     #[test]
     fn addresses_have_the_text_of_rfc_5952() {
-        for (text, version) in [("10.0.0.1", 4), ("2001:db8::1", 6), ("::", 6), ("fe80::1:0:0:1", 6)] {
+        for (text, version) in
+            [("10.0.0.1", 4), ("2001:db8::1", 6), ("::", 6), ("fe80::1:0:0:1", 6)]
+        {
             let (address, found) = Address::of_ip(text.parse().expect(text));
             assert_eq!((address.text(found).as_str(), found), (text, version));
         }

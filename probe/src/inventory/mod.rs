@@ -7,9 +7,15 @@
 //! Source: ARCHITECTURE.md, "Who is who".
 
 mod address;
+pub mod file;
+mod lookup;
 mod segment;
 mod uuid;
+mod vm;
 
 pub use address::{Address, Mac, NotMac};
+pub use file::InventoryData;
+pub use lookup::{Inventory, TrafficClass, VmRef};
 pub use segment::{AddressSpace, Segment, SegmentKind};
 pub use uuid::{NotUuid, Uuid};
+pub use vm::{Interface, Interval, Placement, Vm};

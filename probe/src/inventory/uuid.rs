@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn texts_read_back() {
-        for text in ["00000000-0000-0000-0000-000000000001", "5e8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d01"] {
+        for text in ["00000000-0000-0000-0000-000000000001", "5e8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d01"]
+        {
             assert_eq!(text.parse::<Uuid>().map(|uuid| uuid.to_string()).as_deref(), Ok(text));
             assert_eq!(text.to_uppercase().parse::<Uuid>(), text.parse());
         }
@@ -61,8 +62,15 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_uuid() {
-        for text in ["", "5e8f7f3a", "5e8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d0", "5e8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d01-",
-            "5e8f7f3a-6d6b-4b55-9a0e3a2f6b1c0d011", "ge8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d01", "+e8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d01"] {
+        for text in [
+            "",
+            "5e8f7f3a",
+            "5e8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d0",
+            "5e8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d01-",
+            "5e8f7f3a-6d6b-4b55-9a0e3a2f6b1c0d011",
+            "ge8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d01",
+            "+e8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d01",
+        ] {
             assert_eq!(text.parse::<Uuid>(), Err(NotUuid), "{text}");
         }
     }

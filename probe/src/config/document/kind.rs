@@ -82,7 +82,7 @@ impl Kind {
             Self::Integer { min, max } => format!("{min} to {max}"),
             Self::PowerOfTwo { min, max } => format!("{min} to {max}, a power of two"),
             Self::Number { above, below } => format!("a number above {above} and below {below}"),
-            Self::Name => "1 to 63 letters, digits, -, _ or .".to_owned(),
+            Self::Name => "1 to 63 letters, digits, dots, - or _".to_owned(),
             Self::Text => "1 to 255 characters of text".to_owned(),
             Self::Word(words) => {
                 words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" or ")
@@ -222,9 +222,10 @@ fn number_fault(number: Option<f64>, above: f64, below: f64) -> Option<String> {
 fn network_fault(text: &str) -> Option<String> {
     match text.parse::<IpNet>() {
         Err(_) => Some(format!("{} is no network", quoted(text))),
-        Ok(network) if network != network.trunc() => {
-            Some(format!("{network} has bits beyond its prefix; its network is {}", network.trunc()))
-        }
+        Ok(network) if network != network.trunc() => Some(format!(
+            "{network} has bits beyond its prefix; its network is {}",
+            network.trunc()
+        )),
         Ok(_) => None,
     }
 }
@@ -254,7 +255,7 @@ pub(super) fn number_of(value: &DeValue<'_>) -> Option<f64> {
 }
 
 /// The instant that a value of [`Kind::Time`] names.
-pub(crate) fn time_of(value: &DeValue<'_>) -> Option<Timestamp> {
+pub(super) fn time_of(value: &DeValue<'_>) -> Option<Timestamp> {
     match value {
         DeValue::Integer(number) => integer_of(number).map(Timestamp),
         DeValue::Datetime(time) => time_of_text(&time.to_string()),
@@ -362,7 +363,11 @@ mod tests {
             (Kind::Address, "2001:db8::1", "10.0.0.256"),
             (Kind::Network, "10.0.0.0/8", "10.0.0.1/8"),
             (Kind::Listen, "[::1]:80", "192.0.2.1:80"),
-            (Kind::Uuid, "5e8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d01", "5e8f7f3a6d6b4b559a0e3a2f6b1c0d01"),
+            (
+                Kind::Uuid,
+                "5e8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d01",
+                "5e8f7f3a6d6b4b559a0e3a2f6b1c0d01",
+            ),
             (Kind::Mac, "fa:16:3e:00:00:01", "fa:16:3e:00:00"),
             (Kind::Time, "2026-01-31T12:00:00+01:00", "2026-01-31T12:00:00"),
         ] {
@@ -378,7 +383,13 @@ mod tests {
         assert_eq!(time("1970-01-01T00:00:01.5Z"), Some(Timestamp(1_500_000_000)));
         assert_eq!(time("1970-01-01T01:00:00+01:00"), Some(Timestamp(0)));
         assert_eq!(time("2554-01-01T00:00:00Z").map(|time| time.0 % 1_000_000_000), Some(0));
-        for bad in ["1969-12-31T23:59:59Z", "2600-01-01T00:00:00Z", "1970-01-01T00:00:01", "1970-01-01", "-1"] {
+        for bad in [
+            "1969-12-31T23:59:59Z",
+            "2600-01-01T00:00:00Z",
+            "1970-01-01T00:00:01",
+            "1970-01-01",
+            "-1",
+        ] {
             assert_eq!(time(bad), None, "{bad}");
         }
     }

@@ -19,11 +19,12 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 pub use kind::Kind;
-pub(crate) use kind::{quoted, time_of};
+pub(crate) use kind::quoted;
 pub(crate) use problems::Report;
 pub use problems::{PROBLEMS_MAX, Problem, Problems};
 pub(crate) use section::Section;
 pub use table::{Given, Key, Table};
+pub(crate) use table::{key, table, tables};
 
 /// Reads a whole text file of at most `bytes_max`.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<String, Problems> {

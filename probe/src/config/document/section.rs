@@ -96,7 +96,9 @@ impl<'d> Section<'d> {
         let tags = self.value(name).and_then(|value| value.get_ref().as_table());
         tags.into_iter()
             .flat_map(|tags| tags.iter())
-            .filter_map(|(name, tag)| Some((name.get_ref().to_string(), String::of(tag.get_ref())?)))
+            .filter_map(|(name, tag)| {
+                Some((name.get_ref().to_string(), String::of(tag.get_ref())?))
+            })
             .collect()
     }
 

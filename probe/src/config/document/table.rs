@@ -82,6 +82,39 @@ impl Table {
     }
 }
 
+/// One key, for tables in code.
+pub(crate) const fn key(
+    name: &'static str,
+    kind: Kind,
+    given: Given,
+    unit: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key { name, kind, given, unit, meaning }
+}
+
+/// The key that a table stands under.
+pub(crate) const fn table(table: &'static Table) -> Key {
+    key(last(table.path), Kind::Table(table), Given::Nothing(""), "", table.meaning)
+}
+
+/// The key that an array of at most `max` tables stands under.
+pub(crate) const fn tables(table: &'static Table, max: usize) -> Key {
+    key(last(table.path), Kind::Tables(table, max), Given::Nothing(""), "", table.meaning)
+}
+
+/// What stands after the last dot of a path.
+const fn last(path: &'static str) -> &'static str {
+    let mut at = path.len();
+    while at > 0 {
+        if path.as_bytes()[at - 1] == b'.' {
+            return path.split_at(at).1;
+        }
+        at -= 1;
+    }
+    path
+}
+
 /// Finds all problems of `found` against `root` and the tables in it.
 pub(super) fn check(root: &'static Table, found: &DeTable<'_>, report: &mut Report) {
     Walk { root, report }.table(root, found, 0);
@@ -159,7 +192,7 @@ impl Walk<'_> {
     /// name in another table.
     fn nearest(&self, table: &Table, name: &str) -> Option<String> {
         let name: String = name.chars().take(64).collect();
-        let distance_max = (name.len() / 3).clamp(1, 4);
+        let distance_max = name.len().div_ceil(3).min(4);
         let near = table.keys.iter().map(|key| (edits(&name, key.name), key.name)).min()?;
         if near.0 <= distance_max {
             return Some(table.path_of(near.1));
@@ -258,11 +291,11 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "x:1: inner.name: is missing (allowed: 1 to 63 letters, digits, -, _ or .)",
+                "x:1: inner.name: is missing (allowed: 1 to 63 letters, digits, dots, - or _)",
                 "x:2: inner.slots_per_worker: 3 is not a power of two (allowed: 1 to 64, a power of two)",
                 "x:3: inner.slots_per_wroker: is no key; inner.slots_per_worker is (allowed: slots_per_worker, name)",
                 "x:4: inner.nam: is no key; inner.name is (allowed: slots_per_worker, name)",
-                "x:7: inner.name: the number 1 is of the wrong type (allowed: 1 to 63 letters, digits, -, _ or .)",
+                "x:7: inner.name: the number 1 is of the wrong type (allowed: 1 to 63 letters, digits, dots, - or _)",
                 "x:8: inner.other: is no key (allowed: slots_per_worker, name)",
                 "x:10: tags.\"a\": the number 1 is of the wrong type (allowed: 1 to 255 characters of text)",
             ]

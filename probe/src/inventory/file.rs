@@ -1,0 +1,512 @@
+//! The inventory file: tenants and virtual machines.
+//!
+//! In: TOML text, the domains and joined spaces of the configuration. Out: [`InventoryData`], or
+//! every problem at once as `FILE:LINE: key: what is wrong and what is allowed`.
+//! Cost: one parse and a sort of all addresses; runs at start and on reload only. The text has at
+//! most [`INVENTORY_BYTES_MAX`].
+//! Invariants: never panics; an address belongs to one VM at a time within an address space.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::document::{self, Report, Section, key, quoted, tables};
+use crate::config::{Given, Kind, Problems, SpacePlan, Table};
+use crate::inventory::{
+    Address, AddressSpace, Interface, Interval, Mac, Placement, Segment, Uuid, Vm,
+};
+use crate::time::Timestamp;
+
+/// Largest inventory file in bytes.
+pub const INVENTORY_BYTES_MAX: u64 = 64 << 20;
+/// Virtual machines of one file at most, and tenants.
+pub const VMS_MAX: usize = 1_000_000;
+
+/// What may be written in an inventory file.
+pub static ROOT: Table =
+    Table { path: "", meaning: "", keys: &[tables(&TENANT, VMS_MAX), tables(&VM, VMS_MAX)] };
+
+static TENANT: Table = Table {
+    path: "tenant",
+    meaning: "Somebody whom virtual machines belong to; one table each.",
+    keys: &[key("name", Kind::Text, Given::Required("\"acme\""), "", "Name, unique.")],
+};
+
+static VM: Table = Table {
+    path: "vm",
+    meaning: "A virtual machine; one table each.",
+    keys: &[
+        key(
+            "uuid",
+            Kind::Uuid,
+            Given::Required("\"5e8f7f3a-6d6b-4b55-9a0e-3a2f6b1c0d01\""),
+            "",
+            "Identity, unique.",
+        ),
+        key("name", Kind::Text, Given::Required("\"web-1\""), "", "Name in records."),
+        key("tenant", Kind::Text, Given::Required("\"acme\""), "", "Name of a tenant."),
+        key("host", Kind::Text, Given::Nothing("\"host1\""), "", "Host it runs on."),
+        key("tags", Kind::Tags(64), Given::Nothing("{ tier = \"web\" }"), "", "Free names."),
+        VALID_FROM,
+        VALID_TO,
+        tables(&INTERFACE, 64),
+        tables(&PLACEMENT, 10_000),
+    ],
+};
+
+static INTERFACE: Table = Table {
+    path: "vm.interface",
+    meaning: "A network interface of the VM above it.",
+    keys: &[
+        key("mac", Kind::Mac, Given::Required("\"fa:16:3e:00:00:01\""), "", "MAC address."),
+        key(
+            "addresses",
+            Kind::List(&Kind::Address, 256),
+            Given::Default("[]"),
+            "",
+            "IP addresses. Without any, all that the MAC address sends is the VM's.",
+        ),
+        key(
+            "segment",
+            Kind::Segment,
+            Given::Default("\"default/none\""),
+            "",
+            "Tenant network that it is connected to.",
+        ),
+        VALID_FROM,
+        VALID_TO,
+    ],
+};
+
+static PLACEMENT: Table = Table {
+    path: "vm.placement",
+    meaning: "A time that the VM above it spends on a host; migration starts a new one.",
+    keys: &[
+        key("host", Kind::Text, Given::Required("\"host1\""), "", "Name of the host."),
+        VALID_FROM,
+        VALID_TO,
+    ],
+};
+
+const VALID_FROM: document::Key =
+    key("valid_from", Kind::Time, Given::Nothing("1970-01-01T00:00:00Z"), "", "First instant.");
+const VALID_TO: document::Key =
+    key("valid_to", Kind::Time, Given::Nothing("2554-01-01T00:00:00Z"), "", "First instant after.");
+
+/// What an inventory file says.
+#[derive(Clone, Debug, Default)]
+pub struct InventoryData {
+    /// Names of tenants, in order of the file.
+    pub tenants: Vec<Arc<str>>,
+    /// Virtual machines, in order of the file.
+    pub vms: Vec<Vm>,
+}
+
+/// Reads the file at `path`; `domains` and `spaces` are those of the configuration.
+///
+/// # Errors
+/// Every problem of the file; or that it cannot be read, is no UTF-8, or is too large.
+pub fn load(
+    path: &Path,
+    domains: &[String],
+    spaces: &[SpacePlan],
+) -> Result<InventoryData, Problems> {
+    let text = document::read(path, INVENTORY_BYTES_MAX)?;
+    parse(&text, &path.display().to_string(), domains, spaces)
+}
+
+/// Reads `text` of a file called `file_name` in problems.
+///
+/// # Errors
+/// Every problem of the text.
+pub fn parse(
+    text: &str,
+    file_name: &str,
+    domains: &[String],
+    spaces: &[SpacePlan],
+) -> Result<InventoryData, Problems> {
+    let (document, mut report) = document::parse(text, file_name, INVENTORY_BYTES_MAX, &ROOT)?;
+    let root = Section::root(&ROOT, &document);
+    let spaces = spaces
+        .iter()
+        .flat_map(|space| space.segments.iter().map(|segment| (*segment, space.space)));
+    let mut reader = Reader {
+        domains,
+        spaces: spaces.collect(),
+        tenants: HashMap::new(),
+        hosts: HashMap::new(),
+        uuids: HashMap::new(),
+        claims: Vec::new(),
+        report: &mut report,
+    };
+    let tenants = reader.tenants(&root.tables("tenant"));
+    let vms = reader.vms(&root.tables("vm"));
+    reader.conflicts(&vms);
+    report.finish().map(|_| InventoryData { tenants, vms })
+}
+
+struct Reader<'a> {
+    domains: &'a [String],
+    spaces: HashMap<Segment, AddressSpace>,
+    /// Each name with its place in the text.
+    tenants: HashMap<String, (Arc<str>, usize)>,
+    hosts: HashMap<String, Arc<str>>,
+    uuids: HashMap<Uuid, usize>,
+    claims: Vec<Claim>,
+    report: &'a mut Report,
+}
+
+/// An address that a VM says is its own.
+struct Claim {
+    space: AddressSpace,
+    segment: Segment,
+    address: IpAddr,
+    valid: Interval,
+    vm: usize,
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn tenants(&mut self, sections: &[Section<'_>]) -> Vec<Arc<str>> {
+        let mut tenants = Vec::new();
+        for section in sections {
+            let Some(name) = section.get::<String>("name") else { continue };
+            let at = section.at("name");
+            if let Some((_, before)) = self.tenants.get(&name) {
+                let line = self.report.line(*before);
+                let what = format!("{} stands in line {line} too (allowed: once)", quoted(&name));
+                self.report.problem(at, section.path("name"), what);
+                continue;
+            }
+            let shared: Arc<str> = name.as_str().into();
+            self.tenants.insert(name, (Arc::clone(&shared), at));
+            tenants.push(shared);
+        }
+        tenants
+    }
+
+    fn vms(&mut self, sections: &[Section<'_>]) -> Vec<Vm> {
+        sections.iter().enumerate().map(|(place, section)| self.vm(place, section)).collect()
+    }
+
+    fn vm(&mut self, place: usize, section: &Section<'_>) -> Vm {
+        let uuid = section.get::<Uuid>("uuid").unwrap_or_default();
+        self.uuid_once(section, uuid);
+        let valid = self.interval(section);
+        let host = section.get::<String>("host").map(|host| self.host(host));
+        let interfaces = section.tables("interface");
+        Vm {
+            uuid,
+            uuid_text: uuid.to_string().into(),
+            name: section.get::<String>("name").unwrap_or_default().into(),
+            tenant: self.tenant(section),
+            host,
+            placements: self.placements(&section.tables("placement")),
+            tags: section.tags("tags"),
+            interfaces: interfaces
+                .iter()
+                .map(|found| self.interface(found, place, valid))
+                .collect(),
+            valid,
+        }
+    }
+
+    fn uuid_once(&mut self, section: &Section<'_>, uuid: Uuid) {
+        if !section.has("uuid") {
+            return;
+        }
+        let at = section.at("uuid");
+        if let Some(before) = self.uuids.get(&uuid) {
+            let line = self.report.line(*before);
+            let what = format!("{uuid} stands in line {line} too (allowed: each VM once)");
+            self.report.problem(at, section.path("uuid"), what);
+        } else {
+            self.uuids.insert(uuid, at);
+        }
+    }
+
+    fn tenant(&mut self, section: &Section<'_>) -> Arc<str> {
+        let name = section.get::<String>("tenant").unwrap_or_default();
+        if let Some((tenant, _)) = self.tenants.get(&name) {
+            return Arc::clone(tenant);
+        }
+        if section.has("tenant") {
+            let what = format!(
+                "no tenant is called {} (allowed: the name of a [[tenant]])",
+                quoted(&name)
+            );
+            self.report.problem(section.at("tenant"), section.path("tenant"), what);
+        }
+        name.into()
+    }
+
+    /// One text for each host, however many VMs it has.
+    fn host(&mut self, name: String) -> Arc<str> {
+        Arc::clone(self.hosts.entry(name).or_insert_with_key(|name| name.as_str().into()))
+    }
+
+    fn interval(&mut self, section: &Section<'_>) -> Interval {
+        let mut valid = Interval::ALWAYS;
+        section.read::<Timestamp>("valid_from", &mut valid.from);
+        section.read::<Timestamp>("valid_to", &mut valid.to);
+        if valid.from >= valid.to {
+            let name = if section.has("valid_to") { "valid_to" } else { "valid_from" };
+            let what = "ends before it begins (allowed: valid_from before valid_to)";
+            self.report.problem(section.at(name), section.path(name), what);
+        }
+        valid
+    }
+
+    fn placements(&mut self, sections: &[Section<'_>]) -> Vec<Placement> {
+        let mut placements = Vec::new();
+        for section in sections {
+            let host = section.get::<String>("host").unwrap_or_default();
+            let placement = Placement { host: self.host(host), valid: self.interval(section) };
+            placements.push((placement, section.at("host")));
+        }
+        placements.sort_by_key(|(placement, _)| placement.valid.from);
+        for pair in placements.windows(2) {
+            let [(before, line_at), (after, at)] = pair else { continue };
+            if before.valid.and(after.valid).is_some() {
+                let line = self.report.line(*line_at);
+                let what = format!(
+                    "overlaps with the placement of line {line} (allowed: one host at a time)"
+                );
+                self.report.problem(*at, "vm.placement", what);
+            }
+        }
+        placements.into_iter().map(|(placement, _)| placement).collect()
+    }
+
+    fn interface(&mut self, section: &Section<'_>, vm: usize, vm_valid: Interval) -> Interface {
+        let segment = self.segment(section);
+        let space = self.spaces.get(&segment).copied();
+        let space = space.unwrap_or(AddressSpace::of_segment(segment));
+        let own = self.interval(section);
+        let both = own.and(vm_valid);
+        if both.is_none() && own.from < own.to && vm_valid.from < vm_valid.to {
+            let what = "lies outside the time of its VM (allowed: within the VM's valid_from and \
+                        valid_to)";
+            self.report.problem(section.at("valid_from"), "vm.interface", what);
+        }
+        let valid = both.unwrap_or(own);
+        let addresses = section.items::<IpAddr>("addresses");
+        for (at, address) in &addresses {
+            self.own_address(section, *at, *address);
+            self.claims.push(Claim { space, segment, address: *address, valid, vm, at: *at });
+        }
+        Interface {
+            mac: self.mac(section),
+            addresses: addresses.into_iter().map(|(_, address)| address).collect(),
+            segment,
+            space,
+            valid,
+        }
+    }
+
+    fn mac(&mut self, section: &Section<'_>) -> Mac {
+        let mac = section.get::<Mac>("mac").unwrap_or_default();
+        if mac.0[0] & 1 != 0 {
+            let what = format!("{mac} is a group address (allowed: the address of one interface)");
+            self.report.problem(section.at("mac"), section.path("mac"), what);
+        }
+        mac
+    }
+
+    fn own_address(&mut self, section: &Section<'_>, at: usize, address: IpAddr) {
+        if address.is_multicast() || address.is_unspecified() || is_broadcast(address) {
+            let what = format!("{address} belongs to no interface (allowed: unicast addresses)");
+            self.report.problem(at, section.path("addresses"), what);
+        }
+    }
+
+    fn segment(&mut self, section: &Section<'_>) -> Segment {
+        let Some(text) = section.get::<String>("segment") else { return Segment::NONE };
+        Segment::parse(&text, self.domains).unwrap_or_else(|| {
+            let allowed = Kind::Segment.allowed();
+            let what = format!("{} names no segment (allowed: {allowed})", quoted(&text));
+            self.report.problem(section.at("segment"), section.path("segment"), what);
+            Segment::NONE
+        })
+    }
+
+    /// Two VMs with one address in one space at one time.
+    fn conflicts(&mut self, vms: &[Vm]) {
+        self.claims.sort_by_key(|claim| {
+            (claim.space, Address::of_ip(claim.address), claim.valid.from, claim.at)
+        });
+        let mut longest: Option<&Claim> = None;
+        for claim in &self.claims {
+            let same = longest
+                .filter(|before| (before.space, before.address) == (claim.space, claim.address));
+            if let Some(before) = same
+                && before.vm != claim.vm
+                && before.valid.and(claim.valid).is_some()
+            {
+                let what = conflict(before, claim, vms, self.domains, self.report.line(before.at));
+                self.report.problem(claim.at, "vm.interface.addresses", what);
+            }
+            if same.is_none_or(|before| before.valid.to < claim.valid.to) {
+                longest = Some(claim);
+            }
+        }
+    }
+}
+
+fn conflict(one: &Claim, other: &Claim, vms: &[Vm], domains: &[String], line: usize) -> String {
+    let name = vms.get(one.vm).map(|vm| quoted(&vm.name)).unwrap_or_default();
+    let segment = other.segment.text(domains);
+    format!(
+        "{} in {segment} is also claimed by VM {name} in line {line} at the same time (allowed: \
+         one VM at a time in an address space)",
+        other.address
+    )
+}
+
+fn is_broadcast(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(address) if address.is_broadcast())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VM_1: &str =
+        "uuid = \"00000000-0000-0000-0000-000000000001\"\nname = \"web-1\"\ntenant = \"acme\"\n";
+    const VM_2: &str =
+        "uuid = \"00000000-0000-0000-0000-000000000002\"\nname = \"web-2\"\ntenant = \"acme\"\n";
+
+    fn read(text: &str) -> Result<InventoryData, Problems> {
+        parse(text, "i.toml", &["default".to_owned(), "east".to_owned()], &[])
+    }
+
+    fn problems(text: &str) -> String {
+        read(text).err().map(|problems| problems.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_whole_file() {
+        let text = format!(
+            "[[tenant]]\nname = \"acme\"\n[[vm]]\n{VM_1}host = \"h1\"\ntags = {{ tier = \"web\" }}\n\
+             valid_from = 2026-01-01T00:00:00Z\n\
+             [[vm.interface]]\nmac = \"fa:16:3e:00:00:01\"\naddresses = [\"10.0.0.5\", \"2001:db8::5\"]\n\
+             segment = \"east/vxlan/4242\"\nvalid_to = \"2027-01-01T00:00:00Z\"\n\
+             [[vm.interface]]\nmac = \"fa:16:3e:00:00:02\"\n\
+             [[vm.placement]]\nhost = \"h2\"\nvalid_from = 20\nvalid_to = 30\n\
+             [[vm.placement]]\nhost = \"h1\"\nvalid_from = 10\nvalid_to = 20\n"
+        );
+        let data = read(&text).expect("valid");
+        let [vm] = data.vms.as_slice() else { panic!("one VM") };
+        assert_eq!(
+            (vm.name.as_ref(), vm.tenant.as_ref(), vm.host.as_deref()),
+            ("web-1", "acme", Some("h1"))
+        );
+        assert_eq!(vm.uuid_text.as_ref(), "00000000-0000-0000-0000-000000000001");
+        assert_eq!(vm.tags, [("tier".to_owned(), "web".to_owned())]);
+        let [first, second] = vm.interfaces.as_slice() else { panic!("two interfaces") };
+        assert_eq!(
+            first.segment.text(&["default".to_owned(), "east".to_owned()]),
+            "east/vxlan/4242"
+        );
+        assert_eq!(first.addresses.len(), 2);
+        assert_eq!(first.valid.from, vm.valid.from);
+        assert!(first.valid.to < vm.valid.to);
+        assert_eq!((second.segment, second.addresses.len()), (Segment::NONE, 0));
+        assert_eq!(vm.host_at(Timestamp(25)).map(AsRef::as_ref), Some("h2"));
+    }
+
+    #[test]
+    fn joined_segments_share_their_space() {
+        let domains = ["default".to_owned()];
+        let segment = Segment::parse("default/vlan/7", &domains).expect("a segment");
+        let space = SpacePlan {
+            name: "r".to_owned(),
+            space: AddressSpace::named(3),
+            segments: vec![segment],
+        };
+        let text = format!(
+            "[[tenant]]\nname = \"acme\"\n[[vm]]\n{VM_1}[[vm.interface]]\nmac = \"fa:16:3e:00:00:01\"\nsegment = \"default/vlan/7\"\n"
+        );
+        let data = parse(&text, "i.toml", &domains, &[space]).expect("valid");
+        assert_eq!(data.vms[0].interfaces[0].space, AddressSpace::named(3));
+    }
+
+    #[test]
+    fn every_problem_at_once() {
+        let text = format!(
+            "[[tenant]]\nname = \"acme\"\n[[tenant]]\nname = \"acme\"\n[[vm]]\n{VM_1}[[vm]]\n{VM_1}\
+             [[vm]]\nuuid = \"7\"\nname = \"x\"\ntenant = \"other\"\nhots = \"h\"\n\
+             [[vm.interface]]\nmac = \"fa:16\"\naddresses = [\"10.0.0.300\", \"224.0.0.1\"]\nsegment = \"west/vlan/1\"\n\
+             [[vm.interface]]\nmac = \"01:00:5e:00:00:01\"\nvalid_from = 5\nvalid_to = 5\n\
+             [[vm.placement]]\nhost = \"a\"\nvalid_to = 9\n[[vm.placement]]\nhost = \"b\"\nvalid_from = 8\n"
+        );
+        let found = problems(&text);
+        let starts = [
+            "i.toml:4: tenant.name: \"acme\" stands in line 2 too",
+            "i.toml:10: vm.uuid: 00000000-0000-0000-0000-000000000001 stands in line 6 too",
+            "i.toml:14: vm.uuid: \"7\" is not allowed (allowed: a UUID",
+            "i.toml:16: vm.tenant: no tenant is called \"other\"",
+            "i.toml:17: vm.hots: is no key; vm.host is",
+            "i.toml:19: vm.interface.mac: \"fa:16\" is not allowed",
+            "i.toml:20: vm.interface.addresses: \"10.0.0.300\" is not allowed",
+            "i.toml:21: vm.interface.segment: \"west/vlan/1\" names no segment",
+            "i.toml:23: vm.interface.mac: 01:00:5e:00:00:01 is a group address",
+            "i.toml:25: vm.interface.valid_to: ends before it begins",
+            "i.toml:30: vm.placement: overlaps with the placement of line 27",
+        ];
+        assert_eq!(found.lines().count(), starts.len(), "{found}");
+        for (line, start) in found.lines().zip(starts) {
+            assert!(line.starts_with(start), "{line}\n{start}");
+        }
+        let group = format!(
+            "[[tenant]]\nname = \"acme\"\n[[vm]]\n{VM_1}[[vm.interface]]\nmac = \"fa:16:3e:00:00:01\"\naddresses = [\n\"10.0.0.1\",\n\"ff02::1\"]\n"
+        );
+        assert_eq!(
+            problems(&group),
+            "i.toml:11: vm.interface.addresses: ff02::1 belongs to no interface (allowed: unicast addresses)"
+        );
+    }
+
+    fn two_vms(first: &str, second: &str) -> String {
+        format!(
+            "[[tenant]]\nname = \"acme\"\n[[vm]]\n{VM_1}[[vm.interface]]\nmac = \"fa:16:3e:00:00:01\"\naddresses = [\"10.0.0.5\"]\n{first}\
+             [[vm]]\n{VM_2}[[vm.interface]]\nmac = \"fa:16:3e:00:00:02\"\naddresses = [\"10.0.0.5\"]\n{second}"
+        )
+    }
+
+    #[test]
+    fn an_address_has_one_vm_at_a_time() {
+        assert_eq!(
+            problems(&two_vms("", "")),
+            "i.toml:16: vm.interface.addresses: 10.0.0.5 in default/none is also claimed by VM \
+             \"web-1\" in line 9 at the same time (allowed: one VM at a time in an address space)"
+        );
+        assert!(
+            problems(&two_vms("valid_to = 10\n", "valid_from = 9\n"))
+                .contains("in line 9 at the same time")
+        );
+        assert_eq!(problems(&two_vms("valid_to = 10\n", "valid_from = 10\n")), "");
+        assert_eq!(problems(&two_vms("", "segment = \"default/vlan/1\"\n")), "");
+    }
+
+    #[test]
+    fn an_interface_lives_within_its_vm() {
+        let text = format!(
+            "[[tenant]]\nname = \"acme\"\n[[vm]]\n{VM_1}valid_to = 10\n[[vm.interface]]\nmac = \"fa:16:3e:00:00:01\"\nvalid_from = 10\n"
+        );
+        assert!(
+            problems(&text).starts_with("i.toml:10: vm.interface: lies outside the time of its VM")
+        );
+    }
+
+    #[test]
+    fn cut_files_never_panic() {
+        let whole = two_vms("valid_to = 10\n", "valid_from = 2026-01-01T00:00:00Z\n");
+        for end in 0..whole.len() {
+            if let Err(problems) = read(&whole[..end]) {
+                assert!(!problems.list.is_empty(), "{end}");
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Virtual machines with what is true of them at which time.
+//!
+//! In: an inventory's sources. Out: [`Vm`] and its parts, as the inventory record shows them.
+//! Invariants: the UUID is the identity; all else is an attribute with an interval.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{AddressSpace, Mac, Segment, Uuid};
+use crate::time::Timestamp;
+
+/// A time span [from, to).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval {
+    /// First instant in it.
+    pub from: Timestamp,
+    /// First instant after it; the largest one means for ever.
+    pub to: Timestamp,
+}
+
+impl Interval {
+    /// All of time.
+    pub const ALWAYS: Self = Self { from: Timestamp::ZERO, to: Timestamp(u64::MAX) };
+
+    /// Whether `at` lies in it.
+    pub fn holds(self, at: Timestamp) -> bool {
+        self.from <= at && (at < self.to || self.to == Self::ALWAYS.to)
+    }
+
+    /// The part that is in both; `None` if there is none.
+    pub fn and(self, other: Self) -> Option<Self> {
+        let both = Self { from: self.from.max(other.from), to: self.to.min(other.to) };
+        (both.from < both.to).then_some(both)
+    }
+}
+
+/// A virtual machine.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    /// Identity.
+    pub uuid: Uuid,
+    /// The identity's text, made once.
+    pub uuid_text: Arc<str>,
+    /// Name, as people call it.
+    pub name: Arc<str>,
+    /// Name of the tenant that it belongs to.
+    pub tenant: Arc<str>,
+    /// Host at times that no placement covers.
+    pub host: Option<Arc<str>>,
+    /// Hosts by time, in order, without overlap.
+    pub placements: Vec<Placement>,
+    /// Names and values of tags, in order of names.
+    pub tags: Vec<(String, String)>,
+    /// Network interfaces.
+    pub interfaces: Vec<Interface>,
+    /// When the VM exists.
+    pub valid: Interval,
+}
+
+impl Vm {
+    /// The host it runs on at a time.
+    pub fn host_at(&self, at: Timestamp) -> Option<&Arc<str>> {
+        let after = self.placements.partition_point(|placement| placement.valid.from <= at);
+        let last = after.checked_sub(1).and_then(|place| self.placements.get(place));
+        last.filter(|placement| placement.valid.holds(at))
+            .map(|placement| &placement.host)
+            .or(self.host.as_ref())
+    }
+}
+
+/// A time that a VM spends on a host.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// Name of the host.
+    pub host: Arc<str>,
+    /// When.
+    pub valid: Interval,
+}
+
+/// A network interface of a VM.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Its addresses; none if they are not known.
+    pub addresses: Vec<IpAddr>,
+    /// The tenant network that it is connected to.
+    pub segment: Segment,
+    /// The address space of that segment.
+    pub space: AddressSpace,
+    /// When; never outside the VM's own time.
+    pub valid: Interval,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(from: u64, to: u64) -> Interval {
+        Interval { from: Timestamp(from), to: Timestamp(to) }
+    }
+
+    #[test]
+    fn intervals_hold_their_start_only() {
+        assert!(span(5, 7).holds(Timestamp(5)) && span(5, 7).holds(Timestamp(6)));
+        assert!(!span(5, 7).holds(Timestamp(7)) && !span(5, 7).holds(Timestamp(4)));
+        assert!(Interval::ALWAYS.holds(Timestamp(u64::MAX)));
+        assert_eq!(span(5, 7).and(span(6, 9)), Some(span(6, 7)));
+        assert_eq!(span(5, 7).and(span(7, 9)), None);
+    }
+
+    #[test]
+    fn the_host_follows_the_placements() {
+        let placement =
+            |host: &str, from, to| Placement { host: host.into(), valid: span(from, to) };
+        let vm = Vm {
+            uuid: Uuid(1),
+            uuid_text: "1".into(),
+            name: "a".into(),
+            tenant: "t".into(),
+            host: Some("home".into()),
+            placements: vec![placement("h1", 10, 20), placement("h2", 20, 30)],
+            tags: Vec::new(),
+            interfaces: Vec::new(),
+            valid: Interval::ALWAYS,
+        };
+        for (at, host) in [(9, "home"), (10, "h1"), (19, "h1"), (20, "h2"), (30, "home")] {
+            assert_eq!(vm.host_at(Timestamp(at)).map(AsRef::as_ref), Some(host), "{at}");
+        }
+    }
+}
