@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
-use super::derived::MIB;
+use super::derived::{MBUFS_CACHED, MIB, Sizes};
 use super::device;
 use super::document::{Report, Section, quoted};
 use super::load::Mode;
@@ -31,6 +31,9 @@ const EAL_KEYS: [(&str, &str); 11] = [
     ("--allow", "port.device"),
     ("--vdev", "port.device"),
 ];
+
+/// EAL arguments that its memory without huge pages excludes.
+const EAL_HUGE_ONLY: [&str; 2] = ["--in-memory", "--single-file-segments"];
 
 /// Checks all of the file.
 pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Report) {
@@ -97,14 +100,22 @@ fn unique_items<T: Eq + Hash + std::fmt::Display>(
 
 fn eal(eal: &Section<'_>, report: &mut Report) {
     unique_items(eal.items::<u16>("cores"), &eal.path("cores"), report);
+    let huge_pages = eal.get("huge_pages").unwrap_or(true);
     for (at, argument) in eal.items::<String>("extra_arguments") {
         let option = argument.split(['=', ' ']).next().unwrap_or_default();
         if let Some((_, key)) = EAL_KEYS.iter().find(|(known, _)| *known == option) {
             let what = format!("{} is what {key} says (allowed: other arguments)", quoted(option));
             report.problem(at, eal.path("extra_arguments"), what);
         }
+        if !huge_pages && EAL_HUGE_ONLY.contains(&option) {
+            let what = format!(
+                "{} needs huge pages (allowed: other arguments, or eal.huge_pages = true)",
+                quoted(option)
+            );
+            report.problem(at, eal.path("extra_arguments"), what);
+        }
     }
-    if eal.get("huge_pages") == Some(false) && eal.has("huge_folder") {
+    if !huge_pages && eal.has("huge_folder") {
         let what = "has no effect, because eal.huge_pages is false";
         report.warning(eal.at("huge_folder"), eal.path("huge_folder"), what);
     }
@@ -139,25 +150,38 @@ fn workers(root: &Section<'_>, plan: &Plan, report: &mut Report) {
 fn buffers(root: &Section<'_>, plan: &Plan, report: &mut Report) {
     let burst = u32::from(plan.worker.burst_packets);
     for (section, port) in root.tables("port").iter().zip(&plan.ports) {
-        let needed = u32::from(port.queues) * (u32::from(port.descriptors) + burst);
+        let each = u32::from(port.descriptors) + burst + MBUFS_CACHED;
+        let needed = u32::from(port.queues) * each;
         if port.mbufs < needed {
             let what = format!(
-                "{} do not fill {} queues of {} descriptors and a burst of {burst} each (allowed: \
-                 {needed} to 8388608)",
+                "{} are too few for {} queues with {} descriptors, a burst of {burst} and a cache \
+                 of {MBUFS_CACHED} each (allowed: {needed} to 8388608)",
                 port.mbufs, port.queues, port.descriptors
             );
             report.problem(section.at("mbufs"), section.path("mbufs"), what);
         }
         tunnel_room(section, port, plan, report);
     }
-    let (needed, given) = (plan.mbuf_bytes().div_ceil(MIB), u64::from(plan.eal.memory_mib));
-    if needed > given {
-        let eal = root.table("eal");
+    dpdk_memory(&root.table("eal"), plan, report);
+}
+
+fn dpdk_memory(eal: &Section<'_>, plan: &Plan, report: &mut Report) {
+    let memory = plan.memory(&Sizes::default());
+    let given = u64::from(plan.eal.memory_mib);
+    let (least, most) = (memory.mbuf_bytes_min.div_ceil(MIB), memory.mbuf_bytes_max.div_ceil(MIB));
+    let (at, path) = (eal.at("memory_mib"), eal.path("memory_mib"));
+    if least > given {
         let what = format!(
-            "{given} MiB hold no {needed} MiB of packet buffers of all ports (allowed: at least \
-             {needed}, or smaller port.mbufs)"
+            "{given} MiB hold no {least} MiB of packet buffers of all ports (allowed: at least \
+             {least}, or smaller port.mbufs)"
         );
-        report.problem(eal.at("memory_mib"), eal.path("memory_mib"), what);
+        report.problem(at, path, what);
+    } else if most > given {
+        let what = format!(
+            "{given} MiB hold no {most} MiB of packet buffers, which drivers need that put a whole \
+             frame in one buffer"
+        );
+        report.warning(at, path, what);
     }
 }
 
@@ -278,7 +302,7 @@ fn tunnel_ports(decode: &Section<'_>, report: &mut Report) {
 
 fn window(window: &Section<'_>, plan: &Plan, report: &mut Report) {
     let length_ms = u64::from(plan.window.length_ms);
-    if length_ms != 0 && HOUR_MS % length_ms != 0 {
+    if length_ms != 0 && !HOUR_MS.is_multiple_of(length_ms) {
         let what = format!(
             "{length_ms} does not divide an hour (allowed: 100 to {HOUR_MS}, a divisor of \
              {HOUR_MS})"

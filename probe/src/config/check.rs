@@ -27,7 +27,7 @@ pub fn report(plan: &Plan, sizes: &Sizes) -> String {
     say("workers", workers_text(plan));
     say("cores", cores_text(plan));
     if !plan.ports.is_empty() {
-        say("EAL", plan.eal_arguments().join(" "));
+        say("EAL", eal_text(plan));
     }
     for tap in &plan.taps {
         say("tap", tap_text(tap, plan));
@@ -72,7 +72,9 @@ pub fn json(plan: &Plan, sizes: &Sizes) -> Value {
         "queues": plan.queues(),
         "workers": plan.workers(),
         "cores": plan.eal.cores,
-        "eal_arguments": plan.eal_arguments(),
+        "huge_pages": plan.eal.huge_pages,
+        "file_prefix": plan.eal.file_prefix,
+        "extra_arguments": plan.eal.extra_arguments,
         "taps": plan.taps.iter().map(|tap| tap.name.as_str()).collect::<Vec<_>>(),
         "filters": plan.filters.iter().map(|filter| filter.name.as_str()).collect::<Vec<_>>(),
         "spaces": plan.spaces.iter().map(|space| space.name.as_str()).collect::<Vec<_>>(),
@@ -82,7 +84,8 @@ pub fn json(plan: &Plan, sizes: &Sizes) -> Value {
         "records": plan.store.folder,
         "listen": plan.serve.enabled.then(|| plan.serve.listen.to_string()),
         "memory": {
-            "mbuf_bytes": memory.mbuf_bytes,
+            "mbuf_bytes_min": memory.mbuf_bytes_min,
+            "mbuf_bytes_max": memory.mbuf_bytes_max,
             "eal_bytes": u64::from(plan.eal.memory_mib) * MIB,
             "flow_bytes": memory.flow_bytes,
             "row_bytes": memory.row_bytes,
@@ -115,6 +118,19 @@ fn cores_text(plan: &Plan) -> String {
         return "those this process may use, but the last where there are more than one".to_owned();
     }
     plan.eal.cores.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn eal_text(plan: &Plan) -> String {
+    let eal = &plan.eal;
+    let pages = if eal.huge_pages { "huge pages" } else { "ordinary pages" };
+    let mut text = format!("{} MiB in {pages}, file prefix {}", eal.memory_mib, eal.file_prefix);
+    if let Some(folder) = &eal.huge_folder {
+        let _ = write!(text, ", huge pages in {}", folder.display());
+    }
+    if !eal.extra_arguments.is_empty() {
+        let _ = write!(text, ", further arguments {}", eal.extra_arguments.join(" "));
+    }
+    text
 }
 
 fn tap_text(tap: &TapPlan, plan: &Plan) -> String {
@@ -160,8 +176,9 @@ fn memory_lines(plan: &Plan, sizes: &Sizes) -> Vec<String> {
     let mib = |bytes: u64| bytes.div_ceil(MIB);
     let mut lines = Vec::new();
     if !plan.ports.is_empty() {
-        let (need, given) = (mib(memory.mbuf_bytes), plan.eal.memory_mib);
-        lines.push(format!("{need} MiB of DPDK's {given} MiB for packet buffers"));
+        let (least, most) = (mib(memory.mbuf_bytes_min), mib(memory.mbuf_bytes_max));
+        let need = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        lines.push(format!("{need} MiB of DPDK's {} MiB for packet buffers", plan.eal.memory_mib));
     }
     lines.push(format!(
         "{} MiB for flows ({workers} × {} × {} bytes)",

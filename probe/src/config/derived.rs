@@ -1,17 +1,22 @@
-//! What follows from a plan: queues, workers, DPDK's arguments, memory.
+//! What follows from a plan: queues, workers, memory.
 //!
 //! In: [`Plan`]. Out: numbers that `check` prints and that set-up uses.
 //! Source: sizes of DPDK 22.11, `rte_mbuf_core.h`, `rte_mbuf.h` and `rte_mempool.h`.
 
-use super::device;
-use super::plan::Plan;
+use super::plan::{Plan, PortPlan};
 
 /// Bytes of a MiB.
 pub const MIB: u64 = 1 << 20;
 
-/// Bytes of a packet buffer: `struct rte_mbuf` (two cache lines), headroom and data
-/// (`RTE_MBUF_DEFAULT_BUF_SIZE`, 128 + 2,048), and the mempool's object header (one cache line).
-pub const MBUF_BYTES: u64 = 128 + 2_176 + 64;
+/// Bytes of a packet buffer besides its octets of packet: `struct rte_mbuf` (two cache lines),
+/// headroom (`RTE_PKTMBUF_HEADROOM`), and the mempool's object header (one cache line).
+const MBUF_HEAD_BYTES: u64 = 128 + 128 + 64;
+
+/// Octets of packet in an ordinary buffer (`RTE_MBUF_DEFAULT_DATAROOM`).
+const MBUF_ROOM_OCTETS: u64 = 2_048;
+
+/// Buffers that the mempool's cache of one thread may hold, with the library's factor of 1.5.
+pub(super) const MBUFS_CACHED: u32 = 384;
 
 /// Bytes of one place in the tables of a worker, which the modules that own them know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,8 +36,10 @@ pub struct Sizes {
 /// Memory that a probe takes, in bytes. Rows count once, though two windows may be open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Packet buffers of all ports, in DPDK's memory.
-    pub mbuf_bytes: u64,
+    /// Packet buffers of all ports, in DPDK's memory, where large frames come in several.
+    pub mbuf_bytes_min: u64,
+    /// The same where each buffer holds the largest frame, as some drivers need it.
+    pub mbuf_bytes_max: u64,
     /// Flow tables of all workers.
     pub flow_bytes: u64,
     /// Rows of one window of all workers, at most.
@@ -65,12 +72,6 @@ impl Plan {
         u32::from(self.worker.count).max(self.queues()).max(1)
     }
 
-    /// Bytes of the packet buffers of all ports.
-    pub fn mbuf_bytes(&self) -> u64 {
-        let mbufs: u64 = self.ports.iter().map(|port| u64::from(port.mbufs)).sum();
-        mbufs * MBUF_BYTES
-    }
-
     /// The memory that this plan takes.
     pub fn memory(&self, sizes: &Sizes) -> Memory {
         let workers = u64::from(self.workers());
@@ -79,7 +80,8 @@ impl Plan {
         };
         let others = u64::from(self.workers() - 1);
         Memory {
-            mbuf_bytes: self.mbuf_bytes(),
+            mbuf_bytes_min: self.mbuf_bytes(|_| MBUF_ROOM_OCTETS),
+            mbuf_bytes_max: self.mbuf_bytes(frame_room_octets),
             flow_bytes: tables(self.flow.slots_per_worker, sizes.flow_bytes),
             row_bytes: tables(self.window.rows_max, sizes.row_bytes),
             copy_bytes: tables(self.copies.slots, sizes.copy_bytes),
@@ -89,35 +91,18 @@ impl Plan {
         }
     }
 
-    /// DPDK's arguments that follow from this plan. The cores are not among them: workers are
-    /// threads of the probe, which pins them itself.
-    pub fn eal_arguments(&self) -> Vec<String> {
-        let mut arguments = vec![
-            format!("--file-prefix={}", self.eal.file_prefix),
-            "-m".to_owned(),
-            self.eal.memory_mib.to_string(),
-        ];
-        if !self.eal.huge_pages {
-            arguments.push("--no-huge".to_owned());
-        } else if let Some(folder) = &self.eal.huge_folder {
-            arguments.push(format!("--huge-dir={}", folder.display()));
-        }
-        if self.ports.iter().all(|port| device::is_virtual(device::name(&port.device))) {
-            arguments.push("--no-pci".to_owned());
-        }
-        for port in &self.ports {
-            let is_virtual = device::is_virtual(device::name(&port.device));
-            let option = if is_virtual { "--vdev" } else { "--allow" };
-            arguments.push(format!("{option}={}", port.device));
-        }
-        arguments.extend(self.eal.extra_arguments.iter().cloned());
-        arguments
+    fn mbuf_bytes(&self, room_octets: impl Fn(&PortPlan) -> u64) -> u64 {
+        let port = |port: &PortPlan| u64::from(port.mbufs) * (MBUF_HEAD_BYTES + room_octets(port));
+        self.ports.iter().map(port).sum()
     }
+}
+
+fn frame_room_octets(port: &PortPlan) -> u64 {
+    u64::from(port.frame_octets_max).next_multiple_of(128).max(MBUF_ROOM_OCTETS)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::PortPlan;
     use super::*;
 
     fn plan_with(devices: &[&str]) -> Plan {
@@ -132,23 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn arguments_follow_from_the_devices() {
-        let arguments = plan_with(&["net_null0", "3b:00.0,a=1"]).eal_arguments().join(" ");
-        assert_eq!(arguments, "--file-prefix=vmprobe -m 512 --vdev=net_null0 --allow=3b:00.0,a=1");
-        let mut plan = plan_with(&["net_null0"]);
-        plan.eal.huge_pages = false;
-        plan.eal.extra_arguments = vec!["--log-level=8".to_owned()];
-        let arguments = plan.eal_arguments().join(" ");
-        assert!(arguments.ends_with("--no-huge --no-pci --vdev=net_null0 --log-level=8"));
-    }
-
-    #[test]
     fn memory_counts_all_workers() {
-        let plan = plan_with(&["net_null0", "net_null1"]);
+        let mut plan = plan_with(&["net_null0", "net_null1"]);
+        plan.ports[1].frame_octets_max = 9_018;
         let sizes = Sizes { flow_bytes: 100, spread_bytes: 10, ..Sizes::default() };
         let memory = plan.memory(&sizes);
         assert_eq!((plan.queues(), plan.workers()), (4, 4));
-        assert_eq!(memory.mbuf_bytes, 2_000 * MBUF_BYTES);
+        assert_eq!(memory.mbuf_bytes_min, 2_000 * 2_368);
+        assert_eq!(memory.mbuf_bytes_max, 1_000 * 2_368 + 1_000 * (320 + 9_088));
         assert_eq!(memory.flow_bytes, 4 * 100 * (1 << 20));
         assert_eq!(memory.spread_bytes, 4 * 3 * 10 * 4_096);
     }

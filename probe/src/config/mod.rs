@@ -15,7 +15,7 @@ mod plan;
 pub mod reference;
 pub mod schema;
 
-pub use derived::{MBUF_BYTES, MIB, Memory, Sizes};
+pub use derived::{MIB, Memory, Sizes};
 pub use document::{Given, Key, Kind, PROBLEMS_MAX, Problem, Problems, Table};
 pub use load::{CONFIG_BYTES_MAX, Loaded, Mode, load, parse, replay_without_file};
 pub use plan::*;

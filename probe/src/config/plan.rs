@@ -214,7 +214,7 @@ pub struct DecodePlan {
     pub vxlan_gpe_ports: Vec<u16>,
     /// UDP ports of GENEVE.
     pub geneve_ports: Vec<u16>,
-    /// Read the GRE key of Ethernet-in-GRE as NVGRE (24-bit VSID, 8-bit FlowID) instead of a
+    /// Read the GRE key of Ethernet-in-GRE as NVGRE (24-bit VSID, 8-bit flow id) instead of a
     /// 32-bit key.
     pub nvgre: bool,
     /// MPLS bottom labels name segments (they differ by direction in most networks).

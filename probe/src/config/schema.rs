@@ -180,8 +180,8 @@ static PORT: Table = Table {
             integer(256, 8_388_608),
             Default("16384"),
             "buffers",
-            "Packet buffers of the port, at least one for each descriptor of each queue and those \
-             that workers hold.",
+            "Packet buffers of the port: for each queue at least its descriptors, a burst, and 384 \
+             that the worker's cache may hold.",
         ),
     ],
 };

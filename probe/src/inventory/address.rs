@@ -41,8 +41,11 @@ fn hexadecimal_pair(text: &str) -> Option<u8> {
 
 impl fmt::Display for Mac {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, f] = self.0;
-        write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+        for (place, octet) in self.0.iter().enumerate() {
+            let separator = if place == 0 { "" } else { ":" };
+            write!(out, "{separator}{octet:02x}")?;
+        }
+        Ok(())
     }
 }
 

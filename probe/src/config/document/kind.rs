@@ -116,7 +116,6 @@ impl Kind {
     /// Why `value` is not allowed. What is inside arrays and tables is not looked at.
     pub(crate) fn fault(&self, value: &DeValue<'_>) -> Option<String> {
         match (self, value) {
-            (Self::Flag, DeValue::Boolean(_)) => None,
             (Self::Integer { min, max }, DeValue::Integer(number)) => {
                 integer_fault(number, *min, *max)
             }
@@ -138,7 +137,8 @@ impl Kind {
             (Self::Tags(max), DeValue::Table(tags)) if tags.len() > *max => {
                 Some(format!("{} names are too many", tags.len()))
             }
-            (Self::List(..) | Self::Tables(..), DeValue::Array(_))
+            (Self::Flag, DeValue::Boolean(_))
+            | (Self::List(..) | Self::Tables(..), DeValue::Array(_))
             | (Self::Table(_) | Self::Tags(_), DeValue::Table(_)) => None,
             (_, DeValue::String(text)) if self.is_text() => self.text_fault(text),
             _ => Some(format!("{} is of the wrong type", shown(value))),

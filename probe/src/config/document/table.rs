@@ -153,13 +153,13 @@ impl Walk<'_> {
         }
         match (kind, value) {
             (Kind::List(item, _), DeValue::Array(items)) => {
-                for found in items.iter() {
+                for found in items.as_ref() {
                     self.value(item, path, found.span().start, found.get_ref());
                 }
             }
             (Kind::Table(table), DeValue::Table(found)) => self.table(table, found, at),
             (Kind::Tables(table, _), DeValue::Array(items)) => {
-                for found in items.iter() {
+                for found in items.as_ref() {
                     self.item(table, path, found.span().start, found.get_ref());
                 }
             }
