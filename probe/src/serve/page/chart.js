@@ -1,7 +1,7 @@
 // One quantity over the last windows, drawn as SVG.
 
 import { byId, element, setAttribute, setText, svg } from './dom.js';
-import { clock, dateTime } from './format.js';
+import { clock, dateTime, si, tick } from './format.js';
 import { t } from './texts.js';
 
 const LEFT = 62;
@@ -21,9 +21,11 @@ function roundUp(value) {
 }
 
 /**
- * A chart in the element `id`. `valueOf` gives a point's value, `write` its text with unit.
+ * A chart in the element `id`. `valueOf` gives a point's value; `unit` takes the SI prefix, `word`
+ * follows it where the unit takes none.
  */
-export function makeChart(id, valueOf, write) {
+export function makeChart(id, valueOf, unit, word) {
+  const write = (value) => `${si(value, unit)} ${word()}`.trimEnd();
   const box = byId(id);
   const readout = byId(`${id}-readout`);
   const drawing = svg('svg', { class: 'chart-drawing', 'aria-hidden': 'true' });
@@ -86,14 +88,14 @@ export function makeChart(id, valueOf, write) {
 
   function drawGrid(width, height) {
     const parts = [];
-    for (let tick = 0; tick <= Y_TICKS; tick += 1) {
-      const value = (scale.top * tick) / Y_TICKS;
+    for (let step = 0; step <= Y_TICKS; step += 1) {
+      const value = (scale.top * step) / Y_TICKS;
       const y = scale.y(value);
       parts.push(svg('line', { x1: LEFT, x2: width - RIGHT, y1: y, y2: y }));
-      parts.push(label(write(value), { x: LEFT - 8, y: y + 4, 'text-anchor': 'end' }));
+      parts.push(label(tick(value, unit), { x: LEFT - 8, y: y + 4, 'text-anchor': 'end' }));
     }
-    const room = Math.max(1, Math.floor((width - LEFT - RIGHT) / X_TICK_PX));
-    const stepNs = 1e9 * (X_STEPS_S.find((step) => (scale.spanNs / 1e9 / step) <= room) ?? 604800);
+    const room = Math.max(2, Math.floor((width - LEFT - RIGHT) / X_TICK_PX));
+    const stepNs = 1e9 * (X_STEPS_S.find((step) => Math.floor(scale.spanNs / 1e9 / step) <= room) ?? 604800);
     const first = Math.ceil((scale.newest - scale.spanNs) / stepNs) * stepNs;
     for (let ns = first; ns <= scale.newest; ns += stepNs) {
       const x = scale.x(ns);

@@ -33,11 +33,12 @@ const VALUES = {
   flows: (row) => row.flows,
 };
 
-/** The same tenant has the same tint on every page. */
+const tints = new Map();
+
+/** A tenant keeps its tint for as long as the page is open; the first eight differ. */
 function tint(name) {
-  let hash = 7;
-  for (const letter of name) hash = (hash * 31 + letter.codePointAt(0)) % 65521;
-  return hash % TINTS;
+  if (!tints.has(name)) tints.set(name, tints.size % TINTS);
+  return tints.get(name);
 }
 
 function fillEndpoint(side) {
@@ -60,7 +61,7 @@ function fillEndpoint(side) {
       setAttribute(cell.parts.tenant, 'data-tint', tint(tenant));
     }
     setText(cell.parts.address, vm === null ? t('vm.unknown') : address);
-    setAttribute(cell, 'title', row[`${side}_virtual_station_uuid`]);
+    setAttribute(cell, 'title', row[`${side}_virtual_station_uuid`] ?? address);
   };
 }
 
@@ -83,18 +84,18 @@ function fillClass(cell, row) {
 }
 
 const rowOf = rowMaker([
-  { className: 'endpoint', fill: fillEndpoint('source') },
-  { className: 'endpoint', fill: fillEndpoint('destination') },
+  { className: 'endpoint source', fill: fillEndpoint('source') },
+  { className: 'endpoint destination', fill: fillEndpoint('destination') },
   { className: 'service-cell', fill: fillService },
   { className: 'class-cell', fill: fillClass },
   {
     className: 'number total',
     fill: (cell, row) => setBar(cell, (100 * total(row)) / row.largest, bitRate(total(row) * perSecond)),
   },
-  { className: 'number', fill: text((row) => bitRate(row.octet_delta_count * perSecond)) },
-  { className: 'number', fill: text((row) => bitRate(row.reverse_octet_delta_count * perSecond)) },
-  { className: 'number', fill: text((row) => si(packets(row) * perSecond, '')) },
-  { className: 'number', fill: text((row) => count(row.flows)) },
+  { className: 'number forward', fill: text((row) => bitRate(row.octet_delta_count * perSecond)) },
+  { className: 'number reverse', fill: text((row) => bitRate(row.reverse_octet_delta_count * perSecond)) },
+  { className: 'number packets', fill: text((row) => si(packets(row) * perSecond, '')) },
+  { className: 'number flows', fill: text((row) => count(row.flows)) },
 ]);
 
 const identity = (row) => [

@@ -57,9 +57,11 @@ export function keyed(parent, items, keyOf, make) {
 export function rowMaker(columns) {
   return () => {
     const node = element('tr');
+    node.setAttribute('role', 'row'); // kept where a narrow screen shows rows as cards
     const cells = columns.map(({ className, header }) => {
       const cell = element(header ? 'th' : 'td', className);
       if (header) cell.scope = 'row';
+      cell.setAttribute('role', header ? 'rowheader' : 'cell');
       node.append(cell);
       return cell;
     });

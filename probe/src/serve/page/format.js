@@ -17,6 +17,9 @@ export function si(value, unit) {
   return `${number}${NARROW_SPACE}${PREFIXES[step]}${unit}`.trimEnd();
 }
 
+/** As `si`, without zeros after the point: for axes. */
+export const tick = (value, unit) => si(value, unit).replace(/(\.\d*?)0+(?=\D|$)/, '$1').replace(/\.(?=\D|$)/, '');
+
 export const bitRate = (octetsPerSecond) => si(octetsPerSecond * 8, 'bit/s');
 
 /** A count in full with thousands apart. */

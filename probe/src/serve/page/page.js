@@ -22,8 +22,8 @@ let arrivedMs = 0;
 let drawnMs = 0;
 let drawing = false;
 
-const packetChart = makeChart('chart-packets', (point) => point.packets, (rate) => si(rate, ''));
-const bitChart = makeChart('chart-bits', (point) => point.octets * 8, (rate) => si(rate, 'bit/s'));
+const packetChart = makeChart('chart-packets', (point) => point.packets, '', () => t('unit.packets_per_s'));
+const bitChart = makeChart('chart-bits', (point) => point.octets * 8, 'bit/s', () => '');
 
 function take(next) {
   if (next.window_start_ns !== snapshot?.window_start_ns) arrivedMs = performance.now();
@@ -73,7 +73,7 @@ function showIdentity() {
 
 function showTiles() {
   const { totals } = snapshot;
-  setText(byId('tile-packets'), si(totals.packets_per_s, t('unit.packets_per_s')));
+  setText(byId('tile-packets'), si(totals.packets_per_s, ''));
   setText(byId('tile-bits'), bitRate(totals.octets_per_s));
   setText(byId('tile-flows'), si(totals.flows_live, ''));
   setText(byId('tile-flows-note'), t('tile.flows.new', { rate: si(totals.flows_new_per_s, '') }));

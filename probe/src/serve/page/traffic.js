@@ -36,6 +36,7 @@ export function showTraffic(snapshot, perSecond) {
   keyed(byId('classes'), volumes, (item) => item.name, classRow);
   showStack(volumes);
   const protocols = snapshot.by_protocol.slice(0, 6);
+  byId('protocols-title').hidden = protocols.length === 0;
   const all = snapshot.by_protocol.reduce((sum, protocol) => sum + protocol.octets, 0);
   const shares = protocols.map((item) => ({ ...item, perSecond, share: all > 0 ? item.octets / all : 0 }));
   keyed(byId('protocols'), shares, (item) => item.name, protocolRow);
