@@ -26,7 +26,7 @@ pub(crate) struct GenerateArguments {
 pub(crate) fn generate(arguments: &GenerateArguments) -> Outcome {
     if arguments.scenario == "list" {
         for scenario in Scenario::ALL {
-            output::line(format_args!("{:<12} {}", scenario.name(), scenario.description()));
+            output::line(format_args!("{:<12} {}", scenario.name(), scenario.meaning()));
         }
         return Outcome::Success;
     }
@@ -34,7 +34,7 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Outcome {
         Ok(scenario) => scenario,
         Err(error) => return output::misused(&error),
     };
-    match make(scenario, arguments.seed, &arguments.out, &Options::default()) {
+    match make(scenario, arguments.seed, &arguments.out, Options::default()) {
         Ok(summary) if arguments.json => {
             output::json(&serde_json::json!({
                 "scenario": scenario.name(),

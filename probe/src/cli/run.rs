@@ -14,6 +14,12 @@ pub(crate) struct RunArguments {
     /// Stop by itself after so many seconds.
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
+    /// Stop by itself when packets have come and then none for so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    idle_seconds: Option<u64>,
+    /// Keep the page open after the end until SIGINT or SIGTERM.
+    #[arg(long)]
+    keep_page: bool,
     /// Print one JSON object as the last line.
     #[arg(long)]
     json: bool,
@@ -22,70 +28,86 @@ pub(crate) struct RunArguments {
 /// Without DPDK there is no NIC to receive from.
 #[cfg(not(feature = "dpdk"))]
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
-    let _ = (&arguments.config, arguments.seconds, arguments.json);
+    let RunArguments { config: _, seconds: _, idle_seconds: _, keep_page: _, json: _ } = arguments;
     output::failed(&"this program was built without DPDK; use `vmprobe replay` for capture files")
 }
 
-/// Receives until SIGINT or SIGTERM.
 #[cfg(feature = "dpdk")]
-pub(crate) fn run(arguments: &RunArguments) -> Outcome {
+pub(crate) use with_dpdk::run;
+
+#[cfg(feature = "dpdk")]
+mod with_dpdk {
     use std::sync::Arc;
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use vmprobe::config::{self, Mode};
-    use vmprobe::runtime::{RuntimeError, live};
+    use vmprobe::runtime::RuntimeError;
+    use vmprobe::runtime::live::{self, Live, RunOptions};
 
-    let loaded = match config::load(&arguments.config, Mode::Run) {
-        Ok(loaded) => loaded,
-        Err(problems) => return output::misused(&problems),
-    };
-    for warning in loaded.warnings.to_string().lines() {
-        tracing::warn!("{warning}");
-    }
-    let stop = match output::stop_flag() {
-        Ok(stop) => stop,
-        Err(error) => return output::failed(&error),
-    };
-    if let Some(seconds) = arguments.seconds {
-        let stop = Arc::clone(&stop);
-        std::thread::spawn(move || {
-            vmprobe::time::sleep_ms(seconds.saturating_mul(1_000));
-            stop.store(true, Ordering::Relaxed);
-        });
-    }
-    let outcome = live::run(&Arc::new(loaded.plan), &stop, |address| match address {
-        Some(address) => tracing::info!("receiving; page at http://{address}/"),
-        None => tracing::info!("receiving"),
-    });
-    match outcome {
-        Ok(run) => {
-            for port in &run.ports {
-                tracing::info!(
-                    port = port.port,
-                    received = port.received,
-                    missed = port.missed,
-                    errors = port.errors,
-                    no_mbuf = port.no_mbuf,
-                    "port"
-                );
-            }
-            if arguments.json {
-                output::json(&serde_json::json!({
-                    "packets": run.report.packets,
-                    "octets": run.report.octets,
-                    "flows": run.report.flows,
-                    "windows": run.report.windows,
-                    "alerts": run.report.alerts,
-                    "elapsed_s": run.report.elapsed_s,
-                    "ledger": run.report.ledger,
-                    "ports": run.ports,
-                }));
-            } else {
-                output::summary(&run.report, &run.summary, 10);
-            }
-            if run.report.ledger.unaccounted == 0 { Outcome::Success } else { Outcome::Failure }
+    use super::{Outcome, RunArguments, output};
+
+    /// Conversations in the printed summary.
+    const TOP: usize = 10;
+
+    /// Receives until SIGINT or SIGTERM.
+    pub(crate) fn run(arguments: &RunArguments) -> Outcome {
+        let loaded = match config::load(&arguments.config, Mode::Run) {
+            Ok(loaded) => loaded,
+            Err(problems) => return output::misused(&problems),
+        };
+        for warning in loaded.warnings.to_string().lines() {
+            tracing::warn!("{warning}");
         }
-        Err(error @ RuntimeError::Inventory(_)) => output::misused(&error),
-        Err(error) => output::failed(&error),
+        let stop = match output::stop_flag() {
+            Ok(stop) => stop,
+            Err(error) => return output::failed(&error),
+        };
+        let options =
+            RunOptions { seconds: arguments.seconds, idle_seconds: arguments.idle_seconds };
+        let ready = |address: Option<std::net::SocketAddr>| match address {
+            Some(address) => tracing::info!("receiving; page at http://{address}/"),
+            None => tracing::info!("receiving"),
+        };
+        let plan = Arc::new(loaded.plan);
+        let ended = |run: &Live| {
+            print(arguments, run);
+            keep_page(arguments, &plan, &stop);
+        };
+        match live::run(&plan, options, &stop, ready, ended) {
+            Ok(run) if run.report.ledger.unaccounted == 0 => Outcome::Success,
+            Ok(_) => Outcome::Failure,
+            Err(error @ RuntimeError::Inventory(_)) => output::misused(&error),
+            Err(error) => output::failed(&error),
+        }
+    }
+
+    fn print(arguments: &RunArguments, run: &Live) {
+        for port in &run.ports {
+            tracing::info!(
+                port = port.port,
+                received = port.received,
+                missed = port.missed,
+                errors = port.errors,
+                no_mbuf = port.no_mbuf,
+                "port"
+            );
+        }
+        if arguments.json {
+            let mut report = serde_json::json!(run.report);
+            report["ports"] = serde_json::json!(run.ports);
+            output::json(&report);
+        } else {
+            output::summary(&run.report, &run.summary, TOP);
+        }
+    }
+
+    fn keep_page(arguments: &RunArguments, plan: &config::Plan, stop: &AtomicBool) {
+        if !arguments.keep_page || !plan.serve.enabled {
+            return;
+        }
+        tracing::info!("the page stays open until Ctrl-C");
+        while !stop.load(Ordering::Relaxed) {
+            vmprobe::time::sleep_ms(100);
+        }
     }
 }

@@ -27,7 +27,7 @@ const EACCES: c_int = 13;
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// DPDK, running. Ports, queues, packets and worker threads keep it running.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Eal(Arc<EalInner>);
 
 /// Ends EAL when the last holder drops it.

@@ -60,10 +60,6 @@ impl SegmentKind {
             Self::Named => "named",
         }
     }
-
-    fn of_bits(bits: u64) -> Self {
-        Self::ALL.get(usize::try_from(bits).unwrap_or(0)).copied().unwrap_or_default()
-    }
 }
 
 const KIND_SHIFT: u32 = 60;

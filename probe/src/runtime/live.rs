@@ -5,7 +5,7 @@
 //! threads beside the workers start before DPDK pins anything.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::aggregate::live::{LiveMode, LivePort, live_cell};
 use crate::aggregate::{Aggregator, TapView};
@@ -16,13 +16,16 @@ use crate::dpdk::{Eal, Port, WorkerThread};
 use crate::export::ParquetSink;
 use crate::record::{Names, RecordMaker, TapClock};
 use crate::store::{self, StoreClock};
-use crate::time::monotonic_ns;
+use crate::time::{monotonic_ns, ms, sleep_ms};
 use crate::worker::Worker;
 
 use super::build::{Seat, empty_snapshot};
 use super::publish::{Publisher, PublisherParts, WorkerPlace};
 use super::replay::{join, spawn};
 use super::{Analysis, Build, Report, RunSummary, RuntimeError, load_inventory};
+
+/// How often the end of a run is looked for.
+const WAIT_MS: u64 = 50;
 
 /// What came of a run.
 #[derive(Debug)]
@@ -42,14 +45,26 @@ struct PortClock {
     error_bound_ns: Option<u64>,
 }
 
-/// Receives until `stop` is set. `ready` is told the page's address once packets can come.
+/// What a run is asked to do beside its plan.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOptions {
+    /// Stop after so many seconds.
+    pub seconds: Option<u64>,
+    /// Stop when packets have come and then none for so many seconds.
+    pub idle_seconds: Option<u64>,
+}
+
+/// Receives until `stop` is set or the options say so. `ready` is told the page's address once
+/// packets can come; `ended` gets the result while the page still shows it.
 ///
 /// # Errors
 /// [`RuntimeError`] where it cannot start.
 pub fn run(
     plan: &Arc<Plan>,
+    options: RunOptions,
     stop: &Arc<AtomicBool>,
     ready: impl FnOnce(Option<std::net::SocketAddr>),
+    ended: impl FnOnce(&Live),
 ) -> Result<Live, RuntimeError> {
     let begun_ns = monotonic_ns();
     let inventory = Arc::new(load_inventory(plan)?);
@@ -110,21 +125,22 @@ pub fn run(
     );
     let analysis = spawn("aggregator", move || analysis.run())?;
     ready(page.as_ref().map(crate::serve::ServeHandle::address));
+    let workers_stop = Arc::new(AtomicBool::new(false));
     let mut sources = nics.sources.into_iter();
     let mut threads = Vec::new();
     for (seat, core) in build.seats.into_iter().zip(cores) {
-        let (source, eal, stop) = (sources.next(), nics.eal.clone(), Arc::clone(stop));
+        let (source, eal, stop) = (sources.next(), nics.eal.clone(), Arc::clone(&workers_stop));
         let name = format!("worker-{}", seat.place());
         threads.push(spawn(&name, move || work(source, seat, &eal, core, &stop))?);
     }
+    wait(&nics.ports, options, stop);
+    // The flag that workers see is not the caller's: it may be waited for again.
+    workers_stop.store(true, Ordering::Relaxed);
     for thread in threads {
         join(thread);
     }
     let summary = join(analysis);
     let ports = live_ports(&nics.ports, &names);
-    if let Some(page) = page {
-        page.stop();
-    }
     let elapsed_ns = monotonic_ns().saturating_sub(begun_ns);
     let report = Report {
         packets: summary.ledger.received,
@@ -135,7 +151,31 @@ pub fn run(
         elapsed_s: std::time::Duration::from_nanos(elapsed_ns).as_secs_f64(),
         ledger: (&summary.ledger).into(),
     };
-    Ok(Live { report, summary, ports })
+    let live = Live { report, summary, ports };
+    ended(&live);
+    if let Some(page) = page {
+        page.stop();
+    }
+    Ok(live)
+}
+
+/// Until it is time to stop.
+fn wait(ports: &[Port], options: RunOptions, stop: &AtomicBool) {
+    let begun_ns = monotonic_ns();
+    let (mut received, mut changed_ns) = (0, begun_ns);
+    let past = |since_ns: u64, seconds: Option<u64>| {
+        seconds.is_some_and(|seconds| monotonic_ns().saturating_sub(since_ns) >= ms(seconds * 1_000))
+    };
+    while !stop.load(Ordering::Relaxed) && !past(begun_ns, options.seconds) {
+        let now: u64 = ports.iter().map(|port| port.stats().received).sum();
+        if now != received {
+            (received, changed_ns) = (now, monotonic_ns());
+        }
+        if received > 0 && past(changed_ns, options.idle_seconds) {
+            return;
+        }
+        sleep_ms(WAIT_MS);
+    }
 }
 
 /// One worker's thread: pinned, known to DPDK, then its loop.
