@@ -379,9 +379,10 @@ impl<S: Source> Worker<S> {
             let Some(from) = self.oldest_ring() else { break };
             let Some(headers) = self.parts.incoming[from].head().copied() else { break };
             self.parts.incoming[from].advance();
-            self.totals.spread_in_packets += 1;
             taken += 1;
+            // Time first: what closes with it does not hold this packet yet.
             self.advance(headers.clock);
+            self.totals.spread_in_packets += 1;
             let unresolved = headers.marks.has(Marks::FRAGMENT)
                 && !headers.marks.has(Marks::PORTS_RESOLVED);
             if unresolved { self.resolve_fragment(&headers) } else { self.own(&headers) }

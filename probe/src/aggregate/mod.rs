@@ -46,14 +46,17 @@ struct FromOne {
     snapshots: VecDeque<(WindowNumber, Snapshot)>,
     /// Totals as of the window given out last.
     latest: Snapshot,
+    /// These are the worker's last ones.
+    settled: bool,
 }
 
 impl FromOne {
     /// Makes the totals as of `window` the latest ones.
     fn settle(&mut self, window: WindowNumber) {
         while self.snapshots.front().is_some_and(|(closed, _)| *closed <= window) {
-            if let Some((_, snapshot)) = self.snapshots.pop_front() {
+            if let Some((closed, snapshot)) = self.snapshots.pop_front() {
                 self.latest = snapshot;
+                self.settled = closed == LAST;
             }
         }
     }
@@ -83,6 +86,7 @@ impl Aggregator {
             rows_packets: 0,
             snapshots: VecDeque::new(),
             latest: Snapshot::default(),
+            settled: false,
         };
         Self {
             workers: receivers.into_iter().map(one).collect(),
@@ -152,7 +156,7 @@ impl Aggregator {
             workers.map(|worker| WorkerAccount {
                 totals: worker.latest.totals,
                 rows_packets: worker.rows_packets,
-                ended: worker.ended,
+                ended: worker.settled,
             }),
             self.rows_full_packets,
         )
