@@ -275,7 +275,9 @@ fn other_methods_and_large_requests_are_refused() {
 fn only_loopback_names_are_answered() {
     let (handle, _cell) = serving();
     let address = handle.address();
-    for host in ["Host: rebind.example.org", "Host: 192.0.2.1", "Host: localhost\r\nHost: x", "X: y"] {
+    for host in
+        ["Host: rebind.example.org", "Host: 192.0.2.1", "Host: localhost\r\nHost: x", "X: y"]
+    {
         for path in ["/", "/api/v1/live", "/metrics", "/nothing"] {
             let request = format!("GET {path} HTTP/1.1\r\n{host}\r\nConnection: close\r\n\r\n");
             assert_eq!(raw(address, &request).status, 403, "{host} {path}");
