@@ -43,6 +43,7 @@ pub(super) enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CutBy {
     /// Nothing that the packet shows.
+    Nothing,
     /// A mirror copies only the beginning.
     Mirror,
     /// The packet around it is a first fragment.
