@@ -251,6 +251,7 @@ mod tests {
             }
             match state {
                 SourceState::Open(largest) => assert_eq!(largest, clock),
+                SourceState::Quiet => unreachable!("files end"),
                 SourceState::Ended => {
                     assert_eq!(source.poll().1, SourceState::Ended);
                     return seen;

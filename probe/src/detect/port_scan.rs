@@ -215,7 +215,12 @@ impl PortScan {
             state.is_scanner |= state.walk.log_ratio >= self.upper;
             if state.is_scanner && state.new_contacts > 0 {
                 scanners.push(*subject);
-            } else if !state.is_scanner && state.walk.log_ratio <= self.lower {
+            } else if !state.is_scanner
+                && state.waiting.is_empty()
+                && state.walk.log_ratio <= self.lower
+            {
+                // While answers are waited for, successes must weigh against the failures to
+                // come: both are of one window, whatever their order.
                 state.walk = Source::default();
                 state.new_contacts = 0;
             }

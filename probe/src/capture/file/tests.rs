@@ -67,6 +67,7 @@ fn drain(mut source: FileSource) -> Seen {
         }
         match state {
             SourceState::Open(largest) => assert_eq!(largest, clock),
+            SourceState::Quiet => unreachable!("files end"),
             SourceState::Ended => {
                 assert!(burst.is_empty());
                 break;
@@ -90,7 +91,7 @@ pub(super) fn read(files: Vec<(&str, Vec<u8>)>) -> Seen {
         assert_eq!(again, seen, "burst of {burst}, buffer of {buffer} bytes");
     }
     assert_eq!(seen.packets, seen.frames.len() as u64);
-    assert_eq!(seen.octets, seen.frames.iter().map(|frame| u64::from(frame.wire_octets)).sum());
+    assert_eq!(seen.octets, seen.frames.iter().map(|frame| u64::from(frame.wire_octets)).sum::<u64>());
     seen
 }
 
