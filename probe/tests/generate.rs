@@ -74,10 +74,21 @@ fn tenant_frame(frame: &[u8]) -> (String, &[u8]) {
 /// Both ends in order, and the protocol.
 type Flow = (IpAddr, u16, IpAddr, u16, u8);
 
+/// What a TCP segment of a connection says: direction, first sequence number, how many octets of
+/// the stream it takes, its payload's hash.
+#[derive(Clone, Copy)]
+struct Range {
+    direction: u64,
+    from: u32,
+    octets: u32,
+    payload: u64,
+}
+
 /// What tells one packet from another, and what is counted of it.
 struct Counted {
     key: u64,
     flow: Flow,
+    range: Option<Range>,
     source: IpAddr,
     destination: IpAddr,
     ip_octets: u64,
@@ -101,6 +112,7 @@ fn counted(space: &str, frame: &[u8]) -> Option<Counted> {
         }
         NetSlice::Arp(_) => return None,
     };
+    let mut range = None;
     let head = |payload: &[u8]| payload[..payload.len().min(16)].to_vec();
     let (protocol, ports, rest) = match packet.transport.expect("a transport header") {
         TransportSlice::Tcp(tcp) => {
@@ -110,8 +122,18 @@ fn counted(space: &str, frame: &[u8]) -> Option<Counted> {
             });
             let flags = (tcp.syn(), tcp.fin(), tcp.rst(), tcp.ack(), tcp.psh());
             assert!(tcp.payload().is_empty() || stamp.is_some(), "payload has timestamps");
+            let octets = u32::try_from(tcp.payload().len()).expect("a small packet");
+            let octets = octets + u32::from(tcp.syn()) + u32::from(tcp.fin());
+            let ports = (tcp.source_port(), tcp.destination_port());
+            // Only what is outside of connections comes without timestamps.
+            range = stamp.filter(|_| octets > 0).map(|_| Range {
+                direction: hash(&(space, source, destination, ports)),
+                from: tcp.sequence_number(),
+                octets,
+                payload: hash(&tcp.payload()),
+            });
             let rest = hash(&(tcp.sequence_number(), tcp.acknowledgment_number(), flags, stamp));
-            (6, (tcp.source_port(), tcp.destination_port()), rest)
+            (6, ports, rest)
         }
         TransportSlice::Udp(udp) => {
             (17, (udp.source_port(), udp.destination_port()), hash(&head(udp.payload())))
@@ -124,7 +146,7 @@ fn counted(space: &str, frame: &[u8]) -> Option<Counted> {
     let (one, other) = ((source, ports.0), (destination, ports.1));
     let (low, high) = (one.min(other), one.max(other));
     let flow = (low.0, low.1, high.0, high.1, protocol);
-    Some(Counted { key, flow, source, destination, ip_octets: octets })
+    Some(Counted { key, flow, range, source, destination, ip_octets: octets })
 }
 
 fn hash<T: Hash>(value: &T) -> u64 {
@@ -154,6 +176,8 @@ struct Names {
     space_of: HashMap<String, String>,
     vm_of: HashMap<(String, IpAddr), String>,
     host_of: HashMap<String, String>,
+    /// When a VM comes to which host.
+    arrivals: Vec<(String, u64, String)>,
 }
 
 impl Names {
@@ -166,10 +190,18 @@ impl Names {
                 space_of.insert(segment, text(space, "name").to_owned());
             }
         }
-        let mut names = Self { space_of, vm_of: HashMap::new(), host_of: HashMap::new() };
+        let (vm_of, host_of) = (HashMap::new(), HashMap::new());
+        let mut names = Self { space_of, vm_of, host_of, arrivals: Vec::new() };
         for vm in array(&table(folder.join("inventory.toml")), "vm") {
             let uuid = text(vm, "uuid").to_owned();
             names.host_of.insert(uuid.clone(), text(vm, "host").to_owned());
+            for placement in
+                vm.get("placement").and_then(toml::Value::as_array).into_iter().flatten()
+            {
+                let from = placement.get("valid_from").and_then(toml::Value::as_integer);
+                let Some(from) = from.and_then(|from| from.try_into().ok()) else { continue };
+                names.arrivals.push((uuid.clone(), from, text(placement, "host").to_owned()));
+            }
             for interface in vm["interface"].as_array().expect("interfaces") {
                 let space = names.space(text(interface, "segment"));
                 for address in interface["addresses"].as_array().expect("addresses") {
@@ -188,14 +220,22 @@ impl Names {
     }
 
     /// Place of the tap at the VM's host at that time.
-    fn tap_of(&self, uuid: &str, stamp_ns: u64, truth: &Value) -> usize {
-        let is_before = |step: &&Value| {
-            step["uuid"] == uuid && step["time_ns"].as_u64().expect("time") <= stamp_ns
-        };
-        let last = list(&truth["migrations"]).iter().rfind(is_before);
-        let host =
-            last.map_or(self.host_of[uuid].as_str(), |step| step["to"].as_str().expect("host"));
+    fn tap_of(&self, uuid: &str, stamp_ns: u64) -> usize {
+        let is_before = |(vm, from, _): &&(String, u64, String)| vm == uuid && *from <= stamp_ns;
+        let last = self.arrivals.iter().rfind(is_before);
+        let host = last.map_or(&self.host_of[uuid], |(_, _, host)| host);
         usize::from(host == "host-b")
+    }
+
+    /// What the inventory says of migrations, as the truth should.
+    fn check_migrations(&self, truth: &Value) {
+        let mut arrivals = self.arrivals.clone();
+        arrivals.sort_by_key(|(_, from, _)| *from);
+        let told = list(&truth["migrations"]).iter().map(|step| {
+            let text = |key: &str| step[key].as_str().expect("text").to_owned();
+            (text("uuid"), step["time_ns"].as_u64().expect("time"), text("to"))
+        });
+        assert_eq!(arrivals, told.collect::<Vec<_>>());
     }
 }
 
@@ -203,6 +243,7 @@ impl Names {
 struct PathCount {
     count: u64,
     lost: u64,
+    repeated: u64,
     sum_ns: u64,
     min_ns: u64,
     max_ns: u64,
@@ -229,8 +270,12 @@ struct Seen {
     stamp_ns: u64,
     sender: Option<String>,
     receiver: Option<String>,
+    range: Option<Range>,
     copied: bool,
 }
+
+/// The segments of each direction of a connection, in order.
+type Streams = HashMap<u64, Vec<(u64, Range)>>;
 
 fn recount(folder: &Path, truth: &Value) -> Recount {
     let names = Names::read(folder);
@@ -243,6 +288,8 @@ fn recount(folder: &Path, truth: &Value) -> Recount {
     all.sort_by_key(|(stamp_ns, tap, _)| (*stamp_ns, *tap));
     let mut count = Recount::default();
     let mut seen: HashMap<u64, Seen> = HashMap::new();
+    let mut streams = Streams::new();
+    let mut payloads: HashMap<(u64, u32, u32), u64> = HashMap::new();
     for (stamp_ns, tap, bytes) in &all {
         *count.packets.entry(TAPS[*tap].to_owned()).or_default() += 1;
         count.octets += bytes.len() as u64;
@@ -270,23 +317,38 @@ fn recount(folder: &Path, truth: &Value) -> Recount {
         count.spoofed += u64::from(matches!(packet.source, IpAddr::V4(ip) if spoofed(ip.octets())));
         count.logical += 1;
         count.flows.insert((space, packet.flow));
-        let first = Seen { tap: *tap, stamp_ns: *stamp_ns, sender, receiver, copied: false };
+        if let Some(range) = packet.range {
+            streams.entry(range.direction).or_default().push((*stamp_ns, range));
+            let place = (range.direction, range.from, range.octets);
+            let payload = *payloads.entry(place).or_insert(range.payload);
+            assert_eq!(payload, range.payload, "a repeated range has the same octets");
+        }
+        let (tap, stamp_ns, range) = (*tap, *stamp_ns, packet.range);
+        let first = Seen { tap, stamp_ns, sender, receiver, range, copied: false };
         seen.insert(packet.key, first);
     }
-    count_losses(&mut count, seen, &names, truth);
+    count_losses(&mut count, seen, &streams, &names);
+    names.check_migrations(truth);
     count
 }
 
 /// What one tap saw and the other should have seen.
-fn count_losses(count: &mut Recount, seen: HashMap<u64, Seen>, names: &Names, truth: &Value) {
+fn count_losses(count: &mut Recount, seen: HashMap<u64, Seen>, streams: &Streams, names: &Names) {
     for first in seen.into_values().filter(|first| !first.copied) {
         let Some(sender) = first.sender else { continue };
-        let here = names.tap_of(&sender, first.stamp_ns, truth);
+        let here = names.tap_of(&sender, first.stamp_ns);
         assert_eq!(here, first.tap, "a VM's packets are first seen at its host");
         let Some(receiver) = first.receiver else { continue };
-        let there = names.tap_of(&receiver, first.stamp_ns, truth);
+        let there = names.tap_of(&receiver, first.stamp_ns);
         if there != here {
-            count.paths.entry((here, there)).or_default().lost += 1;
+            let path = count.paths.entry((here, there)).or_default();
+            path.lost += 1;
+            path.repeated += u64::from(first.range.is_some_and(|lost| {
+                streams[&lost.direction].iter().any(|(stamp_ns, later)| {
+                    let into = lost.from.wrapping_sub(later.from);
+                    *stamp_ns > first.stamp_ns && into < later.octets
+                })
+            }));
         }
     }
 }
@@ -329,6 +391,7 @@ fn check(scenario: Scenario, options: Options) -> (Recount, Value) {
         let delay = &path["delay_ns"];
         assert_eq!((&path["from_tap"], &path["to_tap"]), (&TAPS[*from].into(), &TAPS[*to].into()));
         assert_eq!(path["lost_packets"], recounted.lost);
+        assert_eq!(path["lost_repeated_packets"], recounted.repeated);
         assert_eq!(path["total_packets"], recounted.count + recounted.lost);
         assert_eq!(delay["count"], recounted.count);
         assert_eq!(delay["mean"], recounted.sum_ns / recounted.count);
@@ -351,6 +414,8 @@ fn check_with_tshark(capture: &Path) {
                   udp.checksum.status==0 || icmp.checksum.status==0 || icmpv6.checksum.status==0";
     let mut command = Command::new("tshark");
     command.arg("-r").arg(capture).args(["-Y", filter]);
+    // tshark's streams leave the network identifier out, so those of tenants mix.
+    command.args(["-o", "tcp.desegment_tcp_streams:FALSE"]);
     for layer in ["ip", "tcp", "udp"] {
         command.args(["-o", &format!("{layer}.check_checksum:TRUE")]);
     }

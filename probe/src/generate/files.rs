@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::GenerateError;
-use super::cloud::{Cloud, HOSTS, Vm};
+use super::cloud::{Cloud, HOSTS, Interface, Move, Story, Vm};
 use super::scenario::Scenario;
 use super::truth::Truth;
 
@@ -44,8 +44,8 @@ pub(super) fn write_truth(folder: &Path, truth: &Truth) -> Result<(), GenerateEr
 }
 
 /// Writes tenants and VMs.
-pub(super) fn write_inventory(folder: &Path, cloud: &Cloud) -> Result<(), GenerateError> {
-    write(folder.join(INVENTORY), &inventory(cloud).unwrap_or_default())
+pub(super) fn write_inventory(folder: &Path, story: &Story) -> Result<(), GenerateError> {
+    write(folder.join(INVENTORY), &inventory(story).unwrap_or_default())
 }
 
 /// Writes the configuration for `replay` and `run`.
@@ -63,28 +63,53 @@ fn write(path: PathBuf, text: &str) -> Result<(), GenerateError> {
     fs::write(&path, text).map_err(|error| GenerateError::Write { path, error })
 }
 
-fn inventory(cloud: &Cloud) -> Result<String, fmt::Error> {
-    let mut text =
-        "# Tenants and virtual machines of a generated cloud, as it begins.\n".to_owned();
-    for tenant in &cloud.tenants {
+fn inventory(story: &Story) -> Result<String, fmt::Error> {
+    let mut text = "# Tenants and virtual machines of a generated cloud. Times are nanoseconds \
+                    since the epoch.\n"
+        .to_owned();
+    for tenant in &story.cloud.tenants {
         write!(text, "\n[[tenant]]\nname = \"{tenant}\"\n")?;
     }
-    for vm in &cloud.vms {
+    for (place, vm) in story.cloud.vms.iter().enumerate() {
         let Vm { uuid, name, .. } = vm;
-        let (tenant, host) = (&cloud.tenants[vm.tenant], HOSTS[vm.host].name);
+        let (tenant, host) = (&story.cloud.tenants[vm.tenant], HOSTS[vm.host].name);
         write!(text, "\n[[vm]]\nuuid = \"{uuid}\"\nname = \"{name}\"\n")?;
         write!(text, "tenant = \"{tenant}\"\nhost = \"{host}\"\n")?;
         for interface in &vm.interfaces {
-            let mac: Vec<String> =
-                interface.mac.iter().map(|octet| format!("{octet:02x}")).collect();
-            let addresses: Vec<String> =
-                interface.addresses.iter().map(|address| format!("\"{address}\"")).collect();
-            writeln!(text, "\n[[vm.interface]]\nmac = \"{}\"", mac.join(":"))?;
-            writeln!(text, "addresses = [{}]", addresses.join(", "))?;
-            writeln!(text, "segment = \"{}\"", interface.segment.text(&[]))?;
+            write_interface(&mut text, interface)?;
         }
+        write_placements(&mut text, vm, story.moves.iter().filter(|step| step.vm == place))?;
     }
     Ok(text)
+}
+
+/// Where a VM is when, if it ever moves.
+fn write_placements<'a>(
+    text: &mut String,
+    vm: &Vm,
+    moves: impl Iterator<Item = &'a Move>,
+) -> fmt::Result {
+    let (mut host, mut since) = (vm.host, String::new());
+    for step in moves {
+        let at_ns = step.resume_ns();
+        let name = HOSTS[host].name;
+        write!(text, "\n[[vm.placement]]\nhost = \"{name}\"\n{since}valid_to = {at_ns}\n")?;
+        host = 1 - host;
+        since = format!("valid_from = {at_ns}\n");
+    }
+    if since.is_empty() {
+        return Ok(());
+    }
+    write!(text, "\n[[vm.placement]]\nhost = \"{}\"\n{since}", HOSTS[host].name)
+}
+
+fn write_interface(text: &mut String, interface: &Interface) -> fmt::Result {
+    let mac: Vec<String> = interface.mac.iter().map(|octet| format!("{octet:02x}")).collect();
+    let addresses: Vec<String> =
+        interface.addresses.iter().map(|address| format!("\"{address}\"")).collect();
+    writeln!(text, "\n[[vm.interface]]\nmac = \"{}\"", mac.join(":"))?;
+    writeln!(text, "addresses = [{}]", addresses.join(", "))?;
+    writeln!(text, "segment = \"{}\"", interface.segment.text(&[]))
 }
 
 fn config(
@@ -102,7 +127,8 @@ fn config(
          [eal]\n\
          # Packets are received without huge pages too.\n\
          huge_pages = false\n\
-         memory_mib = 256\n"
+         memory_mib = 256\n\
+         file_prefix = \"vmprobe-demo\"\n"
     );
     for (number, host) in HOSTS.iter().enumerate() {
         let (tap, folder) = (host.tap, folder.display());
@@ -132,7 +158,8 @@ fn config(
     }
     write!(
         text,
-        "\n[inventory]\nfile = \"{INVENTORY}\"\n\n[store]\nfolder = \"records\"\n\n\
+        "\n[flow]\nslots_per_worker = 131072\n\n[window]\nrows_max = 65536\n\n\
+         [inventory]\nfile = \"{INVENTORY}\"\n\n[store]\nfolder = \"records\"\n\n\
          [serve]\nlisten = \"127.0.0.1:8080\"\n"
     )?;
     Ok(text)

@@ -244,3 +244,41 @@ fn ip_step(from: &Endpoint, to: &Endpoint, ip: IpFields) -> PacketBuilderStep<Ip
         None => ethernet.ip(headers),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::cloud::{Cloud, NodeIndex};
+    use crate::inventory::{Segment, SegmentKind};
+    use etherparse::{NetSlice, SlicedPacket};
+
+    fn end(address: &str, vni: u32) -> Endpoint {
+        let segment = Segment::new(0, SegmentKind::Vxlan, vni);
+        let address = address.parse().expect("address");
+        Cloud::default().outside(NodeIndex(0), address, segment)
+    }
+
+    #[test]
+    fn routing_takes_a_hop_off_and_keeps_the_checksum_right() {
+        for identification in 1..=u16::MAX {
+            let (from, to) = (end("10.0.0.1", 1), end("10.1.0.1", 2));
+            let ip = IpFields { identification, ttl: 64 };
+            let mut frame = udp((&from, 1), (&to, 2), ip, &[]);
+            route(&mut frame, &to);
+            let packet = SlicedPacket::from_ethernet(&frame).expect("a packet");
+            let Some(NetSlice::Ipv4(ip)) = packet.net else { panic!("IPv4") };
+            let header = ip.header().to_header();
+            assert_eq!(
+                (header.time_to_live, header.header_checksum),
+                (63, header.calc_header_checksum())
+            );
+        }
+        let (from, to) = (end("fd00::1", 1), end("fd00::2", 2));
+        let mut frame = udp((&from, 1), (&to, 2), IpFields { identification: 0, ttl: 64 }, &[]);
+        route(&mut frame, &to);
+        let packet = SlicedPacket::from_ethernet(&frame).expect("a packet");
+        let Some(NetSlice::Ipv6(ip)) = packet.net else { panic!("IPv6") };
+        assert_eq!(ip.header().hop_limit(), 63);
+        assert_eq!(frame[..6], to.mac);
+    }
+}

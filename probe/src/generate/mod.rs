@@ -28,10 +28,10 @@ use std::path::{Path, PathBuf};
 
 pub use scenario::Scenario;
 
-use cloud::{Attacks, HOSTS, Story};
-use network::{Network, START_US};
+use cloud::{Attacks, Story};
+use network::Network;
 use random::Random;
-use truth::{Attack, Truth};
+use truth::Truth;
 use world::World;
 
 /// Smallest and largest [`Options::scale`].
@@ -121,10 +121,10 @@ pub fn generate(
     let folder = files::folder(out)?;
     let mut random = Random::new(seed);
     let mut story = story_of(scenario, &mut random, duration_us, options.scale);
-    files::write_inventory(&folder, &story.cloud)?;
+    files::write_inventory(&folder, &story)?;
     files::write_config(&folder, &story.cloud, scenario, seed)?;
 
-    let truth = begin_truth(scenario, seed, &story);
+    let truth = Truth::begin(scenario, seed, &story);
     let cloud = std::mem::take(&mut story.cloud);
     let network = Network::open(cloud, random, truth, &folder)
         .map_err(|(name, error)| GenerateError::Write { path: folder.join(name), error })?;
@@ -161,41 +161,6 @@ fn story_of(scenario: Scenario, random: &mut Random, duration_us: u64, scale: f6
         Scenario::SynFlood => cloud::demo(random, duration_us, scale, attacks(false, true)),
         Scenario::Benign => cloud::demo(random, duration_us, scale, attacks(false, false)),
     }
-}
-
-/// The truth before the first packet: what is planned.
-fn begin_truth(scenario: Scenario, seed: u64, story: &Story) -> Truth {
-    let uuid = |node: cloud::NodeIndex| story.cloud.vms.get(node.0).map(|vm| vm.uuid.clone());
-    let scans = story.scans.iter().map(|scan| Attack {
-        kind: "port_scan",
-        source_address: Some(scan.source.address),
-        source_vm: uuid(scan.source.node),
-        destination_address: None,
-        destination_vm: None,
-        segment: scan.source.segment.text(&[]),
-        first_seen_ns: 0,
-        last_seen_ns: 0,
-        packets: 0,
-    });
-    let floods = story.floods.iter().map(|flood| Attack {
-        kind: "syn_flood",
-        source_address: None,
-        source_vm: None,
-        destination_address: Some(flood.target.address),
-        destination_vm: uuid(flood.target.node),
-        segment: flood.target.segment.text(&[]),
-        first_seen_ns: 0,
-        last_seen_ns: 0,
-        packets: 0,
-    });
-    let mut truth = Truth::default();
-    truth.scenario = scenario.name();
-    truth.seed = seed;
-    truth.start_ns = START_US * 1_000;
-    truth.end_ns = (START_US + story.duration_us) * 1_000;
-    truth.attacks = scans.chain(floods).collect();
-    truth.taps = HOSTS.iter().map(|host| truth::Tap { name: host.tap, host: host.name }).collect();
-    truth
 }
 
 fn names() -> String {

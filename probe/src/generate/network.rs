@@ -13,11 +13,12 @@ use std::io;
 use std::path::Path;
 
 use super::cloud::{Cloud, Endpoint, HOSTS, NodeIndex, Place, vlan_of};
-use super::event::{Action, Delivery, Event};
+use super::event::{Action, ConnectionIndex, Delivery, Event};
 use super::frame::{self, IpFields, Overlay};
 use super::pcap::PcapWriter;
 use super::random::Random;
-use super::truth::{FlowKey, Truth};
+use super::talk::Side;
+use super::truth::{FlowKey, TapPair, Truth};
 
 /// 2026-01-01T00:00:00Z in microseconds since the epoch.
 pub(super) const START_US: u64 = 1_767_225_600_000_000;
@@ -62,8 +63,6 @@ pub(super) struct Packet {
     pub(super) inner: Vec<u8>,
     /// `None`: no IP.
     pub(super) flow: Option<FlowKey>,
-    /// If it is lost, the sender repeats its range.
-    pub(super) repeated: bool,
     /// Place of the attack that it belongs to.
     pub(super) attack: Option<usize>,
     pub(super) delivery: Delivery,
@@ -93,7 +92,6 @@ impl Packet {
             receiver: Receiver::Node,
             inner,
             flow: None,
-            repeated: false,
             attack: None,
             delivery,
             leg: Leg::Within(0),
@@ -104,12 +102,24 @@ impl Packet {
     }
 }
 
+/// A TCP segment that was lost between two taps.
+pub(super) struct Loss {
+    pub(super) connection: ConnectionIndex,
+    /// The side that sent it.
+    pub(super) side: Side,
+    /// First offset of its range.
+    pub(super) from: u64,
+    pub(super) path: TapPair,
+}
+
 /// The network while a scenario runs.
 pub(super) struct Network {
     pub(super) now_us: u64,
     pub(super) cloud: Cloud,
     pub(super) random: Random,
     pub(super) truth: Truth,
+    /// Segments lost since somebody looked.
+    pub(super) losses: Vec<Loss>,
     queue: BinaryHeap<Reverse<Event>>,
     sequence: u64,
     taps: Vec<PcapWriter>,
@@ -137,6 +147,7 @@ impl Network {
             cloud,
             random,
             truth,
+            losses: Vec::new(),
             queue: BinaryHeap::new(),
             sequence: 0,
             taps,
@@ -254,7 +265,7 @@ impl Network {
                 self.capture(&packet, there)?;
                 if packet.flow.is_some() {
                     let delay_ns = (self.now_us - packet.sent_us) * 1_000;
-                    self.truth.delayed(HOSTS[here].tap, HOSTS[there].tap, delay_ns);
+                    self.truth.delayed((HOSTS[here].tap, HOSTS[there].tap), delay_ns);
                 }
                 Place::Host(there)
             }
@@ -269,7 +280,13 @@ impl Network {
         packet.sent_us = self.now_us;
         let is_ip = packet.flow.is_some();
         if is_ip && self.random.chance(PATH_LOSS_PER_MILLE, 1_000) {
-            self.truth.lost(HOSTS[here].tap, HOSTS[there].tap, packet.repeated);
+            let path = (HOSTS[here].tap, HOSTS[there].tap);
+            self.truth.lost(path);
+            if let Delivery::Tcp(connection, receiver, segment) = packet.delivery
+                && let Some(from) = segment.range_start()
+            {
+                self.losses.push(Loss { connection, side: receiver.other(), from, path });
+            }
             return;
         }
         let jitter_us = self.random.between(0, PATH_JITTER_US);

@@ -162,7 +162,7 @@ fn https(name: &str, random: &mut Random) -> Script {
         parts.push(Part::Octets(tls::application_head(request).into()));
         parts.push(noise(random, request));
         messages.push(message(Client, random.between(200, 20_000), parts));
-        let mut left = size(random, 20_000);
+        let mut left = size(random, 16_000);
         let mut parts = Vec::new();
         while left > 0 {
             let octets = left.min(tls::RECORD_OCTETS_MAX);

@@ -11,9 +11,12 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::inventory::AddressSpace;
+use crate::inventory::{AddressSpace, Segment};
 
+use super::cloud::{HOSTS, NodeIndex, Story};
+use super::network::START_US;
 use super::random::low16;
+use super::scenario::Scenario;
 
 /// What makes a biflow: address space, protocol, and both ends in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,19 +56,35 @@ impl FlowKey {
 
 /// One attack. Addresses that vary or are spoofed are null.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Attack {
-    pub(super) kind: &'static str,
-    pub(super) source_address: Option<IpAddr>,
-    pub(super) source_vm: Option<String>,
-    pub(super) destination_address: Option<IpAddr>,
-    pub(super) destination_vm: Option<String>,
-    pub(super) segment: String,
+struct Attack {
+    kind: &'static str,
+    source_address: Option<IpAddr>,
+    source_vm: Option<String>,
+    destination_address: Option<IpAddr>,
+    destination_vm: Option<String>,
+    segment: String,
     /// Stamp of the first packet from the attacker, at the tap that saw it first.
-    pub(super) first_seen_ns: u64,
+    first_seen_ns: u64,
     /// Stamp of the last one.
-    pub(super) last_seen_ns: u64,
+    last_seen_ns: u64,
     /// Logical packets from the attacker.
-    pub(super) packets: u64,
+    packets: u64,
+}
+
+impl Attack {
+    fn of(kind: &'static str, segment: Segment) -> Self {
+        Self {
+            kind,
+            source_address: None,
+            source_vm: None,
+            destination_address: None,
+            destination_vm: None,
+            segment: segment.text(&[]),
+            first_seen_ns: 0,
+            last_seen_ns: 0,
+            packets: 0,
+        }
+    }
 }
 
 /// One live migration.
@@ -83,14 +102,14 @@ pub(super) struct Migration {
 
 /// One tap.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Tap {
-    pub(super) name: &'static str,
-    pub(super) host: &'static str,
+struct Tap {
+    name: &'static str,
+    host: &'static str,
 }
 
 /// Delay of the packets that were seen at both taps, in nanoseconds.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Delay {
+struct Delay {
     /// Rounded down.
     mean: u64,
     min: u64,
@@ -100,9 +119,12 @@ pub(super) struct Delay {
     sum: u64,
 }
 
+/// Names of the tap that sees a packet first, and of the other.
+pub(super) type TapPair = (&'static str, &'static str);
+
 /// The way from one tap to the other.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Path {
+struct Path {
     from_tap: &'static str,
     to_tap: &'static str,
     delay_ns: Delay,
@@ -117,11 +139,11 @@ pub(super) struct Path {
 /// The whole truth.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Truth {
-    pub(super) scenario: &'static str,
-    pub(super) seed: u64,
+    scenario: &'static str,
+    seed: u64,
     /// First instant and end of the planned time.
-    pub(super) start_ns: u64,
-    pub(super) end_ns: u64,
+    start_ns: u64,
+    end_ns: u64,
     /// Frames in all captures, and their octets.
     packets: u64,
     octets: u64,
@@ -141,8 +163,8 @@ pub(super) struct Truth {
     flows: u64,
     octets_sent_by_vm: BTreeMap<String, u64>,
     packets_sent_by_vm: BTreeMap<String, u64>,
-    pub(super) attacks: Vec<Attack>,
-    pub(super) taps: Vec<Tap>,
+    attacks: Vec<Attack>,
+    taps: Vec<Tap>,
     path: Vec<Path>,
     pub(super) migrations: Vec<Migration>,
     #[serde(skip)]
@@ -150,6 +172,30 @@ pub(super) struct Truth {
 }
 
 impl Truth {
+    /// Before the first packet: what is planned.
+    pub(super) fn begin(scenario: Scenario, seed: u64, story: &Story) -> Self {
+        let uuid = |node: NodeIndex| story.cloud.vms.get(node.0).map(|vm| vm.uuid.clone());
+        let scans = story.scans.iter().map(|scan| Attack {
+            source_address: Some(scan.source.address),
+            source_vm: uuid(scan.source.node),
+            ..Attack::of("port_scan", scan.source.segment)
+        });
+        let floods = story.floods.iter().map(|flood| Attack {
+            destination_address: Some(flood.target.address),
+            destination_vm: uuid(flood.target.node),
+            ..Attack::of("syn_flood", flood.target.segment)
+        });
+        Self {
+            scenario: scenario.name(),
+            seed,
+            start_ns: START_US * 1_000,
+            end_ns: (START_US + story.duration_us) * 1_000,
+            attacks: scans.chain(floods).collect(),
+            taps: HOSTS.iter().map(|host| Tap { name: host.tap, host: host.name }).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Counts a frame in a capture.
     pub(super) fn frame(&mut self, tap: &'static str, octets: u64) {
         self.packets += 1;
@@ -188,8 +234,8 @@ impl Truth {
     }
 
     /// Counts a packet that arrived at the second tap.
-    pub(super) fn delayed(&mut self, from_tap: &'static str, to_tap: &'static str, delay_ns: u64) {
-        let path = self.path_of(from_tap, to_tap);
+    pub(super) fn delayed(&mut self, taps: TapPair, delay_ns: u64) {
+        let path = self.path_of(taps);
         path.total_packets += 1;
         let delay = &mut path.delay_ns;
         delay.min = if delay.count == 0 { delay_ns } else { delay.min.min(delay_ns) };
@@ -200,11 +246,15 @@ impl Truth {
     }
 
     /// Counts a packet that was lost between the taps.
-    pub(super) fn lost(&mut self, from_tap: &'static str, to_tap: &'static str, repeated: bool) {
-        let path = self.path_of(from_tap, to_tap);
+    pub(super) fn lost(&mut self, taps: TapPair) {
+        let path = self.path_of(taps);
         path.total_packets += 1;
         path.lost_packets += 1;
-        path.lost_repeated_packets += u64::from(repeated);
+    }
+
+    /// Says that the sender has repeated a range that was lost between the taps.
+    pub(super) fn repeated(&mut self, taps: TapPair) {
+        self.path_of(taps).lost_repeated_packets += 1;
     }
 
     /// Counts a packet that no tap shows.
@@ -224,13 +274,12 @@ impl Truth {
         (self.packets, self.octets)
     }
 
-    fn path_of(&mut self, from_tap: &'static str, to_tap: &'static str) -> &mut Path {
-        let found =
-            self.path.iter().position(|path| (path.from_tap, path.to_tap) == (from_tap, to_tap));
+    fn path_of(&mut self, taps: TapPair) -> &mut Path {
+        let found = self.path.iter().position(|path| (path.from_tap, path.to_tap) == taps);
         let place = found.unwrap_or_else(|| {
             self.path.push(Path {
-                from_tap,
-                to_tap,
+                from_tap: taps.0,
+                to_tap: taps.1,
                 delay_ns: Delay::default(),
                 lost_packets: 0,
                 lost_repeated_packets: 0,

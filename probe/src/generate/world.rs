@@ -125,7 +125,12 @@ impl World {
 
     fn happen(&mut self, action: Action) -> io::Result<()> {
         match action {
-            Action::Emit(packet) => self.network.emit(packet)?,
+            Action::Emit(packet) => {
+                self.network.emit(packet)?;
+                while let Some(loss) = self.network.losses.pop() {
+                    self.with_connection(loss.connection, |connection, _, _| connection.lost(loss));
+                }
+            }
             Action::Arrive(packet) => {
                 if let Some(packet) = self.network.arrive(packet)? {
                     self.deliver(&packet);

@@ -64,14 +64,14 @@ pub(crate) fn demo(random: &mut Random, duration_us: u64, scale: f64, attacks: A
         let resolver = cloud.endpoint(services.dns, place + 1, false);
         let (web, app, db) = (ends(&tenant.web), ends(&tenant.app), ends(&tenant.db));
         let name = tenant.name;
-        plan.add(Talk::Https(format!("shop.{name}.example")), &outside, &web, None, 95_000);
-        plan.add(Talk::Http(80, format!("www.{name}.example")), &outside, &web, None, 240_000);
-        plan.add(Talk::Http(8080, format!("api.{name}.internal")), &web, &app, resolver, 90_000);
-        plan.add(Talk::Postgres, &app, &db, resolver, 110_000);
+        plan.add(Talk::Https(format!("shop.{name}.example")), &outside, &web, None, 125_000);
+        plan.add(Talk::Http(80, format!("www.{name}.example")), &outside, &web, None, 300_000);
+        plan.add(Talk::Http(8080, format!("api.{name}.internal")), &web, &app, resolver, 120_000);
+        plan.add(Talk::Postgres, &app, &db, resolver, 140_000);
         let everyone = [web, app, db].concat();
         let resolver: Vec<Endpoint> = resolver.into_iter().collect();
-        plan.add(Talk::Dns(format!("time.{name}.internal")), &everyone, &resolver, None, 70_000);
-        plan.add(Talk::Ping, &everyone[..1], &everyone[1..], None, 125_000);
+        plan.add(Talk::Dns(format!("time.{name}.internal")), &everyone, &resolver, None, 90_000);
+        plan.add(Talk::Ping, &everyone[..1], &everyone[1..], None, 150_000);
     }
     let resolver = cloud.endpoint(services.dns, 0, false);
     let resolver6 = cloud.endpoint(services.dns, 0, true);
@@ -79,16 +79,16 @@ pub(crate) fn demo(random: &mut Random, duration_us: u64, scale: f64, attacks: A
     let outside = users.iter().map(|(node, ip)| cloud.outside(*node, *ip, AMBER));
     let outside: Vec<Endpoint> = outside.collect();
     let (web, app) = (ends(&amber.web), ends(&amber.app));
-    plan.add(Talk::Https("portal.amber.example".into()), &outside, &web, None, 120_000);
+    plan.add(Talk::Https("portal.amber.example".into()), &outside, &web, None, 150_000);
     plan.add(
         Talk::Http(8080, "api.amber.internal".into()),
         &ends6(&amber.web),
         &ends6(&amber.app),
         resolver6,
-        90_000,
+        120_000,
     );
-    plan.add(Talk::Postgres, &ends6(&amber.app), &ends6(&amber.db), None, 140_000);
-    plan.add(Talk::Https("registry.services.internal".into()), &app, &registry, resolver, 150_000);
+    plan.add(Talk::Postgres, &ends6(&amber.app), &ends6(&amber.db), None, 180_000);
+    plan.add(Talk::Https("registry.services.internal".into()), &app, &registry, resolver, 180_000);
     plan.add(Talk::Ping, &ends6(&amber.web[..1]), &ends6(&amber.db), None, 250_000);
 
     let target = end(&tiers[1].web[0], false);

@@ -14,6 +14,7 @@ pub(super) use overlap::overlap;
 
 use std::net::IpAddr;
 
+use super::network::START_US;
 use crate::inventory::{AddressSpace, Segment, SegmentKind};
 
 /// A place in [`Cloud::nodes`].
@@ -208,6 +209,13 @@ pub(super) struct Move {
     pub(super) at_us: u64,
     /// How long it stands still.
     pub(super) blackout_us: u64,
+}
+
+impl Move {
+    /// When the machine runs again, in nanoseconds since the epoch.
+    pub(super) fn resume_ns(&self) -> u64 {
+        (START_US + self.at_us + self.blackout_us) * 1_000
+    }
 }
 
 /// A port scan from one VM.

@@ -8,15 +8,14 @@
 //! Source: RFC 9293 (TCP), RFC 5681 (congestion control), RFC 6298 (timeout), RFC 6582 (partial
 //! acknowledgements), RFC 7323 (timestamps). No selective acknowledgements.
 
-use etherparse::{TcpHeader, TcpOptionElement};
+mod half;
+mod send;
 
 use super::cloud::Endpoint;
-use super::event::{Action, ConnectionIndex, Delivery, TcpTimer};
-use super::frame;
-use super::network::{Network, Packet};
-use super::random::low32;
+use super::event::{Action, ConnectionIndex, TcpTimer};
+use super::network::{Loss, Network};
 use super::talk::{Filler, Script, Side};
-use super::truth::FlowKey;
+use half::Half;
 
 /// TCP in the IP header.
 pub(super) const PROTOCOL: u8 = 6;
@@ -46,40 +45,15 @@ pub(super) struct Segment {
 }
 
 impl Segment {
+    /// First offset, if it takes any of the stream's: payload, SYN or FIN.
+    pub(super) fn range_start(&self) -> Option<u64> {
+        (self.end() > self.from).then_some(self.from)
+    }
+
+    /// The offset after it.
     fn end(&self) -> u64 {
         self.from + self.octets + u64::from(self.syn) + u64::from(self.fin)
     }
-}
-
-/// What one side knows.
-struct Half {
-    end: Endpoint,
-    port: u16,
-    isn: u32,
-    /// First offset that the other side has not acknowledged.
-    unacknowledged: u64,
-    /// Next offset to send.
-    next: u64,
-    /// End of what the script has said so far.
-    said: u64,
-    closing: bool,
-    window_segments: u64,
-    duplicate_acks: u8,
-    /// While losses are repaired: the end of what was sent when it began.
-    recovery: Option<u64>,
-    timeout_us: u64,
-    timeouts: u32,
-    timeout_at_us: Option<u64>,
-    timer_set: bool,
-    /// Next offset expected from the other side, and ranges beyond it.
-    expected: u64,
-    beyond: Vec<(u64, u64)>,
-    got_fin: Option<u64>,
-    owes_acks: u8,
-    ack_timer_set: bool,
-    /// Last value of the other side's clock, to echo.
-    echo: u32,
-    last_timestamp: u32,
 }
 
 /// One connection.
@@ -89,6 +63,8 @@ pub(super) struct Connection {
     script: Script,
     /// Start of each message in its side's stream; as many as were said.
     starts: Vec<u64>,
+    /// What was lost between taps and not repeated yet.
+    losses: Vec<Loss>,
     /// The other side must have this message before the next one.
     waits_for: Option<usize>,
     is_over: bool,
@@ -109,8 +85,15 @@ impl Connection {
             Half::new(server, script.port, network.random.bits32()),
         ];
         let starts = Vec::with_capacity(script.messages.len());
-        let mut connection =
-            Self { index, halves, script, starts, waits_for: None, is_over: false };
+        let mut connection = Self {
+            index,
+            halves,
+            script,
+            starts,
+            losses: Vec::new(),
+            waits_for: None,
+            is_over: false,
+        };
         connection.transmit_syn(network, Side::Client);
         connection
     }
@@ -129,6 +112,11 @@ impl Connection {
     /// The end of a side.
     pub(super) fn end(&self, side: Side) -> Endpoint {
         self.halves[side as usize].end
+    }
+
+    /// A segment was lost between taps.
+    pub(super) fn lost(&mut self, loss: Loss) {
+        self.losses.push(loss);
     }
 
     /// A segment has arrived at `side`.
@@ -353,180 +341,4 @@ impl Connection {
         half.timeout_at_us = None;
         self.retransmit(network, filler, side);
     }
-
-    /// Sends the first unacknowledged segment again.
-    fn retransmit(&mut self, network: &mut Network, filler: &Filler, side: Side) {
-        let half = &self.halves[side as usize];
-        let from = half.unacknowledged;
-        if from == 0 {
-            self.transmit_syn(network, side);
-            return;
-        }
-        let sent = half.said.min(half.next);
-        let octets = half.segment_octets().min(sent.saturating_sub(from));
-        self.transmit(network, filler, side, from, octets);
-    }
-
-    /// Sends a range, or the FIN where the range is empty.
-    fn transmit(
-        &mut self,
-        network: &mut Network,
-        filler: &Filler,
-        side: Side,
-        from: u64,
-        octets: u64,
-    ) {
-        let mut payload = Vec::with_capacity(usize::try_from(octets).unwrap_or(0));
-        for (place, start) in self.starts.iter().enumerate() {
-            let message = &self.script.messages[place];
-            let end = start + message.octets();
-            if message.side == side && *start < from + octets && end > from {
-                let (low, high) = (from.max(*start), (from + octets).min(end));
-                message.copy(low - start, high - start, filler, &mut payload);
-            }
-        }
-        let half = &self.halves[side as usize];
-        let flags =
-            Flags { fin: octets == 0, push: from + octets == half.said, ..Flags::default() };
-        self.send(network, side, from, flags, &payload);
-        self.arm(network, side);
-    }
-
-    fn transmit_syn(&mut self, network: &mut Network, side: Side) {
-        let half = &mut self.halves[side as usize];
-        half.next = half.next.max(1);
-        self.send(network, side, 0, Flags { syn: true, ..Flags::default() }, &[]);
-        self.arm(network, side);
-    }
-
-    fn transmit_ack(&mut self, network: &mut Network, side: Side) {
-        let from = self.halves[side as usize].next;
-        self.send(network, side, from, Flags::default(), &[]);
-    }
-
-    /// Starts the retransmission timer anew.
-    fn arm(&mut self, network: &mut Network, side: Side) {
-        let half = &mut self.halves[side as usize];
-        let at_us = network.now_us + half.timeout_us;
-        half.timeout_at_us = Some(at_us);
-        if !half.timer_set {
-            half.timer_set = true;
-            network.schedule(at_us, Action::Tcp(self.index, side, TcpTimer::Retransmit));
-        }
-    }
-
-    fn send(&mut self, network: &mut Network, side: Side, from: u64, flags: Flags, payload: &[u8]) {
-        let other = &self.halves[side.other() as usize];
-        let (to, to_port, other_isn) = (other.end, other.port, other.isn);
-        let half = &mut self.halves[side as usize];
-        let timestamp = half.timestamp(network);
-        half.owes_acks = 0;
-        let acknowledges = (half.expected > 0).then_some(half.expected);
-        // A SYN's window is not scaled (RFC 7323 section 2.2).
-        let window = if flags.syn { 64_240 } else { 64_240 >> WINDOW_SCALE };
-        let mut header = TcpHeader::new(half.port, to_port, wire(half.isn, from), window);
-        header.syn = flags.syn;
-        header.fin = flags.fin;
-        header.psh = flags.push && !payload.is_empty();
-        header.ack = acknowledges.is_some();
-        header.acknowledgment_number = acknowledges.map_or(0, |offset| wire(other_isn, offset));
-        let echo = if header.ack { half.echo } else { 0 };
-        set_options(&mut header, half, flags.syn, (timestamp, echo));
-        let ip = network.ip_fields(&half.end);
-        let inner = frame::tcp(&half.end, &to, ip, header, payload);
-        let octets = payload.len() as u64;
-        let Flags { syn, fin, .. } = flags;
-        let segment = Segment { from, octets, syn, fin, acknowledges, timestamp };
-        let delivery = Delivery::Tcp(self.index, side.other(), segment);
-        let mut packet = Packet::new(half.end, to, inner, delivery);
-        let ends = ((half.end.address, half.port), (to.address, to_port));
-        packet.flow = Some(FlowKey::new(half.end.space, PROTOCOL, ends.0, ends.1));
-        packet.repeated = segment.end() > segment.from;
-        network.send(packet);
-    }
-}
-
-/// Flags of a segment beside ACK.
-#[derive(Clone, Copy, Default)]
-struct Flags {
-    syn: bool,
-    fin: bool,
-    push: bool,
-}
-
-impl Half {
-    fn new(end: Endpoint, port: u16, isn: u32) -> Self {
-        Self {
-            end,
-            port,
-            isn,
-            unacknowledged: 0,
-            next: 0,
-            said: 1,
-            closing: false,
-            window_segments: WINDOW_SEGMENTS_FIRST,
-            duplicate_acks: 0,
-            recovery: None,
-            timeout_us: SYN_TIMEOUT_US,
-            timeouts: 0,
-            timeout_at_us: None,
-            timer_set: false,
-            expected: 0,
-            beyond: Vec::new(),
-            got_fin: None,
-            owes_acks: 0,
-            ack_timer_set: false,
-            echo: 0,
-            last_timestamp: 0,
-        }
-    }
-
-    /// Payload octets of a full segment.
-    fn segment_octets(&self) -> u64 {
-        MTU - HEADER_OCTETS - if self.end.address.is_ipv6() { 40 } else { 20 }
-    }
-
-    /// Something new was acknowledged: timers and counts begin anew.
-    fn rest(&mut self) {
-        self.duplicate_acks = 0;
-        self.timeouts = 0;
-        self.timeout_us = TIMEOUT_US;
-        self.timeout_at_us = None;
-    }
-
-    /// Moves `expected` over the ranges that have arrived already.
-    fn join(&mut self) {
-        while let Some(place) = self.beyond.iter().position(|range| range.0 <= self.expected) {
-            let (_, end) = self.beyond.swap_remove(place);
-            self.expected = self.expected.max(end);
-        }
-    }
-
-    /// The node's clock in milliseconds. IPv6 has no identification, so there every segment of
-    /// a side gets a value of its own.
-    fn timestamp(&mut self, network: &mut Network) -> u32 {
-        let clock = network.cloud.node(self.end.node).clock_ms;
-        let now = clock.wrapping_add(low32(network.now_us / 1_000));
-        let behind = now.wrapping_sub(self.last_timestamp).cast_signed() <= 0;
-        let must_move = self.end.address.is_ipv6() && self.last_timestamp != 0 && behind;
-        self.last_timestamp = if must_move { self.last_timestamp.wrapping_add(1) } else { now };
-        self.last_timestamp
-    }
-}
-
-fn wire(isn: u32, offset: u64) -> u32 {
-    isn.wrapping_add(low32(offset))
-}
-
-fn set_options(header: &mut TcpHeader, half: &Half, syn: bool, stamps: (u32, u32)) {
-    use TcpOptionElement::{MaximumSegmentSize, Noop, Timestamp, WindowScale};
-    let stamps = Timestamp(stamps.0, stamps.1);
-    let mss = low32(half.segment_octets() + HEADER_OCTETS - 20).try_into().unwrap_or(u16::MAX);
-    let set = if syn {
-        let scale = WindowScale(WINDOW_SCALE);
-        header.set_options(&[MaximumSegmentSize(mss), Noop, scale, Noop, Noop, stamps])
-    } else {
-        header.set_options(&[Noop, Noop, stamps])
-    };
-    set.expect("these options are 20 and 12 octets long");
 }
