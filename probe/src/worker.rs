@@ -18,7 +18,7 @@ use crate::decode::{Decoder, Headers, Marks};
 use crate::flow::FlowStage;
 use crate::index::WindowNumber;
 use crate::spread::fragments::FragmentTable;
-use crate::spread::ring::{RingReceiver, RingSender};
+use crate::spread::ring::{CLOSED, QUIET, RingReceiver, RingSender};
 use crate::spread::shed::Shedder;
 use crate::spread::{FlowKey, HashSeed, datagram_hash, owner};
 use crate::time::Timestamp;
@@ -84,6 +84,8 @@ pub struct WorkerParts {
     pub receivers: usize,
     /// Longest wait for older packets of other rings.
     pub hold_ns: u64,
+    /// Whether what finds no room is waited for, because all sources are files.
+    pub waits: bool,
     /// Taps at most.
     pub taps_max: usize,
     /// Names of ports, for the aggregator.
@@ -113,6 +115,10 @@ pub struct Worker<S> {
     expire_round_at: Timestamp,
     expiring: bool,
     ports_known: usize,
+    /// The source expects nothing more.
+    quiet: bool,
+    /// Waiting for room in a ring, and meanwhile taking over.
+    blocked: bool,
     source_ended: bool,
     outgoing_closed: bool,
 }
@@ -156,6 +162,8 @@ impl<S: Source> Worker<S> {
             newest_active: WindowNumber(0),
             expiring: false,
             ports_known: 0,
+            quiet: false,
+            blocked: false,
             outgoing_closed: false,
             parts,
         }
@@ -237,9 +245,10 @@ impl<S: Source> Worker<S> {
                 Outcome { wire_octets: frame.wire_octets, rejected: decoded.err() };
         }
         drop(burst);
+        self.quiet = state == SourceState::Quiet;
         match state {
-            SourceState::Open(now) if S::LIVE => self.read_clock = self.read_clock.max(now),
-            SourceState::Open(_) => {}
+            SourceState::Open(now) => self.read_clock = self.read_clock.max(now),
+            SourceState::Quiet => {}
             SourceState::Ended => self.source_ended = true,
         }
         self.fetch(packets);
@@ -344,27 +353,50 @@ impl<S: Source> Worker<S> {
     }
 
     fn pass_on(&mut self, to: usize, headers: &Headers) {
-        let ring = &mut self.parts.outgoing[to];
-        while !ring.push(headers) {
-            if S::LIVE {
+        while !self.parts.outgoing[to].push(headers) {
+            if !self.parts.waits {
                 self.totals.causes.add(DropCause::SpreadRingFull, 1);
                 return;
             }
-            std::thread::yield_now();
+            if self.blocked {
+                // Waiting inside waiting could go round in a circle; the aggregator joins what is
+                // split.
+                self.own(headers);
+                return;
+            }
+            self.publish(headers.clock);
+            self.wait_for_room();
         }
         self.totals.spread_out_packets += 1;
     }
 
+    /// Takes over what others have sent while a ring has no room: they may wait for this worker.
+    fn wait_for_room(&mut self) {
+        self.blocked = true;
+        if self.take_over() == 0 {
+            std::thread::yield_now();
+        }
+        self.blocked = false;
+    }
+
     /// Hands open batches over and says how far this worker has read.
     fn flush_outgoing(&mut self) {
-        for ring in &mut self.parts.outgoing {
-            while !ring.flush() && !S::LIVE {
-                std::thread::yield_now();
+        for place in 0..self.parts.outgoing.len() {
+            while !self.parts.outgoing[place].flush() && self.parts.waits {
+                self.publish(self.read_clock);
+                self.wait_for_room();
             }
-            if self.source_ended {
+        }
+        self.publish(self.read_clock);
+    }
+
+    /// Says in each ring that has room that all packets before `clock` are there.
+    fn publish(&mut self, clock: Timestamp) {
+        for ring in &mut self.parts.outgoing {
+            if !ring.flush() {
                 continue;
             }
-            ring.publish(self.read_clock);
+            if self.quiet { ring.publish_quiet() } else { ring.publish(clock) }
         }
     }
 
@@ -408,7 +440,7 @@ impl<S: Source> Worker<S> {
             }
         }
         let (place, clock) = oldest?;
-        let waited_enough = S::LIVE && self.read_clock.since_ns(clock) > self.parts.hold_ns;
+        let waited_enough = !self.parts.waits && self.read_clock.since_ns(clock) > self.parts.hold_ns;
         (clock <= read_up_to || waited_enough).then_some(place)
     }
 
@@ -422,7 +454,7 @@ impl<S: Source> Worker<S> {
             }
             read_up_to = read_up_to.min(clock);
         }
-        if read_up_to.0 != u64::MAX && read_up_to != Timestamp::ZERO {
+        if read_up_to < QUIET && read_up_to != Timestamp::ZERO {
             self.advance(read_up_to);
         }
     }
@@ -431,7 +463,7 @@ impl<S: Source> Worker<S> {
         self.parts
             .incoming
             .iter_mut()
-            .all(|ring| ring.clock().0 == u64::MAX && ring.head().is_none())
+            .all(|ring| ring.clock() == CLOSED && ring.head().is_none())
     }
 
     /// A packet of a flow that this worker owns.
@@ -509,7 +541,7 @@ impl<S: Source> Worker<S> {
             // The window that was closing must be done before another one starts to.
             self.close_up_to(open_from, usize::MAX);
             self.open_from = Some(oldest);
-            if !S::LIVE {
+            if self.parts.waits {
                 self.close_up_to(oldest, usize::MAX);
             }
         }
@@ -534,7 +566,7 @@ impl<S: Source> Worker<S> {
 
     /// Small steps of what need not be done at once.
     fn chores(&mut self) {
-        if S::LIVE {
+        if !self.parts.waits {
             let (receivers, clock) = (self.parts.receivers, self.read_clock);
             if receivers == 1 && self.source.is_some() && clock != Timestamp::ZERO {
                 self.advance(clock);
@@ -565,7 +597,7 @@ impl<S: Source> Worker<S> {
 
     /// Takes what the NIC has already, within bounds, then ends the source.
     fn drain_source(&mut self) {
-        if S::LIVE {
+        if self.source.as_ref().is_some_and(Source::is_live) {
             for _ in 0..DRAIN_POLLS_MAX {
                 if self.poll() == 0 {
                     break;
@@ -585,13 +617,13 @@ impl<S: Source> Worker<S> {
         }
         self.route_resolved(&mut ready);
         self.ready = ready;
-        for ring in &mut self.parts.outgoing {
-            while !ring.flush() {
-                std::thread::yield_now();
+        for place in 0..self.parts.outgoing.len() {
+            while !self.parts.outgoing[place].flush() {
+                self.wait_for_room();
             }
-            ring.close();
         }
         self.outgoing_closed = true;
+        self.parts.outgoing.iter().for_each(RingSender::close);
     }
 
     fn finish(&mut self) {

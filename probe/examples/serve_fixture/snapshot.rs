@@ -1,8 +1,9 @@
 //! Believable snapshots as a function of the second, so that a test knows what it will see.
 
 use vmprobe::aggregate::live::{
-    ByClass, HistoryPoint, LiveAlert, LiveConversation, LiveHistory, LiveLedger, LiveMode, LivePort,
-    LiveSink, LiveSnapshot, LiveStore, LiveTap, LiveTotals, LiveWorker, ProtocolShare, Volume,
+    ByClass, HistoryPoint, LiveAlert, LiveConversation, LiveHistory, LiveLedger, LiveMode,
+    LivePort, LiveSink, LiveSnapshot, LiveStore, LiveTap, LiveTotals, LiveWorker, ProtocolShare,
+    Volume,
 };
 
 /// The first snapshot that is served has this many windows behind it.
@@ -131,8 +132,15 @@ fn uuid(vm: Vm) -> Option<String> {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     let digits = format!("{hash:016x}");
-    (!name.is_empty()).then(|| format!("{}-{}-4{}-9{}-{digits:.12}", &digits[..8], &digits[8..12],
-        &digits[12..15], &digits[..3]))
+    (!name.is_empty()).then(|| {
+        format!(
+            "{}-{}-4{}-9{}-{digits:.12}",
+            &digits[..8],
+            &digits[8..12],
+            &digits[12..15],
+            &digits[..3]
+        )
+    })
 }
 
 fn known(text: &str) -> Option<String> {
@@ -141,7 +149,8 @@ fn known(text: &str) -> Option<String> {
 
 /// Steady, repeatable jitter.
 fn noise(tick: u64, seed: u64) -> u64 {
-    let mut value = tick.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed.wrapping_mul(0xd1b5_4a32_d192_ed03);
+    let mut value =
+        tick.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed.wrapping_mul(0xd1b5_4a32_d192_ed03);
     value = (value ^ (value >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     (value ^ (value >> 32)) & 0xffff_ffff
 }
@@ -205,7 +214,9 @@ fn conversation(talk: &Talk, tick: u64, seed: u64) -> LiveConversation {
 fn conversations(tick: u64) -> Vec<LiveConversation> {
     let mut rows: Vec<_> =
         (1..).zip(TALKS).map(|(seed, talk)| conversation(talk, tick, seed)).collect();
-    rows.sort_by_key(|row| std::cmp::Reverse(row.octet_delta_count + row.reverse_octet_delta_count));
+    rows.sort_by_key(|row| {
+        std::cmp::Reverse(row.octet_delta_count + row.reverse_octet_delta_count)
+    });
     rows
 }
 

@@ -241,8 +241,8 @@ impl LiveLedger {
     /// What is left of `received` after `accounted` and all causes; 0 in a sound probe.
     /// Saturates.
     pub fn balance(&self) -> i64 {
-        let spent: i128 =
-            i128::from(self.accounted) + self.causes.values().copied().map(i128::from).sum::<i128>();
+        let spent: i128 = i128::from(self.accounted)
+            + self.causes.values().copied().map(i128::from).sum::<i128>();
         let left = i128::from(self.received) - spent;
         i64::try_from(left).unwrap_or(if left > 0 { i64::MAX } else { i64::MIN })
     }

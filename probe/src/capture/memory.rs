@@ -172,7 +172,9 @@ pub struct MemorySource {
 impl Source for MemorySource {
     type Burst<'a> = MemoryBurst<'a>;
 
-    const LIVE: bool = false;
+    fn is_live(&self) -> bool {
+        false
+    }
 
     /// The end is told with an empty burst; no burst spans two passes.
     #[inline]

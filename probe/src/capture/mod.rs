@@ -86,6 +86,9 @@ pub enum SourceState {
     /// More may come. The time is the source's clock now: for a NIC the time of the poll, for a
     /// file the largest stamp read so far (time in a replay moves by packets alone).
     Open(Timestamp),
+    /// Nothing came, and as far as the source can tell nothing will, but it stays open: a NIC that
+    /// plays a file back and is through. Nobody need wait for it; time stands still.
+    Quiet,
     /// Nothing will come any more.
     Ended,
 }
@@ -97,9 +100,9 @@ pub trait Source {
     where
         Self: 'a;
 
-    /// Whether the packets are lost if nobody takes them in time (a NIC). A worker never waits
-    /// for a full ring if so; it waits with a file.
-    const LIVE: bool;
+    /// Whether packets are lost if nobody takes them in time (a NIC). A worker never waits for a
+    /// full ring if so; with a file it waits.
+    fn is_live(&self) -> bool;
 
     /// Takes what has arrived, at most the source's burst size, without waiting. An empty burst
     /// with [`SourceState::Open`] is no end.

@@ -209,7 +209,10 @@ impl NicSource {
 impl Source for NicSource {
     type Burst<'a> = NicBurst<'a>;
 
-    const LIVE: bool = true;
+    /// A NIC that plays a file back waits for its reader.
+    fn is_live(&self) -> bool {
+        !matches!(self.stamps, Stamps::Microseconds { of_file: true })
+    }
 
     fn fill_percent(&self) -> Option<u8> {
         let fill = self.ring_fill()?;
@@ -226,13 +229,18 @@ impl Source for NicSource {
             Stamps::Microseconds { of_file } => {
                 if *of_file {
                     self.latest = latest_of(&burst, self.latest);
+                    let state = if burst.len() == 0 {
+                        SourceState::Quiet
+                    } else {
+                        SourceState::Open(self.latest)
+                    };
                     let burst = NicBurst {
                         burst,
                         polled: self.latest,
                         stamps: BurstStamps::Microseconds,
                         port: self.port,
                     };
-                    return (burst, SourceState::Open(self.latest));
+                    return (burst, state);
                 }
                 BurstStamps::Microseconds
             }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::tap::{MirrorTunnel, TapTable};
 use super::udp::TunnelPorts;
-use super::walk::{CutBy, Next, Step, Walk};
+use super::walk::{Next, Step, Walk};
 use super::{Headers, Mac, Marks, ethernet, ipv4, ipv6, loopback, mpls, nsh, sll, transport, vlan};
 use crate::capture::{Frame, LinkType};
 use crate::config::Plan;
@@ -40,14 +40,6 @@ impl DecodeContext {
         Self { rules: Rules::new(plan, ports), map: Arc::new(map) }
     }
 
-    /// Whether mirrors may cut frames without saying so (a switch's mirror with a `snaplen`):
-    /// then an IP packet longer than its frame is counted in full and marked, not malformed.
-    #[must_use]
-    pub const fn with_cutting_mirrors(mut self, cut: bool) -> Self {
-        self.rules.cutting_mirrors = cut;
-        self
-    }
-
     /// With another map of segments.
     #[must_use]
     pub fn with_map(mut self, map: Arc<SegmentMap>) -> Self {
@@ -69,7 +61,6 @@ pub(super) struct Rules {
     pub(super) nvgre: bool,
     pub(super) mpls_segments: bool,
     depth_max: u8,
-    cutting_mirrors: bool,
 }
 
 impl Rules {
@@ -80,7 +71,6 @@ impl Rules {
             nvgre: plan.decode.nvgre,
             mpls_segments: plan.decode.mpls_segments,
             depth_max: plan.decode.depth_max,
-            cutting_mirrors: false,
         }
     }
 
@@ -175,9 +165,6 @@ impl Decoder {
 
     #[inline]
     fn begin<'a>(&self, frame: &Frame<'a>, walk: &mut Walk<'a>) -> Step {
-        if self.rules.cutting_mirrors {
-            walk.cut_by = CutBy::Mirror;
-        }
         if let Some(stripped) = frame.stripped_vlan {
             vlan::tagged(walk, &self.rules, stripped.outer_tci);
             if let Some(inner) = stripped.inner_tci {
@@ -332,19 +319,6 @@ mod tests {
             let headers = decode_with(&decoder, &frame_of(&own)).expect("inner");
             assert_eq!(segment_text(&headers), "default/vlan/9", "the packet's own tag counts");
         }
-    }
-
-    #[test]
-    fn a_mirror_that_cuts_frames_is_believed_where_configured() {
-        let whole = inner();
-        let cut = whole.get(..56).expect("shorter");
-        let context = DecodeContext::new(&Plan::default(), ["p"]);
-        let result = decode_with(&Decoder::new(&context), &frame_of(cut));
-        assert_eq!(result.err(), Some(DropCause::MalformedIpv4));
-        let decoder = Decoder::new(&context.with_cutting_mirrors(true));
-        let headers = decode_with(&decoder, &frame_of(cut)).expect("ports are there");
-        assert_eq!((headers.octets, headers.payload_captured_octets), (47, 2));
-        assert!(headers.marks.has(Marks::MIRROR_TRUNCATED) && headers.marks.has(Marks::SNAPPED));
     }
 
     #[test]

@@ -24,7 +24,8 @@ const VERSION_III: u8 = 2;
 /// The mirror took the VLAN tag off the frame and put it here (field En).
 const TAG_IN_HEADER: u8 = 2;
 
-/// Frame type of type III: the copy begins with its IP header.
+/// Frame types of type III: the copy begins with its Ethernet or its IP header.
+const FRAME_ETHERNET: u8 = 0;
 const FRAME_IP: u8 = 2;
 
 /// The four octets that types II and III begin with.
@@ -144,13 +145,12 @@ fn type_iii(walk: &mut Walk<'_>, header: Erspan<'_>, tap: Option<TapIndex>) -> S
     if rest.egress() {
         walk.marks.set(Marks::MIRROR_EGRESS);
     }
-    if rest.frame_type() != FRAME_IP {
-        return Ok(Next::Ethernet);
+    match (rest.frame_type(), walk.rest.first().map(|first| first >> 4)) {
+        (FRAME_ETHERNET, _) => Ok(Next::Ethernet),
+        (FRAME_IP, Some(6)) => Ok(Next::Ipv6),
+        (FRAME_IP, _) => Ok(Next::Ipv4),
+        _ => Err(DropCause::UnsupportedTunnel),
     }
-    Ok(match walk.rest.first().map(|first| first >> 4) {
-        Some(6) => Next::Ipv6,
-        _ => Next::Ipv4,
-    })
 }
 
 #[cfg(test)]
@@ -270,12 +270,13 @@ mod tests {
                 gre(SEQUENCE, PROTOCOL_TYPE_I_II, 0, payload.get(..length).expect("shorter"));
             assert_eq!(decode(&frame).err(), Some(DropCause::MalformedErspan), "{length}");
         }
+        let unknown = type_iii(0, [7 << 2, 0], &[], &inner());
+        assert_eq!(decode(&unknown).err(), Some(DropCause::UnsupportedTunnel));
         let other = gre(SEQUENCE, PROTOCOL_TYPE_III, 0, &[0x70; 20]);
         assert_eq!(decode(&other).err(), Some(DropCause::MalformedErspan));
         every_shorter_length(&type_iii(0, [0, 1], &[0; 8], &inner()), |at, outcome| {
-            if let Outcome::WireShort(result) = outcome {
-                assert!(result.is_err(), "{at}");
-            }
+            let (Outcome::Snapped(result) | Outcome::WireShort(result)) = outcome;
+            assert_eq!(result.is_ok(), at >= 34 + 8 + 20 + 38, "{at}");
         });
     }
 }

@@ -176,7 +176,9 @@ mod tests {
         every_shorter_length(&frame, |length, outcome| match outcome {
             Outcome::WireShort(result) => match length {
                 0..14 => assert_eq!(result.err(), Some(DropCause::MalformedLink), "{length}"),
-                _ => assert_eq!(result.err(), Some(DropCause::MalformedIpv4), "{length}"),
+                14..34 => assert_eq!(result.err(), Some(DropCause::MalformedIpv4), "{length}"),
+                34..38 => assert_eq!(result.err(), Some(DropCause::SnappedHeader), "{length}"),
+                _ => assert_eq!(result.expect("ports are there").octets, 35),
             },
             Outcome::Snapped(result) => match length {
                 0..38 => assert_eq!(result.err(), Some(DropCause::SnappedHeader), "{length}"),

@@ -37,8 +37,10 @@ mod tests {
             assert_eq!((headers.source_port, headers.layer2_octets), (1, octets + 14));
             assert_eq!(segment_text(&headers), "default/vlan/42");
             every_shorter_length(&frame, |at, outcome| {
-                if let Outcome::WireShort(result) = outcome {
-                    assert!(result.is_err(), "{at}");
+                let (Outcome::Snapped(result) | Outcome::WireShort(result)) = outcome;
+                if let Ok(headers) = result {
+                    assert_eq!((headers.octets, headers.ip_version), (octets, version), "{at}");
+                    assert!(headers.marks.has(Marks::SNAPPED));
                 }
             });
         }
@@ -61,11 +63,13 @@ mod tests {
         outer.truncate(outer.len() - 3);
         let total = u16::try_from(outer.len() - 14).expect("short");
         set_u16(&mut outer, 16, total);
-        assert_eq!(decode(&outer).err(), Some(DropCause::MalformedIpv4));
-        set_u16(&mut outer, 20, 0x2000);
-        let headers = decode(&outer).expect("inner");
-        assert_eq!((headers.octets, headers.payload_octets), (35, 7));
-        assert!(headers.marks.has(Marks::SNAPPED) && !headers.marks.has(Marks::FRAGMENT));
+        for (flags, mirror) in [(0, true), (0x2000, false)] {
+            set_u16(&mut outer, 20, flags);
+            let headers = decode(&outer).expect("inner");
+            assert_eq!((headers.octets, headers.payload_octets), (35, 7));
+            assert!(headers.marks.has(Marks::SNAPPED) && !headers.marks.has(Marks::FRAGMENT));
+            assert_eq!(headers.marks.has(Marks::MIRROR_TRUNCATED), mirror);
+        }
         set_u16(&mut outer, 20, 0x0010);
         let headers = decode(&outer).expect("outer");
         assert_eq!((headers.protocol, headers.fragment_offset), (4, 128));

@@ -102,7 +102,7 @@ pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers) -> Step {
     let Some(payload) = total.checked_sub(header_octets) else {
         return Err(DropCause::MalformedIpv4);
     };
-    walk.enter_ip(payload, DropCause::MalformedIpv4)?;
+    walk.enter_ip(payload);
     out.ip_version = 4;
     out.source = Address::v4(header.source());
     out.destination = Address::v4(header.destination());
@@ -182,9 +182,7 @@ mod tests {
 
     #[test]
     fn wrong_versions_and_lengths_are_malformed() {
-        for (place, value) in
-            [(14, 0x6500), (14, 0x4400), (14, 0x4f00), (TOTAL, 19), (TOTAL, 47), (TOTAL, 0xffff)]
-        {
+        for (place, value) in [(14, 0x6500), (14, 0x4400), (14, 0x4f00), (TOTAL, 19), (TOTAL, 1)] {
             let mut bytes = frame();
             set_u16(&mut bytes, place, value);
             if place == 14 && value == 0x4f00 {
@@ -221,6 +219,19 @@ mod tests {
         assert!(headers.marks.has(Marks::LATER_FRAGMENT));
         assert!(!headers.marks.has(Marks::MORE_FRAGMENTS));
         assert_eq!(headers.payload_octets, 26);
+    }
+
+    #[test]
+    fn a_packet_longer_than_its_frame_counts_in_full() {
+        for total in [47, 1500, 0xffff] {
+            let mut bytes = frame();
+            set_u16(&mut bytes, TOTAL, total);
+            let headers = decode(&bytes).expect("cut by a mirror");
+            assert!(
+                headers.marks.has(Marks::MIRROR_TRUNCATED) && headers.marks.has(Marks::SNAPPED)
+            );
+            assert_eq!((headers.octets, headers.payload_captured_octets), (u32::from(total), 18));
+        }
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers) -> Step {
         (0, next) if next != extension::NO_NEXT_HEADER => walk.limit,
         (octets, _) => u32::from(octets),
     };
-    walk.enter_ip(payload, DropCause::MalformedIpv6)?;
+    walk.enter_ip(payload);
     out.ip_version = 6;
     out.source = header.source();
     out.destination = header.destination();
@@ -235,9 +235,8 @@ mod tests {
         assert_eq!((headers.protocol, headers.source_port), (17, 1000));
         assert_eq!((headers.octets, headers.payload_octets), (40 + 56 + 15, 7));
         every_shorter_length(&bytes, |length, outcome| {
-            if let Outcome::WireShort(result) = outcome {
-                assert!(result.is_err(), "{length}");
-            }
+            let (Outcome::Snapped(result) | Outcome::WireShort(result)) = outcome;
+            assert_eq!(result.is_ok(), length >= 14 + 40 + 56 + 4, "{length}");
         });
     }
 
@@ -280,11 +279,18 @@ mod tests {
     }
 
     #[test]
-    fn wrong_versions_and_lengths_are_malformed() {
-        for (place, value) in [(14, 0x4000), (18, 16), (18, 0xffff)] {
-            let mut bytes = frame(17, &payload());
-            set_u16(&mut bytes, place, value);
-            assert_eq!(decode(&bytes).err(), Some(DropCause::MalformedIpv6), "{value:04x}");
+    fn wrong_versions_are_malformed_and_longer_packets_cut() {
+        let mut bytes = frame(17, &payload());
+        set_u16(&mut bytes, 18, 1000);
+        let headers = decode(&bytes).expect("cut by a mirror");
+        assert_eq!((headers.octets, headers.payload_captured_octets), (1040, 7));
+        assert!(headers.marks.has(Marks::MIRROR_TRUNCATED));
+        set_u16(&mut bytes, 14, 0x4000);
+        assert_eq!(decode(&bytes).err(), Some(DropCause::MalformedIpv6));
+        set_u16(&mut bytes, 14, 0x6000);
+        for length in 14..54 {
+            let short = decode(bytes.get(..length).expect("shorter"));
+            assert_eq!(short.err(), Some(DropCause::MalformedIpv6), "{length}");
         }
     }
 }

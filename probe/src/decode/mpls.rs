@@ -106,8 +106,8 @@ impl Carried {
         match rest.first().map_or(0xff, |first| first >> 4) {
             4 if !bare || fits_ipv4(rest, limit) => Self::Ipv4,
             6 if !bare || fits_ipv6(rest, limit) => Self::Ipv6,
-            0 if rest.get(4..).is_some_and(ethernet::plausible) => Self::ControlledEthernet,
             _ if bare => Self::Ethernet,
+            0 if rest.get(4..).is_some_and(ethernet::plausible) => Self::ControlledEthernet,
             _ => Self::Other,
         }
     }

@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn mpls_in_ip_is_taken_off() {
-        let inner = [&[0, 0, 0x21, 64][..], &ipv4(17, &udp(7, 8, b"x"))].concat();
+        let inner = [&[0, 6, 0x41, 64][..], &ipv4(17, &udp(7, 8, b"x"))].concat();
         assert_eq!(decode(&ethernet(&ipv4(137, &inner))).expect("UDP").destination_port, 8);
     }
 }

@@ -170,9 +170,11 @@ mod tests {
             let cause = match (length, outcome) {
                 (0..14, Outcome::WireShort(result)) => (result.err(), DropCause::MalformedLink),
                 (14..22, Outcome::WireShort(result)) => (result.err(), DropCause::MalformedVlan),
-                (_, Outcome::WireShort(result)) => (result.err(), DropCause::MalformedIpv4),
-                (0..46, Outcome::Snapped(result)) => (result.err(), DropCause::SnappedHeader),
-                (_, Outcome::Snapped(result)) => {
+                (22..42, Outcome::WireShort(result)) => (result.err(), DropCause::MalformedIpv4),
+                (0..46, Outcome::Snapped(result) | Outcome::WireShort(result)) => {
+                    (result.err(), DropCause::SnappedHeader)
+                }
+                (_, Outcome::Snapped(result) | Outcome::WireShort(result)) => {
                     assert!(result.expect("ports are there").marks.has(Marks::SNAPPED));
                     return;
                 }

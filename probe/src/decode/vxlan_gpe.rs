@@ -56,7 +56,7 @@ mod tests {
     fn each_next_protocol_is_read() {
         let (four, six) = (ipv4(17, &udp(1, 2, b"x")), ipv6(17, &udp(1, 2, b"x")));
         let nsh = [&[0, 2, 2, 1, 0, 0, 1, 255][..], &four].concat();
-        let mpls = [&[0, 0, 0x21, 64][..], &four].concat();
+        let mpls = [&[0, 6, 0x41, 64][..], &four].concat();
         for (flags, next, inner, layer2) in [
             (0x0c, 1, &four, 29),
             (0x0c, 2, &six, 49),

@@ -39,10 +39,10 @@ pub(super) enum Next {
     Flow,
 }
 
-/// Why a packet may be shorter than its own header says, without being malformed.
+/// Why a header may end before its format says, without being malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CutBy {
-    /// Nothing cuts: more than the enclosing length is malformed.
+    /// Nothing that the packet shows.
     Nothing,
     /// A mirror copies only the beginning.
     Mirror,
@@ -176,22 +176,20 @@ impl<'a> Walk<'a> {
     }
 
     /// Narrows to the payload of an IP header that has been taken. From here on the length is
-    /// the IP header's own, so what is missing was cut, and what is inside must fit.
+    /// the IP header's own: what is missing was cut, and what is inside must fit.
+    ///
+    /// A packet longer than its frame is no fault of the sender's: switches mirror the first
+    /// octets only, and the frame that arrives does not say so.
     #[inline]
-    pub(super) fn enter_ip(&mut self, payload: u32, malformed: DropCause) -> Result<(), DropCause> {
-        if payload > self.limit {
-            match self.cut_by {
-                CutBy::Nothing => return Err(malformed),
-                CutBy::Mirror => self.ip_marks.set(Marks::MIRROR_TRUNCATED),
-                CutBy::Fragment => {}
-            }
+    pub(super) fn enter_ip(&mut self, payload: u32) {
+        if payload > self.limit && self.cut_by != CutBy::Fragment {
+            self.ip_marks.set(Marks::MIRROR_TRUNCATED);
         }
         self.cut_by = CutBy::Nothing;
         self.narrow(payload);
         if self.rest.len() < payload as usize {
             self.ip_marks.set(Marks::SNAPPED);
         }
-        Ok(())
     }
 
     /// Goes into a tunnel that names no segment: what is around it stays.
@@ -281,27 +279,41 @@ mod tests {
         let mut frame = frame_of(&bytes);
         frame.wire_octets = 20;
         let mut padded = walk(&frame);
-        padded.enter_ip(4, DropCause::MalformedIpv4).expect("fits");
+        padded.enter_ip(4);
         assert_eq!((padded.rest.len(), padded.limit), (4, 4));
         assert!(!padded.ip_marks.has(Marks::SNAPPED));
         let mut cut = walk(&frame);
-        cut.enter_ip(15, DropCause::MalformedIpv4).expect("fits");
+        cut.enter_ip(15);
         assert!(cut.ip_marks.has(Marks::SNAPPED));
         assert!(!cut.ip_marks.has(Marks::MIRROR_TRUNCATED));
     }
 
     #[test]
-    fn only_a_mirror_or_a_fragment_may_carry_less_than_the_packet_says() {
+    fn a_packet_longer_than_its_frame_was_cut_on_the_way() {
         let bytes = [0; 10];
         let frame = frame_of(&bytes);
-        let cause = DropCause::MalformedIpv4;
-        assert_eq!(walk(&frame).enter_ip(11, cause), Err(cause));
         let mut mirrored = walk(&frame);
-        mirrored.enter_mirror(None).expect("depth");
-        assert_eq!(mirrored.enter_ip(11, cause), Ok(()));
+        mirrored.enter_ip(11);
         assert!(mirrored.ip_marks.has(Marks::MIRROR_TRUNCATED));
         assert!(mirrored.ip_marks.has(Marks::SNAPPED));
         assert_eq!((mirrored.limit, mirrored.rest.len()), (11, 10));
+        let mut fragment = walk(&frame);
+        fragment.cut_by = CutBy::Fragment;
+        fragment.enter_ip(11);
+        assert!(!fragment.ip_marks.has(Marks::MIRROR_TRUNCATED));
+        assert!(fragment.ip_marks.has(Marks::SNAPPED));
+    }
+
+    #[test]
+    fn a_header_that_ends_in_a_mirror_was_cut() {
+        let bytes = [0; 10];
+        let frame = frame_of(&bytes);
+        let mut mirrored = walk(&frame);
+        mirrored.enter_mirror(None).expect("depth");
+        let cause = DropCause::MalformedLink;
+        assert_eq!(mirrored.take::<14>(cause).err(), Some(DropCause::SnappedHeader));
+        mirrored.enter_ip(10);
+        assert_eq!(mirrored.take::<14>(cause).err(), Some(cause));
     }
 
     #[test]

@@ -67,6 +67,7 @@ pub struct Seat {
     place: usize,
     workers: usize,
     receivers: usize,
+    waits: bool,
     port_names: PortNames,
 }
 
@@ -116,6 +117,7 @@ impl Build {
                 // A worker that never spreads is alone as far as it knows.
                 workers: if alone { 1 } else { workers },
                 receivers: if alone { 1 } else { receivers },
+                waits,
                 port_names: port_names.clone(),
             });
         }
@@ -153,6 +155,7 @@ impl Seat {
             workers: self.workers,
             receivers: self.receivers,
             hold_ns: u64::from(plan.worker.spread_hold_us) * 1_000,
+            waits: self.waits,
             taps_max: TAPS_MAX,
             port_names: self.port_names,
         }

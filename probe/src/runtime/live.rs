@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::aggregate::live::{LiveMode, LivePort, live_cell};
 use crate::aggregate::{Aggregator, TapView};
+use crate::capture::Source;
 use crate::capture::nic::{NicSource, Nics};
 use crate::config::Plan;
 use crate::detect::Detectors;
@@ -91,7 +92,9 @@ pub fn run(
     let workers = usize::from(plan.worker.count).max(receivers);
     let cores = worker_cores(plan, workers);
     let places = worker_places(&nics.sources, &names, &cores);
-    let build = Build::new(plan, &inventory, &names, (receivers, workers), false);
+    // Ports that play files back lose nothing while they wait.
+    let waits = nics.sources.iter().all(|source| !source.is_live());
+    let build = Build::new(plan, &inventory, &names, (receivers, workers), waits);
     let (ports, port_names) = (nics.ports.clone(), names.clone());
     let configured = plan.taps.len();
     let tap_ports = tap_ports(plan, &names);
@@ -121,7 +124,7 @@ pub fn run(
         store,
         publisher,
         Box::new(clock_of),
-        false,
+        waits,
     );
     let analysis = spawn("aggregator", move || analysis.run())?;
     ready(page.as_ref().map(crate::serve::ServeHandle::address));

@@ -22,7 +22,11 @@ const JSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/jso
 /// What `/api/v1/conversations` can be filtered by.
 pub(super) const CONVERSATION_FILTERS: &[Filter<LiveConversation>] = &[
     Filter { name: "vm", values: &[], passes: |row, value| vms(row).any(|vm| vm == value) },
-    Filter { name: "tenant", values: &[], passes: |row, value| tenants(row).any(|name| name == value) },
+    Filter {
+        name: "tenant",
+        values: &[],
+        passes: |row, value| tenants(row).any(|name| name == value),
+    },
     Filter {
         name: "address",
         values: &[],
@@ -59,7 +63,8 @@ pub(super) const ALERT_FILTERS: &[Filter<LiveAlert>] = &[
         values: &[],
         passes: |alert, value| {
             let source = alert.source_virtual_station_name.as_deref();
-            source == Some(value) || alert.destination_virtual_station_name.as_deref() == Some(value)
+            source == Some(value)
+                || alert.destination_virtual_station_name.as_deref() == Some(value)
         },
     },
     Filter {
@@ -155,7 +160,8 @@ pub(super) async fn ledger(State(shared): State<Shared>, Query(pairs): Query<Pai
         return problem.into_response();
     }
     let snapshot = &shared.newest().snapshot;
-    let named = DropCause::ALL.iter().filter(|cause| snapshot.ledger.causes.contains_key(cause.name()));
+    let named =
+        DropCause::ALL.iter().filter(|cause| snapshot.ledger.causes.contains_key(cause.name()));
     Json(ExplainedLedger {
         window_start_ns: snapshot.window_start_ns,
         ledger: &snapshot.ledger,

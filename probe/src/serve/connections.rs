@@ -32,11 +32,7 @@ const HEADERS_MAX: usize = 64;
 const REFUSED_MS: u64 = 100;
 
 /// Accepts until `stopping` says so, then lets open answers finish.
-pub(super) async fn accept(
-    listener: TcpListener,
-    router: Router,
-    mut stopping: Stopping,
-) {
+pub(super) async fn accept(listener: TcpListener, router: Router, mut stopping: Stopping) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {

@@ -48,10 +48,7 @@ impl Published {
 }
 
 /// Follows `live` until `stopping` says so.
-pub(super) fn start(
-    live: LiveCell,
-    stopping: Stopping,
-) -> watch::Receiver<Arc<Published>> {
+pub(super) fn start(live: LiveCell, stopping: Stopping) -> watch::Receiver<Arc<Published>> {
     let first = Published::new(live.load_full(), 0).unwrap_or_else(|error| {
         tracing::error!(%error, "snapshot cannot be written as JSON");
         Published {
@@ -67,11 +64,7 @@ pub(super) fn start(
     receiver
 }
 
-async fn follow(
-    live: LiveCell,
-    sender: watch::Sender<Arc<Published>>,
-    mut stopping: Stopping,
-) {
+async fn follow(live: LiveCell, sender: watch::Sender<Arc<Published>>, mut stopping: Stopping) {
     let mut look = tokio::time::interval(Duration::from_millis(LOOK_MS));
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

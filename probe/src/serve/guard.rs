@@ -91,12 +91,23 @@ mod tests {
 
     #[test]
     fn only_names_of_loopback_are_served() {
-        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:80"] {
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:80"]
+        {
             assert!(is_loopback(host), "{host}");
         }
         for host in [
-            "", "example.org", "localhost.example.org", "127.0.0.1.example.org:80", "127.0.0.2",
-            "localhost:x", "localhost:99999", "[::1", "[::2]:80", "::1", "localhost:80:80", ":80",
+            "",
+            "example.org",
+            "localhost.example.org",
+            "127.0.0.1.example.org:80",
+            "127.0.0.2",
+            "localhost:x",
+            "localhost:99999",
+            "[::1",
+            "[::2]:80",
+            "::1",
+            "localhost:80:80",
+            ":80",
         ] {
             assert!(!is_loopback(host), "{host}");
         }

@@ -156,10 +156,16 @@ mod tests {
     use super::*;
 
     const FILTERS: &[Filter<u32>] = &[
-        Filter { name: "parity", values: &["odd", "even"], passes: |item, value| {
-            (item % 2 == 1) == (value == "odd")
-        } },
-        Filter { name: "text", values: &[], passes: |item, value| item.to_string().contains(value) },
+        Filter {
+            name: "parity",
+            values: &["odd", "even"],
+            passes: |item, value| (item % 2 == 1) == (value == "odd"),
+        },
+        Filter {
+            name: "text",
+            values: &[],
+            passes: |item, value| item.to_string().contains(value),
+        },
     ];
 
     fn ask(query: &[(&str, &str)]) -> Result<(usize, Vec<u32>), Problem> {
@@ -173,8 +179,14 @@ mod tests {
     fn filters_join_and_pages_follow_one_another() {
         assert_eq!(ask(&[]).map(|(total, items)| (total, items.len())), Ok((100, 100)));
         let odd_nines = &[("parity", "odd"), ("text", "9")];
-        assert_eq!(ask(odd_nines), Ok((14, vec![9, 19, 29, 39, 49, 59, 69, 79, 89, 91, 93, 95, 97, 99])));
-        assert_eq!(ask(&[("parity", "even"), ("limit", "2"), ("offset", "3")]), Ok((50, vec![6, 8])));
+        assert_eq!(
+            ask(odd_nines),
+            Ok((14, vec![9, 19, 29, 39, 49, 59, 69, 79, 89, 91, 93, 95, 97, 99]))
+        );
+        assert_eq!(
+            ask(&[("parity", "even"), ("limit", "2"), ("offset", "3")]),
+            Ok((50, vec![6, 8]))
+        );
         assert_eq!(ask(&[("offset", "100000")]), Ok((100, vec![])));
     }
 
@@ -182,9 +194,16 @@ mod tests {
     fn what_is_not_understood_is_refused() {
         let long = "x".repeat(VALUE_CHARS_MAX + 1);
         for query in [
-            [("limit", "0")], [("limit", "201")], [("limit", "-1")], [("limit", "1e3")],
-            [("offset", "100001")], [("parity", "both")], [("parity", "")], [("text", "")],
-            [("text", long.as_str())], [("colour", "red")],
+            [("limit", "0")],
+            [("limit", "201")],
+            [("limit", "-1")],
+            [("limit", "1e3")],
+            [("offset", "100001")],
+            [("parity", "both")],
+            [("parity", "")],
+            [("text", "")],
+            [("text", long.as_str())],
+            [("colour", "red")],
         ] {
             let problem = ask(&query).expect_err(query[0].1);
             assert!(!problem.allowed.is_empty());

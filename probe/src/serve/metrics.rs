@@ -236,7 +236,10 @@ fn traffic(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
         class(|volume| volume.octets),
     )?;
     let open = |severity: &str| {
-        live.alerts.iter().filter(|alert| alert.state != "closed" && alert.severity == severity).count()
+        live.alerts
+            .iter()
+            .filter(|alert| alert.state != "closed" && alert.severity == severity)
+            .count()
     };
     families.gauges(
         "vmprobe_alerts_open",
@@ -281,8 +284,12 @@ fn ports(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
             ports.map(|port| sample([("port", port.port.clone())], value(port))),
         )
     };
-    family("vmprobe_port_received_packets", "Packets that the port handed over.", |port| port.received)?;
-    family("vmprobe_port_missed_packets", "Packets that found the receive ring full.", |port| port.missed)?;
+    family("vmprobe_port_received_packets", "Packets that the port handed over.", |port| {
+        port.received
+    })?;
+    family("vmprobe_port_missed_packets", "Packets that found the receive ring full.", |port| {
+        port.missed
+    })?;
     family("vmprobe_port_error_packets", "Packets with receive errors.", |port| port.errors)?;
     family("vmprobe_port_no_buffer_packets", "Packets without a free buffer.", |port| port.no_mbuf)
 }
@@ -317,12 +324,16 @@ fn workers(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
     gauges("vmprobe_worker_flow_slots", "Flows that the table can hold.", |worker| {
         float(worker.flow_slots)
     })?;
-    gauges("vmprobe_worker_ring_fill_ratio", "Highest fill of the receive ring, 0 to 1.", |worker| {
-        worker.ring_fill_percent / 100.0
-    })?;
-    gauges("vmprobe_worker_shed_ratio", "Share of flows left out at overload, 0 to 1.", |worker| {
-        worker.shed_rate
-    })?;
+    gauges(
+        "vmprobe_worker_ring_fill_ratio",
+        "Highest fill of the receive ring, 0 to 1.",
+        |worker| worker.ring_fill_percent / 100.0,
+    )?;
+    gauges(
+        "vmprobe_worker_shed_ratio",
+        "Share of flows left out at overload, 0 to 1.",
+        |worker| worker.shed_rate,
+    )?;
     let workers = live.workers.iter();
     families.counters(
         "vmprobe_worker_spread_in_packets",
@@ -340,13 +351,21 @@ fn taps(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
     use crate::aggregate::live::LiveTap;
     let mut family = |name, help, value: fn(&LiveTap) -> u64| {
         let taps = live.taps.iter();
-        families.counters(name, help, taps.map(|tap| sample([("tap", tap.name.clone())], value(tap))))
+        families.counters(
+            name,
+            help,
+            taps.map(|tap| sample([("tap", tap.name.clone())], value(tap))),
+        )
     };
     family("vmprobe_tap_packets", "Frames as captured.", |tap| tap.packets)?;
     family("vmprobe_tap_octets", "Octets of those frames on the wire.", |tap| tap.octets)?;
-    family("vmprobe_tap_duplicate_packets", "Packets seen twice at the tap.", |tap| tap.duplicates)?;
+    family("vmprobe_tap_duplicate_packets", "Packets seen twice at the tap.", |tap| {
+        tap.duplicates
+    })?;
     family("vmprobe_tap_copy_packets", "Packets counted at another tap.", |tap| tap.copies)?;
-    family("vmprobe_tap_snapped_packets", "Packets of which only a part was captured.", |tap| tap.snapped)
+    family("vmprobe_tap_snapped_packets", "Packets of which only a part was captured.", |tap| {
+        tap.snapped
+    })
 }
 
 #[cfg(test)]
@@ -373,7 +392,10 @@ mod tests {
         assert!(open.ends_with("# EOF\n"));
         let text = text_format(&open);
         assert!(text.contains("# TYPE vmprobe_packets_received_total counter\n"), "{text}");
-        assert!(text.contains("\nvmprobe_packets_dropped_total{cause=\"duplicate\"} 2\n"), "{text}");
+        assert!(
+            text.contains("\nvmprobe_packets_dropped_total{cause=\"duplicate\"} 2\n"),
+            "{text}"
+        );
         assert!(text.contains("\nvmprobe_packets_unaccounted -3.0\n"), "{text}");
         assert!(!text.contains("EOF"));
     }

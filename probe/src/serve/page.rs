@@ -125,10 +125,19 @@ mod tests {
     #[test]
     fn scripts_never_write_markup_and_nothing_is_loaded_from_elsewhere() {
         let html = include_str!("page/index.html");
-        for (name, text) in scripts().chain([("index.html", html), ("style.css", content("style.css"))]) {
-            for word in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(",
-                "new Function", "@import", "https://"]
-            {
+        for (name, text) in
+            scripts().chain([("index.html", html), ("style.css", content("style.css"))])
+        {
+            for word in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+                "@import",
+                "https://",
+            ] {
                 assert!(!text.contains(word), "{name} has {word}");
             }
             let namespace = text.matches("http://").count();

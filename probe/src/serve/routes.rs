@@ -33,10 +33,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(
-        published: watch::Receiver<Arc<Published>>,
-        stopping: Stopping,
-    ) -> Self {
+    pub(super) fn new(published: watch::Receiver<Arc<Published>>, stopping: Stopping) -> Self {
         let streams = Arc::new(Semaphore::new(stream::STREAMS_MAX));
         Self { published, stopping, streams, metrics: Arc::default() }
     }

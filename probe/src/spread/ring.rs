@@ -16,6 +16,12 @@ use crate::time::Timestamp;
 /// Packets that one batch holds at most.
 pub const BATCH_PACKETS_MAX: usize = 64;
 
+/// Clock of a ring of which nothing is expected.
+pub const QUIET: Timestamp = Timestamp(u64::MAX - 1);
+
+/// Clock of a ring that is closed.
+pub const CLOSED: Timestamp = Timestamp(u64::MAX);
+
 type Batch = Vec<Headers>;
 
 struct Shared {
@@ -91,9 +97,17 @@ impl RingSender {
         self.open.len()
     }
 
+    /// Says that nothing is expected: nobody need wait for this ring until it is published again.
+    #[inline]
+    pub fn publish_quiet(&self) {
+        if self.open.is_empty() {
+            self.shared.clock.store(QUIET.0, Ordering::Release);
+        }
+    }
+
     /// Says that nothing will come any more.
     pub fn close(&self) {
-        self.shared.clock.store(u64::MAX, Ordering::Release);
+        self.shared.clock.store(CLOSED.0, Ordering::Release);
     }
 }
 

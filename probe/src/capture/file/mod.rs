@@ -192,7 +192,9 @@ impl FileSource {
 impl Source for FileSource {
     type Burst<'a> = FileBurst<'a>;
 
-    const LIVE: bool = false;
+    fn is_live(&self) -> bool {
+        false
+    }
 
     /// The end is told with an empty burst.
     fn poll(&mut self) -> (FileBurst<'_>, SourceState) {

@@ -81,7 +81,9 @@ impl<S: Scheduled, C: FnMut() -> u64> Source for Paced<S, C> {
     where
         Self: 'a;
 
-    const LIVE: bool = S::LIVE;
+    fn is_live(&self) -> bool {
+        self.source.is_live()
+    }
 
     /// An empty burst while nothing is due.
     fn poll(&mut self) -> (Self::Burst<'_>, SourceState) {
