@@ -70,19 +70,19 @@ pub fn run(
     let inventory = Arc::new(load_inventory(plan)?);
     let names: Vec<String> = plan.ports.iter().map(|port| port.name.clone()).collect();
     let live = live_cell(empty_snapshot(plan));
-    // Page and store first: what they start must not inherit a worker's core.
     let page = if plan.serve.enabled {
         Some(crate::serve::start(&plan.serve, live.clone())?)
     } else {
         None
     };
+    let nics = Nics::open(plan)?;
+    // After DPDK's lock: a second start must not touch the folder of the first.
     let store = match ParquetSink::new(&plan.store, &plan.probe.id, &plan.probe.domain) {
         Some(sink) => Some(store::start(sink, StoreClock::Wall).map_err(|source| {
             RuntimeError::Thread { name: "store".to_owned(), source }
         })?),
         None => None,
     };
-    let nics = Nics::open(plan)?;
     for (port, warning) in &nics.warnings {
         tracing::warn!(port = names.get(usize::from(port.0)).map_or("", String::as_str), "{warning}");
     }
@@ -150,6 +150,7 @@ pub fn run(
         alerts: summary.alerts,
         elapsed_s: std::time::Duration::from_nanos(elapsed_ns).as_secs_f64(),
         ledger: (&summary.ledger).into(),
+        sinks: summary.sink.iter().map(Into::into).collect(),
     };
     let live = Live { report, summary, ports };
     ended(&live);
