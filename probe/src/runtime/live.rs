@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::aggregate::live::{LiveMode, LivePort, live_cell};
 use crate::aggregate::{Aggregator, TapView};
-use crate::capture::nic::{NicSource, Nics};
+use crate::capture::nic::{NicError, NicSource, Nics};
 use crate::config::Plan;
 use crate::detect::Detectors;
-use crate::dpdk::{Eal, Port, WorkerThread};
+use crate::dpdk::{self, Eal, Port, WorkerThread, allowed_cores};
 use crate::export::ParquetSink;
 use crate::record::{Names, RecordMaker, TapClock};
 use crate::store::{self, StoreClock};
@@ -89,7 +89,7 @@ pub fn run(
     let clocks: Arc<Vec<PortClock>> = Arc::new(port_clocks(&nics.sources, names.len()));
     let receivers = nics.sources.len();
     let workers = usize::from(plan.worker.count).max(receivers);
-    let cores = worker_cores(plan, workers);
+    let cores = worker_cores(plan, workers)?;
     let places = worker_places(&nics.sources, &names, &cores);
     let build = Build::new(plan, &inventory, &names, (receivers, workers), false);
     let (ports, port_names) = (nics.ports.clone(), names.clone());
@@ -192,17 +192,18 @@ fn work(source: Option<NicSource>, seat: Seat, eal: &Eal, core: Option<u16>, sto
 }
 
 /// The core of each worker: as configured, else the cores that this process may use, the last of
-/// which is left to the other threads where there are enough.
-fn worker_cores(plan: &Plan, workers: usize) -> Vec<Option<u16>> {
+/// which is left to the other threads where there are enough. Workers beyond them share cores.
+fn worker_cores(plan: &Plan, workers: usize) -> Result<Vec<Option<u16>>, RuntimeError> {
+    let mut cores = allowed_cores();
     if !plan.eal.cores.is_empty() {
-        return (0..workers).map(|place| plan.eal.cores.get(place).copied()).collect();
-    }
-    let allowed = rustix::thread::sched_getaffinity(None).unwrap_or_default();
-    let mut cores: Vec<u16> = (0_u16..1_024).filter(|&core| allowed.is_set(core.into())).collect();
-    if cores.len() > workers {
+        cores = dpdk::worker_cores(&plan.eal, workers, &cores).map_err(NicError::from)?;
+    } else if cores.len() > workers {
         cores.pop();
+    } else if cores.len() < workers {
+        let cores = cores.len();
+        tracing::warn!(workers, cores, "workers share cores, so packets are missed earlier");
     }
-    (0..workers).map(|place| cores.get(place).copied()).collect()
+    Ok((0..workers).map(|place| cores.get(place).copied()).collect())
 }
 
 fn worker_places(
