@@ -38,7 +38,12 @@ fn mirror_by_rspan_vlan() {
     cloud.switch.set(&["set", "bridge", "br0", "flood-vlans=99"]);
     cloud.switch.mirror_to_vlan(99);
     // RSPAN has replaced the tenant's tag: the segment comes from the inventory, by MAC address.
-    cloud.check(&cloud.watch("net_af_packet0,iface=tap", "[[tap]]\nname = \"rspan\"\nmatch = { vlan = 99 }\n"));
+    cloud.check(
+        &cloud.watch(
+            "net_af_packet0,iface=tap",
+            "[[tap]]\nname = \"rspan\"\nmatch = { vlan = 99 }\n",
+        ),
+    );
 }
 
 #[test]
@@ -207,7 +212,8 @@ impl Cloud {
         let as_source = |row: &Json| row["source_virtual_station_name"] == name;
         let as_destination = |row: &Json| row["destination_virtual_station_name"] == name;
         let sum = |column: &str| {
-            windows.sum(column, as_source) + windows.sum(&format!("reverse_{column}"), as_destination)
+            windows.sum(column, as_source)
+                + windows.sum(&format!("reverse_{column}"), as_destination)
         };
         let packets = sum("packet_delta_count");
         let arp = sent.sent_packets.checked_sub(packets).expect("not more was seen than sent");
@@ -227,9 +233,12 @@ impl Cloud {
             }
         }
         let [web, db] = &self.vms;
-        for (protocol, port, octets_min) in
-            [(1, 0, 5 * 84), (6, 8000, PAGE_OCTETS as u64), (6, 5201, 1_000_000), (17, 5201, 200_000)]
-        {
+        for (protocol, port, octets_min) in [
+            (1, 0, 5 * 84),
+            (6, 8000, PAGE_OCTETS as u64),
+            (6, 5201, 1_000_000),
+            (17, 5201, 200_000),
+        ] {
             let chosen = |row: &Json| {
                 row["protocol_identifier"] == protocol
                     && (protocol == 1 || row["destination_port"] == port)
@@ -287,7 +296,8 @@ listen = "127.0.0.1:0"
 fn check_page(live: &Json) {
     let conversations = live["top_conversations"].as_array().expect("a list");
     let named = conversations.iter().any(|row| {
-        row["source_virtual_station_name"] == "web" && row["destination_virtual_station_name"] == "db"
+        row["source_virtual_station_name"] == "web"
+            && row["destination_virtual_station_name"] == "db"
     });
     assert!(named, "the page names both VMs: {live}");
     assert_eq!(live["ledger"]["unaccounted"], 0, "{live}");

@@ -84,7 +84,8 @@ impl Namespace {
     pub fn wire(&self, here: &str, to: &Self, there: &str) {
         self.ip(&["link", "add", here, "type", "veth", "peer", "name", there, "netns", &to.name]);
         for (namespace, interface) in [(self, here), (to, there)] {
-            let off = ["rx", "tx", "sg", "tso", "gso", "gro"].iter().flat_map(|name| [*name, "off"]);
+            let off =
+                ["rx", "tx", "sg", "tso", "gso", "gro"].iter().flat_map(|name| [*name, "off"]);
             let arguments: Vec<_> = ["-K", interface].into_iter().chain(off).collect();
             namespace.run("ethtool", &arguments);
             namespace.ip(&["link", "set", interface, "up"]);

@@ -38,7 +38,8 @@ impl Switch {
     /// Why no switch of this kind can be had here.
     pub fn lacks(path: DataPath<'_>) -> Option<String> {
         let daemon = daemon(path);
-        let missing = [SCHEMA.as_ref(), daemon.as_path()].into_iter().find(|file| !file.exists())?;
+        let missing =
+            [SCHEMA.as_ref(), daemon.as_path()].into_iter().find(|file| !file.exists())?;
         Some(format!("{} is missing (apt install openvswitch-switch-dpdk)", missing.display()))
     }
 
