@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::aggregate::LedgerTotals;
+use crate::export::{SinkCause, SinkLedger};
 
 /// What a run comes to, as the last line of `--json`.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -37,6 +38,46 @@ pub struct Report {
     pub elapsed_s: f64,
     /// The account.
     pub ledger: ReportLedger,
+    /// The account of each sink of records.
+    pub sinks: Vec<ReportSink>,
+}
+
+/// The account of a sink over a whole run, in records: made = delivered + Σ dropped.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ReportSink {
+    /// Name of the sink.
+    pub name: &'static str,
+    /// Records that it was given.
+    pub made: u64,
+    /// Records that are safe at their destination.
+    pub delivered: u64,
+    /// Records lost, by cause.
+    pub dropped: BTreeMap<&'static str, u64>,
+}
+
+impl ReportSink {
+    /// Records lost for any cause.
+    pub fn dropped_sum(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+}
+
+impl From<&SinkLedger> for ReportSink {
+    fn from(ledger: &SinkLedger) -> Self {
+        let dropped = SinkCause::ALL
+            .iter()
+            .map(|&cause| (cause.name(), ledger.dropped(cause)))
+            .filter(|(_, records)| *records > 0)
+            .collect();
+        Self { name: "parquet", made: ledger.made, delivered: ledger.delivered, dropped }
+    }
+}
+
+impl Report {
+    /// Whether all packets are accounted for and no record was lost.
+    pub fn is_whole(&self) -> bool {
+        self.ledger.unaccounted == 0 && self.sinks.iter().all(|sink| sink.dropped_sum() == 0)
+    }
 }
 
 /// The account of a whole run: received = accounted + Σ causes + unaccounted.

@@ -118,6 +118,8 @@ fn ring_port_gives_back_what_was_sent() {
         .join()
         .expect("the thread ends");
         drop(taken);
+        let left = Path::new("/var/run/dpdk").join(&plan.eal.file_prefix);
+        assert!(!left.exists(), "DPDK's run folder is taken away at the end");
         let again = Eal::start(&plan.eal, &plan.ports).expect_err("once a process");
         assert!(matches!(again, EalError::AlreadyStarted));
     });

@@ -233,7 +233,7 @@ fn child_with_a_full_disk() {
 
     fs::write(&ballast, vec![1; 950 << 10]).expect("most of the disk");
     sink.write(ledger_rows(50_000, 1), Timestamp(1));
-    let SinkHealth::Failing { since, what } = sink.health().clone() else {
+    let SinkHealth::Failing { since, what, .. } = sink.health().clone() else {
         panic!("a full disk must fail")
     };
     assert_eq!(since, Timestamp(1));

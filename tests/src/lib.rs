@@ -1,1 +1,4 @@
-//! t
+//! Helpers of vmprobe's tests on real packets and real parts.
+#![expect(clippy::missing_panics_doc, reason = "in a test's helper a panic is the failing test")]
+
+pub mod end_to_end;

@@ -7,7 +7,9 @@
 
 use std::ffi::{CStr, CString, c_int};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
 
 use super::arguments::pci_address;
 use super::console;
@@ -18,6 +20,7 @@ use super::pool::Pool;
 use super::rx_queue::{BURST_PACKETS_MAX, RxQueue};
 use super::tx_queue::TxQueue;
 use crate::config::PortPlan;
+use crate::counters::Counter;
 
 const EEXIST: c_int = 17;
 const EFAULT: c_int = 14;
@@ -47,6 +50,10 @@ pub(super) struct PortInner {
     stamps: StampKind,
     on_pci: bool,
     tx_given: AtomicBool,
+    /// Packets that each queue gave out.
+    pub(super) given: Box<[CachePadded<Counter>]>,
+    /// The largest of each count that the driver gave.
+    counted: [AtomicU64; 5],
 }
 
 /// What the NIC counted since the port was started.
@@ -95,6 +102,8 @@ impl Port {
             stamps: setup.stamps,
             on_pci: pci_address(&plan.device).is_some(),
             tx_given: AtomicBool::new(setup.tx_queues == 0),
+            given: (0..plan.queues).map(|_| CachePadded::default()).collect(),
+            counted: Default::default(),
         };
         let (started, text) = console::listen(|| start(&inner, plan, &setup, &info, &mut warnings));
         let descriptors = started.map_err(|failure| failure.into_error(plan, &text))?;
@@ -140,21 +149,29 @@ impl Port {
         }
     }
 
-    /// What the NIC counted. All zero if the driver counts nothing.
+    /// What the NIC counted. Counts never go back: memif forgets its own when the other side
+    /// leaves, so the largest that was seen holds, and of `received` at least what queues gave out.
     pub fn stats(&self) -> NicStats {
         let mut stats = dpdk_sys::rte_eth_stats::default();
         // SAFETY: the port is open, and `stats` is a valid place for the answer.
         let result = unsafe { dpdk_sys::rte_eth_stats_get(self.0.number, &raw mut stats) };
         if result != 0 {
-            return NicStats::default();
+            stats = dpdk_sys::rte_eth_stats::default();
         }
-        NicStats {
-            received: stats.ipackets,
-            missed: stats.imissed,
-            errors: stats.ierrors,
-            no_mbuf: stats.rx_nombuf,
-            octets: stats.ibytes,
+        let given: u64 = self.0.given.iter().map(|count| count.load()).sum();
+        let counts = [
+            stats.ipackets.max(given),
+            stats.imissed,
+            stats.ierrors,
+            stats.rx_nombuf,
+            stats.ibytes,
+        ];
+        let mut largest = counts;
+        for ((largest, counted), count) in largest.iter_mut().zip(&self.0.counted).zip(counts) {
+            *largest = counted.fetch_max(count, Ordering::Relaxed).max(count);
         }
+        let [received, missed, errors, no_mbuf, octets] = largest;
+        NicStats { received, missed, errors, no_mbuf, octets }
     }
 
     /// Buffers of the port's pool that are in use now; a snapshot for the ledger's reader.

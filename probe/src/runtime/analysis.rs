@@ -8,6 +8,7 @@
 
 use crate::aggregate::{Aggregator, LedgerTotals, TapView, WindowView};
 use crate::detect::{Alert, Detectors};
+use crate::export::SinkLedger;
 use crate::record::{AlertRecord, RecordMaker, Rows, TapClock, WindowRecord};
 use crate::store::StoreHandle;
 use crate::time::{Timestamp, sleep_ms};
@@ -28,6 +29,8 @@ pub struct RunSummary {
     pub alerts: u64,
     /// The account at the end.
     pub ledger: LedgerTotals,
+    /// The account of the records; `None` where none are written.
+    pub sink: Option<SinkLedger>,
     /// Every alert as it stood last, in order of opening.
     pub alert_records: Vec<AlertRecord>,
     /// Conversations over the whole run, the largest first: (source, destination, protocol, port)
@@ -164,8 +167,9 @@ impl Analysis {
         if let Some(store) = self.store {
             let ledger = store.finish();
             self.publisher.last(&self.aggregator, &ledger);
+            self.summary.sink = Some(ledger);
         } else {
-            self.publisher.last(&self.aggregator, &crate::export::SinkLedger::default());
+            self.publisher.last(&self.aggregator, &SinkLedger::default());
         }
         self.summary
     }

@@ -130,6 +130,7 @@ pub fn replay(
         alerts: summary.alerts,
         elapsed_s: std::time::Duration::from_nanos(elapsed_ns).as_secs_f64(),
         ledger: (&summary.ledger).into(),
+        sinks: summary.sink.iter().map(Into::into).collect(),
     };
     Ok(Replay { report, summary, errors })
 }
