@@ -23,7 +23,7 @@ use crate::worker::Worker;
 use super::build::{Seat, empty_snapshot};
 use super::publish::{Publisher, PublisherParts, WorkerPlace};
 use super::replay::{join, spawn};
-use super::{Analysis, Build, Report, RunSummary, RuntimeError, load_inventory};
+use super::{Analysis, Build, Report, ReportLedger, RunSummary, RuntimeError, load_inventory};
 
 /// How often the end of a run is looked for.
 const WAIT_MS: u64 = 50;
@@ -152,7 +152,7 @@ pub fn run(
         windows: summary.windows,
         alerts: summary.alerts,
         elapsed_s: std::time::Duration::from_nanos(elapsed_ns).as_secs_f64(),
-        ledger: (&summary.ledger).into(),
+        ledger: ReportLedger::new(&summary.ledger, &summary.workers),
         sinks: summary.sink.iter().map(Into::into).collect(),
     };
     let live = Live { report, summary, ports };

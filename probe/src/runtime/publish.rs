@@ -71,6 +71,11 @@ impl Publisher {
         }
     }
 
+    /// Counters of the ports now.
+    pub fn ports(&self) -> Vec<LivePort> {
+        (self.parts.ports)()
+    }
+
     /// One line a window: the account. In a replay only where something is missing, because its
     /// windows pass in no time.
     pub fn log_ledger(&mut self, view: &WindowView) {
