@@ -277,15 +277,14 @@ fn port_named(name: &str) -> Option<u16> {
     loop {
         // SAFETY: a walk over DPDK's own table; a number past its end is returned at the end.
         let next = unsafe { dpdk_sys::rte_eth_find_next(from) };
-        let number = u16::try_from(next).ok()?;
-        let info = dev_info(number).ok()?;
+        let info = dev_info(next).ok()?;
         // SAFETY: the device of an open port is valid and keeps its name.
         let device = unsafe { dpdk_sys::rte_dev_name(info.device) };
         // SAFETY: DPDK's device names end with a zero octet.
         if unsafe { CStr::from_ptr(device) } == text.as_c_str() {
-            return Some(number);
+            return Some(next);
         }
-        from = number.checked_add(1)?;
+        from = next.checked_add(1)?;
     }
 }
 
@@ -325,14 +324,14 @@ fn make_pool(
     node: c_int,
     warnings: &mut Vec<PortWarning>,
 ) -> Result<Pool, PortError> {
-    let make = |node| Pool::new(eal.inner(), plan.mbufs, room_octets, node);
-    let made = make(node).or_else(|reason| {
+    let pool_on = |node| Pool::new(eal.inner(), plan.mbufs, room_octets, node);
+    let made = pool_on(node).or_else(|reason| {
         if node < 0 {
             return Err(reason);
         }
-        let made = make(ANY_NODE)?;
+        let elsewhere = pool_on(ANY_NODE)?;
         warnings.push(PortWarning::PoolOnOtherNode { node });
-        Ok(made)
+        Ok(elsewhere)
     });
     made.map_err(|reason| PortError::PoolMemory {
         port: plan.name.clone(),
@@ -410,8 +409,8 @@ fn configure_with_features(
     if full == 0 {
         return Ok(setup.offloads);
     }
-    let plain = Setup { offloads: 0, rss_types: 0, rss_key: Vec::new(), ..setup.clone() };
-    check("configuring", configure_once(number, plan.queues, &plain))?;
+    let bare = Setup { offloads: 0, rss_types: 0, rss_key: Vec::new(), ..setup.clone() };
+    check("configuring", configure_once(number, plan.queues, &bare))?;
     warnings.push(PortWarning::FeaturesRefused { reason: error_text(full) });
     Ok(0)
 }
