@@ -1,1 +1,5 @@
-//! t
+//! What the tests share.
+
+pub mod captures;
+pub mod records;
+pub mod replaying;
