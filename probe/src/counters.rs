@@ -92,6 +92,51 @@ drop_causes! {
     WindowRowsFull "window_rows_full" "Its window had no room for another conversation.",
 }
 
+/// Where on its path a packet is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Bytes to headers, filters included.
+    Decode,
+    /// To the worker that owns the flow, shedding included.
+    Spread,
+    /// Copies of one packet.
+    Copies,
+    /// From the worker to the aggregator.
+    HandOff,
+    /// All workers' windows together.
+    Aggregate,
+}
+
+impl Stage {
+    /// In order of the path.
+    pub const ALL: [Self; 5] =
+        [Self::Decode, Self::Spread, Self::Copies, Self::HandOff, Self::Aggregate];
+
+    /// The name in the ledger.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Spread => "spread",
+            Self::Copies => "copies",
+            Self::HandOff => "hand_off",
+            Self::Aggregate => "aggregate",
+        }
+    }
+}
+
+impl DropCause {
+    /// The stage that leaves the packet out.
+    pub const fn stage(self) -> Stage {
+        match self {
+            Self::Shed | Self::SpreadRingFull => Stage::Spread,
+            Self::Duplicate | Self::CopyOtherTap => Stage::Copies,
+            Self::WindowRingFull => Stage::HandOff,
+            Self::WindowRowsFull => Stage::Aggregate,
+            _ => Stage::Decode,
+        }
+    }
+}
+
 /// One count a cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CauseCounts([u64; DropCause::ALL.len()]);

@@ -18,7 +18,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::aggregate::LedgerTotals;
+use crate::aggregate::{LedgerTotals, StageAccount};
+use crate::counters::WorkerTotals;
+use crate::export::{SinkCause, SinkLedger};
 
 /// What a run comes to, as the last line of `--json`.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -37,6 +39,46 @@ pub struct Report {
     pub elapsed_s: f64,
     /// The account.
     pub ledger: ReportLedger,
+    /// The account of each sink of records.
+    pub sinks: Vec<ReportSink>,
+}
+
+/// The account of a sink over a whole run, in records: made = delivered + Σ dropped.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ReportSink {
+    /// Name of the sink.
+    pub name: &'static str,
+    /// Records that it was given.
+    pub made: u64,
+    /// Records that are safe at their destination.
+    pub delivered: u64,
+    /// Records lost, by cause.
+    pub dropped: BTreeMap<&'static str, u64>,
+}
+
+impl ReportSink {
+    /// Records lost for any cause.
+    pub fn dropped_sum(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+}
+
+impl From<&SinkLedger> for ReportSink {
+    fn from(ledger: &SinkLedger) -> Self {
+        let dropped = SinkCause::ALL
+            .iter()
+            .map(|&cause| (cause.name(), ledger.dropped(cause)))
+            .filter(|(_, records)| *records > 0)
+            .collect();
+        Self { name: "parquet", made: ledger.made, delivered: ledger.delivered, dropped }
+    }
+}
+
+impl Report {
+    /// Whether all packets are accounted for and no record was lost.
+    pub fn is_whole(&self) -> bool {
+        self.ledger.unaccounted == 0 && self.sinks.iter().all(|sink| sink.dropped_sum() == 0)
+    }
 }
 
 /// The account of a whole run: received = accounted + Σ causes + unaccounted.
@@ -50,11 +92,76 @@ pub struct ReportLedger {
     pub causes: BTreeMap<&'static str, u64>,
     /// What is missing; not 0 means a bug.
     pub unaccounted: i64,
+    /// The same account stage by stage, in order of the path.
+    pub stages: Vec<ReportStage>,
+    /// Each worker's part.
+    pub workers: Vec<ReportWorker>,
 }
 
-impl From<&LedgerTotals> for ReportLedger {
-    fn from(totals: &LedgerTotals) -> Self {
+/// What one stage left out.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ReportStage {
+    /// Its name.
+    pub stage: &'static str,
+    /// Packets that came in.
+    pub packets_in: u64,
+    /// Packets left out here.
+    pub left_out: u64,
+    /// Packets that went on.
+    pub packets_out: u64,
+}
+
+/// One worker's account: received + spread in = spread out + Σ causes + booked.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ReportWorker {
+    /// Packets taken from its source.
+    pub received: u64,
+    /// Packets taken over from other workers.
+    pub spread_in: u64,
+    /// Packets passed to other workers.
+    pub spread_out: u64,
+    /// Packets booked in a window.
+    pub booked: u64,
+    /// Packets that came after their own window was closed.
+    pub late: u64,
+    /// Fragments that went on without ports.
+    pub fragments_unresolved: u64,
+    /// Records of flows lost because the aggregator did not keep up.
+    pub flow_records_lost: u64,
+    /// Flows that left for lack of room.
+    pub flows_evicted: u64,
+    /// What is missing.
+    pub unaccounted: i64,
+}
+
+impl ReportWorker {
+    fn new(totals: &WorkerTotals) -> Self {
         Self {
+            received: totals.received_packets,
+            spread_in: totals.spread_in_packets,
+            spread_out: totals.spread_out_packets,
+            booked: totals.booked_packets,
+            late: totals.late_packets,
+            fragments_unresolved: totals.fragments_unresolved,
+            flow_records_lost: totals.flow_records_lost,
+            flows_evicted: totals.flows_evicted.iter().sum(),
+            unaccounted: totals.unaccounted(),
+        }
+    }
+}
+
+impl ReportLedger {
+    /// From the final account.
+    pub fn new(totals: &LedgerTotals, workers: &[WorkerTotals]) -> Self {
+        let stage = |account: StageAccount| ReportStage {
+            stage: account.stage.name(),
+            packets_in: account.packets_in,
+            left_out: account.left_out,
+            packets_out: account.packets_out,
+        };
+        Self {
+            stages: totals.stages().into_iter().map(stage).collect(),
+            workers: workers.iter().map(ReportWorker::new).collect(),
             received: totals.received,
             accounted: totals.accounted,
             causes: totals.causes.iter().map(|(cause, packets)| (cause.name(), packets)).collect(),

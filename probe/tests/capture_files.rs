@@ -85,21 +85,21 @@ fn other_reader(path: &Path) -> Result<Option<Count>, Failure> {
     let Ok(mut reader) = create_reader(1 << 20, File::open(path)?) else { return Ok(None) };
     let mut count = Count::default();
     loop {
-        match reader.next() {
+        let more = match reader.next() {
             Ok((bytes, block)) => {
                 if let Some(octets) = original_octets(&block) {
                     count.packets += 1;
                     count.octets += u64::from(octets);
                 }
                 reader.consume(bytes);
+                false
             }
             Err(PcapError::Eof) => return Ok(Some(count)),
-            Err(PcapError::Incomplete(_)) if !reader.reader_exhausted() => {
-                if reader.refill().is_err() {
-                    return Ok(None);
-                }
-            }
+            Err(PcapError::Incomplete(_)) => true,
             Err(_) => return Ok(None),
+        };
+        if more && (reader.reader_exhausted() || reader.refill().is_err()) {
+            return Ok(None);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! there is a bug. What is in flight is counted by itself, never computed as the rest.
 //! Source: ARCHITECTURE.md, "The ledger".
 
-use crate::counters::{CauseCounts, DropCause, WorkerTotals};
+use crate::counters::{CauseCounts, DropCause, Stage, WorkerTotals};
 
 /// One worker's part.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,6 +67,35 @@ impl LedgerTotals {
     }
 }
 
+/// What went into a stage, what was left out there, and what went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StageAccount {
+    /// The stage.
+    pub stage: Stage,
+    /// Packets that came in.
+    pub packets_in: u64,
+    /// Packets left out here, over all causes.
+    pub left_out: u64,
+    /// Packets that went on; those still on their way are among them.
+    pub packets_out: u64,
+}
+
+impl LedgerTotals {
+    /// The account stage by stage: what goes out of one comes into the next, and what goes out of
+    /// the last is accounted or in flight.
+    pub fn stages(&self) -> [StageAccount; Stage::ALL.len()] {
+        let mut packets_in = self.received;
+        Stage::ALL.map(|stage| {
+            let here = self.causes.iter().filter(|(cause, _)| cause.stage() == stage);
+            let left_out = here.map(|(_, packets)| packets).sum();
+            let packets_out = packets_in.saturating_sub(left_out);
+            let account = StageAccount { stage, packets_in, left_out, packets_out };
+            packets_in = packets_out;
+            account
+        })
+    }
+}
+
 fn difference(left: u64, right: u64) -> i64 {
     left.cast_signed().wrapping_sub(right.cast_signed())
 }
@@ -89,6 +118,17 @@ mod tests {
     fn open_windows_are_in_flight() {
         let ledger = LedgerTotals::new([account(10, 10, 7, 7)].into_iter(), 0);
         assert_eq!((ledger.accounted, ledger.in_flight, ledger.unaccounted), (7, 3, 0));
+    }
+
+    #[test]
+    fn stages_hand_on_what_they_do_not_leave_out() {
+        let mut worker = account(10, 7, 7, 7);
+        worker.totals.causes.add(DropCause::Filtered, 1);
+        worker.totals.causes.add(DropCause::Duplicate, 2);
+        let ledger = LedgerTotals::new([worker].into_iter(), 0);
+        let out = ledger.stages().map(|account| account.packets_out);
+        assert_eq!(out, [9, 9, 7, 7, 7]);
+        assert_eq!((ledger.accounted, ledger.unaccounted), (7, 0));
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub mod live;
 mod view;
 
 pub use conversation::{Conversation, ConversationKey};
-pub use ledger::{LedgerTotals, WorkerAccount};
+pub use ledger::{LedgerTotals, StageAccount, WorkerAccount};
 pub use view::{TapView, WindowView};
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -74,6 +74,7 @@ pub struct Aggregator {
     ended_flows: Vec<EndedFlow>,
     reported_taps: Vec<TapTotals>,
     reported: LedgerTotals,
+    reported_workers: Vec<WorkerTotals>,
 }
 
 impl Aggregator {
@@ -99,6 +100,7 @@ impl Aggregator {
             ended_flows: Vec::new(),
             reported_taps: Vec::new(),
             reported: LedgerTotals::default(),
+            reported_workers: Vec::new(),
         }
     }
 
@@ -244,8 +246,12 @@ impl Aggregator {
         let before = std::mem::replace(&mut self.reported_taps, taps.clone());
         let ledger = self.ledger();
         let ledger_before = std::mem::replace(&mut self.reported, ledger.clone());
+        let workers: Vec<WorkerTotals> = self.workers().copied().collect();
+        let workers_before = std::mem::replace(&mut self.reported_workers, workers.clone());
         WindowView {
             number,
+            workers,
+            workers_before,
             start: number.start(length_ns),
             end: number.end(length_ns),
             conversations,

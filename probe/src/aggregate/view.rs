@@ -3,7 +3,7 @@
 //! In: the aggregator's sums. Out: what detectors, records and the page read.
 //! Invariants: conversations are sorted by key.
 
-use crate::counters::TapTotals;
+use crate::counters::{TapTotals, WorkerTotals};
 use crate::index::{TapIndex, WindowNumber};
 use crate::time::Timestamp;
 
@@ -26,6 +26,10 @@ pub struct WindowView {
     pub ledger: LedgerTotals,
     /// The account at the view before.
     pub ledger_before: LedgerTotals,
+    /// Totals of each worker as of this window.
+    pub workers: Vec<WorkerTotals>,
+    /// The same at the view before; empty at the first one.
+    pub workers_before: Vec<WorkerTotals>,
     /// Packets of rows that came after their own window was given out.
     pub late_packets: u64,
 }

@@ -1,11 +1,11 @@
 //! Packets held in memory, for measurements that no file read may disturb.
 //!
-//! In: any source, read to its end. Out: [`Packets`], and a [`MemorySource`] that gives them several
-//! times.
+//! In: any source, read to its end. Out: [`Packets`], and a [`MemorySource`] that gives them
+//! several times.
 //! Cost: a poll copies nothing; a frame costs one load of its record and none of its octets.
 //! Invariants: the octets of all packets stand in one buffer, in order, each on a multiple of 64
-//! bytes in it; stamps of a later pass lie behind all stamps of the pass before, by the same distance
-//! in every part of one capture.
+//! bytes in it; stamps of a later pass lie behind all stamps of the pass before, by the same
+//! distance in every part of one capture.
 
 use crate::capture::{Burst, Frame, LinkType, Source, SourceState, StrippedVlan};
 use crate::index::{PortIndex, WorkerIndex};

@@ -109,4 +109,7 @@ fn ledger(report: &Report) {
         line(format_args!("  {cause:<28}{packets:>14}"));
     }
     line(format_args!("  unaccounted: {}", ledger.unaccounted));
+    for sink in report.sinks.iter().filter(|sink| sink.dropped_sum() > 0) {
+        line(format_args!("\nRecords lost: {} of {} ({:?})", sink.dropped_sum(), sink.made, sink.dropped));
+    }
 }

@@ -75,7 +75,7 @@ pub(crate) fn replay(arguments: &ReplayArguments) -> Outcome {
     } else {
         output::summary(&replay.report, &replay.summary, TOP);
     }
-    let whole = replay.errors.is_empty() && replay.report.ledger.unaccounted == 0;
+    let whole = replay.errors.is_empty() && replay.report.is_whole();
     if whole && !stop.load(Ordering::Relaxed) { Outcome::Success } else { Outcome::Failure }
 }
 

@@ -74,7 +74,7 @@ mod with_dpdk {
             keep_page(arguments, &plan, &stop);
         };
         match live::run(&plan, options, &stop, ready, ended) {
-            Ok(run) if run.report.ledger.unaccounted == 0 => Outcome::Success,
+            Ok(run) if run.report.is_whole() => Outcome::Success,
             Ok(_) => Outcome::Failure,
             Err(error @ RuntimeError::Inventory(_)) => output::misused(&error),
             Err(error) => output::failed(&error),

@@ -245,13 +245,12 @@ fn devices(root: &Path) -> Vec<Finding> {
 fn device(device: &PciDevice) -> Finding {
     let driver = device.driver.as_deref();
     let ok = driver.is_some_and(|driver| DPDK_DRIVERS.contains(&driver));
-    let mut what = format!("{} has ", device.address);
-    what += &driver.map_or("no driver".to_owned(), |driver| format!("driver {driver}"));
-    if let Some(node) = device.numa_node {
-        what += &format!(", NUMA node {node}");
-    }
+    let held = driver.map_or("no driver".to_owned(), |driver| format!("driver {driver}"));
+    let node = device.numa_node.map(|node| format!(", NUMA node {node}")).unwrap_or_default();
+    let mut what = format!("{} has {held}{node}", device.address);
     if !device.interfaces.is_empty() {
-        what += &format!(", kernel interface {}", device.interfaces.join(", "));
+        what += ", kernel interface ";
+        what += &device.interfaces.join(", ");
     }
     let mend = (!ok).then(|| format!("dpdk-devbind.py --bind=vfio-pci {}", device.address));
     if !ok {

@@ -88,6 +88,8 @@ mod tests {
             taps: Vec::new(),
             ledger: LedgerTotals::default(),
             ledger_before: LedgerTotals::default(),
+            workers: Vec::new(),
+            workers_before: Vec::new(),
             late_packets: 0,
         }
     }

@@ -6,7 +6,7 @@
 //! Source: DPDK 22.11, Programmer's Guide, Environment Abstraction Layer.
 
 use std::ffi::{CStr, CString, c_char, c_int};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -82,13 +82,30 @@ impl Eal {
 
 impl Drop for EalInner {
     fn drop(&mut self) {
+        let folder = run_folder(&self.prefix);
         // SAFETY: ports, queues, packets and registered threads each hold this value, so none is
         // left that could touch what is now unmapped.
         let result = unsafe { dpdk_sys::rte_eal_cleanup() };
         if result != 0 {
             tracing::warn!(prefix = self.prefix, reason = error_text(result), "DPDK did not end");
+        } else if let Some(folder) = folder {
+            // Without it the next start has nothing to clean up. Failing to is no harm.
+            let _ = std::fs::remove_dir_all(folder);
         }
     }
+}
+
+/// The folder with the files of this process's prefix.
+fn run_folder(prefix: &str) -> Option<PathBuf> {
+    // SAFETY: EAL has started; the answer is static text that ends with a zero octet, or null.
+    let text = unsafe { dpdk_sys::rte_eal_get_runtime_dir() };
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: as above.
+    let folder = PathBuf::from(unsafe { CStr::from_ptr(text) }.to_str().ok()?);
+    // Only ever a folder of our own name is removed.
+    folder.ends_with(Path::new("dpdk").join(prefix)).then_some(folder)
 }
 
 /// Gives DPDK's messages to the log, line by line.
@@ -138,6 +155,8 @@ fn explain(errno: c_int, text: &str, plan: &EalPlan) -> EalError {
     let memory_mib = plan.memory_mib;
     if says("another primary process") {
         EalError::PrefixInUse { prefix: plan.file_prefix.clone() }
+    } else if says("runtime directory") {
+        EalError::NotPermitted { detail }
     } else if says("'command line' arguments")
         || says("unrecognized option")
         || says("invalid parameter")
@@ -185,6 +204,7 @@ mod tests {
             (12, "EAL: Not enough memory available! Requested: 64MB, available: 8MB", &huge),
             (12, "EAL: FATAL: Cannot init memory", &plain),
             (13, "EAL: Error creating '/var/run/dpdk': Permission denied", &plain),
+            (22, "EAL: Cannot create runtime directory\nInvalid 'command line' arguments", &plain),
             (95, "EAL: something new", &plain),
         ];
         let names = cases.map(|(errno, text, plan)| {
@@ -199,6 +219,7 @@ mod tests {
                 "ArgumentRejected",
                 "HugePagesTooFew",
                 "MemoryTooSmall",
+                "NotPermitted",
                 "NotPermitted",
                 "Start"
             ]

@@ -7,7 +7,9 @@
 
 use std::ffi::{CStr, CString, c_int};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
 
 use super::arguments::pci_address;
 use super::console;
@@ -18,6 +20,7 @@ use super::pool::Pool;
 use super::rx_queue::{BURST_PACKETS_MAX, RxQueue};
 use super::tx_queue::TxQueue;
 use crate::config::PortPlan;
+use crate::counters::Counter;
 
 const EEXIST: c_int = 17;
 const EFAULT: c_int = 14;
@@ -47,6 +50,10 @@ pub(super) struct PortInner {
     stamps: StampKind,
     on_pci: bool,
     tx_given: AtomicBool,
+    /// Packets that each queue gave out.
+    pub(super) given: Box<[CachePadded<Counter>]>,
+    /// The largest of each count that the driver gave.
+    counted: [AtomicU64; 5],
 }
 
 /// What the NIC counted since the port was started.
@@ -95,6 +102,8 @@ impl Port {
             stamps: setup.stamps,
             on_pci: pci_address(&plan.device).is_some(),
             tx_given: AtomicBool::new(setup.tx_queues == 0),
+            given: (0..plan.queues).map(|_| CachePadded::default()).collect(),
+            counted: Default::default(),
         };
         let (started, text) = console::listen(|| start(&inner, plan, &setup, &info, &mut warnings));
         let descriptors = started.map_err(|failure| failure.into_error(plan, &text))?;
@@ -140,21 +149,29 @@ impl Port {
         }
     }
 
-    /// What the NIC counted. All zero if the driver counts nothing.
+    /// What the NIC counted. Counts never go back: memif forgets its own when the other side
+    /// leaves, so the largest that was seen holds, and of `received` at least what queues gave out.
     pub fn stats(&self) -> NicStats {
         let mut stats = dpdk_sys::rte_eth_stats::default();
         // SAFETY: the port is open, and `stats` is a valid place for the answer.
         let result = unsafe { dpdk_sys::rte_eth_stats_get(self.0.number, &raw mut stats) };
         if result != 0 {
-            return NicStats::default();
+            stats = dpdk_sys::rte_eth_stats::default();
         }
-        NicStats {
-            received: stats.ipackets,
-            missed: stats.imissed,
-            errors: stats.ierrors,
-            no_mbuf: stats.rx_nombuf,
-            octets: stats.ibytes,
+        let given: u64 = self.0.given.iter().map(|count| count.load()).sum();
+        let counts = [
+            stats.ipackets.max(given),
+            stats.imissed,
+            stats.ierrors,
+            stats.rx_nombuf,
+            stats.ibytes,
+        ];
+        let mut largest = counts;
+        for ((largest, counted), count) in largest.iter_mut().zip(&self.0.counted).zip(counts) {
+            *largest = counted.fetch_max(count, Ordering::Relaxed).max(count);
         }
+        let [received, missed, errors, no_mbuf, octets] = largest;
+        NicStats { received, missed, errors, no_mbuf, octets }
     }
 
     /// Buffers of the port's pool that are in use now; a snapshot for the ledger's reader.
@@ -260,15 +277,14 @@ fn port_named(name: &str) -> Option<u16> {
     loop {
         // SAFETY: a walk over DPDK's own table; a number past its end is returned at the end.
         let next = unsafe { dpdk_sys::rte_eth_find_next(from) };
-        let number = u16::try_from(next).ok()?;
-        let info = dev_info(number).ok()?;
+        let info = dev_info(next).ok()?;
         // SAFETY: the device of an open port is valid and keeps its name.
         let device = unsafe { dpdk_sys::rte_dev_name(info.device) };
         // SAFETY: DPDK's device names end with a zero octet.
         if unsafe { CStr::from_ptr(device) } == text.as_c_str() {
-            return Some(number);
+            return Some(next);
         }
-        from = number.checked_add(1)?;
+        from = next.checked_add(1)?;
     }
 }
 
@@ -308,14 +324,14 @@ fn make_pool(
     node: c_int,
     warnings: &mut Vec<PortWarning>,
 ) -> Result<Pool, PortError> {
-    let make = |node| Pool::new(eal.inner(), plan.mbufs, room_octets, node);
-    let made = make(node).or_else(|reason| {
+    let pool_on = |node| Pool::new(eal.inner(), plan.mbufs, room_octets, node);
+    let made = pool_on(node).or_else(|reason| {
         if node < 0 {
             return Err(reason);
         }
-        let made = make(ANY_NODE)?;
+        let elsewhere = pool_on(ANY_NODE)?;
         warnings.push(PortWarning::PoolOnOtherNode { node });
-        Ok(made)
+        Ok(elsewhere)
     });
     made.map_err(|reason| PortError::PoolMemory {
         port: plan.name.clone(),
@@ -393,8 +409,8 @@ fn configure_with_features(
     if full == 0 {
         return Ok(setup.offloads);
     }
-    let plain = Setup { offloads: 0, rss_types: 0, rss_key: Vec::new(), ..setup.clone() };
-    check("configuring", configure_once(number, plan.queues, &plain))?;
+    let bare = Setup { offloads: 0, rss_types: 0, rss_key: Vec::new(), ..setup.clone() };
+    check("configuring", configure_once(number, plan.queues, &bare))?;
     warnings.push(PortWarning::FeaturesRefused { reason: error_text(full) });
     Ok(0)
 }

@@ -99,6 +99,11 @@ impl RxQueue {
                 &raw const self.stamp,
             )
         };
+        if burst.packets > 0
+            && let Some(given) = self.port.given.get(usize::from(self.queue))
+        {
+            given.add(burst.packets.into());
+        }
         if burst.chained > 0 {
             self.gather(burst.packets);
         }

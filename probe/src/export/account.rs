@@ -94,6 +94,8 @@ pub enum SinkHealth {
         since: Timestamp,
         /// What failed last, for people.
         what: String,
+        /// It is room that is missing.
+        full: bool,
     },
 }
 

@@ -7,11 +7,9 @@
 
 use std::sync::Arc;
 
-use super::{
-    AlertRecord, FlowRecord, InventoryRecord, LedgerRecord, Names, Rows, TapRecord, WindowRecord,
-};
+use super::ledger::ledger_rows;
+use super::{AlertRecord, FlowRecord, InventoryRecord, Names, Rows, TapRecord, WindowRecord};
 use crate::aggregate::{Conversation, ConversationKey, TapView, WindowView};
-use crate::counters::DropCause;
 use crate::decode::{Address, Mac};
 use crate::detect::Alert;
 use crate::flow::{EndedFlow, TcpState};
@@ -369,32 +367,3 @@ fn flow_id(flow: &crate::flow::Flow) -> u64 {
     hash
 }
 
-/// The window's part of the account of the whole probe.
-fn ledger_rows(view: &WindowView) -> Vec<LedgerRecord> {
-    let (now, before) = (&view.ledger, &view.ledger_before);
-    let row = |measure: &str, packets: u64| LedgerRecord {
-        window_start_ns: view.start.0,
-        scope: "probe",
-        name: "probe".into(),
-        measure: measure.into(),
-        packet_count: packets,
-        unaccounted: None,
-        estimate: false,
-    };
-    let mut rows = vec![
-        row("received", now.received.saturating_sub(before.received)),
-        row("accounted", now.accounted.saturating_sub(before.accounted)),
-        row("in_flight", now.in_flight),
-    ];
-    for cause in DropCause::ALL {
-        let packets = now.causes.of(*cause).saturating_sub(before.causes.of(*cause));
-        if packets > 0 {
-            rows.push(row(cause.name(), packets));
-        }
-    }
-    rows.push(LedgerRecord {
-        unaccounted: Some(now.unaccounted),
-        ..row("unaccounted", now.unaccounted.unsigned_abs())
-    });
-    rows
-}

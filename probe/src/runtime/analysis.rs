@@ -7,8 +7,12 @@
 //! hand over.
 
 use crate::aggregate::{Aggregator, LedgerTotals, TapView, WindowView};
+use crate::counters::WorkerTotals;
 use crate::detect::{Alert, Detectors};
-use crate::record::{AlertRecord, RecordMaker, Rows, TapClock, WindowRecord};
+use crate::export::SinkLedger;
+use crate::record::{
+    AlertRecord, RecordMaker, Rows, TapClock, WindowRecord, port_rows, sink_rows,
+};
 use crate::store::StoreHandle;
 use crate::time::{Timestamp, sleep_ms};
 
@@ -28,6 +32,10 @@ pub struct RunSummary {
     pub alerts: u64,
     /// The account at the end.
     pub ledger: LedgerTotals,
+    /// Each worker's totals at the end.
+    pub workers: Vec<WorkerTotals>,
+    /// The account of the records; `None` where none are written.
+    pub sink: Option<SinkLedger>,
     /// Every alert as it stood last, in order of opening.
     pub alert_records: Vec<AlertRecord>,
     /// Conversations over the whole run, the largest first: (source, destination, protocol, port)
@@ -99,6 +107,14 @@ impl Analysis {
         let alerts = self.detectors.observe(view);
         let mut rows = self.maker.window(view, &self.clock_of);
         rows.alerts = self.alert_records(&alerts);
+        if !self.waits {
+            // Ports and sinks count by the wall clock, so a replay, which is repeatable, leaves
+            // them to its report.
+            rows.ledger.extend(port_rows(view.start, &self.publisher.ports()));
+            if let Some(store) = &self.store {
+                rows.ledger.extend(sink_rows(view.start, "parquet", &store.report().ledger));
+            }
+        }
         if !view.conversations.is_empty() {
             self.summary.windows += 1;
         }
@@ -156,6 +172,7 @@ impl Analysis {
         self.hand_on(Rows { alerts, ..Rows::default() });
         self.summary.alerts = self.detectors.opened_alerts();
         self.summary.ledger = self.aggregator.ledger();
+        self.summary.workers = self.aggregator.workers().copied().collect();
         self.summary.flows = self.aggregator.workers().map(|worker| worker.flows_created).sum();
         let mut top: Vec<_> = self.top.into_iter().collect();
         top.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -164,8 +181,9 @@ impl Analysis {
         if let Some(store) = self.store {
             let ledger = store.finish();
             self.publisher.last(&self.aggregator, &ledger);
+            self.summary.sink = Some(ledger);
         } else {
-            self.publisher.last(&self.aggregator, &crate::export::SinkLedger::default());
+            self.publisher.last(&self.aggregator, &SinkLedger::default());
         }
         self.summary
     }

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::aggregate::live::{LiveMode, LivePort, live_cell};
 use crate::aggregate::{Aggregator, TapView};
 use crate::capture::Source;
-use crate::capture::nic::{NicSource, Nics};
+use crate::capture::nic::{NicError, NicSource, Nics};
 use crate::config::Plan;
 use crate::detect::Detectors;
-use crate::dpdk::{Eal, Port, WorkerThread};
+use crate::dpdk::{self, Eal, Port, WorkerThread, allowed_cores};
 use crate::export::ParquetSink;
 use crate::record::{Names, RecordMaker, TapClock};
 use crate::store::{self, StoreClock};
@@ -23,7 +23,7 @@ use crate::worker::Worker;
 use super::build::{Seat, empty_snapshot};
 use super::publish::{Publisher, PublisherParts, WorkerPlace};
 use super::replay::{join, spawn};
-use super::{Analysis, Build, Report, RunSummary, RuntimeError, load_inventory};
+use super::{Analysis, Build, Report, ReportLedger, RunSummary, RuntimeError, load_inventory};
 
 /// How often the end of a run is looked for.
 const WAIT_MS: u64 = 50;
@@ -71,26 +71,26 @@ pub fn run(
     let inventory = Arc::new(load_inventory(plan)?);
     let names: Vec<String> = plan.ports.iter().map(|port| port.name.clone()).collect();
     let live = live_cell(empty_snapshot(plan));
-    // Page and store first: what they start must not inherit a worker's core.
     let page = if plan.serve.enabled {
         Some(crate::serve::start(&plan.serve, live.clone())?)
     } else {
         None
     };
+    let nics = Nics::open(plan)?;
+    // After DPDK's lock: a second start must not touch the folder of the first.
     let store = match ParquetSink::new(&plan.store, &plan.probe.id, &plan.probe.domain) {
         Some(sink) => Some(store::start(sink, StoreClock::Wall).map_err(|source| {
             RuntimeError::Thread { name: "store".to_owned(), source }
         })?),
         None => None,
     };
-    let nics = Nics::open(plan)?;
     for (port, warning) in &nics.warnings {
         tracing::warn!(port = names.get(usize::from(port.0)).map_or("", String::as_str), "{warning}");
     }
     let clocks: Arc<Vec<PortClock>> = Arc::new(port_clocks(&nics.sources, names.len()));
     let receivers = nics.sources.len();
     let workers = usize::from(plan.worker.count).max(receivers);
-    let cores = worker_cores(plan, workers);
+    let cores = worker_cores(plan, workers)?;
     let places = worker_places(&nics.sources, &names, &cores);
     // Ports that play files back lose nothing while they wait.
     let waits = nics.sources.iter().all(|source| !source.is_live());
@@ -152,7 +152,8 @@ pub fn run(
         windows: summary.windows,
         alerts: summary.alerts,
         elapsed_s: std::time::Duration::from_nanos(elapsed_ns).as_secs_f64(),
-        ledger: (&summary.ledger).into(),
+        ledger: ReportLedger::new(&summary.ledger, &summary.workers),
+        sinks: summary.sink.iter().map(Into::into).collect(),
     };
     let live = Live { report, summary, ports };
     ended(&live);
@@ -194,17 +195,18 @@ fn work(source: Option<NicSource>, seat: Seat, eal: &Eal, core: Option<u16>, sto
 }
 
 /// The core of each worker: as configured, else the cores that this process may use, the last of
-/// which is left to the other threads where there are enough.
-fn worker_cores(plan: &Plan, workers: usize) -> Vec<Option<u16>> {
+/// which is left to the other threads where there are enough. Workers beyond them share cores.
+fn worker_cores(plan: &Plan, workers: usize) -> Result<Vec<Option<u16>>, RuntimeError> {
+    let mut cores = allowed_cores();
     if !plan.eal.cores.is_empty() {
-        return (0..workers).map(|place| plan.eal.cores.get(place).copied()).collect();
-    }
-    let allowed = rustix::thread::sched_getaffinity(None).unwrap_or_default();
-    let mut cores: Vec<u16> = (0_u16..1_024).filter(|&core| allowed.is_set(core.into())).collect();
-    if cores.len() > workers {
+        cores = dpdk::worker_cores(&plan.eal, workers, &cores).map_err(NicError::from)?;
+    } else if cores.len() > workers {
         cores.pop();
+    } else if cores.len() < workers {
+        let cores = cores.len();
+        tracing::warn!(workers, cores, "workers share cores, so packets are missed earlier");
     }
-    (0..workers).map(|place| cores.get(place).copied()).collect()
+    Ok((0..workers).map(|place| cores.get(place).copied()).collect())
 }
 
 fn worker_places(

@@ -13,7 +13,7 @@ use crate::aggregate::live::{
 };
 use crate::aggregate::{Aggregator, TapView, WindowView};
 use crate::counters::WorkerTotals;
-use crate::export::{SinkHealth, SinkLedger};
+use crate::export::{SinkCause, SinkHealth, SinkLedger};
 use crate::record::{AlertRecord, RecordMaker, Rows, TapClock, WindowRecord};
 use crate::store::StoreHandle;
 
@@ -69,6 +69,11 @@ impl Publisher {
             workers_before: Vec::new(),
             ledger_said: 0,
         }
+    }
+
+    /// Counters of the ports now.
+    pub fn ports(&self) -> Vec<LivePort> {
+        (self.parts.ports)()
     }
 
     /// One line a window: the account. In a replay only where something is missing, because its
@@ -169,7 +174,10 @@ impl Publisher {
         snapshot.alerts = self.alerts.iter().cloned().collect();
         snapshot.ledger = self.ledger(aggregator, None);
         if self.parts.folder.is_some() {
-            snapshot.ledger.sinks = vec![live_sink(sink, "ok")];
+            if sink.dropped(SinkCause::UndeliveredAtEnd) == 0 {
+                "ok".clone_into(&mut snapshot.store.state);
+            }
+            snapshot.ledger.sinks = vec![live_sink(sink, &snapshot.store.state)];
         }
         self.parts.live.store(Arc::new(snapshot.bounded()));
     }
@@ -384,7 +392,7 @@ fn live_sink(ledger: &SinkLedger, state: &str) -> LiveSink {
 fn health_name(health: &SinkHealth) -> &'static str {
     match health {
         SinkHealth::Ok => "ok",
-        SinkHealth::Failing { what, .. } if what.contains("space") => "disk_full",
+        SinkHealth::Failing { full: true, .. } => "disk_full",
         SinkHealth::Failing { .. } => "not_writable",
     }
 }

@@ -22,7 +22,7 @@ use crate::worker::Worker;
 
 use super::build::{Seat, empty_snapshot};
 use super::publish::{Publisher, PublisherParts, WorkerPlace};
-use super::{Analysis, Build, Report, RunSummary, RuntimeError, load_inventory};
+use super::{Analysis, Build, Report, ReportLedger, RunSummary, RuntimeError, load_inventory};
 
 /// What a replay is asked to do.
 #[derive(Clone, Debug, Default)]
@@ -129,7 +129,8 @@ pub fn replay(
         windows: summary.windows,
         alerts: summary.alerts,
         elapsed_s: std::time::Duration::from_nanos(elapsed_ns).as_secs_f64(),
-        ledger: (&summary.ledger).into(),
+        ledger: ReportLedger::new(&summary.ledger, &summary.workers),
+        sinks: summary.sink.iter().map(Into::into).collect(),
     };
     Ok(Replay { report, summary, errors })
 }

@@ -2,8 +2,8 @@
 //!
 //! In: an [`Input`]. Out: the bytes that follow, as one slice.
 //! Cost: one large read a block; the rest of a cut record is moved to the front at each refill.
-//! Invariants: bytes stay where they are until [`Buffer::refill`]; the buffer grows only to hold one
-//! record or block, and only as far as the file really has bytes.
+//! Invariants: bytes stay where they are until [`Buffer::refill`]; the buffer grows only to hold
+//! one record or block, and only as far as the file really has bytes.
 
 use std::io;
 

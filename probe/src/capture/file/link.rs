@@ -3,7 +3,7 @@
 //! In: the number in a file or interface header. Out: [`LinkType`] with the FCS length.
 //! Invariants: what a frame loses is its FCS, never anything in front of it.
 //! Source: the `LINKTYPE_` registry; header word, draft-ietf-opsawg-pcap section 4 (FCS length
-//! in 16-bit words in the highest four bits, valid if bit 0x0400_0000 is set).
+//! in 16-bit words in the highest four bits, valid if bit `0x0400_0000` is set).
 
 use crate::capture::LinkType;
 
@@ -27,11 +27,14 @@ impl Link {
     }
 
     /// From a pcapng interface. Its FCS length is octets to some writers and bits to others,
-    /// because the format's text said bits where its example was octets; 8, 16, 24 and 32 can only be
-    /// bits.
+    /// because the format's text said bits where its example was octets; 8, 16, 24 and 32 can
+    /// only be bits.
     pub(super) fn of_interface(number: u16, fcs_length: u8) -> Self {
-        let octets =
-            if fcs_length != 0 && fcs_length % 8 == 0 { fcs_length / 8 } else { fcs_length };
+        let octets = if fcs_length != 0 && fcs_length.is_multiple_of(8) {
+            fcs_length / 8
+        } else {
+            fcs_length
+        };
         Self { kind: kind(number), fcs_octets: u32::from(octets) }
     }
 

@@ -1,6 +1,7 @@
 //! Replays at a multiple of the original speed.
 //!
-//! In: a source whose stamps can be asked for, a clock. Out: the same bursts, not before their time.
+//! In: a source whose stamps can be asked for, a clock. Out: the same packets, not before their
+//! time.
 //! Cost: one clock call a poll.
 //! Invariants: order and contents are the source's; a packet is never early; one that is late is
 //! given at once, and the schedule is not moved by it.

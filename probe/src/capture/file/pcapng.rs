@@ -76,7 +76,7 @@ impl Pcapng {
             }
         }
         let length = self.order.u32([l0, l1, l2, l3]);
-        if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&length) || length % 4 != 0 {
+        if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&length) || !length.is_multiple_of(4) {
             return Step::Broken(Damage::BlockLength { length_bytes: length });
         }
         let Some(block) = window.get(..length as usize) else {

@@ -52,6 +52,18 @@ pub enum DiskError {
     },
 }
 
+impl DiskError {
+    /// Whether room is what is missing.
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Self::NoSpace { .. } => true,
+            Self::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            Self::NamesTaken { .. } => false,
+        }
+    }
+}
+
 /// The folder of the records, as one probe uses it.
 pub(super) struct Disk {
     folder: PathBuf,

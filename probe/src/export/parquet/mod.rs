@@ -75,7 +75,11 @@ impl ParquetSink {
             Ok(()) => SinkHealth::Ok,
             Err(error) => {
                 tracing::error!(%error, "records cannot be stored");
-                SinkHealth::Failing { since: Timestamp::ZERO, what: error.to_string() }
+                SinkHealth::Failing {
+                    since: Timestamp::ZERO,
+                    what: error.to_string(),
+                    full: error.is_full(),
+                }
             }
         };
         Some(Self {
@@ -205,7 +209,7 @@ impl ParquetSink {
                 now
             }
         };
-        self.health = SinkHealth::Failing { since, what: error.to_string() };
+        self.health = SinkHealth::Failing { since, what: error.to_string(), full: error.is_full() };
         self.retry_at = now + self.retry_after_ns;
         self.retry_after_ns = self.retry_after_ns.saturating_mul(2).min(RETRY_NS.1);
     }

@@ -158,7 +158,7 @@ fn a_folder_that_cannot_be_written_is_waited_for() {
     let start = Timestamp(HOUR);
     sink.write(flows([HOUR; 60]), start);
     // A file is due at half of the queue; the disk refuses it.
-    let SinkHealth::Failing { since, what } = sink.health() else { panic!("it must fail") };
+    let SinkHealth::Failing { since, what, .. } = sink.health() else { panic!("it must fail") };
     assert_eq!(*since, start);
     assert!(what.contains("records"), "{what}");
     sink.write(flows([HOUR; 60]), start);
