@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
-use vmprobe::runtime::{Report, RunSummary};
+use vmprobe::runtime::{Report, ReportLedger, RunSummary};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,11 +97,11 @@ pub(crate) fn summary(report: &Report, summary: &RunSummary, top: usize) {
             alert.severity, alert.detector, alert.title, alert.event_count
         ));
     }
-    ledger(report);
+    ledger(&report.ledger);
 }
 
-fn ledger(report: &Report) {
-    let ledger = &report.ledger;
+/// The account, for people.
+pub(crate) fn ledger(ledger: &ReportLedger) {
     line("\nLedger (packets)");
     line(format_args!("  {:<28}{:>14}", "received", ledger.received));
     line(format_args!("  {:<28}{:>14}", "accounted", ledger.accounted));

@@ -92,6 +92,8 @@ pub struct FlowStage {
     counts: FlowCounts,
     /// Share of flows kept, written into rows.
     pub sampling_rate: f32,
+    /// Whether applications are looked for.
+    pub recognises: bool,
 }
 
 impl FlowStage {
@@ -109,6 +111,7 @@ impl FlowStage {
             births: 0,
             counts: FlowCounts::default(),
             sampling_rate: 1.0,
+            recognises: true,
         }
     }
 
@@ -310,7 +313,9 @@ impl FlowStage {
         }
         note_answer(flow, headers, sender);
         note_rare(flow, headers);
-        recognise(flow, headers);
+        if self.recognises {
+            recognise(flow, headers);
+        }
     }
 
     /// Makes `window` the one that the flow counts in. The list of the window is told, and if it
