@@ -9,9 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use arrow_array::cast::AsArray as _;
-use arrow_array::types::{
-    Float64Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
-};
+use arrow_array::types::{Float64Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;

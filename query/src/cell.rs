@@ -95,8 +95,9 @@ fn list(values: &[Value]) -> String {
 }
 
 fn object<'a>(fields: impl Iterator<Item = (String, &'a Value)>) -> String {
-    let fields: Vec<_> =
-        fields.map(|(key, value)| format!("{}:{}", quoted(&key), Cell::new(value).json())).collect();
+    let fields: Vec<_> = fields
+        .map(|(key, value)| format!("{}:{}", quoted(&key), Cell::new(value).json()))
+        .collect();
     format!("{{{}}}", fields.join(","))
 }
 
@@ -119,9 +120,9 @@ fn time(unit: TimeUnit, value: i64) -> Cell {
     let micros = unit.to_micros(value);
     let seconds = u32::try_from(micros.div_euclid(1_000_000)).ok();
     let nanos = u32::try_from(micros.rem_euclid(1_000_000) * 1_000).ok();
-    let time = seconds.zip(nanos).and_then(|(seconds, nanos)| {
-        NaiveTime::from_num_seconds_from_midnight_opt(seconds, nanos)
-    });
+    let time = seconds
+        .zip(nanos)
+        .and_then(|(seconds, nanos)| NaiveTime::from_num_seconds_from_midnight_opt(seconds, nanos));
     time.map_or(Cell::Null, |time| Cell::Text(time.to_string()))
 }
 

@@ -49,9 +49,9 @@ impl Database {
         let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
         let database = Self { connection, stopped, time: limits.time, _watch: watch };
         database.explain(database.make_views(files, skip_bad))?;
-        database.connection.execute_batch(
-            "SET enable_external_access = false; SET lock_configuration = true;",
-        )?;
+        database
+            .connection
+            .execute_batch("SET enable_external_access = false; SET lock_configuration = true;")?;
         Ok(database)
     }
 
@@ -96,8 +96,7 @@ impl Database {
     }
 
     fn make_view(&self, table: &str, paths: &[PathBuf]) -> duckdb::Result<()> {
-        let mut sql =
-            format!("CREATE OR REPLACE VIEW {0} AS FROM {EMPTY_SCHEMA}.{0}", name(table));
+        let mut sql = format!("CREATE OR REPLACE VIEW {0} AS FROM {EMPTY_SCHEMA}.{0}", name(table));
         if !paths.is_empty() {
             sql.push_str(&format!(" UNION ALL BY NAME FROM {}", read(paths)));
         }
@@ -115,9 +114,11 @@ impl Database {
             let one = read(std::slice::from_ref(path));
             let problem = match self.columns(&format!("FROM {one}")) {
                 Err(error) => Some(first_line(&error.to_string())),
-                Ok(got) => got.iter().find(|column| !expected.contains(column)).map(|(name, kind)| {
-                    format!("column {name} of type {kind} is not in this version's schema")
-                }),
+                Ok(got) => {
+                    got.iter().find(|column| !expected.contains(column)).map(|(name, kind)| {
+                        format!("column {name} of type {kind} is not in this version's schema")
+                    })
+                }
             };
             match problem {
                 None => good.push(path.clone()),
@@ -182,10 +183,7 @@ fn too_slow(time: Duration) -> anyhow::Error {
 
 fn read(paths: &[PathBuf]) -> String {
     let list: Vec<_> = paths.iter().map(|path| text(path)).collect();
-    format!(
-        "read_parquet([{}], union_by_name = true, hive_partitioning = false)",
-        list.join(", ")
-    )
+    format!("read_parquet([{}], union_by_name = true, hive_partitioning = false)", list.join(", "))
 }
 
 /// A path as a text of SQL.

@@ -26,13 +26,13 @@ const DEPTH_MAX: u32 = 2;
 pub(crate) struct Files {
     /// The folder, absolute and without symbolic links.
     pub(crate) folder: PathBuf,
-    /// Files of each table.
+    /// Files of each table; none for a table that the query does not read.
     pub(crate) of_table: BTreeMap<&'static str, Vec<PathBuf>>,
 }
 
-/// Finds the records below `folder`. Files that are none are an error that names them, or with
-/// `skip_bad` a warning.
-pub(crate) fn find(folder: &Path, skip_bad: bool) -> anyhow::Result<Files> {
+/// Finds the records below `folder` that `sql` may read. Files that are none are an error that
+/// names them, or with `skip_bad` a warning.
+pub(crate) fn find(folder: &Path, sql: &str, skip_bad: bool) -> anyhow::Result<Files> {
     let shown = folder.display();
     let folder = folder.canonicalize().with_context(|| format!("--data {shown}"))?;
     if !folder.is_dir() {
@@ -42,7 +42,9 @@ pub(crate) fn find(folder: &Path, skip_bad: bool) -> anyhow::Result<Files> {
     let mut bad = Vec::new();
     for table in schema::tables() {
         let mut found = Vec::new();
-        list(&folder.join(table), DEPTH_MAX, &mut found)?;
+        if schema::may_read(sql, table) {
+            list(&folder.join(table), DEPTH_MAX, &mut found)?;
+        }
         found.sort();
         found.retain(|path| match check(path) {
             Ok(()) => true,
@@ -130,7 +132,10 @@ mod tests {
         assert_eq!(checked("whole", b"PAR1\0\0\0\0PAR1"), "good");
         assert_eq!(checked("empty", b""), "0 bytes are no Parquet file");
         assert_eq!(checked("foreign", b"time,source,destination\n"), "not a Parquet file");
-        assert_eq!(checked("torn", b"PAR1 and then power was cut"), "a Parquet file without its end");
+        assert_eq!(
+            checked("torn", b"PAR1 and then power was cut"),
+            "a Parquet file without its end"
+        );
         assert_eq!(checked("length", b"PAR1\xff\0\0\0PAR1"), "a Parquet file without its end");
     }
 }

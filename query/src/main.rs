@@ -75,7 +75,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         memory_mib: arguments.memory_mib,
         time: Duration::from_secs(arguments.timeout_s.into()),
     };
-    let files = files::find(&arguments.data, arguments.skip_bad_files)?;
+    let files = files::find(&arguments.data, &arguments.sql, arguments.skip_bad_files)?;
     let database = Database::open(&files, limits, arguments.skip_bad_files)?;
     let mut answer = database.prepare(&arguments.sql)?;
     let mut rows = database.run(&mut answer)?;

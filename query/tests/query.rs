@@ -1,0 +1,287 @@
+//! The query program over records that the probe's own sink wrote.
+
+#[path = "../../probe/tests/extremes/mod.rs"]
+mod extremes;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+use vmprobe::config::StorePlan;
+use vmprobe::export::ParquetSink;
+use vmprobe::record::{Origin, Record, Rows, Table, TableVisitor};
+use vmprobe::time::Timestamp;
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("vmprobe-query-{name}'s-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a temporary folder");
+        Self(path)
+    }
+
+    fn with_records(name: &str) -> Self {
+        let folder = Self::new(name);
+        let plan =
+            StorePlan { folder: Some(folder.0.clone()), free_mib_min: 0, ..StorePlan::default() };
+        let mut sink = ParquetSink::new(&plan, "p1", "east").expect("a folder");
+        sink.write(extremes::rows(), Timestamp(1));
+        assert!(sink.close(Timestamp(1)), "{:?}", sink.health());
+        folder
+    }
+
+    fn query(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the query program")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmprobe-query"));
+        command.arg("--data").arg(&self.0).args(arguments);
+        command
+    }
+
+    fn json(&self, sql: &str) -> Vec<Json> {
+        let output = self.query(&["--format", "json", sql]);
+        assert!(output.status.success(), "{sql}: {}", stderr(&output));
+        serde_json::from_slice(&output.stdout).expect("one JSON document")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn every_table_reads_back_as_written() {
+    struct Check(Rows, Folder);
+    impl TableVisitor for Check {
+        fn table<R: Record>(&mut self) {
+            let origin = Origin::new("p1", "east");
+            let rows = std::mem::take(R::of(&mut self.0));
+            let expected: Vec<_> = rows.iter().map(|row| row.json(&origin)).collect();
+            let (table, time) = (R::TABLE.name(), R::TABLE.time_column());
+            assert_eq!(self.1.json(&format!("FROM {table} ORDER BY {time}")), expected);
+        }
+    }
+    Table::visit(&mut Check(extremes::rows(), Folder::with_records("read-back")));
+}
+
+#[test]
+fn tables_without_records_are_empty_and_typed() {
+    let folder = Folder::new("empty");
+    for table in Table::ALL {
+        let name = table.name();
+        assert_eq!(folder.json(&format!("FROM {name}")), [Json::Null; 0]);
+        let described = folder.json(&format!("DESCRIBE {name}"));
+        let text = |row: &Json, key: &str| row.get(key).and_then(Json::as_str).map(str::to_owned);
+        let found: Vec<_> = described
+            .iter()
+            .map(|row| (text(row, "column_name"), text(row, "column_type")))
+            .collect();
+        let expected: Vec<_> = table
+            .columns()
+            .iter()
+            .map(|column| (Some(column.name.to_owned()), Some(column.kind.sql().to_owned())))
+            .collect();
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn sums_beyond_64_bits_are_exact() {
+    let folder = Folder::with_records("sums");
+    let output = folder.query(&[
+        "--format",
+        "csv",
+        "SELECT sum(packet_delta_count) + sum(packet_delta_count) AS s FROM flows",
+    ]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "s\r\n36893488147419103230\r\n");
+}
+
+#[test]
+fn nothing_outside_is_read_and_nothing_is_written() {
+    let folder = Folder::with_records("locked");
+    let before = files(&folder.0);
+    let path = folder.0.to_string_lossy().replace('\'', "''");
+    let outside = std::env::temp_dir().join(format!("vmprobe-outside-{}", std::process::id()));
+    let outside = outside.to_string_lossy();
+    let forbidden = [
+        "FROM read_csv('/etc/passwd')".to_owned(),
+        "FROM '/etc/passwd'".to_owned(),
+        "SELECT content FROM read_text('/etc/passwd')".to_owned(),
+        "FROM read_blob('/proc/self/environ')".to_owned(),
+        "FROM read_json('/etc/passwd')".to_owned(),
+        format!("FROM read_text('{path}/../../etc/passwd')"),
+        "FROM read_parquet('/tmp/other.parquet')".to_owned(),
+        "FROM read_csv('http://127.0.0.1:9/x.csv')".to_owned(),
+        "FROM sniff_csv('/etc/passwd')".to_owned(),
+        "FROM query('COPY (SELECT 1) TO ''x.csv''')".to_owned(),
+        format!("FROM enable_logging(storage = 'file', storage_path = '{outside}')"),
+        format!("COPY (SELECT 1) TO '{outside}'"),
+        format!("COPY (SELECT 1) TO '{path}/flows/x.parquet'"),
+        format!("EXPORT DATABASE '{path}/x'"),
+        format!("ATTACH '{path}/x.db'"),
+        format!("ATTACH '{outside}'"),
+        "INSTALL httpfs".to_owned(),
+        "LOAD httpfs".to_owned(),
+        "SET enable_external_access = true".to_owned(),
+        "SET lock_configuration = false".to_owned(),
+        "SET memory_limit = '1TB'".to_owned(),
+        "CREATE TABLE t AS SELECT 1".to_owned(),
+        "DROP VIEW flows".to_owned(),
+        "SELECT 1; SELECT 2".to_owned(),
+        format!("EXPLAIN ANALYZE COPY (SELECT 1) TO '{path}/x'"),
+        format!("SELECT 1) ; COPY (SELECT 1) TO '{path}/x'; SELECT * FROM (SELECT 1"),
+    ];
+    for sql in forbidden {
+        let output = folder.query(&[&sql]);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{sql}: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+        assert!(!stderr(&output).is_empty(), "{sql}");
+        assert!(output.stdout.is_empty(), "{sql}");
+    }
+    // A glob may answer with nothing; it must not list what is there.
+    let output = folder.query(&["--format", "csv", "SELECT count(*) FROM glob('/etc/*')"]);
+    assert!(!output.status.success() || output.stdout.ends_with(b"\r\n0\r\n"), "{output:?}");
+    assert_eq!(files(&folder.0), before);
+    assert!(!Path::new(outside.as_ref()).exists());
+}
+
+#[test]
+fn a_file_that_is_no_record_is_named() {
+    let folder = Folder::with_records("foreign");
+    let flows = folder.0.join("flows");
+    let other =
+        fs::read_dir(folder.0.join("taps/1970-01-01/00")).expect("a folder").flatten().next();
+    let (torn, wrong) = (flows.join("torn.parquet"), flows.join("wrong.parquet"));
+
+    fs::write(&torn, "PAR1 and no more").expect("a file");
+    let output = folder.query(&["FROM flows"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("torn.parquet: a Parquet file without its end"), "{output:?}");
+    assert!(folder.query(&["FROM taps"]).status.success(), "other tables are not harmed");
+    fs::remove_file(&torn).expect("it is there");
+
+    let footer = b"PAR1garbage!garbage!\x10\0\0\0PAR1";
+    fs::write(&torn, footer).expect("a file");
+    fs::copy(other.expect("a file of taps").path(), &wrong).expect("a file");
+    let output = folder.query(&["FROM flows"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("torn.parquet: "), "{said}");
+    assert!(said.contains("wrong.parquet: column clock_error_bound_ns"), "{said}");
+    assert!(!said.contains("flows-p1"), "good files are not accused: {said}");
+
+    let output =
+        folder.query(&["--skip-bad-files", "--format", "csv", "SELECT count(*) FROM flows"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout.ends_with(b"\r\n2\r\n"), "{output:?}");
+    assert!(stderr(&output).contains("torn.parquet"), "left out, but not in silence");
+}
+
+#[test]
+fn what_the_probe_still_writes_is_not_read() {
+    let folder = Folder::with_records("temporary");
+    fs::write(folder.0.join("flows/.tmp-flows-p1-0-0"), "half").expect("a file");
+    fs::write(folder.0.join("flows/.hidden.parquet"), "half").expect("a file");
+    assert_eq!(folder.json("FROM flows").len(), 2);
+}
+
+#[test]
+fn a_query_that_takes_too_long_is_stopped() {
+    let folder = Folder::new("slow");
+    let start = Instant::now();
+    let sql =
+        "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range = 7";
+    let output = folder.query(&["--timeout-s", "1", sql]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("stopped after 1 s"), "{output:?}");
+    assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_query_that_takes_too_much_memory_fails() {
+    let folder = Folder::new("memory");
+    let sql = "SELECT len(list(range)) FROM range(100000000)";
+    let output = folder.query(&["--memory-mib", "64", sql]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).to_lowercase().contains("memory"), "{output:?}");
+}
+
+#[test]
+fn usage_is_2_and_errors_are_1() {
+    let folder = Folder::new("codes");
+    let code = |arguments: &[&str]| folder.query(arguments).status.code();
+    assert_eq!(code(&["--format", "xml", "SELECT 1"]), Some(2));
+    assert_eq!(code(&["--timeout-s", "0", "SELECT 1"]), Some(2));
+    assert_eq!(code(&[]), Some(2));
+    assert_eq!(code(&["SELECT nothing FROM flows"]), Some(1));
+    assert_eq!(code(&["SELECT 1"]), Some(0));
+    let output = folder.query(&["SELEC 1"]);
+    assert!(stderr(&output).contains("syntax error"), "{output:?}");
+    fs::remove_dir_all(&folder.0).expect("it is there");
+    let output = folder.query(&["SELECT 1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--data"), "{output:?}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let folder = Folder::new("pipe");
+    for format in ["table", "json", "csv"] {
+        let mut child = folder
+            .command(&["--format", format, "FROM range(1000000)"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the query program");
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+        out.read_line(&mut line).expect("a line");
+        drop(out);
+        let output = child.wait_with_output().expect("its end");
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{format}");
+    }
+}
+
+#[test]
+fn the_table_says_how_many_rows() {
+    let folder = Folder::with_records("table");
+    let output = folder.query(&["SELECT flow_id, source_mac FROM flows ORDER BY flow_id"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 5, "{text}");
+    assert_eq!(lines.first().copied(), Some("flow_id               source_mac"));
+    assert_eq!(lines.get(3).copied(), Some("18446744073709551615  ff:00:0a:b0:c1:de"));
+    assert_eq!(lines.last().copied(), Some("(2 rows)"));
+}
