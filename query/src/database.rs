@@ -44,7 +44,7 @@ pub(crate) struct Database {
 impl Database {
     /// Opens the records.
     pub(crate) fn open(files: &Files, limits: Limits, skip_bad: bool) -> anyhow::Result<Self> {
-        let connection = Connection::open_in_memory_with_flags(config(files, limits)?)?;
+        let connection = Connection::open_in_memory_with_flags(config(limits)?)?;
         let stopped = Arc::new(AtomicBool::new(false));
         let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
         let database = Self { connection, stopped, time: limits.time, _watch: watch };
@@ -137,7 +137,7 @@ impl Database {
     }
 }
 
-fn config(files: &Files, limits: Limits) -> anyhow::Result<Config> {
+fn config(limits: Limits) -> anyhow::Result<Config> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = i64::try_from(cores.min(THREADS_MAX))?;
     let config = Config::default()
@@ -149,8 +149,7 @@ fn config(files: &Files, limits: Limits) -> anyhow::Result<Config> {
         .with("allow_persistent_secrets", "false")?
         // Nothing is spilled: a query that needs more memory than it may use fails.
         .with("temp_directory", "")?
-        .with("parquet_metadata_cache", "true")?
-        .with("allowed_directories", format!("[{}]", text(&files.folder)))?;
+        .with("parquet_metadata_cache", "true")?;
     Ok(config)
 }
 
