@@ -76,8 +76,10 @@ impl Database {
     }
 
     fn make_views(&self, files: &Files, skip_bad: bool) -> anyhow::Result<()> {
+        // A file's footer is read once, although view and query both ask for it.
         self.connection.execute_batch(&format!(
-            "CREATE SCHEMA {EMPTY_SCHEMA}; SET schema = '{EMPTY_SCHEMA}'; {} SET schema = 'main';",
+            "SET parquet_metadata_cache = true; \
+             CREATE SCHEMA {EMPTY_SCHEMA}; SET schema = '{EMPTY_SCHEMA}'; {} SET schema = 'main';",
             schema::DDL
         ))?;
         for (table, paths) in &files.of_table {
@@ -148,8 +150,7 @@ fn config(limits: Limits) -> anyhow::Result<Config> {
         .with("allow_community_extensions", "false")?
         .with("allow_persistent_secrets", "false")?
         // Nothing is spilled: a query that needs more memory than it may use fails.
-        .with("temp_directory", "")?
-        .with("parquet_metadata_cache", "true")?;
+        .with("temp_directory", "")?;
     Ok(config)
 }
 
