@@ -98,6 +98,9 @@ pub(crate) fn summary(report: &Report, summary: &RunSummary, top: usize) {
         ));
     }
     ledger(&report.ledger);
+    for sink in report.sinks.iter().filter(|sink| sink.dropped_sum() > 0) {
+        line(format_args!("\nRecords lost: {} of {} ({:?})", sink.dropped_sum(), sink.made, sink.dropped));
+    }
 }
 
 /// The account, for people.
@@ -109,7 +112,4 @@ pub(crate) fn ledger(ledger: &ReportLedger) {
         line(format_args!("  {cause:<28}{packets:>14}"));
     }
     line(format_args!("  unaccounted: {}", ledger.unaccounted));
-    for sink in report.sinks.iter().filter(|sink| sink.dropped_sum() > 0) {
-        line(format_args!("\nRecords lost: {} of {} ({:?})", sink.dropped_sum(), sink.made, sink.dropped));
-    }
 }

@@ -135,7 +135,7 @@ pub fn bench(options: &BenchOptions) -> Result<BenchReport, BenchError> {
     let mut report = report(options, &plan, &measured);
     report.octets = octets;
     report.packet_bytes = packet_bytes;
-    report.ledger = (&ledger).into();
+    report.ledger = ReportLedger::new(&ledger, &[]);
     report.errors = errors;
     let mut parts = packets_of(measured);
     if options.poll_gaps {
