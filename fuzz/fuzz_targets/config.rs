@@ -1,21 +1,7 @@
-//! Any text is a configuration or an inventory, or a list of problems; never a panic.
+//! Any text as configuration and inventory.
 #![no_main]
 
-use std::path::Path;
+#[path = "../exercise/config.rs"]
+mod config;
 
-use libfuzzer_sys::fuzz_target;
-use vmprobe::config::{self, Mode};
-use vmprobe::inventory::{Inventory, file};
-
-fuzz_target!(|text: &str| {
-    for mode in [Mode::Run, Mode::Replay, Mode::Check] {
-        match config::parse(text, "f", Path::new(""), mode) {
-            Ok(loaded) => drop(config::check::report(&loaded.plan, &config::Sizes::default())),
-            Err(problems) => assert!(!problems.list.is_empty()),
-        }
-    }
-    match file::parse(text, "f", &["default".to_owned()], &[]) {
-        Ok(data) => drop(Inventory::new(data, &[])),
-        Err(problems) => assert!(!problems.list.is_empty()),
-    }
-});
+libfuzzer_sys::fuzz_target!(|text: &str| config::exercise(text));

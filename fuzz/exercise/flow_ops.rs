@@ -1,0 +1,154 @@
+//! Octets as operations on the flow stage: every packet that is metered is in exactly one row and
+//! one record, and every flow ends exactly once.
+
+use vmprobe::config::FlowPlan;
+use vmprobe::copies::Verdict;
+use vmprobe::decode::{Headers, protocol};
+use vmprobe::flow::{EndReason, EndedFlow, FlowOutput, FlowStage};
+use vmprobe::index::WindowNumber;
+use vmprobe::spread::FlowKey;
+use vmprobe::time::Timestamp;
+use vmprobe::window::{Row, WindowClock};
+
+const MS: u64 = 1_000_000;
+
+/// Adds up what comes out.
+#[derive(Default)]
+struct Sums {
+    row_packets: u64,
+    row_octets: u64,
+    record_packets: u64,
+    record_octets: u64,
+    ended: u64,
+}
+
+impl FlowOutput for Sums {
+    fn row(&mut self, row: Row) {
+        assert!(row.packets_sum() > 0, "a row without packets");
+        self.row_packets += row.packets_sum();
+        self.row_octets += row.octets[0] + row.octets[1];
+    }
+
+    fn ended(&mut self, ended: EndedFlow) {
+        let EndedFlow { flow, reason, .. } = ended;
+        self.record_packets += flow.packets[0] + flow.packets[1];
+        self.record_octets += flow.octets[0] + flow.octets[1];
+        self.ended += u64::from(reason != EndReason::ActiveTimeout);
+        assert!(flow.first_seen <= flow.last_seen, "a flow that ends before it begins");
+    }
+}
+
+/// The stage as a worker drives it.
+struct Driver {
+    stage: FlowStage,
+    windows: WindowClock,
+    sums: Sums,
+    clock: Timestamp,
+    closing: WindowNumber,
+    newest: WindowNumber,
+    packets: u64,
+    octets: u64,
+}
+
+impl Driver {
+    fn new() -> Self {
+        let plan = FlowPlan { slots_per_worker: 256, active_ms: 30_000, ..FlowPlan::default() };
+        Self {
+            stage: FlowStage::new(&plan),
+            windows: WindowClock::new(1_000, 200),
+            sums: Sums::default(),
+            clock: Timestamp(1_000 * MS),
+            closing: WindowNumber(0),
+            newest: WindowNumber(0),
+            packets: 0,
+            octets: 0,
+        }
+    }
+
+    /// Time goes on; windows that are over close.
+    fn advance(&mut self, by_ns: u64) {
+        self.clock = Timestamp(self.clock.0 + by_ns);
+        let oldest = self.windows.oldest_open(self.clock);
+        while self.closing < oldest {
+            assert!(self.stage.close_step(self.closing, usize::MAX, &mut self.sums));
+            let next = WindowNumber(self.closing.0 + 1);
+            self.closing = if self.closing >= self.newest { oldest } else { next };
+        }
+    }
+
+    fn headers(&self, [_, host, port, flags, sequence, back, size, mac]: [u8; 8]) -> Headers {
+        let is_tcp = flags & 0x80 == 0;
+        let mut headers = Headers {
+            timestamp: Timestamp(self.clock.0.saturating_sub(u64::from(back) * 20 * MS)),
+            clock: self.clock,
+            protocol: if is_tcp { protocol::TCP } else { protocol::UDP },
+            ip_version: 4,
+            source_port: u16::from(port),
+            destination_port: 80,
+            octets: 40 + u32::from(size),
+            tcp_flags: if is_tcp { u16::from(flags & 0x1f) } else { 0 },
+            tcp_sequence: u32::from(sequence % 4),
+            ..Headers::default()
+        };
+        headers.source.0[15] = host % 8;
+        headers.destination.0[15] = 9;
+        headers.source_mac.0[5] = mac % 2;
+        if flags & 0x40 != 0 {
+            std::mem::swap(&mut headers.source, &mut headers.destination);
+            std::mem::swap(&mut headers.source_port, &mut headers.destination_port);
+        }
+        // A bad hash on purpose, so that buckets overflow; it depends on the key alone.
+        let key = FlowKey::of(&headers).0;
+        let ports = u64::from(key.low_port ^ key.high_port);
+        let spread = ports.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        headers.hash = if ports.is_multiple_of(2) { ports } else { spread };
+        headers
+    }
+
+    fn step(&mut self, octets: [u8; 8]) {
+        let [operation, amount, more, ..] = octets;
+        match operation % 16 {
+            0..=9 => {
+                let headers = self.headers(octets);
+                let duplicate = operation & 0x80 != 0;
+                let verdict = if duplicate { Verdict::Duplicate } else { Verdict::First };
+                let (window, late) = self.windows.book(&headers);
+                self.newest = self.newest.max(window);
+                self.stage.meter(&headers, verdict, (window, late), &mut self.sums);
+                self.packets += 1;
+                self.octets += u64::from(headers.octets);
+            }
+            10 => {
+                let headers = self.headers(octets);
+                self.stage.note_copy(&headers, Verdict::Duplicate);
+            }
+            11 => {
+                self.stage.expire_step(self.clock, usize::from(amount) + 1, &mut self.sums);
+            }
+            12 => self.advance(u64::from(amount) * u64::from(more) * 1_000 * MS),
+            _ => self.advance(u64::from(amount) * 10 * MS),
+        }
+    }
+
+    fn finish(mut self) {
+        self.stage.end_all(self.clock, &mut self.sums);
+        let sums = &self.sums;
+        assert_eq!((sums.row_packets, sums.row_octets), (self.packets, self.octets), "rows");
+        assert_eq!(
+            (sums.record_packets, sums.record_octets),
+            (self.packets, self.octets),
+            "records"
+        );
+        assert_eq!(sums.ended, self.stage.counts().created, "flows end once");
+        assert_eq!(self.stage.table().len(), 0);
+    }
+}
+
+/// Eight octets an operation.
+pub(crate) fn exercise(input: &[u8]) {
+    let mut driver = Driver::new();
+    for octets in input.as_chunks::<8>().0 {
+        driver.step(*octets);
+    }
+    driver.finish();
+}

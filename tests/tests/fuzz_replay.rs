@@ -1,0 +1,154 @@
+//! The fuzz targets for a few seconds each, with changes that a seed fixes, so that they are tried
+//! where no fuzzer is installed.
+//!
+//! Each round takes one of the seeds and changes octets, copies pieces or cuts.
+
+use std::time::{Duration, Instant};
+
+use vmprobe_tests::captures;
+
+#[path = "../../fuzz/exercise/config.rs"]
+mod config;
+#[path = "../../fuzz/exercise/decode.rs"]
+mod decode;
+#[path = "../../fuzz/exercise/flow_ops.rs"]
+mod flow_ops;
+
+/// How long each target is tried.
+const TIME: Duration = Duration::from_secs(4);
+
+/// Longest input.
+const OCTETS_MAX: usize = 64 << 10;
+
+/// SplitMix64 (Steele et al. 2014).
+struct Random(u64);
+
+impl Random {
+    fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `end`, which is not 0.
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.draw() % end as u64).expect("below a usize")
+    }
+
+    fn octet(&mut self) -> u8 {
+        self.draw().to_le_bytes()[0]
+    }
+}
+
+/// A few changes somewhere.
+fn change(input: &mut Vec<u8>, random: &mut Random) {
+    for _ in 0..=random.below(8) {
+        if input.is_empty() {
+            input.push(random.octet());
+        }
+        let at = random.below(input.len());
+        let octets = random.below(16).min(input.len() - at);
+        match random.below(8) {
+            0 => input.truncate(at),
+            1 => input[at..at + octets].fill([0, 0xff][random.below(2)]),
+            2 => {
+                let piece = input[at..at + octets].to_vec();
+                input.splice(at..at, piece);
+            }
+            3 => input.insert(at, random.octet()),
+            4 => input[at] ^= 1 << random.below(8),
+            5 => input[at] = input[at].wrapping_add(1),
+            6 => drop(input.drain(at..at + octets)),
+            _ => input[at] = random.octet(),
+        }
+    }
+    input.truncate(OCTETS_MAX);
+}
+
+/// Tries a target on changed seeds until the time is over.
+fn run(seeds: &[Vec<u8>], target: impl Fn(&[u8])) {
+    assert!(!seeds.is_empty(), "there is a seed");
+    for seed in seeds {
+        target(seed);
+    }
+    let mut random = Random(1);
+    let begun = Instant::now();
+    let mut rounds = 0;
+    while begun.elapsed() < TIME {
+        let mut input = seeds[random.below(seeds.len())].clone();
+        change(&mut input, &mut random);
+        target(&input);
+        rounds += 1;
+    }
+    assert!(rounds > 10, "only {rounds} rounds");
+}
+
+/// A classic capture with two frames, and real ones where they are.
+fn capture_seeds() -> Vec<Vec<u8>> {
+    let mut small = Vec::new();
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+        small.extend(word.to_le_bytes());
+    }
+    for second in 1..=2_u32 {
+        for word in [second, 0, 60, 60] {
+            small.extend(word.to_le_bytes());
+        }
+        small.extend([0x45; 60]);
+    }
+    let mut seeds = vec![small];
+    if let Some(folder) = captures::folder() {
+        let all = ["encapsulation", "malformed"].map(|place| captures::captures(&folder, place));
+        let read = all.iter().flatten().filter_map(|path| std::fs::read(path).ok());
+        seeds.extend(read.filter(|bytes| bytes.len() < OCTETS_MAX).take(150));
+    }
+    seeds
+}
+
+#[test]
+fn pcap() {
+    run(&capture_seeds(), |input| {
+        vmprobe::capture::file::exercise(input);
+    });
+}
+
+#[test]
+fn decoder() {
+    // A few frames of each capture, behind the four octets that choose how they are read.
+    let mut seeds = Vec::new();
+    for capture in capture_seeds() {
+        let mut at = 24;
+        while let Some(header) = capture.get(at..at + 16).filter(|_| at < 4_000) {
+            let captured = header[8..12].try_into().map_or(0, u32::from_le_bytes) as usize;
+            let Some(frame) = capture.get(at + 16..at + 16 + captured) else { break };
+            seeds.push([&[0_u8; 4][..], frame].concat());
+            at += 16 + captured;
+        }
+    }
+    run(&seeds, decode::exercise);
+}
+
+#[test]
+fn configuration() {
+    let seeds = [
+        include_str!("../../config/vmprobe.toml"),
+        include_str!("../../config/demo.toml"),
+        "[[tenant]]\nname = \"t\"\n[[vm]]\nuuid = \"00000000-0000-0000-0000-000000000001\"\n\
+         name = \"v\"\ntenant = \"t\"\n[[vm.interface]]\naddresses = [\"10.0.0.1\"]\n\
+         segment = \"default/vlan/1\"\n",
+    ];
+    // The reference file has every key as a comment: with them switched on it is a better seed.
+    let on = seeds[0].replace("\n#", "\n");
+    let seeds: Vec<Vec<u8>> =
+        seeds.into_iter().chain([on.as_str()]).map(|text| text.into()).collect();
+    run(&seeds, |input| config::exercise(&String::from_utf8_lossy(input)));
+}
+
+#[test]
+fn flow_operations() {
+    let mut random = Random(2);
+    let seeds: Vec<Vec<u8>> =
+        (0..50).map(|count| (0..8 * 40 * (count + 1)).map(|_| random.octet()).collect()).collect();
+    run(&seeds, flow_ops::exercise);
+}

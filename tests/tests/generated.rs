@@ -1,0 +1,175 @@
+//! Generated clouds through the whole path: what comes out is what the generator says happened.
+//!
+//! The truth counts while packets are made, so it knows nothing of the probe.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+use vmprobe::config::{self, Mode, Plan};
+use vmprobe::generate::{Options, Scenario, generate};
+use vmprobe_tests::records::{self, Folder, Row, number, text};
+use vmprobe_tests::replaying::run;
+
+/// A scenario, played back.
+struct Played {
+    _folder: Folder,
+    truth: Json,
+    accounted: u64,
+    causes: BTreeMap<&'static str, u64>,
+    records: PathBuf,
+}
+
+fn plan(folder: &Path) -> Plan {
+    let loaded = config::load(&folder.join("vmprobe.toml"), Mode::Replay);
+    let mut plan = loaded.expect("the generator's configuration").plan;
+    plan.serve.enabled = false;
+    plan.store.free_mib_min = 0;
+    plan
+}
+
+fn play(scenario: Scenario) -> Played {
+    let folder = Folder::new(&format!("generated-{scenario}"));
+    generate(scenario, 3, folder.path(), Options::default()).expect("generated");
+    let truth = std::fs::read_to_string(folder.path().join("truth.json")).expect("the truth");
+    let truth: Json = serde_json::from_str(&truth).expect("JSON");
+    let files = ["tap-a.pcap", "tap-b.pcap"].map(|name| folder.path().join(name));
+    let records = folder.path().join("records");
+    let replay = run(plan(folder.path()), &files, Some(&records)).expect("a replay");
+    assert!(replay.errors.is_empty(), "{:?}", replay.errors);
+    let report = replay.report;
+    assert_eq!(report.ledger.unaccounted, 0);
+    assert_eq!(report.packets, truth["packets"]);
+    assert_eq!(report.octets, truth["octets"]);
+    let (accounted, causes) = (report.ledger.accounted, report.ledger.causes);
+    Played { _folder: folder, truth, accounted, causes, records }
+}
+
+/// IP octets that each VM sent, by the records of windows.
+fn sent_by_vm(windows: &[Row]) -> BTreeMap<String, u64> {
+    let mut sent = BTreeMap::new();
+    for row in windows {
+        for (uuid, octets) in [
+            ("source_virtual_station_uuid", "octet_delta_count"),
+            ("destination_virtual_station_uuid", "reverse_octet_delta_count"),
+        ] {
+            let Some(uuid) = text(row, uuid) else { continue };
+            *sent.entry(uuid.to_owned()).or_default() += number(row, octets);
+        }
+    }
+    sent.retain(|_, octets| *octets > 0);
+    sent
+}
+
+fn sum(rows: &[Row], columns: [&str; 2]) -> u64 {
+    rows.iter().flat_map(|row| columns.map(|column| number(row, column))).sum()
+}
+
+fn list(value: &Json) -> &[Json] {
+    value.as_array().expect("a list")
+}
+
+/// Traffic, flows and copies are as the truth says.
+fn check_traffic(played: &Played) {
+    let Played { truth, causes, records, .. } = played;
+    let windows = records::rows(records, "windows");
+    let truth_sent = truth["octets_sent_by_vm"].as_object().expect("an object").iter();
+    let truth_sent: BTreeMap<String, u64> = truth_sent
+        .map(|(uuid, octets)| (uuid.clone(), octets.as_u64().expect("a number")))
+        .collect();
+    let sent = sent_by_vm(&windows);
+    let differences: Vec<_> = truth_sent
+        .iter()
+        .filter(|(uuid, octets)| sent.get(*uuid) != Some(*octets))
+        .map(|(uuid, octets)| (uuid, octets, sent.get(uuid)))
+        .collect();
+    assert!(differences.is_empty(), "octets by VM, truth and records: {differences:?}");
+    assert_eq!(sent.len(), truth_sent.len(), "no further VM sends");
+
+    let columns = ["packet_delta_count", "reverse_packet_delta_count"];
+    let flows = records::rows(records, "flows");
+    assert_eq!(truth["logical_packets"], played.accounted);
+    assert_eq!(truth["logical_packets"], sum(&windows, columns), "in windows");
+    assert_eq!(truth["logical_packets"], sum(&flows, columns), "in flows");
+
+    let cause = |name| causes.get(name).copied().unwrap_or(0);
+    assert_eq!(truth["copied_packets"], cause("copy_other_tap"));
+    assert_eq!(truth["not_ip_packets"], cause("not_ip_arp"));
+    assert_eq!(cause("duplicate"), 0, "no tap sees a packet twice");
+    let named = cause("copy_other_tap") + cause("not_ip_arp");
+    assert_eq!(causes.values().sum::<u64>(), named, "{causes:?}");
+    check_flows(truth, &flows);
+}
+
+/// The truth has one flow for each key in the whole run.
+fn check_flows(truth: &Json, flows: &[Row]) {
+    let columns = ["address_space", "protocol_identifier"];
+    let ends = [("source_address", "source_port"), ("destination_address", "destination_port")];
+    let key = |flow: &Row| {
+        let mut ends = ends.map(|(address, port)| format!("{} {}", flow[address], flow[port]));
+        ends.sort_unstable();
+        format!("{:?} {ends:?}", columns.map(|column| flow[column].to_string()))
+    };
+    let mut keys: Vec<_> = flows.iter().map(key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(truth["flows"], keys.len());
+}
+
+/// Each attack has an alert at the right ones, and there is no other alert.
+fn check_alerts(played: &Played) {
+    let alerts = records::rows(&played.records, "alerts");
+    let attacks = list(&played.truth["attacks"]);
+    let is_of = |alert: &Row, attack: &Json| {
+        let same = |column: &str| attack[column].is_null() || alert[column] == attack[column];
+        alert["detector"] == attack["kind"]
+            && same("source_address")
+            && same("destination_address")
+            && alert["segment"] == attack["segment"]
+            && number(alert, "last_seen_ns") >= attack["first_seen_ns"].as_u64().expect("a time")
+    };
+    for attack in attacks {
+        let found = alerts.iter().any(|alert| is_of(alert, attack));
+        assert!(found, "no alert of {attack}: {alerts:?}");
+    }
+    for alert in &alerts {
+        let known = attacks.iter().any(|attack| is_of(alert, attack));
+        assert!(known, "a false alarm: {alert:?}");
+    }
+}
+
+#[test]
+fn cloud() {
+    let played = play(Scenario::Cloud);
+    check_traffic(&played);
+    check_alerts(&played);
+}
+
+#[test]
+fn overlap() {
+    let played = play(Scenario::Overlap);
+    check_traffic(&played);
+    check_alerts(&played);
+}
+
+#[test]
+fn port_scan() {
+    let played = play(Scenario::PortScan);
+    check_traffic(&played);
+    check_alerts(&played);
+}
+
+#[test]
+fn syn_flood() {
+    let played = play(Scenario::SynFlood);
+    check_traffic(&played);
+    check_alerts(&played);
+}
+
+#[test]
+fn benign() {
+    let played = play(Scenario::Benign);
+    check_traffic(&played);
+    check_alerts(&played);
+    assert_eq!(records::rows(&played.records, "alerts").len(), 0);
+}
