@@ -629,15 +629,34 @@ impl<S: Source> Worker<S> {
             }
         }
         self.outgoing_closed = true;
-        self.parts.outgoing.iter().for_each(RingSender::close);
+        let clock = self.read_clock.max(self.clock);
+        self.parts.outgoing.iter().for_each(|ring| ring.close(clock));
     }
 
     /// Ends all flows and hands over all there is; once, after [`Turn::Ended`]. [`Worker::run`] does
     /// so by itself.
     pub fn finish(&mut self) {
+        // All workers end at the same instant: the latest that any of those who read has seen.
+        let read = self.parts.incoming.iter().map(RingReceiver::last_clock).max();
+        let clock = self.clock.max(self.read_clock).max(read.unwrap_or_default());
+        if clock != Timestamp::ZERO {
+            self.advance(clock);
+        }
         self.parts.flows.end_all(self.clock, &mut self.parts.handoff);
         self.refresh_totals();
+        self.close_last_window();
         self.parts.handoff.end(&mut self.totals, &self.taps);
+    }
+
+    /// What was counted since the last window closed belongs to the window that time stands in.
+    fn close_last_window(&mut self) {
+        let last = WindowNumber::of(self.clock, self.parts.windows.length_ns());
+        if self.totals.received_packets + self.totals.booked_packets == 0 {
+            return;
+        }
+        while !self.parts.handoff.close(last, &mut self.totals, &self.taps) {
+            std::thread::yield_now();
+        }
     }
 
     fn refresh_totals(&mut self) {

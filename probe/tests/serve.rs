@@ -325,14 +325,14 @@ fn metrics_follow_the_snapshot_in_both_forms() {
     let address = handle.address();
     let text = get(address, "/metrics");
     assert!(text.header("content-type").is_some_and(|kind| kind.contains("0.0.4")));
-    assert!(text.body.contains("\nvmprobe_packets_unaccounted 0.0\n"), "{}", text.body);
-    assert!(text.body.contains("\nvmprobe_windows_closed_total 260\n"), "{}", text.body);
+    assert!(text.body.contains("\nvmprobe_packets_unaccounted{} 0.0\n"), "{}", text.body);
+    assert!(text.body.contains("\nvmprobe_windows_closed_total{} 260\n"), "{}", text.body);
     let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
     let open = ask(address, "GET", "/metrics", accept);
     assert!(open.header("content-type").is_some_and(|kind| kind.contains("openmetrics")));
     assert!(open.body.ends_with("# EOF\n"));
     cell.store(Arc::new(snapshot::normal(snapshot::FIRST_TICK + 1)));
-    let next = "\nvmprobe_windows_closed_total 261\n";
+    let next = "\nvmprobe_windows_closed_total{} 261\n";
     let later = wait_for(address, "/metrics", |answer| answer.body.contains(next));
     assert!(later.body.contains(next));
     promtool(&text.body);

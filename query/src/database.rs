@@ -49,9 +49,12 @@ impl Database {
         let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
         let database = Self { connection, stopped, time: limits.time, _watch: watch };
         database.explain(database.make_views(files, skip_bad))?;
-        database
-            .connection
-            .execute_batch("SET enable_external_access = false; SET lock_configuration = true;")?;
+        let folder = files.folder.to_str().context("--data: the folder's name is no text")?;
+        database.connection.execute_batch(&format!(
+            "SET allowed_directories = ['{}']; SET enable_external_access = false; \
+             SET lock_configuration = true;",
+            folder.replace('\'', "''")
+        ))?;
         Ok(database)
     }
 

@@ -35,6 +35,9 @@ const EAL_KEYS: [(&str, &str); 11] = [
 /// EAL arguments that its memory without huge pages excludes.
 const EAL_HUGE_ONLY: [&str; 2] = ["--in-memory", "--single-file-segments"];
 
+/// Windows that may be open beside the newest one.
+const GRACE_WINDOWS_MAX: u64 = 2;
+
 /// Checks all of the file.
 pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Report) {
     for name in ["port", "tap", "filter", "space"] {
@@ -308,6 +311,14 @@ fn window(window: &Section<'_>, plan: &Plan, report: &mut Report) {
              {HOUR_MS})"
         );
         report.problem(window.at("length_ms"), window.path("length_ms"), what);
+    }
+    let grace_ms = u64::from(plan.window.grace_ms);
+    if grace_ms > GRACE_WINDOWS_MAX * length_ms {
+        // So many windows can be open at a time, and one more can be closing.
+        let most_ms = GRACE_WINDOWS_MAX * length_ms;
+        let what = format!("{grace_ms} is more than two windows (allowed: 0 to {most_ms})");
+        let name = if window.has("grace_ms") { "grace_ms" } else { "length_ms" };
+        report.problem(window.at(name), window.path(name), what);
     }
 }
 

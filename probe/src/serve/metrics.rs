@@ -388,7 +388,7 @@ mod tests {
     fn both_forms_hold_the_ledger() {
         let open = open_metrics(&snapshot());
         assert!(open.contains("# TYPE vmprobe_packets_received counter\n"), "{open}");
-        assert!(open.contains("vmprobe_packets_received_total 12\n"), "{open}");
+        assert!(open.contains("vmprobe_packets_received_total{} 12\n"), "{open}");
         assert!(open.ends_with("# EOF\n"));
         let text = text_format(&open);
         assert!(text.contains("# TYPE vmprobe_packets_received_total counter\n"), "{text}");
@@ -396,7 +396,7 @@ mod tests {
             text.contains("\nvmprobe_packets_dropped_total{cause=\"duplicate\"} 2\n"),
             "{text}"
         );
-        assert!(text.contains("\nvmprobe_packets_unaccounted -3.0\n"), "{text}");
+        assert!(text.contains("\nvmprobe_packets_unaccounted{} -3.0\n"), "{text}");
         assert!(!text.contains("EOF"));
     }
 

@@ -29,6 +29,8 @@ struct Shared {
     empty: ArrayQueue<Batch>,
     /// The producer's clock: all packets up to it are in the ring.
     clock: CachePadded<AtomicU64>,
+    /// The producer's clock when it closed the ring.
+    last_clock: AtomicU64,
 }
 
 /// Makes a ring that holds about `packets` (at least two batches).
@@ -38,6 +40,7 @@ pub fn ring(packets: usize) -> (RingSender, RingReceiver) {
         full: ArrayQueue::new(batches),
         empty: ArrayQueue::new(batches + 2),
         clock: CachePadded::new(AtomicU64::new(0)),
+        last_clock: AtomicU64::new(0),
     });
     for _ in 0..batches {
         // Room for `batches + 2` was made above.
@@ -105,8 +108,9 @@ impl RingSender {
         }
     }
 
-    /// Says that nothing will come any more.
-    pub fn close(&self) {
+    /// Says that nothing will come any more; `clock` is how far the producer has read.
+    pub fn close(&self, clock: Timestamp) {
+        self.shared.last_clock.store(clock.0, Ordering::Relaxed);
         self.shared.clock.store(CLOSED.0, Ordering::Release);
     }
 }
@@ -141,6 +145,11 @@ impl RingReceiver {
         Timestamp(self.shared.clock.load(Ordering::Acquire))
     }
 
+    /// How far the producer had read when it closed the ring; 0 before.
+    pub fn last_clock(&self) -> Timestamp {
+        Timestamp(self.shared.last_clock.load(Ordering::Relaxed))
+    }
+
     fn turn(&mut self) -> Option<()> {
         let next = self.shared.full.pop()?;
         let mut used = std::mem::replace(&mut self.batch, next);
@@ -172,7 +181,7 @@ mod tests {
             while !sender.flush() {
                 std::thread::yield_now();
             }
-            sender.close();
+            sender.close(Timestamp(77));
         });
         let mut expected = 0;
         while expected < 10_000 {
@@ -186,7 +195,8 @@ mod tests {
             }
         }
         producer.join().expect("the producer ends");
-        assert_eq!((receiver.head().is_none(), receiver.clock().0), (true, u64::MAX));
+        assert_eq!((receiver.head().is_none(), receiver.clock()), (true, CLOSED));
+        assert_eq!(receiver.last_clock(), Timestamp(77));
     }
 
     #[test]
