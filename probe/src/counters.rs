@@ -304,10 +304,8 @@ impl WorkerTotals {
     pub fn unaccounted(&self) -> i64 {
         let lost_rows = self.causes.of(DropCause::WindowRingFull);
         let taken = self.received_packets + self.spread_in_packets + lost_rows;
-        let gone = self.spread_out_packets
-            + self.causes.sum()
-            + self.booked_packets
-            + self.held_packets;
+        let gone =
+            self.spread_out_packets + self.causes.sum() + self.booked_packets + self.held_packets;
         taken.cast_signed().wrapping_sub(gone.cast_signed())
     }
 }

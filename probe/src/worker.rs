@@ -420,8 +420,8 @@ impl<S: Source> Worker<S> {
             // Time first: what closes with it does not hold this packet yet.
             self.advance(headers.clock);
             self.totals.spread_in_packets += 1;
-            let unresolved = headers.marks.has(Marks::FRAGMENT)
-                && !headers.marks.has(Marks::PORTS_RESOLVED);
+            let unresolved =
+                headers.marks.has(Marks::FRAGMENT) && !headers.marks.has(Marks::PORTS_RESOLVED);
             if unresolved { self.resolve_fragment(&headers) } else { self.own(&headers) }
         }
         if taken == 0 {
@@ -445,7 +445,8 @@ impl<S: Source> Worker<S> {
             }
         }
         let (place, clock) = oldest?;
-        let waited_enough = !self.parts.waits && self.read_clock.since_ns(clock) > self.parts.hold_ns;
+        let waited_enough =
+            !self.parts.waits && self.read_clock.since_ns(clock) > self.parts.hold_ns;
         (clock <= read_up_to || waited_enough).then_some(place)
     }
 
@@ -465,10 +466,7 @@ impl<S: Source> Worker<S> {
     }
 
     fn incoming_ended(&mut self) -> bool {
-        self.parts
-            .incoming
-            .iter_mut()
-            .all(|ring| ring.clock() == CLOSED && ring.head().is_none())
+        self.parts.incoming.iter_mut().all(|ring| ring.clock() == CLOSED && ring.head().is_none())
     }
 
     /// A packet of a flow that this worker owns.
@@ -678,9 +676,8 @@ fn note_marks(tap: &mut TapTotals, last_sequence: &mut Option<u32>, headers: &He
     tap.segment_unmapped += u64::from(headers.marks.has(Marks::SEGMENT_UNMAPPED));
     if headers.marks.has(Marks::MIRROR_SEQUENCE) {
         tap.sequenced += 1;
-        let gap = last_sequence.map_or(0, |last| {
-            headers.mirror_sequence.wrapping_sub(last).wrapping_sub(1)
-        });
+        let gap = last_sequence
+            .map_or(0, |last| headers.mirror_sequence.wrapping_sub(last).wrapping_sub(1));
         // A jump backwards is a restart or reordering, not a loss of four thousand million.
         tap.mirror_gaps += if gap < 1 << 31 { u64::from(gap) } else { 0 };
         *last_sequence = Some(headers.mirror_sequence);

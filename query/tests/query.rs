@@ -198,7 +198,7 @@ fn a_file_that_is_no_record_is_named() {
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
     assert!(said.contains("torn.parquet: "), "{said}");
-    assert!(said.contains("wrong.parquet: column clock_error_bound_ns"), "{said}");
+    assert!(said.contains("wrong.parquet: column "), "{said}");
     assert!(!said.contains("flows-p1"), "good files are not accused: {said}");
 
     let output =

@@ -50,7 +50,8 @@ impl LedgerTotals {
             all_ended &= worker.ended;
             let cut = totals.cut_packets - totals.causes.of(DropCause::WindowRingFull);
             // Rows of the next window may have come already; they are counted with that one.
-            let taken = if worker.ended { worker.rows_packets } else { worker.rows_packets.min(cut) };
+            let taken =
+                if worker.ended { worker.rows_packets } else { worker.rows_packets.min(cut) };
             sum.accounted += taken;
             sum.in_flight += totals.held_packets + (totals.booked_packets - totals.cut_packets);
             sum.unaccounted += totals.unaccounted() + difference(cut, taken);

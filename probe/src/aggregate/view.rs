@@ -53,7 +53,9 @@ impl TapView {
         for (place, totals) in (0_u16..).zip(now) {
             let earlier = before.get(usize::from(place)).unwrap_or(&nothing);
             if *totals != nothing {
-                views.push(Self { tap: TapIndex(place), totals: totals.since(earlier),
+                views.push(Self {
+                    tap: TapIndex(place),
+                    totals: totals.since(earlier),
                     has_sequence: totals.sequenced > 0,
                 });
             }

@@ -1,8 +1,17 @@
 //! HTTP: request line, status line (RFC 9112 §3, §4), or the preface of HTTP/2 (RFC 9113 §3.4).
 
 const STARTS: [&[u8]; 11] = [
-    b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"TRACE ", b"PATCH ",
-    b"HTTP/1.", b"PRI * HTTP/2.0",
+    b"GET ",
+    b"POST ",
+    b"HEAD ",
+    b"PUT ",
+    b"DELETE ",
+    b"OPTIONS ",
+    b"CONNECT ",
+    b"TRACE ",
+    b"PATCH ",
+    b"HTTP/1.",
+    b"PRI * HTTP/2.0",
 ];
 
 /// Whether `head` begins like a request, a response or the HTTP/2 preface.

@@ -33,8 +33,7 @@ impl From<Outcome> for ExitCode {
 
 /// The log goes to standard error; `VMPROBE_LOG` sets the level (default `info`).
 pub(crate) fn start_log() {
-    let filter =
-        EnvFilter::try_from_env("VMPROBE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("VMPROBE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -99,7 +98,12 @@ pub(crate) fn summary(report: &Report, summary: &RunSummary, top: usize) {
     }
     ledger(&report.ledger);
     for sink in report.sinks.iter().filter(|sink| sink.dropped_sum() > 0) {
-        line(format_args!("\nRecords lost: {} of {} ({:?})", sink.dropped_sum(), sink.made, sink.dropped));
+        line(format_args!(
+            "\nRecords lost: {} of {} ({:?})",
+            sink.dropped_sum(),
+            sink.made,
+            sink.dropped
+        ));
     }
 }
 

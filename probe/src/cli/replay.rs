@@ -123,9 +123,8 @@ impl Bar {
             return;
         }
         let ended = Arc::clone(&self.ended);
-        let style = ProgressStyle::with_template(
-            "{bar:40} {bytes}/{total_bytes} {msg} packets {eta}",
-        );
+        let style =
+            ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {msg} packets {eta}");
         std::thread::spawn(move || {
             let bar = ProgressBar::new(progress.bytes_total.load());
             if let Ok(style) = style {

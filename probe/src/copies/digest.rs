@@ -37,7 +37,14 @@ impl Digest {
             | (u64::from(headers.fragment_offset) << 16)
             | u64::from(headers.protocol);
         let addresses = hash_words(
-            [headers.space.bits(), source_head, source_tail, destination_head, destination_tail, identity],
+            [
+                headers.space.bits(),
+                source_head,
+                source_tail,
+                destination_head,
+                destination_tail,
+                identity,
+            ],
             seed,
         );
         let payload = payload_words(headers, payload_octets);

@@ -195,10 +195,7 @@ mod tests {
         let mut table = table();
         table.classify(&packet(0, 0));
         let verdict = table.classify(&packet(1, 2 * MS));
-        assert_eq!(
-            verdict,
-            Verdict::OtherTap { tap: TapIndex(0), seen: Timestamp(1_000 * MS) }
-        );
+        assert_eq!(verdict, Verdict::OtherTap { tap: TapIndex(0), seen: Timestamp(1_000 * MS) });
         assert_eq!(table.classify(&packet(1, 150 * MS)), Verdict::First);
     }
 
@@ -225,10 +222,10 @@ mod tests {
         assert!(matches!(table.classify(&repeated_ack(1, MS)), Verdict::OtherTap { .. }));
         assert!(matches!(table.classify(&repeated_ack(1, 2 * MS)), Verdict::OtherTap { .. }));
         assert_eq!(table.classify(&repeated_ack(1, 3 * MS)), Verdict::Ambiguous);
-        assert_eq!(table.classify(&repeated_ack(2, 3 * MS)), Verdict::OtherTap {
-            tap: TapIndex(1),
-            seen: Timestamp(1_003 * MS),
-        });
+        assert_eq!(
+            table.classify(&repeated_ack(2, 3 * MS)),
+            Verdict::OtherTap { tap: TapIndex(1), seen: Timestamp(1_003 * MS) }
+        );
         assert_eq!(table.classify(&repeated_ack(2, 3 * MS)), Verdict::Duplicate);
     }
 

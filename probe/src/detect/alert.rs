@@ -166,8 +166,7 @@ impl AlertBook {
         if self.open.len() >= ALERTS_MAX {
             self.close_longest_silent(changed);
         }
-        let alert =
-            Alert { id: id_of(finding), state: AlertState::Open, finding: finding.clone() };
+        let alert = Alert { id: id_of(finding), state: AlertState::Open, finding: finding.clone() };
         changed.push(alert.clone());
         self.opened += 1;
         let next_update_events = finding.events.saturating_mul(2).max(2);

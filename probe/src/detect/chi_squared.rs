@@ -26,7 +26,8 @@ fn erfc(x: f64) -> f64 {
         0.170_872_77,
     ];
     let t = 1.0 / (1.0 + 0.5 * x);
-    let polynomial = FIT.iter().rev().fold(0.0_f64, |sum, coefficient| sum.mul_add(t, *coefficient));
+    let polynomial =
+        FIT.iter().rev().fold(0.0_f64, |sum, coefficient| sum.mul_add(t, *coefficient));
     t * (-x * x + polynomial).exp()
 }
 
@@ -37,7 +38,13 @@ mod tests {
     #[test]
     fn agrees_with_tables() {
         // Quantiles of χ² with one degree of freedom.
-        let table = [(0.0, 1.0), (0.454_936, 0.5), (3.841_459, 0.05), (6.634_897, 0.01), (23.928_127, 1e-6)];
+        let table = [
+            (0.0, 1.0),
+            (0.454_936, 0.5),
+            (3.841_459, 0.05),
+            (6.634_897, 0.01),
+            (23.928_127, 1e-6),
+        ];
         for (statistic, probability) in table {
             let relative = tail_one_degree(statistic) / probability - 1.0;
             assert!(relative.abs() < 1e-5, "{statistic}: {relative}");

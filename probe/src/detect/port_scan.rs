@@ -119,8 +119,10 @@ impl PortScan {
     fn finding(&self, subject: (AddressSpace, Address), state: &State, now: Timestamp) -> Finding {
         let contacts = state.walk.contacts.max(1);
         let failed = share(state.walk.failures, contacts);
-        let vertical = state.seen.iter().map(|(destination, ..)| destination).collect::<BTreeSet<_>>();
-        let single = (vertical.len() == 1).then(|| *vertical.into_iter().next().unwrap_or(&subject.1));
+        let vertical =
+            state.seen.iter().map(|(destination, ..)| destination).collect::<BTreeSet<_>>();
+        let single =
+            (vertical.len() == 1).then(|| *vertical.into_iter().next().unwrap_or(&subject.1));
         Finding {
             detector: NAME,
             severity: if contacts >= 100 { Severity::High } else { Severity::Medium },
@@ -264,7 +266,12 @@ mod tests {
     use super::*;
     use crate::detect::tests::view;
 
-    fn contact(host: u8, port: u16, answered: u64, refused: u64) -> (ConversationKey, Conversation) {
+    fn contact(
+        host: u8,
+        port: u16,
+        answered: u64,
+        refused: u64,
+    ) -> (ConversationKey, Conversation) {
         let key = ConversationKey {
             source: Address::v4([10, 0, 0, 9]),
             destination: Address::v4([10, 0, 0, host]),

@@ -65,8 +65,7 @@ impl SynFlood {
         let known = self.baselines.get(&service).copied();
         let baseline = known.unwrap_or(half_open.min(self.attempts_min / 10.0)).max(BASELINE_LEAST);
         let statistic = likelihood_ratio(half_open, baseline);
-        let fires =
-            half_open >= self.attempts_min && tail_one_degree(statistic) < self.alpha;
+        let fires = half_open >= self.attempts_min && tail_one_degree(statistic) < self.alpha;
         if !fires {
             self.learn(service, baseline, half_open);
             return None;
@@ -145,7 +144,11 @@ impl Detector for SynFlood {
 
 /// −2 ln Λ of a Poisson count against its mean, one-sided: 0 where the count is not above it.
 fn likelihood_ratio(observed: f64, mean: f64) -> f64 {
-    if observed <= mean { 0.0 } else { 2.0 * (observed * (observed / mean).ln() - (observed - mean)) }
+    if observed <= mean {
+        0.0
+    } else {
+        2.0 * (observed * (observed / mean).ln() - (observed - mean))
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a window are far below 2^52")]
@@ -201,6 +204,8 @@ mod tests {
     #[test]
     fn the_ratio_is_that_of_the_formula() {
         assert!((likelihood_ratio(10.0, 5.0) - 3.862_943_611).abs() < 1e-8);
-        assert!(likelihood_ratio(5.0, 5.0).abs() < 1e-12 && likelihood_ratio(1.0, 5.0).abs() < 1e-12);
+        assert!(
+            likelihood_ratio(5.0, 5.0).abs() < 1e-12 && likelihood_ratio(1.0, 5.0).abs() < 1e-12
+        );
     }
 }

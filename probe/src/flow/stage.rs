@@ -211,7 +211,8 @@ impl FlowStage {
             let index = index_of(place);
             let flow = self.table.flow(index);
             if flow.live {
-                let over = if flow.tcp.is_over() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
+                let over =
+                    if flow.tcp.is_over() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
                 self.end(index, self.timeouts.over(flow, clock).unwrap_or(over), output);
             }
         }
@@ -589,7 +590,10 @@ mod tests {
         let rows: u64 = bench.records.rows.iter().map(Row::packets_sum).sum();
         assert_eq!((rows, bench.records.rows.len()), (10, 5));
         let flow = &bench.records.ended[0].flow;
-        assert_eq!((flow.packets[0] + flow.packets[1], flow.octets.iter().sum::<u64>()), (10, 1_000));
+        assert_eq!(
+            (flow.packets[0] + flow.packets[1], flow.octets.iter().sum::<u64>()),
+            (10, 1_000)
+        );
     }
 
     #[test]
@@ -633,7 +637,12 @@ mod tests {
         }
         bench.stage.end_all(Timestamp(61 * 59 * SECOND), &mut bench.records);
         assert_eq!(bench.reasons(), [EndReason::ActiveTimeout, EndReason::ForcedEnd]);
-        let packets: u64 = bench.records.ended.iter().map(|ended| ended.flow.packets[0] + ended.flow.packets[1]).sum();
+        let packets: u64 = bench
+            .records
+            .ended
+            .iter()
+            .map(|ended| ended.flow.packets[0] + ended.flow.packets[1])
+            .sum();
         assert_eq!(packets, 61);
     }
 

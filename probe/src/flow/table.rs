@@ -121,7 +121,8 @@ impl FlowTable {
             let bucket = &self.buckets[(home + probe) & self.mask];
             for way in 0..WAYS {
                 let flow = bucket.flows[way];
-                if bucket.tags[way] == tag && flow != FREE && self.flows[flow as usize].key == *key {
+                if bucket.tags[way] == tag && flow != FREE && self.flows[flow as usize].key == *key
+                {
                     return Some(FlowIndex(flow));
                 }
             }

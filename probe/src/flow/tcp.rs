@@ -162,7 +162,10 @@ mod tests {
         use Sender::{High, Low};
         let flow = run(&[(Low, SYN, 100), (High, SYN | ACK, 130), (Low, ACK, 150)]);
         assert_eq!(flow.tcp, TcpState::Established);
-        assert_eq!((flow.handshake_server_rtt_ns, flow.handshake_client_rtt_ns), (Some(30), Some(20)));
+        assert_eq!(
+            (flow.handshake_server_rtt_ns, flow.handshake_client_rtt_ns),
+            (Some(30), Some(20))
+        );
         let flow = run(&[(Low, SYN, 1), (High, SYN | ACK, 2), (Low, ACK, 3), (Low, FIN | ACK, 4)]);
         assert_eq!(flow.tcp, TcpState::HalfClosed);
         let flow = run(&[(Low, FIN | ACK, 4), (High, FIN | ACK, 5)]);
@@ -172,10 +175,15 @@ mod tests {
     #[test]
     fn repeated_segments_give_no_sample() {
         use Sender::{High, Low};
-        let flow = run(&[(Low, SYN, 100), (Low, SYN, 110), (High, SYN | ACK, 130), (Low, ACK, 150)]);
-        assert_eq!((flow.handshake_server_rtt_ns, flow.handshake_client_rtt_ns), (None, Some(20)));
         let flow =
-            run(&[(Low, SYN, 100), (High, SYN | ACK, 130), (High, SYN | ACK, 140), (Low, ACK, 150)]);
+            run(&[(Low, SYN, 100), (Low, SYN, 110), (High, SYN | ACK, 130), (Low, ACK, 150)]);
+        assert_eq!((flow.handshake_server_rtt_ns, flow.handshake_client_rtt_ns), (None, Some(20)));
+        let flow = run(&[
+            (Low, SYN, 100),
+            (High, SYN | ACK, 130),
+            (High, SYN | ACK, 140),
+            (Low, ACK, 150),
+        ]);
         assert_eq!((flow.handshake_server_rtt_ns, flow.handshake_client_rtt_ns), (Some(30), None));
     }
 

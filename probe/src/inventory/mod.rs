@@ -15,9 +15,9 @@ mod uuid;
 mod vm;
 
 pub use address::{Address, Mac, NotMac};
-pub use map::{STATIONS_MAX, SegmentMap};
 pub use file::InventoryData;
 pub use lookup::{Inventory, TrafficClass, VmRef};
+pub use map::{STATIONS_MAX, SegmentMap};
 pub use segment::{AddressSpace, Segment, SegmentKind};
 pub use uuid::{NotUuid, Uuid};
 pub use vm::{Interface, Interval, Placement, Vm};

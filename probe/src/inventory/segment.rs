@@ -155,7 +155,9 @@ impl Segment {
         let tag = |number: u32| u16::try_from(number).ok().filter(|tag| *tag < 4096);
         match (kind, numbers.as_slice()) {
             (SegmentKind::None, []) => Some(Self::new(domain, kind, 0)),
-            (SegmentKind::Qinq, [outer, inner]) => Some(Self::qinq(domain, tag(*outer)?, tag(*inner)?)),
+            (SegmentKind::Qinq, [outer, inner]) => {
+                Some(Self::qinq(domain, tag(*outer)?, tag(*inner)?))
+            }
             (SegmentKind::Vlan, [id]) => Some(Self::new(domain, kind, tag(*id)?.into())),
             (SegmentKind::None | SegmentKind::Qinq | SegmentKind::Vlan, _) => None,
             (_, [id]) => in_range(kind, *id).then(|| Self::new(domain, kind, *id)),
@@ -254,8 +256,18 @@ mod tests {
 
     #[test]
     fn wrong_texts_name_nothing() {
-        for text in ["", "default", "west/vlan/1", "default/vlan/4096", "default/vlan/1.2", "default/foo/1",
-            "default/qinq/1", "default/vxlan/x", "default/gre/1.2.3", "default/none/1"] {
+        for text in [
+            "",
+            "default",
+            "west/vlan/1",
+            "default/vlan/4096",
+            "default/vlan/1.2",
+            "default/foo/1",
+            "default/qinq/1",
+            "default/vxlan/x",
+            "default/gre/1.2.3",
+            "default/none/1",
+        ] {
             assert_eq!(Segment::parse(text, &["default".to_owned()]), None, "{text}");
         }
     }

@@ -179,7 +179,8 @@ impl RecordMaker {
         let key = &flow.key;
         let (forward, reverse) = (flow.initiator.place(), flow.initiator.other().place());
         let (there, back) = sides(flow);
-        let (source, destination) = (key.address(flow.initiator), key.address(flow.initiator.other()));
+        let (source, destination) =
+            (key.address(flow.initiator), key.address(flow.initiator.other()));
         let ends = self.endpoints(
             key.space,
             key.ip_version,
@@ -216,7 +217,9 @@ impl RecordMaker {
             reverse_tcp_control_bits: flow.tcp_control_bits[reverse].into(),
             tcp_state: if flow.tcp == TcpState::NotTcp { "" } else { flow.tcp.name() },
             application_name: flow.application.name().into(),
-            tap: self.names.tap(flow.taps[if flow.sides[forward].seen { forward } else { reverse }]),
+            tap: self
+                .names
+                .tap(flow.taps[if flow.sides[forward].seen { forward } else { reverse }]),
             reverse_tap: answered.then(|| self.names.tap(flow.taps[reverse])),
             duplicate_packet_count: Some(flow.duplicates[forward].into()),
             reverse_duplicate_packet_count: Some(flow.duplicates[reverse].into()),
@@ -245,8 +248,11 @@ impl RecordMaker {
             }))
         };
         let (source, destination) = (find(finding.source), find(finding.destination));
-        let features: serde_json::Map<_, _> =
-            finding.features.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        let features: serde_json::Map<_, _> = finding
+            .features
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).into()))
+            .collect();
         AlertRecord {
             alert_id: alert.id.as_str().into(),
             detector: finding.detector.into(),
@@ -255,7 +261,9 @@ impl RecordMaker {
             confidence: finding.confidence,
             mitre_technique: finding.mitre_technique.map(Into::into),
             source_address: finding.source.map(|address| address.to_ip(finding.ip_version)),
-            destination_address: finding.destination.map(|address| address.to_ip(finding.ip_version)),
+            destination_address: finding
+                .destination
+                .map(|address| address.to_ip(finding.ip_version)),
             destination_port: finding.destination_port,
             segment: self.names.segment(finding.segment),
             address_space: self.names.space(finding.space),
@@ -366,4 +374,3 @@ fn flow_id(flow: &crate::flow::Flow) -> u64 {
     mix(&flow.first_seen.0.to_be_bytes());
     hash
 }
-

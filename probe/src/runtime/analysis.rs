@@ -10,9 +10,7 @@ use crate::aggregate::{Aggregator, LedgerTotals, TapView, WindowView};
 use crate::counters::WorkerTotals;
 use crate::detect::{Alert, Detectors};
 use crate::export::SinkLedger;
-use crate::record::{
-    AlertRecord, RecordMaker, Rows, TapClock, WindowRecord, port_rows, sink_rows,
-};
+use crate::record::{AlertRecord, RecordMaker, Rows, TapClock, WindowRecord, port_rows, sink_rows};
 use crate::store::StoreHandle;
 use crate::time::{Timestamp, sleep_ms};
 
@@ -191,12 +189,13 @@ impl Analysis {
 
 /// `web-1 (10.0.0.5) → db-1 (10.0.0.9) tcp/5432`.
 fn conversation_line(record: &WindowRecord) -> String {
-    let who = |name: &Option<std::sync::Arc<str>>, tenant: &Option<std::sync::Arc<str>>, address| {
-        match (name, tenant) {
+    let who =
+        |name: &Option<std::sync::Arc<str>>, tenant: &Option<std::sync::Arc<str>>, address| match (
+            name, tenant,
+        ) {
             (Some(name), Some(tenant)) => format!("{tenant}/{name} ({address})"),
             _ => format!("{address}"),
-        }
-    };
+        };
     let source = who(
         &record.source_virtual_station_name,
         &record.source_virtual_station_tenant,

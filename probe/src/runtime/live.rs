@@ -79,13 +79,17 @@ pub fn run(
     let nics = Nics::open(plan)?;
     // After DPDK's lock: a second start must not touch the folder of the first.
     let store = match ParquetSink::new(&plan.store, &plan.probe.id, &plan.probe.domain) {
-        Some(sink) => Some(store::start(sink, StoreClock::Wall).map_err(|source| {
-            RuntimeError::Thread { name: "store".to_owned(), source }
-        })?),
+        Some(sink) => Some(
+            store::start(sink, StoreClock::Wall)
+                .map_err(|source| RuntimeError::Thread { name: "store".to_owned(), source })?,
+        ),
         None => None,
     };
     for (port, warning) in &nics.warnings {
-        tracing::warn!(port = names.get(usize::from(port.0)).map_or("", String::as_str), "{warning}");
+        tracing::warn!(
+            port = names.get(usize::from(port.0)).map_or("", String::as_str),
+            "{warning}"
+        );
     }
     let clocks: Arc<Vec<PortClock>> = Arc::new(port_clocks(&nics.sources, names.len()));
     let receivers = nics.sources.len();
@@ -168,7 +172,8 @@ fn wait(ports: &[Port], options: RunOptions, stop: &AtomicBool) {
     let begun_ns = monotonic_ns();
     let (mut received, mut changed_ns) = (0, begun_ns);
     let past = |since_ns: u64, seconds: Option<u64>| {
-        seconds.is_some_and(|seconds| monotonic_ns().saturating_sub(since_ns) >= ms(seconds * 1_000))
+        seconds
+            .is_some_and(|seconds| monotonic_ns().saturating_sub(since_ns) >= ms(seconds * 1_000))
     };
     while !stop.load(Ordering::Relaxed) && !past(begun_ns, options.seconds) {
         let now: u64 = ports.iter().map(|port| port.stats().received).sum();

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::aggregate::live::{
-    ALERTS_MAX, CONVERSATIONS_MAX, HistoryPoint, LiveAlert, LiveCell, LiveConversation, LiveHistory,
-    LiveLedger, LiveMode, LivePort, LiveSink, LiveSnapshot, LiveStore, LiveTap, LiveTotals,
-    LiveWorker, ProtocolShare, Volume,
+    ALERTS_MAX, CONVERSATIONS_MAX, HistoryPoint, LiveAlert, LiveCell, LiveConversation,
+    LiveHistory, LiveLedger, LiveMode, LivePort, LiveSink, LiveSnapshot, LiveStore, LiveTap,
+    LiveTotals, LiveWorker, ProtocolShare, Volume,
 };
 use crate::aggregate::{Aggregator, TapView, WindowView};
 use crate::counters::WorkerTotals;
@@ -137,7 +137,8 @@ impl Publisher {
         snapshot.window_start_ns = view.start.0;
         let (packets, octets, flows) = sums(&rows.windows);
         let workers: Vec<WorkerTotals> = aggregator.workers().copied().collect();
-        let created = |workers: &[WorkerTotals]| workers.iter().map(|it| it.flows_created).sum::<u64>();
+        let created =
+            |workers: &[WorkerTotals]| workers.iter().map(|it| it.flows_created).sum::<u64>();
         let begun = created(&workers).saturating_sub(created(&self.workers_before));
         snapshot.totals = LiveTotals {
             packets_per_s: float(packets) / seconds,

@@ -65,12 +65,14 @@ pub fn replay(
     let workers = usize::from(plan.worker.count.max(1));
     let build = Build::new(plan, &inventory, &[], (1, workers), true);
     let live = live_cell(empty_snapshot(plan));
-    let page = if options.serve { Some(crate::serve::start(&plan.serve, live.clone())?) } else { None };
+    let page =
+        if options.serve { Some(crate::serve::start(&plan.serve, live.clone())?) } else { None };
     let store = match ParquetSink::new(&plan.store, &plan.probe.id, &plan.probe.domain) {
         Some(sink) => Some(store::start(sink, StoreClock::Batches).map_err(thread_error("store"))?),
         None => None,
     };
-    let file_clock = |_: &crate::aggregate::TapView| TapClock { source: "file", error_bound_ns: None };
+    let file_clock =
+        |_: &crate::aggregate::TapView| TapClock { source: "file", error_bound_ns: None };
     let publisher = Publisher::new(PublisherParts {
         live,
         base: empty_snapshot(plan),

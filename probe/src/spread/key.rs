@@ -134,7 +134,12 @@ impl HashSeed {
 
     /// The same on every run: for tests and benchmarks, which must be repeatable.
     pub const fn fixed() -> Self {
-        Self(0x2d35_8dcc_aa6c_78a5, 0x8bb8_4b93_962e_acc9, 0x4b33_a62e_d433_d4a3, 0x4d5a_2da5_1de1_aa47)
+        Self(
+            0x2d35_8dcc_aa6c_78a5,
+            0x8bb8_4b93_962e_acc9,
+            0x4b33_a62e_d433_d4a3,
+            0x4d5a_2da5_1de1_aa47,
+        )
     }
 }
 
@@ -152,10 +157,7 @@ pub fn hash_words(words: [u64; 6], seed: HashSeed) -> u64 {
 #[inline]
 pub fn halves(address: Address) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.0;
-    [
-        u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-        u64::from_le_bytes([i, j, k, l, m, n, o, p]),
-    ]
+    [u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p])]
 }
 
 #[inline]
@@ -206,8 +208,7 @@ mod tests {
     fn each_part_of_the_key_changes_the_hash() {
         let seed = HashSeed::fixed();
         let base = FlowKey::of(&packet()).0;
-        let other_space =
-            AddressSpace::of_segment(Segment::new(0, SegmentKind::Vxlan, 4242));
+        let other_space = AddressSpace::of_segment(Segment::new(0, SegmentKind::Vxlan, 4242));
         let variants = [
             FlowKey { space: other_space, ..base },
             FlowKey { low: Address::v4([10, 0, 0, 3]), ..base },

@@ -29,14 +29,7 @@ pub fn datagram_hash(headers: &Headers, seed: HashSeed) -> u64 {
     let [destination_head, destination_tail] = key::halves(headers.destination);
     let rest = (u64::from(headers.ip_identification) << 8) | u64::from(headers.protocol);
     hash_words(
-        [
-            headers.space.bits(),
-            source_head,
-            source_tail,
-            destination_head,
-            destination_tail,
-            rest,
-        ],
+        [headers.space.bits(), source_head, source_tail, destination_head, destination_tail, rest],
         seed,
     )
 }

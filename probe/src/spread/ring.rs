@@ -46,10 +46,8 @@ pub fn ring(packets: usize) -> (RingSender, RingReceiver) {
         // Room for `batches + 2` was made above.
         let _ = shared.empty.push(Vec::with_capacity(BATCH_PACKETS_MAX));
     }
-    let sender = RingSender {
-        open: Vec::with_capacity(BATCH_PACKETS_MAX),
-        shared: Arc::clone(&shared),
-    };
+    let sender =
+        RingSender { open: Vec::with_capacity(BATCH_PACKETS_MAX), shared: Arc::clone(&shared) };
     (sender, RingReceiver { shared, batch: Vec::with_capacity(BATCH_PACKETS_MAX), place: 0 })
 }
 

@@ -132,7 +132,10 @@ impl Row {
             layer2_octets: order.map(|place| {
                 flow.window_octets[place] + u64::from(flow.window_packets[place]) * header(place)
             }),
-            handshake_server_rtt_ns: flow.handshake_server_rtt_ns.filter(|_| answered_now).unwrap_or(0),
+            handshake_server_rtt_ns: flow
+                .handshake_server_rtt_ns
+                .filter(|_| answered_now)
+                .unwrap_or(0),
             sampling_rate,
         })
     }

@@ -91,7 +91,10 @@ pub(super) fn read(files: Vec<(&str, Vec<u8>)>) -> Seen {
         assert_eq!(again, seen, "burst of {burst}, buffer of {buffer} bytes");
     }
     assert_eq!(seen.packets, seen.frames.len() as u64);
-    assert_eq!(seen.octets, seen.frames.iter().map(|frame| u64::from(frame.wire_octets)).sum::<u64>());
+    assert_eq!(
+        seen.octets,
+        seen.frames.iter().map(|frame| u64::from(frame.wire_octets)).sum::<u64>()
+    );
     seen
 }
 
