@@ -5,6 +5,7 @@
 //! all workers, the store after it, so nothing that was booked is lost on the way out.
 
 mod analysis;
+pub mod bench;
 mod build;
 mod publish;
 #[cfg(feature = "dpdk")]

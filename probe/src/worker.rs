@@ -64,8 +64,8 @@ pub struct WorkerParts {
     pub outgoing: Vec<RingSender>,
     /// Rings from workers that receive.
     pub incoming: Vec<RingReceiver>,
-    /// Finds copies.
-    pub copies: CopyTable,
+    /// Finds copies; without it every packet counts (`bench --features flow`).
+    pub copies: Option<CopyTable>,
     /// Whether copies are taken out of traffic, or only marked.
     pub remove_copies: bool,
     /// The flows.
@@ -213,6 +213,11 @@ impl<S: Source> Worker<S> {
     /// The source, to ask it what it knows.
     pub fn source(&self) -> Option<&S> {
         self.source.as_ref()
+    }
+
+    /// The source back, when the worker is done.
+    pub fn into_source(self) -> Option<S> {
+        self.source
     }
 
     /// The flow table, to ask it for its size.
@@ -469,7 +474,8 @@ impl<S: Source> Worker<S> {
     /// A packet of a flow that this worker owns.
     #[inline]
     fn own(&mut self, headers: &Headers) {
-        let verdict = self.parts.copies.classify(headers);
+        let copies = self.parts.copies.as_mut();
+        let verdict = copies.map_or(Verdict::First, |copies| copies.classify(headers));
         if verdict != Verdict::First && !self.counts_copy(headers, verdict) {
             return;
         }
@@ -626,7 +632,9 @@ impl<S: Source> Worker<S> {
         self.parts.outgoing.iter().for_each(RingSender::close);
     }
 
-    fn finish(&mut self) {
+    /// Ends all flows and hands over all there is; once, after [`Turn::Ended`]. [`Worker::run`] does
+    /// so by itself.
+    pub fn finish(&mut self) {
         self.parts.flows.end_all(self.clock, &mut self.parts.handoff);
         self.refresh_totals();
         self.parts.handoff.end(&mut self.totals, &self.taps);
@@ -640,7 +648,8 @@ impl<S: Source> Worker<S> {
         self.totals.flows_live = flows.table().len() as u64;
         self.totals.fragments_unresolved = self.parts.fragments.unresolved_packets();
         self.totals.held_packets = self.parts.fragments.held_packets();
-        self.totals.digests_evicted = self.parts.copies.evicted_digests();
+        let copies = self.parts.copies.as_ref();
+        self.totals.digests_evicted = copies.map_or(0, CopyTable::evicted_digests);
         self.totals.sampling_rate = self.parts.shedder.rate();
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct Database {
 impl Database {
     /// Opens the records.
     pub(crate) fn open(files: &Files, limits: Limits, skip_bad: bool) -> anyhow::Result<Self> {
-        let connection = Connection::open_in_memory_with_flags(config(files, limits)?)?;
+        let connection = Connection::open_in_memory_with_flags(config(limits)?)?;
         let stopped = Arc::new(AtomicBool::new(false));
         let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
         let database = Self { connection, stopped, time: limits.time, _watch: watch };
@@ -76,8 +76,10 @@ impl Database {
     }
 
     fn make_views(&self, files: &Files, skip_bad: bool) -> anyhow::Result<()> {
+        // A file's footer is read once, although view and query both ask for it.
         self.connection.execute_batch(&format!(
-            "CREATE SCHEMA {EMPTY_SCHEMA}; SET schema = '{EMPTY_SCHEMA}'; {} SET schema = 'main';",
+            "SET parquet_metadata_cache = true; \
+             CREATE SCHEMA {EMPTY_SCHEMA}; SET schema = '{EMPTY_SCHEMA}'; {} SET schema = 'main';",
             schema::DDL
         ))?;
         for (table, paths) in &files.of_table {
@@ -137,7 +139,7 @@ impl Database {
     }
 }
 
-fn config(files: &Files, limits: Limits) -> anyhow::Result<Config> {
+fn config(limits: Limits) -> anyhow::Result<Config> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = i64::try_from(cores.min(THREADS_MAX))?;
     let config = Config::default()
@@ -148,9 +150,7 @@ fn config(files: &Files, limits: Limits) -> anyhow::Result<Config> {
         .with("allow_community_extensions", "false")?
         .with("allow_persistent_secrets", "false")?
         // Nothing is spilled: a query that needs more memory than it may use fails.
-        .with("temp_directory", "")?
-        .with("parquet_metadata_cache", "true")?
-        .with("allowed_directories", format!("[{}]", text(&files.folder)))?;
+        .with("temp_directory", "")?;
     Ok(config)
 }
 

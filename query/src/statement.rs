@@ -3,58 +3,83 @@
 //! In: the text. Out: the one statement to run.
 //! Cost: DuckDB parses the text once more.
 //! Invariants: a text that DuckDB does not parse as one single `SELECT` (or `DESCRIBE`, `SHOW`,
-//! `SUMMARIZE`, `VALUES`, `FROM`, or `EXPLAIN` of one) never runs, not in part either.
+//! `SUMMARIZE`, `VALUES`, `FROM`, or `EXPLAIN` of one) never runs, not in part either; of table
+//! functions only [`TABLE_FUNCTIONS`] run, because some others write (`enable_logging`), and some
+//! run a text that was not looked at (`query`).
 //!
 //! The parser that decides is the one that will run the text: DuckDB's `json_serialize_sql`
 //! answers for `SELECT` statements only, and takes the text as a value.
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use duckdb::Connection;
 use serde_json::Value as Json;
 
 const ALLOWED: &str = "only one query (SELECT, FROM, WITH, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN)";
+
+/// Table functions that only make rows or tell of tables and settings.
+const TABLE_FUNCTIONS: &[&str] = &[
+    "duckdb_columns",
+    "duckdb_functions",
+    "duckdb_keywords",
+    "duckdb_settings",
+    "duckdb_tables",
+    "duckdb_types",
+    "duckdb_views",
+    "generate_series",
+    "json_each",
+    "json_tree",
+    "pragma_table_info",
+    "pragma_version",
+    "range",
+    "repeat",
+    "unnest",
+];
 
 /// The text as it may be run.
 pub(crate) fn allowed(connection: &Connection, sql: &str) -> anyhow::Result<String> {
     let sql = sql.trim().trim_end_matches(';').trim_end();
     ensure!(!sql.is_empty(), "the query is empty");
     let (explain, query) = split_explain(sql);
-    match judge(connection, query)? {
-        Verdict::Query => Ok(format!("{explain}{query}")),
-        Verdict::Wrong(message) => bail!(message),
-        Verdict::NotQuery => {
-            // DESCRIBE and its like are queries only where a table may stand. A line break ends a
-            // comment that would swallow the bracket.
-            let wrapped = format!("SELECT * FROM ({query}\n)");
-            match judge(connection, &wrapped)? {
-                Verdict::Query => Ok(format!("{explain}{wrapped}")),
-                _ => bail!("{ALLOWED} is allowed"),
-            }
-        }
-    }
+    judge(connection, query)?;
+    Ok(format!("{explain}{query}"))
 }
 
-enum Verdict {
-    Query,
-    NotQuery,
-    Wrong(String),
-}
-
-fn judge(connection: &Connection, sql: &str) -> anyhow::Result<Verdict> {
+fn judge(connection: &Connection, sql: &str) -> anyhow::Result<()> {
     let answer: String =
         connection
             .query_row("SELECT json_serialize_sql(?::VARCHAR)::VARCHAR", [sql], |row| row.get(0))?;
-    let answer: Json = serde_json::from_str(&answer)?;
+    let answer: Json = serde_json::from_str(&answer).context("the query is nested too deeply")?;
     let text = |key: &str| answer.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
-    if answer.get("error") == Some(&Json::Bool(false)) {
-        let statements = answer.get("statements").and_then(Json::as_array).map_or(0, Vec::len);
-        ensure!(statements == 1, "{ALLOWED} is allowed at a time, these are {statements}");
-        return Ok(Verdict::Query);
+    if answer.get("error") != Some(&Json::Bool(false)) {
+        // What DuckDB reads but does not serialise is a statement of another sort.
+        ensure!(text("error_type") == "parser", "{ALLOWED} is allowed");
+        bail!(text("error_message"));
     }
-    if text("error_type") == "parser" {
-        return Ok(Verdict::Wrong(text("error_message")));
+    let statements = answer.get("statements").and_then(Json::as_array).map_or(0, Vec::len);
+    ensure!(statements == 1, "{ALLOWED} is allowed at a time, these are {statements}");
+    if let Some(function) = forbidden_function(&answer) {
+        bail!("the table function {function}() is not allowed");
     }
-    Ok(Verdict::NotQuery)
+    Ok(())
+}
+
+/// The first table function anywhere in the parsed statement that is not in [`TABLE_FUNCTIONS`].
+/// The depth is bounded: reading the JSON refuses more than 128 levels.
+fn forbidden_function(node: &Json) -> Option<String> {
+    match node {
+        Json::Array(children) => children.iter().find_map(forbidden_function),
+        Json::Object(fields) => {
+            if fields.get("type").and_then(Json::as_str) == Some("TABLE_FUNCTION") {
+                let name = fields.get("function").and_then(|call| call.get("function_name"));
+                let name = name.and_then(Json::as_str).unwrap_or("?").to_ascii_lowercase();
+                if !TABLE_FUNCTIONS.contains(&name.as_str()) {
+                    return Some(name);
+                }
+            }
+            fields.values().find_map(forbidden_function)
+        }
+        _ => None,
+    }
 }
 
 /// `EXPLAIN` and `EXPLAIN ANALYZE` apart from the query that they explain.
@@ -97,6 +122,7 @@ mod tests {
             "summarize from range(3)",
             "explain select 1",
             "explain analyze select 1",
+            "from range(3) t, lateral unnest([t.range])",
             "select ';' -- ;",
         ] {
             let allowed = allowed(&connection, sql).expect(sql);
@@ -120,6 +146,11 @@ mod tests {
             "call pragma_version()",
             "export database 'x'",
             "checkpoint",
+            "from checkpoint()",
+            "from read_csv('x')",
+            "from main.query('select 1')",
+            "with a as (from Enable_Logging()) from a",
+            "select (select 1 from query_table('x'))",
             "explain copy (select 1) to 'x'",
             "explain analyze copy (select 1) to 'x'",
             "select 1) ; copy (select 1) to 'x' ; select * from (select 1",

@@ -1,4 +1,7 @@
 //! Helpers of vmprobe's tests on real packets and real parts.
 #![expect(clippy::missing_panics_doc, reason = "in a test's helper a panic is the failing test")]
 
+pub mod captures;
 pub mod end_to_end;
+pub mod records;
+pub mod replaying;

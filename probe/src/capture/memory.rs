@@ -199,6 +199,13 @@ impl Source for MemorySource {
     }
 }
 
+impl MemorySource {
+    /// The packets back, for another source.
+    pub fn into_packets(self) -> Packets {
+        self.packets
+    }
+}
+
 /// Packets in memory.
 #[derive(Debug)]
 pub struct MemoryBurst<'a> {

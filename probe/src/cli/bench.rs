@@ -1,12 +1,133 @@
 //! `vmprobe bench`.
 
-use clap::Args;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use vmprobe::runtime::bench::{self as measurement, BenchOptions, BenchReport, Features};
 
 use super::output::{self, Outcome};
 
-#[derive(Args)]
-pub(crate) struct BenchArguments {}
+/// Flows a worker at least and at most, as in the configuration.
+const SLOTS: std::ops::RangeInclusive<u32> = 1_024..=67_108_864;
 
-pub(crate) fn bench(_arguments: &BenchArguments) -> Outcome {
-    output::failed(&"bench")
+#[derive(Args)]
+pub(crate) struct BenchArguments {
+    /// The capture (pcap or pcapng, plain, gzip or zstd); it is loaded into memory first.
+    #[arg(long, value_name = "FILE")]
+    pcap: PathBuf,
+    /// Workers, each on a core and with packets of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: u16,
+    /// How often the packets are given; stamps of each pass follow those of the pass before.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    passes: u32,
+    /// Flows a worker at most, a power of two. Default: that of the configuration.
+    #[arg(long, value_name = "N", value_parser = slots)]
+    slots: Option<u32>,
+    /// What is measured.
+    #[arg(long, value_enum, default_value_t = FeatureSet::All)]
+    features: FeatureSet,
+    /// Measure how long a worker does not look at its source, in a run of its own.
+    #[arg(long)]
+    poll_gaps: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FeatureSet {
+    /// Decoding, flows and windows.
+    Flow,
+    /// Also copies and applications: all that `run` does.
+    All,
+}
+
+pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
+    let options = BenchOptions {
+        file: arguments.pcap.clone(),
+        workers: arguments.workers,
+        passes: arguments.passes,
+        slots: arguments.slots,
+        features: match arguments.features {
+            FeatureSet::Flow => Features::Flow,
+            FeatureSet::All => Features::All,
+        },
+        poll_gaps: arguments.poll_gaps,
+    };
+    let report = match measurement::bench(&options) {
+        Ok(report) => report,
+        Err(error) => return output::failed(&error),
+    };
+    for error in &report.errors {
+        output::failed(error);
+    }
+    if arguments.json {
+        output::json(&report);
+    } else {
+        print(&report);
+    }
+    let whole = report.errors.is_empty() && report.ledger.unaccounted == 0;
+    if whole { Outcome::Success } else { Outcome::Failure }
+}
+
+fn slots(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(slots) if slots.is_power_of_two() && SLOTS.contains(&slots) => Ok(slots),
+        _ => Err(format!("a power of two from {} to {} is allowed", SLOTS.start(), SLOTS.end())),
+    }
+}
+
+fn print(report: &BenchReport) {
+    output::line(format_args!(
+        "{} packets, {} octets, {} flows; {} workers on cores {:?}, {} passes",
+        report.packets, report.octets, report.flows, report.workers, report.cores, report.passes
+    ));
+    let cycles = report.cycles_per_packet.map_or_else(String::new, |cycles| {
+        format!(" ({cycles:.0} ticks of the time stamp counter)")
+    });
+    output::line(format_args!(
+        "{:.1} ns of CPU time per packet{cycles}; {:.2} million packets a second in all",
+        report.ns_per_packet,
+        report.packets_per_second / 1e6
+    ));
+    let stages = &report.stages;
+    output::line("\nWhere the time goes (ns per packet)");
+    let rows = [
+        ("read", Some(stages.read_ns)),
+        ("decode", Some(stages.decode_ns)),
+        ("hash", Some(stages.hash_ns)),
+        ("copies", stages.copies_ns),
+        ("flows, windows, loop", Some(stages.flow_ns)),
+        ("ending flows at the end", Some(stages.ending_ns)),
+    ];
+    for (name, ns) in rows.iter().filter_map(|(name, ns)| ns.map(|ns| (name, ns))) {
+        output::line(format_args!("  {name:<28}{ns:>8.1}"));
+    }
+    if let Some(gaps) = &report.poll_gap_us {
+        output::line(format_args!(
+            "\nFrom one poll to the next (µs of CPU time): p50 {:.1}, p99 {:.1}, p99.99 {:.1}, max {:.1}",
+            gaps.p50, gaps.p99, gaps.p9999, gaps.max
+        ));
+    }
+    output::line(format_args!(
+        "\nMemory: {} bytes per flow, {} MiB resident, of which {} MiB packets",
+        report.bytes_per_flow,
+        report.resident_bytes >> 20,
+        report.packet_bytes >> 20
+    ));
+    output::ledger(&report.ledger);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_powers_of_two_in_range() {
+        assert_eq!(slots("4096"), Ok(4_096));
+        for wrong in ["0", "512", "5000", "134217728", "many"] {
+            assert!(slots(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
-use vmprobe::runtime::{Report, RunSummary};
+use vmprobe::runtime::{Report, ReportLedger, RunSummary};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,11 +97,14 @@ pub(crate) fn summary(report: &Report, summary: &RunSummary, top: usize) {
             alert.severity, alert.detector, alert.title, alert.event_count
         ));
     }
-    ledger(report);
+    ledger(&report.ledger);
+    for sink in report.sinks.iter().filter(|sink| sink.dropped_sum() > 0) {
+        line(format_args!("\nRecords lost: {} of {} ({:?})", sink.dropped_sum(), sink.made, sink.dropped));
+    }
 }
 
-fn ledger(report: &Report) {
-    let ledger = &report.ledger;
+/// The account, for people.
+pub(crate) fn ledger(ledger: &ReportLedger) {
     line("\nLedger (packets)");
     line(format_args!("  {:<28}{:>14}", "received", ledger.received));
     line(format_args!("  {:<28}{:>14}", "accounted", ledger.accounted));
@@ -109,7 +112,4 @@ fn ledger(report: &Report) {
         line(format_args!("  {cause:<28}{packets:>14}"));
     }
     line(format_args!("  unaccounted: {}", ledger.unaccounted));
-    for sink in report.sinks.iter().filter(|sink| sink.dropped_sum() > 0) {
-        line(format_args!("\nRecords lost: {} of {} ({:?})", sink.dropped_sum(), sink.made, sink.dropped));
-    }
 }

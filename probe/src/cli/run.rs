@@ -49,6 +49,9 @@ mod with_dpdk {
     /// Conversations in the printed summary.
     const TOP: usize = 10;
 
+    /// How often SIGHUP is looked for.
+    const RELOAD_POLL_MS: u64 = 200;
+
     /// Receives until SIGINT or SIGTERM.
     pub(crate) fn run(arguments: &RunArguments) -> Outcome {
         let loaded = match config::load(&arguments.config, Mode::Run) {
@@ -62,6 +65,9 @@ mod with_dpdk {
             Ok(stop) => stop,
             Err(error) => return output::failed(&error),
         };
+        if let Err(error) = watch_reload(&arguments.config) {
+            return output::failed(&error);
+        }
         let options =
             RunOptions { seconds: arguments.seconds, idle_seconds: arguments.idle_seconds };
         let ready = |address: Option<std::net::SocketAddr>| match address {
@@ -79,6 +85,33 @@ mod with_dpdk {
             Err(error @ RuntimeError::Inventory(_)) => output::misused(&error),
             Err(error) => output::failed(&error),
         }
+    }
+
+    /// SIGHUP: the configuration is read again and its problems are said. Nothing of it changes
+    /// while packets come in; that is said too, so that nobody waits for it.
+    fn watch_reload(config: &std::path::Path) -> std::io::Result<()> {
+        let asked = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&asked))?;
+        let config = config.to_owned();
+        let watch = move || {
+            loop {
+                vmprobe::time::sleep_ms(RELOAD_POLL_MS);
+                if !asked.swap(false, Ordering::Relaxed) {
+                    continue;
+                }
+                match config::load(&config, Mode::Run) {
+                    Ok(_) => tracing::warn!(
+                        "SIGHUP: the configuration is sound, but no key of it can change while \
+                         the probe runs; restart it to use the new one"
+                    ),
+                    Err(problems) => {
+                        tracing::error!("SIGHUP: the new configuration is wrong:\n{problems}");
+                    }
+                }
+            }
+        };
+        std::thread::Builder::new().name("reload".to_owned()).spawn(watch)?;
+        Ok(())
     }
 
     fn print(arguments: &RunArguments, run: &Live) {

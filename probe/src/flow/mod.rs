@@ -104,6 +104,8 @@ pub struct Flow {
     pub key: FlowKey,
     /// Largest time of a packet.
     pub last_seen: Timestamp,
+    /// Clock at the last packet, by which silence is told: stamps of a file may go back.
+    pub heard: Timestamp,
     /// Window whose counts are below; `None` when they are 0.
     pub window: Option<WindowNumber>,
     /// Octets of the window by sender.

@@ -55,7 +55,7 @@ impl FlowTimeouts {
     /// Whether the flow is over at `clock`, and why.
     #[inline]
     fn over(&self, flow: &Flow, clock: Timestamp) -> Option<EndReason> {
-        let silent_ns = clock.since_ns(flow.last_seen);
+        let silent_ns = clock.since_ns(flow.heard);
         let (timeout_ns, reason) = match flow.tcp {
             TcpState::Closed | TcpState::Reset => (self.closed_ns, EndReason::EndOfFlow),
             TcpState::Established | TcpState::HalfClosed => {
@@ -92,6 +92,8 @@ pub struct FlowStage {
     counts: FlowCounts,
     /// Share of flows kept, written into rows.
     pub sampling_rate: f32,
+    /// Whether applications are looked for.
+    pub recognises: bool,
 }
 
 impl FlowStage {
@@ -109,6 +111,7 @@ impl FlowStage {
             births: 0,
             counts: FlowCounts::default(),
             sampling_rate: 1.0,
+            recognises: true,
         }
     }
 
@@ -253,6 +256,7 @@ impl FlowStage {
             key,
             hash: headers.hash,
             last_seen: headers.timestamp,
+            heard: headers.clock,
             first_seen: headers.timestamp,
             record_start: headers.timestamp,
             born: self.births,
@@ -300,6 +304,7 @@ impl FlowStage {
         }
         let flow = self.table.flow_mut(index);
         flow.last_seen = flow.last_seen.max(headers.timestamp);
+        flow.heard = flow.heard.max(headers.clock);
         flow.window_packets[sender.place()] += 1;
         flow.window_octets[sender.place()] += u64::from(headers.octets);
         flow.window_late_packets += u32::from(late);
@@ -308,7 +313,9 @@ impl FlowStage {
         }
         note_answer(flow, headers, sender);
         note_rare(flow, headers);
-        recognise(flow, headers);
+        if self.recognises {
+            recognise(flow, headers);
+        }
     }
 
     /// Makes `window` the one that the flow counts in. The list of the window is told, and if it
@@ -384,7 +391,7 @@ impl FlowStage {
         let silent = (0..EVICT_SLOTS_MAX)
             .map(|step| index_of((self.eviction_hand + step) % used))
             .filter(|&index| self.table.flow(index).live)
-            .min_by_key(|&index| self.table.flow(index).last_seen);
+            .min_by_key(|&index| self.table.flow(index).heard);
         self.eviction_hand = (self.eviction_hand + EVICT_SLOTS_MAX) % used;
         if let Some(index) = silent {
             self.counts.evicted += 1;
@@ -540,7 +547,7 @@ mod tests {
         }
 
         fn take(&mut self, mut headers: Headers) {
-            headers.clock = headers.timestamp;
+            headers.clock = headers.clock.max(headers.timestamp);
             headers.hash = FlowKey::of(&headers).0.hash(HashSeed::fixed());
             let window = WindowNumber::of(headers.timestamp, SECOND);
             self.stage.meter(&headers, Verdict::First, (window, false), &mut self.records);
@@ -592,6 +599,19 @@ mod tests {
         bench.take(udp(1, 60 * SECOND));
         assert_eq!(bench.reasons(), [EndReason::IdleTimeout]);
         assert_eq!(bench.stage.table().len(), 1);
+    }
+
+    #[test]
+    fn stamps_that_went_back_do_not_end_a_flow() {
+        let mut bench = Bench::new(1 << 10);
+        let clock = Timestamp(1_000 * SECOND);
+        for at in 0..5 {
+            bench.take(Headers { clock, ..udp(1, at * SECOND) });
+        }
+        assert_eq!((bench.reasons(), bench.stage.table().len()), (vec![], 1));
+        let clock = Timestamp(1_060 * SECOND);
+        bench.take(Headers { clock, ..udp(1, 5 * SECOND) });
+        assert_eq!(bench.reasons(), [EndReason::IdleTimeout], "silence counts by the clock");
     }
 
     #[test]

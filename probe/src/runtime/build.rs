@@ -131,6 +131,11 @@ impl Seat {
         self.place
     }
 
+    /// Packets that a poll takes at most.
+    pub fn burst_packets(&self) -> u16 {
+        self.plan.worker.burst_packets
+    }
+
     /// Makes the parts; called on the worker's own thread.
     pub fn parts(self) -> WorkerParts {
         let plan = &self.plan;
@@ -145,7 +150,7 @@ impl Seat {
             ),
             outgoing: self.outgoing,
             incoming: self.incoming,
-            copies: CopyTable::new(&plan.copies, self.seed, known),
+            copies: Some(CopyTable::new(&plan.copies, self.seed, known)),
             remove_copies: plan.copies.remove,
             flows: FlowStage::new(&plan.flow),
             windows: WindowClock::new(plan.window.length_ms, plan.window.grace_ms),

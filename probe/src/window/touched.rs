@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 use crate::index::{FlowIndex, WindowNumber};
 
 /// Windows that can be open or closing at the same time.
-const PHASES: u64 = 4;
+const PHASES: usize = 4;
 
 /// One list for each window that is open or closing.
 pub struct Touched {
-    lists: [VecDeque<FlowIndex>; PHASES as usize],
+    lists: [VecDeque<FlowIndex>; PHASES],
     slots: usize,
 }
 
@@ -42,7 +42,7 @@ impl Touched {
 
     #[expect(clippy::cast_possible_truncation, reason = "below PHASES")]
     fn list(&mut self, window: WindowNumber) -> &mut VecDeque<FlowIndex> {
-        &mut self.lists[(window.0 % PHASES) as usize]
+        &mut self.lists[(window.0 % PHASES as u64) as usize]
     }
 }
 

@@ -1,0 +1,82 @@
+//! What a measurement asks the machine for.
+//!
+//! In: the system's own accounts. Out: memory, cores, the rate of the time stamp counter.
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// What a load may take where the system does not say what it has.
+const AVAILABLE_BYTES_UNKNOWN: u64 = 1 << 30;
+
+/// Memory that can be had without swapping (`MemAvailable`, proc(5)).
+pub(super) fn available_bytes() -> u64 {
+    bytes_of("/proc/meminfo", "MemAvailable:").unwrap_or(AVAILABLE_BYTES_UNKNOWN)
+}
+
+/// Resident memory of this process (`VmRSS`, proc(5)); 0 where the system does not say.
+pub(super) fn resident_bytes() -> u64 {
+    bytes_of("/proc/self/status", "VmRSS:").unwrap_or(0)
+}
+
+/// A line `NAME   NUMBER kB`.
+fn bytes_of(path: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    kibibytes.checked_mul(1_024)
+}
+
+/// The cores that this process may use, in order.
+pub(super) fn cores() -> Vec<u16> {
+    let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
+    (0..CpuSet::MAX_CPU)
+        .filter(|&core| set.is_set(core))
+        .filter_map(|core| u16::try_from(core).ok())
+        .collect()
+}
+
+/// Keeps the calling thread on these cores; `false` where the system refuses.
+pub(super) fn stay_on(cores: &[u16]) -> bool {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|&core| set.set(core.into()));
+    !cores.is_empty() && sched_setaffinity(None, &set).is_ok()
+}
+
+/// Ticks of the time stamp counter in a nanosecond, over a tenth of a second.
+#[cfg(feature = "dpdk")]
+pub(super) fn ticks_per_ns() -> Option<f64> {
+    let first = crate::dpdk::read_tsc()?;
+    crate::time::sleep_ms(100);
+    let second = crate::dpdk::read_tsc()?;
+    let ticks = second.ticks.checked_sub(first.ticks)?;
+    Some(super::ratio(ticks, second.before.since_ns(first.before)))
+}
+
+/// Without DPDK nothing reads the counter.
+#[cfg(not(feature = "dpdk"))]
+pub(super) fn ticks_per_ns() -> Option<f64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_answers() {
+        assert!(resident_bytes() > 1 << 20);
+        assert!(available_bytes() > 1 << 20);
+        assert_eq!(bytes_of("/proc/meminfo", "NoSuchLine:"), None);
+    }
+
+    #[test]
+    fn a_thread_stays_where_it_is_put() {
+        let last = cores().pop().expect("at least one core");
+        std::thread::spawn(move || {
+            assert!(stay_on(&[last]));
+            assert_eq!(cores(), [last]);
+            assert!(!stay_on(&[]));
+        })
+        .join()
+        .expect("the thread ends well");
+    }
+}

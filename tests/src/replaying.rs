@@ -1,0 +1,44 @@
+//! Replays in this process with small tables.
+//!
+//! In: captures. Out: what `replay` reports, its records in a folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use vmprobe::config::{self, Plan};
+use vmprobe::runtime::RuntimeError;
+use vmprobe::runtime::replay::{Replay, ReplayOptions, replay};
+
+/// The plan of a replay without configuration file, with tables as small as such captures need.
+pub fn small_plan(captures: &[PathBuf]) -> Plan {
+    let mut plan = config::replay_without_file();
+    // A capture has at most one flow for each 64 octets; packed ones for fewer.
+    let octets = captures.iter().map(|path| {
+        let octets = std::fs::metadata(path).map_or(0, |about| about.len());
+        let packed = path.extension().is_some_and(|ending| ending == "gz" || ending == "zst");
+        if packed { octets * 16 } else { octets }
+    });
+    let flows = u32::try_from(octets.sum::<u64>() / 64).unwrap_or(u32::MAX);
+    plan.flow.slots_per_worker = flows.clamp(1 << 10, 1 << 18).next_power_of_two();
+    plan.window.rows_max = plan.flow.slots_per_worker;
+    plan.copies.slots = 1 << 12;
+    plan.decode.fragment_slots = 1 << 10;
+    plan.serve.enabled = false;
+    plan.store.free_mib_min = 0;
+    plan
+}
+
+/// Replays to the end.
+///
+/// # Errors
+/// As [`replay`].
+pub fn run(
+    mut plan: Plan,
+    captures: &[PathBuf],
+    records: Option<&Path>,
+) -> Result<Replay, RuntimeError> {
+    plan.store.folder = records.map(Path::to_owned);
+    let options = ReplayOptions { files: captures.to_vec(), ..ReplayOptions::default() };
+    replay(&Arc::new(plan), &options, &Arc::new(AtomicBool::new(false)), |_| ())
+}

@@ -1,0 +1,181 @@
+//! Rules of the source that no lint knows.
+//!
+//! ARCHITECTURE.md names them: modules use only what stands above them, `unsafe` only around the C
+//! library, files stay readable, nothing speaks of the machine it was written on.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Lines of one source file at most, tests included.
+const LINES_MAX: usize = 900;
+
+/// Modules that each module may use wherever it stands.
+const EVERYWHERE: [&str; 6] = ["config", "dpdk", "inventory", "time", "counters", "index"];
+
+/// Pairs that know each other, and why.
+const PAIRS: [(&str, &str); 2] = [
+    // Flows hold the counts of their open window and cut its rows; a row is made of a flow.
+    ("flow", "window"),
+    // The ledger's rows tell of the sinks, which write rows.
+    ("record", "export"),
+];
+
+/// Folders with `unsafe`.
+const UNSAFE: [&str; 2] = ["dpdk-sys/", "probe/src/dpdk/"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Committed files that are text, with their text.
+fn committed() -> Vec<(String, String)> {
+    let listed = Command::new("git").args(["ls-files"]).current_dir(root()).output();
+    let listed = match listed {
+        Ok(listed) if listed.status.success() => listed.stdout,
+        _ => {
+            eprintln!("SKIPPED: this is no git folder, so what is committed is not known");
+            return Vec::new();
+        }
+    };
+    let names = String::from_utf8(listed).expect("names are text");
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(root().join(name)).ok()?;
+        Some((name.to_owned(), text))
+    };
+    names.lines().filter_map(read).collect()
+}
+
+fn is_source(name: &str) -> bool {
+    [".rs", ".js", ".mjs", ".css", ".html", ".c", ".h"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// A line without what stands behind `//`.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or(line)
+}
+
+/// Modules of the library, in their order.
+fn modules(library: &str) -> Vec<&str> {
+    library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect()
+}
+
+/// Modules that a line of code names by `crate::`.
+fn named(line: &str) -> impl Iterator<Item = &str> {
+    code(line).split("crate::").skip(1).map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
+        &rest[..end]
+    })
+}
+
+#[test]
+fn modules_use_only_what_stands_above_them() {
+    let files = committed();
+    let Some((_, library)) = files.iter().find(|(name, _)| name == "probe/src/lib.rs") else {
+        return;
+    };
+    let order = modules(library);
+    assert!(order.len() > 15, "{order:?}");
+    let place = |module: &str| order.iter().position(|name| *name == module);
+    let mut wrong = String::new();
+    let mut uses = 0;
+    for (name, text) in &files {
+        let Some(inside) = name.strip_prefix("probe/src/") else { continue };
+        let module = inside.split(['/', '.']).next().unwrap_or_default();
+        let Some(own) = place(module) else { continue };
+        for (number, line) in text.lines().enumerate().filter(|_| inside.ends_with(".rs")) {
+            for used in named(line) {
+                uses += 1;
+                let above = place(used).is_some_and(|used| used <= own);
+                let known = EVERYWHERE.contains(&used) || PAIRS.contains(&(module, used));
+                if !above && !known {
+                    writeln!(wrong, "{name}:{}: {}", number + 1, line.trim()).expect("memory");
+                }
+            }
+        }
+    }
+    assert!(uses > 200, "the uses are found: {uses}");
+    assert!(wrong.is_empty(), "modules that stand below, or are not known:\n{wrong}");
+}
+
+/// Whether a line of code begins something unsafe.
+fn begins_unsafe(line: &str) -> bool {
+    let code = code(line);
+    ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "unsafe trait"]
+        .iter()
+        .any(|word| code.contains(word))
+}
+
+#[test]
+fn unsafe_stands_where_it_may_and_says_why() {
+    let this = "tests/tests/tidy.rs";
+    let mut wrong = String::new();
+    for (name, text) in committed().iter().filter(|(name, _)| name.ends_with(".rs")) {
+        if name == this {
+            continue;
+        }
+        let lines: Vec<_> = text.lines().collect();
+        let allowed = UNSAFE.iter().any(|folder| name.starts_with(folder));
+        for (place, line) in lines.iter().enumerate().filter(|(_, line)| begins_unsafe(line)) {
+            let before = &lines[place.saturating_sub(8)..=place];
+            let said =
+                before.iter().any(|line| line.contains("SAFETY") || line.contains("# Safety"));
+            if !allowed || !said {
+                writeln!(wrong, "{name}:{}: {}", place + 1, line.trim()).expect("memory");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "unsafe elsewhere, or without `SAFETY`:\n{wrong}");
+}
+
+#[test]
+fn what_is_allowed_has_a_reason() {
+    let mut wrong = String::new();
+    for (name, text) in committed().iter().filter(|(name, _)| name.ends_with(".rs")) {
+        for attribute in ["#[allow(", "#![allow(", "#[expect(", "#![expect("] {
+            for (at, _) in text.match_indices(attribute) {
+                let line_begin = text[..at].rfind('\n').map_or(0, |end| end + 1);
+                if !text[line_begin..at].trim().is_empty() {
+                    continue;
+                }
+                let end = text[at..].find(")]").map_or(text.len(), |end| at + end);
+                if !text[at..end].contains("reason = ") {
+                    writeln!(wrong, "{name}: {}", &text[at..end]).expect("memory");
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "lints switched off without a reason:\n{wrong}");
+}
+
+#[test]
+fn files_are_short_enough_to_read() {
+    let long: Vec<_> = committed()
+        .iter()
+        .filter(|(name, _)| is_source(name))
+        .map(|(name, text)| (name.clone(), text.lines().count()))
+        .filter(|(_, lines)| *lines > LINES_MAX)
+        .collect();
+    assert!(long.is_empty(), "over {LINES_MAX} lines: {long:?}");
+}
+
+#[test]
+fn nothing_names_the_machine_it_was_written_on() {
+    let paths = ["work", "root"].map(|folder| format!("/{folder}/"));
+    let names_one = |line: &str| {
+        paths.iter().any(|path| {
+            // As a path of its own, not inside of a longer one or of an address.
+            line.match_indices(path.as_str()).any(|(at, _)| {
+                let before = line[..at].chars().next_back();
+                before.is_none_or(|c| !c.is_alphanumeric() && !"./}_-*".contains(c))
+            })
+        })
+    };
+    let mut wrong = String::new();
+    for (name, text) in &committed() {
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| names_one(line)) {
+            writeln!(wrong, "{name}:{}: {line}", number + 1).expect("memory");
+        }
+    }
+    assert!(wrong.is_empty(), "paths of one machine:\n{wrong}");
+}
