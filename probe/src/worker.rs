@@ -637,6 +637,14 @@ impl<S: Source> Worker<S> {
     pub fn finish(&mut self) {
         self.parts.flows.end_all(self.clock, &mut self.parts.handoff);
         self.refresh_totals();
+        if self.open_from.is_some() {
+            // The window that time ended in closes too: its account belongs into the records.
+            let clock_window = WindowNumber::of(self.clock, self.parts.windows.length_ns());
+            let last = self.newest_active.max(clock_window);
+            while !self.parts.handoff.close(last, &mut self.totals, &self.taps) {
+                std::thread::yield_now();
+            }
+        }
         self.parts.handoff.end(&mut self.totals, &self.taps);
     }
 
