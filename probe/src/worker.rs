@@ -648,7 +648,8 @@ impl<S: Source> Worker<S> {
 
     /// What was counted since the last window closed belongs to the window that time stands in.
     fn close_last_window(&mut self) {
-        let last = WindowNumber::of(self.clock, self.parts.windows.length_ns());
+        let clock_window = WindowNumber::of(self.clock, self.parts.windows.length_ns());
+        let last = self.newest_active.max(clock_window);
         if self.totals.received_packets + self.totals.booked_packets == 0 {
             return;
         }

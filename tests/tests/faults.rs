@@ -58,8 +58,13 @@ fn broken_captures_are_named_and_what_was_read_is_accounted() {
     let folder = Folder::new("captures");
     let whole = capture(PACKETS);
     let whole_file = folder.write("whole.pcap", &whole);
-    let report = start(&["replay", "--json", path(&whole_file)]).expect(0, &[]).json();
-    assert_eq!(Ledger::even(&report).accounted, u64::from(PACKETS));
+    let out = folder.path("records");
+    let ended = start(&["replay", "--json", "--out", path(&out), path(&whole_file)]);
+    let ledger = Ledger::even(&ended.expect(0, &[]).json());
+    assert_eq!(ledger.accounted, u64::from(PACKETS));
+    // The last window's account is on disk too.
+    let of_probe = |row: &Json| row["scope"] == "probe" && row["measure"] == "received";
+    assert_eq!(rows(&out, "ledger").sum("packet_count", of_probe), ledger.received);
 
     let cut = folder.write("cut.pcap", &whole[..whole.len() - 10]);
     check_broken(&cut, PACKETS - 1);

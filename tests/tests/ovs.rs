@@ -5,6 +5,7 @@
 #![cfg(feature = "dpdk")]
 
 use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value as Json;
 use vmprobe::time::sleep_ms;
@@ -70,11 +71,15 @@ fn mirror_by_ovs_dpdk_over_memif() {
     cloud.check(&cloud.watch(&client, ""));
 }
 
+/// A switch with DPDK and a probe take a core each.
+static CORES: Mutex<()> = Mutex::new(());
+
 /// Two VMs on a switch.
 struct Cloud {
     vms: [Vm; 2],
     switch: Switch,
     folder: Folder,
+    _cores: MutexGuard<'static, ()>,
 }
 
 struct Vm {
@@ -103,6 +108,7 @@ impl Cloud {
             skipped(name, &reason);
             return None;
         }
+        let cores = CORES.lock().unwrap_or_else(PoisonError::into_inner);
         let switch = Switch::start(path);
         let vm = |name, mac, address: &'static str| {
             let namespace = Namespace::new(name);
@@ -115,7 +121,7 @@ impl Cloud {
         };
         let vms =
             [vm("web", "02:00:00:00:0a:01", "10.1.0.1"), vm("db", "02:00:00:00:0a:02", "10.1.0.2")];
-        Some(Self { vms, switch, folder: Folder::new("cloud") })
+        Some(Self { vms, switch, folder: Folder::new("cloud"), _cores: cores })
     }
 
     /// The pair of interfaces that carries the mirror: `mirror` at the switch, `tap` at the probe.
