@@ -93,6 +93,7 @@ pub struct WorkerParts {
 }
 
 /// One core of the packet path.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the loop")]
 pub struct Worker<S> {
     source: Option<S>,
     parts: WorkerParts,

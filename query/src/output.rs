@@ -70,7 +70,7 @@ pub(crate) fn table(rows: &mut Rows<'_>, out: &mut impl Write) -> anyhow::Result
 }
 
 fn names(rows: &Rows<'_>) -> Vec<String> {
-    rows.as_ref().map_or_else(Vec::new, |statement| statement.column_names())
+    rows.as_ref().map_or_else(Vec::new, duckdb::Statement::column_names)
 }
 
 fn next(rows: &mut Rows<'_>, columns: usize) -> anyhow::Result<Option<Vec<Cell>>> {

@@ -76,7 +76,7 @@ pub fn rows(folder: &Path, table: &str) -> Vec<Row> {
 pub fn sorted(rows: &[Row], without: &[&str]) -> Vec<String> {
     let text = |row: &Row| {
         let kept = row.iter().filter(|(column, _)| !without.contains(&column.as_str()));
-        kept.map(|(column, value)| format!("{column}={value} ")).collect::<String>()
+        kept.fold(String::new(), |text, (column, value)| text + &format!("{column}={value} "))
     };
     let mut texts: Vec<_> = rows.iter().map(text).collect();
     texts.sort_unstable();

@@ -70,7 +70,7 @@ fn cloud(name: &str, scenario: Scenario) -> (Folder, Plan, Vec<PathBuf>) {
         .expect("the generator's configuration")
         .plan;
     plan.serve.enabled = false;
-    plan.store.free_mib_min = 0;
+    plan.store.free_mib_min = 16;
     let files = ["tap-a.pcap", "tap-b.pcap"].map(|name| folder.path().join(name));
     (folder, plan, files.to_vec())
 }
@@ -185,7 +185,7 @@ fn check_net_pcap(capture: &Path) {
         "[eal]\nhuge_pages = false\nmemory_mib = 128\nfile_prefix = \"vmprobe-same-{}\"\n\
          [[port]]\nname = \"plain\"\ndevice = \"net_pcap0,rx_pcap={}\"\nmbufs = 8192\n\
          [copies]\nremove = true\n[flow]\nslots_per_worker = 16384\n\
-         [store]\nfolder = \"live\"\nfree_mib_min = 0\n[serve]\nenabled = false\n",
+         [store]\nfolder = \"live\"\nfree_mib_min = 16\n[serve]\nenabled = false\n",
         std::process::id(),
         copy.display()
     );

@@ -229,7 +229,7 @@ impl Source for NicSource {
             Stamps::Microseconds { of_file } => {
                 if *of_file {
                     self.latest = latest_of(&burst, self.latest);
-                    let state = if burst.len() == 0 {
+                    let state = if burst.is_empty() {
                         SourceState::Quiet
                     } else {
                         SourceState::Open(self.latest)

@@ -198,6 +198,7 @@ fn option(kind: u8, body: &[u8], walk: &mut Walk<'_>, out: &mut Headers) {
 }
 
 #[inline]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "a view of the packet, not a copy")]
 fn timestamps(times: &[u8; 8], walk: &mut Walk<'_>, out: &mut Headers) {
     let [a, b, c, d, e, f, g, h] = *times;
     out.tcp_timestamp_value = u32::from_be_bytes([a, b, c, d]);

@@ -134,6 +134,12 @@ impl FlowTable {
     }
 
     /// Puts a flow in whose key is not there yet.
+    ///
+    /// # Errors
+    /// [`TableFull`], and nothing was put in.
+    ///
+    /// # Panics
+    /// Never: slots are counted by a `u32`.
     pub fn insert(&mut self, flow: Flow) -> Result<FlowIndex, TableFull> {
         let home = self.home(flow.hash);
         let room = (0..PROBES_MAX).find_map(|probe| {

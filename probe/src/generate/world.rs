@@ -144,7 +144,7 @@ impl World {
             }
             Action::Unanswered(lookup) => self.ask(lookup),
             Action::AskGateway(vm) => {
-                datagram::ask_gateway(&mut self.network, vm, self.story.gateway)
+                datagram::ask_gateway(&mut self.network, vm, self.story.gateway);
             }
             Action::Stop(place) => self.stop(place),
             Action::Resume(place) => self.resume(place),

@@ -11,7 +11,7 @@ use crate::counters::{CauseCounts, DropCause, WorkerTotals};
 use crate::export::SinkLedger;
 use crate::time::Timestamp;
 
-/// Rows of the probe, its stages and its workers.
+/// Rows of the probe and its stages.
 pub(super) fn ledger_rows(view: &WindowView) -> Vec<LedgerRecord> {
     let (now, before) = (&view.ledger, &view.ledger_before);
     let probe = Rower { window_start: view.start, scope: "probe", name: "probe".to_owned() };
@@ -32,7 +32,14 @@ pub(super) fn ledger_rows(view: &WindowView) -> Vec<LedgerRecord> {
         rows.push(stage.row("left_out", now.left_out.saturating_sub(before.left_out)));
         rows.push(stage.row("out", now.packets_out.saturating_sub(before.packets_out)));
     }
+    rows
+}
+
+/// Rows of the workers. Which worker owns which flow follows the secret of the run, so a replay,
+/// which is repeatable, leaves them to its report.
+pub fn workers_rows(view: &WindowView) -> Vec<LedgerRecord> {
     let nothing = WorkerTotals::default();
+    let mut rows = Vec::new();
     for (place, worker) in view.workers.iter().enumerate() {
         let before = view.workers_before.get(place).unwrap_or(&nothing);
         worker_rows(view.start, place, worker, before, &mut rows);

@@ -10,7 +10,9 @@ use crate::aggregate::{Aggregator, LedgerTotals, TapView, WindowView};
 use crate::counters::WorkerTotals;
 use crate::detect::{Alert, Detectors};
 use crate::export::SinkLedger;
-use crate::record::{AlertRecord, RecordMaker, Rows, TapClock, WindowRecord, port_rows, sink_rows};
+use crate::record::{
+    AlertRecord, RecordMaker, Rows, TapClock, WindowRecord, port_rows, sink_rows, workers_rows,
+};
 use crate::store::StoreHandle;
 use crate::time::{Timestamp, sleep_ms};
 
@@ -92,7 +94,6 @@ impl Analysis {
                 break;
             }
             if !any {
-                self.publisher.tick(&self.aggregator, self.store.as_ref());
                 sleep_ms(1);
             }
         }
@@ -108,6 +109,7 @@ impl Analysis {
         if !self.waits {
             // Ports and sinks count by the wall clock, so a replay, which is repeatable, leaves
             // them to its report.
+            rows.ledger.extend(workers_rows(view));
             rows.ledger.extend(port_rows(view.start, &self.publisher.ports()));
             if let Some(store) = &self.store {
                 rows.ledger.extend(sink_rows(view.start, "parquet", &store.report().ledger));
@@ -189,13 +191,12 @@ impl Analysis {
 
 /// `web-1 (10.0.0.5) → db-1 (10.0.0.9) tcp/5432`.
 fn conversation_line(record: &WindowRecord) -> String {
-    let who =
-        |name: &Option<std::sync::Arc<str>>, tenant: &Option<std::sync::Arc<str>>, address| match (
-            name, tenant,
-        ) {
-            (Some(name), Some(tenant)) => format!("{tenant}/{name} ({address})"),
-            _ => format!("{address}"),
-        };
+    let who = |name: &Option<std::sync::Arc<str>>,
+               tenant: &Option<std::sync::Arc<str>>,
+               address| match (name, tenant) {
+        (Some(name), Some(tenant)) => format!("{tenant}/{name} ({address})"),
+        _ => format!("{address}"),
+    };
     let source = who(
         &record.source_virtual_station_name,
         &record.source_virtual_station_tenant,

@@ -232,12 +232,12 @@ fn rings(
     if workers == 1 || plan.worker.spread == Spread::Never {
         return (outgoing, incoming);
     }
-    for from in 0..receivers {
-        for to in 0..workers {
+    for (from, senders) in outgoing.iter_mut().enumerate().take(receivers) {
+        for (to, receivers_of) in incoming.iter_mut().enumerate() {
             let (sender, receiver) = ring(plan.worker.spread_ring_packets as usize);
-            outgoing[from].push(sender);
+            senders.push(sender);
             if from != to || receivers > 1 {
-                incoming[to].push(receiver);
+                receivers_of.push(receiver);
             }
         }
     }

@@ -166,9 +166,6 @@ impl Publisher {
         self.parts.live.store(Arc::new(snapshot.bounded()));
     }
 
-    /// Between windows: the state of the store and of the ports goes on.
-    pub fn tick(&mut self, _aggregator: &Aggregator, _store: Option<&StoreHandle>) {}
-
     /// After the last window: the final account.
     pub fn last(&mut self, aggregator: &Aggregator, sink: &SinkLedger) {
         let mut snapshot = LiveSnapshot::clone(&self.parts.live.load());

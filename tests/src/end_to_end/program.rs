@@ -1,5 +1,7 @@
 //! The built programs as processes.
 
+#![expect(clippy::disallowed_types, reason = "no packet path here; a log is shared by two threads")]
+
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -37,7 +37,9 @@ pub(super) fn cores() -> Vec<u16> {
 /// Keeps the calling thread on these cores; `false` where the system refuses.
 pub(super) fn stay_on(cores: &[u16]) -> bool {
     let mut set = CpuSet::new();
-    cores.iter().for_each(|&core| set.set(core.into()));
+    for &core in cores {
+        set.set(core.into());
+    }
     !cores.is_empty() && sched_setaffinity(None, &set).is_ok()
 }
 
