@@ -432,7 +432,7 @@ fn large_frames_may_need_more_memory() {
     let text = "[[port]]\nname = \"p\"\ndevice = \"net_null0\"\nframe_octets_max = 65000\n";
     let warnings = read(text, Mode::Run).expect("valid").warnings.to_string();
     assert!(
-        warnings.starts_with("x.toml:1: eal.memory_mib: 512 MiB hold no 1022 MiB"),
+        warnings.starts_with("x.toml:1: eal.memory_mib: 512 MiB hold no 1021 MiB"),
         "{warnings}"
     );
 }

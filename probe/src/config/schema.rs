@@ -526,7 +526,7 @@ static WINDOW: Table = Table {
         key(
             "grace_ms",
             integer(0, 60_000),
-            Default("0"),
+            Default("200"),
             "milliseconds",
             "How long after its end a window stays open for late packets.",
         ),
