@@ -216,10 +216,10 @@ fn every_key_reaches_the_plan() {
         assert_ne!(base, debug(&plan(&with_other)), "{}.{}", table.path, key.name);
         match key.given {
             Given::Default(_) => {
-                assert_eq!(base, debug(&plan(&without)), "{}.{}", table.path, key.name)
+                assert_eq!(base, debug(&plan(&without)), "{}.{}", table.path, key.name);
             }
             Given::Nothing(_) => {
-                assert_ne!(base, debug(&plan(&without)), "{}.{}", table.path, key.name)
+                assert_ne!(base, debug(&plan(&without)), "{}.{}", table.path, key.name);
             }
             Given::Derived(..) | Given::Required(_) => {}
         }
@@ -586,7 +586,8 @@ fn mutated_files_never_panic() {
 fn hostile_files_are_bounded() {
     let nested = "a = ".to_owned() + &"[".repeat(100_000);
     assert!(!problems(&nested, Mode::Run).is_empty());
-    let keys: String = (0..60_000).map(|number| format!("k{number} = 1\n")).collect();
+    let line = |number: u32| "k".to_owned() + &number.to_string() + " = 1\n";
+    let keys: String = (0..60_000).map(line).collect();
     let found = read(&keys, Mode::Replay).expect_err("unknown keys");
     assert_eq!((found.list.len(), found.further), (1_000, 59_000));
     let broken = "=\n".repeat(100_000);
