@@ -49,3 +49,10 @@ impl WindowNumber {
         Self(self.0 + 1)
     }
 }
+
+/// Identity derived from content (FNV-1a, 64 bits): the same in every run on the same packets.
+pub fn content_id<'a>(octets: impl IntoIterator<Item = &'a u8>) -> u64 {
+    octets.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, octet| {
+        (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::decode::Address;
+use crate::index::content_id;
 use crate::inventory::{AddressSpace, Segment};
 use crate::time::Timestamp;
 
@@ -214,7 +215,7 @@ fn closed(entry: Entry) -> Alert {
     Alert { state: AlertState::Closed, ..entry.alert }
 }
 
-/// FNV-1a over what the alert is about: the same in every run on the same packets.
+/// From what the alert is about: the same in every run on the same packets.
 fn id_of(finding: &Finding) -> String {
     let space = finding.space.bits().to_be_bytes();
     let time = finding.first_seen.0.to_be_bytes();
@@ -223,10 +224,7 @@ fn id_of(finding: &Finding) -> String {
     let destination = finding.destination.map_or([0; 16], |address| address.0);
     let name = finding.detector.as_bytes().iter();
     let octets = name.chain(&space).chain(&source).chain(&destination).chain(&port).chain(&time);
-    let hash = octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
-        (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{hash:016x}")
+    format!("{:016x}", content_id(octets))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::aggregate::{Conversation, ConversationKey, TapView, WindowView};
 use crate::decode::{Address, Mac};
 use crate::detect::Alert;
 use crate::flow::{EndedFlow, TcpState};
+use crate::index::content_id;
 use crate::inventory::{AddressSpace, Inventory, TrafficClass, VmRef};
 use crate::time::Timestamp;
 use crate::window::sides;
@@ -355,22 +356,15 @@ fn known_mac(mac: Mac) -> Option<Mac> {
     (mac != Mac::default()).then_some(mac)
 }
 
-/// FNV-1a over the key and the time of the first packet: the same in every run on the same
+/// From the key and the time of the first packet: the same in every run on the same
 /// packets, and in each record of one biflow.
 fn flow_id(flow: &crate::flow::Flow) -> u64 {
     let key = &flow.key;
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut mix = |octets: &[u8]| {
-        for octet in octets {
-            hash = (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
-    mix(&key.space.bits().to_be_bytes());
-    mix(&key.low.0);
-    mix(&key.high.0);
-    mix(&key.low_port.to_be_bytes());
-    mix(&key.high_port.to_be_bytes());
-    mix(&[key.protocol, key.ip_version]);
-    mix(&flow.first_seen.0.to_be_bytes());
-    hash
+    let space = key.space.bits().to_be_bytes();
+    let ports = [key.low_port.to_be_bytes(), key.high_port.to_be_bytes()];
+    let protocol = [key.protocol, key.ip_version];
+    let first_seen = flow.first_seen.0.to_be_bytes();
+    let addresses = key.low.0.iter().chain(&key.high.0);
+    let octets = space.iter().chain(addresses).chain(ports.iter().flatten());
+    content_id(octets.chain(&protocol).chain(&first_seen))
 }

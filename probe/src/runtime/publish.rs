@@ -55,7 +55,6 @@ pub struct Publisher {
     alerts: VecDeque<LiveAlert>,
     alerts_opened: u64,
     workers_before: Vec<WorkerTotals>,
-    ledger_said: u64,
 }
 
 impl Publisher {
@@ -67,7 +66,6 @@ impl Publisher {
             alerts: VecDeque::new(),
             alerts_opened: 0,
             workers_before: Vec::new(),
-            ledger_said: 0,
         }
     }
 
@@ -78,7 +76,7 @@ impl Publisher {
 
     /// One line a window: the account. In a replay only where something is missing, because its
     /// windows pass in no time.
-    pub fn log_ledger(&mut self, view: &WindowView) {
+    pub fn log_ledger(&self, view: &WindowView) {
         let ledger = &view.ledger;
         if ledger.unaccounted != 0 {
             tracing::error!(
@@ -100,7 +98,6 @@ impl Publisher {
                 "ledger"
             );
         }
-        self.ledger_said += 1;
     }
 
     /// One line a change of an alert.
