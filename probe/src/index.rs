@@ -22,6 +22,34 @@ pub struct WorkerIndex(pub u16);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TapIndex(pub u16);
 
+/// Which of the two endpoints of a biflow sent a packet; they are in order of (address, port).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Sender {
+    /// The endpoint with the lower (address, port).
+    #[default]
+    Low = 0,
+    /// The endpoint with the higher (address, port).
+    High = 1,
+}
+
+impl Sender {
+    /// The other endpoint.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Low => Self::High,
+            Self::High => Self::Low,
+        }
+    }
+
+    /// Place in arrays of two.
+    #[inline]
+    pub const fn place(self) -> usize {
+        self as usize
+    }
+}
+
 /// Number of a window: `floor(time / length)`. Windows start at the epoch, so every probe
 /// cuts time at the same instants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

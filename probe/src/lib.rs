@@ -11,6 +11,7 @@ pub mod config;
 #[cfg(feature = "dpdk")]
 #[expect(unsafe_code, reason = "the only safe wrapper over the C library; counted by a test")]
 pub mod dpdk;
+pub mod memory;
 pub mod capture;
 pub mod decode;
 pub mod spread;

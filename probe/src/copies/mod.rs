@@ -14,6 +14,7 @@ pub use digest::Digest;
 use crate::config::CopiesPlan;
 use crate::decode::Headers;
 use crate::index::TapIndex;
+use crate::memory;
 use crate::spread::HashSeed;
 use crate::time::{Timestamp, ms};
 
@@ -38,16 +39,37 @@ pub enum Verdict {
 
 const WAYS: usize = 4;
 
+/// Bits of a tag.
+const TAG_BITS: u32 = 28;
+
+/// Duplicates in a row that a mirror makes at most of one packet. More equal packets are a flood of
+/// packets whose identification stands still, and count.
+const REPEATS_MAX: u32 = 3;
+
 /// One digest at one tap. `count` 0 marks a free entry.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 struct Entry {
     seen: Timestamp,
-    tag: u32,
+    /// Tag of the digest, and above it the duplicates since a packet counted last.
+    tag_repeats: u32,
     tap: TapIndex,
     strict: u8,
     count: u8,
 }
+
+impl Entry {
+    #[inline]
+    const fn has(&self, tag: u32) -> bool {
+        (self.tag_repeats ^ tag) & TAG_MASK == 0
+    }
+
+    const fn repeats(&self) -> u32 {
+        self.tag_repeats >> TAG_BITS
+    }
+}
+
+const TAG_MASK: u32 = (1 << TAG_BITS) - 1;
 
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
@@ -72,7 +94,7 @@ impl CopyTable {
     pub fn new(plan: &CopiesPlan, seed: HashSeed, known_to_duplicate: Vec<bool>) -> Self {
         let buckets = (plan.slots as usize / WAYS).next_power_of_two();
         Self {
-            buckets: vec![Bucket::default(); buckets].into_boxed_slice(),
+            buckets: memory::table(buckets, Bucket::default()),
             mask: buckets - 1,
             seed,
             window_ns: ms(u64::from(plan.window_ms)),
@@ -83,64 +105,108 @@ impl CopyTable {
         }
     }
 
+    /// Reads the line that the packet's digest lies in, so that the processor fetches it while other
+    /// packets of the burst are looked at. What it returns means nothing.
+    #[inline]
+    pub fn touch(&self, digest: &Digest) -> u64 {
+        self.buckets[digest.place & self.mask].0[0].seen.0
+    }
+
+    /// The digest of a packet. For [`CopyTable::classify`].
+    #[inline]
+    pub fn digest(&self, headers: &Headers) -> Digest {
+        Digest::of(headers, self.digest_payload_octets, self.seed)
+    }
+
     /// Says what the packet is, and remembers it.
     #[inline]
-    pub fn classify(&mut self, headers: &Headers) -> Verdict {
-        let digest = Digest::of(headers, self.digest_payload_octets, self.seed);
+    pub fn classify(&mut self, headers: &Headers, digest: &Digest) -> Verdict {
         let now = headers.timestamp;
-        let seen_at = |entry: &Entry, within_ns: u64| {
-            entry.count > 0 && now.0.abs_diff(entry.seen.0) <= within_ns && entry.tag == digest.tag
-        };
         let bucket = &mut self.buckets[digest.place & self.mask].0;
         let mut here = None;
         let mut elsewhere: Option<Entry> = None;
         for (way, entry) in bucket.iter().enumerate() {
-            if entry.tap == headers.tap && seen_at(entry, self.path_window_ns) {
+            let is_seen = entry.has(digest.tag)
+                && entry.count > 0
+                && now.0.abs_diff(entry.seen.0) <= self.path_window_ns;
+            if !is_seen {
+                continue;
+            }
+            if entry.tap == headers.tap {
                 here = Some(way);
-            } else if seen_at(entry, self.path_window_ns)
-                && elsewhere.is_none_or(|best| best.count < entry.count)
-            {
+            } else if elsewhere.is_none_or(|best| best.count < entry.count) {
                 elsewhere = Some(*entry);
             }
         }
-        let mut ambiguous = false;
-        if let Some(way) = here {
-            let entry = &mut bucket[way];
-            let close = now.0.abs_diff(entry.seen.0) <= self.window_ns;
-            if close && entry.strict == digest.strict {
-                let known = self.known_to_duplicate.get(usize::from(headers.tap.0)).copied();
-                if digest.distinguishes || known.unwrap_or(false) {
-                    return Verdict::Duplicate;
-                }
-                ambiguous = true;
-            }
-            entry.count = entry.count.saturating_add(1);
-            entry.seen = now;
-            entry.strict = digest.strict;
-        } else {
+        let Some(way) = here else {
             let way = free_way(bucket, now, self.path_window_ns, &mut self.evicted);
             bucket[way] = Entry {
                 seen: now,
-                tag: digest.tag,
+                tag_repeats: digest.tag & TAG_MASK,
                 tap: headers.tap,
                 strict: digest.strict,
                 count: 1,
             };
+            return judge(1, elsewhere, false);
+        };
+        let known = self.known_to_duplicate.get(usize::from(headers.tap.0)).copied();
+        let may_repeat = digest.distinguishes || known.unwrap_or(false);
+        let entry = &mut bucket[way];
+        let is_close = now.0.abs_diff(entry.seen.0) <= self.window_ns;
+        let is_equal = is_close && entry.strict == digest.strict;
+        if is_equal && may_repeat && entry.repeats() < REPEATS_MAX {
+            entry.tag_repeats += 1 << TAG_BITS;
+            return Verdict::Duplicate;
         }
-        let count = here.map_or(1, |way| bucket[way].count);
-        match elsewhere {
-            Some(entry) if count <= entry.count => {
-                Verdict::OtherTap { tap: entry.tap, seen: entry.seen }
-            }
-            _ if ambiguous => Verdict::Ambiguous,
-            _ => Verdict::First,
+        if entry.count == u8::MAX {
+            lower_counts(bucket, digest.tag);
+            elsewhere = elsewhere.map(|best| newest(bucket, digest.tag, best));
         }
+        let entry = &mut bucket[way];
+        // A flood stays one: only a packet that is no repetition may have duplicates again.
+        if !is_equal {
+            entry.tag_repeats &= TAG_MASK;
+        }
+        entry.count += 1;
+        entry.seen = now;
+        entry.strict = digest.strict;
+        judge(entry.count, elsewhere, is_equal)
     }
 
     /// Digests forgotten before their time, because their bucket was full.
     pub fn evicted_digests(&self) -> u64 {
         self.evicted
     }
+}
+
+/// A packet that its tap has seen for the `count`-th time counts if no other tap saw as many.
+#[inline]
+fn judge(count: u8, elsewhere: Option<Entry>, is_ambiguous: bool) -> Verdict {
+    match elsewhere {
+        Some(entry) if count <= entry.count => {
+            Verdict::OtherTap { tap: entry.tap, seen: entry.seen }
+        }
+        _ if is_ambiguous => Verdict::Ambiguous,
+        _ => Verdict::First,
+    }
+}
+
+/// Counts of a digest at all its taps are lowered alike, so that they go on telling which tap is
+/// ahead.
+#[cold]
+fn lower_counts(bucket: &mut [Entry; WAYS], tag: u32) {
+    let counts = |entry: &&mut Entry| entry.has(tag) && entry.count > 0;
+    let least = bucket.iter_mut().filter(counts).map(|entry| entry.count).min().unwrap_or(1);
+    // With one tap alone, or one far behind, the counts of those ahead end at the limit.
+    let by = (least - 1).max(1);
+    for entry in bucket.iter_mut().filter(|entry| entry.has(tag)) {
+        entry.count = entry.count.saturating_sub(by).max(1).min(u8::MAX - 1);
+    }
+}
+
+/// The entry of the same tap as it is now.
+fn newest(bucket: &[Entry; WAYS], tag: u32, entry: Entry) -> Entry {
+    bucket.iter().find(|other| other.has(tag) && other.tap == entry.tap).copied().unwrap_or(entry)
 }
 
 /// A way that is free or too old to matter, else the oldest.
@@ -165,6 +231,11 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
+    fn classify(table: &mut CopyTable, headers: &Headers) -> Verdict {
+        let digest = table.digest(headers);
+        table.classify(headers, &digest)
+    }
+
     fn table() -> CopyTable {
         CopyTable::new(&CopiesPlan::default(), HashSeed::fixed(), vec![false, false, true])
     }
@@ -185,26 +256,26 @@ mod tests {
     #[test]
     fn the_same_packet_at_one_tap_is_a_duplicate_for_a_while() {
         let mut table = table();
-        assert_eq!(table.classify(&packet(0, 0)), Verdict::First);
-        assert_eq!(table.classify(&packet(0, MS)), Verdict::Duplicate);
-        assert_eq!(table.classify(&packet(0, 7 * MS)), Verdict::First);
+        assert_eq!(classify(&mut table, &packet(0, 0)), Verdict::First);
+        assert_eq!(classify(&mut table, &packet(0, MS)), Verdict::Duplicate);
+        assert_eq!(classify(&mut table, &packet(0, 7 * MS)), Verdict::First);
     }
 
     #[test]
     fn the_same_packet_at_another_tap_is_a_path_sample() {
         let mut table = table();
-        table.classify(&packet(0, 0));
-        let verdict = table.classify(&packet(1, 2 * MS));
+        classify(&mut table, &packet(0, 0));
+        let verdict = classify(&mut table, &packet(1, 2 * MS));
         assert_eq!(verdict, Verdict::OtherTap { tap: TapIndex(0), seen: Timestamp(1_000 * MS) });
-        assert_eq!(table.classify(&packet(1, 150 * MS)), Verdict::First);
+        assert_eq!(classify(&mut table, &packet(1, 150 * MS)), Verdict::First);
     }
 
     #[test]
     fn a_retransmission_has_another_identification() {
         let mut table = table();
-        table.classify(&packet(0, 0));
+        classify(&mut table, &packet(0, 0));
         let again = Headers { ip_identification: 78, ..packet(0, MS) };
-        assert_eq!(table.classify(&again), Verdict::First);
+        assert_eq!(classify(&mut table, &again), Verdict::First);
     }
 
     #[test]
@@ -216,25 +287,25 @@ mod tests {
             headers.marks.set(Marks::TCP_TIMESTAMP);
             headers
         };
-        assert_eq!(table.classify(&repeated_ack(0, 0)), Verdict::First);
-        assert_eq!(table.classify(&repeated_ack(0, MS)), Verdict::Ambiguous);
+        assert_eq!(classify(&mut table, &repeated_ack(0, 0)), Verdict::First);
+        assert_eq!(classify(&mut table, &repeated_ack(0, MS)), Verdict::Ambiguous);
         // Both are seen at the other tap too: still two logical packets, not three or four.
-        assert!(matches!(table.classify(&repeated_ack(1, MS)), Verdict::OtherTap { .. }));
-        assert!(matches!(table.classify(&repeated_ack(1, 2 * MS)), Verdict::OtherTap { .. }));
-        assert_eq!(table.classify(&repeated_ack(1, 3 * MS)), Verdict::Ambiguous);
+        assert!(matches!(classify(&mut table, &repeated_ack(1, MS)), Verdict::OtherTap { .. }));
+        assert!(matches!(classify(&mut table, &repeated_ack(1, 2 * MS)), Verdict::OtherTap { .. }));
+        assert_eq!(classify(&mut table, &repeated_ack(1, 3 * MS)), Verdict::Ambiguous);
         assert_eq!(
-            table.classify(&repeated_ack(2, 3 * MS)),
+            classify(&mut table, &repeated_ack(2, 3 * MS)),
             Verdict::OtherTap { tap: TapIndex(1), seen: Timestamp(1_003 * MS) }
         );
-        assert_eq!(table.classify(&repeated_ack(2, 3 * MS)), Verdict::Duplicate);
+        assert_eq!(classify(&mut table, &repeated_ack(2, 3 * MS)), Verdict::Duplicate);
     }
 
     #[test]
     fn fields_that_hops_change_do_not_matter() {
         let mut table = table();
-        table.classify(&packet(0, 0));
+        classify(&mut table, &packet(0, 0));
         let hop = Headers { ttl: 9, traffic_class: 4, ..packet(1, MS) };
-        assert!(matches!(table.classify(&hop), Verdict::OtherTap { .. }));
+        assert!(matches!(classify(&mut table, &hop), Verdict::OtherTap { .. }));
     }
 
     #[test]
@@ -242,8 +313,35 @@ mod tests {
         let plan = CopiesPlan { slots: 16, ..CopiesPlan::default() };
         let mut table = CopyTable::new(&plan, HashSeed::fixed(), Vec::new());
         for number in 0..1_000 {
-            table.classify(&Headers { tcp_sequence: number, ..packet(0, 0) });
+            classify(&mut table, &Headers { tcp_sequence: number, ..packet(0, 0) });
         }
         assert!(table.evicted_digests() > 900);
+    }
+
+    #[test]
+    fn a_flood_whose_identification_stands_still_counts() {
+        let mut table = table();
+        let verdicts: Vec<_> =
+            (0..100).map(|at| classify(&mut table, &packet(0, at * 1_000))).collect();
+        let duplicates = verdicts.iter().filter(|it| **it == Verdict::Duplicate).count();
+        assert_eq!(duplicates as u32, REPEATS_MAX, "no mirror makes a hundred copies");
+    }
+
+    #[test]
+    fn equal_packets_at_two_taps_count_once_however_many() {
+        let mut table = table();
+        let mut counted = 0;
+        for number in 0..2_000_u64 {
+            for tap in [0, 1] {
+                let headers = Headers {
+                    ip_identification: 0,
+                    payload_octets: 0,
+                    ..packet(tap, number * MS + u64::from(tap))
+                };
+                let verdict = classify(&mut table, &headers);
+                counted += u64::from(matches!(verdict, Verdict::First | Verdict::Ambiguous));
+            }
+        }
+        assert_eq!(counted, 2_000);
     }
 }

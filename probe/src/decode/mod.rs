@@ -7,6 +7,7 @@
 //! Source: each file names its RFC or IEEE section.
 
 mod decoder;
+mod plain;
 mod walk;
 pub mod tap;
 pub mod filter;
@@ -40,7 +41,7 @@ pub use decoder::{DecodeContext, Decoder};
 
 pub use crate::inventory::{Address, Mac};
 
-use crate::index::TapIndex;
+use crate::index::{Sender, TapIndex};
 use crate::inventory::{AddressSpace, Segment};
 use crate::time::Timestamp;
 
@@ -189,6 +190,8 @@ pub struct Headers {
     pub payload_head: [u8; PAYLOAD_HEAD_OCTETS],
     /// Hash of the canonical flow key, filled in by `spread`; equal for both directions.
     pub hash: u64,
+    /// Which endpoint of the canonical flow key sent the packet, filled in by `spread`.
+    pub sender: Sender,
 }
 
 const _: () =

@@ -91,7 +91,7 @@ pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers) -> Step {
         return Err(DropCause::SnappedHeader);
     };
     if options_octets != 0 {
-        read_options(options, walk, out);
+        read_options(options, &mut walk.ip_marks, out);
     }
     walk.rest = payload;
     walk.limit = segment_octets - header_octets;
@@ -158,12 +158,12 @@ fn no_payload(walk: &mut Walk<'_>, out: &mut Headers, header_octets: u32) -> Ste
 }
 
 #[inline]
-fn read_options(options: &[u8], walk: &mut Walk<'_>, out: &mut Headers) {
+pub(super) fn read_options(options: &[u8], marks: &mut Marks, out: &mut Headers) {
     let mut rest = options;
     if let Some((&ALIGNED_TIMESTAMP, behind)) = options.split_first_chunk()
         && let Some((times, behind)) = behind.split_first_chunk()
     {
-        timestamps(times, walk, out);
+        timestamps(times, marks, out);
         rest = behind;
     }
     while let Some((kind, behind)) = rest.split_first() {
@@ -177,7 +177,7 @@ fn read_options(options: &[u8], walk: &mut Walk<'_>, out: &mut Headers) {
                 else {
                     return;
                 };
-                option(*kind, body, walk, out);
+                option(*kind, body, marks, out);
                 next
             }
         };
@@ -185,25 +185,25 @@ fn read_options(options: &[u8], walk: &mut Walk<'_>, out: &mut Headers) {
 }
 
 #[inline]
-fn option(kind: u8, body: &[u8], walk: &mut Walk<'_>, out: &mut Headers) {
+fn option(kind: u8, body: &[u8], marks: &mut Marks, out: &mut Headers) {
     match (kind, body.len()) {
         (8, 8) => {
             if let Some(times) = body.first_chunk() {
-                timestamps(times, walk, out);
+                timestamps(times, marks, out);
             }
         }
-        (5, 8..) => walk.ip_marks.set(Marks::TCP_SACK),
+        (5, 8..) => marks.set(Marks::TCP_SACK),
         _ => {}
     }
 }
 
 #[inline]
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "a view of the packet, not a copy")]
-fn timestamps(times: &[u8; 8], walk: &mut Walk<'_>, out: &mut Headers) {
+fn timestamps(times: &[u8; 8], marks: &mut Marks, out: &mut Headers) {
     let [a, b, c, d, e, f, g, h] = *times;
     out.tcp_timestamp_value = u32::from_be_bytes([a, b, c, d]);
     out.tcp_timestamp_echo = u32::from_be_bytes([e, f, g, h]);
-    walk.ip_marks.set(Marks::TCP_TIMESTAMP);
+    marks.set(Marks::TCP_TIMESTAMP);
 }
 
 #[cfg(test)]

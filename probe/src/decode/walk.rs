@@ -233,13 +233,18 @@ impl<'a> Walk<'a> {
         self.overlay as u8 == SegmentKind::None as u8
     }
 
+    /// Octets of the frame before the present place.
+    #[inline]
+    pub(super) fn octets_before(&self) -> usize {
+        self.rest.as_ptr().addr().wrapping_sub(self.frame.as_ptr().addr())
+    }
+
     /// Writes where the payload is: all that is left.
     #[inline]
     pub(super) fn write_payload(&self, out: &mut Headers) {
         out.payload_octets = self.limit;
         out.payload_captured_octets = octets(self.rest.len());
-        out.payload_offset =
-            octets(self.rest.as_ptr().addr().wrapping_sub(self.frame.as_ptr().addr()));
+        out.payload_offset = octets(self.octets_before());
         if let Some(head) = self.rest.first_chunk::<PAYLOAD_HEAD_OCTETS>() {
             out.payload_head = *head;
         } else {

@@ -1,71 +1,46 @@
 //! The metering process: packets in, rows and ended flows out.
 //!
 //! In: headers with their verdict and window. Out: rows and ended flows, through [`FlowOutput`].
-//! Cost: see `flow`; expiry looks at no more than the given number of slots a step.
+//! Cost: see `flow`; each chore goes on by a bounded number of slots a step.
 //! Invariants: each booked packet is in exactly one row; a flow that ended leaves no counts behind.
 //! Source: flow expiration, RFC 5470 §5.1.1.
-
-use std::collections::VecDeque;
 
 use crate::app::{self, Application};
 use crate::config::FlowPlan;
 use crate::copies::Verdict;
-use crate::decode::{Headers, Marks, protocol, tcp_flag};
-use crate::index::{FlowIndex, TapIndex, WindowNumber};
-use crate::spread::{FlowKey, Sender};
-use crate::time::{Timestamp, ms};
-use crate::window::{Row, Touched};
+use crate::decode::{Headers, Marks, tcp_flag};
+use crate::index::{FlowIndex, Sender, WindowNumber};
+use crate::memory;
+use crate::spread::FlowKey;
+use crate::time::Timestamp;
+use crate::window::{Row, RowFacts};
 
-use super::{
-    EndReason, EndedFlow, Flow, FlowTable, InitiatorMethod, Side, TableFull, TcpState, event, tcp,
-};
+use super::begin::{first_events, initiator_of, is_later_fragment, is_tcp};
+use super::bits::SlotBits;
+use super::expiry::{self, Timeouts};
+use super::measures::Measures;
+use super::output::{Biflow, EndedFlow, FlowOutput};
+use super::sampling::Sampling;
+use super::sides::{Apart, ApartSlab, NOWHERE, Side};
+use super::state::{Flow, Rest, low};
+use super::table::Guess;
+use super::touched::Touched;
+use super::{EndReason, FlowTable, TableFull, TcpState, event, tcp};
 
-/// Slots that are looked at to find room when no embryonic flow is left.
+/// Slots that are looked at to find an embryonic flow, and then to find the longest silent one.
 const EVICT_SLOTS_MAX: usize = 32;
 
-/// Where rows and ended flows go.
-pub trait FlowOutput {
-    /// Takes a row.
-    fn row(&mut self, row: Row);
-    /// Takes a flow for which a record is due.
-    fn ended(&mut self, flow: EndedFlow);
-}
+/// Words of bits that a search for room looks at.
+const EVICT_WORDS_MAX: usize = 256;
 
-/// Timeouts in nanoseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct FlowTimeouts {
-    idle_tcp_ns: u64,
-    idle_other_ns: u64,
-    closed_ns: u64,
-    active_ns: u64,
-}
+/// Words of bits that a step of closing looks at.
+const CLOSE_WORDS_MAX: usize = 256;
 
-impl FlowTimeouts {
-    /// From the plan.
-    pub fn new(plan: &FlowPlan) -> Self {
-        let ns = |milliseconds: u32| ms(u64::from(milliseconds));
-        Self {
-            idle_tcp_ns: ns(plan.idle_tcp_ms),
-            idle_other_ns: ns(plan.idle_other_ms),
-            closed_ns: ns(plan.closed_ms),
-            active_ns: ns(plan.active_ms),
-        }
-    }
+/// One of so many flows can have directions that differ in more than their order.
+const APART_SHARE: usize = 8;
 
-    /// Whether the flow is over at `clock`, and why.
-    #[inline]
-    fn over(&self, flow: &Flow, clock: Timestamp) -> Option<EndReason> {
-        let silent_ns = clock.since_ns(flow.heard);
-        let (timeout_ns, reason) = match flow.tcp {
-            TcpState::Closed | TcpState::Reset => (self.closed_ns, EndReason::EndOfFlow),
-            TcpState::Established | TcpState::HalfClosed => {
-                (self.idle_tcp_ns, EndReason::IdleTimeout)
-            }
-            _ => (self.idle_other_ns, EndReason::IdleTimeout),
-        };
-        (silent_ns >= timeout_ns).then_some(reason)
-    }
-}
+/// A record is made when a direction has counted so many packets.
+const RECORD_PACKETS_MAX: u32 = 1 << 31;
 
 /// What happened to flows so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,43 +51,51 @@ pub struct FlowCounts {
     pub evicted_embryonic: u64,
     /// The same, others.
     pub evicted: u64,
-    /// Packets of duplicates and other copies for which no flow was known.
-    pub copies_without_flow: u64,
 }
 
 /// Flow table with all that keeps it in time and in bounds.
 pub struct FlowStage {
     table: FlowTable,
     touched: Touched,
-    timeouts: FlowTimeouts,
-    embryonic: VecDeque<(FlowIndex, u32)>,
-    expiry_hand: usize,
+    /// Slots of flows that began and may be embryonic still.
+    embryonic: SlotBits,
+    marks: expiry::Marks,
+    apart: ApartSlab,
+    measures: Option<Box<[Measures]>>,
+    timeouts: Timeouts,
     eviction_hand: usize,
-    births: u32,
     counts: FlowCounts,
-    /// Share of flows kept, written into rows.
-    pub sampling_rate: f32,
-    /// Whether applications are looked for.
-    pub recognises: bool,
+    sampling: Sampling,
+    newest_window: WindowNumber,
+    recognises: bool,
 }
 
 impl FlowStage {
-    /// Makes the table; all memory is reserved here.
+    /// Makes the table; all memory is taken here.
     pub fn new(plan: &FlowPlan) -> Self {
         let table = FlowTable::new(plan.slots_per_worker);
         let slots = table.slots();
         Self {
             touched: Touched::new(slots),
-            embryonic: VecDeque::with_capacity(2 * slots),
+            embryonic: SlotBits::new(slots),
+            marks: expiry::Marks::new(slots),
+            apart: ApartSlab::new(slots / APART_SHARE),
+            measures: Some(memory::table(slots, Measures::default())),
             table,
-            timeouts: FlowTimeouts::new(plan),
-            expiry_hand: 0,
+            timeouts: Timeouts::new(plan),
             eviction_hand: 0,
-            births: 0,
             counts: FlowCounts::default(),
-            sampling_rate: 1.0,
+            sampling: Sampling::new(),
+            newest_window: WindowNumber(0),
             recognises: true,
         }
+    }
+
+    /// Leaves out what is measured beside packets, octets and states, and applications.
+    pub fn without_measures(mut self) -> Self {
+        self.measures = None;
+        self.recognises = false;
+        self
     }
 
     /// The table, to look at.
@@ -125,42 +108,59 @@ impl FlowStage {
         self.counts
     }
 
+    /// Bytes of memory a flow when the table is full, with all that is kept beside it but the side
+    /// slab.
+    pub fn bytes_per_flow(&self) -> usize {
+        let measures = self.measures.as_ref().map_or(0, |measures| size_of_val(&**measures));
+        let bits = self.touched.bytes() + self.embryonic.bytes() + self.marks.bytes();
+        (self.table.bytes() + bits + measures).div_ceil(self.table.slots())
+    }
+
+    /// Bytes of the slab for flows whose directions are apart, when it is full, and how often it
+    /// had no place.
+    pub fn side_slab(&self) -> (usize, u64) {
+        (self.apart.bytes(), self.apart.refused())
+    }
+
+    /// The share of flows that shedding keeps from now on.
+    pub fn set_sampling_rate(&mut self, rate: f32) {
+        self.sampling.set(rate, self.newest_window);
+    }
+
+    /// Where the packet's flow probably is; its memory is fetched. For [`FlowStage::meter`].
+    #[inline]
+    pub fn guess(&self, headers: &Headers) -> Guess {
+        self.table.guess(headers.hash)
+    }
+
     /// Counts a logical packet on its flow in `window`.
     #[inline]
     pub fn meter(
         &mut self,
         headers: &Headers,
+        guess: Guess,
         verdict: Verdict,
         (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
-    ) -> FlowIndex {
-        let (key, sender) = FlowKey::of(headers);
-        let found = self.table.find(&key, headers.hash);
-        let index = match found.filter(|&index| !self.ends_before(index, headers, sender, output)) {
-            Some(index) => index,
-            None => self.begin(key, sender, headers, output),
-        };
-        self.book(index, headers, sender, window, late, output);
-        let flow = self.table.flow_mut(index);
-        if verdict == Verdict::Duplicate {
-            flow.duplicates[sender.place()] = flow.duplicates[sender.place()].saturating_add(1);
+    ) {
+        if window > self.newest_window {
+            self.newest_window = window;
+            self.sampling.begin(window);
         }
-        index
+        let found = self.table.find(headers, guess);
+        let index = match found.filter(|&index| !self.ends_before(index, headers, output)) {
+            Some(index) => index,
+            None => self.begin(headers, window, output),
+        };
+        self.book(index, headers, window, late, output);
+        self.look_closer(index, headers, verdict);
     }
 
     /// Notes a copy that is not traffic on its flow, if there is one.
-    pub fn note_copy(&mut self, headers: &Headers, verdict: Verdict) {
-        let (key, sender) = FlowKey::of(headers);
-        let Some(index) = self.table.find(&key, headers.hash) else {
-            self.counts.copies_without_flow += 1;
-            return;
-        };
-        let flow = self.table.flow_mut(index);
-        match verdict {
-            Verdict::Duplicate => {
-                flow.duplicates[sender.place()] = flow.duplicates[sender.place()].saturating_add(1);
-            }
-            _ => flow.copies_other_tap = flow.copies_other_tap.saturating_add(1),
+    pub fn note_copy(&mut self, headers: &Headers, guess: Guess, verdict: Verdict) {
+        let Some(measures) = &mut self.measures else { return };
+        if let Some(index) = self.table.find(headers, guess) {
+            measures[index.0 as usize].copy(headers.sender, verdict);
         }
     }
 
@@ -172,16 +172,20 @@ impl FlowStage {
         flows_max: usize,
         output: &mut impl FlowOutput,
     ) -> bool {
+        let mut words_max = if flows_max == usize::MAX { flows_max } else { CLOSE_WORDS_MAX };
         for _ in 0..flows_max {
-            let Some(index) = self.touched.pop(window) else { return true };
-            if self.table.flow(index).window == Some(window) {
+            let Some(index) = self.touched.take(window, &mut words_max) else {
+                return self.touched.is_closed(window);
+            };
+            let flow = self.table.flow(index);
+            if flow.is_live() && flow.is_in(window) {
                 self.cut_row(index, output);
             }
         }
         false
     }
 
-    /// Ends flows that are over at `clock`; looks at no more than `slots_max` slots. `true` when
+    /// Ends flows that are over at `clock`; goes through no more than `slots_max` slots. `true` when
     /// the hand has come round.
     pub fn expire_step(
         &mut self,
@@ -190,19 +194,18 @@ impl FlowStage {
         output: &mut impl FlowOutput,
     ) -> bool {
         let used = self.table.slots_used();
-        let end = (self.expiry_hand + slots_max).min(used);
-        for place in self.expiry_hand..end {
-            let index = index_of(place);
+        let mut slots_left = slots_max;
+        while let Some(index) = self.marks.next_due(used, &mut slots_left, clock) {
             let flow = self.table.flow(index);
-            if !flow.live {
+            if !flow.is_live() {
                 continue;
             }
-            if let Some(reason) = self.timeouts.over(flow, clock) {
-                self.end(index, reason, output);
+            match self.timeouts.over(flow, clock) {
+                Some(reason) => self.end(index, reason, output),
+                None => self.marks.set(index, flow, &self.timeouts, clock),
             }
         }
-        self.expiry_hand = if end == used { 0 } else { end };
-        self.expiry_hand == 0
+        self.marks.ends_round(used, clock)
     }
 
     /// Ends all flows when nothing will come any more.
@@ -210,7 +213,7 @@ impl FlowStage {
         for place in 0..self.table.slots_used() {
             let index = index_of(place);
             let flow = self.table.flow(index);
-            if flow.live {
+            if flow.is_live() {
                 let over =
                     if flow.tcp.is_over() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
                 self.end(index, self.timeouts.over(flow, clock).unwrap_or(over), output);
@@ -218,171 +221,306 @@ impl FlowStage {
         }
     }
 
-    /// Ends the flow that was found if this packet belongs to a new one; makes the record of a
-    /// long-lived one that goes on.
+    /// Ends the flow that was found if this packet belongs to a new one.
+    #[inline]
     fn ends_before(
         &mut self,
         index: FlowIndex,
         headers: &Headers,
-        sender: Sender,
         output: &mut impl FlowOutput,
     ) -> bool {
         let flow = self.table.flow(index);
-        if let Some(reason) = self.timeouts.over(flow, headers.clock) {
+        let mut reason = self.timeouts.over(flow, headers.clock);
+        if reason.is_none()
+            && is_tcp(headers)
+            && flow.tcp != TcpState::NotTcp
+            && tcp::opens_another(flow, self.table.rest(index), headers)
+        {
+            reason = Some(EndReason::EndOfFlow);
+        }
+        if let Some(reason) = reason {
             self.end(index, reason, output);
-            return true;
         }
-        let has_tcp_header = flow.tcp != TcpState::NotTcp && !is_later_fragment(headers);
-        if has_tcp_header && tcp::opens_another(flow, headers, sender) {
-            self.end(index, EndReason::EndOfFlow, output);
-            return true;
-        }
-        if headers.timestamp.since_ns(flow.record_start) >= self.timeouts.active_ns {
-            self.record_active(index, headers.timestamp, output);
-        }
-        false
+        reason.is_some()
     }
 
+    #[inline(never)]
     fn begin(
         &mut self,
-        key: FlowKey,
-        sender: Sender,
         headers: &Headers,
+        window: WindowNumber,
         output: &mut impl FlowOutput,
     ) -> FlowIndex {
         self.counts.created += 1;
-        self.births = self.births.wrapping_add(1);
-        let (initiator, initiator_method) = initiator_of(headers, sender);
-        let flow = Flow {
-            key,
-            hash: headers.hash,
-            last_seen: headers.timestamp,
-            heard: headers.clock,
+        let index = self.take_slot(headers, output);
+        let (initiator, method) = initiator_of(headers);
+        let key = FlowKey::of(headers).0;
+        let (flow, rest) = self.table.both_mut(index);
+        *flow = Flow::begin(key, headers, (initiator, method), window);
+        flow.tcp = if is_tcp(headers) { TcpState::Midstream } else { TcpState::NotTcp };
+        flow.events = first_events(headers, headers.sender == initiator);
+        flow.window_events = flow.events;
+        *rest = Rest {
             first_seen: headers.timestamp,
             record_start: headers.timestamp,
-            born: self.births,
-            live: true,
-            initiator,
-            initiator_method,
-            tcp: if is_tcp(headers) { TcpState::Midstream } else { TcpState::NotTcp },
-            events: first_events(headers, sender == initiator),
-            window_events: first_events(headers, sender == initiator),
-            ..Flow::default()
+            ..Rest::default()
         };
-        let index = loop {
-            match self.table.insert(flow) {
-                Ok(index) => break index,
+        self.marks.set(index, flow, &self.timeouts, headers.clock);
+        self.embryonic.set(index);
+        if let Some(measures) = &mut self.measures {
+            measures[index.0 as usize] = Measures::default();
+        }
+        index
+    }
+
+    fn take_slot(&mut self, headers: &Headers, output: &mut impl FlowOutput) -> FlowIndex {
+        loop {
+            match self.table.insert(headers.hash) {
+                Ok(index) => return index,
                 Err(TableFull::Slots) => self.make_room(output),
                 Err(TableFull::Bucket(neighbour)) => {
                     self.counts.evicted += 1;
                     self.end(neighbour, EndReason::LackOfResources, output);
                 }
             }
-        };
-        self.note_embryonic(index);
-        index
+        }
     }
 
     /// Adds a packet to the window's counts of its flow.
-    #[inline]
+    #[inline(always)]
     fn book(
         &mut self,
         index: FlowIndex,
         headers: &Headers,
-        sender: Sender,
         window: WindowNumber,
         late: bool,
         output: &mut impl FlowOutput,
     ) {
-        let side = side_of(headers);
-        let flow = self.table.flow(index);
-        let known = flow.sides[sender.place()];
-        if flow.window != Some(window) || known != side {
-            if flow.window.is_some() && (flow.window != Some(window) || known.seen) {
-                self.cut_row(index, output);
-            }
-            self.open_window(index, window, sender, (side, headers.tap), output);
+        let sender = headers.sender.place();
+        let flow = self.table.flow_mut(index);
+        let fits = flow.window_octets[sender].checked_add(headers.octets).is_some();
+        if !(fits && flow.is_in(window) && flow.shows_same_side(headers)) {
+            self.turn_over(index, headers, window, !fits, output);
         }
         let flow = self.table.flow_mut(index);
         flow.last_seen = flow.last_seen.max(headers.timestamp);
         flow.heard = flow.heard.max(headers.clock);
-        flow.window_packets[sender.place()] += 1;
-        flow.window_octets[sender.place()] += u64::from(headers.octets);
+        flow.window_packets[sender] += 1;
+        flow.window_octets[sender] += headers.octets;
         flow.window_late_packets += u32::from(late);
-        if flow.tcp != TcpState::NotTcp && !is_later_fragment(headers) {
-            tcp::segment(flow, headers, sender);
+    }
+
+    /// TCP state, answers, applications and what is rare.
+    #[inline(always)]
+    fn look_closer(&mut self, index: FlowIndex, headers: &Headers, verdict: Verdict) {
+        let flow = self.table.flow_mut(index);
+        let has_segment = flow.tcp != TcpState::NotTcp && !is_later_fragment(headers);
+        if has_segment && !tcp::is_plain(flow, headers) {
+            self.segment(index, headers);
         }
-        note_answer(flow, headers, sender);
-        note_rare(flow, headers);
+        let flow = self.table.flow_mut(index);
+        note_answer(flow, headers);
         if self.recognises {
             recognise(flow, headers);
         }
+        let rare = headers.marks.0 & (Marks::FRAGMENT.0 | Marks::SNAPPED.0) != 0;
+        if (rare || verdict == Verdict::Duplicate)
+            && let Some(measures) = &mut self.measures
+        {
+            measures[index.0 as usize].packet(headers, verdict);
+        }
     }
 
-    /// Makes `window` the one that the flow counts in. The list of the window is told, and if it
-    /// is full the oldest flow in it has its row cut now.
-    fn open_window(
+    /// A segment of a handshake or an ending.
+    #[inline(never)]
+    fn segment(&mut self, index: FlowIndex, headers: &Headers) {
+        let (flow, rest) = self.table.both_mut(index);
+        let measures = self.measures.as_mut().map(|measures| &mut measures[index.0 as usize]);
+        tcp::segment(flow, rest, measures, headers);
+        if flow.tcp.is_over() {
+            self.marks.set(index, flow, &self.timeouts, headers.clock);
+        }
+    }
+
+    /// Before a packet that does not simply go on with its flow's window: the row so far is cut where
+    /// the window or the side changed or the counts are full, and `window` is opened.
+    #[inline(never)]
+    fn turn_over(
         &mut self,
         index: FlowIndex,
+        headers: &Headers,
         window: WindowNumber,
-        sender: Sender,
-        (side, tap): (Side, TapIndex),
+        is_full: bool,
         output: &mut impl FlowOutput,
     ) {
+        let side = Side::of(headers);
+        let known = self.side(index, headers.sender);
+        let changed = known.seen && known != side;
+        let flow = self.table.flow(index);
+        if flow.has_window() && (changed || is_full || !flow.is_in(window)) {
+            self.cut_row(index, output);
+            self.record_long_lived(index, headers.timestamp, output);
+        }
+        if known != side {
+            self.set_side(index, headers, known, side);
+        }
         let flow = self.table.flow_mut(index);
-        if !flow.sides[sender.place()].seen {
-            flow.taps[sender.place()] = tap;
+        if !flow.has_window() {
+            flow.window = low(window.0);
+            self.touched.set(window, index);
         }
-        flow.sides[sender.place()] = side;
-        if flow.window == Some(window) {
+    }
+
+    fn side(&self, index: FlowIndex, sender: Sender) -> Side {
+        let flow = self.table.flow(index);
+        let apart =
+            if flow.is_apart() { self.apart.get(self.table.rest(index).apart) } else { None };
+        apart.map_or_else(|| flow.side(sender), |apart| apart.sides[sender.place()])
+    }
+
+    fn set_side(&mut self, index: FlowIndex, headers: &Headers, known: Side, side: Side) {
+        let sender = headers.sender;
+        let other = self.side(index, sender.other());
+        let (flow, rest) = self.table.both_mut(index);
+        if !known.seen {
+            flow.taps[sender.place()] = headers.tap;
+        }
+        let header_changed = known.seen && known.layer2_header_octets != side.layer2_header_octets;
+        let is_turned = !other.seen || side.answers(other);
+        if !flow.is_apart() && (header_changed || !is_turned) {
+            let sides = [flow.side(Sender::Low), flow.side(Sender::High)];
+            let entry = Apart { sides, ..Apart::default() };
+            if let Some(place) = self.apart.take(entry) {
+                rest.apart = place;
+                flow.set_apart();
+            }
+        }
+        let Some(apart) = self.apart.get_mut(rest.apart).filter(|_| flow.is_apart()) else {
+            flow.set_side(sender, side);
             return;
-        }
-        flow.window = Some(window);
-        if let Some(displaced) = self.touched.push(window, index)
-            && displaced != index
-            && self.table.flow(displaced).window == Some(window)
-        {
-            self.cut_row(displaced, output);
+        };
+        apart.sides[sender.place()] = side;
+        if header_changed {
+            let shorter =
+                i64::from(known.layer2_header_octets) - i64::from(side.layer2_header_octets);
+            apart.layer2_correction[sender.place()] +=
+                shorter * i64::from({ rest.packets }[sender.place()]);
         }
     }
 
     fn cut_row(&mut self, index: FlowIndex, output: &mut impl FlowOutput) {
-        let flow = self.table.flow_mut(index);
-        if let Some(row) = Row::of(flow, self.sampling_rate) {
-            flow.counted_window = Some(row.window);
-            flow.fold_window();
-            output.row(row);
+        let flow = self.table.flow(index);
+        if !flow.has_window() {
+            return;
         }
+        let window = flow.window_number(self.newest_window);
+        let row = self.row(index, window);
+        let (flow, rest) = self.table.both_mut(index);
+        flow.note_counted_in(window);
+        fold_window(flow, rest);
+        output.row(row);
+    }
+
+    fn row(&mut self, index: FlowIndex, window: WindowNumber) -> Row {
+        let sampling_rate = self.sampling.of(window);
+        let flow = self.table.flow(index);
+        let answered_now = flow.window_events & event::SYN_ACK != 0;
+        let measures = self.measures.as_ref().filter(|_| answered_now);
+        let server_rtt =
+            measures.and_then(|measures| measures[index.0 as usize].handshake_server_rtt_ns());
+        Row::of(&RowFacts {
+            window,
+            key: &flow.key,
+            initiator: flow.initiator(),
+            sides: [self.side(index, Sender::Low), self.side(index, Sender::High)],
+            taps: flow.taps,
+            application: flow.application,
+            events: flow.window_events,
+            counts_flow: !flow.was_counted_in(window),
+            late_packets: flow.window_late_packets,
+            packets: flow.window_packets,
+            octets: flow.window_octets,
+            handshake_server_rtt_ns: server_rtt.unwrap_or(0),
+            sampling_rate,
+        })
     }
 
     fn end(&mut self, index: FlowIndex, reason: EndReason, output: &mut impl FlowOutput) {
         self.cut_row(index, output);
-        let flow = *self.table.flow(index);
+        output.ended(self.ended(index, reason));
+        self.apart.give_back(self.table.rest(index).apart);
         self.table.remove(index);
-        output.ended(EndedFlow { flow, reason, sampling_rate: self.sampling_rate });
     }
 
-    fn record_active(
+    fn ended(&self, index: FlowIndex, reason: EndReason) -> EndedFlow {
+        EndedFlow { flow: self.biflow(index), reason, sampling_rate: self.sampling.now() }
+    }
+
+    fn biflow(&self, index: FlowIndex) -> Biflow {
+        let (flow, rest) = (self.table.flow(index), self.table.rest(index));
+        let sides = [self.side(index, Sender::Low), self.side(index, Sender::High)];
+        let apart = if rest.apart == NOWHERE { None } else { self.apart.get(rest.apart) };
+        let correction = apart.map_or([0; 2], |apart| apart.layer2_correction);
+        let (packets, octets) = ({ rest.packets }.map(u64::from), rest.octets);
+        let layer2_octets = [0, 1].map(|place: usize| {
+            let header = u64::from(sides[place].layer2_header_octets);
+            (octets[place] + packets[place] * header).saturating_add_signed(correction[place])
+        });
+        let measures = self.measures.as_ref().map(|measures| &measures[index.0 as usize]);
+        Biflow {
+            key: flow.key,
+            initiator: flow.initiator(),
+            initiator_method: flow.initiator_method(),
+            tcp: flow.tcp,
+            tcp_control_bits: flow.tcp_control_bits,
+            application: flow.application,
+            sides,
+            taps: flow.taps,
+            first_seen: rest.first_seen,
+            record_start: rest.record_start,
+            last_seen: flow.last_seen,
+            packets,
+            octets,
+            layer2_octets,
+            duplicates: measures.map_or([0; 2], |measures| measures.duplicates),
+            fragments: measures.map_or(0, |measures| measures.fragments),
+            snapped: measures.map_or(0, |measures| measures.snapped),
+            handshake_server_rtt_ns: measures.and_then(Measures::handshake_server_rtt_ns),
+            handshake_client_rtt_ns: measures.and_then(Measures::handshake_client_rtt_ns),
+        }
+    }
+
+    /// Makes the record of a flow that goes on, if it is time.
+    fn record_long_lived(
         &mut self,
         index: FlowIndex,
-        restart: Timestamp,
+        now: Timestamp,
         output: &mut impl FlowOutput,
     ) {
-        self.cut_row(index, output);
-        let sampling_rate = self.sampling_rate;
-        let flow = self.table.flow_mut(index);
-        output.ended(EndedFlow { flow: *flow, reason: EndReason::ActiveTimeout, sampling_rate });
-        flow.record_start = restart;
-        (flow.packets, flow.octets, flow.layer2_octets) = ([0; 2], [0; 2], [0; 2]);
-        (flow.duplicates, flow.copies_other_tap) = ([0; 2], 0);
-        (flow.fragments, flow.snapped) = (0, 0);
-        (flow.handshake_server_rtt_ns, flow.handshake_client_rtt_ns) = (None, None);
+        let rest = self.table.rest(index);
+        let is_long = now.since_ns(rest.record_start) >= self.timeouts.active_ns;
+        if !is_long && { rest.packets }.iter().all(|packets| *packets < RECORD_PACKETS_MAX) {
+            return;
+        }
+        output.ended(self.ended(index, EndReason::ActiveTimeout));
+        let (_, rest) = self.table.both_mut(index);
+        rest.record_start = now;
+        (rest.packets, rest.octets) = ([0; 2], [0; 2]);
+        if let Some(apart) = self.apart.get_mut(rest.apart) {
+            apart.layer2_correction = [0; 2];
+        }
+        if let Some(measures) = &mut self.measures {
+            measures[index.0 as usize].record_made();
+        }
     }
 
-    /// Ends one flow: the oldest embryonic one, else the longest silent one of a few.
+    /// Ends one flow: an embryonic one, in turn, else the longest silent one of a few.
     fn make_room(&mut self, output: &mut impl FlowOutput) {
-        while let Some((index, born)) = self.embryonic.pop_front() {
-            if self.table.same(index, born).is_some_and(Flow::is_embryonic) {
+        let mut words_max = EVICT_WORDS_MAX;
+        for _ in 0..EVICT_SLOTS_MAX {
+            let Some(index) = self.embryonic.take_next(&mut words_max) else { break };
+            let flow = self.table.flow(index);
+            if flow.is_live() && flow.is_embryonic() {
                 self.counts.evicted_embryonic += 1;
                 self.end(index, EndReason::LackOfResources, output);
                 return;
@@ -391,7 +529,7 @@ impl FlowStage {
         let used = self.table.slots_used().max(1);
         let silent = (0..EVICT_SLOTS_MAX)
             .map(|step| index_of((self.eviction_hand + step) % used))
-            .filter(|&index| self.table.flow(index).live)
+            .filter(|&index| self.table.flow(index).is_live())
             .min_by_key(|&index| self.table.flow(index).heard);
         self.eviction_hand = (self.eviction_hand + EVICT_SLOTS_MAX) % used;
         if let Some(index) = silent {
@@ -399,125 +537,55 @@ impl FlowStage {
             self.end(index, EndReason::LackOfResources, output);
         }
     }
+}
 
-    /// Puts a new flow at the end of the line of those that leave first. Those at the front that
-    /// are embryonic no more step out, two for each that comes, so the line stays short; at its
-    /// bound the oldest loses its place in it.
-    fn note_embryonic(&mut self, index: FlowIndex) {
-        for _ in 0..2 {
-            match self.embryonic.front() {
-                Some(&(front, born))
-                    if !self.table.same(front, born).is_some_and(Flow::is_embryonic) =>
-                {
-                    self.embryonic.pop_front();
-                }
-                _ => break,
-            }
-        }
-        if self.embryonic.len() == 2 * self.table.slots() {
-            self.embryonic.pop_front();
-        }
-        self.embryonic.push_back((index, self.births));
+/// Counts of the open window are taken over into the record and set to 0.
+fn fold_window(flow: &mut Flow, rest: &mut Rest) {
+    for sender in 0..2 {
+        rest.packets[sender] = { rest.packets }[sender].saturating_add(flow.window_packets[sender]);
+        rest.octets[sender] += u64::from(flow.window_octets[sender]);
     }
+    (flow.window_packets, flow.window_octets) = ([0; 2], [0; 2]);
+    (flow.window_late_packets, flow.window_events) = (0, 0);
 }
 
 fn index_of(place: usize) -> FlowIndex {
     FlowIndex(u32::try_from(place).expect("slots is a u32"))
 }
 
-fn is_later_fragment(headers: &Headers) -> bool {
-    headers.marks.has(Marks::LATER_FRAGMENT)
-}
-
-fn is_tcp(headers: &Headers) -> bool {
-    headers.protocol == protocol::TCP && !is_later_fragment(headers)
-}
-
-fn side_of(headers: &Headers) -> Side {
-    let ethernet = headers.marks.has(Marks::ETHERNET);
-    Side {
-        segment: headers.segment,
-        source_mac: headers.source_mac,
-        destination_mac: headers.destination_mac,
-        layer2_header_octets: if ethernet { 14 } else { 0 },
-        seen: true,
-    }
-}
-
-/// Ports below this are services' by convention (RFC 6335 §6, system ports).
-const SYSTEM_PORTS: u16 = 1_024;
-
-/// Who began, told by the first packet.
-fn initiator_of(headers: &Headers, sender: Sender) -> (Sender, InitiatorMethod) {
-    let handshake = headers.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK);
-    let (from, to) = (headers.source_port, headers.destination_port);
-    let is_echo_reply = match headers.protocol {
-        protocol::ICMP => headers.icmp_type_code >> 8 == 0,
-        protocol::ICMPV6 => headers.icmp_type_code >> 8 == 129,
-        _ => false,
-    };
-    if is_tcp(headers) && handshake == tcp_flag::SYN {
-        (sender, InitiatorMethod::Syn)
-    } else if is_tcp(headers) && handshake == tcp_flag::SYN | tcp_flag::ACK {
-        (sender.other(), InitiatorMethod::Syn)
-    } else if is_echo_reply || (from != 0 && from < SYSTEM_PORTS && to >= SYSTEM_PORTS) {
-        (sender.other(), InitiatorMethod::FirstPacketAndPort)
-    } else {
-        (sender, InitiatorMethod::FirstPacket)
-    }
-}
-
-/// Events of a flow's first packet: whether it asks for something.
-fn first_events(headers: &Headers, by_initiator: bool) -> u8 {
-    let silent = headers.tcp_flags & (tcp_flag::ACK | tcp_flag::RST) == 0;
-    let asks = match headers.protocol {
-        protocol::TCP => silent && !is_later_fragment(headers),
-        protocol::UDP => true,
-        _ => false,
-    };
-    if asks && by_initiator { event::STARTED | event::CONTACT } else { event::STARTED }
-}
-
 /// Notes the responder's first answer.
 #[inline]
-fn note_answer(flow: &mut Flow, headers: &Headers, sender: Sender) {
-    let decided = event::ANSWERED | event::REFUSED;
-    if sender == flow.initiator || flow.events & event::ANSWERED != 0 {
+fn note_answer(flow: &mut Flow, headers: &Headers) {
+    if flow.events & event::ANSWERED != 0 || headers.sender == flow.initiator() {
         return;
     }
     if headers.tcp_flags & tcp_flag::RST == 0 {
         tcp::raise(flow, event::ANSWERED);
-    } else if flow.events & decided == 0 {
+    } else if flow.events & event::REFUSED == 0 {
         tcp::raise(flow, event::REFUSED);
     }
 }
 
-#[inline]
-fn note_rare(flow: &mut Flow, headers: &Headers) {
-    if headers.marks.has(Marks::FRAGMENT) {
-        flow.fragments = flow.fragments.saturating_add(1);
-    }
-    if headers.marks.has(Marks::SNAPPED) {
-        flow.snapped = flow.snapped.saturating_add(1);
-    }
-}
-
+/// Looks for the application in the first packets with payload.
 #[inline]
 fn recognise(flow: &mut Flow, headers: &Headers) {
-    let wanted = flow.application == Application::Unknown
-        && flow.application_packets < app::PACKETS_MAX
-        && headers.payload_captured_octets > 0;
-    if wanted && !is_later_fragment(headers) {
-        flow.application_packets += 1;
-        flow.application = app::classify(headers);
+    let looked_at = flow.looked_at_packets();
+    if flow.application != Application::Unknown
+        || looked_at >= app::PACKETS_MAX
+        || headers.payload_captured_octets == 0
+        || is_later_fragment(headers)
+    {
+        return;
     }
+    flow.note_looked_at();
+    flow.application = app::classify(headers);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::FlowPlan;
-    use crate::spread::HashSeed;
+    use crate::decode::protocol;
+    use crate::spread::{HashSeed, name_flow};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -549,9 +617,10 @@ mod tests {
 
         fn take(&mut self, mut headers: Headers) {
             headers.clock = headers.clock.max(headers.timestamp);
-            headers.hash = FlowKey::of(&headers).0.hash(HashSeed::fixed());
+            name_flow(&mut headers, HashSeed::fixed());
             let window = WindowNumber::of(headers.timestamp, SECOND);
-            self.stage.meter(&headers, Verdict::First, (window, false), &mut self.records);
+            let guess = self.stage.guess(&headers);
+            self.stage.meter(&headers, guess, Verdict::First, (window, false), &mut self.records);
         }
 
         fn reasons(&self) -> Vec<EndReason> {
@@ -666,8 +735,9 @@ mod tests {
         let counts = bench.stage.counts();
         assert_eq!(bench.stage.table().len(), 1 << 8);
         assert_eq!((counts.evicted, counts.evicted_embryonic), (0, 2_001 - 256));
-        let key = FlowKey::of(&udp(9_999, 0)).0;
-        assert!(bench.stage.table().find(&key, key.hash(HashSeed::fixed())).is_some());
+        let mut answered = udp(9_999, 0);
+        name_flow(&mut answered, HashSeed::fixed());
+        assert!(bench.stage.table().find(&answered, Guess::NONE).is_some());
     }
 
     #[test]
@@ -695,8 +765,95 @@ mod tests {
             (udp(6_000, 0), true),
         ];
         for (headers, by_sender) in cases {
-            let initiator = initiator_of(&headers, Sender::Low).0;
+            let initiator = initiator_of(&headers).0;
             assert_eq!(initiator == Sender::Low, by_sender, "{headers:?}");
         }
+    }
+
+    fn framed(mut headers: Headers, source: u8, destination: u8) -> Headers {
+        headers.marks.set(Marks::ETHERNET);
+        headers.source_mac.0[5] = source;
+        headers.destination_mac.0[5] = destination;
+        headers
+    }
+
+    fn answer(at_ns: u64) -> Headers {
+        Headers { source_port: 5_000, destination_port: 40_000, ..udp(0, at_ns) }
+    }
+
+    #[test]
+    fn directions_with_addresses_of_their_own_are_one_row() {
+        let mut bench = Bench::new(1 << 8);
+        // A virtual router address one way, the router's own the other way.
+        for round in 0..3 {
+            bench.take(framed(udp(40_000, round), 1, 9));
+            bench.take(framed(answer(round), 8, 1));
+        }
+        bench.stage.end_all(Timestamp(3), &mut bench.records);
+        assert_eq!(bench.records.rows.len(), 1);
+        let row = &bench.records.rows[0];
+        assert_eq!((row.packets, row.source_mac.0[5], row.destination_mac.0[5]), ([3, 3], 1, 9));
+        let sides = bench.records.ended[0].flow.sides.map(|side| side.source_mac.0[5]);
+        assert!(sides == [1, 8] || sides == [8, 1], "{sides:?}");
+    }
+
+    #[test]
+    fn a_full_side_slab_costs_rows_and_no_packet() {
+        let mut bench = Bench::new(1 << 8);
+        for port in 0..200 {
+            bench.take(framed(Headers { destination_port: 9, ..udp(port, 0) }, 1, 9));
+            bench.take(framed(
+                Headers { source_port: 9, destination_port: port, ..udp(0, 0) },
+                8,
+                1,
+            ));
+        }
+        bench.stage.end_all(Timestamp(1), &mut bench.records);
+        assert!(bench.stage.side_slab().1 > 0);
+        let packets: u64 = bench.records.rows.iter().map(Row::packets_sum).sum();
+        assert_eq!(packets, 400);
+    }
+
+    #[test]
+    fn layer_2_octets_follow_a_header_that_changes() {
+        let mut bench = Bench::new(1 << 8);
+        bench.take(framed(udp(40_000, 0), 1, 2));
+        bench.take(framed(udp(40_000, 1), 1, 2));
+        bench.take(udp(40_000, 2));
+        bench.stage.end_all(Timestamp(3), &mut bench.records);
+        let rows: u64 = bench.records.rows.iter().map(|row| row.layer2_octets[0]).sum();
+        let record = bench.records.ended[0].flow.layer2_octets.iter().sum::<u64>();
+        assert_eq!((rows, record), (328, 328));
+    }
+
+    #[test]
+    fn counts_of_a_window_that_would_not_fit_are_cut_before() {
+        let mut bench = Bench::new(1 << 8);
+        for at in 0..3 {
+            bench.take(Headers { octets: u32::MAX - 1, ..udp(40_000, at) });
+        }
+        bench.stage.end_all(Timestamp(3), &mut bench.records);
+        let octets: u64 = bench.records.rows.iter().map(|row| row.octets[0]).sum();
+        assert_eq!((octets, bench.records.rows.len()), (3 * u64::from(u32::MAX - 1), 3));
+        assert_eq!(bench.records.rows.iter().filter(|row| row.counts_flow).count(), 1);
+        assert_eq!(bench.records.ended[0].flow.octets.iter().sum::<u64>(), octets);
+    }
+
+    #[test]
+    fn a_flow_stays_small() {
+        let plan = FlowPlan { slots_per_worker: 1 << 16, ..FlowPlan::default() };
+        let (all, flow) = (FlowStage::new(&plan), FlowStage::new(&plan).without_measures());
+        assert!(flow.bytes_per_flow() <= 192, "{}", flow.bytes_per_flow());
+        assert!(all.bytes_per_flow() <= 320, "{}", all.bytes_per_flow());
+    }
+
+    #[test]
+    fn rows_are_seen_from_the_initiator() {
+        let mut bench = Bench::new(1 << 8);
+        bench.take(Headers { source_port: 53, destination_port: 40_000, ..udp(0, 0) });
+        bench.take(Headers { source_port: 40_000, destination_port: 53, octets: 70, ..udp(0, 1) });
+        bench.stage.end_all(Timestamp(2), &mut bench.records);
+        let row = &bench.records.rows[0];
+        assert_eq!((row.packets, row.octets, row.destination_port), ([1, 1], [70, 100], 53));
     }
 }

@@ -1,33 +1,38 @@
 //! Where a flow is: buckets of tags over a dense slab.
 //!
-//! In: key and hash. Out: [`FlowIndex`] into the slab.
-//! Cost: one cache line for the bucket and the flow's own lines on a hit; no allocation after
-//! `new`, the slab is reserved and filled as flows come.
+//! In: headers with hash and sender. Out: [`FlowIndex`] into the slab.
+//! Cost: one cache line for the bucket and the flow's own two on a hit; all memory is there from
+//! `new` on.
 //! Invariants: one slot per live key; at most `slots` flows; an index stays valid until its flow is
 //! removed; a look-up reads at most `PROBES_MAX` buckets.
 //! Source: bucketised hashing with tags as in Cuckoo++ (Le Scouarnec 2018) and F14, without moves.
 
+use crate::decode::Headers;
 use crate::index::FlowIndex;
-use crate::spread::FlowKey;
+use crate::memory;
 
-use super::Flow;
+use super::state::{Flow, Rest, low};
 
-const WAYS: usize = 10;
+const WAYS: usize = 12;
 
 /// Buckets that a key may lie in, from its home on.
 const PROBES_MAX: usize = 8;
 
 /// Flows for each bucket on average when the table is full.
-const LOAD_PER_BUCKET: usize = 5;
+const LOAD_PER_BUCKET: usize = 8;
 
-const FREE: u32 = u32::MAX;
+/// The tag of a way without flow.
+const FREE_TAG: u8 = 0;
+
+/// Behind the last free slot.
+const NO_SLOT: u32 = u32::MAX;
 
 /// One cache line: tags are compared before any flow is touched.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Bucket {
+    tags: [u8; WAYS],
     flows: [u32; WAYS],
-    tags: [u16; WAYS],
     /// Flows whose home this is and that lie further on; a look-up goes on while it is not 0.
     overflowed: u32,
 }
@@ -35,16 +40,65 @@ struct Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
-    const EMPTY: Self = Self { flows: [FREE; WAYS], tags: [0; WAYS], overflowed: 0 };
+    const EMPTY: Self = Self { tags: [FREE_TAG; WAYS], flows: [0; WAYS], overflowed: 0 };
+
+    /// The flows that a tag may belong to.
+    #[inline]
+    fn candidates(&self, tag: u8) -> Candidates<'_> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = self.tags;
+        let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let second = u64::from_le_bytes([i, j, k, l, 0, 0, 0, 0]);
+        let matches = equal_octets(first, tag);
+        // The upper four octets of the second word are no ways.
+        let rest = equal_octets(second, tag) & 0xffff_ffff;
+        Candidates { bucket: self, matches, rest }
+    }
+}
+
+/// The high bit of each octet of `word` that equals `octet`, and perhaps of some above one that
+/// does: whoever asks compares the keys anyway.
+#[inline]
+const fn equal_octets(word: u64, octet: u8) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let differences = word ^ (ONES * octet as u64);
+    differences.wrapping_sub(ONES) & !differences & (ONES << 7)
+}
+
+struct Candidates<'a> {
+    bucket: &'a Bucket,
+    matches: u64,
+    rest: u64,
+}
+
+impl Iterator for Candidates<'_> {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        if self.matches != 0 {
+            let way = self.matches.trailing_zeros() as usize / 8;
+            self.matches &= self.matches - 1;
+            return self.bucket.flows.get(way).copied();
+        }
+        if self.rest != 0 {
+            let way = 8 + self.rest.trailing_zeros() as usize / 8;
+            self.rest &= self.rest - 1;
+            return self.bucket.flows.get(way).copied();
+        }
+        None
+    }
 }
 
 /// Flow table of one worker.
 pub struct FlowTable {
     buckets: Box<[Bucket]>,
     mask: usize,
-    flows: Vec<Flow>,
-    free: Vec<u32>,
-    slots: usize,
+    flows: Box<[Flow]>,
+    rests: Box<[Rest]>,
+    /// Slots below were used at some time.
+    used: usize,
+    first_free: u32,
+    live: usize,
 }
 
 /// Why a flow finds no place.
@@ -52,77 +106,88 @@ pub struct FlowTable {
 pub enum TableFull {
     /// All slots are in use.
     Slots,
-    /// No bucket near the key's home has room; this flow lies in its home and could leave.
+    /// Too many flows want the same few buckets; this one is a neighbour that could leave.
     Bucket(FlowIndex),
 }
 
 impl FlowTable {
-    /// For at most `slots` flows.
+    /// For at most `slots` flows, up to 2³¹.
     pub fn new(slots: u32) -> Self {
         let slots = slots as usize;
-        let buckets = (slots / LOAD_PER_BUCKET).next_power_of_two();
+        let buckets = (slots / LOAD_PER_BUCKET).max(1).next_power_of_two();
         Self {
-            buckets: vec![Bucket::EMPTY; buckets].into_boxed_slice(),
+            buckets: memory::table(buckets, Bucket::EMPTY),
             mask: buckets - 1,
-            flows: Vec::with_capacity(slots),
-            free: Vec::with_capacity(slots),
-            slots,
+            flows: memory::table(slots, Flow::default()),
+            rests: memory::table(slots, Rest::default()),
+            used: 0,
+            first_free: NO_SLOT,
+            live: 0,
         }
     }
 
-    /// Bytes of memory a flow, with its share of the buckets, when the table is full.
-    pub fn bytes_per_flow(&self) -> usize {
-        let buckets = self.buckets.len() * size_of::<Bucket>();
-        size_of::<Flow>() + size_of::<u32>() + buckets.div_ceil(self.slots)
+    /// Bytes of the table.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.buckets) + size_of_val(&*self.flows) + size_of_val(&*self.rests)
     }
 
     /// Live flows.
     pub fn len(&self) -> usize {
-        self.flows.len() - self.free.len()
+        self.live
     }
 
     /// Whether no flow is live.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.live == 0
     }
 
     /// Slots that were ever used; indices are below it.
     pub fn slots_used(&self) -> usize {
-        self.flows.len()
+        self.used
     }
 
     /// Flows at most.
     pub fn slots(&self) -> usize {
-        self.slots
+        self.flows.len()
     }
 
     /// Reads the key's home bucket, so that the processor fetches it while other packets of the
     /// burst are looked at. What it returns means nothing.
     #[inline]
     pub fn touch_bucket(&self, hash: u64) -> u32 {
-        self.buckets[self.home(hash)].overflowed
+        self.buckets[self.home(low(hash))].overflowed
     }
 
-    /// Where the key's flow probably is, from tags alone, so that its lines can be fetched.
+    /// Where the key's flow probably is, from tags alone; its lines are read, so that they are
+    /// fetched. To be given to [`FlowTable::find`].
     #[inline]
-    pub fn touch_flow(&self, hash: u64) -> u8 {
-        let bucket = &self.buckets[self.home(hash)];
-        let tag = tag_of(hash);
-        let way = (0..WAYS).find(|&way| bucket.tags[way] == tag && bucket.flows[way] != FREE);
-        way.map_or(0, |way| self.flows[bucket.flows[way] as usize].key.protocol)
+    pub fn guess(&self, hash: u64) -> Guess {
+        let candidate = self.buckets[self.home(low(hash))].candidates(tag_of(hash)).next();
+        let touched = candidate.map_or(0, |flow| {
+            let flow = &self.flows[flow as usize];
+            u64::from(flow.key.protocol) ^ flow.window_octets[0] as u64
+        });
+        Guess { flow: candidate.unwrap_or(NO_SLOT), touched }
     }
 
-    /// The flow with this key.
+    /// The flow of a packet; `guess` is tried first.
     #[inline]
-    pub fn find(&self, key: &FlowKey, hash: u64) -> Option<FlowIndex> {
-        let tag = tag_of(hash);
-        let home = self.home(hash);
+    pub fn find(&self, headers: &Headers, guess: Guess) -> Option<FlowIndex> {
+        let guessed = self.flows.get(guess.flow as usize);
+        if guessed.is_some_and(|flow| flow.is_live() && flow.key.is_of(headers)) {
+            return Some(FlowIndex(guess.flow));
+        }
+        self.search(headers)
+    }
+
+    fn search(&self, headers: &Headers) -> Option<FlowIndex> {
+        let tag = tag_of(headers.hash);
+        let home = self.home(low(headers.hash));
         for probe in 0..PROBES_MAX {
             let bucket = &self.buckets[(home + probe) & self.mask];
-            for way in 0..WAYS {
-                let flow = bucket.flows[way];
-                if bucket.tags[way] == tag && flow != FREE && self.flows[flow as usize].key == *key
-                {
+            for flow in bucket.candidates(tag) {
+                let candidate = &self.flows[flow as usize];
+                if candidate.is_live() && candidate.key.is_of(headers) {
                     return Some(FlowIndex(flow));
                 }
             }
@@ -133,50 +198,54 @@ impl FlowTable {
         None
     }
 
-    /// Puts a flow in whose key is not there yet.
+    /// Takes a slot for a flow whose key is not there yet; the caller writes the flow.
     ///
     /// # Errors
-    /// [`TableFull`], and nothing was put in.
-    ///
-    /// # Panics
-    /// Never: slots are counted by a `u32`.
-    pub fn insert(&mut self, flow: Flow) -> Result<FlowIndex, TableFull> {
-        let home = self.home(flow.hash);
+    /// [`TableFull`], and nothing was taken.
+    pub fn insert(&mut self, hash: u64) -> Result<FlowIndex, TableFull> {
+        let home = self.home(low(hash));
         let room = (0..PROBES_MAX).find_map(|probe| {
             let place = (home + probe) & self.mask;
-            let way = self.buckets[place].flows.iter().position(|slot| *slot == FREE)?;
+            let way = self.buckets[place].tags.iter().position(|tag| *tag == FREE_TAG)?;
             Some((probe, place, way))
         });
         let Some((probe, place, way)) = room else {
             return Err(TableFull::Bucket(FlowIndex(self.buckets[home].flows[0])));
         };
-        let tag = tag_of(flow.hash);
-        let index = if let Some(index) = self.free.pop() {
-            self.flows[index as usize] = flow;
-            index
-        } else if self.flows.len() < self.slots {
-            self.flows.push(flow);
-            u32::try_from(self.flows.len() - 1).expect("slots is a u32")
-        } else {
-            return Err(TableFull::Slots);
-        };
-        self.buckets[place].flows[way] = index;
-        self.buckets[place].tags[way] = tag;
+        let index = self.take_slot().ok_or(TableFull::Slots)?;
+        self.buckets[place].flows[way] = index.0;
+        self.buckets[place].tags[way] = tag_of(hash);
         self.count_overflow(home, probe, 1);
-        Ok(FlowIndex(index))
+        self.live += 1;
+        Ok(index)
+    }
+
+    fn take_slot(&mut self) -> Option<FlowIndex> {
+        if let Some(free) = self.flows.get(self.first_free as usize) {
+            let index = FlowIndex(self.first_free);
+            self.first_free = free.hash;
+            return Some(index);
+        }
+        let index = u32::try_from(self.used).ok().filter(|_| self.used < self.flows.len())?;
+        self.used += 1;
+        Some(FlowIndex(index))
     }
 
     /// Takes a flow out; its index may be given to another flow from now on.
     pub fn remove(&mut self, index: FlowIndex) {
-        let hash = self.flows[index.0 as usize].hash;
-        let home = self.home(hash);
+        let home = self.home(self.flows[index.0 as usize].hash);
         for probe in 0..PROBES_MAX {
             let bucket = &mut self.buckets[(home + probe) & self.mask];
-            if let Some(way) = bucket.flows.iter().position(|slot| *slot == index.0) {
-                bucket.flows[way] = FREE;
+            let way =
+                (0..WAYS).find(|&way| bucket.flows[way] == index.0 && bucket.tags[way] != FREE_TAG);
+            if let Some(way) = way {
+                bucket.tags[way] = FREE_TAG;
                 self.count_overflow(home, probe, -1);
-                self.flows[index.0 as usize].live = false;
-                self.free.push(index.0);
+                let flow = &mut self.flows[index.0 as usize];
+                flow.end();
+                flow.hash = self.first_free;
+                self.first_free = index.0;
+                self.live -= 1;
                 return;
             }
         }
@@ -194,9 +263,16 @@ impl FlowTable {
         &mut self.flows[index.0 as usize]
     }
 
-    /// A flow that was put in as `(index, born)` and still is the same one.
-    pub fn same(&self, index: FlowIndex, born: u32) -> Option<&Flow> {
-        self.flows.get(index.0 as usize).filter(|flow| flow.live && flow.born == born)
+    /// What is seldom touched of a flow.
+    #[inline]
+    pub(super) fn rest(&self, index: FlowIndex) -> &Rest {
+        &self.rests[index.0 as usize]
+    }
+
+    /// A flow with what is seldom touched of it, to change.
+    #[inline]
+    pub(super) fn both_mut(&mut self, index: FlowIndex) -> (&mut Flow, &mut Rest) {
+        (&mut self.flows[index.0 as usize], &mut self.rests[index.0 as usize])
     }
 
     /// Each bucket from the home up to the one before where the flow lies was passed over.
@@ -208,33 +284,63 @@ impl FlowTable {
     }
 
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "masked to the number of buckets")]
-    fn home(&self, hash: u64) -> usize {
+    fn home(&self, hash: u32) -> usize {
         hash as usize & self.mask
     }
 }
 
-/// Bits that pick neither the worker nor, in any sensible size, the bucket.
+/// Where a flow probably is.
+#[derive(Clone, Copy, Debug)]
+pub struct Guess {
+    flow: u32,
+    /// What was read on the way, so that reading is not left out.
+    pub touched: u64,
+}
+
+impl Guess {
+    /// Nothing is known.
+    pub const NONE: Self = Self { flow: NO_SLOT, touched: 0 };
+}
+
+impl Default for Guess {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// Bits that pick neither the bucket nor the worker alone: the high half picks the worker, the low
+/// half the bucket. Never [`FREE_TAG`].
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "16 bits are what a tag is")]
-const fn tag_of(hash: u64) -> u16 {
-    (hash >> 28) as u16
+const fn tag_of(hash: u64) -> u8 {
+    let [.., high] = low(hash).to_le_bytes();
+    let [_, _, _, _, next, ..] = hash.to_le_bytes();
+    let tag = high ^ next;
+    if tag == FREE_TAG { 1 } else { tag }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::Headers;
-    use crate::spread::HashSeed;
+    use crate::flow::InitiatorMethod;
+    use crate::index::{Sender, WindowNumber};
+    use crate::spread::{FlowKey, HashSeed, name_flow};
 
-    fn flow(number: u32, seed: HashSeed) -> Flow {
-        let headers = Headers {
+    fn packet(number: u32, seed: HashSeed) -> Headers {
+        let mut headers = Headers {
             source_port: u16::try_from(number & 0xffff).expect("16 bits"),
             destination_port: u16::try_from(number >> 16).expect("16 bits"),
             ..Headers::default()
         };
-        let (key, _) = FlowKey::of(&headers);
-        Flow { key, hash: key.hash(seed), live: true, ..Flow::default() }
+        name_flow(&mut headers, seed);
+        headers
+    }
+
+    fn insert(table: &mut FlowTable, packet: &Headers) -> Result<FlowIndex, TableFull> {
+        let index = table.insert(packet.hash)?;
+        let initiator = (Sender::Low, InitiatorMethod::FirstPacket);
+        let key = FlowKey::of(packet).0;
+        *table.flow_mut(index) = Flow::begin(key, packet, initiator, WindowNumber(0));
+        Ok(index)
     }
 
     #[test]
@@ -244,12 +350,14 @@ mod tests {
         let mut indices = Vec::new();
         // Ports 0 and n and ports n and 0 are one key, so numbers stay below 2^16.
         for number in 0..1 << 12 {
-            indices.push(table.insert(flow(number, seed)).expect("there is room"));
+            indices.push(insert(&mut table, &packet(number, seed)).expect("there is room"));
         }
-        assert_eq!(table.insert(flow(60_000, seed)), Err(TableFull::Slots));
+        assert_eq!(insert(&mut table, &packet(60_000, seed)), Err(TableFull::Slots));
         for number in 0..1 << 12 {
-            let wanted = flow(number, seed);
-            assert_eq!(table.find(&wanted.key, wanted.hash), Some(indices[number as usize]));
+            let wanted = packet(number, seed);
+            let found = Some(indices[number as usize]);
+            assert_eq!(table.find(&wanted, Guess::NONE), found);
+            assert_eq!(table.find(&wanted, table.guess(wanted.hash)), found);
         }
         for index in indices {
             table.remove(index);
@@ -264,17 +372,20 @@ mod tests {
         let mut table = FlowTable::new(1 << 8);
         let mut model = std::collections::HashMap::new();
         let mut state = 7_u64;
+        let mut guess = Guess::NONE;
         for _ in 0..200_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let number = u32::try_from(state >> 55).expect("9 bits");
-            let wanted = flow(number, seed);
-            assert_eq!(table.find(&wanted.key, wanted.hash), model.get(&number).copied());
+            let wanted = packet(number, seed);
+            // A guess of before may be wrong in any way.
+            assert_eq!(table.find(&wanted, guess), model.get(&number).copied());
+            guess = table.guess(wanted.hash);
             match model.get(&number) {
                 Some(index) => {
                     table.remove(*index);
                     model.remove(&number);
                 }
-                None => match table.insert(wanted) {
+                None => match insert(&mut table, &wanted) {
                     Ok(index) => {
                         model.insert(number, index);
                     }
@@ -283,5 +394,11 @@ mod tests {
             }
             assert_eq!(table.len(), model.len());
         }
+    }
+
+    #[test]
+    fn equal_octets_are_found() {
+        assert_eq!(equal_octets(0x0500_0000_0000_0005, 5), 0x8000_0000_0000_0080);
+        assert_eq!(equal_octets(u64::MAX, 5), 0);
     }
 }

@@ -1,15 +1,17 @@
 //! TCP state of a flow, as far as one who listens can tell.
 //!
 //! In: flags and numbers of each segment. Out: [`TcpState`], handshake times, events.
-//! Cost: a few compares on lines that are loaded already.
+//! Cost: one test of flags on a line that is loaded already, but for handshakes and endings.
 //! Invariants: a state is only left forwards; a new SYN with another number makes a new flow.
 //! Source: RFC 9293 §3.3.2 (states), Karn and Partridge 1987 (no sample from repeated segments).
 
 use crate::decode::{Headers, tcp_flag};
-use crate::spread::Sender;
+use crate::index::Sender;
 use crate::time::Timestamp;
 
-use super::{Flow, event};
+use super::event;
+use super::measures::Measures;
+use super::state::{Flow, Rest};
 
 /// State of a TCP connection; `NotTcp` for everything else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,66 +61,85 @@ const HANDSHAKE: u16 = tcp_flag::SYN | tcp_flag::ACK;
 
 /// Whether this segment opens another connection than the flow's: a SYN with another number than
 /// that direction began with.
-pub(super) fn opens_another(flow: &Flow, headers: &Headers, sender: Sender) -> bool {
-    headers.tcp_flags & HANDSHAKE == tcp_flag::SYN
-        && flow.initial_sequence[sender.place()]
-            .is_some_and(|initial| initial != headers.tcp_sequence)
+#[inline]
+pub(super) fn opens_another(flow: &Flow, rest: &Rest, headers: &Headers) -> bool {
+    let sender = headers.sender.place();
+    headers.tcp_flags & HANDSHAKE == tcp_flag::SYN && flow.tcp_control_bits[sender] != 0 && {
+        rest.initial_sequence
+    }[sender]
+        != headers.tcp_sequence
 }
 
-/// Takes a segment of the flow in.
-pub(super) fn segment(flow: &mut Flow, headers: &Headers, sender: Sender) {
-    let flags = headers.tcp_flags;
-    let by_initiator = sender == flow.initiator;
-    flow.tcp_control_bits[sender.place()] |= flags.to_le_bytes()[0];
-    if flow.initial_sequence[sender.place()].is_none() {
-        flow.initial_sequence[sender.place()] = Some(headers.tcp_sequence);
+/// Flags that may change the connection's state.
+const CHANGES: u16 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
+
+/// Whether this segment changes nothing but the flags that were seen; then they are noted.
+#[inline]
+pub(super) fn is_plain(flow: &mut Flow, headers: &Headers) -> bool {
+    let bits = &mut flow.tcp_control_bits[headers.sender.place()];
+    let plain = headers.tcp_flags & CHANGES == 0 && *bits != 0 && flow.tcp != TcpState::SynReceived;
+    if plain {
+        *bits |= headers.tcp_flags.to_le_bytes()[0];
     }
+    plain
+}
+
+/// Takes any segment of the flow in.
+pub(super) fn segment(
+    flow: &mut Flow,
+    rest: &mut Rest,
+    measures: Option<&mut Measures>,
+    headers: &Headers,
+) {
+    let flags = headers.tcp_flags;
+    let sender = headers.sender.place();
+    if flow.tcp_control_bits[sender] == 0 {
+        rest.initial_sequence[sender] = headers.tcp_sequence;
+    }
+    flow.tcp_control_bits[sender] |= flags.to_le_bytes()[0];
     if flags & tcp_flag::RST != 0 {
         flow.tcp = TcpState::Reset;
     } else if flags & HANDSHAKE == tcp_flag::SYN {
-        syn(flow, headers.timestamp);
+        syn(flow, measures, headers.timestamp);
     } else if flags & HANDSHAKE == HANDSHAKE {
-        syn_ack(flow, headers.timestamp);
-    } else if flags & tcp_flag::ACK != 0 && by_initiator && flow.tcp == TcpState::SynReceived {
-        established(flow, headers.timestamp);
+        syn_ack(flow, measures, headers.timestamp);
+    } else if flags & tcp_flag::ACK != 0
+        && headers.sender == flow.initiator()
+        && flow.tcp == TcpState::SynReceived
+    {
+        established(flow, measures, headers.timestamp);
     }
     if flags & tcp_flag::FIN != 0 {
-        fin(flow, sender);
+        fin(flow, headers.sender);
     }
 }
 
-fn syn(flow: &mut Flow, at: Timestamp) {
-    if flow.events & event::SYN == 0 {
-        flow.syn_seen = at;
-        raise(flow, event::SYN);
-    } else {
-        flow.repeated[0] = true;
+fn syn(flow: &mut Flow, measures: Option<&mut Measures>, at: Timestamp) {
+    if let Some(measures) = measures {
+        measures.syn(at, flow.events & event::SYN == 0);
     }
+    raise_once(flow, event::SYN);
     if matches!(flow.tcp, TcpState::NotTcp | TcpState::Midstream) {
         flow.tcp = TcpState::SynSent;
     }
 }
 
-fn syn_ack(flow: &mut Flow, at: Timestamp) {
-    if flow.events & event::SYN_ACK == 0 {
-        flow.syn_ack_seen = at;
-        raise(flow, event::SYN_ACK);
-        if flow.events & event::SYN != 0 && !flow.repeated[0] {
-            flow.handshake_server_rtt_ns = Some(at.since_ns(flow.syn_seen));
-        }
-    } else {
-        flow.repeated[1] = true;
+fn syn_ack(flow: &mut Flow, measures: Option<&mut Measures>, at: Timestamp) {
+    if let Some(measures) = measures {
+        let asked = flow.events & event::SYN != 0;
+        measures.syn_ack(at, flow.events & event::SYN_ACK == 0, asked);
     }
+    raise_once(flow, event::SYN_ACK);
     if matches!(flow.tcp, TcpState::NotTcp | TcpState::Midstream | TcpState::SynSent) {
         flow.tcp = TcpState::SynReceived;
     }
 }
 
-fn established(flow: &mut Flow, at: Timestamp) {
+fn established(flow: &mut Flow, measures: Option<&mut Measures>, at: Timestamp) {
     flow.tcp = TcpState::Established;
     raise(flow, event::ESTABLISHED);
-    if !flow.repeated[1] {
-        flow.handshake_client_rtt_ns = Some(at.since_ns(flow.syn_ack_seen));
+    if let Some(measures) = measures {
+        measures.established(at);
     }
 }
 
@@ -138,63 +159,80 @@ pub(super) fn raise(flow: &mut Flow, event: u8) {
     flow.events |= event;
 }
 
+/// The same, unless the flow had it before.
+fn raise_once(flow: &mut Flow, event: u8) {
+    if flow.events & event == 0 {
+        raise(flow, event);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::decode::tcp_flag::{ACK, FIN, RST, SYN};
 
-    fn run(segments: &[(Sender, u16, u64)]) -> Flow {
-        let mut flow = Flow { tcp: TcpState::Midstream, ..Flow::default() };
+    fn run(segments: &[(Sender, u16, u64)]) -> (Flow, Rest, Measures) {
+        let mut flow = Flow::default();
+        flow.tcp = TcpState::Midstream;
+        let (mut rest, mut measures) = (Rest::default(), Measures::default());
         for (number, (sender, flags, at_ns)) in (1_u32..).zip(segments) {
             let headers = Headers {
                 tcp_flags: *flags,
                 tcp_sequence: number,
                 timestamp: Timestamp(*at_ns),
+                sender: *sender,
                 ..Headers::default()
             };
-            segment(&mut flow, &headers, *sender);
+            if !is_plain(&mut flow, &headers) {
+                segment(&mut flow, &mut rest, Some(&mut measures), &headers);
+            }
         }
-        flow
+        (flow, rest, measures)
+    }
+
+    fn times(measures: &Measures) -> (Option<u64>, Option<u64>) {
+        (measures.handshake_server_rtt_ns(), measures.handshake_client_rtt_ns())
     }
 
     #[test]
     fn a_whole_connection() {
         use Sender::{High, Low};
-        let flow = run(&[(Low, SYN, 100), (High, SYN | ACK, 130), (Low, ACK, 150)]);
+        let (flow, _, measures) = run(&[(Low, SYN, 100), (High, SYN | ACK, 130), (Low, ACK, 150)]);
         assert_eq!(flow.tcp, TcpState::Established);
-        assert_eq!(
-            (flow.handshake_server_rtt_ns, flow.handshake_client_rtt_ns),
-            (Some(30), Some(20))
-        );
-        let flow = run(&[(Low, SYN, 1), (High, SYN | ACK, 2), (Low, ACK, 3), (Low, FIN | ACK, 4)]);
+        assert_eq!(times(&measures), (Some(30), Some(20)));
+        let (flow, ..) =
+            run(&[(Low, SYN, 1), (High, SYN | ACK, 2), (Low, ACK, 3), (Low, FIN | ACK, 4)]);
         assert_eq!(flow.tcp, TcpState::HalfClosed);
-        let flow = run(&[(Low, FIN | ACK, 4), (High, FIN | ACK, 5)]);
+        let (flow, ..) = run(&[(Low, FIN | ACK, 4), (High, FIN | ACK, 5)]);
         assert_eq!(flow.tcp, TcpState::Closed);
     }
 
     #[test]
     fn repeated_segments_give_no_sample() {
         use Sender::{High, Low};
-        let flow =
+        let (.., measures) =
             run(&[(Low, SYN, 100), (Low, SYN, 110), (High, SYN | ACK, 130), (Low, ACK, 150)]);
-        assert_eq!((flow.handshake_server_rtt_ns, flow.handshake_client_rtt_ns), (None, Some(20)));
-        let flow = run(&[
+        assert_eq!(times(&measures), (None, Some(20)));
+        let (.., measures) = run(&[
             (Low, SYN, 100),
             (High, SYN | ACK, 130),
             (High, SYN | ACK, 140),
             (Low, ACK, 150),
         ]);
-        assert_eq!((flow.handshake_server_rtt_ns, flow.handshake_client_rtt_ns), (Some(30), None));
+        assert_eq!(times(&measures), (Some(30), None));
+        // A SYN that comes again after its answer hides nothing.
+        let (.., measures) = run(&[(Low, SYN, 100), (High, SYN | ACK, 130), (Low, SYN, 140)]);
+        assert_eq!(times(&measures), (Some(30), None));
     }
 
     #[test]
     fn reset_is_final_and_a_new_syn_is_another_connection() {
         use Sender::{High, Low};
-        let flow = run(&[(Low, SYN, 100), (High, RST | ACK, 130), (Low, FIN, 150)]);
+        let (flow, rest, _) = run(&[(Low, SYN, 100), (High, RST | ACK, 130), (Low, FIN, 150)]);
         assert_eq!(flow.tcp, TcpState::Reset);
         let again = Headers { tcp_flags: SYN, tcp_sequence: 99, ..Headers::default() };
-        assert!(opens_another(&flow, &again, Low));
+        assert!(opens_another(&flow, &rest, &again));
         let repeated = Headers { tcp_flags: SYN, tcp_sequence: 1, ..Headers::default() };
-        assert!(!opens_another(&flow, &repeated, Low));
+        assert!(!opens_another(&flow, &rest, &repeated));
     }
 }

@@ -179,7 +179,7 @@ impl RecordMaker {
         let flow = &ended.flow;
         let key = &flow.key;
         let (forward, reverse) = (flow.initiator.place(), flow.initiator.other().place());
-        let (there, back) = sides(flow);
+        let (there, back) = sides(&flow.sides, flow.initiator);
         let (source, destination) =
             (key.address(flow.initiator), key.address(flow.initiator.other()));
         let ends = self.endpoints(
@@ -358,7 +358,7 @@ fn known_mac(mac: Mac) -> Option<Mac> {
 
 /// From the key and the time of the first packet: the same in every run on the same
 /// packets, and in each record of one biflow.
-fn flow_id(flow: &crate::flow::Flow) -> u64 {
+fn flow_id(flow: &crate::flow::Biflow) -> u64 {
     let key = &flow.key;
     let space = key.space.bits().to_be_bytes();
     let ports = [key.low_port.to_be_bytes(), key.high_port.to_be_bytes()];

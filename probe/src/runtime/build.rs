@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::aggregate::live::LiveSnapshot;
-use crate::config::{Plan, Problems, Sizes, Spread};
+use crate::config::{FlowPlan, Plan, Problems, Sizes, Spread};
 use crate::copies::CopyTable;
 use crate::decode::filter::Filters;
 use crate::decode::{DecodeContext, Decoder, Headers};
-use crate::flow::{FlowStage, FlowTable};
+use crate::flow::FlowStage;
 use crate::inventory::{Inventory, InventoryData, SegmentMap, file};
 use crate::spread::HashSeed;
 use crate::spread::fragments::FragmentTable;
@@ -185,7 +185,10 @@ pub fn load_inventory(plan: &Plan) -> Result<Inventory, RuntimeError> {
 pub fn table_sizes() -> Sizes {
     let entry = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
     Sizes {
-        flow_bytes: entry(FlowTable::new(1 << 10).bytes_per_flow()),
+        flow_bytes: entry(
+            FlowStage::new(&FlowPlan { slots_per_worker: 1 << 16, ..FlowPlan::default() })
+                .bytes_per_flow(),
+        ),
         row_bytes: entry(size_of::<Row>()),
         copy_bytes: 16,
         fragment_bytes: entry(2 * size_of::<Headers>()),

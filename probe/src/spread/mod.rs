@@ -12,7 +12,8 @@ pub mod key;
 pub mod ring;
 pub mod shed;
 
-pub use key::{FlowKey, HashSeed, Sender, hash_words};
+pub use crate::index::Sender;
+pub use key::{FlowKey, HashSeed, hash_words, name_flow};
 
 use crate::decode::Headers;
 

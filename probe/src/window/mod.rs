@@ -7,17 +7,15 @@
 //! Source: ARCHITECTURE.md, "Windows".
 
 mod handoff;
-mod touched;
 
 pub use handoff::{FromWorker, HandoffReceiver, HandoffSender, handoff};
-pub use touched::Touched;
 
 use crate::app::Application;
 use crate::decode::{Address, Headers, Mac};
-use crate::flow::{Flow, event};
-use crate::index::{TapIndex, WindowNumber};
+use crate::flow::Side;
+use crate::index::{Sender, TapIndex, WindowNumber};
 use crate::inventory::{AddressSpace, Segment};
-use crate::spread::Sender;
+use crate::spread::FlowKey;
 use crate::time::{Timestamp, ms};
 
 /// How time is cut: every stage that asks for a window asks here.
@@ -44,6 +42,11 @@ impl WindowClock {
         WindowNumber::of(Timestamp(clock.0.saturating_sub(self.grace_ns)), self.length_ns)
     }
 
+    /// First instant of the clock at which `window` is closed.
+    pub const fn closes_at(self, window: WindowNumber) -> Timestamp {
+        Timestamp(window.end(self.length_ns).0.saturating_add(self.grace_ns))
+    }
+
     /// The window that a packet is booked in, and whether it came too late for its own. Depends on
     /// the packet alone.
     #[inline]
@@ -51,6 +54,59 @@ impl WindowClock {
         let own = WindowNumber::of(headers.timestamp, self.length_ns);
         let oldest = self.oldest_open(headers.clock);
         if own.0 < oldest.0 { (oldest, true) } else { (own, false) }
+    }
+}
+
+/// [`WindowClock::book`] for packets whose windows are mostly those of the packets before: it divides
+/// only where a window is left.
+#[derive(Clone, Copy, Debug)]
+pub struct Booking {
+    clock: WindowClock,
+    own: Span,
+    oldest: Span,
+}
+
+/// A window and the times that belong to it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    window: WindowNumber,
+    begin: u64,
+    end: u64,
+}
+
+impl Span {
+    #[inline]
+    const fn holds(&self, at: u64) -> bool {
+        self.begin <= at && at < self.end
+    }
+}
+
+impl Booking {
+    /// Nothing is known yet.
+    pub fn new(clock: WindowClock) -> Self {
+        Self { clock, own: Span::default(), oldest: Span::default() }
+    }
+
+    /// See [`WindowClock::book`].
+    #[inline]
+    pub fn book(&mut self, headers: &Headers) -> (WindowNumber, bool) {
+        let (at, clock) =
+            (headers.timestamp.0, headers.clock.0.saturating_sub(self.clock.grace_ns));
+        if !self.own.holds(at) {
+            self.own = self.span(at);
+        }
+        if !self.oldest.holds(clock) {
+            self.oldest = self.span(clock);
+        }
+        let (own, oldest) = (self.own.window, self.oldest.window);
+        if own < oldest { (oldest, true) } else { (own, false) }
+    }
+
+    #[cold]
+    fn span(&self, at: u64) -> Span {
+        let length_ns = self.clock.length_ns;
+        let window = WindowNumber::of(Timestamp(at), length_ns);
+        Span { window, begin: window.start(length_ns).0, end: window.end(length_ns).0 }
     }
 }
 
@@ -101,43 +157,69 @@ pub struct Row {
     pub sampling_rate: f32,
 }
 
+/// What a row is made of; arrays of two are by sender.
+#[derive(Clone, Copy, Debug)]
+pub struct RowFacts<'a> {
+    /// Window.
+    pub window: WindowNumber,
+    /// The flow's key.
+    pub key: &'a FlowKey,
+    /// Who began.
+    pub initiator: Sender,
+    /// What each endpoint's packets look like.
+    pub sides: [Side; 2],
+    /// Tap that counted each endpoint's first packet.
+    pub taps: [TapIndex; 2],
+    /// Application.
+    pub application: Application,
+    /// See [`event`](crate::flow::event).
+    pub events: u8,
+    /// Whether this is the flow's first row of the window.
+    pub counts_flow: bool,
+    /// Packets that came after their own window was closed.
+    pub late_packets: u32,
+    /// Packets.
+    pub packets: [u32; 2],
+    /// IP octets.
+    pub octets: [u32; 2],
+    /// SYN to SYN-ACK, in the window in which the SYN-ACK came; else 0.
+    pub handshake_server_rtt_ns: u64,
+    /// Share of flows that shedding kept.
+    pub sampling_rate: f32,
+}
+
 impl Row {
-    /// The row of a flow whose window is about to be taken over. `None` if nothing was counted.
-    pub fn of(flow: &Flow, sampling_rate: f32) -> Option<Self> {
-        let window = flow.window?;
-        let (forward, reverse) = (flow.initiator, flow.initiator.other());
-        let (there, back) = sides(flow);
+    /// The row, seen from the initiator.
+    pub fn of(facts: &RowFacts<'_>) -> Self {
+        let (forward, reverse) = (facts.initiator, facts.initiator.other());
+        let (there, back) = sides(&facts.sides, forward);
         let order = [forward.place(), reverse.place()];
-        let header = |place: usize| u64::from(flow.sides[place].layer2_header_octets);
-        let answered_now = flow.window_events & event::SYN_ACK != 0;
-        Some(Self {
-            window,
-            space: flow.key.space,
+        let octets = order.map(|place| u64::from(facts.octets[place]));
+        let packets = order.map(|place| u64::from(facts.packets[place]));
+        let header = order.map(|place| u64::from(facts.sides[place].layer2_header_octets));
+        Self {
+            window: facts.window,
+            space: facts.key.space,
             segment: there.segment,
             reverse_segment: back.segment,
-            source: flow.key.address(forward),
-            destination: flow.key.address(reverse),
+            source: facts.key.address(forward),
+            destination: facts.key.address(reverse),
             source_mac: there.source_mac,
             destination_mac: there.destination_mac,
-            destination_port: flow.key.port(reverse),
-            tap: flow.taps[if there.seen { forward.place() } else { reverse.place() }],
-            protocol: flow.key.protocol,
-            ip_version: flow.key.ip_version,
-            application: flow.application,
-            events: flow.window_events,
-            counts_flow: flow.counted_window != Some(window),
-            late_packets: flow.window_late_packets,
-            packets: order.map(|place| u64::from(flow.window_packets[place])),
-            octets: order.map(|place| flow.window_octets[place]),
-            layer2_octets: order.map(|place| {
-                flow.window_octets[place] + u64::from(flow.window_packets[place]) * header(place)
-            }),
-            handshake_server_rtt_ns: flow
-                .handshake_server_rtt_ns
-                .filter(|_| answered_now)
-                .unwrap_or(0),
-            sampling_rate,
-        })
+            destination_port: facts.key.port(reverse),
+            tap: facts.taps[if there.seen { forward.place() } else { reverse.place() }],
+            protocol: facts.key.protocol,
+            ip_version: facts.key.ip_version,
+            application: facts.application,
+            events: facts.events,
+            counts_flow: facts.counts_flow,
+            late_packets: facts.late_packets,
+            packets,
+            octets,
+            layer2_octets: [0, 1].map(|way: usize| octets[way] + packets[way] * header[way]),
+            handshake_server_rtt_ns: facts.handshake_server_rtt_ns,
+            sampling_rate: facts.sampling_rate,
+        }
     }
 
     /// Packets of both directions.
@@ -147,14 +229,13 @@ impl Row {
 }
 
 /// Both sides of a flow seen from the initiator; one that sent nothing is the other, turned.
-pub fn sides(flow: &Flow) -> (crate::flow::Side, crate::flow::Side) {
-    let turned = |side: crate::flow::Side| crate::flow::Side {
+pub fn sides(sides: &[Side; 2], initiator: Sender) -> (Side, Side) {
+    let turned = |side: Side| Side {
         source_mac: side.destination_mac,
         destination_mac: side.source_mac,
         ..side
     };
-    let side = |sender: Sender| flow.sides[sender.place()];
-    let (there, back) = (side(flow.initiator), side(flow.initiator.other()));
+    let (there, back) = (sides[initiator.place()], sides[initiator.other().place()]);
     match (there.seen, back.seen) {
         (true, false) => (there, turned(there)),
         (false, true) => (turned(back), back),
@@ -183,16 +264,19 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_seen_from_the_initiator() {
-        let flow = Flow {
-            window: Some(WindowNumber(9)),
-            window_packets: [2, 3],
-            window_octets: [200, 300],
-            initiator: Sender::High,
-            ..Flow::default()
-        };
-        let row = Row::of(&flow, 1.0).expect("something was counted");
-        assert_eq!((row.packets, row.octets), ([3, 2], [300, 200]));
-        assert!(Row::of(&Flow::default(), 1.0).is_none());
+    fn booking_without_division_is_the_same() {
+        for (length_ms, grace_ms) in [(1_000, 0), (1_000, 200), (100, 200)] {
+            let clock = WindowClock::new(length_ms, grace_ms);
+            let mut booking = Booking::new(clock);
+            let mut state = 1_u64;
+            for _ in 0..10_000 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let (timestamp, ahead) = ((state >> 33) % (20 * SECOND), (state >> 20) % SECOND);
+                let headers = at(timestamp, timestamp + ahead);
+                assert_eq!(booking.book(&headers), clock.book(&headers));
+            }
+            let last = at(u64::MAX, u64::MAX);
+            assert_eq!(booking.book(&last), clock.book(&last));
+        }
     }
 }

@@ -123,12 +123,13 @@ pub(super) fn run(
 
 /// The parts of a worker without what is not asked for.
 pub(super) fn parts_for(seat: Seat, features: Features) -> WorkerParts {
-    let mut parts = seat.parts();
-    if features == Features::Flow {
-        parts.copies = None;
-        parts.flows.recognises = false;
+    let parts = seat.parts();
+    match features {
+        Features::All => parts,
+        Features::Flow => {
+            WorkerParts { copies: None, flows: parts.flows.without_measures(), ..parts }
+        }
     }
-    parts
 }
 
 fn measure(
@@ -151,7 +152,7 @@ fn measure(
     let ended_ns = monotonic_ns();
     let resident_bytes = machine::resident_bytes();
     let totals = *worker.totals();
-    let bytes_per_flow = worker.flows().table().bytes_per_flow();
+    let bytes_per_flow = worker.flows().bytes_per_flow();
     Measured {
         packets: worker.into_source().map(MemorySource::into_packets).unwrap_or_default(),
         core,

@@ -18,7 +18,7 @@ use crate::capture::{Burst, Source, SourceState};
 use crate::config::Plan;
 use crate::decode::Headers;
 use crate::inventory::{Inventory, InventoryData};
-use crate::spread::FlowKey;
+use crate::spread::name_flow;
 use crate::time::{Timestamp, thread_cpu_ns};
 use crate::worker::{BURST_PACKETS_MAX, WorkerParts};
 
@@ -116,7 +116,8 @@ fn passes(
         let decoded = decode::<true>(burst, parts, &mut headers);
         let Some(copies) = parts.copies.as_mut() else { return };
         for headers in &headers[..decoded] {
-            black_box(copies.classify(headers));
+            let digest = copies.digest(headers);
+            black_box(copies.classify(headers, &digest));
         }
     });
     [read_ns, decode_ns, hash_ns, copies_ns]
@@ -158,7 +159,7 @@ fn decode<const HASH: bool>(
         let headers = &mut headers[valid];
         if parts.decoder.decode(&frame, clock, headers).is_ok() {
             if HASH {
-                headers.hash = FlowKey::of(headers).0.hash(parts.seed);
+                name_flow(headers, parts.seed);
             }
             valid += 1;
         }

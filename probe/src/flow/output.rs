@@ -1,0 +1,75 @@
+//! What the flow stage gives out: rows of windows, and flows for which a record is due.
+//!
+//! In: state of flows. Out: [`Row`]s, [`EndedFlow`]s.
+//! Cost: one copy of what a record says of a flow.
+//! Invariants: the packets of all records of a flow are those of all its rows.
+
+use crate::app::Application;
+use crate::index::{Sender, TapIndex};
+use crate::spread::FlowKey;
+use crate::time::Timestamp;
+use crate::window::Row;
+
+use super::{EndReason, InitiatorMethod, Side, TcpState};
+
+/// Where rows and ended flows go.
+pub trait FlowOutput {
+    /// Takes a row.
+    fn row(&mut self, row: Row);
+    /// Takes a flow for which a record is due.
+    fn ended(&mut self, flow: EndedFlow);
+}
+
+/// A biflow as its record tells of it. Arrays of two are by sender.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Biflow {
+    /// Key; endpoints in order, not by direction.
+    pub key: FlowKey,
+    /// Who began.
+    pub initiator: Sender,
+    /// How that is known.
+    pub initiator_method: InitiatorMethod,
+    /// TCP state.
+    pub tcp: TcpState,
+    /// TCP flags seen (IE 6, low octet).
+    pub tcp_control_bits: [u8; 2],
+    /// Recognised application.
+    pub application: Application,
+    /// What each endpoint's packets looked like.
+    pub sides: [Side; 2],
+    /// Tap that counted each endpoint's first packet.
+    pub taps: [TapIndex; 2],
+    /// Time of the first packet of the biflow.
+    pub first_seen: Timestamp,
+    /// Time of the first packet of this record.
+    pub record_start: Timestamp,
+    /// Largest time of a packet.
+    pub last_seen: Timestamp,
+    /// Packets of this record.
+    pub packets: [u64; 2],
+    /// Octets of this record.
+    pub octets: [u64; 2],
+    /// Layer-2 octets of this record.
+    pub layer2_octets: [u64; 2],
+    /// Duplicates at one tap; 0 without measures.
+    pub duplicates: [u32; 2],
+    /// Fragments; 0 without measures.
+    pub fragments: u32,
+    /// Packets that the capture cut; 0 without measures.
+    pub snapped: u32,
+    /// SYN to SYN-ACK in ns, if no repetition hides it.
+    pub handshake_server_rtt_ns: Option<u64>,
+    /// SYN-ACK to ACK in ns, likewise.
+    pub handshake_client_rtt_ns: Option<u64>,
+}
+
+/// A flow record to be made: the flow as it was, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedFlow {
+    /// The flow, its window's counts taken over.
+    pub flow: Biflow,
+    /// Why the record is made.
+    pub reason: EndReason,
+    /// Share of flows kept by shedding when it ended.
+    pub sampling_rate: f32,
+}

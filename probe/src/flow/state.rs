@@ -1,0 +1,321 @@
+//! What the table keeps of one flow: two cache lines that each packet touches, and the rest.
+//!
+//! In: packets, through the stage. Out: fields for rows and records.
+//! Cost: 128 bytes a flow, and 52 more that only the beginning and the ending of windows touch.
+//! Invariants: without packets in its window a flow has no window; numbers of windows are kept by
+//! their low bits, which is unique within 2³¹ windows.
+
+use crate::app::Application;
+use crate::decode::{Headers, Mac, Marks};
+use crate::index::{Sender, TapIndex, WindowNumber};
+use crate::inventory::Segment;
+use crate::spread::FlowKey;
+use crate::time::Timestamp;
+
+use super::sides::{NOWHERE, Side};
+use super::{InitiatorMethod, TcpState, event};
+
+/// Facts in [`Flow::flags`].
+mod flag {
+    pub(super) const INITIATOR_HIGH: u16 = 1;
+    pub(super) const METHOD_SHIFT: u16 = 1;
+    pub(super) const METHOD: u16 = 0b11 << METHOD_SHIFT;
+    pub(super) const LIVE: u16 = 1 << 3;
+    /// And the bit above it: by sender.
+    pub(super) const SEEN: u16 = 1 << 4;
+    /// And the bit above it: by sender.
+    pub(super) const ETHERNET: u16 = 1 << 6;
+    pub(super) const APART: u16 = 1 << 8;
+    pub(super) const LOOKED_SHIFT: u16 = 9;
+    pub(super) const LOOKED: u16 = 0b111 << LOOKED_SHIFT;
+}
+
+/// What each packet of a flow touches.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct Flow {
+    /// Key; endpoints in order, not by direction.
+    pub key: FlowKey,
+    /// Largest time of a packet.
+    pub last_seen: Timestamp,
+    /// Clock at the last packet, by which silence is told: stamps of a file may go back.
+    pub heard: Timestamp,
+    /// Packets of the open window by sender; both 0 without one.
+    pub(super) window_packets: [u32; 2],
+    /// Octets of the window by sender.
+    pub(super) window_octets: [u32; 2],
+    /// Low bits of the window's number.
+    pub(super) window: u32,
+    /// Packets of the window that came after their own window was closed.
+    pub(super) window_late_packets: u32,
+    /// Low bits of half the number of the last even and odd window in which the flow was counted as
+    /// a flow: with packets out of order two windows take turns.
+    counted: [u16; 2],
+    /// Low bits of the key's hash; of a free slot the next free one.
+    pub(super) hash: u32,
+    /// Tap that counted each endpoint's first packet.
+    pub(super) taps: [TapIndex; 2],
+    /// Station of each endpoint.
+    stations: [Mac; 2],
+    segment: Segment,
+    /// TCP state.
+    pub tcp: TcpState,
+    /// TCP flags seen by sender (IE 6, low octet).
+    pub(super) tcp_control_bits: [u8; 2],
+    /// See [`event`]: those of this window.
+    pub(super) window_events: u8,
+    /// See [`event`]: all so far.
+    pub events: u8,
+    /// Recognised application.
+    pub application: Application,
+    flags: u16,
+}
+
+const _: () = assert!(size_of::<Flow>() == 128, "two cache lines a packet");
+
+/// What only windows, handshakes and endings touch.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
+pub(super) struct Rest {
+    /// Time of the first packet of the biflow.
+    pub(super) first_seen: Timestamp,
+    /// Time of the first packet of the record to come.
+    pub(super) record_start: Timestamp,
+    /// Octets of the record so far, by sender, without those of the open window.
+    pub(super) octets: [u64; 2],
+    /// Packets, likewise.
+    pub(super) packets: [u32; 2],
+    /// First TCP sequence number seen, by sender.
+    pub(super) initial_sequence: [u32; 2],
+    /// Place among the flows whose directions are apart.
+    pub(super) apart: u32,
+}
+
+const _: () = assert!(size_of::<Rest>() == 52, "bytes per flow as the documents state them");
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self {
+            first_seen: Timestamp::ZERO,
+            record_start: Timestamp::ZERO,
+            octets: [0; 2],
+            packets: [0; 2],
+            initial_sequence: [0; 2],
+            apart: NOWHERE,
+        }
+    }
+}
+
+impl Flow {
+    /// A new flow whose first packet comes from `sender` in `window`.
+    pub(super) fn begin(
+        key: FlowKey,
+        headers: &Headers,
+        (initiator, method): (Sender, InitiatorMethod),
+        window: WindowNumber,
+    ) -> Self {
+        let never = half(window).wrapping_sub(1);
+        let initiator_bit = if initiator == Sender::High { flag::INITIATOR_HIGH } else { 0 };
+        Self {
+            key,
+            hash: low(headers.hash),
+            last_seen: headers.timestamp,
+            heard: headers.clock,
+            counted: [never; 2],
+            flags: flag::LIVE | initiator_bit | (u16::from(method as u8) << flag::METHOD_SHIFT),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the slot is in use.
+    #[inline]
+    pub fn is_live(&self) -> bool {
+        self.flags & flag::LIVE != 0
+    }
+
+    pub(super) fn end(&mut self) {
+        self.flags &= !flag::LIVE;
+    }
+
+    /// Who began.
+    #[inline]
+    pub fn initiator(&self) -> Sender {
+        if self.flags & flag::INITIATOR_HIGH == 0 { Sender::Low } else { Sender::High }
+    }
+
+    /// How that is known.
+    pub fn initiator_method(&self) -> InitiatorMethod {
+        match (self.flags & flag::METHOD) >> flag::METHOD_SHIFT {
+            1 => InitiatorMethod::Syn,
+            2 => InitiatorMethod::FirstPacketAndPort,
+            _ => InitiatorMethod::FirstPacket,
+        }
+    }
+
+    /// Whether the flow has not come further than an unanswered first packet.
+    pub const fn is_embryonic(&self) -> bool {
+        self.events & (event::ANSWERED | event::ESTABLISHED) == 0
+    }
+
+    /// Whether something was counted in the window that is below.
+    #[inline]
+    pub(super) fn has_window(&self) -> bool {
+        self.window_packets != [0; 2]
+    }
+
+    /// Whether that window is this one.
+    #[inline]
+    pub(super) fn is_in(&self, window: WindowNumber) -> bool {
+        self.has_window() && self.window == low(window.0)
+    }
+
+    /// The number of the flow's window, near `reference`.
+    pub(super) fn window_number(&self, reference: WindowNumber) -> WindowNumber {
+        let distance = low(reference.0).wrapping_sub(self.window).cast_signed();
+        WindowNumber(reference.0.saturating_add_signed(-i64::from(distance)))
+    }
+
+    /// Whether the flow was counted as a flow in `window` already.
+    pub(super) fn was_counted_in(&self, window: WindowNumber) -> bool {
+        self.counted[parity(window)] == half(window)
+    }
+
+    pub(super) fn note_counted_in(&mut self, window: WindowNumber) {
+        self.counted[parity(window)] = half(window);
+    }
+
+    /// Whether this packet looks like those of its sender before it. `false` as well where that
+    /// needs a closer look.
+    #[inline]
+    pub(super) fn shows_same_side(&self, headers: &Headers) -> bool {
+        let sender = headers.sender.place();
+        let wanted = (flag::SEEN | flag::ETHERNET) << sender;
+        let ethernet =
+            if headers.marks.has(Marks::ETHERNET) { flag::ETHERNET << sender } else { 0 };
+        let mask = wanted | flag::APART;
+        self.flags & mask == (flag::SEEN << sender) | ethernet
+            && self.segment == headers.segment
+            && self.stations[sender] == headers.source_mac
+            && self.stations[headers.sender.other().place()] == headers.destination_mac
+    }
+
+    pub(super) fn is_apart(&self) -> bool {
+        self.flags & flag::APART != 0
+    }
+
+    pub(super) fn set_apart(&mut self) {
+        self.flags |= flag::APART;
+    }
+
+    /// The side of `sender` as this line has it.
+    pub(super) fn side(&self, sender: Sender) -> Side {
+        Side {
+            segment: self.segment,
+            source_mac: self.stations[sender.place()],
+            destination_mac: self.stations[sender.other().place()],
+            layer2_header_octets: if self.flags & (flag::ETHERNET << sender.place()) == 0 {
+                0
+            } else {
+                14
+            },
+            seen: self.flags & (flag::SEEN << sender.place()) != 0,
+        }
+    }
+
+    /// Writes the side of `sender`, and with it where the other one is sent.
+    pub(super) fn set_side(&mut self, sender: Sender, side: Side) {
+        self.segment = side.segment;
+        self.stations[sender.place()] = side.source_mac;
+        self.stations[sender.other().place()] = side.destination_mac;
+        let ethernet = flag::ETHERNET << sender.place();
+        self.flags &= !ethernet;
+        self.flags |= flag::SEEN << sender.place();
+        if side.layer2_header_octets != 0 {
+            self.flags |= ethernet;
+        }
+    }
+
+    /// Packets with payload that the recognition has seen, at most 7.
+    #[inline]
+    pub(super) fn looked_at_packets(&self) -> u8 {
+        ((self.flags & flag::LOOKED) >> flag::LOOKED_SHIFT).to_le_bytes()[0]
+    }
+
+    #[inline]
+    pub(super) fn note_looked_at(&mut self) {
+        if self.flags & flag::LOOKED != flag::LOOKED {
+            self.flags += 1 << flag::LOOKED_SHIFT;
+        }
+    }
+}
+
+fn parity(window: WindowNumber) -> usize {
+    usize::from(window.0 & 1 != 0)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is kept")]
+const fn half(window: WindowNumber) -> u16 {
+    (window.0 >> 1) as u16
+}
+
+/// The low bits of a number.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is kept")]
+pub(super) const fn low(number: u64) -> u32 {
+    number as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_named_by_their_low_bits() {
+        let mut flow = Flow { window_packets: [1, 0], ..Flow::default() };
+        for number in [0, 7, (1 << 32) - 1, 1 << 32, (5 << 32) + 3] {
+            let window = WindowNumber(number);
+            flow.window = low(number);
+            assert!(flow.is_in(window) && !flow.is_in(window.next()));
+            for reference in [number.saturating_sub(3), number, number + 1_000] {
+                assert_eq!(flow.window_number(WindowNumber(reference)), window);
+            }
+        }
+    }
+
+    #[test]
+    fn two_windows_that_take_turns_count_a_flow_once_each() {
+        let first = WindowNumber(8);
+        let method = (Sender::Low, InitiatorMethod::Syn);
+        let mut flow = Flow::begin(FlowKey::default(), &Headers::default(), method, first);
+        for window in [first, first.next(), first, first.next()] {
+            assert_eq!(flow.was_counted_in(window), flow.window_late_packets > 1);
+            flow.note_counted_in(window);
+            flow.window_late_packets += 1;
+        }
+    }
+
+    #[test]
+    fn flags_do_not_disturb_one_another() {
+        let mut flow = Flow::begin(
+            FlowKey::default(),
+            &Headers::default(),
+            (Sender::High, InitiatorMethod::FirstPacketAndPort),
+            WindowNumber(0),
+        );
+        for _ in 0..10 {
+            flow.note_looked_at();
+        }
+        let side = Side { layer2_header_octets: 14, seen: true, ..Side::default() };
+        flow.set_side(Sender::High, side);
+        assert_eq!(flow.looked_at_packets(), 7);
+        assert_eq!(
+            (flow.initiator(), flow.initiator_method()),
+            (Sender::High, InitiatorMethod::FirstPacketAndPort)
+        );
+        assert!(flow.is_live() && !flow.is_apart());
+        assert_eq!((flow.side(Sender::High), flow.side(Sender::Low).seen), (side, false));
+        flow.set_apart();
+        flow.end();
+        assert!(!flow.is_live() && flow.is_apart());
+    }
+}
