@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::clock::{Conversion, ConversionReader, Discipline, Sample, SharedConversion};
-use super::{Burst, Frame, LinkType, Source, SourceState, StrippedVlan};
+use super::{Burst, Frame, LinkType, STAMP_MAX, Source, SourceState, StrippedVlan};
 use crate::config::Plan;
 use crate::dpdk::{
     Eal, EalError, Packet, Port, PortError, PortWarning, Reading, RingFill, RxBurst, RxQueue,
@@ -260,7 +260,7 @@ fn latest_of(burst: &RxBurst<'_>, latest: Timestamp) -> Timestamp {
 }
 
 fn of_microseconds(microseconds: u64) -> Timestamp {
-    Timestamp(microseconds.saturating_mul(1_000))
+    Timestamp(microseconds.saturating_mul(1_000)).min(STAMP_MAX)
 }
 
 /// How a burst's stamps become times.

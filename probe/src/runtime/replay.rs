@@ -166,3 +166,6 @@ fn thread_error(name: &str) -> impl FnOnce(std::io::Error) -> RuntimeError {
     let name = name.to_owned();
     move |source| RuntimeError::Thread { name, source }
 }
+
+#[cfg(test)]
+mod tests;
