@@ -14,7 +14,7 @@ use crate::time::{Timestamp, monotonic_ns};
 
 /// A jump of the stamps that nobody waits for: a broken stamp, or a break between two captures. The
 /// schedule begins anew behind it.
-pub const HOLE_NS: u64 = 3_600 * 1_000_000_000;
+const HOLE_NS: u64 = 3_600 * 1_000_000_000;
 
 /// A source that can hold back what is not due.
 pub trait Scheduled: Source {
