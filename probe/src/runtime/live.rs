@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::aggregate::live::{LiveMode, LivePort, live_cell};
 use crate::aggregate::{Aggregator, TapView};
 use crate::capture::Source;
-use crate::capture::nic::{NicError, NicSource, Nics};
+use crate::capture::nic::{ErrorBound, NicError, NicSource, Nics};
 use crate::config::Plan;
 use crate::detect::Detectors;
 use crate::dpdk::{self, Eal, Port, WorkerThread, allowed_cores};
@@ -40,10 +40,10 @@ pub struct Live {
 }
 
 /// Where the clocks of a port stand.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct PortClock {
     source: &'static str,
-    error_bound_ns: Option<u64>,
+    error_bound: Option<ErrorBound>,
 }
 
 /// What a run is asked to do beside its plan.
@@ -108,7 +108,7 @@ pub fn run(
         let clock = clocks.get(port);
         TapClock {
             source: clock.map_or("tsc", |clock| clock.source),
-            error_bound_ns: clock.and_then(|clock| clock.error_bound_ns),
+            error_bound_ns: clock.and_then(|clock| clock.error_bound.as_ref()?.now_ns()),
         }
     };
     let publisher = Publisher::new(PublisherParts {
@@ -231,11 +231,11 @@ fn worker_places(
 }
 
 fn port_clocks(sources: &[NicSource], ports: usize) -> Vec<PortClock> {
-    let mut clocks = vec![PortClock { source: "tsc", error_bound_ns: None }; ports];
+    let mut clocks = vec![PortClock { source: "tsc", error_bound: None }; ports];
     for source in sources {
         if let Some(clock) = clocks.get_mut(usize::from(source.port().0)) {
             clock.source = source.clock_source().name();
-            clock.error_bound_ns = source.clock_error_ns();
+            clock.error_bound = Some(source.error_bound());
         }
     }
     clocks

@@ -1,0 +1,214 @@
+//! The clocks of a run: read once a second beside the wall clock, off the workers.
+//!
+//! In: the time stamp counter, the NICs' clocks. Out: a conversion of each, for the sources; what
+//! happens to the clocks, in the log.
+//! Cost: microseconds a second, on a thread of its own.
+//! Invariants: the log says each change once, and packets whose stamps did not count at most once a
+//! minute.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::capture::clock::{BACK_SHARE, Change, Discipline, Sample, SharedConversion};
+use crate::counters::Counter;
+use crate::dpdk::{Port, Reading, read_device_clock, read_tsc};
+use crate::index::PortIndex;
+
+/// Time between the first two readings of a clock, from which its first rate is taken.
+const FIRST_INTERVAL: Duration = Duration::from_millis(50);
+/// Time between readings afterwards; the discipline works offsets off over one.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Readings between two words about stamps that did not count.
+const FOREIGN_READINGS: u32 = 60;
+
+/// One counter and its conversion.
+#[derive(Debug)]
+pub(super) struct Clock {
+    /// `None`: the time stamp counter.
+    port: Option<(Port, PortIndex)>,
+    discipline: Discipline,
+    shared: Arc<SharedConversion>,
+}
+
+impl Clock {
+    /// The time stamp counter; `None` if it does not run.
+    pub(super) fn of_tsc() -> Option<Self> {
+        Self::new(None)
+    }
+
+    /// A NIC's clock; `None` if it cannot be read or does not run.
+    pub(super) fn of_port(port: Port, index: PortIndex) -> Option<Self> {
+        Self::new(Some((port, index)))
+    }
+
+    /// Its conversion, for readers.
+    pub(super) fn shared(&self) -> &Arc<SharedConversion> {
+        &self.shared
+    }
+
+    fn new(port: Option<(Port, PortIndex)>) -> Option<Self> {
+        let first = sample(port.as_ref())?;
+        std::thread::sleep(FIRST_INTERVAL);
+        let discipline = Discipline::new(first, sample(port.as_ref())?)?;
+        let shared = Arc::new(SharedConversion::default());
+        shared.publish(&discipline.conversion());
+        Some(Self { port, discipline, shared })
+    }
+
+    fn observe(&mut self) {
+        if let Some(sample) = sample(self.port.as_ref()) {
+            let change = self.discipline.observe(sample);
+            self.shared.publish(&self.discipline.conversion());
+            self.tell(change);
+        }
+    }
+
+    fn tell(&self, change: Option<Change>) {
+        let clock = match &self.port {
+            None => "tsc".to_owned(),
+            Some((_, index)) => format!("port {}", index.0),
+        };
+        match change {
+            None => {}
+            Some(Change::Forward { by_ns }) => {
+                tracing::warn!(clock, by_ns, "the wall clock was set forward; packet times follow");
+            }
+            Some(Change::Back { by_ns }) => {
+                let met_after_s = by_ns.saturating_mul(BACK_SHARE) / 1_000_000_000;
+                tracing::warn!(
+                    clock,
+                    by_ns,
+                    met_after_s,
+                    "the wall clock was set back; packet times run 5 % slower until they meet it"
+                );
+            }
+            Some(Change::Counter) => {
+                tracing::warn!(clock, "the counter started anew or jumped; packet times go on");
+            }
+        }
+    }
+}
+
+fn sample(port: Option<&(Port, PortIndex)>) -> Option<Sample> {
+    let Reading { before, ticks, after } = match port {
+        None => read_tsc()?,
+        Some((port, _)) => read_device_clock(port)?,
+    };
+    Some(Sample::between(before, ticks, after))
+}
+
+/// Bound of the error of a source's stamps against this machine's wall clock, for any thread.
+#[derive(Clone, Debug)]
+pub struct ErrorBound {
+    clocks: Vec<Arc<SharedConversion>>,
+    unit_ns: u64,
+}
+
+impl ErrorBound {
+    /// Of stamps that come from any of `clocks`, or are told in units of `unit_ns`.
+    pub(super) fn new(clocks: Vec<Arc<SharedConversion>>, unit_ns: u64) -> Self {
+        Self { clocks, unit_ns }
+    }
+
+    /// The bound now; `None` where the stamps are not this machine's.
+    pub fn now_ns(&self) -> Option<u64> {
+        let largest = self.clocks.iter().map(|clock| clock.error_ns()).max()?;
+        Some(largest.max(self.unit_ns))
+    }
+}
+
+/// Reads the clocks once a second, off the workers. Ends when dropped.
+#[derive(Debug)]
+pub struct ClockThread {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ClockThread {
+    /// For these clocks; `foreign` count packets whose own stamps did not count.
+    pub(super) fn start(
+        mut clocks: Vec<Clock>,
+        foreign: Vec<Arc<Counter>>,
+    ) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let mut foreign = Foreign { counters: foreign, told: 0, readings: FOREIGN_READINGS };
+        let run = move || {
+            while !stopped.load(Ordering::Acquire) {
+                std::thread::park_timeout(INTERVAL);
+                clocks.iter_mut().for_each(Clock::observe);
+                if let Some(packets) = foreign.news() {
+                    tracing::warn!(
+                        packets,
+                        "stamps of the NIC or kernel too far from the poll so far; the packets \
+                         have the time of the poll"
+                    );
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("clock".to_owned()).spawn(run)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for ClockThread {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic there was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What is to be said about stamps that did not count.
+struct Foreign {
+    counters: Vec<Arc<Counter>>,
+    told: u64,
+    /// Readings since it was last said.
+    readings: u32,
+}
+
+impl Foreign {
+    /// All such packets, if there are new ones and nothing was said lately.
+    fn news(&mut self) -> Option<u64> {
+        self.readings = self.readings.saturating_add(1);
+        let packets = self.counters.iter().map(|counter| counter.load()).sum();
+        if packets == self.told || self.readings < FOREIGN_READINGS {
+            return None;
+        }
+        (self.told, self.readings) = (packets, 0);
+        Some(packets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_that_do_not_count_are_told_once_a_minute() {
+        let counter = Arc::new(Counter::default());
+        let counters = vec![Arc::clone(&counter)];
+        let mut foreign = Foreign { counters, told: 0, readings: FOREIGN_READINGS };
+        assert_eq!(foreign.news(), None);
+        counter.add(3);
+        assert_eq!(foreign.news(), Some(3));
+        counter.add(1);
+        let told: Vec<_> = (0..200).filter_map(|_| foreign.news()).collect();
+        assert_eq!(told, [4]);
+    }
+
+    #[test]
+    fn the_bound_is_that_of_the_worst_clock() {
+        let clock = Clock::of_tsc().expect("every machine has one");
+        let bound = ErrorBound::new(vec![Arc::clone(clock.shared())], 1 << 40);
+        assert_eq!(bound.now_ns(), Some(1 << 40));
+        let bound = ErrorBound::new(vec![Arc::clone(clock.shared())], 0);
+        assert!(bound.now_ns().is_some_and(|ns| ns > 0 && ns < 1_000_000_000), "{bound:?}");
+        assert_eq!(ErrorBound::new(Vec::new(), 5).now_ns(), None);
+    }
+}
