@@ -87,8 +87,7 @@ impl Names {
         if let Some(plan) = self.taps.get(place) {
             return plan.matches.port.as_deref().unwrap_or("").into();
         }
-        let ports = self.ports.load();
-        ports.get(place - self.taps.len()).map_or("", String::as_str).into()
+        self.ports.get(place - self.taps.len()).unwrap_or_else(|| "".into())
     }
 }
 

@@ -93,3 +93,16 @@ fn the_largest_stamp_stops_nobody() {
         assert!(ledger.workers.iter().all(|worker| worker.booked > 400), "{:?}", ledger.workers);
     }
 }
+
+#[test]
+fn as_many_interfaces_as_packets_take_no_more_time() {
+    let mut capture = section();
+    for number in 0..u32::from(u16::MAX) {
+        capture.extend(interface(0));
+        capture.extend(packet(number, 1_700_000_000_000_000, &datagram(1)));
+    }
+    let replay = replayed("interfaces", &capture, None).expect("it ends");
+    assert_eq!((replay.report.packets, replay.errors.len()), (u64::from(u16::MAX), 0));
+    assert_eq!(replay.report.ledger.unaccounted, 0);
+    assert!(replay.report.elapsed_s < 30.0, "{} s", replay.report.elapsed_s);
+}
