@@ -1,8 +1,9 @@
 //! Packet buffers of one port.
 //!
 //! In: how many, how large, which NUMA node. Out: [`Pool`].
-//! Invariants: freed only after the port that fills its buffers has been closed and every packet
-//! taken from it is back, because both hold the port and the port holds the pool.
+//! Invariants: freed only after the port that fills its buffers has been closed and every burst
+//! taken from it is back, because a burst borrows its queue, the queue holds the port and the port
+//! holds the pool.
 
 use std::ffi::c_int;
 use std::ptr::NonNull;
@@ -59,12 +60,6 @@ impl Pool {
 
     pub(super) fn as_ptr(&self) -> *mut dpdk_sys::rte_mempool {
         self.pool.as_ptr()
-    }
-
-    /// Buffers that are in the pool now; a snapshot.
-    pub(super) fn available(&self) -> u32 {
-        // SAFETY: the pool lives as long as this value.
-        unsafe { dpdk_sys::rte_mempool_avail_count(self.pool.as_ptr()) }
     }
 }
 
