@@ -94,32 +94,17 @@ fn ring_port_gives_back_what_was_sent() {
         let views: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
         assert_eq!(send.send(&views), 40);
 
-        let mut taken = {
-            let mut burst = queues[0].poll();
-            assert_eq!(burst.len(), 32, "no more than a burst");
-            for (place, frame) in frames.iter().take(32).enumerate() {
-                assert_eq!(burst.packet(place).bytes(), frame);
-            }
-            let taken = burst.take(3).expect("still there");
-            assert!(burst.take(3).is_none() && burst.take(32).is_none());
-            assert!(burst.packet(3).bytes().is_empty());
-            taken
-        };
+        let burst = queues[0].poll();
+        assert_eq!(burst.len(), 32, "no more than a burst");
+        for (place, frame) in frames.iter().take(32).enumerate() {
+            assert_eq!(burst.packet(place).bytes(), frame);
+        }
+        assert!(port.mbufs_in_use() >= 32);
+        drop(burst);
         assert_eq!(queues[0].poll().len(), 8);
         assert!(queues[0].poll().is_empty());
-        assert_eq!(port.mbufs_in_use(), 1);
-
-        // The packet outlives its burst, its queue and its port, and goes back on any thread.
+        assert_eq!(port.mbufs_in_use(), 0);
         drop((queues, send, port, eal));
-        taken = std::thread::spawn(move || {
-            let mut copy = [0; 100];
-            assert_eq!(taken.copy_to(&mut copy), 63);
-            assert_eq!(copy[..63], [3; 63]);
-            taken
-        })
-        .join()
-        .expect("the thread ends");
-        drop(taken);
         let left = Path::new("/var/run/dpdk").join(&plan.eal.file_prefix);
         assert!(!left.exists(), "DPDK's run folder is taken away at the end");
         let again = Eal::start(&plan.eal, &plan.ports).expect_err("once a process");

@@ -61,6 +61,12 @@ impl Pool {
     pub(super) fn as_ptr(&self) -> *mut dpdk_sys::rte_mempool {
         self.pool.as_ptr()
     }
+
+    /// Buffers that are in the pool now; a snapshot.
+    pub(super) fn available(&self) -> u32 {
+        // SAFETY: the pool lives as long as this value.
+        unsafe { dpdk_sys::rte_mempool_avail_count(self.pool.as_ptr()) }
+    }
 }
 
 impl Drop for Pool {

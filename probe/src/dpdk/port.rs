@@ -47,6 +47,7 @@ pub(super) struct PortInner {
     name: String,
     driver: String,
     node: c_int,
+    mbufs: u32,
     stamps: StampKind,
     on_pci: bool,
     tx_given: AtomicBool,
@@ -97,6 +98,7 @@ impl Port {
             name: plan.name.clone(),
             driver: facts.driver,
             node,
+            mbufs: plan.mbufs,
             stamps: setup.stamps,
             on_pci: pci_address(&plan.device).is_some(),
             tx_given: AtomicBool::new(setup.tx_queues == 0),
@@ -160,6 +162,11 @@ impl Port {
         });
         let given: u64 = self.0.given.iter().map(|count| count.load()).sum();
         NicStats { received: received.max(given), missed, errors, no_mbuf, octets }
+    }
+
+    /// Buffers of the port's pool that are in use now; a snapshot, for tests that all come back.
+    pub fn mbufs_in_use(&self) -> u32 {
+        self.0.mbufs.saturating_sub(self.0.pool.available())
     }
 
     /// The device's clock now, in its ticks; `None` where it cannot be read.

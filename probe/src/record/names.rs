@@ -108,7 +108,7 @@ mod tests {
             taps: vec![TapPlan { name: "host-a".to_owned(), ..TapPlan::default() }],
             ..Plan::default()
         };
-        let mut names = Names::new(&plan, PortNames::new(vec!["p0".to_owned()]));
+        let mut names = Names::new(&plan, PortNames::new(&["p0".to_owned()]));
         let vlan = Segment::new(0, SegmentKind::Vlan, 42);
         assert_eq!(&*names.segment(vlan), "default/vlan/42");
         assert_eq!(&*names.space(AddressSpace::of_segment(vlan)), "default/vlan/42");

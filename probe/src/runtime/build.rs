@@ -96,7 +96,7 @@ impl Build {
         waits: bool,
     ) -> Self {
         let windows = WindowClock::new(plan.window.length_ms, plan.window.grace_ms);
-        let port_names = PortNames::new(ports.to_vec());
+        let port_names = PortNames::new(ports);
         let seed = HashSeed::random();
         let wishes = ShedWishes::new(workers);
         // What happened to be valid today says nothing of a capture, and the same capture gives

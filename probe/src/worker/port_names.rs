@@ -27,10 +27,12 @@ pub struct PortNames(Arc<Names>);
 
 impl PortNames {
     /// Begins with the ports of the configuration.
-    pub fn new(names: Vec<String>) -> Self {
+    pub fn new(names: &[String]) -> Self {
         let chunks = (0..NAMES_MAX / CHUNK_NAMES).map(|_| OnceLock::new()).collect();
         let list = Self(Arc::new(Names { chunks, count: AtomicUsize::new(0) }));
-        names.iter().for_each(|name| list.add(name));
+        for name in names {
+            list.add(name);
+        }
         list
     }
 
@@ -57,7 +59,7 @@ mod tests {
 
     #[test]
     fn names_stay_where_they_are_and_end_with_sixteen_bits() {
-        let names = PortNames::new(vec!["a".to_owned()]);
+        let names = PortNames::new(&["a".to_owned()]);
         let first = names.get(0).expect("it was added");
         for number in 1..NAMES_MAX + 10 {
             names.add(&number.to_string());
@@ -71,7 +73,7 @@ mod tests {
 
     #[test]
     fn another_thread_sees_what_was_added() {
-        let names = PortNames::new(Vec::new());
+        let names = PortNames::new(&[]);
         let reader = names.clone();
         let thread = std::thread::spawn(move || {
             (0..1_000).for_each(|place| {

@@ -7,7 +7,7 @@
 //! minute.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -57,25 +57,26 @@ impl Clock {
         Some(Self { port, discipline, shared })
     }
 
-    fn observe(&mut self) {
-        if let Some(sample) = sample(self.port.as_ref()) {
-            let change = self.discipline.observe(sample);
-            self.shared.publish(&self.discipline.conversion());
+    /// Takes a reading in; the answer is what it showed beside drift.
+    fn observe(&mut self) -> Option<Change> {
+        let change = self.discipline.observe(sample(self.port.as_ref())?);
+        self.shared.publish(&self.discipline.conversion());
+        if let Some(change) = change {
             self.tell(change);
         }
+        change
     }
 
-    fn tell(&self, change: Option<Change>) {
+    fn tell(&self, change: Change) {
         let clock = match &self.port {
             None => "tsc".to_owned(),
             Some((_, index)) => format!("port {}", index.0),
         };
         match change {
-            None => {}
-            Some(Change::Forward { by_ns }) => {
+            Change::Forward { by_ns } => {
                 tracing::warn!(clock, by_ns, "the wall clock was set forward; packet times follow");
             }
-            Some(Change::Back { by_ns }) => {
+            Change::Back { by_ns } => {
                 let met_after_s = by_ns.saturating_mul(BACK_SHARE) / 1_000_000_000;
                 tracing::warn!(
                     clock,
@@ -84,7 +85,7 @@ impl Clock {
                     "the wall clock was set back; packet times run 5 % slower until they meet it"
                 );
             }
-            Some(Change::Counter) => {
+            Change::Counter => {
                 tracing::warn!(clock, "the counter started anew or jumped; packet times go on");
             }
         }
@@ -122,8 +123,14 @@ impl ErrorBound {
 /// Reads the clocks once a second, off the workers. Ends when dropped.
 #[derive(Debug)]
 pub struct ClockThread {
-    stop: Arc<AtomicBool>,
+    shared: Arc<ThreadShared>,
     thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct ThreadShared {
+    stop: AtomicBool,
+    steps: AtomicU32,
 }
 
 impl ClockThread {
@@ -132,13 +139,14 @@ impl ClockThread {
         mut clocks: Vec<Clock>,
         foreign: Vec<Arc<Counter>>,
     ) -> std::io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let shared = Arc::new(ThreadShared::default());
+        let seen = Arc::clone(&shared);
         let mut foreign = Foreign { counters: foreign, told: 0, readings: FOREIGN_READINGS };
         let run = move || {
-            while !stopped.load(Ordering::Acquire) {
+            while !seen.stop.load(Ordering::Acquire) {
                 std::thread::park_timeout(INTERVAL);
-                clocks.iter_mut().for_each(Clock::observe);
+                let changed = clocks.iter_mut().filter_map(Clock::observe).count();
+                seen.steps.fetch_add(u32::try_from(changed).unwrap_or(0), Ordering::Relaxed);
                 if let Some(packets) = foreign.news() {
                     tracing::warn!(
                         packets,
@@ -149,13 +157,18 @@ impl ClockThread {
             }
         };
         let thread = std::thread::Builder::new().name("clock".to_owned()).spawn(run)?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// How often a clock was set or began anew while the probe ran.
+    pub fn steps(&self) -> u32 {
+        self.shared.steps.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for ClockThread {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
+        self.shared.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             // A panic there was reported when it happened.
