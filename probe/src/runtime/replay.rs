@@ -59,6 +59,7 @@ pub fn replay(
 ) -> Result<Replay, RuntimeError> {
     let begun_ns = monotonic_ns();
     let inventory = Arc::new(load_inventory(plan)?);
+    refuse_used(plan)?;
     let source = FileSource::open(&options.files, usize::from(plan.worker.burst_packets))?;
     let progress = Arc::clone(source.progress());
     watch(Arc::clone(&progress));
@@ -137,6 +138,17 @@ pub fn replay(
     Ok(Replay { report, summary, errors })
 }
 
+/// Records of a second replay would stand beside those of the first, and every sum over the folder
+/// would be twice the truth.
+fn refuse_used(plan: &Plan) -> Result<(), RuntimeError> {
+    match &plan.store.folder {
+        Some(folder) if store::holds_records(folder) => {
+            Err(RuntimeError::FolderInUse(folder.clone()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Runs one worker on this thread; its source comes back with it.
 fn run<S: Source>(source: Option<S>, seat: Seat, stop: &AtomicBool) -> Worker<S> {
     let mut worker = Worker::new(source, seat.parts());
@@ -165,4 +177,32 @@ pub(super) fn join<T>(thread: std::thread::JoinHandle<T>) -> T {
 fn thread_error(name: &str) -> impl FnOnce(std::io::Error) -> RuntimeError {
     let name = name.to_owned();
     move |source| RuntimeError::Thread { name, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::generate::{Options, Scenario, generate};
+
+    #[test]
+    fn a_second_replay_into_the_same_folder_is_refused() {
+        let folder = std::env::temp_dir().join(format!("vmprobe-twice-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let wanted = Options { scale: 1.0, duration_s: Some(2) };
+        generate(Scenario::PortScan, 1, &folder, wanted).expect("generated");
+        let mut plan = config::replay_without_file();
+        plan.flow.slots_per_worker = 1 << 12;
+        plan.store.folder = Some(folder.join("records"));
+        plan.store.free_mib_min = 0;
+        let plan = Arc::new(plan);
+        let options =
+            ReplayOptions { files: vec![folder.join("tap-a.pcap")], ..ReplayOptions::default() };
+        let once = || replay(&plan, &options, &Arc::new(AtomicBool::new(false)), |_| ());
+        let first = once().expect("the folder is new");
+        assert!(first.report.is_whole() && first.report.windows > 0, "{:?}", first.report);
+        let second = once();
+        std::fs::remove_dir_all(&folder).expect("it was there");
+        assert!(matches!(second, Err(RuntimeError::FolderInUse(_))), "{second:?}");
+    }
 }
