@@ -12,7 +12,7 @@ use crate::aggregate::live::{
     LiveTotals, LiveWorker, ProtocolShare, Volume,
 };
 use crate::aggregate::{Aggregator, TapView, WindowView};
-use crate::counters::WorkerTotals;
+use crate::counters::{DropCause, WorkerTotals};
 use crate::export::{SinkCause, SinkHealth, SinkLedger};
 use crate::record::{AlertRecord, RecordMaker, Rows, TapClock, WindowRecord};
 use crate::store::StoreHandle;
@@ -166,6 +166,7 @@ impl Publisher {
     /// After the last window: the final account.
     pub fn last(&mut self, aggregator: &Aggregator, sink: &SinkLedger) {
         let mut snapshot = LiveSnapshot::clone(&self.parts.live.load());
+        snapshot.ended = true;
         snapshot.alerts = self.alerts.iter().cloned().collect();
         snapshot.ledger = self.ledger(aggregator, None);
         if self.parts.folder.is_some() {
@@ -179,14 +180,7 @@ impl Publisher {
 
     fn ledger(&self, aggregator: &Aggregator, store: Option<&StoreHandle>) -> LiveLedger {
         let totals = aggregator.ledger();
-        let mut causes: BTreeMap<String, u64> = totals
-            .causes
-            .iter()
-            .map(|(cause, packets)| (cause.name().to_owned(), packets))
-            .collect();
-        if totals.in_flight > 0 {
-            causes.insert("in_flight".to_owned(), totals.in_flight);
-        }
+        let named = |(cause, packets): (DropCause, u64)| (cause.name().to_owned(), packets);
         let sinks = store.map(|store| {
             let report = store.report();
             live_sink(&report.ledger, health_name(&report.health))
@@ -194,7 +188,8 @@ impl Publisher {
         LiveLedger {
             received: totals.received,
             accounted: totals.accounted,
-            causes,
+            in_flight: totals.in_flight,
+            causes: totals.causes.iter().map(named).collect(),
             unaccounted: totals.unaccounted,
             nic: (self.parts.ports)(),
             sinks: sinks.into_iter().collect(),

@@ -269,8 +269,13 @@ fn ledger(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
         ledger.causes.iter().map(|(cause, count)| sample([("cause", cause.clone())], *count)),
     )?;
     families.gauge(
+        "vmprobe_packets_in_flight",
+        "Packets in open windows, held back, or in rings between workers.",
+        float(ledger.in_flight),
+    )?;
+    families.gauge(
         "vmprobe_packets_unaccounted",
-        "Received less accounted less all causes; anything but 0 is a bug.",
+        "Received less accounted, in flight and all causes; anything but 0 is a bug.",
         signed_float(ledger.unaccounted),
     )
 }
@@ -376,7 +381,8 @@ mod tests {
     fn snapshot() -> Arc<LiveSnapshot> {
         let mut live = LiveSnapshot::default();
         live.ledger.received = 12;
-        live.ledger.accounted = 10;
+        live.ledger.accounted = 6;
+        live.ledger.in_flight = 4;
         live.ledger.causes.insert("duplicate".to_owned(), 2);
         live.ledger.unaccounted = -3;
         let tap = |name: String| LiveTap { name, packets: 5, ..LiveTap::default() };
@@ -397,6 +403,10 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\nvmprobe_packets_unaccounted{} -3.0\n"), "{text}");
+        // It falls again, so it is no counter and no cause.
+        assert!(text.contains("# TYPE vmprobe_packets_in_flight gauge\n"), "{text}");
+        assert!(text.contains("\nvmprobe_packets_in_flight{} 4.0\n"), "{text}");
+        assert!(!text.contains("cause=\"in_flight\""), "{text}");
         assert!(!text.contains("EOF"));
     }
 
