@@ -11,9 +11,11 @@ mod publish;
 #[cfg(feature = "dpdk")]
 pub mod live;
 pub mod replay;
+mod summary;
 
-pub use analysis::{Analysis, RunSummary};
+pub use analysis::{Analysis, AnalysisParts, ClockOf, RunSummary};
 pub use build::{Build, RuntimeError, load_inventory, table_sizes};
+pub use summary::TopConversations;
 
 use std::collections::BTreeMap;
 
@@ -76,9 +78,12 @@ impl From<&SinkLedger> for ReportSink {
 }
 
 impl Report {
-    /// Whether all packets are accounted for and no record was lost.
+    /// Whether all packets are accounted for and no record was lost, neither on the way from a
+    /// worker nor at a sink.
     pub fn is_whole(&self) -> bool {
-        self.ledger.unaccounted == 0 && self.sinks.iter().all(|sink| sink.dropped_sum() == 0)
+        self.ledger.unaccounted == 0
+            && self.ledger.workers.iter().all(|worker| worker.flow_records_lost == 0)
+            && self.sinks.iter().all(|sink| sink.dropped_sum() == 0)
     }
 }
 

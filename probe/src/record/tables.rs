@@ -304,14 +304,14 @@ tables! {
     {
         /// First instant of the window, since the epoch, UTC.
         window_start_ns: u64, "ns", Element::None;
-        /// nic_port, queue, worker, stage, sink or probe.
+        /// nic_port, worker, stage, sink or probe.
         scope: &'static str, "", Element::None;
-        /// Which port, queue, worker, stage or sink.
+        /// Which port, stage or sink; of a worker the port and queue that it reads, `port/queue`.
         name: Arc<str>, "", Element::None;
         /// What is counted: received, accounted, unaccounted, or the cause of a loss.
         measure: Arc<str>, "", Element::None;
-        /// Packets (records, where the scope is sink) in this window; of `unaccounted` the absolute
-        /// value.
+        /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
+        /// queued how many there are now; of `unaccounted` the absolute value.
         packet_count: u64, "packets", Element::None;
         /// Received less accounted less all causes, in rows whose measure is unaccounted, where it
         /// must be 0; null in all others.

@@ -23,7 +23,10 @@ use crate::worker::Worker;
 use super::build::{Seat, empty_snapshot};
 use super::publish::{Publisher, PublisherParts, WorkerPlace};
 use super::replay::{join, spawn};
-use super::{Analysis, Build, Report, ReportLedger, RunSummary, RuntimeError, load_inventory};
+use super::{
+    Analysis, AnalysisParts, Build, ClockOf, Report, ReportLedger, RunSummary, RuntimeError,
+    load_inventory,
+};
 
 /// How often the end of a run is looked for.
 const WAIT_MS: u64 = 50;
@@ -102,7 +105,7 @@ pub fn run(
     let (ports, port_names) = (nics.ports.clone(), names.clone());
     let configured = plan.taps.len();
     let tap_ports = tap_ports(plan, &names);
-    let clock_of = move |tap: &TapView| {
+    let clock_of: ClockOf = Arc::new(move |tap: &TapView| {
         let place = usize::from(tap.tap.0);
         let port = tap_ports.get(place).copied().unwrap_or(place.saturating_sub(configured));
         let clock = clocks.get(port);
@@ -110,7 +113,7 @@ pub fn run(
             source: clock.map_or("tsc", |clock| clock.source),
             error_bound_ns: clock.and_then(|clock| clock.error_bound_ns),
         }
-    };
+    });
     let publisher = Publisher::new(PublisherParts {
         live,
         base: empty_snapshot(plan),
@@ -118,21 +121,23 @@ pub fn run(
         flow_slots: plan.flow.slots_per_worker.into(),
         places,
         ports: Box::new(move || live_ports(&ports, &port_names)),
-        clock_of: Box::new(clock_of.clone()),
+        clock_of: Arc::clone(&clock_of),
         folder: plan.store.folder.as_ref().map(|folder| folder.display().to_string()),
     });
-    let analysis = Analysis::new(
-        Aggregator::new(build.handoffs, build.windows, plan.window.rows_max),
-        Detectors::new(&plan.detect),
-        RecordMaker::new(Names::new(plan, build.port_names), inventory),
+    // The flag that workers see is not the caller's: it may be waited for again.
+    let workers_stop = Arc::new(AtomicBool::new(false));
+    let analysis = Analysis::new(AnalysisParts {
+        aggregator: Aggregator::new(build.handoffs, build.windows, plan.window.rows_max),
+        detectors: Detectors::new(&plan.detect),
+        maker: RecordMaker::new(Names::new(plan, build.port_names), inventory),
         store,
         publisher,
-        Box::new(clock_of),
+        clock_of,
         waits,
-    );
+        ending: Arc::clone(&workers_stop),
+    });
     let analysis = spawn("aggregator", move || analysis.run())?;
     ready(page.as_ref().map(crate::serve::ServeHandle::address));
-    let workers_stop = Arc::new(AtomicBool::new(false));
     let mut sources = nics.sources.into_iter();
     let mut threads = Vec::new();
     for (seat, core) in build.seats.into_iter().zip(cores) {
@@ -141,7 +146,6 @@ pub fn run(
         threads.push(spawn(&name, move || work(source, seat, &eal, core, &stop))?);
     }
     wait(&nics.ports, options, stop);
-    // The flag that workers see is not the caller's: it may be waited for again.
     workers_stop.store(true, Ordering::Relaxed);
     for thread in threads {
         join(thread);

@@ -22,7 +22,10 @@ use crate::worker::Worker;
 
 use super::build::{Seat, empty_snapshot};
 use super::publish::{Publisher, PublisherParts, WorkerPlace};
-use super::{Analysis, Build, Report, ReportLedger, RunSummary, RuntimeError, load_inventory};
+use super::{
+    Analysis, AnalysisParts, Build, ClockOf, Report, ReportLedger, RunSummary, RuntimeError,
+    load_inventory,
+};
 
 /// What a replay is asked to do.
 #[derive(Clone, Debug, Default)]
@@ -72,8 +75,7 @@ pub fn replay(
         Some(sink) => Some(store::start(sink, StoreClock::Batches).map_err(thread_error("store"))?),
         None => None,
     };
-    let file_clock =
-        |_: &crate::aggregate::TapView| TapClock { source: "file", error_bound_ns: None };
+    let clock_of: ClockOf = Arc::new(|_| TapClock { source: "file", error_bound_ns: None });
     let publisher = Publisher::new(PublisherParts {
         live,
         base: empty_snapshot(plan),
@@ -81,18 +83,19 @@ pub fn replay(
         flow_slots: plan.flow.slots_per_worker.into(),
         places: vec![WorkerPlace::default(); workers],
         ports: Box::new(Vec::new),
-        clock_of: Box::new(file_clock),
+        clock_of: Arc::clone(&clock_of),
         folder: plan.store.folder.as_ref().map(|folder| folder.display().to_string()),
     });
-    let analysis = Analysis::new(
-        Aggregator::new(build.handoffs, build.windows, plan.window.rows_max),
-        Detectors::new(&plan.detect),
-        RecordMaker::new(Names::new(plan, build.port_names), inventory),
+    let analysis = Analysis::new(AnalysisParts {
+        aggregator: Aggregator::new(build.handoffs, build.windows, plan.window.rows_max),
+        detectors: Detectors::new(&plan.detect),
+        maker: RecordMaker::new(Names::new(plan, build.port_names), inventory),
         store,
         publisher,
-        Box::new(file_clock),
-        true,
-    );
+        clock_of,
+        waits: true,
+        ending: Arc::clone(stop),
+    });
     let analysis = spawn("aggregator", move || analysis.run())?;
     let mut seats = build.seats.into_iter();
     let reader = seats.next();
