@@ -346,6 +346,7 @@ fn ledger(tick: u64) -> LiveLedger {
         received,
         accounted: seen,
         in_flight,
+        late_rows: 0,
         causes,
         unaccounted: 0,
         nic: vec![port("mirror-a", received - received / 3, 0), port("mirror-b", received / 3, 0)],
@@ -374,6 +375,8 @@ fn workers(tick: u64) -> Vec<LiveWorker> {
         spread_in: 9_800 * tick + 17 * u64::from(number),
         spread_out: 10_100 * tick,
         shed_rate: 0.0,
+        late_packets: tick / 7,
+        ..LiveWorker::default()
     };
     vec![worker(0, Some("mirror-a"), 61), worker(1, Some("mirror-b"), 34), worker(2, None, 12)]
 }
@@ -387,6 +390,7 @@ fn taps(tick: u64) -> Vec<LiveTap> {
         duplicates: share * tick / 22,
         copies: share * tick / 45,
         snapped: share * tick / 900,
+        segment_unmapped: 0,
         clock_source: clock.to_owned(),
         clock_error_bound_ns: bound,
     };

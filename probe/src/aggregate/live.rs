@@ -231,6 +231,8 @@ pub struct LiveLedger {
     pub accounted: u64,
     /// Packets on their way: in open windows, held back, or in rings. Goes up and down.
     pub in_flight: u64,
+    /// Accounted packets of rows that came after their window was given out.
+    pub late_rows: u64,
     /// Packets that ended otherwise, by the name of the cause. See
     /// [`crate::counters::DropCause`].
     pub causes: BTreeMap<String, u64>,
@@ -301,6 +303,16 @@ pub struct LiveWorker {
     pub spread_out: u64,
     /// Share of flows left out because of overload, 0–1.
     pub shed_rate: f64,
+    /// Packets that came after their own window was closed.
+    pub late_packets: u64,
+    /// Fragments that went on without ports.
+    pub fragments_unresolved: u64,
+    /// Records of ended flows lost because the aggregator did not keep up.
+    pub flow_records_lost: u64,
+    /// Flows that left for lack of room.
+    pub flows_evicted: u64,
+    /// Digests forgotten before their time, so that a copy may count twice.
+    pub digests_evicted: u64,
 }
 
 /// One tap since the start.
@@ -320,6 +332,8 @@ pub struct LiveTap {
     pub copies: u64,
     /// Packets of which the capture kept only a part.
     pub snapped: u64,
+    /// Packets whose segment the configured map did not know.
+    pub segment_unmapped: u64,
     /// Where its time comes from: `hardware`, `tsc`, `file` …
     pub clock_source: String,
     /// How far its time can be from the wall clock, in nanoseconds; `None` where unknown.

@@ -26,6 +26,9 @@ pub(super) fn ledger_rows(view: &WindowView) -> Vec<LedgerRecord> {
         unaccounted: Some(now.unaccounted),
         ..probe.row("unaccounted", now.unaccounted.unsigned_abs())
     });
+    if view.late_packets > 0 {
+        rows.push(probe.row("late_rows", view.late_packets));
+    }
     for (now, before) in now.stages().iter().zip(before.stages()) {
         let name = now.stage.name().to_owned();
         let stage = Rower { window_start: view.start, scope: "stage", name };
@@ -61,6 +64,19 @@ fn worker_rows(
     rows.push(worker.row("booked", now.booked_packets - before.booked_packets));
     rows.push(worker.row("held", now.held_packets));
     worker.causes(&now.causes, &before.causes, rows);
+    let evicted = |totals: &WorkerTotals| totals.flows_evicted.iter().sum::<u64>();
+    for (measure, count) in [
+        ("late", now.late_packets - before.late_packets),
+        ("fragments_unresolved", now.fragments_unresolved - before.fragments_unresolved),
+        ("flow_records_lost", now.flow_records_lost - before.flow_records_lost),
+        ("flows_evicted", evicted(now) - evicted(before)),
+        ("digests_evicted", now.digests_evicted - before.digests_evicted),
+    ] {
+        // They are no part of the balance, so a row of 0 would say nothing.
+        if count > 0 {
+            rows.push(worker.row(measure, count));
+        }
+    }
     let unaccounted = now.unaccounted();
     rows.push(LedgerRecord {
         unaccounted: Some(unaccounted),
@@ -144,6 +160,27 @@ mod tests {
     fn sum(rows: &[LedgerRecord], measure: &str) -> u64 {
         let of = |row: &&LedgerRecord| &*row.measure == measure;
         rows.iter().filter(of).map(|row| row.packet_count).sum()
+    }
+
+    #[test]
+    fn what_a_worker_let_go_has_its_row() {
+        let before = WorkerTotals { flow_records_lost: 3, ..WorkerTotals::default() };
+        let now = WorkerTotals {
+            flow_records_lost: 7,
+            flows_evicted: [2, 1],
+            digests_evicted: 5,
+            fragments_unresolved: 6,
+            late_packets: 8,
+            ..WorkerTotals::default()
+        };
+        let name = "p/0".to_owned();
+        let worker = Rower { window_start: Timestamp(1), scope: "worker", name };
+        let mut rows = Vec::new();
+        worker_rows(&worker, &now, &before, &mut rows);
+        let sums = ["flow_records_lost", "flows_evicted", "digests_evicted"];
+        assert_eq!(sums.map(|measure| sum(&rows, measure)), [4, 3, 5]);
+        assert_eq!(["fragments_unresolved", "late"].map(|measure| sum(&rows, measure)), [6, 8]);
+        assert!(rows.iter().all(|row| &*row.name == "p/0"));
     }
 
     #[test]

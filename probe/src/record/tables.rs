@@ -308,7 +308,10 @@ tables! {
         scope: &'static str, "", Element::None;
         /// Which port, stage or sink; of a worker the port and queue that it reads, `port/queue`.
         name: Arc<str>, "", Element::None;
-        /// What is counted: received, accounted, unaccounted, or the cause of a loss.
+        /// What is counted: received, accounted, unaccounted, or the cause of a loss. Beside the
+        /// balance: late and late_rows (accounted packets that came after their own window),
+        /// fragments_unresolved, flow_records_lost (records), flows_evicted (flows) and
+        /// digests_evicted (digests), where they are not 0.
         measure: Arc<str>, "", Element::None;
         /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
         /// queued how many there are now; of `unaccounted` the absolute value.
@@ -374,6 +377,9 @@ tables! {
         copy_ambiguous_packet_count: u64, "packets", Element::None;
         /// Packets that the capture or the mirror cut.
         snapped_packet_count: u64, "packets", Element::None;
+        /// Packets whose segment the configured map did not know; they count in the segment on the
+        /// wire.
+        segment_unmapped_packet_count: u64, "packets", Element::None;
         /// Packets missing by the mirror's own sequence numbers; null where the mirror has none.
         mirror_sequence_gap_count: Option<u64>, "packets", Element::None;
         /// Where its time stamps come from.

@@ -231,6 +231,11 @@ impl Publisher {
                     spread_in: worker.spread_in_packets,
                     spread_out: worker.spread_out_packets,
                     shed_rate: 1.0 - f64::from(worker.sampling_rate),
+                    late_packets: worker.late_packets,
+                    fragments_unresolved: worker.fragments_unresolved,
+                    flow_records_lost: worker.flow_records_lost,
+                    flows_evicted: worker.flows_evicted.iter().sum(),
+                    digests_evicted: worker.digests_evicted,
                 }
             })
             .collect()
@@ -251,6 +256,7 @@ impl Publisher {
                     duplicates: tap.totals.duplicates,
                     copies: tap.totals.copies_other_tap,
                     snapped: tap.totals.snapped,
+                    segment_unmapped: tap.totals.segment_unmapped,
                     clock_source: clock.source.to_owned(),
                     clock_error_bound_ns: clock.error_bound_ns,
                 }
@@ -277,6 +283,7 @@ fn ledger(aggregator: &Aggregator, nic: Vec<LivePort>, sink: Option<LiveSink>) -
         received: totals.received,
         accounted: totals.accounted,
         in_flight: totals.in_flight,
+        late_rows: aggregator.late_rows_packets(),
         causes: totals.causes.iter().map(named).collect(),
         unaccounted: totals.unaccounted,
         nic,
