@@ -223,6 +223,38 @@ impl SharedConversion {
         }
         self.version.store(version + 2, Ordering::Release);
     }
+
+    /// The newest conversion, for who asks seldom. A writer that is halfway is waited for, which
+    /// takes nanoseconds; workers, who never wait, have a [`ConversionReader`].
+    pub fn read(&self) -> Conversion {
+        loop {
+            let version = self.version.load(Ordering::Acquire);
+            if let Some(conversion) = self.copy(version) {
+                return conversion;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// The conversion of this version; `None` if it is being written or not the newest any more.
+    fn copy(&self, version: u64) -> Option<Conversion> {
+        if version % 2 == 1 {
+            return None;
+        }
+        let [base_ticks, base, rate, slew, slew_ticks, error_ns, drift_ppb] =
+            std::array::from_fn(|place| self.words[place].load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        let (base, slew) = (Timestamp(base), slew.cast_signed());
+        (self.version.load(Ordering::Relaxed) == version).then_some(Conversion {
+            base_ticks,
+            base,
+            rate,
+            slew,
+            slew_ticks,
+            error_ns,
+            drift_ppb,
+        })
+    }
 }
 
 /// A reader's copy of a [`SharedConversion`], renewed when there is a new one.
@@ -251,26 +283,18 @@ impl ConversionReader {
         &self.conversion
     }
 
-    /// The conversion read last.
-    pub fn conversion(&self) -> &Conversion {
-        &self.conversion
+    /// Where the conversions come from.
+    pub fn shared(&self) -> &Arc<SharedConversion> {
+        &self.shared
     }
 
     /// Never waits: if the writer was halfway, the next burst tries again.
     #[cold]
     fn renew(&mut self) {
         let version = self.shared.version.load(Ordering::Acquire);
-        if version % 2 == 1 {
-            return;
-        }
-        let [base_ticks, base, rate, slew, slew_ticks, error_ns, drift_ppb] =
-            std::array::from_fn(|place| self.shared.words[place].load(Ordering::Relaxed));
-        fence(Ordering::Acquire);
-        if self.shared.version.load(Ordering::Relaxed) == version {
-            let (base, slew) = (Timestamp(base), slew.cast_signed());
+        if let Some(conversion) = self.shared.copy(version) {
             self.version = version;
-            self.conversion =
-                Conversion { base_ticks, base, rate, slew, slew_ticks, error_ns, drift_ppb };
+            self.conversion = conversion;
         }
     }
 }

@@ -155,7 +155,6 @@ pub struct NicSource {
     queue: RxQueue,
     port: PortIndex,
     tsc: ConversionReader,
-    tsc_ticks: u64,
     stamps: Stamps,
     latest: Timestamp,
 }
@@ -163,7 +162,7 @@ pub struct NicSource {
 impl NicSource {
     fn new(queue: RxQueue, port: PortIndex, tsc: &Arc<SharedConversion>, stamps: Stamps) -> Self {
         let tsc = ConversionReader::new(Arc::clone(tsc));
-        Self { queue, port, tsc, tsc_ticks: 0, stamps, latest: Timestamp::ZERO }
+        Self { queue, port, tsc, stamps, latest: Timestamp::ZERO }
     }
 
     /// The port that the queue belongs to.
@@ -191,17 +190,44 @@ impl NicSource {
         }
     }
 
-    /// Bound of the stamps' error against this machine's wall clock, as of the last poll; `None`
-    /// where the stamps are not this machine's.
-    pub fn clock_error_ns(&self) -> Option<u64> {
-        match &self.stamps {
-            Stamps::Poll => Some(self.tsc.conversion().error_ns(self.tsc_ticks)),
-            Stamps::Ticks(nic) => {
-                let now = self.tsc.conversion().at(self.tsc_ticks);
-                Some(nic.conversion().error_ns_at(now))
-            }
-            Stamps::Microseconds { of_file: false } => Some(1_000),
-            Stamps::Microseconds { of_file: true } => None,
+    /// The clock behind the stamps, to be asked by other threads.
+    pub fn clock(&self) -> PortClock {
+        let conversion = match &self.stamps {
+            Stamps::Poll => Some(Arc::clone(self.tsc.shared())),
+            Stamps::Ticks(nic) => Some(Arc::clone(nic.shared())),
+            Stamps::Microseconds { .. } => None,
+        };
+        PortClock { source: self.clock_source(), conversion }
+    }
+}
+
+/// The clock of a port's stamps. It is kept by the clock thread; asking it costs the workers
+/// nothing.
+#[derive(Clone, Debug)]
+pub struct PortClock {
+    source: ClockSource,
+    conversion: Option<Arc<SharedConversion>>,
+}
+
+impl PortClock {
+    /// The time stamp counter with this relation to the wall clock.
+    pub fn of_counter(conversion: Arc<SharedConversion>) -> Self {
+        Self { source: ClockSource::Tsc, conversion: Some(conversion) }
+    }
+
+    /// Where the stamps come from.
+    pub fn source(&self) -> ClockSource {
+        self.source
+    }
+
+    /// Bound of the stamps' error against this machine's wall clock at `now`; `None` where the
+    /// stamps are not this machine's.
+    pub fn error_ns(&self, now: Timestamp) -> Option<u64> {
+        match (&self.conversion, self.source) {
+            (Some(conversion), _) => Some(conversion.read().error_ns_at(now)),
+            // Its stamps are in whole microseconds.
+            (None, ClockSource::Kernel) => Some(1_000),
+            (None, _) => None,
         }
     }
 }
@@ -222,8 +248,7 @@ impl Source for NicSource {
     #[inline]
     fn poll(&mut self) -> (NicBurst<'_>, SourceState) {
         let burst = self.queue.poll();
-        self.tsc_ticks = burst.tsc();
-        let polled = self.tsc.refresh().at(self.tsc_ticks);
+        let polled = self.tsc.refresh().at(burst.tsc());
         let stamps = match &mut self.stamps {
             Stamps::Poll => BurstStamps::Poll,
             Stamps::Microseconds { of_file } => {
