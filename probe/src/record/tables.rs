@@ -1,6 +1,9 @@
 //! Every column of every table: name, type, unit, Information Element, meaning.
 //!
 //! In: nothing. Out: [`Table`], [`Rows`], and a row struct a table.
+//! The column behind `by` files a row: under its hour, or where that is further than an hour from
+//! the time that the packets have come to (a stamp that is wrong by years), under the nearest hour
+//! that is not. So a query over a time asks the column, never the folder alone.
 //! Invariants: a null says "not measured" or "not known", never 0; a count without an "of both
 //! directions" stands beside its `reverse_` twin.
 //! Source: numbers, IANA's registry "IPFIX Entities"; 349–352 are its layer-2 and virtual station

@@ -79,6 +79,8 @@ pub struct Analysis {
     parts: AnalysisParts,
     /// Records of ended flows that go with the next window.
     flows: Vec<FlowRecord>,
+    /// The clock at the last packet of any of them.
+    flows_heard: Timestamp,
     alerts: LastAlerts,
     top: TopSums,
     windows: u64,
@@ -95,6 +97,7 @@ impl Analysis {
         Self {
             parts,
             flows: Vec::new(),
+            flows_heard: Timestamp::ZERO,
             alerts: LastAlerts::default(),
             top: TopSums::default(),
             windows: 0,
@@ -131,6 +134,8 @@ impl Analysis {
             return;
         }
         self.flows.append(&mut self.parts.maker.flows(&ended).flows);
+        let heard = ended.iter().map(|ended| ended.flow.heard).max().unwrap_or_default();
+        self.flows_heard = self.flows_heard.max(heard);
         if self.flows.len() >= FLOWS_WAITING_MAX {
             let flows = std::mem::take(&mut self.flows);
             self.hand_on(Rows { flows, ..Rows::default() });
@@ -187,7 +192,9 @@ impl Analysis {
         if let Some(store) = &self.parts.store
             && !rows.is_empty()
         {
-            store.send(rows, self.latest, patience);
+            // Flows of the first window may come before it.
+            let before = self.latest == Timestamp::ZERO;
+            store.send(rows, if before { self.flows_heard } else { self.latest }, patience);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The store: a thread that owns the Parquet sink, and the way to the query program.
 //!
-//! In: batches of [`Rows`] with their time, over a bounded channel. Out: files, [`StoreReport`].
+//! In: batches of [`Rows`] with the time that the packets have come to, over a bounded channel. Out: files, [`StoreReport`].
 //! Cost: the sender's is one push; disk and encoding are this thread's.
 //! Invariants: a sender waits no longer than it says; a batch that is refused is counted; the
 //! channel is bounded in batches and in records;
@@ -204,7 +204,7 @@ fn run(
         match next(Duration::from_millis(TICK_MS)) {
             Ok((rows, now)) => {
                 latest = latest.max(now);
-                sink.write(rows, latest);
+                sink.write_filed(rows, latest, now);
             }
             Err(RecvTimeoutError::Timeout) if clock == StoreClock::Wall => {
                 latest = latest.max(wall_clock());
