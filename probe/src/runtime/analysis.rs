@@ -213,7 +213,7 @@ impl Analysis {
         let closed = self.parts.detectors.finish();
         let alerts = self.alert_records(&closed);
         let flows = std::mem::take(&mut self.flows);
-        self.hand_on(Rows { alerts, flows, ..Rows::default() });
+        self.hand_on(Rows { flows, alerts, ..Rows::default() });
         let AnalysisParts { aggregator, detectors, store, mut publisher, .. } = self.parts;
         let sink = store.map(StoreHandle::finish);
         publisher.last(&aggregator, sink.as_ref());
