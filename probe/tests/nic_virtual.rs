@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 use vmprobe::capture::nic::{ClockSource, NicError, NicSource, Nics};
 use vmprobe::capture::{Burst, Source, SourceState};
 use vmprobe::config::{EalPlan, Plan, PortPlan};
-use vmprobe::dpdk::{
-    Eal, EalError, Port, PortError, PortWarning, WorkerThread, allowed_cores, worker_cores,
-};
+use vmprobe::cores;
+use vmprobe::dpdk::{Eal, EalError, Port, PortError, PortWarning, WorkerThread, worker_cores};
 use vmprobe::index::PortIndex;
 use vmprobe::time::{Timestamp, wall_clock};
 
@@ -29,10 +28,10 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
 #[test]
 fn null_port_gives_packets_on_every_queue() {
     in_own_process("null_port_gives_packets_on_every_queue", &[], || {
-        let before = allowed_cores();
+        let before = cores::allowed();
         let plan = plan(&[PortPlan { queues: 2, ..port("null", "net_null0,size=100") }]);
         let mut nics = Nics::open(&plan).expect("net_null needs nothing");
-        assert_eq!(allowed_cores(), before, "EAL's pinning is undone");
+        assert_eq!(cores::allowed(), before, "EAL's pinning is undone");
         assert_eq!(nics.sources.len(), 2);
         assert!(nics.warnings.contains(&(PortIndex(0), PortWarning::RssKeyMissing)));
         assert_eq!(nics.ports[0].driver(), "net_null");
@@ -51,7 +50,7 @@ fn null_port_gives_packets_on_every_queue() {
                 assert!(now + 1_000_000 > latest, "runs forward beside the wall clock");
                 latest = now;
             }
-            let error = source.clock_error_ns().expect("the counter has a bound");
+            let error = source.clock().error_ns(latest).expect("the counter has a bound");
             assert!(error < 10_000_000, "{error}");
         }
         let ago = wall_clock().since_ns(latest);
@@ -72,7 +71,7 @@ fn clocks_stay_together_over_seconds() {
             let before = wall_clock();
             let (_, SourceState::Open(now)) = nics.sources[0].poll() else { panic!("never ends") };
             let after = wall_clock();
-            let bound = nics.sources[0].clock_error_ns().expect("has a bound");
+            let bound = nics.sources[0].clock().error_ns(now).expect("has a bound");
             assert!(now >= latest, "never backwards");
             assert!(now + bound >= before && after + bound >= now, "{before:?} {now:?} {after:?}");
             latest = now;
@@ -128,7 +127,8 @@ fn pcap_port_gives_bytes_and_stamps_of_the_file() {
         let wanted = PortPlan { frame_octets_max: 9018, ..port("file", &device) };
         let mut nics = Nics::open(&plan(&[wanted])).expect("net_pcap opens");
         let source = &mut nics.sources[0];
-        assert_eq!((source.clock_source(), source.clock_error_ns()), (ClockSource::File, None));
+        let clock = source.clock();
+        assert_eq!((clock.source(), clock.error_ns(wall_clock())), (ClockSource::File, None));
         let mut seen = 0;
         for _ in 0..10 {
             let (burst, state) = source.poll();

@@ -68,6 +68,14 @@ impl Conversion {
         let nanoseconds = i64::try_from(scaled >> FRACTION_BITS).unwrap_or(farthest);
         Timestamp(self.base.0.saturating_add_signed(nanoseconds)).min(STAMP_MAX)
     }
+
+    /// Bound of the error against the wall clock at `at`; grows with the time since the last
+    /// sample.
+    pub fn error_ns_at(&self, at: Timestamp) -> u64 {
+        let age = at.since_ns(self.base);
+        let drift = u128::from(age) * u128::from(self.drift_ppb) / 1_000_000_000;
+        self.error_ns.saturating_add(u64::try_from(drift).unwrap_or(u64::MAX))
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::dpdk::{
 use crate::index::PortIndex;
 use crate::time::Timestamp;
 
-pub use self::clocks::{ClockThread, ErrorBound};
+pub use self::clocks::{ClockThread, PortClock};
 
 /// How long a packet may have waited in the receive ring with a stamp of its own.
 pub const STAMP_BEHIND_NS: u64 = 1_000_000_000;
@@ -201,16 +201,16 @@ impl NicSource {
         }
     }
 
-    /// Bound of the stamps' error against this machine's wall clock. Packets whose own stamp does
-    /// not count have the time stamp counter's.
-    pub fn error_bound(&self) -> ErrorBound {
+    /// The clock behind the stamps, to be asked by other threads. Packets whose own stamp does not
+    /// count have the time stamp counter's.
+    pub fn clock(&self) -> PortClock {
         let tsc = Arc::clone(self.tsc.shared());
-        match &self.stamps {
-            Stamps::Poll => ErrorBound::new(vec![tsc], 0),
-            Stamps::Ticks(nic) => ErrorBound::new(vec![tsc, Arc::clone(nic.shared())], 0),
-            Stamps::Microseconds { of_file: false } => ErrorBound::new(vec![tsc], 1_000),
-            Stamps::Microseconds { of_file: true } => ErrorBound::new(Vec::new(), 0),
-        }
+        let clocks = match &self.stamps {
+            Stamps::Poll | Stamps::Microseconds { of_file: false } => vec![tsc],
+            Stamps::Ticks(nic) => vec![tsc, Arc::clone(nic.shared())],
+            Stamps::Microseconds { of_file: true } => Vec::new(),
+        };
+        PortClock::new(self.clock_source(), clocks)
     }
 }
 

@@ -29,4 +29,4 @@ pub use port::{NicStats, Port};
 pub use rx_queue::{BURST_PACKETS_MAX, Packet, RingFill, RxBurst, RxQueue, VlanTags};
 pub use tsc::{Reading, read_device_clock, read_tsc};
 pub use tx_queue::TxQueue;
-pub use worker_thread::{WorkerThread, allowed_cores, pin_thread};
+pub use worker_thread::{WorkerThread, pin_thread};

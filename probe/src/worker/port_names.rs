@@ -25,6 +25,12 @@ struct Names {
 #[derive(Clone, Debug)]
 pub struct PortNames(Arc<Names>);
 
+impl Default for PortNames {
+    fn default() -> Self {
+        Self::new(&[])
+    }
+}
+
 impl PortNames {
     /// Begins with the ports of the configuration.
     pub fn new(names: &[String]) -> Self {
@@ -73,7 +79,7 @@ mod tests {
 
     #[test]
     fn another_thread_sees_what_was_added() {
-        let names = PortNames::new(&[]);
+        let names = PortNames::default();
         let reader = names.clone();
         let thread = std::thread::spawn(move || {
             (0..1_000).for_each(|place| {

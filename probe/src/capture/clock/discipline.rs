@@ -189,7 +189,6 @@ fn ticks_in(nanoseconds: u64, rate: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::clock::SharedConversion;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -199,11 +198,9 @@ mod tests {
         Sample { ticks: 5_000 + true_ns * 5 / 2, wall, uncertainty_ns: 30 }
     }
 
-    /// What a reader is told up to the next sample.
-    fn bound(clock: &Discipline) -> u64 {
-        let shared = SharedConversion::default();
-        shared.publish(&clock.conversion());
-        shared.error_ns()
+    /// What the error may be at a sample's wall clock.
+    fn bound(clock: &Discipline, now: Sample) -> u64 {
+        clock.conversion().error_ns_at(now.wall)
     }
 
     fn started() -> Discipline {
@@ -218,7 +215,7 @@ mod tests {
             let at = sample(second * SECOND + 700_000_000, 0);
             let error = clock.conversion().at(at.ticks).0.abs_diff(at.wall.0);
             assert!(error <= 2, "{error} ns after {second} s");
-            let bound = bound(&clock);
+            let bound = bound(&clock, at);
             assert!((30..20_000).contains(&bound), "{bound}");
         }
     }
@@ -239,7 +236,7 @@ mod tests {
                 assert!(stamp >= latest, "runs backwards at {true_ns}");
                 latest = stamp;
                 let error = stamp.0.abs_diff(now.wall.0);
-                let bound = bound(&clock);
+                let bound = bound(&clock, now);
                 assert!(second < 3 || error <= bound, "{error} > {bound} at {true_ns}");
             }
         }
@@ -260,7 +257,7 @@ mod tests {
             }
             let met = sample(3 * SECOND, offset).wall;
             assert!(latest.0.abs_diff(met.0) < 10_000_000, "{offset}");
-            let bound = bound(&clock);
+            let bound = bound(&clock, sample(2 * SECOND, offset));
             assert!(bound >= 9_000_000, "the bound shows the offset: {bound}");
         }
     }
@@ -295,7 +292,7 @@ mod tests {
                 assert!(stamp >= latest, "runs backwards at {second}.{part}");
                 latest = stamp;
                 away = i128::from(stamp.0) - i128::from(now.wall.0);
-                let bound = bound(clock);
+                let bound = bound(clock, now);
                 assert!(away.unsigned_abs() <= u128::from(bound), "{away} > {bound}");
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! In: a [`Conversion`] once a second. Out: whole copies of the newest one.
 //! Cost: one load a look; eight when there is a new one.
-//! Invariants: a reader never waits and never sees half of one conversion and half of another.
+//! Invariants: a worker never waits, and nobody sees half of one conversion and half of another.
 //! Source: sequence lock, Boehm, "Can Seqlocks Get Along with Programming Language Memory Models?",
 //! MSPC 2012.
 
@@ -41,15 +41,37 @@ impl SharedConversion {
         }
         self.version.store(version + 2, Ordering::Release);
     }
-}
 
-impl SharedConversion {
-    /// Bound of the error against the wall clock up to the next sample.
-    pub fn error_ns(&self) -> u64 {
-        let [.., error_ns, drift_ppb] = &self.words;
-        // A second of drift: parts per billion are nanoseconds then. Both are read on their own;
-        // a mixture of two samples is as good a bound as either.
-        error_ns.load(Ordering::Relaxed).saturating_add(drift_ppb.load(Ordering::Relaxed))
+    /// The newest conversion, for who asks seldom. A writer that is halfway is waited for, which
+    /// takes nanoseconds; workers, who never wait, have a [`ConversionReader`].
+    pub fn read(&self) -> Conversion {
+        loop {
+            let version = self.version.load(Ordering::Acquire);
+            if let Some(conversion) = self.copy(version) {
+                return conversion;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// The conversion of this version; `None` if it is being written or not the newest any more.
+    fn copy(&self, version: u64) -> Option<Conversion> {
+        if version % 2 == 1 {
+            return None;
+        }
+        let [base_ticks, base, rate, slew, slew_ticks, error_ns, drift_ppb] =
+            std::array::from_fn(|place| self.words[place].load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        let (base, slew) = (Timestamp(base), slew.cast_signed());
+        (self.version.load(Ordering::Relaxed) == version).then_some(Conversion {
+            base_ticks,
+            base,
+            rate,
+            slew,
+            slew_ticks,
+            error_ns,
+            drift_ppb,
+        })
     }
 }
 
@@ -79,7 +101,7 @@ impl ConversionReader {
         &self.conversion
     }
 
-    /// What it reads.
+    /// Where the conversions come from.
     pub fn shared(&self) -> &Arc<SharedConversion> {
         &self.shared
     }
@@ -88,17 +110,9 @@ impl ConversionReader {
     #[cold]
     fn renew(&mut self) {
         let version = self.shared.version.load(Ordering::Acquire);
-        if version % 2 == 1 {
-            return;
-        }
-        let [base_ticks, base, rate, slew, slew_ticks, error_ns, drift_ppb] =
-            std::array::from_fn(|place| self.shared.words[place].load(Ordering::Relaxed));
-        fence(Ordering::Acquire);
-        if self.shared.version.load(Ordering::Relaxed) == version {
-            let (base, slew) = (Timestamp(base), slew.cast_signed());
+        if let Some(conversion) = self.shared.copy(version) {
             self.version = version;
-            self.conversion =
-                Conversion { base_ticks, base, rate, slew, slew_ticks, error_ns, drift_ppb };
+            self.conversion = conversion;
         }
     }
 }

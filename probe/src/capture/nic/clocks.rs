@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::ClockSource;
 use crate::capture::clock::{BACK_SHARE, Change, Discipline, Sample, SharedConversion};
 use crate::counters::Counter;
 use crate::dpdk::{Port, Reading, read_device_clock, read_tsc};
 use crate::index::PortIndex;
+use crate::time::Timestamp;
 
 /// Time between the first two readings of a clock, from which its first rate is taken.
 const FIRST_INTERVAL: Duration = Duration::from_millis(50);
@@ -100,23 +102,36 @@ fn sample(port: Option<&(Port, PortIndex)>) -> Option<Sample> {
     Some(Sample::between(before, ticks, after))
 }
 
-/// Bound of the error of a source's stamps against this machine's wall clock, for any thread.
+/// The clock of a port's stamps. It is kept by the clock thread; asking it costs the workers
+/// nothing.
 #[derive(Clone, Debug)]
-pub struct ErrorBound {
+pub struct PortClock {
+    source: ClockSource,
     clocks: Vec<Arc<SharedConversion>>,
-    unit_ns: u64,
 }
 
-impl ErrorBound {
-    /// Of stamps that come from any of `clocks`, or are told in units of `unit_ns`.
-    pub(super) fn new(clocks: Vec<Arc<SharedConversion>>, unit_ns: u64) -> Self {
-        Self { clocks, unit_ns }
+impl PortClock {
+    /// Of stamps that come from any of `clocks`; none for a file's.
+    pub(super) fn new(source: ClockSource, clocks: Vec<Arc<SharedConversion>>) -> Self {
+        Self { source, clocks }
     }
 
-    /// The bound now; `None` where the stamps are not this machine's.
-    pub fn now_ns(&self) -> Option<u64> {
-        let largest = self.clocks.iter().map(|clock| clock.error_ns()).max()?;
-        Some(largest.max(self.unit_ns))
+    /// The time stamp counter with this relation to the wall clock.
+    pub fn of_counter(conversion: Arc<SharedConversion>) -> Self {
+        Self::new(ClockSource::Tsc, vec![conversion])
+    }
+
+    /// Where the stamps come from.
+    pub fn source(&self) -> ClockSource {
+        self.source
+    }
+
+    /// Bound of the stamps' error against this machine's wall clock at `now`; `None` where the
+    /// stamps are not this machine's.
+    pub fn error_ns(&self, now: Timestamp) -> Option<u64> {
+        let largest = self.clocks.iter().map(|clock| clock.read().error_ns_at(now)).max()?;
+        // The kernel's stamps are in whole microseconds.
+        Some(largest.max(if self.source == ClockSource::Kernel { 1_000 } else { 0 }))
     }
 }
 
@@ -217,11 +232,21 @@ mod tests {
 
     #[test]
     fn the_bound_is_that_of_the_worst_clock() {
-        let clock = Clock::of_tsc().expect("every machine has one");
-        let bound = ErrorBound::new(vec![Arc::clone(clock.shared())], 1 << 40);
-        assert_eq!(bound.now_ns(), Some(1 << 40));
-        let bound = ErrorBound::new(vec![Arc::clone(clock.shared())], 0);
-        assert!(bound.now_ns().is_some_and(|ns| ns > 0 && ns < 1_000_000_000), "{bound:?}");
-        assert_eq!(ErrorBound::new(Vec::new(), 5).now_ns(), None);
+        let shared = |uncertainty_ns| {
+            let sample = |ticks| Sample { ticks, wall: Timestamp(ticks), uncertainty_ns };
+            let discipline = Discipline::new(sample(0), sample(1_000_000)).expect("both move");
+            let shared = Arc::new(SharedConversion::default());
+            shared.publish(&discipline.conversion());
+            shared
+        };
+        let (good, bad) = (shared(20), shared(3_000));
+        let error_ns = |source, clocks: &[&Arc<SharedConversion>]| {
+            let clocks = clocks.iter().map(|clock| Arc::clone(clock)).collect();
+            PortClock::new(source, clocks).error_ns(Timestamp(1_000_000))
+        };
+        assert_eq!(error_ns(ClockSource::Tsc, &[&good]), Some(20));
+        assert_eq!(error_ns(ClockSource::Nic, &[&good, &bad]), Some(3_000));
+        assert_eq!(error_ns(ClockSource::Kernel, &[&good]), Some(1_000));
+        assert_eq!(error_ns(ClockSource::File, &[]), None);
     }
 }
