@@ -7,18 +7,22 @@
 mod analysis;
 pub mod bench;
 mod build;
+mod pipeline;
 mod publish;
 #[cfg(feature = "dpdk")]
 pub mod live;
 pub mod replay;
+mod summary;
 
-pub use analysis::{Analysis, RunSummary};
+pub use analysis::{Analysis, AnalysisParts, ClockOf, RunSummary};
 pub use build::{Build, RuntimeError, load_inventory, table_sizes};
+pub use summary::TopConversations;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::aggregate::live::LivePort;
 use crate::aggregate::{LedgerTotals, StageAccount};
 use crate::counters::WorkerTotals;
 use crate::export::{SinkCause, SinkLedger};
@@ -42,6 +46,9 @@ pub struct Report {
     pub ledger: ReportLedger,
     /// The account of each sink of records.
     pub sinks: Vec<ReportSink>,
+    /// What stands before `received`: NIC ports, or the files and interfaces of a replay, from
+    /// which nothing can be missed.
+    pub ports: Vec<LivePort>,
 }
 
 /// The account of a sink over a whole run, in records: made = delivered + Σ dropped.
@@ -76,9 +83,12 @@ impl From<&SinkLedger> for ReportSink {
 }
 
 impl Report {
-    /// Whether all packets are accounted for and no record was lost.
+    /// Whether all packets are accounted for and no record was lost, neither on the way from a
+    /// worker nor at a sink.
     pub fn is_whole(&self) -> bool {
-        self.ledger.unaccounted == 0 && self.sinks.iter().all(|sink| sink.dropped_sum() == 0)
+        self.ledger.unaccounted == 0
+            && self.ledger.workers.iter().all(|worker| worker.flow_records_lost == 0)
+            && self.sinks.iter().all(|sink| sink.dropped_sum() == 0)
     }
 }
 
@@ -131,6 +141,8 @@ pub struct ReportWorker {
     pub flow_records_lost: u64,
     /// Flows that left for lack of room.
     pub flows_evicted: u64,
+    /// Digests of packets forgotten before their time.
+    pub digests_evicted: u64,
     /// What is missing.
     pub unaccounted: i64,
 }
@@ -146,6 +158,7 @@ impl ReportWorker {
             fragments_unresolved: totals.fragments_unresolved,
             flow_records_lost: totals.flow_records_lost,
             flows_evicted: totals.flows_evicted.iter().sum(),
+            digests_evicted: totals.digests_evicted,
             unaccounted: totals.unaccounted(),
         }
     }

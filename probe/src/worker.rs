@@ -737,6 +737,7 @@ impl<S: Source> Worker<S> {
     /// Ends all flows and hands over all there is; once, after [`Turn::Ended`]. [`Worker::run`] does
     /// so by itself.
     pub fn finish(&mut self) {
+        self.parts.handoff.drain();
         // All workers end at the same instant: the latest that any of those who read has seen.
         let read = self.parts.incoming.iter().map(RingReceiver::last_clock).max();
         let clock = self.clock.max(self.read_clock).max(read.unwrap_or_default());

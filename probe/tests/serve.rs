@@ -120,6 +120,7 @@ fn conforms(document: &Value, schema: &Value, value: &Value, at: &str) -> Result
 fn is_of(name: &str, value: &Value) -> bool {
     match name {
         "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
         "string" => value.is_string(),
         "integer" => value.is_u64() || value.is_i64(),
         "number" => value.is_number(),

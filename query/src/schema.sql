@@ -175,6 +175,7 @@ CREATE TABLE "taps" (
     "duplicate_packet_count" UBIGINT NOT NULL,
     "copy_ambiguous_packet_count" UBIGINT NOT NULL,
     "snapped_packet_count" UBIGINT NOT NULL,
+    "segment_unmapped_packet_count" UBIGINT NOT NULL,
     "mirror_sequence_gap_count" UBIGINT,
     "clock_source" VARCHAR NOT NULL,
     "clock_error_bound_ns" UBIGINT

@@ -65,6 +65,7 @@ pub(crate) fn normal(tick: u64) -> LiveSnapshot {
         domain: "default".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         mode: LiveMode::Run,
+        ended: false,
         window_count: tick,
         window_start_ns: total.window_start_ns,
         window_length_ms: 1_000,
@@ -111,7 +112,7 @@ pub(crate) fn empty() -> LiveSnapshot {
 pub(crate) fn fault(tick: u64) -> LiveSnapshot {
     let mut live = normal(tick);
     live.ledger.accounted -= 17;
-    live.ledger.unaccounted = live.ledger.balance();
+    live.ledger.unaccounted = 17;
     "disk_full".clone_into(&mut live.store.state);
     for sink in &mut live.ledger.sinks {
         "disk_full".clone_into(&mut sink.state);
@@ -332,7 +333,8 @@ fn ledger(tick: u64) -> LiveLedger {
     ];
     let causes: std::collections::BTreeMap<_, _> =
         causes.into_iter().map(|(cause, count)| (cause.to_owned(), count)).collect();
-    let received = seen + causes.values().sum::<u64>();
+    let in_flight = 1_900 + noise(tick, 2) % 300;
+    let received = seen + in_flight + causes.values().sum::<u64>();
     let port = |port: &str, received, missed| LivePort {
         port: port.to_owned(),
         received,
@@ -343,6 +345,8 @@ fn ledger(tick: u64) -> LiveLedger {
     LiveLedger {
         received,
         accounted: seen,
+        in_flight,
+        late_rows: 0,
         causes,
         unaccounted: 0,
         nic: vec![port("mirror-a", received - received / 3, 0), port("mirror-b", received / 3, 0)],
@@ -371,6 +375,8 @@ fn workers(tick: u64) -> Vec<LiveWorker> {
         spread_in: 9_800 * tick + 17 * u64::from(number),
         spread_out: 10_100 * tick,
         shed_rate: 0.0,
+        late_packets: tick / 7,
+        ..LiveWorker::default()
     };
     vec![worker(0, Some("mirror-a"), 61), worker(1, Some("mirror-b"), 34), worker(2, None, 12)]
 }
@@ -384,6 +390,7 @@ fn taps(tick: u64) -> Vec<LiveTap> {
         duplicates: share * tick / 22,
         copies: share * tick / 45,
         snapped: share * tick / 900,
+        segment_unmapped: 0,
         clock_source: clock.to_owned(),
         clock_error_bound_ns: bound,
     };

@@ -36,7 +36,8 @@ pub struct LedgerTotals {
 }
 
 impl LedgerTotals {
-    /// Sums over workers. `rows_full_packets`: packets of rows that found no room in a window.
+    /// Sums over workers. `rows_full_packets`: packets of rows that found no room in a window, of
+    /// the windows that the workers' totals cover.
     pub fn new(workers: impl Iterator<Item = WorkerAccount>, rows_full_packets: u64) -> Self {
         let mut sum = Self::default();
         let (mut spread_out, mut spread_in, mut all_ended) = (0, 0, true);
@@ -62,7 +63,7 @@ impl LedgerTotals {
         } else {
             sum.in_flight += spread_out.saturating_sub(spread_in);
         }
-        sum.accounted -= rows_full_packets.min(sum.accounted);
+        sum.accounted -= rows_full_packets;
         sum.causes.add(DropCause::WindowRowsFull, rows_full_packets);
         sum
     }

@@ -35,6 +35,8 @@ const LAST: WindowNumber = WindowNumber(u64::MAX);
 struct OpenWindow {
     conversations: HashMap<ConversationKey, Conversation>,
     late_packets: u64,
+    /// Packets of rows that found no room in it.
+    rows_full_packets: u64,
 }
 
 struct FromOne {
@@ -69,6 +71,7 @@ pub struct Aggregator {
     given_up_to: Option<WindowNumber>,
     windows: WindowClock,
     rows_max: usize,
+    /// Of the windows that are given out: the workers' totals cover the same ones.
     rows_full_packets: u64,
     late_rows_packets: u64,
     ended_flows: Vec<EndedFlow>,
@@ -128,6 +131,7 @@ impl Aggregator {
         }
         let window = self.open.remove(&number)?;
         self.given_up_to = Some(number);
+        self.rows_full_packets += window.rows_full_packets;
         self.workers.iter_mut().for_each(|worker| worker.settle(number));
         Some(self.view(number, window))
     }
@@ -232,7 +236,7 @@ impl Aggregator {
         }
         let key = ConversationKey::of(row);
         if window.conversations.len() >= self.rows_max && !window.conversations.contains_key(&key) {
-            self.rows_full_packets += packets;
+            window.rows_full_packets += packets;
             return;
         }
         window.conversations.entry(key).or_default().add(row);
@@ -260,5 +264,62 @@ impl Aggregator {
             ledger_before,
             late_packets: window.late_packets,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::DropCause;
+    use crate::decode::Address;
+    use crate::flow::FlowOutput;
+    use crate::window::{HandoffSender, handoff};
+
+    /// `packets` packets of the `number`-th pair of addresses.
+    fn row(window: u64, number: u8, packets: u64) -> Row {
+        Row {
+            window: WindowNumber(window),
+            source: Address::v4([10, 0, 0, number]),
+            packets: [packets, 0],
+            ..Row::default()
+        }
+    }
+
+    /// Totals of a worker that has received and booked `booked` packets.
+    fn close(sender: &mut HandoffSender, window: u64, booked: u64) {
+        let mut totals = WorkerTotals {
+            received_packets: booked,
+            booked_packets: booked,
+            ..WorkerTotals::default()
+        };
+        assert!(sender.close(WindowNumber(window), &mut totals, &[]));
+    }
+
+    #[test]
+    fn what_found_no_room_is_settled_with_its_window() {
+        let (mut sender, receiver) = handoff(8, false);
+        let (mut slow, slow_receiver) = handoff(8, false);
+        let windows = WindowClock::new(1_000, 0);
+        let mut aggregator = Aggregator::new(vec![receiver, slow_receiver], windows, 1);
+        // The first worker is a window ahead, and in that one most found no room.
+        sender.row(row(1, 1, 5));
+        sender.row(row(1, 2, 2));
+        close(&mut sender, 1, 7);
+        sender.row(row(2, 1, 1));
+        sender.row(row(2, 2, 40));
+        close(&mut sender, 2, 48);
+        close(&mut slow, 1, 0);
+        while aggregator.collect() {}
+        let view = aggregator.next_view().expect("both have closed it");
+        let full = |ledger: &LedgerTotals| ledger.causes.of(DropCause::WindowRowsFull);
+        assert_eq!((view.number, full(&view.ledger)), (WindowNumber(1), 2));
+        assert_eq!((view.ledger.accounted, view.ledger.unaccounted), (5, 0));
+        assert_eq!(view.ledger.received, 7);
+        assert!(aggregator.next_view().is_none(), "the slow one has not closed it");
+        close(&mut slow, 2, 0);
+        while aggregator.collect() {}
+        let view = aggregator.next_view().expect("both have closed it");
+        assert_eq!((full(&view.ledger), view.ledger.accounted), (42, 6));
+        assert_eq!((view.ledger.received, view.ledger.unaccounted), (48, 0));
     }
 }

@@ -7,7 +7,7 @@
 //! bytes in it; stamps of a later pass lie behind all stamps of the pass before, by the same
 //! distance in every part of one capture.
 
-use crate::capture::{Burst, Frame, LinkType, Source, SourceState, StrippedVlan};
+use crate::capture::{Burst, Frame, LinkType, STAMP_MAX, Source, SourceState, StrippedVlan};
 use crate::index::{PortIndex, WorkerIndex};
 use crate::time::Timestamp;
 
@@ -145,12 +145,17 @@ impl Packets {
 
 impl Record {
     #[inline]
+    fn stamp(&self, shift_ns: u64) -> Timestamp {
+        (self.timestamp + shift_ns).min(STAMP_MAX)
+    }
+
+    #[inline]
     fn frame<'a>(&self, octets: &'a [u8], shift_ns: u64) -> Frame<'a> {
         let end = self.begin + self.frame_octets as usize;
         Frame {
             bytes: octets.get(self.begin..end).unwrap_or(&[]),
             wire_octets: self.wire_octets,
-            timestamp: self.timestamp + shift_ns,
+            timestamp: self.stamp(shift_ns),
             link: self.link,
             port: self.port,
             stripped_vlan: self.stripped_vlan,
@@ -193,7 +198,7 @@ impl Source for MemorySource {
         let records = records.get(self.place..end).unwrap_or(&[]);
         self.place = end;
         for record in records {
-            self.clock = self.clock.max(record.timestamp + shift_ns);
+            self.clock = self.clock.max(record.stamp(shift_ns));
         }
         (MemoryBurst { records, octets, shift_ns }, SourceState::Open(self.clock))
     }

@@ -3,7 +3,7 @@
 //! In: a DPDK queue, or pcap and pcapng files. Out: bursts of [`Frame`] with receive time.
 //! Cost: no allocation per burst for a NIC; a file source reads ahead in large blocks.
 //! Invariants: one owner per queue; a burst borrows its source, so it is given back before the
-//! next poll.
+//! next poll; no stamp is above [`STAMP_MAX`].
 
 pub mod file;
 pub mod memory;
@@ -13,6 +13,10 @@ pub mod nic;
 
 use crate::index::PortIndex;
 use crate::time::Timestamp;
+
+/// Largest stamp that a source gives, in the year 2262. What a file says beyond it is taken for it,
+/// so that no sum of a stamp and a timeout comes near the ends of the range, which mean "never".
+pub const STAMP_MAX: Timestamp = Timestamp(u64::MAX / 2);
 
 /// How the bytes of a frame begin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

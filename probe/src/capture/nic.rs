@@ -3,30 +3,36 @@
 //! In: the plan's ports. Out: [`Nics`]: one [`NicSource`] for each receive queue, the ports for
 //! their statistics, and the clocks that stamps are taken from.
 //! Cost: one poll and one conversion of the time stamp counter a burst; nothing is allocated.
-//! Invariants: packets of one burst that carry no stamp of their own share the time of the poll;
-//! stamps of a capture file are left as they are, and time then moves by them alone.
+//! Invariants: the time of the poll never goes back; packets of one burst that carry no stamp of
+//! their own share it. A stamp of the NIC or the kernel counts only within [`STAMP_BEHIND_NS`] before
+//! and [`STAMP_AHEAD_NS`] after the poll, else the packet has the time of the poll, which is
+//! counted and logged. Stamps of a capture file are left as they are, and time then moves by them
+//! alone.
 //! Source: clocks, see `capture::clock`.
+
+mod clocks;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
-use super::clock::{Conversion, ConversionReader, Discipline, Sample, SharedConversion};
-use super::{Burst, Frame, LinkType, Source, SourceState, StrippedVlan};
+use self::clocks::Clock;
+use super::clock::{Conversion, ConversionReader, SharedConversion};
+use super::{Burst, Frame, LinkType, STAMP_MAX, Source, SourceState, StrippedVlan};
 use crate::config::Plan;
+use crate::counters::Counter;
 use crate::dpdk::{
-    Eal, EalError, Packet, Port, PortError, PortWarning, Reading, RingFill, RxBurst, RxQueue,
-    StampKind, read_device_clock, read_tsc,
+    Eal, EalError, Packet, Port, PortError, PortWarning, RingFill, RxBurst, RxQueue, StampKind,
 };
 use crate::index::PortIndex;
 use crate::time::Timestamp;
 
-/// Time between the first two readings of a clock, from which its first rate is taken.
-const FIRST_INTERVAL: Duration = Duration::from_millis(50);
-/// Time between readings afterwards; the discipline works offsets off over one.
-const INTERVAL: Duration = Duration::from_secs(1);
+pub use self::clocks::{ClockThread, PortClock};
+
+/// How long a packet may have waited in the receive ring with a stamp of its own.
+pub const STAMP_BEHIND_NS: u64 = 1_000_000_000;
+
+/// How far two clocks may be apart that are each within 10 ms of the wall clock.
+pub const STAMP_AHEAD_NS: u64 = 20_000_000;
 
 /// Why the NICs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -98,19 +104,20 @@ impl Nics {
     /// The first thing that cannot go on; see [`EalError`] and [`PortError`].
     pub fn open(plan: &Plan) -> Result<Self, NicError> {
         let eal = Eal::start(&plan.eal, &plan.ports)?;
-        let mut clocks = vec![Clock::new(None).ok_or(NicError::NoClock)?];
+        let mut clocks = vec![Clock::of_tsc().ok_or(NicError::NoClock)?];
         let (mut sources, mut ports, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for (index, wanted) in (0..).map(PortIndex).zip(&plan.ports) {
             let (port, queues, lacks) = Port::configure(&eal, wanted, plan.worker.burst_packets)?;
             warnings.extend(lacks.into_iter().map(|warning| (index, warning)));
             let stamps = stamps_of(&port, &mut clocks, index, &mut warnings);
-            let tsc = &clocks[0].shared;
+            let tsc = clocks[0].shared();
             sources.extend(
                 queues.into_iter().map(|queue| NicSource::new(queue, index, tsc, stamps.clone())),
             );
             ports.push(port);
         }
-        let clocks = ClockThread::start(clocks)?;
+        let foreign = sources.iter().map(|source| Arc::clone(&source.foreign)).collect();
+        let clocks = ClockThread::start(clocks, foreign)?;
         Ok(Self { sources, ports, warnings, clocks, eal })
     }
 }
@@ -137,8 +144,8 @@ fn stamps_of(
         StampKind::File => Stamps::Microseconds { of_file: true },
         StampKind::Kernel => Stamps::Microseconds { of_file: false },
         StampKind::Device => {
-            if let Some(clock) = Clock::new(Some(port.clone())) {
-                let reader = ConversionReader::new(Arc::clone(&clock.shared));
+            if let Some(clock) = Clock::of_port(port.clone(), index) {
+                let reader = ConversionReader::new(Arc::clone(clock.shared()));
                 clocks.push(clock);
                 return Stamps::Ticks(reader);
             }
@@ -155,15 +162,18 @@ pub struct NicSource {
     queue: RxQueue,
     port: PortIndex,
     tsc: ConversionReader,
-    tsc_ticks: u64,
     stamps: Stamps,
+    /// The time of the newest poll; of a port that plays a file the largest stamp.
     latest: Timestamp,
+    /// Packets whose own stamp was too far from the poll.
+    foreign: Arc<Counter>,
 }
 
 impl NicSource {
     fn new(queue: RxQueue, port: PortIndex, tsc: &Arc<SharedConversion>, stamps: Stamps) -> Self {
         let tsc = ConversionReader::new(Arc::clone(tsc));
-        Self { queue, port, tsc, tsc_ticks: 0, stamps, latest: Timestamp::ZERO }
+        let foreign = Arc::new(Counter::default());
+        Self { queue, port, tsc, stamps, latest: Timestamp::ZERO, foreign }
     }
 
     /// The port that the queue belongs to.
@@ -191,18 +201,16 @@ impl NicSource {
         }
     }
 
-    /// Bound of the stamps' error against this machine's wall clock, as of the last poll; `None`
-    /// where the stamps are not this machine's.
-    pub fn clock_error_ns(&self) -> Option<u64> {
-        match &self.stamps {
-            Stamps::Poll => Some(self.tsc.conversion().error_ns(self.tsc_ticks)),
-            Stamps::Ticks(nic) => {
-                let now = self.tsc.conversion().at(self.tsc_ticks);
-                Some(nic.conversion().error_ns_at(now))
-            }
-            Stamps::Microseconds { of_file: false } => Some(1_000),
-            Stamps::Microseconds { of_file: true } => None,
-        }
+    /// The clock behind the stamps, to be asked by other threads. Packets whose own stamp does not
+    /// count have the time stamp counter's.
+    pub fn clock(&self) -> PortClock {
+        let tsc = Arc::clone(self.tsc.shared());
+        let clocks = match &self.stamps {
+            Stamps::Poll | Stamps::Microseconds { of_file: false } => vec![tsc],
+            Stamps::Ticks(nic) => vec![tsc, Arc::clone(nic.shared())],
+            Stamps::Microseconds { of_file: true } => Vec::new(),
+        };
+        PortClock::new(self.clock_source(), clocks)
     }
 }
 
@@ -222,32 +230,22 @@ impl Source for NicSource {
     #[inline]
     fn poll(&mut self) -> (NicBurst<'_>, SourceState) {
         let burst = self.queue.poll();
-        self.tsc_ticks = burst.tsc();
-        let polled = self.tsc.refresh().at(self.tsc_ticks);
         let stamps = match &mut self.stamps {
             Stamps::Poll => BurstStamps::Poll,
-            Stamps::Microseconds { of_file } => {
-                if *of_file {
-                    self.latest = latest_of(&burst, self.latest);
-                    let state = if burst.is_empty() {
-                        SourceState::Quiet
-                    } else {
-                        SourceState::Open(self.latest)
-                    };
-                    let burst = NicBurst {
-                        burst,
-                        polled: self.latest,
-                        stamps: BurstStamps::Microseconds,
-                        port: self.port,
-                    };
-                    return (burst, state);
-                }
-                BurstStamps::Microseconds
-            }
+            Stamps::Microseconds { of_file: false } => BurstStamps::Microseconds,
+            Stamps::Microseconds { of_file: true } => BurstStamps::OfFile,
             Stamps::Ticks(nic) => BurstStamps::Ticks(*nic.refresh()),
         };
-        let burst = NicBurst { burst, polled, stamps, port: self.port };
-        (burst, SourceState::Open(polled))
+        self.latest = if matches!(stamps, BurstStamps::OfFile) {
+            latest_of(&burst, self.latest)
+        } else {
+            // A conversion that was just renewed may stand a little behind the one before.
+            self.tsc.refresh().at(burst.tsc()).max(self.latest)
+        };
+        let quiet = matches!(stamps, BurstStamps::OfFile) && burst.is_empty();
+        let state = if quiet { SourceState::Quiet } else { SourceState::Open(self.latest) };
+        let (polled, foreign) = (self.latest, &*self.foreign);
+        (NicBurst { burst, polled, stamps, port: self.port, foreign }, state)
     }
 }
 
@@ -260,7 +258,7 @@ fn latest_of(burst: &RxBurst<'_>, latest: Timestamp) -> Timestamp {
 }
 
 fn of_microseconds(microseconds: u64) -> Timestamp {
-    Timestamp(microseconds.saturating_mul(1_000))
+    Timestamp(microseconds.saturating_mul(1_000)).min(STAMP_MAX)
 }
 
 /// How a burst's stamps become times.
@@ -268,6 +266,7 @@ fn of_microseconds(microseconds: u64) -> Timestamp {
 enum BurstStamps {
     Poll,
     Microseconds,
+    OfFile,
     Ticks(Conversion),
 }
 
@@ -278,16 +277,30 @@ pub struct NicBurst<'a> {
     polled: Timestamp,
     stamps: BurstStamps,
     port: PortIndex,
+    foreign: &'a Counter,
 }
 
 impl NicBurst<'_> {
+    #[inline]
     fn time_of(&self, packet: &Packet<'_>) -> Timestamp {
-        match (&self.stamps, packet.stamp()) {
-            (BurstStamps::Poll, _) | (_, None) => self.polled,
+        let own = match (&self.stamps, packet.stamp()) {
+            (BurstStamps::Poll, _) | (_, None) => return self.polled,
+            (BurstStamps::OfFile, Some(stamp)) => return of_microseconds(stamp),
             (BurstStamps::Microseconds, Some(stamp)) => of_microseconds(stamp),
             (BurstStamps::Ticks(conversion), Some(stamp)) => conversion.at(stamp),
+        };
+        if is_near(own, self.polled) {
+            return own;
         }
+        self.foreign.add(1);
+        self.polled
     }
+}
+
+/// Whether a packet that was polled at `polled` can have been received at `own`.
+#[inline]
+fn is_near(own: Timestamp, polled: Timestamp) -> bool {
+    own.since_ns(polled) <= STAMP_AHEAD_NS && polled.since_ns(own) <= STAMP_BEHIND_NS
 }
 
 impl Burst for NicBurst<'_> {
@@ -312,85 +325,27 @@ impl Burst for NicBurst<'_> {
     }
 }
 
-/// One counter and its conversion.
-#[derive(Debug)]
-struct Clock {
-    /// `None`: the time stamp counter.
-    port: Option<Port>,
-    discipline: Discipline,
-    shared: Arc<SharedConversion>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Clock {
-    fn new(port: Option<Port>) -> Option<Self> {
-        let first = sample(port.as_ref())?;
-        std::thread::sleep(FIRST_INTERVAL);
-        let discipline = Discipline::new(first, sample(port.as_ref())?)?;
-        let shared = Arc::new(SharedConversion::default());
-        shared.publish(&discipline.conversion());
-        Some(Self { port, discipline, shared })
-    }
-
-    fn observe(&mut self) {
-        if let Some(sample) = sample(self.port.as_ref()) {
-            self.discipline.observe(sample);
-            self.shared.publish(&self.discipline.conversion());
+    #[test]
+    fn stamps_count_near_the_poll_only() {
+        let polled = Timestamp(5_000_000_000);
+        for (own, near) in [
+            (0, false),
+            (3_999_999_999, false),
+            (4_000_000_000, true),
+            (5_000_000_000, true),
+            (5_020_000_000, true),
+            (5_020_000_001, false),
+            (u64::MAX, false),
+        ] {
+            assert_eq!(is_near(Timestamp(own), polled), near, "{own}");
         }
-    }
-}
-
-fn sample(port: Option<&Port>) -> Option<Sample> {
-    let Reading { before, ticks, after } = match port {
-        None => read_tsc()?,
-        Some(port) => read_device_clock(port)?,
-    };
-    Some(Sample::between(before, ticks, after))
-}
-
-/// Reads the clocks once a second, off the workers. Ends when dropped.
-#[derive(Debug)]
-pub struct ClockThread {
-    shared: Arc<ThreadShared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct ThreadShared {
-    stop: AtomicBool,
-    steps: AtomicU32,
-}
-
-impl ClockThread {
-    fn start(mut clocks: Vec<Clock>) -> std::io::Result<Self> {
-        let shared = Arc::new(ThreadShared::default());
-        let seen = Arc::clone(&shared);
-        let run = move || {
-            while !seen.stop.load(Ordering::Acquire) {
-                std::thread::park_timeout(INTERVAL);
-                clocks.iter_mut().for_each(Clock::observe);
-                let steps = clocks.iter().map(|clock| clock.discipline.steps()).sum();
-                if seen.steps.swap(steps, Ordering::Relaxed) != steps {
-                    tracing::warn!(steps, "the wall clock was set; packet times follow it");
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("clock".to_owned()).spawn(run)?;
-        Ok(Self { shared, thread: Some(thread) })
-    }
-
-    /// How often the wall clock was set while the probe ran.
-    pub fn steps(&self) -> u32 {
-        self.shared.steps.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for ClockThread {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // A panic there was reported when it happened.
-            let _ = thread.join();
-        }
+        assert!(
+            !is_near(Conversion::default().at(u64::MAX), polled),
+            "a clock that was never read"
+        );
     }
 }

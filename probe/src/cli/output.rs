@@ -83,13 +83,16 @@ pub(crate) fn summary(report: &Report, summary: &RunSummary, top: usize) {
         "{} packets, {} octets, {} flows, {} windows in {:.2} s",
         report.packets, report.octets, report.flows, report.windows, report.elapsed_s
     ));
-    if !summary.top.is_empty() {
-        line("\nTop conversations (IP octets, both directions)");
-        for (conversation, octets) in summary.top.iter().take(top) {
+    if !summary.top.lines.is_empty() {
+        let estimate = if summary.top.is_estimate { ", an estimate, never too high" } else { "" };
+        line(format_args!("\nTop conversations (IP octets, both directions{estimate})"));
+        for (conversation, octets) in summary.top.lines.iter().take(top) {
             line(format_args!("  {octets:>14}  {conversation}"));
         }
     }
-    line(format_args!("\nAlerts: {}", report.alerts));
+    let shown = summary.alert_records.len() as u64;
+    let last = if shown < report.alerts { format!(", the last {shown}") } else { String::new() };
+    line(format_args!("\nAlerts: {}{last}", report.alerts));
     for alert in &summary.alert_records {
         line(format_args!(
             "  [{}] {}: {} ({} events)",

@@ -115,7 +115,7 @@ mod with_dpdk {
     }
 
     fn print(arguments: &RunArguments, run: &Live) {
-        for port in &run.ports {
+        for port in &run.report.ports {
             tracing::info!(
                 port = port.port,
                 received = port.received,
@@ -126,9 +126,7 @@ mod with_dpdk {
             );
         }
         if arguments.json {
-            let mut report = serde_json::json!(run.report);
-            report["ports"] = serde_json::json!(run.ports);
-            output::json(&report);
+            output::json(&run.report);
         } else {
             output::summary(&run.report, &run.summary, TOP);
         }

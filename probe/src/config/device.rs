@@ -23,7 +23,17 @@ const VIRTIO_USER: &str = "virtio_user";
 /// Whether `text` is a PCI address or a virtual device, with or without arguments after a comma.
 pub fn is_known(text: &str) -> bool {
     let plain = text.len() <= 1024 && !text.chars().any(char::is_control);
-    plain && (is_pci(name(text)) || is_virtual(name(text)))
+    plain && (is_pci(name(text)) || is_virtual(name(text))) && !shares_buffers(text)
+}
+
+/// Whether packets would be read where the sender can still write: a memif without copies. What a
+/// decoder has checked must not change before it is used.
+fn shares_buffers(text: &str) -> bool {
+    let asked = |argument: &str| {
+        let (key, value) = argument.split_once('=').unwrap_or((argument, ""));
+        key.trim() == "zero-copy" && value.trim() != "no"
+    };
+    name(text).starts_with("net_memif") && text.split(',').skip(1).any(asked)
 }
 
 /// The device's name without arguments; the same name twice is the same device.
@@ -64,7 +74,9 @@ fn number(text: &str, digits: usize) -> bool {
 pub fn allowed() -> String {
     format!(
         "a PCI address such as 0000:3b:00.0, or a virtual device such as net_null0 that begins \
-         with {} or {VIRTIO_USER}; each with arguments after a comma if it takes some",
+         with {} or {VIRTIO_USER}; each with arguments after a comma if it takes some, but \
+         net_memif not with zero-copy=yes, because its sender could change a packet while it is \
+         read",
         VIRTUAL.join(", ")
     )
 }
@@ -85,6 +97,8 @@ mod tests {
             "net_memif0,role=client,socket=/run/memif.sock,socket-abstract=no",
             "virtio_user0,path=/dev/vhost-net",
             "net_virtio_user1",
+            "net_memif0,role=client,zero-copy=no",
+            "net_pcap0,rx_pcap=zero-copy=yes",
             "net_af_packet0,iface=eth0",
         ] {
             assert!(is_known(text), "{text}");
@@ -97,6 +111,10 @@ mod tests {
             "",
             "eth0",
             "net_foo0",
+            "net_memif0,zero-copy=yes",
+            "net_memif0,role=client,zero-copy=yes,socket=/run/memif.sock",
+            "net_memif0, zero-copy = yes",
+            "net_memif0,zero-copy=no,zero-copy=yes",
             "0000:3b:00",
             "0000:3b:20.0",
             "0000:3b:00.8",

@@ -7,7 +7,7 @@
 //! option but the timestamp value (MSS clamping rewrites options).
 //! Source: RFC 5475 §6.2.1 (which fields are invariant), ARCHITECTURE.md "Copies".
 
-use crate::decode::{Headers, Marks, PAYLOAD_HEAD_OCTETS, protocol};
+use crate::decode::{Address, Headers, Marks, PAYLOAD_HEAD_OCTETS, protocol};
 use crate::spread::HashSeed;
 use crate::spread::key::{halves, mix};
 
@@ -28,11 +28,11 @@ pub struct Digest {
 impl Digest {
     /// Digest over address space, addresses, protocol, identification and, for TCP, ports,
     /// sequence, acknowledgement, flags, length and timestamp value; for the rest the first
-    /// `payload_octets` of payload.
+    /// octets of payload that the mask has.
     #[inline]
-    pub fn of(headers: &Headers, payload_octets: u8, seed: HashSeed) -> Self {
+    pub fn of(headers: &Headers, payload_mask: PayloadMask, seed: HashSeed) -> Self {
         let [a, b, c, d] = seed.words();
-        let payload = payload_words(headers, payload_octets);
+        let payload = payload_mask.words(headers);
         let ports = (u64::from(headers.source_port) << 16) | u64::from(headers.destination_port);
         let identity = (u64::from(headers.ip_identification) << 32) | ports;
         let rest = (u64::from(headers.fragment_offset) << 16)
@@ -89,14 +89,26 @@ fn distinguishes(headers: &Headers) -> bool {
     identified || stamped
 }
 
-/// The payload's first octets, of which `octets` at most and none that was not captured.
-fn payload_words(headers: &Headers, octets: u8) -> [u64; 2] {
-    let captured = usize::try_from(headers.payload_captured_octets).unwrap_or(usize::MAX);
-    let valid = captured.min(usize::from(octets)).min(PAYLOAD_HEAD_OCTETS);
-    let word = u128::from_le_bytes(headers.payload_head);
-    let kept = if valid == PAYLOAD_HEAD_OCTETS { word } else { word & ((1 << (8 * valid)) - 1) };
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = kept.to_le_bytes();
-    [u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p])]
+/// Which of the payload's first octets are in the digest.
+#[derive(Clone, Copy, Debug)]
+pub struct PayloadMask([u64; 2]);
+
+impl PayloadMask {
+    /// The first `octets`, at most [`PAYLOAD_HEAD_OCTETS`].
+    pub fn first(octets: u8) -> Self {
+        let mut bytes = [0; PAYLOAD_HEAD_OCTETS];
+        for byte in bytes.iter_mut().take(usize::from(octets)) {
+            *byte = u8::MAX;
+        }
+        Self(halves(Address(bytes)))
+    }
+
+    /// Those octets as words; what was not captured reads as 0 in [`Headers`].
+    #[inline]
+    fn words(self, headers: &Headers) -> [u64; 2] {
+        let [head, tail] = halves(Address(headers.payload_head));
+        [head & self.0[0], tail & self.0[1]]
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]

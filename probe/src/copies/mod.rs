@@ -9,7 +9,7 @@
 
 mod digest;
 
-pub use digest::Digest;
+pub use digest::{Digest, PayloadMask};
 
 use crate::config::CopiesPlan;
 use crate::decode::Headers;
@@ -84,7 +84,7 @@ pub struct CopyTable {
     seed: HashSeed,
     window_ns: u64,
     path_window_ns: u64,
-    digest_payload_octets: u8,
+    payload_mask: PayloadMask,
     known_to_duplicate: Box<[bool]>,
     evicted: u64,
 }
@@ -99,7 +99,7 @@ impl CopyTable {
             seed,
             window_ns: ms(u64::from(plan.window_ms)),
             path_window_ns: ms(u64::from(plan.path_window_ms)),
-            digest_payload_octets: plan.digest_payload_octets,
+            payload_mask: PayloadMask::first(plan.digest_payload_octets),
             known_to_duplicate: known_to_duplicate.into_boxed_slice(),
             evicted: 0,
         }
@@ -115,7 +115,7 @@ impl CopyTable {
     /// The digest of a packet. For [`CopyTable::classify`].
     #[inline]
     pub fn digest(&self, headers: &Headers) -> Digest {
-        Digest::of(headers, self.digest_payload_octets, self.seed)
+        Digest::of(headers, self.payload_mask, self.seed)
     }
 
     /// Says what the packet is, and remembers it.

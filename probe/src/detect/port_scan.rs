@@ -9,7 +9,8 @@
 //! Parameters: `[detect.port_scan]`; a contact counts as failed when refused, or not answered up
 //! to the end of the window after it.
 //! Cost: a map look-up a conversation with contacts; at most `sources_max` sources with
-//! `contacts_max` remembered contacts each.
+//! `contacts_max` remembered contacts each. Beyond, those not made for longest are forgotten, and
+//! count as first contacts when they come again.
 //! Fires: one VM that asks 200 ports of its neighbours, most of them closed.
 //! Must not: a web client with many servers that answer; a single server that is down.
 
@@ -36,13 +37,45 @@ struct Source {
     failures: u64,
 }
 
+/// Contacts that were made, in two generations. The older one is forgotten when the newer one is
+/// full, so a source is judged however many contacts it has made; one that is made again stays.
+#[derive(Default)]
+struct Seen {
+    newer: BTreeSet<Contact>,
+    older: BTreeSet<Contact>,
+}
+
+impl Seen {
+    /// Whether `contact` is a first one. Remembers at most `contacts_max`, and at least two.
+    fn is_first(&mut self, contact: Contact, contacts_max: usize) -> bool {
+        if self.newer.contains(&contact) {
+            return false;
+        }
+        let first = !self.older.remove(&contact);
+        if self.newer.len() >= (contacts_max / 2).max(1) {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(contact);
+        first
+    }
+
+    fn len(&self) -> usize {
+        self.newer.len() + self.older.len()
+    }
+
+    fn destinations(&self) -> BTreeSet<Address> {
+        self.newer.iter().chain(&self.older).map(|(destination, ..)| *destination).collect()
+    }
+}
+
 struct State {
     ip_version: u8,
     segment: Segment,
     walk: Source,
-    seen: BTreeSet<Contact>,
+    seen: Seen,
     /// Contacts of the window before that had no answer yet.
     waiting: BTreeSet<Contact>,
+    /// Start of the window in which the walk began.
     first_seen: Timestamp,
     last_seen: Timestamp,
     /// The walk has reached the upper bound; contacts since then are the alert's events.
@@ -98,8 +131,14 @@ impl PortScan {
         let contacts_max = self.contacts_max;
         let state = self.sources.entry(subject).or_insert_with(|| State::new(key, view.start));
         state.last_seen = view.end;
-        if state.seen.len() >= contacts_max || !state.seen.insert(contact) {
+        // What waits is bounded too; what it leaves out is judged when it is made again.
+        let judged = answered || conversation.refused > 0 || state.waiting.len() < contacts_max;
+        if !judged || !state.seen.is_first(contact, contacts_max) {
             return;
+        }
+        if state.walk.contacts == 0 && state.waiting.is_empty() {
+            // A new walk; what was found benign before is no part of it.
+            state.first_seen = view.start;
         }
         if answered || conversation.refused > 0 {
             state.step(answered, steps);
@@ -119,10 +158,7 @@ impl PortScan {
     fn finding(&self, subject: (AddressSpace, Address), state: &State, now: Timestamp) -> Finding {
         let contacts = state.walk.contacts.max(1);
         let failed = share(state.walk.failures, contacts);
-        let vertical =
-            state.seen.iter().map(|(destination, ..)| destination).collect::<BTreeSet<_>>();
-        let single =
-            (vertical.len() == 1).then(|| *vertical.into_iter().next().unwrap_or(&subject.1));
+        let is_vertical = state.seen.destinations().len() == 1;
         Finding {
             detector: NAME,
             severity: if contacts >= 100 { Severity::High } else { Severity::Medium },
@@ -146,7 +182,7 @@ impl PortScan {
                 ("first_contacts", count(contacts)),
                 ("failed_contacts", count(state.walk.failures)),
                 ("failed_share", failed),
-                ("single_destination", if single.is_some() { 1.0 } else { 0.0 }),
+                ("single_destination", if is_vertical { 1.0 } else { 0.0 }),
             ],
             silent_if: format!(
                 "more than {:.0} of its {contacts} first contacts had been answered",
@@ -162,7 +198,7 @@ impl State {
             ip_version: key.ip_version,
             segment: key.segment,
             walk: Source::default(),
-            seen: BTreeSet::new(),
+            seen: Seen::default(),
             waiting: BTreeSet::new(),
             first_seen: at,
             last_seen: at,
@@ -319,6 +355,47 @@ mod tests {
             })
             .collect();
         assert!(run(vec![asked, answered, Vec::new()]).is_empty());
+    }
+
+    #[test]
+    fn a_scan_begins_after_the_traffic_that_was_benign() {
+        let client = (1..=60).map(|host| contact(host, 443, 1, 0)).collect();
+        let scan = (1..=60).map(|port| contact(1, port, 0, 1)).collect();
+        let findings = run(vec![client, Vec::new(), Vec::new(), scan]);
+        let second = 1_000_000_000;
+        let seen: Vec<_> =
+            findings.iter().map(|found| (found.first_seen, found.last_seen)).collect();
+        // In the window 13.
+        assert_eq!(seen, [(Timestamp(13 * second), Timestamp(14 * second))]);
+    }
+
+    #[test]
+    fn who_made_many_contacts_is_judged_all_the_same() {
+        let plan = PortScanPlan { contacts_max: 64, ..PortScanPlan::default() };
+        let mut detector = PortScan::new(&plan);
+        let mut findings = Vec::new();
+        let client = (1..=1_000).map(|port| contact(1, port, 1, 0)).collect();
+        detector.observe(&view(1, client), &mut findings);
+        assert!(findings.is_empty());
+        let scan = (1..=1_000).map(|port| contact(2, port, 0, 1)).collect();
+        detector.observe(&view(2, scan), &mut findings);
+        assert_eq!((findings.len(), findings[0].events), (1, 1_000));
+        let silent = (1..=1_000).map(|port| contact(3, port, 0, 0)).collect();
+        detector.observe(&view(3, silent), &mut findings);
+        let bounded = |state: &State| state.seen.len() <= 64 && state.waiting.len() <= 64;
+        assert!(detector.sources.values().all(bounded));
+    }
+
+    #[test]
+    fn contacts_that_are_made_again_and_again_stay_known() {
+        let mut seen = Seen::default();
+        let known = (Address::v4([10, 0, 0, 1]), 6, 443);
+        assert!(seen.is_first(known, 64));
+        for port in 0..1_000 {
+            assert!(seen.is_first((Address::v4([10, 0, 0, 2]), 6, port), 64));
+            assert!(!seen.is_first(known, 64), "{port}");
+            assert!(seen.len() <= 64);
+        }
     }
 
     #[test]

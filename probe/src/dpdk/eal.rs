@@ -15,8 +15,8 @@ use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use super::arguments::{eal_arguments, pci_address};
 use super::console;
 use super::error::EalError;
-use super::worker_thread::allowed_cores;
 use crate::config::{EalPlan, PortPlan, doctor};
+use crate::cores;
 
 /// `rte_errno` and Linux use the same numbers.
 const EPERM: c_int = 1;
@@ -48,7 +48,7 @@ impl Eal {
             check_pci(Path::new("/"), address)?;
         }
         let pci: Vec<&str> = pci.iter().map(String::as_str).collect();
-        let arguments = eal_arguments(plan, &pci, &allowed_cores())?;
+        let arguments = eal_arguments(plan, &pci, &cores::allowed())?;
         if STARTED.swap(true, Ordering::AcqRel) {
             return Err(EalError::AlreadyStarted);
         }

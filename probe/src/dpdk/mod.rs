@@ -10,6 +10,7 @@
 
 mod arguments;
 mod console;
+mod counts;
 mod eal;
 mod error;
 mod features;
@@ -27,7 +28,7 @@ pub use error::{EalError, PortError, PortWarning};
 pub use features::StampKind;
 pub use huge_pages::prefer_huge_pages;
 pub use port::{NicStats, Port};
-pub use rx_queue::{BURST_PACKETS_MAX, OwnedPacket, Packet, RingFill, RxBurst, RxQueue, VlanTags};
+pub use rx_queue::{BURST_PACKETS_MAX, Packet, RingFill, RxBurst, RxQueue, VlanTags};
 pub use tsc::{Reading, read_device_clock, read_tsc};
 pub use tx_queue::TxQueue;
-pub use worker_thread::{WorkerThread, allowed_cores, pin_thread};
+pub use worker_thread::{WorkerThread, pin_thread};

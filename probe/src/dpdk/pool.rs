@@ -1,8 +1,9 @@
 //! Packet buffers of one port.
 //!
 //! In: how many, how large, which NUMA node. Out: [`Pool`].
-//! Invariants: freed only after the port that fills its buffers has been closed and every packet
-//! taken from it is back, because both hold the port and the port holds the pool.
+//! Invariants: freed only after the port that fills its buffers has been closed and every burst
+//! taken from it is back, because a burst borrows its queue, the queue holds the port and the port
+//! holds the pool.
 
 use std::ffi::c_int;
 use std::ptr::NonNull;

@@ -7,12 +7,13 @@
 
 use std::ffi::{CStr, CString, c_int};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::utils::CachePadded;
 
 use super::arguments::pci_address;
 use super::console;
+use super::counts::DriverCounts;
 use super::eal::{Eal, error_text, report};
 use super::error::{PortError, PortWarning};
 use super::features::{Facts, Setup, StampKind, decide};
@@ -52,8 +53,7 @@ pub(super) struct PortInner {
     tx_given: AtomicBool,
     /// Packets that each queue gave out.
     pub(super) given: Box<[CachePadded<Counter>]>,
-    /// The largest of each count that the driver gave.
-    counted: [AtomicU64; 5],
+    counts: DriverCounts,
 }
 
 /// What the NIC counted since the port was started.
@@ -103,7 +103,7 @@ impl Port {
             on_pci: pci_address(&plan.device).is_some(),
             tx_given: AtomicBool::new(setup.tx_queues == 0),
             given: (0..plan.queues).map(|_| CachePadded::default()).collect(),
-            counted: Default::default(),
+            counts: DriverCounts::default(),
         };
         let (started, text) = console::listen(|| start(&inner, plan, &setup, &info, &mut warnings));
         let descriptors = started.map_err(|failure| failure.into_error(plan, &text))?;
@@ -150,31 +150,21 @@ impl Port {
     }
 
     /// What the NIC counted. Counts never go back: memif forgets its own when the other side
-    /// leaves, so the largest that was seen holds, and of `received` at least what queues gave out.
+    /// leaves, and what it counts from then on is added. `received` is at least what queues gave
+    /// out.
     pub fn stats(&self) -> NicStats {
-        let mut stats = dpdk_sys::rte_eth_stats::default();
-        // SAFETY: the port is open, and `stats` is a valid place for the answer.
-        let result = unsafe { dpdk_sys::rte_eth_stats_get(self.0.number, &raw mut stats) };
-        if result != 0 {
-            stats = dpdk_sys::rte_eth_stats::default();
-        }
+        let [received, octets, missed, errors, no_mbuf] = self.0.counts.read(|| {
+            let mut stats = dpdk_sys::rte_eth_stats::default();
+            // SAFETY: the port is open, and `stats` is a valid place for the answer.
+            let result = unsafe { dpdk_sys::rte_eth_stats_get(self.0.number, &raw mut stats) };
+            let s = stats;
+            (result == 0).then_some([s.ipackets, s.ibytes, s.imissed, s.ierrors, s.rx_nombuf])
+        });
         let given: u64 = self.0.given.iter().map(|count| count.load()).sum();
-        let counts = [
-            stats.ipackets.max(given),
-            stats.imissed,
-            stats.ierrors,
-            stats.rx_nombuf,
-            stats.ibytes,
-        ];
-        let mut largest = counts;
-        for ((largest, counted), count) in largest.iter_mut().zip(&self.0.counted).zip(counts) {
-            *largest = counted.fetch_max(count, Ordering::Relaxed).max(count);
-        }
-        let [received, missed, errors, no_mbuf, octets] = largest;
-        NicStats { received, missed, errors, no_mbuf, octets }
+        NicStats { received: received.max(given), missed, errors, no_mbuf, octets }
     }
 
-    /// Buffers of the port's pool that are in use now; a snapshot for the ledger's reader.
+    /// Buffers of the port's pool that are in use now; a snapshot, for tests that all come back.
     pub fn mbufs_in_use(&self) -> u32 {
         self.0.mbufs.saturating_sub(self.0.pool.available())
     }

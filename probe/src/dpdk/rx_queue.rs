@@ -1,10 +1,11 @@
 //! One receive queue, its bursts and their packets.
 //!
-//! In: a started port's queue. Out: [`RxBurst`] of [`Packet`]s, or packets taken out of it.
+//! In: a started port's queue. Out: [`RxBurst`] of [`Packet`]s.
 //! Cost: one foreign call a burst; a packet of several segments is copied together, all others
 //! are read where the NIC put them. Nothing is allocated after `new`.
 //! Invariants: one owner polls (`&mut self`, neither `Copy` nor `Clone`); packets borrow their
-//! burst; each buffer is given back exactly once, by the burst or by the packet taken out.
+//! burst, which gives each buffer back exactly once; nobody writes to a buffer meanwhile, for which
+//! the configuration refuses devices that share theirs (`config::device`).
 //! Source: DPDK 22.11, `rte_mbuf_core.h`.
 
 use std::sync::Arc;
@@ -146,7 +147,7 @@ pub struct RxBurst<'queue> {
 }
 
 impl RxBurst<'_> {
-    /// Number of packets, those taken out included.
+    /// Number of packets.
     #[inline]
     pub fn len(&self) -> usize {
         self.count
@@ -171,29 +172,11 @@ impl RxBurst<'_> {
     #[inline]
     pub fn packet(&self, place: usize) -> Packet<'_> {
         let packet = &self.queue.packets[..self.count][place];
-        // The slot is empty after `take`.
-        if self.queue.mbufs[place].is_null() {
-            return Packet { bytes: &[], packet };
-        }
         // SAFETY: the octets belong to an mbuf of this burst, or to its place in `gathered`;
-        // both stay unchanged until the burst is dropped or the packet taken out by `&mut`.
+        // both stay unchanged until the burst is dropped.
         let bytes =
             unsafe { std::slice::from_raw_parts(packet.bytes, packet.segment_octets as usize) };
         Packet { bytes, packet }
-    }
-
-    /// Takes a packet out: it lives on its own, and its place in the burst is empty. `None` if
-    /// it was taken before.
-    pub fn take(&mut self, place: usize) -> Option<OwnedPacket> {
-        if place >= self.count {
-            return None;
-        }
-        let mbuf = std::mem::replace(self.queue.mbufs.get_mut(place)?, std::ptr::null_mut());
-        if mbuf.is_null() {
-            return None;
-        }
-        let wire_octets = self.queue.packets[place].packet_octets;
-        Some(OwnedPacket { mbuf, wire_octets, _port: Arc::clone(&self.queue.port) })
     }
 }
 
@@ -202,8 +185,7 @@ impl Drop for RxBurst<'_> {
     fn drop(&mut self) {
         let count = u32::try_from(self.count).unwrap_or(0);
         if count > 0 {
-            // SAFETY: the first `count` pointers are mbufs of this burst, each owned by us, or
-            // null where one was taken out, which the function skips.
+            // SAFETY: the first `count` pointers are mbufs of this burst, each owned by us.
             unsafe { dpdk_sys::rte_pktmbuf_free_bulk(self.queue.mbufs.as_mut_ptr(), count) };
         }
     }
@@ -261,44 +243,5 @@ impl<'burst> Packet<'burst> {
     #[inline]
     fn has(&self, marks: u32) -> bool {
         u32::from(self.packet.marks) & marks != 0
-    }
-}
-
-/// A packet taken out of its burst; its buffer goes back when dropped, on any thread. Its port
-/// stays open until then.
-#[derive(Debug)]
-pub struct OwnedPacket {
-    mbuf: *mut rte_mbuf,
-    wire_octets: u32,
-    _port: Arc<PortInner>,
-}
-
-// SAFETY: the only owner of its mbuf; DPDK's pools take buffers back on any thread.
-unsafe impl Send for OwnedPacket {}
-
-impl OwnedPacket {
-    /// Octets in all segments.
-    pub fn len(&self) -> u32 {
-        self.wire_octets
-    }
-
-    /// Whether there are no octets.
-    pub fn is_empty(&self) -> bool {
-        self.wire_octets == 0
-    }
-
-    /// Copies the first octets; the answer is how many.
-    pub fn copy_to(&self, to: &mut [u8]) -> usize {
-        let room = u32::try_from(to.len()).unwrap_or(u32::MAX);
-        // SAFETY: the mbuf is ours until dropped; at most `room` octets are written to `to`.
-        let copied = unsafe { dpdk_sys::vmprobe_copy(self.mbuf, to.as_mut_ptr(), room) };
-        copied as usize
-    }
-}
-
-impl Drop for OwnedPacket {
-    fn drop(&mut self) {
-        // SAFETY: the only owner gives it back; the pool lives, because the port holds it.
-        unsafe { dpdk_sys::vmprobe_free(self.mbuf) };
     }
 }

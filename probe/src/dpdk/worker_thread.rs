@@ -9,10 +9,9 @@ use std::ffi::c_int;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-
 use super::eal::{Eal, EalInner, error_text};
 use super::error::EalError;
+use crate::cores;
 
 /// This thread, pinned to its core and known to DPDK until dropped.
 #[derive(Debug)]
@@ -50,22 +49,7 @@ impl Drop for WorkerThread {
 /// # Errors
 /// [`EalError::Pin`] where the core does not exist or is not allowed.
 pub fn pin_thread(core: u16) -> Result<(), EalError> {
-    let failed = |reason: String| EalError::Pin { core, reason };
-    if usize::from(core) >= CpuSet::MAX_CPU {
-        return Err(failed("no such core".to_owned()));
-    }
-    let mut set = CpuSet::new();
-    set.set(usize::from(core));
-    sched_setaffinity(None, &set).map_err(|error| failed(error.to_string()))
-}
-
-/// The cores that the calling thread may use, in order.
-pub fn allowed_cores() -> Vec<u16> {
-    let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
-    (0..CpuSet::MAX_CPU)
-        .filter(|&core| set.is_set(core))
-        .filter_map(|core| u16::try_from(core).ok())
-        .collect()
+    cores::stay_on(&[core]).map_err(|error| EalError::Pin { core, reason: error.to_string() })
 }
 
 #[cfg(test)]
@@ -74,16 +58,16 @@ mod tests {
 
     #[test]
     fn a_thread_is_pinned_and_only_to_what_exists() {
-        let allowed = allowed_cores();
+        let allowed = cores::allowed();
         let &last = allowed.last().expect("at least one core");
         std::thread::spawn(move || {
             pin_thread(last).expect("allowed");
-            assert_eq!(allowed_cores(), [last]);
+            assert_eq!(cores::allowed(), [last]);
             assert!(matches!(pin_thread(u16::MAX), Err(EalError::Pin { core: u16::MAX, .. })));
             assert!(pin_thread(1000).is_err());
         })
         .join()
         .expect("the thread ends");
-        assert_eq!(allowed_cores(), allowed);
+        assert_eq!(cores::allowed(), allowed);
     }
 }

@@ -7,14 +7,14 @@
 //! Source: ARCHITECTURE.md, "Who is who"; link-local addresses, RFC 3927 and RFC 4291 section
 //! 2.5.6.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Address, AddressSpace, Interval, InventoryData, Mac, Vm};
+use super::{Address, AddressSpace, Interval, InventoryData, Mac, Segment, Vm};
 use crate::time::Timestamp;
 
 /// A virtual machine of one [`Inventory`].
@@ -88,6 +88,17 @@ impl Inventory {
             by_mac: Spans::new(macs),
             by_mac_alone: Spans::new(macs_alone),
         }
+    }
+
+    /// The segment of each MAC address at a time; without one, as the inventory has it last. Of
+    /// several interfaces with one MAC address the one whose time began last counts.
+    pub fn stations(&self, at: Option<Timestamp>) -> BTreeMap<Mac, Segment> {
+        let interfaces = self.vms.iter().flat_map(|vm| &vm.interfaces);
+        let mut valid: Vec<_> =
+            interfaces.filter(|found| at.is_none_or(|at| found.valid.holds(at))).collect();
+        // Stable: of equal ones the last in the file counts.
+        valid.sort_by_key(|interface| (interface.valid.from, interface.valid.to));
+        valid.into_iter().map(|interface| (interface.mac, interface.segment)).collect()
     }
 
     /// The VM that had `address` in `space` at a time; `ip_version` is 4 or 6. The MAC is asked
@@ -359,6 +370,30 @@ mod tests {
         assert_eq!(ask("0.0.0.0", 1).as_deref(), Some("vm-1"));
         assert_eq!(ask("10.0.0.77", 2).as_deref(), Some("vm-2"), "its addresses are not known");
         assert_eq!(ask("10.0.0.78", 3), None, "two VMs with one MAC");
+    }
+
+    #[test]
+    fn a_mac_is_where_it_was_at_the_time() {
+        let mut text = "[[tenant]]\nname = \"t0\"\n".to_owned();
+        // The newest one stands first in the file.
+        for (number, vni, from, to) in [(1, 3, 2026, 2027), (2, 1, 2024, 2025), (3, 2, 2025, 2026)]
+        {
+            let rest = format!(
+                "mac = \"{}\"\nsegment = \"default/vxlan/{vni}\"\n\
+                 valid_from = {from}-01-01T00:00:00Z\nvalid_to = {to}-01-01T00:00:00Z",
+                mac(7)
+            );
+            vm(&mut text, number, 0, &rest);
+        }
+        let inventory = inventory(&text, &[]);
+        let vni = |at| inventory.stations(at).get(&mac(7)).map(|segment| segment.id());
+        let noon =
+            |year: u64| Some(Timestamp::from_parts((year - 1970) * 31_556_952, 0) + (1 << 52));
+        assert_eq!(
+            [2023, 2024, 2025, 2026, 2027].map(|year| vni(noon(year))),
+            [None, Some(1), Some(2), Some(3), None]
+        );
+        assert_eq!(vni(None), Some(3));
     }
 
     #[test]

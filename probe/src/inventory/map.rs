@@ -31,10 +31,11 @@ impl SegmentMap {
         self.spaces.insert(segment.bits(), space);
     }
 
-    /// Says that untagged frames from or to `mac` at `tap` are of `segment`. `false` where the
-    /// map is full ([`STATIONS_MAX`]).
+    /// Says that untagged frames from or to `mac` at `tap` are of `segment`; the last word counts.
+    /// `false` where the map is full ([`STATIONS_MAX`]).
     pub fn place(&mut self, tap: TapIndex, mac: [u8; 6], segment: Segment) -> bool {
-        if self.stations.len() >= STATIONS_MAX {
+        let key = station_key(tap, mac);
+        if self.stations.len() >= STATIONS_MAX && !self.stations.contains_key(&key) {
             return false;
         }
         let place = usize::from(tap.0);
@@ -44,7 +45,7 @@ impl SegmentMap {
         if let Some(named) = self.station_taps.get_mut(place) {
             *named = true;
         }
-        self.stations.insert(station_key(tap, mac), segment);
+        self.stations.insert(key, segment);
         true
     }
 

@@ -15,7 +15,9 @@ pub fn markdown() -> String {
     let mut text = format!(
         "# Records, schema version {SCHEMA_VERSION}\n\n\
          Made from `tables.rs`; a test holds both equal. IE is the number of the IPFIX Information \
-         Element (IANA); R is the reverse element of RFC 5103.\n"
+         Element (IANA); R is the reverse element of RFC 5103. A record is filed under the hour of \
+         its time, or, where that is further than an hour from the time that the packets have come \
+         to, under the nearest hour that is not.\n"
     );
     for table in Table::ALL {
         let about = table.meaning().trim();

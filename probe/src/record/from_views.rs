@@ -297,6 +297,7 @@ impl RecordMaker {
             duplicate_packet_count: tap.totals.duplicates,
             copy_ambiguous_packet_count: tap.totals.ambiguous,
             snapped_packet_count: tap.totals.snapped,
+            segment_unmapped_packet_count: tap.totals.segment_unmapped,
             mirror_sequence_gap_count: tap.has_sequence.then_some(tap.totals.mirror_gaps),
             clock_source: clock.source,
             clock_error_bound_ns: clock.error_bound_ns,

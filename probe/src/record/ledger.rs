@@ -1,6 +1,7 @@
 //! The account of a window as records: the probe, each stage, each worker, each NIC port, each sink.
 //!
-//! In: the account now and at the view before. Out: [`LedgerRecord`]s of what happened between.
+//! In: the account now and at the view before. Out: [`LedgerRecord`]s of what happened between;
+//! `in_flight`, `held` and `queued` are how much there is now.
 //! Invariants: of each scope the rows add up: received = accounted + Σ causes + what came to be in
 //! flight.
 
@@ -25,6 +26,9 @@ pub(super) fn ledger_rows(view: &WindowView) -> Vec<LedgerRecord> {
         unaccounted: Some(now.unaccounted),
         ..probe.row("unaccounted", now.unaccounted.unsigned_abs())
     });
+    if view.late_packets > 0 {
+        rows.push(probe.row("late_rows", view.late_packets));
+    }
     for (now, before) in now.stages().iter().zip(before.stages()) {
         let name = now.stage.name().to_owned();
         let stage = Rower { window_start: view.start, scope: "stage", name };
@@ -35,32 +39,44 @@ pub(super) fn ledger_rows(view: &WindowView) -> Vec<LedgerRecord> {
     rows
 }
 
-/// Rows of the workers. Which worker owns which flow follows the secret of the run, so a replay,
-/// which is repeatable, leaves them to its report.
-pub fn workers_rows(view: &WindowView) -> Vec<LedgerRecord> {
+/// Rows of the workers, named by `names` in their order: `port/queue` where one reads a queue.
+pub fn workers_rows(view: &WindowView, names: &[String]) -> Vec<LedgerRecord> {
     let nothing = WorkerTotals::default();
     let mut rows = Vec::new();
     for (place, worker) in view.workers.iter().enumerate() {
         let before = view.workers_before.get(place).unwrap_or(&nothing);
-        worker_rows(view.start, place, worker, before, &mut rows);
+        let name = names.get(place).cloned().unwrap_or_else(|| format!("worker-{place}"));
+        let rower = Rower { window_start: view.start, scope: "worker", name };
+        worker_rows(&rower, worker, before, &mut rows);
     }
     rows
 }
 
 fn worker_rows(
-    window_start: Timestamp,
-    place: usize,
+    worker: &Rower,
     now: &WorkerTotals,
     before: &WorkerTotals,
     rows: &mut Vec<LedgerRecord>,
 ) {
-    let worker = Rower { window_start, scope: "worker", name: format!("worker-{place}") };
     rows.push(worker.row("received", now.received_packets - before.received_packets));
     rows.push(worker.row("spread_in", now.spread_in_packets - before.spread_in_packets));
     rows.push(worker.row("spread_out", now.spread_out_packets - before.spread_out_packets));
     rows.push(worker.row("booked", now.booked_packets - before.booked_packets));
     rows.push(worker.row("held", now.held_packets));
     worker.causes(&now.causes, &before.causes, rows);
+    let evicted = |totals: &WorkerTotals| totals.flows_evicted.iter().sum::<u64>();
+    for (measure, count) in [
+        ("late", now.late_packets - before.late_packets),
+        ("fragments_unresolved", now.fragments_unresolved - before.fragments_unresolved),
+        ("flow_records_lost", now.flow_records_lost - before.flow_records_lost),
+        ("flows_evicted", evicted(now) - evicted(before)),
+        ("digests_evicted", now.digests_evicted - before.digests_evicted),
+    ] {
+        // They are no part of the balance, so a row of 0 would say nothing.
+        if count > 0 {
+            rows.push(worker.row(measure, count));
+        }
+    }
     let unaccounted = now.unaccounted();
     rows.push(LedgerRecord {
         unaccounted: Some(unaccounted),
@@ -68,28 +84,42 @@ fn worker_rows(
     });
 }
 
-/// Rows of NIC ports: counts since their start.
-pub fn port_rows(window_start: Timestamp, ports: &[LivePort]) -> Vec<LedgerRecord> {
+/// Rows of NIC ports, which are in the same order each time; the first ones count since the start.
+pub fn port_rows(
+    window_start: Timestamp,
+    now: &[LivePort],
+    before: &[LivePort],
+) -> Vec<LedgerRecord> {
+    let nothing = LivePort::default();
     let mut rows = Vec::new();
-    for port in ports {
-        let name = port.port.clone();
-        let port_row = Rower { window_start, scope: "nic_port", name };
-        rows.push(port_row.row("received", port.received));
-        rows.push(port_row.row("missed", port.missed));
-        rows.push(port_row.row("errors", port.errors));
-        rows.push(port_row.row("no_mbuf", port.no_mbuf));
+    for (place, port) in now.iter().enumerate() {
+        let before = before.get(place).unwrap_or(&nothing);
+        let rower = Rower { window_start, scope: "nic_port", name: port.port.clone() };
+        // A driver that begins anew counts from 0 again.
+        let mut row = |measure, now: u64, before: u64| {
+            rows.push(rower.row(measure, now.saturating_sub(before)));
+        };
+        row("received", port.received, before.received);
+        row("missed", port.missed, before.missed);
+        row("errors", port.errors, before.errors);
+        row("no_mbuf", port.no_mbuf, before.no_mbuf);
     }
     rows
 }
 
-/// Rows of a sink, in records since its start.
-pub fn sink_rows(window_start: Timestamp, name: &str, ledger: &SinkLedger) -> Vec<LedgerRecord> {
+/// Rows of a sink, in records.
+pub fn sink_rows(
+    window_start: Timestamp,
+    name: &str,
+    now: &SinkLedger,
+    before: &SinkLedger,
+) -> Vec<LedgerRecord> {
     let sink = Rower { window_start, scope: "sink", name: name.to_owned() };
     vec![
-        sink.row("made", ledger.made),
-        sink.row("delivered", ledger.delivered),
-        sink.row("queued", ledger.queued),
-        sink.row("dropped", ledger.dropped_sum()),
+        sink.row("made", now.made - before.made),
+        sink.row("delivered", now.delivered - before.delivered),
+        sink.row("queued", now.queued),
+        sink.row("dropped", now.dropped_sum() - before.dropped_sum()),
     ]
 }
 
@@ -120,5 +150,59 @@ impl Rower {
                 rows.push(self.row(cause.name(), packets));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(rows: &[LedgerRecord], measure: &str) -> u64 {
+        let of = |row: &&LedgerRecord| &*row.measure == measure;
+        rows.iter().filter(of).map(|row| row.packet_count).sum()
+    }
+
+    #[test]
+    fn what_a_worker_let_go_has_its_row() {
+        let before = WorkerTotals { flow_records_lost: 3, ..WorkerTotals::default() };
+        let now = WorkerTotals {
+            flow_records_lost: 7,
+            flows_evicted: [2, 1],
+            digests_evicted: 5,
+            fragments_unresolved: 6,
+            late_packets: 8,
+            ..WorkerTotals::default()
+        };
+        let name = "p/0".to_owned();
+        let worker = Rower { window_start: Timestamp(1), scope: "worker", name };
+        let mut rows = Vec::new();
+        worker_rows(&worker, &now, &before, &mut rows);
+        let sums = ["flow_records_lost", "flows_evicted", "digests_evicted"];
+        assert_eq!(sums.map(|measure| sum(&rows, measure)), [4, 3, 5]);
+        assert_eq!(["fragments_unresolved", "late"].map(|measure| sum(&rows, measure)), [6, 8]);
+        assert!(rows.iter().all(|row| &*row.name == "p/0"));
+    }
+
+    #[test]
+    fn rows_of_ports_and_sinks_add_up_over_windows() {
+        let port = |received, missed| LivePort {
+            port: "p".to_owned(),
+            received,
+            missed,
+            ..LivePort::default()
+        };
+        let mut sinks = [SinkLedger::default(); 3];
+        sinks[1].queue(5);
+        sinks[2].queue(9);
+        sinks[2].deliver(6);
+        let ports = [vec![], vec![port(10, 1)], vec![port(25, 1)]];
+        let mut rows = Vec::new();
+        for place in 1..3 {
+            let start = Timestamp(place as u64);
+            rows.extend(port_rows(start, &ports[place], &ports[place - 1]));
+            rows.extend(sink_rows(start, "parquet", &sinks[place], &sinks[place - 1]));
+        }
+        assert_eq!((sum(&rows, "received"), sum(&rows, "missed")), (25, 1));
+        assert_eq!((sum(&rows, "made"), sum(&rows, "delivered")), (9, 6));
     }
 }

@@ -87,8 +87,7 @@ impl Names {
         if let Some(plan) = self.taps.get(place) {
             return plan.matches.port.as_deref().unwrap_or("").into();
         }
-        let ports = self.ports.load();
-        ports.get(place - self.taps.len()).map_or("", String::as_str).into()
+        self.ports.get(place - self.taps.len()).unwrap_or_else(|| "".into())
     }
 }
 
@@ -109,7 +108,7 @@ mod tests {
             taps: vec![TapPlan { name: "host-a".to_owned(), ..TapPlan::default() }],
             ..Plan::default()
         };
-        let mut names = Names::new(&plan, PortNames::new(vec!["p0".to_owned()]));
+        let mut names = Names::new(&plan, PortNames::new(&["p0".to_owned()]));
         let vlan = Segment::new(0, SegmentKind::Vlan, 42);
         assert_eq!(&*names.segment(vlan), "default/vlan/42");
         assert_eq!(&*names.space(AddressSpace::of_segment(vlan)), "default/vlan/42");

@@ -1,6 +1,9 @@
 //! Every column of every table: name, type, unit, Information Element, meaning.
 //!
 //! In: nothing. Out: [`Table`], [`Rows`], and a row struct a table.
+//! The column behind `by` files a row: under its hour, or where that is further than an hour from
+//! the time that the packets have come to (a stamp that is wrong by years), under the nearest hour
+//! that is not. So a query over a time asks the column, never the folder alone.
 //! Invariants: a null says "not measured" or "not known", never 0; a count without an "of both
 //! directions" stands beside its `reverse_` twin.
 //! Source: numbers, IANA's registry "IPFIX Entities"; 349–352 are its layer-2 and virtual station
@@ -304,14 +307,17 @@ tables! {
     {
         /// First instant of the window, since the epoch, UTC.
         window_start_ns: u64, "ns", Element::None;
-        /// nic_port, queue, worker, stage, sink or probe.
+        /// nic_port, worker, stage, sink or probe.
         scope: &'static str, "", Element::None;
-        /// Which port, queue, worker, stage or sink.
+        /// Which port, stage or sink; of a worker the port and queue that it reads, `port/queue`.
         name: Arc<str>, "", Element::None;
-        /// What is counted: received, accounted, unaccounted, or the cause of a loss.
+        /// What is counted: received, accounted, unaccounted, or the cause of a loss. Beside the
+        /// balance: late and late_rows (accounted packets that came after their own window),
+        /// fragments_unresolved, flow_records_lost (records), flows_evicted (flows) and
+        /// digests_evicted (digests), where they are not 0.
         measure: Arc<str>, "", Element::None;
-        /// Packets (records, where the scope is sink) in this window; of `unaccounted` the absolute
-        /// value.
+        /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
+        /// queued how many there are now; of `unaccounted` the absolute value.
         packet_count: u64, "packets", Element::None;
         /// Received less accounted less all causes, in rows whose measure is unaccounted, where it
         /// must be 0; null in all others.
@@ -374,6 +380,9 @@ tables! {
         copy_ambiguous_packet_count: u64, "packets", Element::None;
         /// Packets that the capture or the mirror cut.
         snapped_packet_count: u64, "packets", Element::None;
+        /// Packets whose segment the configured map did not know; they count in the segment on the
+        /// wire.
+        segment_unmapped_packet_count: u64, "packets", Element::None;
         /// Packets missing by the mirror's own sequence numbers; null where the mirror has none.
         mirror_sequence_gap_count: Option<u64>, "packets", Element::None;
         /// Where its time stamps come from.

@@ -3,23 +3,32 @@
 //! In: what workers hand over. Out: records to the store, snapshots to the page, a line in the
 //! log each window, a [`RunSummary`] at the end.
 //! Cost: one thread; sleeps a millisecond when there is nothing to do.
-//! Invariants: with files it waits for the store, live it never does and counts what it could not
-//! hand over.
+//! Invariants: with files it waits for the store. Live it never does while packets come, and counts
+//! what it could not hand over; once the workers are told to end it waits [`END_WAIT_NS`] in all,
+//! so that the end keeps its records and still comes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::aggregate::live::LivePort;
 use crate::aggregate::{Aggregator, LedgerTotals, TapView, WindowView};
 use crate::counters::WorkerTotals;
 use crate::detect::{Alert, Detectors};
 use crate::export::SinkLedger;
 use crate::record::{
-    AlertRecord, RecordMaker, Rows, TapClock, WindowRecord, port_rows, sink_rows, workers_rows,
+    AlertRecord, FlowRecord, RecordMaker, Rows, TapClock, port_rows, sink_rows, workers_rows,
 };
-use crate::store::StoreHandle;
-use crate::time::{Timestamp, sleep_ms};
+use crate::store::{Patience, StoreHandle};
+use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms};
 
-use super::publish::Publisher;
+use super::publish::{Beside, Publisher};
+use super::summary::{LastAlerts, TopConversations, TopSums};
 
-/// Conversations kept for the summary.
-const TOP_CONVERSATIONS: usize = 1_024;
+/// Flow records that wait for a window's rows at most; more go as a batch of their own.
+const FLOWS_WAITING_MAX: usize = 8_192;
+
+/// How long the end of a live run waits for the store in all.
+const END_WAIT_NS: u64 = ms(10_000);
 
 /// What a run came to.
 #[derive(Debug, Default)]
@@ -36,61 +45,78 @@ pub struct RunSummary {
     pub workers: Vec<WorkerTotals>,
     /// The account of the records; `None` where none are written.
     pub sink: Option<SinkLedger>,
-    /// Every alert as it stood last, in order of opening.
+    /// The last alerts as they stood last, in order of opening; [`RunSummary::alerts`] counts all.
     pub alert_records: Vec<AlertRecord>,
-    /// Conversations over the whole run, the largest first: (source, destination, protocol, port)
-    /// as texts, with octets of both directions.
-    pub top: Vec<(String, u64)>,
+    /// The largest conversations over the whole run.
+    pub top: TopConversations,
+}
+
+/// Where a tap's times come from, by what is known now.
+pub type ClockOf = Arc<dyn Fn(&TapView) -> TapClock + Send + Sync>;
+
+/// What the thread works with.
+pub struct AnalysisParts {
+    /// Takes from the workers.
+    pub aggregator: Aggregator,
+    /// Look at views.
+    pub detectors: Detectors,
+    /// Makes records.
+    pub maker: RecordMaker,
+    /// Takes records; `None` where none are written.
+    pub store: Option<StoreHandle>,
+    /// Shows.
+    pub publisher: Publisher,
+    /// Clock of a tap.
+    pub clock_of: ClockOf,
+    /// The sources are files, so the store is waited for.
+    pub waits: bool,
+    /// Set when the workers are told to end.
+    pub ending: Arc<AtomicBool>,
 }
 
 /// The thread's state.
 pub struct Analysis {
-    aggregator: Aggregator,
-    detectors: Detectors,
-    maker: RecordMaker,
-    store: Option<StoreHandle>,
-    publisher: Publisher,
-    clock_of: Box<dyn Fn(&TapView) -> TapClock + Send>,
-    waits: bool,
-    summary: RunSummary,
-    top: std::collections::HashMap<String, u64>,
+    parts: AnalysisParts,
+    /// Records of ended flows that go with the next window.
+    flows: Vec<FlowRecord>,
+    /// The clock at the last packet of any of them.
+    flows_heard: Timestamp,
+    alerts: LastAlerts,
+    top: TopSums,
+    windows: u64,
     latest: Timestamp,
+    /// Until when the end of a live run waits; `None` before that.
+    patient_until_ns: Option<u64>,
+    ports_before: Vec<LivePort>,
+    sink_before: SinkLedger,
 }
 
 impl Analysis {
-    /// `waits`: the sources are files, so the store is waited for.
-    pub fn new(
-        aggregator: Aggregator,
-        detectors: Detectors,
-        maker: RecordMaker,
-        store: Option<StoreHandle>,
-        publisher: Publisher,
-        clock_of: Box<dyn Fn(&TapView) -> TapClock + Send>,
-        waits: bool,
-    ) -> Self {
+    /// With nothing seen yet.
+    pub fn new(parts: AnalysisParts) -> Self {
         Self {
-            aggregator,
-            detectors,
-            maker,
-            store,
-            publisher,
-            clock_of,
-            waits,
-            summary: RunSummary::default(),
-            top: std::collections::HashMap::new(),
+            parts,
+            flows: Vec::new(),
+            flows_heard: Timestamp::ZERO,
+            alerts: LastAlerts::default(),
+            top: TopSums::default(),
+            windows: 0,
             latest: Timestamp::ZERO,
+            patient_until_ns: None,
+            ports_before: Vec::new(),
+            sink_before: SinkLedger::default(),
         }
     }
 
     /// Runs until all workers have ended and all is handed on.
     pub fn run(mut self) -> RunSummary {
         loop {
-            let any = self.aggregator.collect();
-            while let Some(view) = self.aggregator.next_view() {
+            let any = self.parts.aggregator.collect();
+            self.collect_flows();
+            while let Some(view) = self.parts.aggregator.next_view() {
                 self.window(&view);
             }
-            self.hand_on_flows();
-            if self.aggregator.has_ended() {
+            if self.parts.aggregator.has_ended() {
                 break;
             }
             if !any {
@@ -100,113 +126,222 @@ impl Analysis {
         self.finish()
     }
 
+    /// Ended flows wait for the next window: a batch for the few of one turn would fill the way to
+    /// the store with batches.
+    fn collect_flows(&mut self) {
+        let ended = self.parts.aggregator.take_ended_flows();
+        if ended.is_empty() || self.parts.store.is_none() {
+            return;
+        }
+        self.flows.append(&mut self.parts.maker.flows(&ended).flows);
+        let heard = ended.iter().map(|ended| ended.flow.heard).max().unwrap_or_default();
+        self.flows_heard = self.flows_heard.max(heard);
+        if self.flows.len() >= FLOWS_WAITING_MAX {
+            let flows = std::mem::take(&mut self.flows);
+            self.hand_on(Rows { flows, ..Rows::default() });
+        }
+    }
+
     fn window(&mut self, view: &WindowView) {
         self.latest = self.latest.max(view.end);
-        self.publisher.log_ledger(view);
-        let alerts = self.detectors.observe(view);
-        let mut rows = self.maker.window(view, &self.clock_of);
+        self.parts.publisher.log_ledger(view);
+        let alerts = self.parts.detectors.observe(view);
+        let mut rows = self.parts.maker.window(view, &*self.parts.clock_of);
         rows.alerts = self.alert_records(&alerts);
-        if !self.waits {
-            // Ports and sinks count by the wall clock, so a replay, which is repeatable, leaves
-            // them to its report.
-            rows.ledger.extend(workers_rows(view));
-            rows.ledger.extend(port_rows(view.start, &self.publisher.ports()));
-            if let Some(store) = &self.store {
-                rows.ledger.extend(sink_rows(view.start, "parquet", &store.report().ledger));
-            }
+        let beside = Beside {
+            ports: self.parts.publisher.ports(),
+            store: self.parts.store.as_ref().map(StoreHandle::report),
+            alerts_opened: self.parts.detectors.opened_alerts(),
+        };
+        if !self.parts.waits {
+            self.add_account(view, &beside, &mut rows);
         }
-        if !view.conversations.is_empty() {
-            self.summary.windows += 1;
+        for ((key, conversation), record) in view.conversations.iter().zip(&rows.windows) {
+            self.top.note(key, conversation, record);
         }
-        self.note_top(&rows.windows);
-        let (store, opened) = (self.store.as_ref(), self.detectors.opened_alerts());
-        self.publisher.window(view, &rows, &self.aggregator, store, opened, &mut self.maker);
+        self.windows += u64::from(!view.conversations.is_empty());
+        let AnalysisParts { publisher, aggregator, maker, .. } = &mut self.parts;
+        publisher.window(view, &rows, aggregator, &beside, maker);
+        rows.flows = std::mem::take(&mut self.flows);
         self.hand_on(rows);
     }
 
+    /// Workers, ports and sinks. What stands in them depends on the secret of the run and on the
+    /// wall clock, so a replay, which is repeatable, leaves them to its report.
+    fn add_account(&mut self, view: &WindowView, beside: &Beside, rows: &mut Rows) {
+        rows.ledger.extend(workers_rows(view, self.parts.publisher.worker_names()));
+        rows.ledger.extend(port_rows(view.start, &beside.ports, &self.ports_before));
+        self.ports_before.clone_from(&beside.ports);
+        if let Some(store) = &beside.store {
+            rows.ledger.extend(sink_rows(view.start, "parquet", &store.ledger, &self.sink_before));
+            self.sink_before = store.ledger;
+        }
+    }
+
     fn alert_records(&mut self, alerts: &[Alert]) -> Vec<AlertRecord> {
-        let records = self.maker.alerts(alerts).alerts;
+        let records = self.parts.maker.alerts(alerts).alerts;
         for record in &records {
-            self.publisher.log_alert(record);
-            let known = &mut self.summary.alert_records;
-            match known.iter_mut().find(|known| known.alert_id == record.alert_id) {
-                Some(known) => *known = record.clone(),
-                None => known.push(record.clone()),
-            }
+            self.parts.publisher.log_alert(record);
+            self.alerts.note(record);
         }
         records
     }
 
-    fn note_top(&mut self, conversations: &[WindowRecord]) {
-        for record in conversations {
-            let octets = record.octet_delta_count + record.reverse_octet_delta_count;
-            let line = conversation_line(record);
-            if let Some(sum) = self.top.get_mut(&line) {
-                *sum += octets;
-            } else if self.top.len() < 16 * TOP_CONVERSATIONS {
-                self.top.insert(line, octets);
-            }
+    fn hand_on(&mut self, rows: Rows) {
+        let patience = self.patience();
+        if let Some(store) = &self.parts.store
+            && !rows.is_empty()
+        {
+            // Flows of the first window may come before it.
+            let before = self.latest == Timestamp::ZERO;
+            store.send(rows, if before { self.flows_heard } else { self.latest }, patience);
         }
     }
 
-    fn hand_on_flows(&mut self) {
-        let flows = self.aggregator.take_ended_flows();
-        if !flows.is_empty() && self.store.is_some() {
-            let rows = self.maker.flows(&flows);
-            self.hand_on(rows);
+    fn patience(&mut self) -> Patience {
+        if self.parts.waits {
+            return Patience::Endless;
         }
-    }
-
-    fn hand_on(&self, rows: Rows) {
-        let Some(store) = &self.store else { return };
-        if self.waits {
-            store.send_waiting(rows, self.latest);
-        } else {
-            store.send_or_count(rows, self.latest);
+        if !self.parts.ending.load(Ordering::Relaxed) {
+            return Patience::None;
         }
+        let end = || monotonic_ns().saturating_add(END_WAIT_NS);
+        Patience::UntilNs(*self.patient_until_ns.get_or_insert_with(end))
     }
 
     fn finish(mut self) -> RunSummary {
-        let closed = self.detectors.finish();
+        let closed = self.parts.detectors.finish();
         let alerts = self.alert_records(&closed);
-        self.hand_on(Rows { alerts, ..Rows::default() });
-        self.summary.alerts = self.detectors.opened_alerts();
-        self.summary.ledger = self.aggregator.ledger();
-        self.summary.workers = self.aggregator.workers().copied().collect();
-        self.summary.flows = self.aggregator.workers().map(|worker| worker.flows_created).sum();
-        let mut top: Vec<_> = self.top.into_iter().collect();
-        top.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        top.truncate(TOP_CONVERSATIONS);
-        self.summary.top = top;
-        if let Some(store) = self.store {
-            let ledger = store.finish();
-            self.publisher.last(&self.aggregator, &ledger);
-            self.summary.sink = Some(ledger);
-        } else {
-            self.publisher.last(&self.aggregator, &SinkLedger::default());
+        let flows = std::mem::take(&mut self.flows);
+        self.hand_on(Rows { flows, alerts, ..Rows::default() });
+        let AnalysisParts { aggregator, detectors, store, mut publisher, .. } = self.parts;
+        let sink = store.map(StoreHandle::finish);
+        publisher.last(&aggregator, sink.as_ref());
+        RunSummary {
+            windows: self.windows,
+            flows: aggregator.workers().map(|worker| worker.flows_created).sum(),
+            alerts: detectors.opened_alerts(),
+            ledger: aggregator.ledger(),
+            workers: aggregator.workers().copied().collect(),
+            sink,
+            alert_records: self.alerts.into_vec(),
+            top: self.top.finish(),
         }
-        self.summary
     }
 }
 
-/// `web-1 (10.0.0.5) → db-1 (10.0.0.9) tcp/5432`.
-fn conversation_line(record: &WindowRecord) -> String {
-    let who = |name: &Option<std::sync::Arc<str>>,
-               tenant: &Option<std::sync::Arc<str>>,
-               address| match (name, tenant) {
-        (Some(name), Some(tenant)) => format!("{tenant}/{name} ({address})"),
-        _ => format!("{address}"),
-    };
-    let source = who(
-        &record.source_virtual_station_name,
-        &record.source_virtual_station_tenant,
-        record.source_address,
-    );
-    let destination = who(
-        &record.destination_virtual_station_name,
-        &record.destination_virtual_station_tenant,
-        record.destination_address,
-    );
-    let protocol = super::publish::protocol_name(record.protocol_identifier);
-    format!("{source} → {destination} {protocol}/{}", record.destination_port)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::live::{LiveMode, LiveSnapshot, live_cell};
+    use crate::capture::file::{FileSource, PcapWriter};
+    use crate::capture::memory::Packets;
+    use crate::config::{self, Plan};
+    use crate::flow::{EndReason, EndedFlow, Flow, FlowOutput};
+    use crate::inventory::{Inventory, InventoryData};
+    use crate::record::Names;
+    use crate::runtime::Build;
+    use crate::runtime::publish::PublisherParts;
+    use crate::store;
+    use crate::window::{HandoffReceiver, WindowClock, handoff};
+    use crate::worker::{PortNames, Turn, Worker};
+
+    const WINDOWS: WindowClock = WindowClock::new(1_000, 0);
+
+    /// Live, with the given way from the workers.
+    fn parts(receivers: Vec<HandoffReceiver>, store: Option<StoreHandle>) -> AnalysisParts {
+        let clock_of: ClockOf = Arc::new(|_| TapClock { source: "tsc", error_bound_ns: None });
+        let plan = Plan::default();
+        let publisher = Publisher::new(PublisherParts {
+            live: live_cell(LiveSnapshot::default()),
+            base: LiveSnapshot { window_length_ms: 1_000, ..LiveSnapshot::default() },
+            mode: LiveMode::Replay,
+            flow_slots: 1,
+            places: Vec::new(),
+            ports: Box::new(Vec::new),
+            clock_of: Arc::clone(&clock_of),
+            folder: None,
+        });
+        let names = Names::new(&plan, PortNames::default());
+        AnalysisParts {
+            aggregator: Aggregator::new(receivers, WINDOWS, 1 << 20),
+            detectors: Detectors::new(&plan.detect),
+            maker: RecordMaker::new(names, Arc::new(no_inventory())),
+            store,
+            publisher,
+            clock_of,
+            waits: false,
+            ending: Arc::default(),
+        }
+    }
+
+    fn no_inventory() -> Inventory {
+        Inventory::new(InventoryData::default(), &[])
+    }
+
+    #[test]
+    fn many_small_blocks_of_flows_lose_nothing_to_a_slow_store() {
+        let (mut sender, receiver) = handoff(256, false);
+        let analysis = Analysis::new(parts(vec![receiver], Some(store::slow(20))));
+        let analysis = std::thread::spawn(move || analysis.run());
+        for _ in 0..300 {
+            let reason = EndReason::EndOfFlow;
+            sender.ended(EndedFlow { flow: Flow::default(), reason, sampling_rate: 1.0 });
+            sender.flush();
+            sleep_ms(2);
+        }
+        sender.end(&mut WorkerTotals::default(), &[]);
+        let sink = analysis.join().expect("it ends").sink.expect("there is a store");
+        assert_eq!((sink.made, sink.delivered, sink.dropped_sum()), (300, 300, 0));
+    }
+
+    /// One packet each of `flows` flows, in one window.
+    fn packets(flows: u32) -> Packets {
+        let name = format!("vmprobe-many-flows-{}.pcap", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let file = std::fs::File::create(&path).expect("the temporary folder takes files");
+        let mut writer = PcapWriter::new(std::io::BufWriter::new(file), 1, true).expect("room");
+        let mut frame = Vec::new();
+        for number in 0..flows {
+            frame.clear();
+            let [_, a, b, c] = number.to_be_bytes();
+            let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+                .ipv4([10, a, b, c], [11, 0, 0, 1], 64)
+                .udp(5_000, 9);
+            builder.write(&mut frame, &[7; 20]).expect("a vector takes all");
+            let octets = u32::try_from(frame.len()).expect("short");
+            let stamp = Timestamp::from_parts(1_000, number.into());
+            writer.write(stamp, octets, &frame).expect("room");
+        }
+        writer.finish().expect("room");
+        let mut source = FileSource::open(&[&path], 256).expect("it was just written");
+        let packets = Packets::load(&mut source, usize::MAX).expect("it fits");
+        std::fs::remove_file(path).expect("it was there");
+        packets
+    }
+
+    #[test]
+    fn a_live_worker_with_many_flows_ends_without_loss() {
+        const FLOWS: u32 = 110_000;
+        let mut plan = config::replay_without_file();
+        plan.flow.slots_per_worker = 1 << 17;
+        let plan = Arc::new(plan);
+        let build = Build::new(&plan, &no_inventory(), &["p".to_owned()], (1, 1), false);
+        let seat = build.seats.into_iter().next().expect("one worker");
+        let source = packets(FLOWS).source(256, 1);
+        let worker = std::thread::spawn(move || {
+            let mut worker = Worker::new(Some(source), seat.parts());
+            while worker.turn() != Turn::Ended {}
+            worker.finish();
+        });
+        let parts = parts(build.handoffs, Some(store::slow(1)));
+        parts.ending.store(true, Ordering::Relaxed);
+        let summary = Analysis::new(parts).run();
+        worker.join().expect("it ends");
+        assert_eq!(summary.flows, u64::from(FLOWS));
+        assert_eq!(summary.workers[0].flow_records_lost, 0);
+        assert_eq!((summary.ledger.accounted, summary.ledger.unaccounted), (FLOWS.into(), 0));
+        let sink = summary.sink.expect("there is a store");
+        assert!(sink.delivered >= u64::from(FLOWS) && sink.dropped_sum() == 0, "{sink:?}");
+    }
 }

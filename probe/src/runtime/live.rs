@@ -1,29 +1,30 @@
 //! `run`: NIC ports through the workers until told to stop.
 //!
 //! In: plan. Out: records, page, log; a [`Report`] at the end.
-//! Invariants: one worker for each receive queue, pinned; the further ones own flows only. The
-//! threads beside the workers start before DPDK pins anything.
+//! Invariants: one worker for each receive queue, pinned; the further ones own flows only. The other
+//! threads (page, clocks, store, aggregation) may run on every core that the process may use: DPDK
+//! pins the thread that starts it, and `Eal` undoes that before another thread is started.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::aggregate::live::{LiveMode, LivePort, live_cell};
-use crate::aggregate::{Aggregator, TapView};
+use crate::aggregate::TapView;
+use crate::aggregate::live::{LiveMode, LivePort};
 use crate::capture::Source;
-use crate::capture::nic::{NicError, NicSource, Nics};
+use crate::capture::nic::{NicError, NicSource, Nics, PortClock};
 use crate::config::Plan;
-use crate::detect::Detectors;
-use crate::dpdk::{self, Eal, Port, WorkerThread, allowed_cores};
-use crate::export::ParquetSink;
-use crate::record::{Names, RecordMaker, TapClock};
-use crate::store::{self, StoreClock};
-use crate::time::{monotonic_ns, ms, sleep_ms};
+use crate::cores;
+use crate::dpdk::{self, Eal, Port, PortWarning, WorkerThread};
+use crate::index::PortIndex;
+use crate::record::TapClock;
+use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms, wall_clock};
 use crate::worker::Worker;
 
-use super::build::{Seat, empty_snapshot};
-use super::publish::{Publisher, PublisherParts, WorkerPlace};
-use super::replay::{join, spawn};
-use super::{Analysis, Build, Report, ReportLedger, RunSummary, RuntimeError, load_inventory};
+use super::analysis::ClockOf;
+use super::build::Seat;
+use super::pipeline::{Prepared, Way, join, spawn};
+use super::publish::WorkerPlace;
+use super::{Report, RunSummary, RuntimeError};
 
 /// How often the end of a run is looked for.
 const WAIT_MS: u64 = 50;
@@ -35,15 +36,6 @@ pub struct Live {
     pub report: Report,
     /// What detectors and conversations came to.
     pub summary: RunSummary,
-    /// Counters of the ports at the end.
-    pub ports: Vec<LivePort>,
-}
-
-/// Where the clocks of a port stand.
-#[derive(Clone, Copy)]
-struct PortClock {
-    source: &'static str,
-    error_bound_ns: Option<u64>,
 }
 
 /// What a run is asked to do beside its plan.
@@ -67,104 +59,54 @@ pub fn run(
     ready: impl FnOnce(Option<std::net::SocketAddr>),
     ended: impl FnOnce(&Live),
 ) -> Result<Live, RuntimeError> {
-    let begun_ns = monotonic_ns();
-    let inventory = Arc::new(load_inventory(plan)?);
+    let prepared = Prepared::new(plan, plan.serve.enabled)?;
     let names: Vec<String> = plan.ports.iter().map(|port| port.name.clone()).collect();
-    let live = live_cell(empty_snapshot(plan));
-    let page = if plan.serve.enabled {
-        Some(crate::serve::start(&plan.serve, live.clone())?)
-    } else {
-        None
-    };
     let nics = Nics::open(plan)?;
-    // After DPDK's lock: a second start must not touch the folder of the first.
-    let store = match ParquetSink::new(&plan.store, &plan.probe.id, &plan.probe.domain) {
-        Some(sink) => Some(
-            store::start(sink, StoreClock::Wall)
-                .map_err(|source| RuntimeError::Thread { name: "store".to_owned(), source })?,
-        ),
-        None => None,
-    };
-    for (port, warning) in &nics.warnings {
-        tracing::warn!(
-            port = names.get(usize::from(port.0)).map_or("", String::as_str),
-            "{warning}"
-        );
-    }
-    let clocks: Arc<Vec<PortClock>> = Arc::new(port_clocks(&nics.sources, names.len()));
+    warn(&nics.warnings, &names);
     let receivers = nics.sources.len();
-    let workers = usize::from(plan.worker.count).max(receivers);
-    let cores = worker_cores(plan, workers)?;
-    let places = worker_places(&nics.sources, &names, &cores);
-    // Ports that play files back lose nothing while they wait.
-    let waits = nics.sources.iter().all(|source| !source.is_live());
-    let build = Build::new(plan, &inventory, &names, (receivers, workers), waits);
-    let (ports, port_names) = (nics.ports.clone(), names.clone());
-    let configured = plan.taps.len();
-    let tap_ports = tap_ports(plan, &names);
-    let clock_of = move |tap: &TapView| {
-        let place = usize::from(tap.tap.0);
-        let port = tap_ports.get(place).copied().unwrap_or(place.saturating_sub(configured));
-        let clock = clocks.get(port);
-        TapClock {
-            source: clock.map_or("tsc", |clock| clock.source),
-            error_bound_ns: clock.and_then(|clock| clock.error_bound_ns),
-        }
-    };
-    let publisher = Publisher::new(PublisherParts {
-        live,
-        base: empty_snapshot(plan),
-        mode: LiveMode::Run,
-        flow_slots: plan.flow.slots_per_worker.into(),
-        places,
-        ports: Box::new(move || live_ports(&ports, &port_names)),
-        clock_of: Box::new(clock_of.clone()),
-        folder: plan.store.folder.as_ref().map(|folder| folder.display().to_string()),
-    });
-    let analysis = Analysis::new(
-        Aggregator::new(build.handoffs, build.windows, plan.window.rows_max),
-        Detectors::new(&plan.detect),
-        RecordMaker::new(Names::new(plan, build.port_names), inventory),
-        store,
-        publisher,
-        Box::new(clock_of),
-        waits,
-    );
-    let analysis = spawn("aggregator", move || analysis.run())?;
-    ready(page.as_ref().map(crate::serve::ServeHandle::address));
+    let cores = worker_cores(plan, usize::from(plan.worker.count).max(receivers))?;
+    // The flag that workers see is not the caller's: that one may be waited for again.
     let workers_stop = Arc::new(AtomicBool::new(false));
+    let (ports, port_names) = (nics.ports.clone(), names.clone());
+    // The store is opened after DPDK's lock: a second start must not touch the folder of the first.
+    let (pipeline, seats) = prepared.start(Way {
+        mode: LiveMode::Run,
+        // Ports that play files back lose nothing while they wait.
+        waits: nics.sources.iter().all(|source| !source.is_live()),
+        ports: names.clone(),
+        receivers,
+        places: worker_places(&nics.sources, &names, &cores),
+        port_counts: Box::new(move || live_ports(&ports, &port_names)),
+        clock_of: clock_of(plan, &names, &nics.sources),
+        ending: Arc::clone(&workers_stop),
+    })?;
+    ready(pipeline.page_address());
     let mut sources = nics.sources.into_iter();
     let mut threads = Vec::new();
-    for (seat, core) in build.seats.into_iter().zip(cores) {
+    for (seat, core) in seats.into_iter().zip(cores) {
         let (source, eal, stop) = (sources.next(), nics.eal.clone(), Arc::clone(&workers_stop));
         let name = format!("worker-{}", seat.place());
         threads.push(spawn(&name, move || work(source, seat, &eal, core, &stop))?);
     }
     wait(&nics.ports, options, stop);
-    // The flag that workers see is not the caller's: it may be waited for again.
     workers_stop.store(true, Ordering::Relaxed);
     for thread in threads {
         join(thread);
     }
-    let summary = join(analysis);
-    let ports = live_ports(&nics.ports, &names);
-    let elapsed_ns = monotonic_ns().saturating_sub(begun_ns);
-    let report = Report {
-        packets: summary.ledger.received,
-        octets: summary.ledger.octets,
-        flows: summary.flows,
-        windows: summary.windows,
-        alerts: summary.alerts,
-        elapsed_s: std::time::Duration::from_nanos(elapsed_ns).as_secs_f64(),
-        ledger: ReportLedger::new(&summary.ledger, &summary.workers),
-        sinks: summary.sink.iter().map(Into::into).collect(),
-    };
-    let live = Live { report, summary, ports };
+    let (report, summary, page) = pipeline.finish(|| live_ports(&nics.ports, &names));
+    let live = Live { report, summary };
     ended(&live);
     if let Some(page) = page {
         page.stop();
     }
     Ok(live)
+}
+
+fn warn(warnings: &[(PortIndex, PortWarning)], names: &[String]) {
+    for (port, warning) in warnings {
+        let port = names.get(usize::from(port.0)).map_or("", String::as_str);
+        tracing::warn!(port, "{warning}");
+    }
 }
 
 /// Until it is time to stop.
@@ -202,7 +144,7 @@ fn work(source: Option<NicSource>, seat: Seat, eal: &Eal, core: Option<u16>, sto
 /// The core of each worker: as configured, else the cores that this process may use, the last of
 /// which is left to the other threads where there are enough. Workers beyond them share cores.
 fn worker_cores(plan: &Plan, workers: usize) -> Result<Vec<Option<u16>>, RuntimeError> {
-    let mut cores = allowed_cores();
+    let mut cores = cores::allowed();
     if !plan.eal.cores.is_empty() {
         cores = dpdk::worker_cores(&plan.eal, workers, &cores).map_err(NicError::from)?;
     } else if cores.len() > workers {
@@ -230,21 +172,44 @@ fn worker_places(
     cores.iter().enumerate().map(place).collect()
 }
 
-fn port_clocks(sources: &[NicSource], ports: usize) -> Vec<PortClock> {
-    let mut clocks = vec![PortClock { source: "tsc", error_bound_ns: None }; ports];
-    for source in sources {
-        if let Some(clock) = clocks.get_mut(usize::from(source.port().0)) {
-            clock.source = source.clock_source().name();
-            clock.error_bound_ns = source.clock_error_ns();
-        }
-    }
-    clocks
+/// Asks the port's clock each time: a bound from before the first packet would say nothing of now.
+fn clock_of(plan: &Plan, names: &[String], sources: &[NicSource]) -> ClockOf {
+    let clocks: Vec<PortClock> = (0..)
+        .map(PortIndex)
+        .zip(names)
+        .filter_map(|(port, _)| sources.iter().find(|source| source.port() == port))
+        .map(NicSource::clock)
+        .collect();
+    let configured = tap_ports(plan, names);
+    Arc::new(move |tap: &TapView| {
+        let place = usize::from(tap.tap.0);
+        // Behind the configured taps stands one for each port.
+        let port = match configured.get(place) {
+            Some(port) => *port,
+            None => Some(place - configured.len()),
+        };
+        tap_clock(&clocks, port, wall_clock())
+    })
 }
 
-/// The port of each configured tap; the first one for a tap of all ports.
-fn tap_ports(plan: &Plan, names: &[String]) -> Vec<usize> {
+/// The clock of a port at `now`; without a port the least certain of all.
+fn tap_clock(clocks: &[PortClock], port: Option<usize>, now: Timestamp) -> TapClock {
+    let known = |clock: &PortClock| TapClock {
+        source: clock.source().name(),
+        error_bound_ns: clock.error_ns(now),
+    };
+    let one = port.and_then(|port| clocks.get(port)).map(known);
+    let worst = || {
+        let doubt = |clock: &TapClock| clock.error_bound_ns.unwrap_or(u64::MAX);
+        clocks.iter().map(known).max_by_key(doubt)
+    };
+    one.or_else(worst).unwrap_or(TapClock { source: "tsc", error_bound_ns: None })
+}
+
+/// The port of each configured tap; `None` for a tap of all ports.
+fn tap_ports(plan: &Plan, names: &[String]) -> Vec<Option<usize>> {
     let place = |name: &String| names.iter().position(|port| port == name);
-    plan.taps.iter().map(|tap| tap.matches.port.as_ref().and_then(place).unwrap_or(0)).collect()
+    plan.taps.iter().map(|tap| tap.matches.port.as_ref().and_then(place)).collect()
 }
 
 fn live_ports(ports: &[Port], names: &[String]) -> Vec<LivePort> {
@@ -262,4 +227,35 @@ fn live_ports(ports: &[Port], names: &[String]) -> Vec<LivePort> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::clock::{Discipline, Sample, SharedConversion};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// A clock whose last two readings were `uncertainty_ns` apart from the wall clock.
+    fn publish(to: &SharedConversion, at: u64, uncertainty_ns: u64) {
+        let sample = |ticks| Sample { ticks, wall: Timestamp(ticks), uncertainty_ns };
+        let discipline = Discipline::new(sample(at - SECOND), sample(at)).expect("both move");
+        to.publish(&discipline.conversion());
+    }
+
+    #[test]
+    fn the_bound_is_that_of_now_and_of_the_least_certain_port() {
+        let shared = [Arc::<SharedConversion>::default(), Arc::default()];
+        publish(&shared[0], 10 * SECOND, 40);
+        publish(&shared[1], 10 * SECOND, 9_000);
+        let clocks = shared.clone().map(PortClock::of_counter);
+        let now = Timestamp(10 * SECOND);
+        let bound = |port, now| tap_clock(&clocks, port, now).error_bound_ns.expect("known");
+        assert_eq!((bound(Some(0), now), bound(Some(1), now)), (40, 9_000));
+        assert_eq!(bound(None, now), 9_000);
+        // It grows while the clock is not read, and follows what is published later.
+        assert!(bound(Some(0), now + 100 * SECOND) > 1_000);
+        publish(&shared[0], 11 * SECOND, 70_000);
+        assert_eq!(bound(None, Timestamp(11 * SECOND)), 70_000);
+    }
 }

@@ -12,10 +12,12 @@ use crate::aggregate::live::{
     LiveTotals, LiveWorker, ProtocolShare, Volume,
 };
 use crate::aggregate::{Aggregator, TapView, WindowView};
-use crate::counters::WorkerTotals;
+use crate::counters::{DropCause, WorkerTotals};
 use crate::export::{SinkCause, SinkHealth, SinkLedger};
-use crate::record::{AlertRecord, RecordMaker, Rows, TapClock, WindowRecord};
-use crate::store::StoreHandle;
+use crate::record::{AlertRecord, RecordMaker, Rows, WindowRecord};
+use crate::store::StoreReport;
+
+use super::analysis::ClockOf;
 
 /// What a worker is, beside its counts.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +28,26 @@ pub struct WorkerPlace {
     pub port: Option<String>,
     /// Queue of that port.
     pub queue: Option<u16>,
+}
+
+impl WorkerPlace {
+    /// `port/queue`, or the worker's number where it reads none.
+    fn name(&self, number: usize) -> String {
+        match (&self.port, self.queue) {
+            (Some(port), Some(queue)) => format!("{port}/{queue}"),
+            _ => format!("worker-{number}"),
+        }
+    }
+}
+
+/// What stands beside a view: asked for once a window, so that all that is shown of it agrees.
+pub struct Beside {
+    /// Counters of the ports.
+    pub ports: Vec<LivePort>,
+    /// How the store does; `None` where no records are written.
+    pub store: Option<StoreReport>,
+    /// Alerts opened so far.
+    pub alerts_opened: u64,
 }
 
 /// Where the publisher asks for what is not in a view.
@@ -43,7 +65,7 @@ pub struct PublisherParts {
     /// Counters of the ports now.
     pub ports: Box<dyn Fn() -> Vec<LivePort> + Send>,
     /// Clock of a tap now.
-    pub clock_of: Box<dyn Fn(&TapView) -> TapClock + Send>,
+    pub clock_of: ClockOf,
     /// Folder of the records.
     pub folder: Option<String>,
 }
@@ -51,6 +73,7 @@ pub struct PublisherParts {
 /// Makes snapshots and log lines.
 pub struct Publisher {
     parts: PublisherParts,
+    worker_names: Vec<String>,
     history: LiveHistory,
     alerts: VecDeque<LiveAlert>,
     alerts_opened: u64,
@@ -60,7 +83,9 @@ pub struct Publisher {
 impl Publisher {
     /// With nothing seen yet.
     pub fn new(parts: PublisherParts) -> Self {
+        let names = parts.places.iter().enumerate();
         Self {
+            worker_names: names.map(|(number, place)| place.name(number)).collect(),
             parts,
             history: LiveHistory::default(),
             alerts: VecDeque::new(),
@@ -72,6 +97,11 @@ impl Publisher {
     /// Counters of the ports now.
     pub fn ports(&self) -> Vec<LivePort> {
         (self.parts.ports)()
+    }
+
+    /// Names of the workers in records, by number.
+    pub fn worker_names(&self) -> &[String] {
+        &self.worker_names
     }
 
     /// One line a window: the account. In a replay only where something is missing, because its
@@ -107,7 +137,7 @@ impl Publisher {
                 id = &*record.alert_id,
                 state = record.state,
                 severity = record.severity,
-                statistic = record.statistic,
+                statistic = %format_args!("{:.2}", record.statistic),
                 "{}",
                 record.title
             );
@@ -123,8 +153,7 @@ impl Publisher {
         view: &WindowView,
         rows: &Rows,
         aggregator: &Aggregator,
-        store: Option<&StoreHandle>,
-        alerts_opened: u64,
+        beside: &Beside,
         maker: &mut RecordMaker,
     ) {
         let seconds = f64::from(self.parts.base.window_length_ms) / 1_000.0;
@@ -148,57 +177,34 @@ impl Publisher {
             packets,
             octets,
             flows,
-            alerts: alerts_opened.saturating_sub(self.alerts_opened),
+            alerts: beside.alerts_opened.saturating_sub(self.alerts_opened),
         });
-        self.alerts_opened = alerts_opened;
+        self.alerts_opened = beside.alerts_opened;
         snapshot.history = self.history.to_vec();
         add_shares(&mut snapshot, &rows.windows);
         snapshot.top_conversations = top_conversations(&rows.windows);
         snapshot.alerts = self.alerts.iter().cloned().collect();
-        snapshot.ledger = self.ledger(aggregator, store);
+        let sink = beside.store.as_ref();
+        let sink = sink.map(|store| live_sink(&store.ledger, health_name(&store.health)));
+        snapshot.ledger = ledger(aggregator, beside.ports.clone(), sink);
         snapshot.workers = self.workers(&workers, seconds);
         snapshot.taps = self.taps(aggregator, maker);
-        snapshot.store = self.store(store);
+        snapshot.store = self.store(beside.store.as_ref());
         self.workers_before = workers;
         self.parts.live.store(Arc::new(snapshot.bounded()));
     }
 
     /// After the last window: the final account.
-    pub fn last(&mut self, aggregator: &Aggregator, sink: &SinkLedger) {
+    pub fn last(&mut self, aggregator: &Aggregator, sink: Option<&SinkLedger>) {
         let mut snapshot = LiveSnapshot::clone(&self.parts.live.load());
+        snapshot.ended = true;
         snapshot.alerts = self.alerts.iter().cloned().collect();
-        snapshot.ledger = self.ledger(aggregator, None);
-        if self.parts.folder.is_some() {
-            if sink.dropped(SinkCause::UndeliveredAtEnd) == 0 {
-                "ok".clone_into(&mut snapshot.store.state);
-            }
-            snapshot.ledger.sinks = vec![live_sink(sink, &snapshot.store.state)];
+        if sink.is_some_and(|sink| sink.dropped(SinkCause::UndeliveredAtEnd) == 0) {
+            "ok".clone_into(&mut snapshot.store.state);
         }
+        let sink = sink.map(|sink| live_sink(sink, &snapshot.store.state));
+        snapshot.ledger = ledger(aggregator, self.ports(), sink);
         self.parts.live.store(Arc::new(snapshot.bounded()));
-    }
-
-    fn ledger(&self, aggregator: &Aggregator, store: Option<&StoreHandle>) -> LiveLedger {
-        let totals = aggregator.ledger();
-        let mut causes: BTreeMap<String, u64> = totals
-            .causes
-            .iter()
-            .map(|(cause, packets)| (cause.name().to_owned(), packets))
-            .collect();
-        if totals.in_flight > 0 {
-            causes.insert("in_flight".to_owned(), totals.in_flight);
-        }
-        let sinks = store.map(|store| {
-            let report = store.report();
-            live_sink(&report.ledger, health_name(&report.health))
-        });
-        LiveLedger {
-            received: totals.received,
-            accounted: totals.accounted,
-            causes,
-            unaccounted: totals.unaccounted,
-            nic: (self.parts.ports)(),
-            sinks: sinks.into_iter().collect(),
-        }
     }
 
     fn workers(&self, workers: &[WorkerTotals], seconds: f64) -> Vec<LiveWorker> {
@@ -225,6 +231,11 @@ impl Publisher {
                     spread_in: worker.spread_in_packets,
                     spread_out: worker.spread_out_packets,
                     shed_rate: 1.0 - f64::from(worker.sampling_rate),
+                    late_packets: worker.late_packets,
+                    fragments_unresolved: worker.fragments_unresolved,
+                    flow_records_lost: worker.flow_records_lost,
+                    flows_evicted: worker.flows_evicted.iter().sum(),
+                    digests_evicted: worker.digests_evicted,
                 }
             })
             .collect()
@@ -245,6 +256,7 @@ impl Publisher {
                     duplicates: tap.totals.duplicates,
                     copies: tap.totals.copies_other_tap,
                     snapped: tap.totals.snapped,
+                    segment_unmapped: tap.totals.segment_unmapped,
                     clock_source: clock.source.to_owned(),
                     clock_error_bound_ns: clock.error_bound_ns,
                 }
@@ -252,8 +264,8 @@ impl Publisher {
             .collect()
     }
 
-    fn store(&self, store: Option<&StoreHandle>) -> LiveStore {
-        let state = store.map_or("off", |store| health_name(&store.report().health));
+    fn store(&self, store: Option<&StoreReport>) -> LiveStore {
+        let state = store.map_or("off", |store| health_name(&store.health));
         let query_example = self.parts.folder.as_ref().map(|folder| {
             format!(
                 "vmprobe query --data {folder} 'SELECT source_virtual_station_name, \
@@ -261,6 +273,21 @@ impl Publisher {
             )
         });
         LiveStore { folder: self.parts.folder.clone(), state: state.to_owned(), query_example }
+    }
+}
+
+fn ledger(aggregator: &Aggregator, nic: Vec<LivePort>, sink: Option<LiveSink>) -> LiveLedger {
+    let totals = aggregator.ledger();
+    let named = |(cause, packets): (DropCause, u64)| (cause.name().to_owned(), packets);
+    LiveLedger {
+        received: totals.received,
+        accounted: totals.accounted,
+        in_flight: totals.in_flight,
+        late_rows: aggregator.late_rows_packets(),
+        causes: totals.causes.iter().map(named).collect(),
+        unaccounted: totals.unaccounted,
+        nic,
+        sinks: sink.into_iter().collect(),
     }
 }
 

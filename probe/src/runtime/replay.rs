@@ -8,21 +8,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::aggregate::Aggregator;
-use crate::aggregate::live::{LiveMode, live_cell};
+use crate::aggregate::live::{LiveMode, LivePort};
 use crate::capture::Source;
-use crate::capture::file::{FileError, FileSource, Paced, Progress};
+use crate::capture::file::{FileSource, Paced, Progress};
 use crate::config::Plan;
-use crate::detect::Detectors;
-use crate::export::ParquetSink;
-use crate::record::{Names, RecordMaker, TapClock};
-use crate::store::{self, StoreClock};
-use crate::time::monotonic_ns;
+use crate::record::TapClock;
+use crate::store;
 use crate::worker::Worker;
 
-use super::build::{Seat, empty_snapshot};
-use super::publish::{Publisher, PublisherParts, WorkerPlace};
-use super::{Analysis, Build, Report, ReportLedger, RunSummary, RuntimeError, load_inventory};
+use super::build::Seat;
+use super::pipeline::{Prepared, Way, join, spawn};
+use super::publish::WorkerPlace;
+use super::{Report, RunSummary, RuntimeError};
 
 /// What a replay is asked to do.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +43,13 @@ pub struct Replay {
     pub errors: Vec<String>,
 }
 
+/// What the files came to.
+#[derive(Default)]
+struct Read {
+    ports: Vec<LivePort>,
+    errors: Vec<String>,
+}
+
 /// Reads the files through workers. `watch` is told the progress once, when reading begins; `stop`
 /// ends it early.
 ///
@@ -57,84 +61,71 @@ pub fn replay(
     stop: &Arc<AtomicBool>,
     watch: impl FnOnce(Arc<Progress>),
 ) -> Result<Replay, RuntimeError> {
-    let begun_ns = monotonic_ns();
-    let inventory = Arc::new(load_inventory(plan)?);
+    refuse_used(plan)?;
     let source = FileSource::open(&options.files, usize::from(plan.worker.burst_packets))?;
-    let progress = Arc::clone(source.progress());
-    watch(Arc::clone(&progress));
-    let workers = usize::from(plan.worker.count.max(1));
-    let build = Build::new(plan, &inventory, &[], (1, workers), true);
-    let live = live_cell(empty_snapshot(plan));
-    let page =
-        if options.serve { Some(crate::serve::start(&plan.serve, live.clone())?) } else { None };
-    let store = match ParquetSink::new(&plan.store, &plan.probe.id, &plan.probe.domain) {
-        Some(sink) => Some(store::start(sink, StoreClock::Batches).map_err(thread_error("store"))?),
-        None => None,
-    };
-    let file_clock =
-        |_: &crate::aggregate::TapView| TapClock { source: "file", error_bound_ns: None };
-    let publisher = Publisher::new(PublisherParts {
-        live,
-        base: empty_snapshot(plan),
+    let prepared = Prepared::new(plan, options.serve)?;
+    watch(Arc::clone(source.progress()));
+    let (pipeline, seats) = prepared.start(Way {
         mode: LiveMode::Replay,
-        flow_slots: plan.flow.slots_per_worker.into(),
-        places: vec![WorkerPlace::default(); workers],
-        ports: Box::new(Vec::new),
-        clock_of: Box::new(file_clock),
-        folder: plan.store.folder.as_ref().map(|folder| folder.display().to_string()),
-    });
-    let analysis = Analysis::new(
-        Aggregator::new(build.handoffs, build.windows, plan.window.rows_max),
-        Detectors::new(&plan.detect),
-        RecordMaker::new(Names::new(plan, build.port_names), inventory),
-        store,
-        publisher,
-        Box::new(file_clock),
-        true,
-    );
-    let analysis = spawn("aggregator", move || analysis.run())?;
-    let mut seats = build.seats.into_iter();
+        waits: true,
+        ports: Vec::new(),
+        receivers: 1,
+        places: vec![WorkerPlace::default(); usize::from(plan.worker.count.max(1))],
+        port_counts: Box::new(Vec::new),
+        clock_of: Arc::new(|_| TapClock { source: "file", error_bound_ns: None }),
+        ending: Arc::clone(stop),
+    })?;
+    let mut seats = seats.into_iter();
     let reader = seats.next();
-    let mut threads = Vec::new();
+    let mut owners = Vec::new();
     for seat in seats {
         let stop = Arc::clone(stop);
         let name = format!("worker-{}", seat.place());
-        threads.push(spawn(&name, move || run::<FileSource>(None, seat, &stop))?);
+        owners.push(spawn(&name, move || run::<FileSource>(None, seat, &stop))?);
     }
-    let mut errors = Vec::new();
-    if let Some(seat) = reader {
-        let stop = Arc::clone(stop);
-        let reading = match options.pace {
-            Some(times) => spawn("worker-0", move || {
-                let worker = run(Some(Paced::new(source, times)), seat, &stop);
-                worker.source().map_or_else(Vec::new, |paced| texts(paced.source().errors()))
-            })?,
-            None => spawn("worker-0", move || {
-                let worker = run(Some(source), seat, &stop);
-                worker.source().map_or_else(Vec::new, |source| texts(source.errors()))
-            })?,
-        };
-        errors = join(reading);
+    let read = match reader {
+        Some(seat) => read(source, seat, options.pace, Arc::clone(stop))?,
+        None => Read::default(),
+    };
+    for owner in owners {
+        join(owner);
     }
-    for thread in threads {
-        join(thread);
-    }
-    let summary = join(analysis);
+    let (report, summary, page) = pipeline.finish(|| read.ports);
     if let Some(page) = page {
         page.stop();
     }
-    let elapsed_ns = monotonic_ns().saturating_sub(begun_ns);
-    let report = Report {
-        packets: progress.packets.load(),
-        octets: progress.octets.load(),
-        flows: summary.flows,
-        windows: summary.windows,
-        alerts: summary.alerts,
-        elapsed_s: std::time::Duration::from_nanos(elapsed_ns).as_secs_f64(),
-        ledger: ReportLedger::new(&summary.ledger, &summary.workers),
-        sinks: summary.sink.iter().map(Into::into).collect(),
+    Ok(Replay { report, summary, errors: read.errors })
+}
+
+/// Records of a second replay would stand beside those of the first, and every sum over the folder
+/// would be twice the truth.
+fn refuse_used(plan: &Plan) -> Result<(), RuntimeError> {
+    match &plan.store.folder {
+        Some(folder) if store::holds_records(folder) => {
+            Err(RuntimeError::FolderInUse(folder.clone()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The reading worker, to its end.
+fn read(
+    source: FileSource,
+    seat: Seat,
+    pace: Option<f64>,
+    stop: Arc<AtomicBool>,
+) -> Result<Read, RuntimeError> {
+    let reading = match pace {
+        Some(times) => spawn("worker-0", move || {
+            let worker = run(Some(Paced::new(source, times)), seat, &stop);
+            worker.source().map_or_else(Read::default, |paced| what_was_read(paced.source()))
+        })?,
+        None => spawn("worker-0", move || {
+            let worker = run(Some(source), seat, &stop);
+            worker.source().map_or_else(Read::default, what_was_read)
+        })?,
     };
-    Ok(Replay { report, summary, errors })
+    Ok(join(reading))
 }
 
 /// Runs one worker on this thread; its source comes back with it.
@@ -144,25 +135,47 @@ fn run<S: Source>(source: Option<S>, seat: Seat, stop: &AtomicBool) -> Worker<S>
     worker
 }
 
-fn texts(errors: &[FileError]) -> Vec<String> {
-    errors.iter().map(ToString::to_string).collect()
-}
-
-pub(super) fn spawn<T: Send + 'static>(
-    name: &str,
-    body: impl FnOnce() -> T + Send + 'static,
-) -> Result<std::thread::JoinHandle<T>, RuntimeError> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(thread_error(name))
-}
-
-pub(super) fn join<T>(thread: std::thread::JoinHandle<T>) -> T {
-    match thread.join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
+fn what_was_read(source: &FileSource) -> Read {
+    let port = |(port, received): (&str, u64)| LivePort {
+        port: port.to_owned(),
+        received,
+        ..LivePort::default()
+    };
+    Read {
+        ports: source.received().map(port).collect(),
+        errors: source.errors().iter().map(ToString::to_string).collect(),
     }
 }
 
-fn thread_error(name: &str) -> impl FnOnce(std::io::Error) -> RuntimeError {
-    let name = name.to_owned();
-    move |source| RuntimeError::Thread { name, source }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::generate::{Options, Scenario, generate};
+
+    #[test]
+    fn a_second_replay_into_the_same_folder_is_refused() {
+        let folder = std::env::temp_dir().join(format!("vmprobe-twice-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let wanted = Options { scale: 1.0, duration_s: Some(2) };
+        generate(Scenario::PortScan, 1, &folder, wanted).expect("generated");
+        let mut plan = config::replay_without_file();
+        plan.flow.slots_per_worker = 1 << 12;
+        plan.store.folder = Some(folder.join("records"));
+        plan.store.free_mib_min = 0;
+        let plan = Arc::new(plan);
+        let options =
+            ReplayOptions { files: vec![folder.join("tap-a.pcap")], ..ReplayOptions::default() };
+        let once = || replay(&plan, &options, &Arc::new(AtomicBool::new(false)), |_| ());
+        let first = once().expect("the folder is new");
+        assert!(first.report.is_whole() && first.report.windows > 0, "{:?}", first.report);
+        let [port] = &*first.report.ports else { panic!("one file: {:?}", first.report.ports) };
+        assert_eq!((&*port.port, port.received), ("tap-a", first.report.packets));
+        let second = once();
+        std::fs::remove_dir_all(&folder).expect("it was there");
+        assert!(matches!(second, Err(RuntimeError::FolderInUse(_))), "{second:?}");
+    }
 }
+
+#[cfg(test)]
+mod hostile;

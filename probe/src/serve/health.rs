@@ -1,6 +1,7 @@
 //! Whether the probe does its work.
 //!
-//! In: the newest snapshot and its age. Out: `/healthz`: 200, or 503 with every reason.
+//! In: the newest snapshot and its age. Out: `/healthz`: 200, or 503 with every reason. A probe
+//! that has ended on purpose is well, however long ago that was.
 //! Invariants: an alert about traffic is no fault of the probe and does not appear here.
 
 use axum::Json;
@@ -22,7 +23,7 @@ const LATE_MS_MIN: u64 = 10_000;
 /// The answer.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Health {
-    /// `ok` or `failing`.
+    /// `ok`, `ended` or `failing`.
     status: &'static str,
     reasons: Vec<Reason>,
 }
@@ -40,22 +41,30 @@ struct Reason {
 pub(super) async fn health(State(shared): State<Shared>) -> Response {
     let published = shared.newest();
     let age_ns = monotonic_ns().saturating_sub(published.noticed_ns);
-    let reasons = reasons(&published.snapshot, age_ns);
-    let (code, status) = if reasons.is_empty() {
-        (StatusCode::OK, "ok")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "failing")
+    let (code, health) = judge(&published.snapshot, age_ns);
+    (code, Json(health)).into_response()
+}
+
+fn judge(snapshot: &LiveSnapshot, age_ns: u64) -> (StatusCode, Health) {
+    let reasons = reasons(snapshot, age_ns);
+    let (code, status) = match (reasons.is_empty(), snapshot.ended) {
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "failing"),
+        (true, true) => (StatusCode::OK, "ended"),
+        (true, false) => (StatusCode::OK, "ok"),
     };
-    (code, Json(Health { status, reasons })).into_response()
+    (code, Health { status, reasons })
 }
 
 fn reasons(snapshot: &LiveSnapshot, age_ns: u64) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut add = |code, detail| reasons.push(Reason { code, detail });
     let late_ms = LATE_MS_MIN.max(LATE_WINDOWS * u64::from(snapshot.window_length_ms));
-    if snapshot.window_count == 0 {
+    let is_late = snapshot.mode == LiveMode::Run && age_ns > ms(late_ms);
+    if snapshot.ended {
+        // Nothing is waited for.
+    } else if snapshot.window_count == 0 {
         add("no_window_yet", "no window has closed yet".to_owned());
-    } else if snapshot.mode == LiveMode::Run && age_ns > ms(late_ms) {
+    } else if is_late {
         add("window_late", format!("no window closed for {} s", age_ns / ms(1_000)));
     }
     let unaccounted = snapshot.ledger.unaccounted;
@@ -98,5 +107,20 @@ mod tests {
         let state = "unreachable".to_owned();
         snapshot.ledger.sinks.push(LiveSink { state, ..LiveSink::default() });
         assert_eq!(codes(&snapshot, 0), ["unaccounted", "store", "sink"]);
+    }
+
+    #[test]
+    fn a_probe_that_has_ended_is_well_for_ever() {
+        let mut snapshot = LiveSnapshot {
+            window_length_ms: 1_000,
+            window_count: 5,
+            ended: true,
+            ..LiveSnapshot::default()
+        };
+        let (code, health) = judge(&snapshot, ms(11_000));
+        assert_eq!((code, health.status), (StatusCode::OK, "ended"));
+        snapshot.ledger.unaccounted = 1;
+        let (code, health) = judge(&snapshot, ms(11_000));
+        assert_eq!((code, health.status), (StatusCode::SERVICE_UNAVAILABLE, "failing"));
     }
 }

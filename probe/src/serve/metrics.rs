@@ -264,13 +264,23 @@ fn ledger(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
         [sample([], ledger.accounted)],
     )?;
     families.counters(
+        "vmprobe_packets_late_rows",
+        "Accounted packets of rows that came after their window was given out.",
+        [sample([], ledger.late_rows)],
+    )?;
+    families.counters(
         "vmprobe_packets_dropped",
         "Packets that ended otherwise, by cause.",
         ledger.causes.iter().map(|(cause, count)| sample([("cause", cause.clone())], *count)),
     )?;
     families.gauge(
+        "vmprobe_packets_in_flight",
+        "Packets in open windows, held back, or in rings between workers.",
+        float(ledger.in_flight),
+    )?;
+    families.gauge(
         "vmprobe_packets_unaccounted",
-        "Received less accounted less all causes; anything but 0 is a bug.",
+        "Received less accounted, in flight and all causes; anything but 0 is a bug.",
         signed_float(ledger.unaccounted),
     )
 }
@@ -334,16 +344,42 @@ fn workers(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
         "Share of flows left out at overload, 0 to 1.",
         |worker| worker.shed_rate,
     )?;
-    let workers = live.workers.iter();
-    families.counters(
+    let mut counters = |name, help, value: fn(&LiveWorker) -> u64| {
+        let workers = live.workers.iter();
+        families.counters(name, help, workers.map(|worker| sample(label(worker), value(worker))))
+    };
+    counters(
         "vmprobe_worker_spread_in_packets",
         "Packets that other workers passed to it.",
-        workers.clone().map(|worker| sample(label(worker), worker.spread_in)),
+        |worker| worker.spread_in,
     )?;
-    families.counters(
+    counters(
         "vmprobe_worker_spread_out_packets",
         "Packets that it passed to other workers.",
-        workers.map(|worker| sample(label(worker), worker.spread_out)),
+        |worker| worker.spread_out,
+    )?;
+    counters(
+        "vmprobe_worker_late_packets",
+        "Packets that came after their own window was closed.",
+        |worker| worker.late_packets,
+    )?;
+    counters(
+        "vmprobe_worker_unresolved_fragments",
+        "Fragments that went on without ports.",
+        |worker| worker.fragments_unresolved,
+    )?;
+    counters(
+        "vmprobe_worker_lost_flow_records",
+        "Records of ended flows lost because the aggregator did not keep up.",
+        |worker| worker.flow_records_lost,
+    )?;
+    counters("vmprobe_worker_evicted_flows", "Flows that left for lack of room.", |worker| {
+        worker.flows_evicted
+    })?;
+    counters(
+        "vmprobe_worker_evicted_digests",
+        "Digests of packets forgotten before their time.",
+        |worker| worker.digests_evicted,
     )
 }
 
@@ -365,18 +401,24 @@ fn taps(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
     family("vmprobe_tap_copy_packets", "Packets counted at another tap.", |tap| tap.copies)?;
     family("vmprobe_tap_snapped_packets", "Packets of which only a part was captured.", |tap| {
         tap.snapped
-    })
+    })?;
+    family(
+        "vmprobe_tap_unmapped_packets",
+        "Packets whose segment the configured map did not know.",
+        |tap| tap.segment_unmapped,
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::live::LiveTap;
+    use crate::aggregate::live::{LiveTap, LiveWorker};
 
     fn snapshot() -> Arc<LiveSnapshot> {
         let mut live = LiveSnapshot::default();
         live.ledger.received = 12;
-        live.ledger.accounted = 10;
+        live.ledger.accounted = 6;
+        live.ledger.in_flight = 4;
         live.ledger.causes.insert("duplicate".to_owned(), 2);
         live.ledger.unaccounted = -3;
         let tap = |name: String| LiveTap { name, packets: 5, ..LiveTap::default() };
@@ -397,7 +439,30 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\nvmprobe_packets_unaccounted{} -3.0\n"), "{text}");
+        // It falls again, so it is no counter and no cause.
+        assert!(text.contains("# TYPE vmprobe_packets_in_flight gauge\n"), "{text}");
+        assert!(text.contains("\nvmprobe_packets_in_flight{} 4.0\n"), "{text}");
+        assert!(!text.contains("cause=\"in_flight\""), "{text}");
         assert!(!text.contains("EOF"));
+    }
+
+    #[test]
+    fn what_was_let_go_has_its_families() {
+        let mut live = LiveSnapshot::default();
+        live.ledger.late_rows = 7;
+        live.workers =
+            vec![LiveWorker { flow_records_lost: 3, digests_evicted: 4, ..LiveWorker::default() }];
+        live.taps = vec![LiveTap { segment_unmapped: 5, ..LiveTap::default() }];
+        let text = text_format(&open_metrics(&Arc::new(live)));
+        for line in [
+            "vmprobe_packets_late_rows_total{} 7",
+            "vmprobe_worker_lost_flow_records_total{worker=\"0\"} 3",
+            "vmprobe_worker_evicted_digests_total{worker=\"0\"} 4",
+            "vmprobe_worker_evicted_flows_total{worker=\"0\"} 0",
+            "vmprobe_tap_unmapped_packets_total{tap=\"\"} 5",
+        ] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line} in\n{text}");
+        }
     }
 
     #[test]

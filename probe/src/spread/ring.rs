@@ -2,7 +2,8 @@
 //!
 //! In: headers that another worker owns. Out: the same, in order.
 //! Cost: one copy of the headers; the ring itself is touched once a batch.
-//! Invariants: `ring_packets` at most wait in a ring; batches are made once and come back.
+//! Invariants: `ring_packets` at most wait in a ring; batches are made once and come back; no
+//! clock that is published is taken for [`QUIET`] or [`CLOSED`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,13 +90,8 @@ impl RingSender {
     #[inline]
     pub fn publish(&self, clock: Timestamp) {
         if self.open.is_empty() {
-            self.shared.clock.store(clock.0, Ordering::Release);
+            self.shared.clock.store(clock.0.min(QUIET.0 - 1), Ordering::Release);
         }
-    }
-
-    /// Packets added and not yet handed over.
-    pub fn open_packets(&self) -> usize {
-        self.open.len()
     }
 
     /// Says that nothing is expected: nobody need wait for this ring until it is published again.
@@ -195,6 +191,15 @@ mod tests {
         producer.join().expect("the producer ends");
         assert_eq!((receiver.head().is_none(), receiver.clock()), (true, CLOSED));
         assert_eq!(receiver.last_clock(), Timestamp(77));
+    }
+
+    #[test]
+    fn no_clock_closes_the_ring() {
+        let (sender, receiver) = ring(256);
+        for clock in [u64::MAX / 2, u64::MAX - 1, u64::MAX] {
+            sender.publish(Timestamp(clock));
+            assert!(receiver.clock() < QUIET && receiver.clock().0 >= u64::MAX / 2);
+        }
     }
 
     #[test]

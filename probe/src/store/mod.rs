@@ -1,8 +1,9 @@
 //! The store: a thread that owns the Parquet sink, and the way to the query program.
 //!
-//! In: batches of [`Rows`] with their time, over a bounded channel. Out: files, [`StoreReport`].
+//! In: batches of [`Rows`] with the time that the packets have come to, over a bounded channel. Out: files, [`StoreReport`].
 //! Cost: the sender's is one push; disk and encoding are this thread's.
-//! Invariants: a live sender never waits; a batch that is refused is given back or counted;
+//! Invariants: a sender waits no longer than it says; a batch that is refused is counted; the
+//! channel is bounded in batches and in records;
 //! made = delivered + queued + Σ dropped over the handle and the sink together.
 
 pub mod query;
@@ -15,14 +16,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam::channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::export::{ParquetSink, SinkCause, SinkHealth, SinkLedger};
 use crate::record::{Rows, Table};
-use crate::time::{Timestamp, sleep_ms, wall_clock};
+use crate::time::{Timestamp, monotonic_ns, sleep_ms, wall_clock};
 
 /// Batches between sender and thread. A window's rows are one batch, so this is seconds.
-const BATCHES_MAX: usize = 16;
+const BATCHES_MAX: usize = 64;
+/// Records between sender and thread: some 200 MB. One batch with more passes when it is alone.
+const RECORDS_MAX: u64 = 1 << 18;
+/// How often a sender that waits looks for room, in milliseconds.
+const ROOM_MS: u64 = 1;
 /// How often an idle thread looks for files that are due, in milliseconds.
 const TICK_MS: u64 = 500;
 /// Attempts to store what is left at the end, and the wait between them in milliseconds.
@@ -50,10 +55,33 @@ pub struct StoreReport {
 pub struct StoreHandle {
     batches: Sender<(Rows, Timestamp)>,
     report: Arc<ArcSwap<StoreReport>>,
-    /// Records in the channel or refused by it, beside the sink's own account.
+    /// Records that are in the channel now.
+    waiting: Arc<AtomicU64>,
+    /// Records that went into the channel or were refused by it, beside the sink's own account.
     sent: AtomicU64,
     refused: AtomicU64,
     thread: JoinHandle<SinkLedger>,
+}
+
+/// How long a sender waits for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Not at all: packets keep coming.
+    None,
+    /// Until the monotonic clock stands there.
+    UntilNs(u64),
+    /// As long as it takes: files wait.
+    Endless,
+}
+
+impl Patience {
+    fn is_over(self) -> bool {
+        match self {
+            Self::None => true,
+            Self::UntilNs(until_ns) => monotonic_ns() >= until_ns,
+            Self::Endless => false,
+        }
+    }
 }
 
 /// Starts the thread.
@@ -61,56 +89,72 @@ pub struct StoreHandle {
 /// # Errors
 /// The system's, when it has no thread to give.
 pub fn start(sink: ParquetSink, clock: StoreClock) -> io::Result<StoreHandle> {
-    let (sender, batches) = bounded(BATCHES_MAX);
+    let (sender, batches) = bounded::<(Rows, Timestamp)>(BATCHES_MAX);
     let report = Arc::new(ArcSwap::from_pointee(StoreReport {
         health: sink.health().clone(),
         ..StoreReport::default()
     }));
-    let published = Arc::clone(&report);
-    let thread = std::thread::Builder::new()
-        .name("store".to_owned())
-        .spawn(move || run(sink, &batches, clock, &published))?;
-    Ok(StoreHandle {
-        batches: sender,
-        report,
-        sent: AtomicU64::new(0),
-        refused: AtomicU64::new(0),
-        thread,
-    })
+    let waiting = Arc::<AtomicU64>::default();
+    let (published, taken) = (Arc::clone(&report), Arc::clone(&waiting));
+    let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
+        let next = move |timeout| {
+            let batch = batches.recv_timeout(timeout)?;
+            taken.fetch_sub(records(&batch.0), Ordering::Relaxed);
+            Ok(batch)
+        };
+        run(sink, next, clock, &published)
+    })?;
+    Ok(StoreHandle::new(sender, report, waiting, thread))
 }
 
 impl StoreHandle {
-    /// Hands a batch over without waiting; the batch comes back where the channel is full.
-    ///
-    /// # Errors
-    /// The rows, untouched and not counted.
-    #[expect(clippy::result_large_err, reason = "the rows come back, that is the point")]
-    pub fn send(&self, rows: Rows, now: Timestamp) -> Result<(), Rows> {
-        let count = records(&rows);
-        match self.batches.try_send((rows, now)) {
-            Ok(()) => {
-                self.sent.fetch_add(count, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(TrySendError::Full((rows, _)) | TrySendError::Disconnected((rows, _))) => Err(rows),
-        }
+    fn new(
+        batches: Sender<(Rows, Timestamp)>,
+        report: Arc<ArcSwap<StoreReport>>,
+        waiting: Arc<AtomicU64>,
+        thread: JoinHandle<SinkLedger>,
+    ) -> Self {
+        let (sent, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { batches, report, waiting, sent, refused, thread }
     }
 
-    /// Hands a batch over without waiting; where the channel is full, its records are counted as
+    /// Hands a batch over. Where no room is found in time, its records are counted as
     /// [`SinkCause::HandOffFull`].
-    pub fn send_or_count(&self, rows: Rows, now: Timestamp) {
-        if let Err(rows) = self.send(rows, now) {
-            self.refused.fetch_add(records(&rows), Ordering::Relaxed);
+    pub fn send(&self, rows: Rows, now: Timestamp, patience: Patience) {
+        let count = records(&rows);
+        let mut batch = (rows, now);
+        loop {
+            match self.try_send(batch, count) {
+                Ok(()) => return,
+                Err(TrySendError::Full(back)) => batch = back,
+                Err(TrySendError::Disconnected(_)) => break,
+            }
+            if patience.is_over() {
+                break;
+            }
+            sleep_ms(ROOM_MS);
         }
+        self.refused.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Hands a batch over and waits for room; for sources that can wait.
-    pub fn send_waiting(&self, rows: Rows, now: Timestamp) {
-        let count = records(&rows);
-        match self.batches.send((rows, now)) {
+    #[expect(clippy::result_large_err, reason = "the rows come back, that is the point")]
+    fn try_send(
+        &self,
+        batch: (Rows, Timestamp),
+        count: u64,
+    ) -> Result<(), TrySendError<(Rows, Timestamp)>> {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        if waiting > 0 && waiting + count > RECORDS_MAX {
+            return Err(TrySendError::Full(batch));
+        }
+        // Before it can be taken, else the thread would subtract what is not there yet.
+        self.waiting.fetch_add(count, Ordering::Relaxed);
+        let outcome = self.batches.try_send(batch);
+        match outcome {
             Ok(()) => self.sent.fetch_add(count, Ordering::Relaxed),
-            Err(_) => self.refused.fetch_add(count, Ordering::Relaxed),
+            Err(_) => self.waiting.fetch_sub(count, Ordering::Relaxed),
         };
+        outcome
     }
 
     /// How the store does now; records in the channel are among the queued ones.
@@ -151,16 +195,16 @@ pub fn holds_records(folder: &Path) -> bool {
 
 fn run(
     mut sink: ParquetSink,
-    batches: &Receiver<(Rows, Timestamp)>,
+    next: impl Fn(Duration) -> Result<(Rows, Timestamp), RecvTimeoutError>,
     clock: StoreClock,
     report: &ArcSwap<StoreReport>,
 ) -> SinkLedger {
     let mut latest = Timestamp::ZERO;
     loop {
-        match batches.recv_timeout(Duration::from_millis(TICK_MS)) {
+        match next(Duration::from_millis(TICK_MS)) {
             Ok((rows, now)) => {
                 latest = latest.max(now);
-                sink.write(rows, latest);
+                sink.write_filed(rows, latest, now);
             }
             Err(RecvTimeoutError::Timeout) if clock == StoreClock::Wall => {
                 latest = latest.max(wall_clock());
@@ -193,11 +237,31 @@ fn records(rows: &Rows) -> u64 {
     u64::try_from(rows.len()).unwrap_or(u64::MAX)
 }
 
+/// A store that needs `batch_ms` for each batch, whatever its size.
+#[cfg(test)]
+pub(crate) fn slow(batch_ms: u64) -> StoreHandle {
+    let (sender, batches) = bounded::<(Rows, Timestamp)>(BATCHES_MAX);
+    let waiting = Arc::<AtomicU64>::default();
+    let taken = Arc::clone(&waiting);
+    let thread = std::thread::spawn(move || {
+        let mut ledger = SinkLedger::default();
+        while let Ok((rows, _)) = batches.recv() {
+            taken.fetch_sub(records(&rows), Ordering::Relaxed);
+            sleep_ms(batch_ms);
+            ledger.queue(records(&rows));
+            ledger.deliver(records(&rows));
+        }
+        ledger
+    });
+    StoreHandle::new(sender, Arc::default(), waiting, thread)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::StorePlan;
     use crate::record::LedgerRecord;
+    use crossbeam::channel::Receiver;
 
     fn rows(count: usize) -> Rows {
         Rows { ledger: vec![LedgerRecord::default(); count], ..Rows::default() }
@@ -214,7 +278,7 @@ mod tests {
         assert!(!holds_records(&folder));
         let store = start(sink, StoreClock::Batches).expect("a thread");
         for second in 0..100 {
-            store.send_waiting(rows(10), Timestamp::from_parts(second, 0));
+            store.send(rows(10), Timestamp::from_parts(second, 0), Patience::Endless);
         }
         let report = store.report();
         assert_eq!((report.ledger.made, report.ledger.unaccounted()), (1_000, 0));
@@ -224,23 +288,47 @@ mod tests {
         let _ = std::fs::remove_dir_all(folder);
     }
 
+    /// A store whose thread never takes: the channel of `batches` is the whole of it.
+    fn stuck(batches: usize) -> (StoreHandle, Receiver<(Rows, Timestamp)>) {
+        let (sender, receiver) = bounded(batches);
+        let thread = std::thread::spawn(SinkLedger::default);
+        (StoreHandle::new(sender, Arc::default(), Arc::default(), thread), receiver)
+    }
+
     #[test]
-    fn a_full_channel_gives_back_or_counts() {
-        // A thread that never takes: the channel is the whole store.
-        let (sender, batches) = bounded(1);
-        let store = StoreHandle {
-            batches: sender,
-            report: Arc::default(),
-            sent: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            thread: std::thread::spawn(SinkLedger::default),
-        };
-        assert!(store.send(rows(1), Timestamp::ZERO).is_ok());
-        assert_eq!(store.send(rows(2), Timestamp::ZERO).expect_err("full").len(), 2);
-        store.send_or_count(rows(3), Timestamp::ZERO);
+    fn a_full_channel_counts_when_patience_is_over() {
+        let (store, batches) = stuck(1);
+        store.send(rows(1), Timestamp::ZERO, Patience::None);
+        store.send(rows(3), Timestamp::ZERO, Patience::None);
+        let begun_ns = monotonic_ns();
+        store.send(rows(5), Timestamp::ZERO, Patience::UntilNs(begun_ns + 20_000_000));
+        assert!(monotonic_ns() - begun_ns >= 20_000_000);
         let ledger = store.report().ledger;
-        assert_eq!((ledger.made, ledger.queued, ledger.unaccounted()), (4, 1, 0));
-        assert_eq!(ledger.dropped(SinkCause::HandOffFull), 3);
+        assert_eq!((ledger.made, ledger.queued, ledger.unaccounted()), (9, 1, 0));
+        assert_eq!(ledger.dropped(SinkCause::HandOffFull), 8);
         drop(batches);
+    }
+
+    #[test]
+    fn records_are_bounded_beside_batches() {
+        let (store, batches) = stuck(8);
+        let many = usize::try_from(RECORDS_MAX).expect("it fits") + 1;
+        // More than the bound passes alone, and then nothing beside it.
+        store.send(rows(many), Timestamp::ZERO, Patience::None);
+        store.send(rows(1), Timestamp::ZERO, Patience::None);
+        let ledger = store.report().ledger;
+        assert_eq!((ledger.queued, ledger.dropped_sum()), (RECORDS_MAX + 1, 1));
+        drop(batches);
+    }
+
+    #[test]
+    fn patience_outlasts_a_slow_sink() {
+        let store = slow(1);
+        let until = Patience::UntilNs(monotonic_ns() + 60_000_000_000);
+        for _ in 0..4 * BATCHES_MAX {
+            store.send(rows(2), Timestamp::ZERO, until);
+        }
+        let ledger = store.finish();
+        assert_eq!((ledger.delivered, ledger.dropped_sum()), (8 * BATCHES_MAX as u64, 0));
     }
 }

@@ -4,7 +4,8 @@
 //! Cost: one store a row; the ring is touched once a block. Blocks are made at start and come
 //! back empty.
 //! Invariants: with a live source nothing waits: what finds no room is lost and counted in
-//! packets. With a file source the worker waits. A window's closing comes after all its rows.
+//! packets. With a file source, and at the end of any, the worker waits. A window's closing comes
+//! after all its rows.
 
 use std::sync::Arc;
 
@@ -97,7 +98,14 @@ impl HandoffSender {
         self.send_snapshot(totals, taps, |snapshot| FromWorker::Closed(window, snapshot))
     }
 
-    /// Says that the worker has ended. Waits for room in any case: there is nothing else to do.
+    /// From now on waits for room, whatever the source: it is polled no more, so nothing is missed
+    /// meanwhile. Called before all flows are ended at once, which are more than the blocks hold.
+    pub fn drain(&mut self) {
+        self.waits = true;
+    }
+
+    /// Says that the worker has ended. Its last blocks are lost where they find no room, unless
+    /// [`HandoffSender::drain`] was called; this word itself waits for room in any case.
     pub fn end(&mut self, totals: &mut WorkerTotals, taps: &[TapTotals]) {
         self.flush();
         self.note(totals);
@@ -166,7 +174,7 @@ impl HandoffSender {
         true
     }
 
-    /// An empty block, waiting for it only where the source can wait.
+    /// An empty block, waiting for it only where the source can wait or has ended.
     fn take_spare<T>(&self, pop: impl Fn(&Shared) -> Option<T>) -> Option<T> {
         loop {
             match pop(&self.shared) {
@@ -235,6 +243,11 @@ impl HandoffReceiver {
 mod tests {
     use super::*;
 
+    fn ended_flow() -> EndedFlow {
+        let reason = crate::flow::EndReason::ForcedEnd;
+        EndedFlow { flow: crate::flow::Flow::default(), reason, sampling_rate: 1.0 }
+    }
+
     fn row() -> Row {
         Row { packets: [1, 1], ..Row::default() }
     }
@@ -285,6 +298,40 @@ mod tests {
         }
         producer.join().expect("the worker ends");
         assert_eq!(rows_taken, 20 * ROWS_PER_BLOCK);
+    }
+
+    #[test]
+    fn a_live_worker_that_drains_waits_too() {
+        const FLOWS: usize = 110_000;
+        let (mut sender, receiver) = handoff(256, false);
+        let producer = std::thread::spawn(move || {
+            sender.drain();
+            for _ in 0..FLOWS {
+                sender.ended(ended_flow());
+            }
+            let mut totals = WorkerTotals::default();
+            sender.end(&mut totals, &[]);
+            totals.flow_records_lost
+        });
+        let mut flows_taken = 0;
+        loop {
+            let Some(message) = receiver.take() else {
+                std::thread::yield_now();
+                continue;
+            };
+            if let FromWorker::Flows(flows) = &message {
+                flows_taken += flows.len();
+                // Slower than the worker, so that it runs out of blocks.
+                std::thread::sleep(std::time::Duration::from_micros(100));
+            }
+            let ended = matches!(message, FromWorker::Ended(_));
+            receiver.give_back(message);
+            if ended {
+                break;
+            }
+        }
+        assert_eq!(producer.join().expect("the worker ends"), 0);
+        assert_eq!(flows_taken, FLOWS);
     }
 
     #[test]

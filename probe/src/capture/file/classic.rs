@@ -10,11 +10,17 @@ use super::error::Damage;
 use super::link::Link;
 use super::record::{Order, Packet, Step};
 use super::{CAPTURED_OCTETS_MAX, MAGIC_MICROSECONDS, MAGIC_MODIFIED, MAGIC_NANOSECONDS};
+use crate::capture::STAMP_MAX;
 use crate::index::PortIndex;
 use crate::time::Timestamp;
 
 /// Length of the file header.
 pub(super) const HEADER_BYTES: usize = 24;
+
+/// Seconds and fraction have 32 bits each, so the largest stamp of this format needs no cutting.
+const _: () = assert!(
+    Timestamp::from_parts(u32::MAX as u64, u32::MAX as u64 * 1_000).as_ns() < STAMP_MAX.as_ns()
+);
 
 const RECORD_HEADER_BYTES: usize = 16;
 const MODIFIED_RECORD_HEADER_BYTES: usize = 24;

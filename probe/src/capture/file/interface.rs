@@ -3,11 +3,12 @@
 //! In: the body of an interface description block. Out: [`Interface`].
 //! Cost: once an interface; a stamp costs one multiplication or division.
 //! Invariants: an option of a wrong length is left out, the interface is read all the same; no
-//! stamp overflows.
+//! stamp overflows or is above [`STAMP_MAX`].
 //! Source: draft-ietf-opsawg-pcapng section 4.2.
 
 use super::link::Link;
 use super::record::{Fields, Order};
+use crate::capture::STAMP_MAX;
 use crate::index::PortIndex;
 use crate::time::Timestamp;
 
@@ -90,7 +91,7 @@ impl Interface {
 }
 
 impl Clock {
-    /// The time that `units` stand for; before 1970 or after 2554 the nearest that there is.
+    /// The time that `units` stand for; before 1970 or after [`STAMP_MAX`] the nearest of the two.
     #[inline]
     pub(super) fn timestamp(self, units: u64) -> Timestamp {
         let ns = match self.resolution {
@@ -100,7 +101,7 @@ impl Clock {
         };
         // Both are below 2^94, so neither the conversion nor the sum can overflow.
         let ns = i128::try_from(ns).unwrap_or(i128::MAX / 2) + self.offset_ns;
-        Timestamp(u64::try_from(ns.max(0)).unwrap_or(u64::MAX))
+        Timestamp(u64::try_from(ns.max(0)).unwrap_or(u64::MAX)).min(STAMP_MAX)
     }
 }
 
@@ -174,8 +175,9 @@ mod tests {
         assert_eq!(clock(6, 10).timestamp(5), Timestamp(10_000_005_000));
         assert_eq!(clock(6, -1).timestamp(1_500_000), Timestamp(500_000_000));
         assert_eq!(clock(6, -10).timestamp(5), Timestamp::ZERO);
-        assert_eq!(clock(0, i64::MAX).timestamp(u64::MAX), Timestamp(u64::MAX));
-        assert_eq!(clock(0, i64::MIN).timestamp(u64::MAX), Timestamp(u64::MAX));
+        assert_eq!(clock(0, i64::MAX).timestamp(u64::MAX), STAMP_MAX);
+        assert_eq!(clock(9, 0).timestamp(u64::MAX), STAMP_MAX);
+        assert_eq!(clock(0, i64::MIN).timestamp(u64::MAX), STAMP_MAX);
         assert_eq!(clock(9, i64::MIN).timestamp(0), Timestamp::ZERO);
     }
 

@@ -88,6 +88,8 @@ pub struct FileSource {
     burst_packets: usize,
     /// Largest stamp given out.
     clock: Timestamp,
+    /// Packets given out by port.
+    received: Vec<u64>,
     progress: Arc<Progress>,
 }
 
@@ -146,6 +148,7 @@ impl FileSource {
             records: Vec::with_capacity(burst_packets),
             burst_packets,
             clock: Timestamp::ZERO,
+            received: Vec::new(),
             progress: Arc::default(),
         };
         source.progress.bytes_read.set(source.merge.stored_bytes());
@@ -157,6 +160,12 @@ impl FileSource {
     /// file with several `stem:name`, or `stem:number` without a name.
     pub fn ports(&self) -> &[String] {
         self.merge.port_names()
+    }
+
+    /// Names of the ports with the packets that each has given so far.
+    pub fn received(&self) -> impl Iterator<Item = (&str, u64)> {
+        let packets = self.received.iter().copied().chain(std::iter::repeat(0));
+        self.ports().iter().map(String::as_str).zip(packets)
     }
 
     /// Files that ended before their end, in the order in which that was found.
@@ -172,7 +181,9 @@ impl FileSource {
     fn burst(&mut self, limit: Timestamp) -> (FileBurst<'_>, SourceState) {
         self.merge.take(&mut self.records, self.burst_packets, limit);
         let mut octets = 0;
+        self.received.resize(self.merge.port_names().len(), 0);
         for record in &self.records {
+            self.received[usize::from(record.port.0)] += 1;
             octets += u64::from(record.original_octets);
             self.clock = self.clock.max(record.timestamp);
         }

@@ -3,13 +3,18 @@
 //! In: a source whose stamps can be asked for, a clock. Out: the same packets, not before their
 //! time.
 //! Cost: one clock call a poll.
-//! Invariants: order and contents are the source's; a packet is never early; one that is late is
-//! given at once, and the schedule is not moved by it.
+//! Invariants: order and contents are the source's; a packet is early only behind a hole of more
+//! than [`HOLE_NS`], which is not waited for; one that is late is given at once, and the schedule
+//! is not moved by it.
 
 use std::time::Duration;
 
 use crate::capture::{Source, SourceState};
 use crate::time::{Timestamp, monotonic_ns};
+
+/// A jump of the stamps that nobody waits for: a broken stamp, or a break between two captures. The
+/// schedule begins anew behind it.
+const HOLE_NS: u64 = 3_600 * 1_000_000_000;
 
 /// A source that can hold back what is not due.
 pub trait Scheduled: Source {
@@ -29,7 +34,7 @@ pub struct Paced<S, C = fn() -> u64> {
     begin: Option<Begin>,
 }
 
-/// The instant at which the first packet was due.
+/// The instant at which the packet was due that the schedule begins with.
 #[derive(Clone, Copy, Debug)]
 struct Begin {
     stamp: Timestamp,
@@ -59,13 +64,19 @@ impl<S: Scheduled, C: FnMut() -> u64> Paced<S, C> {
     /// Up to which stamp packets are due now.
     fn due(&mut self) -> Timestamp {
         let now_ns = (self.clock)();
-        let begin = match self.begin {
-            Some(begin) => begin,
-            None => match self.source.next_stamp() {
-                Some(stamp) => *self.begin.insert(Begin { stamp, clock_ns: now_ns }),
-                None => return Timestamp(u64::MAX),
-            },
-        };
+        let Some(stamp) = self.source.next_stamp() else { return Timestamp(u64::MAX) };
+        if let Some(begin) = self.begin {
+            let due = self.due_since(begin, now_ns);
+            // A stamp far behind the first one of the schedule follows a jump ahead.
+            if stamp <= due + HOLE_NS && begin.stamp <= stamp + HOLE_NS {
+                return due;
+            }
+        }
+        let begin = *self.begin.insert(Begin { stamp, clock_ns: now_ns });
+        self.due_since(begin, now_ns)
+    }
+
+    fn due_since(&self, begin: Begin, now_ns: u64) -> Timestamp {
         let waited = Duration::from_nanos(now_ns.saturating_sub(begin.clock_ns));
         // Beyond what a duration holds, and for a pace that is none, everything is due.
         Duration::try_from_secs_f64(waited.as_secs_f64() * self.times)
@@ -99,7 +110,7 @@ mod tests {
 
     use super::*;
     use crate::capture::Burst;
-    use crate::capture::file::tests::{capture, source};
+    use crate::capture::file::tests::{capture, in_bursts, source};
 
     fn released(times: f64, clock: &Cell<u64>, at: &[(u64, usize)]) {
         let file = capture(&[1_000, 1_000, 2_000, 500, 5_000]);
@@ -131,6 +142,17 @@ mod tests {
     fn no_pace_gives_everything() {
         for times in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             released(times, &Cell::new(0), &[(1, 5)]);
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_broken_stamp() {
+        let clock = Cell::new(0);
+        let file = capture(&[1_000, 4_000_000_000_000_000_000, 2_000, 3_000]);
+        let mut paced = Paced::with_clock(in_bursts(vec![("a", file)], 1), 1.0, || clock.get());
+        for (now_ns, packets) in [(0, 1), (10, 1), (20, 1), (1_019, 0), (1_020, 1)] {
+            clock.set(now_ns);
+            assert_eq!(paced.poll().0.len(), packets, "at {now_ns}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! pcapng files.
 //!
 //! In: windows that begin at a block. Out: one [`Step`] a window; ports for the interfaces.
-//! Cost: a block that holds a packet is read once, without copy; options only where they are.
+//! Cost: a block that holds a packet is read once, without copy; options only where they are; an
+//! interface is named once, however many follow.
 //! Invariants: a block is looked at only when it is whole; at most [`BLOCK_BYTES_MAX`] bytes are
 //! held for one. Interfaces get their ports when the first packet after them comes, because only
 //! then it is clear whether the file has one or several.
@@ -43,6 +44,8 @@ pub(super) struct Pcapng {
     interfaces: Vec<Interface>,
     /// How many of `interfaces` have their ports.
     named: usize,
+    /// How often each name stood among them.
+    name_counts: HashMap<String, usize>,
     /// Port of each interface of the file, by name and how many of that name stood before it in
     /// its section. An interface that comes again in a later section keeps its port.
     ports: HashMap<(String, usize), PortIndex>,
@@ -57,6 +60,7 @@ impl Pcapng {
             stem,
             interfaces: Vec::new(),
             named: 0,
+            name_counts: HashMap::new(),
             ports: HashMap::new(),
             last: Timestamp::ZERO,
         }
@@ -120,6 +124,7 @@ impl Pcapng {
         }
         self.interfaces.clear();
         self.named = 0;
+        self.name_counts.clear();
         Ok(pass(length))
     }
 
@@ -227,16 +232,16 @@ impl Pcapng {
         self.interfaces.get(index as usize).ok_or(Damage::UnknownInterface { index, known })
     }
 
+    /// Gives the interfaces that have none yet their ports.
+    #[cold]
     fn name_interfaces(&mut self, ports: &mut Ports) -> Result<(), Damage> {
         // A file that had one interface until now goes by its stem alone.
         let alone = self.ports.is_empty() && self.interfaces.len() == 1;
-        let mut before: HashMap<&str, usize> = HashMap::new();
-        let mut given = Vec::with_capacity(self.interfaces.len());
-        for interface in &self.interfaces {
-            let count = before.entry(&interface.name).or_insert(0);
+        for interface in self.interfaces.iter_mut().skip(self.named) {
+            let count = self.name_counts.entry(interface.name.clone()).or_insert(0);
             let key = (interface.name.clone(), *count);
             *count += 1;
-            let port = if let Some(port) = self.ports.get(&key) {
+            interface.port = if let Some(port) = self.ports.get(&key) {
                 *port
             } else {
                 let wanted =
@@ -245,10 +250,6 @@ impl Pcapng {
                 self.ports.insert(key, port);
                 port
             };
-            given.push(port);
-        }
-        for (interface, port) in self.interfaces.iter_mut().zip(given) {
-            interface.port = port;
         }
         self.named = self.interfaces.len();
         Ok(())

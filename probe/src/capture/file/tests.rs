@@ -41,6 +41,11 @@ fn sized(files: Vec<(&str, Vec<u8>)>, burst: usize, buffer: usize) -> FileSource
     FileSource::with_buffers(inputs, burst, buffer).expect("memory can be read")
 }
 
+/// A source over files in memory, with bursts of so many packets.
+pub(super) fn in_bursts(files: Vec<(&str, Vec<u8>)>, burst: usize) -> FileSource {
+    sized(files, burst, 1 << 16)
+}
+
 /// A source over files in memory.
 pub(super) fn source(files: Vec<(&str, Vec<u8>)>) -> FileSource {
     sized(files, 64, 1 << 16)

@@ -4,7 +4,8 @@
 //! Cost: rows gather to a row group, which is sorted and encoded; from then on only the encoded
 //! bytes are held.
 //! Invariants: at most [`HOURS_OPEN_MAX`] files are open; each row group is in the table's total
-//! order.
+//! order. A row is filed under the hour of its time, or of the clock's hour and its neighbours
+//! under the nearest: a capture with stamps all over the centuries makes no file for each of them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::marker::PhantomData;
@@ -22,8 +23,9 @@ use crate::time::Timestamp;
 
 /// Rows of a row group: enough that columns compress, few enough that unsorted rows stay small.
 const GROUP_ROWS: usize = 32_768;
-/// Hours with an open file at most; late rows straddle two.
-const HOURS_OPEN_MAX: usize = 2;
+/// Hours with an open file at most: that of the clock, the one before for what comes late, and the
+/// one after for flows that are ahead of the last window.
+const HOURS_OPEN_MAX: usize = 3;
 /// zstd's level: beyond it encoding costs more than the disk saves.
 const ZSTD_LEVEL: i32 = 1;
 const HOUR_NS: u64 = 3_600 * SECOND_NS;
@@ -36,13 +38,7 @@ pub(super) trait Buffer: Send {
     fn rows(&self) -> usize;
     /// Takes at most `room` of the table's rows out of `rows`, from the front; closes files that
     /// are full.
-    fn take(
-        &mut self,
-        rows: &mut Rows,
-        room: usize,
-        now: Timestamp,
-        ready: &mut VecDeque<ReadyFile>,
-    );
+    fn take(&mut self, rows: &mut Rows, room: usize, at: Instants, ready: &mut VecDeque<ReadyFile>);
     /// Throws the table's rows away.
     fn discard(&mut self, rows: &mut Rows);
     /// Closes files that were opened `age_ns` ago or earlier.
@@ -51,6 +47,15 @@ pub(super) trait Buffer: Send {
     fn close_all(&mut self, ready: &mut VecDeque<ReadyFile>);
     /// Rows lost because they could not be encoded, since the last call.
     fn take_not_encoded(&mut self) -> u64;
+}
+
+/// The two clocks of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Instants {
+    /// By which files age.
+    pub(super) now: Timestamp,
+    /// Where the time of the packets stands, by which rows are filed.
+    pub(super) packets: Timestamp,
 }
 
 /// The open files of the table of `R`.
@@ -75,14 +80,14 @@ impl<R: Record> TableBuffer<R> {
         Self { open: BTreeMap::new(), origin, file_rows_max, files_made: 0, not_encoded: 0 }
     }
 
-    fn put(&mut self, row: R, now: Timestamp, ready: &mut VecDeque<ReadyFile>) {
+    fn put(&mut self, row: R, at: Instants, ready: &mut VecDeque<ReadyFile>) {
         let time = row.time();
-        let hour = time.as_ns() / HOUR_NS;
+        let hour = filed_hour(time, at.packets);
         if !self.open.contains_key(&hour) && self.open.len() >= HOURS_OPEN_MAX {
             self.close_oldest(ready);
         }
         let file = self.open.entry(hour).or_insert_with(|| OpenFile {
-            opened: now,
+            opened: at.now,
             start_ns: u64::MAX,
             rows: 0,
             group: Vec::new(),
@@ -129,6 +134,12 @@ impl<R: Record> TableBuffer<R> {
     }
 }
 
+/// Hours since the epoch.
+fn filed_hour(time: Timestamp, packets: Timestamp) -> u64 {
+    let clock = packets.as_ns() / HOUR_NS;
+    (time.as_ns() / HOUR_NS).clamp(clock.saturating_sub(1), clock + 1)
+}
+
 impl<R: Record> Buffer for TableBuffer<R> {
     fn table(&self) -> Table {
         R::TABLE
@@ -142,13 +153,13 @@ impl<R: Record> Buffer for TableBuffer<R> {
         &mut self,
         rows: &mut Rows,
         room: usize,
-        now: Timestamp,
+        at: Instants,
         ready: &mut VecDeque<ReadyFile>,
     ) {
         let from = R::of(rows);
         let taken = room.min(from.len());
         for row in from.drain(..taken) {
-            self.put(row, now, ready);
+            self.put(row, at, ready);
         }
     }
 

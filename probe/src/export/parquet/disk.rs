@@ -1,9 +1,10 @@
 //! Whole files into hour folders.
 //!
 //! In: [`ReadyFile`]. Out: the file under its name, or why not.
-//! Cost: one write, two fsyncs (file, folder) and one rename a file.
+//! Cost: one write, two fsyncs (file, folder) and one rename a file; one fsync a new folder.
 //! Invariants: a file gets its name when its bytes are on disk, so a crash leaves no torn one;
-//! a name that is taken is never taken again.
+//! a name that is taken is never taken again; what has its name counts as stored, because to write
+//! it again would double its rows.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -69,6 +70,8 @@ pub(super) struct Disk {
     folder: PathBuf,
     probe_id: String,
     free_mib_min: u32,
+    /// Puts the names in a folder on disk.
+    sync_folder: fn(&Path) -> io::Result<()>,
 }
 
 impl Disk {
@@ -81,12 +84,13 @@ impl Disk {
                 '_'
             }
         };
-        Self { folder, probe_id: probe_id.chars().map(allowed).collect(), free_mib_min }
+        let probe_id = probe_id.chars().map(allowed).collect();
+        Self { folder, probe_id, free_mib_min, sync_folder }
     }
 
     /// Makes the folder and removes what a crash of this probe left in it.
     pub(super) fn prepare(&mut self) -> Result<(), DiskError> {
-        fs::create_dir_all(&self.folder).map_err(failed("create the folder", &self.folder))?;
+        self.make_folder(&self.folder)?;
         for table in Table::ALL {
             self.remove_leftovers(&self.folder.join(table.name()), *table, 2)?;
         }
@@ -96,7 +100,7 @@ impl Disk {
     /// Stores a file.
     pub(super) fn write(&self, file: &ReadyFile) -> Result<(), DiskError> {
         let folder = self.hour_folder(file);
-        fs::create_dir_all(&folder).map_err(failed("create the folder", &folder))?;
+        self.make_folder(&folder)?;
         self.check_free()?;
         let temporary =
             folder.join(format!("{}{}-{}", self.leftover(file.table), file.start_ns, file.number));
@@ -124,11 +128,37 @@ impl Disk {
             if rename_to_new(temporary, &name(number))
                 .map_err(failed("rename to", &name(number)))?
             {
-                let open = File::open(folder).map_err(failed("open", folder))?;
-                return open.sync_all().map_err(failed("sync", folder));
+                if let Err(error) = (self.sync_folder)(folder) {
+                    let folder = folder.display();
+                    tracing::warn!(%folder, %error, "a new file's name may not survive a power cut");
+                }
+                return Ok(());
             }
         }
         Err(DiskError::NamesTaken { path: name(file.number) })
+    }
+
+    /// Makes a folder and those above it that are missing, each of them safe before the next.
+    fn make_folder(&self, folder: &Path) -> Result<(), DiskError> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+        if let Some(above) = above {
+            self.make_folder(above)?;
+        }
+        match fs::create_dir(folder) {
+            Ok(()) => {}
+            // Another probe may write into the same folder.
+            Err(_) if folder.is_dir() => return Ok(()),
+            Err(error) => return Err(failed("create the folder", folder)(error)),
+        }
+        let synced = (self.sync_folder)(above.unwrap_or(Path::new(".")));
+        synced.map_err(|error| {
+            // So that the next attempt makes and syncs it again.
+            let _ = fs::remove_dir(folder);
+            failed("sync", folder)(error)
+        })
     }
 
     fn hour_folder(&self, file: &ReadyFile) -> PathBuf {
@@ -195,6 +225,10 @@ fn writable(folder: &Path) -> Result<(), DiskError> {
         .map_err(|errno| failed("write to", folder)(errno.into()))
 }
 
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
     let mut file = File::create(path).map_err(failed("create", path))?;
     file.write_all(bytes).map_err(failed("write", path))?;
@@ -231,6 +265,55 @@ mod tests {
         ] {
             assert!(!leftover(name), "{name}");
         }
+    }
+
+    /// A disk in a new folder that syncs as told, and the folder.
+    fn disk(name: &str, sync_folder: fn(&Path) -> io::Result<()>) -> (Disk, PathBuf) {
+        let folder = std::env::temp_dir().join(format!("vmprobe-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        (Disk { sync_folder, ..Disk::new(folder.clone(), "p1", 0) }, folder)
+    }
+
+    fn file() -> ReadyFile {
+        let table = Table::Flows;
+        ReadyFile { table, hour: 0, start_ns: 7, number: 0, rows: 1, bytes: vec![1, 2, 3] }
+    }
+
+    #[test]
+    fn what_has_its_name_is_stored_whatever_comes_after() {
+        fn fails_below_the_hour(folder: &Path) -> io::Result<()> {
+            let is_hour = folder.ends_with("00");
+            if is_hour { Err(io::Error::other("no sync")) } else { Ok(()) }
+        }
+        let (disk, folder) = disk("sync-fails", fails_below_the_hour);
+        assert!(disk.write(&file()).is_ok());
+        let hour = folder.join("flows/1970-01-01/00");
+        let names: Vec<_> = fs::read_dir(&hour)
+            .expect("a folder")
+            .flatten()
+            .map(|entry| entry.file_name())
+            .collect();
+        fs::remove_dir_all(folder).expect("it was there");
+        assert_eq!(names, ["flows-p1-7-0.parquet"]);
+    }
+
+    #[test]
+    fn every_new_folder_is_synced_above() {
+        thread_local! {
+            static SYNCED: std::cell::RefCell<Vec<PathBuf>> = const { std::cell::RefCell::new(Vec::new()) };
+        }
+        fn note(folder: &Path) -> io::Result<()> {
+            SYNCED.with_borrow_mut(|synced| synced.push(folder.to_owned()));
+            Ok(())
+        }
+        let (disk, folder) = disk("sync-above", note);
+        assert!(disk.write(&file()).is_ok() && disk.write(&file()).is_ok());
+        fs::remove_dir_all(&folder).expect("it was there");
+        let day = folder.join("flows/1970-01-01");
+        let above = std::env::temp_dir();
+        let new = [above, folder.clone(), folder.join("flows"), day.clone()];
+        let files = [day.join("00"), day.join("00")];
+        SYNCED.with_borrow(|synced| assert_eq!(*synced, [&new[..], &files[..]].concat()));
     }
 
     #[test]

@@ -88,13 +88,67 @@ fn files_lie_under_the_hour_of_their_rows() {
 }
 
 #[test]
-fn a_third_hour_closes_the_oldest() {
-    let folder = Folder::new("third");
+fn a_fourth_hour_closes_the_oldest() {
+    let folder = Folder::new("fourth");
+    let mut sink = sink(&StorePlan { file_seconds: 36_000, ..plan(&folder) });
+    for hour in 0..4 {
+        let time = HOUR + hour * 3_600 * SECOND_NS;
+        sink.write(flows([time]), Timestamp(time));
+    }
+    assert_eq!(folder.files(), [format!("flows/2023-11-14/22/flows-p1-{HOUR}-0.parquet")]);
+    assert_eq!(sink.ledger().queued, 3);
+}
+
+/// A capture whose stamps lie anywhere between 1970 and 2554: the clock stands at the latest.
+#[test]
+fn stamps_all_over_the_centuries_make_no_file_each() {
+    let folder = Folder::new("centuries");
+    let mut sink = sink(&StorePlan { queue_rows_max: 1_000_000, ..plan(&folder) });
+    let mut random = 1_u64;
+    let mut stamp = || {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        random
+    };
+    for second in 0..50 {
+        let now = Timestamp(HOUR + second * SECOND_NS);
+        sink.write(flows((0..200).map(|_| stamp())), now);
+    }
+    assert!(sink.close(Timestamp(HOUR)));
+    assert_eq!((sink.ledger().delivered, sink.ledger().dropped_sum()), (10_000, 0));
+    let files = folder.files();
+    assert!(files.len() <= 3, "{}", files.len());
+    let near = ["flows/2023-11-14/21/", "flows/2023-11-14/22/", "flows/2023-11-14/23/"];
+    assert!(files.iter().all(|file| near.iter().any(|hour| file.starts_with(hour))), "{files:?}");
+}
+
+/// Records of a capture that is played to a NIC: they age by the wall clock, but are filed by their
+/// own time.
+#[test]
+fn rows_are_filed_by_the_time_of_the_packets() {
+    let folder = Folder::new("played");
     let mut sink = sink(&plan(&folder));
-    let hours = [HOUR, HOUR + 3_600 * SECOND_NS, HOUR + 7_200 * SECOND_NS];
-    sink.write(flows(hours), Timestamp(HOUR));
-    assert_eq!(folder.files().len(), 1);
-    assert_eq!(sink.ledger().queued, 2);
+    let years_later = Timestamp(HOUR + 100_000 * 3_600 * SECOND_NS);
+    sink.write_filed(windows([HOUR]), years_later, Timestamp(HOUR));
+    assert!(sink.close(years_later));
+    assert_eq!(folder.files(), [format!("windows/2023-11-14/22/windows-p1-{HOUR}-0.parquet")]);
+}
+
+#[test]
+fn a_table_that_cannot_be_written_holds_up_no_other() {
+    let folder = Folder::new("one-table");
+    // A file stands where the folder of the first table should be.
+    fs::write(folder.0.join("windows"), "no folder").expect("a file");
+    let mut sink = sink(&plan(&folder));
+    let mut rows = flows([HOUR]);
+    rows.append(&mut windows([HOUR]));
+    sink.write(rows, Timestamp(HOUR));
+    assert!(!sink.close(Timestamp(HOUR)));
+    assert_eq!((sink.ledger().delivered, sink.ledger().queued), (1, 1));
+    let SinkHealth::Failing { what, .. } = sink.health() else { panic!("one table fails") };
+    assert!(what.contains("windows"), "{what}");
+    fs::remove_file(folder.0.join("windows")).expect("the obstacle goes");
+    assert!(sink.close(Timestamp(HOUR)));
+    assert_eq!(*sink.health(), SinkHealth::Ok);
 }
 
 #[test]

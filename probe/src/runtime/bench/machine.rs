@@ -1,8 +1,6 @@
 //! What a measurement asks the machine for.
 //!
-//! In: the system's own accounts. Out: memory, cores, the rate of the time stamp counter.
-
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+//! In: the system's own accounts. Out: memory, the rate of the time stamp counter.
 
 /// What a load may take where the system does not say what it has.
 const AVAILABLE_BYTES_UNKNOWN: u64 = 1 << 30;
@@ -23,24 +21,6 @@ fn bytes_of(path: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
     kibibytes.checked_mul(1_024)
-}
-
-/// The cores that this process may use, in order.
-pub(super) fn cores() -> Vec<u16> {
-    let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
-    (0..CpuSet::MAX_CPU)
-        .filter(|&core| set.is_set(core))
-        .filter_map(|core| u16::try_from(core).ok())
-        .collect()
-}
-
-/// Keeps the calling thread on these cores; `false` where the system refuses.
-pub(super) fn stay_on(cores: &[u16]) -> bool {
-    let mut set = CpuSet::new();
-    for &core in cores {
-        set.set(core.into());
-    }
-    !cores.is_empty() && sched_setaffinity(None, &set).is_ok()
 }
 
 /// Ticks of the time stamp counter in a nanosecond, over a tenth of a second.
@@ -68,17 +48,5 @@ mod tests {
         assert!(resident_bytes() > 1 << 20);
         assert!(available_bytes() > 1 << 20);
         assert_eq!(bytes_of("/proc/meminfo", "NoSuchLine:"), None);
-    }
-
-    #[test]
-    fn a_thread_stays_where_it_is_put() {
-        let last = cores().pop().expect("at least one core");
-        std::thread::spawn(move || {
-            assert!(stay_on(&[last]));
-            assert_eq!(cores(), [last]);
-            assert!(!stay_on(&[]));
-        })
-        .join()
-        .expect("the thread ends well");
     }
 }

@@ -13,12 +13,13 @@ use serde::Serialize;
 use crate::aggregate::{Aggregator, LedgerTotals};
 use crate::capture::memory::{MemorySource, Packets};
 use crate::config::Plan;
+use crate::cores;
 use crate::inventory::{Inventory, InventoryData};
 use crate::time::{monotonic_ns, sleep_ms, thread_cpu_ns};
 use crate::worker::{Turn, Worker, WorkerParts};
 
 use super::super::build::Seat;
-use super::super::replay::{join, spawn};
+use super::super::pipeline::{join, spawn};
 use super::super::{Build, RuntimeError};
 use super::{BenchOptions, Features, machine, ratio};
 
@@ -97,11 +98,12 @@ pub(super) fn run(
     let inventory = Inventory::new(InventoryData::default(), &[]);
     // Not waiting for the aggregator, as with a NIC.
     let build = Build::new(run.plan, &inventory, run.ports, (workers, workers), false);
-    let cores = machine::cores();
+    let cores = cores::allowed();
     let aggregator = Aggregator::new(build.handoffs, build.windows, run.plan.window.rows_max);
     let rest: Vec<u16> = cores.iter().skip(workers).copied().collect();
     let aggregation = spawn("aggregator", move || {
-        machine::stay_on(&rest);
+        // Where no core is left it shares them.
+        let _ = cores::stay_on(&rest);
         aggregate(aggregator)
     })?;
     let start = Arc::new(Barrier::new(workers));
@@ -110,7 +112,7 @@ pub(super) fn run(
         let core = cores.get(seat.place() % cores.len().max(1)).copied();
         let (start, options, poll_gaps) = (Arc::clone(&start), run.options.clone(), run.poll_gaps);
         threads.push(spawn(&format!("worker-{}", seat.place()), move || {
-            let core = core.filter(|&core| machine::stay_on(&[core]));
+            let core = core.filter(|&core| cores::stay_on(&[core]).is_ok());
             let burst_packets = usize::from(seat.burst_packets());
             let source = packets.source(burst_packets, options.passes);
             let worker = Worker::new(Some(source), parts_for(seat, options.features));

@@ -16,15 +16,16 @@ use serde::Serialize;
 use crate::capture::memory::{MemoryBurst, Packets};
 use crate::capture::{Burst, Source, SourceState};
 use crate::config::Plan;
+use crate::cores;
 use crate::decode::Headers;
 use crate::inventory::{Inventory, InventoryData};
 use crate::spread::name_flow;
 use crate::time::{Timestamp, thread_cpu_ns};
 use crate::worker::{BURST_PACKETS_MAX, WorkerParts};
 
-use super::super::replay::{join, spawn};
+use super::super::pipeline::{join, spawn};
 use super::super::{Build, RuntimeError};
-use super::{BenchOptions, Features, machine, measure, ratio};
+use super::{BenchOptions, Features, measure, ratio};
 
 /// Nanoseconds of CPU time per packet; together they are the whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -68,14 +69,15 @@ pub(super) fn measure(
     let inventory = Inventory::new(InventoryData::default(), &[]);
     let build = Build::new(plan, &inventory, ports, (workers, workers), false);
     let packets: u64 = parts.iter().map(|part| part.len() as u64).sum();
-    let cores = machine::cores();
+    let cores = cores::allowed();
     let start = Arc::new(Barrier::new(workers));
     let mut threads = Vec::new();
     for (seat, packets) in build.seats.into_iter().zip(parts) {
         let core = cores.get(seat.place() % cores.len().max(1)).copied();
         let (start, options) = (Arc::clone(&start), options.clone());
         threads.push(spawn(&format!("worker-{}", seat.place()), move || {
-            machine::stay_on(core.as_slice());
+            // Elsewhere it measures as well, only less steadily.
+            let _ = cores::stay_on(core.as_slice());
             let burst_packets = usize::from(seat.burst_packets());
             let mut parts = measure::parts_for(seat, options.features);
             start.wait();

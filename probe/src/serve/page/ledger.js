@@ -1,4 +1,4 @@
-// The ledger: received = accounted + causes, and nothing unaccounted.
+// The ledger: received = accounted + in flight + causes, and nothing unaccounted.
 
 import { byId, element, keyed, rowMaker, setAttribute, setEmpty, setText, text } from './dom.js';
 import { count, percent } from './format.js';
@@ -58,6 +58,7 @@ export function showLedger(snapshot) {
   const caused = causes.reduce((sum, { packets }) => sum + packets, 0);
   setText(byId('ledger-received'), count(ledger.received));
   setText(byId('ledger-accounted'), count(ledger.accounted));
+  setText(byId('ledger-in-flight'), count(ledger.in_flight));
   setText(byId('ledger-caused'), count(caused));
   setText(byId('ledger-unaccounted'), count(ledger.unaccounted));
   const sound = ledger.unaccounted === 0;

@@ -83,14 +83,15 @@ function showTiles() {
 
 /** Milliseconds since the last new window, or 0 where it is not late. */
 function lateMs() {
-  if (!snapshot || snapshot.mode !== 'run' || snapshot.window_count === 0) return 0;
+  if (!snapshot || snapshot.ended || snapshot.mode !== 'run' || snapshot.window_count === 0) return 0;
   const age = performance.now() - arrivedMs;
   return age > Math.max(LATE_MS_MIN, LATE_WINDOWS * snapshot.window_length_ms) ? age : 0;
 }
 
 function showConnection() {
   const late = connection === 'down' ? 0 : lateMs();
-  const state = paused ? 'paused' : late > 0 ? 'late' : connection;
+  const ended = connection !== 'down' && snapshot?.ended;
+  const state = paused ? 'paused' : ended ? 'ended' : late > 0 ? 'late' : connection;
   setAttribute(byId('connection'), 'data-state', state);
   setText(byId('connection-text'), t(`connection.${state}`));
   setText(byId('pause'), paused ? t('resume') : t('pause'));
@@ -106,6 +107,7 @@ function showBanner(late) {
   let message = '';
   if (connection === 'down') message = t('banner.down');
   else if (late > 0) message = t('banner.late', { seconds: Math.round(late / 1000) });
+  else if (snapshot?.ended) message = t('banner.ended');
   else if (snapshot?.window_count === 0) message = t('banner.waiting');
   banner.hidden = message === '';
   setAttribute(banner, 'data-kind', connection === 'down' || late > 0 ? 'fault' : 'calm');

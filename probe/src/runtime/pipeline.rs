@@ -1,0 +1,163 @@
+//! What a run and a replay have in common: page, store, aggregation, the threads and their end.
+//!
+//! In: a plan, and a [`Way`]: how packets come. Out: seats for the workers; at the end a [`Report`].
+//! Invariants: the page shows what is known from the first moment; the aggregation thread ends
+//! after all workers, the store after it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+
+use crate::aggregate::Aggregator;
+use crate::aggregate::live::{LiveCell, LiveMode, LivePort, live_cell};
+use crate::config::Plan;
+use crate::detect::Detectors;
+use crate::export::ParquetSink;
+use crate::inventory::Inventory;
+use crate::record::{Names, RecordMaker};
+use crate::serve::{self, ServeHandle};
+use crate::store::{self, StoreClock, StoreHandle};
+use crate::time::monotonic_ns;
+
+use super::analysis::{Analysis, AnalysisParts, ClockOf, RunSummary};
+use super::build::{Build, RuntimeError, Seat, empty_snapshot, load_inventory};
+use super::publish::{Publisher, PublisherParts, WorkerPlace};
+use super::{Report, ReportLedger};
+
+/// All that is there before a source of packets is opened.
+pub(super) struct Prepared {
+    plan: Arc<Plan>,
+    begun_ns: u64,
+    inventory: Arc<Inventory>,
+    live: LiveCell,
+    page: Option<ServeHandle>,
+}
+
+/// How packets come.
+pub(super) struct Way {
+    /// From NICs or from files.
+    pub(super) mode: LiveMode,
+    /// Whether sources lose nothing while they wait.
+    pub(super) waits: bool,
+    /// Names of the ports that are known now.
+    pub(super) ports: Vec<String>,
+    /// Workers with a source.
+    pub(super) receivers: usize,
+    /// Where each worker stands.
+    pub(super) places: Vec<WorkerPlace>,
+    /// Counters of the ports.
+    pub(super) port_counts: Box<dyn Fn() -> Vec<LivePort> + Send>,
+    /// Clocks of the taps.
+    pub(super) clock_of: ClockOf,
+    /// Set when the workers are told to end.
+    pub(super) ending: Arc<AtomicBool>,
+}
+
+/// A run whose aggregation has begun.
+pub(super) struct Pipeline {
+    begun_ns: u64,
+    page: Option<ServeHandle>,
+    analysis: JoinHandle<RunSummary>,
+}
+
+impl Prepared {
+    /// Reads the inventory and starts the page.
+    pub(super) fn new(plan: &Arc<Plan>, serves: bool) -> Result<Self, RuntimeError> {
+        let begun_ns = monotonic_ns();
+        let inventory = Arc::new(load_inventory(plan)?);
+        let live = live_cell(empty_snapshot(plan));
+        let page = if serves { Some(serve::start(&plan.serve, live.clone())?) } else { None };
+        Ok(Self { plan: Arc::clone(plan), begun_ns, inventory, live, page })
+    }
+
+    /// Starts the store and the aggregation thread. The seats are for the workers, whom the caller
+    /// starts.
+    pub(super) fn start(self, way: Way) -> Result<(Pipeline, Vec<Seat>), RuntimeError> {
+        let plan = &self.plan;
+        let workers = (way.receivers, way.places.len());
+        let build = Build::new(plan, &self.inventory, &way.ports, workers, way.waits);
+        let publisher = Publisher::new(PublisherParts {
+            live: self.live,
+            base: empty_snapshot(plan),
+            mode: way.mode,
+            flow_slots: plan.flow.slots_per_worker.into(),
+            places: way.places,
+            ports: way.port_counts,
+            clock_of: Arc::clone(&way.clock_of),
+            folder: plan.store.folder.as_ref().map(|folder| folder.display().to_string()),
+        });
+        let analysis = Analysis::new(AnalysisParts {
+            aggregator: Aggregator::new(build.handoffs, build.windows, plan.window.rows_max),
+            detectors: Detectors::new(&plan.detect),
+            maker: RecordMaker::new(Names::new(plan, build.port_names), self.inventory),
+            store: start_store(plan, way.mode)?,
+            publisher,
+            clock_of: way.clock_of,
+            waits: way.waits,
+            ending: way.ending,
+        });
+        let analysis = spawn("aggregator", move || analysis.run())?;
+        Ok((Pipeline { begun_ns: self.begun_ns, page: self.page, analysis }, build.seats))
+    }
+}
+
+impl Pipeline {
+    /// Where the page is, if it is served.
+    pub(super) fn page_address(&self) -> Option<SocketAddr> {
+        self.page.as_ref().map(ServeHandle::address)
+    }
+
+    /// Waits for the aggregation, after all workers have ended. The page stays until its handle is
+    /// stopped.
+    pub(super) fn finish(
+        self,
+        ports: impl FnOnce() -> Vec<LivePort>,
+    ) -> (Report, RunSummary, Option<ServeHandle>) {
+        let summary = join(self.analysis);
+        let elapsed_ns = monotonic_ns().saturating_sub(self.begun_ns);
+        let report = Report {
+            packets: summary.ledger.received,
+            octets: summary.ledger.octets,
+            flows: summary.flows,
+            windows: summary.windows,
+            alerts: summary.alerts,
+            elapsed_s: std::time::Duration::from_nanos(elapsed_ns).as_secs_f64(),
+            ledger: ReportLedger::new(&summary.ledger, &summary.workers),
+            sinks: summary.sink.iter().map(Into::into).collect(),
+            ports: ports(),
+        };
+        (report, summary, self.page)
+    }
+}
+
+/// Files age by the wall clock, or in a replay by its packets, so that it gives the same files each
+/// time.
+fn start_store(plan: &Plan, mode: LiveMode) -> Result<Option<StoreHandle>, RuntimeError> {
+    let clock = match mode {
+        LiveMode::Run => StoreClock::Wall,
+        LiveMode::Replay => StoreClock::Batches,
+    };
+    ParquetSink::new(&plan.store, &plan.probe.id, &plan.probe.domain)
+        .map(|sink| store::start(sink, clock).map_err(thread_error("store")))
+        .transpose()
+}
+
+pub(super) fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, RuntimeError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(thread_error(name))
+}
+
+pub(super) fn join<T>(thread: JoinHandle<T>) -> T {
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+fn thread_error(name: &str) -> impl FnOnce(std::io::Error) -> RuntimeError {
+    let name = name.to_owned();
+    move |source| RuntimeError::Thread { name, source }
+}
