@@ -63,9 +63,10 @@ pub struct Finding {
     pub destination_port: Option<u16>,
     /// 4 or 6.
     pub ip_version: u8,
-    /// Time of the first event in it.
+    /// Start of the window with the first event in it: views tell no finer time, so the event
+    /// itself is up to a window later.
     pub first_seen: Timestamp,
-    /// Time of the last event in it.
+    /// End of the window with the last event in it.
     pub last_seen: Timestamp,
     /// What was compared.
     pub statistic: f64,

@@ -43,6 +43,7 @@ struct State {
     seen: BTreeSet<Contact>,
     /// Contacts of the window before that had no answer yet.
     waiting: BTreeSet<Contact>,
+    /// Start of the window in which the walk began.
     first_seen: Timestamp,
     last_seen: Timestamp,
     /// The walk has reached the upper bound; contacts since then are the alert's events.
@@ -100,6 +101,10 @@ impl PortScan {
         state.last_seen = view.end;
         if state.seen.len() >= contacts_max || !state.seen.insert(contact) {
             return;
+        }
+        if state.walk.contacts == 0 && state.waiting.is_empty() {
+            // A new walk; what was found benign before is no part of it.
+            state.first_seen = view.start;
         }
         if answered || conversation.refused > 0 {
             state.step(answered, steps);
@@ -319,6 +324,17 @@ mod tests {
             })
             .collect();
         assert!(run(vec![asked, answered, Vec::new()]).is_empty());
+    }
+
+    #[test]
+    fn a_scan_begins_after_the_traffic_that_was_benign() {
+        let client = (1..=60).map(|host| contact(host, 443, 1, 0)).collect();
+        let scan = (1..=60).map(|port| contact(1, port, 0, 1)).collect();
+        let findings = run(vec![client, Vec::new(), Vec::new(), scan]);
+        let second = 1_000_000_000;
+        let seen: Vec<_> = findings.iter().map(|found| (found.first_seen, found.last_seen)).collect();
+        // In the window 13.
+        assert_eq!(seen, [(Timestamp(13 * second), Timestamp(14 * second))]);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! Sees: for each service (address space, destination, port) the SYNs of a window less the
 //! handshakes completed in it, so successful requests, however many, are no flood.
 //! Formula: x ~ Poisson(λ) under H0 with the service's own baseline λ; −2 ln Λ =
-//! 2 (x ln(x/λ) − (x − λ)) for x > λ, compared with χ² of one degree of freedom at `alpha`.
+//! 2 (x ln(x/λ) − (x − λ)) for x > λ. It fires above the χ² quantile (one degree of freedom) that
+//! `alpha` leaves above it, which is the alert's threshold, and not below `attempts_min` attempts.
 //! Source: Wilks 1938 for the distribution of −2 ln Λ; METHODS "window statistics".
 //! Parameters: `[detect.syn_flood]`. The baseline is an exponential mean that starts at the first
-//! window's x capped by `attempts_min`, is never below [`BASELINE_LEAST`], and stands still while
-//! the service is attacked.
+//! window's x, capped at a tenth of `attempts_min` so that an attack that is there from the start
+//! is none of it, is never below [`BASELINE_LEAST`], and stands still while the service is
+//! attacked.
 //! Cost: one map look-up a TCP conversation; at most `services_max` services.
 //! Fires: thousands of SYNs of spoofed sources to one web server.
 //! Must not: a busy server whose handshakes complete; a few clients of a server that is down.
@@ -19,7 +21,7 @@ use crate::config::SynFloodPlan;
 use crate::decode::{Address, protocol};
 use crate::inventory::{AddressSpace, Segment};
 
-use super::chi_squared::tail_one_degree;
+use super::chi_squared::{quantile_one_degree, tail_one_degree};
 use super::{Detector, Finding, Severity};
 
 /// Name in alerts.
@@ -43,18 +45,18 @@ struct Counts {
 pub struct SynFlood {
     baselines: BTreeMap<Service, f64>,
     attempts_min: f64,
-    alpha: f64,
+    threshold: f64,
     baseline_weight: f64,
     services_max: usize,
 }
 
 impl SynFlood {
-    /// From the plan.
+    /// From the plan, whose probabilities lie strictly between 0 and 1.
     pub fn new(plan: &SynFloodPlan) -> Self {
         Self {
             baselines: BTreeMap::new(),
             attempts_min: f64::from(plan.attempts_min),
-            alpha: plan.alpha,
+            threshold: quantile_one_degree(plan.alpha),
             baseline_weight: plan.baseline_weight,
             services_max: plan.services_max as usize,
         }
@@ -65,7 +67,7 @@ impl SynFlood {
         let known = self.baselines.get(&service).copied();
         let baseline = known.unwrap_or(half_open.min(self.attempts_min / 10.0)).max(BASELINE_LEAST);
         let statistic = likelihood_ratio(half_open, baseline);
-        let fires = half_open >= self.attempts_min && tail_one_degree(statistic) < self.alpha;
+        let fires = half_open >= self.attempts_min && statistic > self.threshold;
         if !fires {
             self.learn(service, baseline, half_open);
             return None;
@@ -88,13 +90,14 @@ impl SynFlood {
             first_seen: view.start,
             last_seen: view.end,
             statistic,
-            threshold: self.attempts_min,
+            threshold: self.threshold,
             baseline,
             events: counts.syns,
             features: vec![
                 ("syn_count", count(counts.syns)),
                 ("established_count", count(counts.established)),
                 ("sources", count(counts.sources)),
+                ("attempts_min", self.attempts_min),
                 ("p_value", tail_one_degree(statistic)),
             ],
             silent_if: format!(
@@ -193,6 +196,28 @@ mod tests {
         assert_eq!(findings.len(), 2, "the baseline stands still during the attack");
         assert_eq!((findings[0].events, findings[0].severity), (2_000, Severity::High));
         assert!(findings[0].statistic > 1_000.0);
+    }
+
+    #[test]
+    fn statistic_and_threshold_have_one_unit() {
+        let [finding] = &run(vec![attempts(200, 10, 0)])[..] else { panic!("one finding") };
+        // The 1 − 10⁻⁶ quantile of χ² with one degree of freedom.
+        assert!((finding.threshold - 23.928_127).abs() < 1e-4, "{}", finding.threshold);
+        assert!(finding.features.contains(&("attempts_min", 100.0)), "{:?}", finding.features);
+    }
+
+    #[test]
+    fn is_silent_below_the_quantile() {
+        // More than `attempts_min`, but hardly more than usual.
+        let plan = SynFloodPlan { attempts_min: 5, baseline_weight: 1.0, ..Default::default() };
+        let mut detector = SynFlood::new(&plan);
+        let mut findings = Vec::new();
+        for (number, syns) in (10..).zip([4, 8, 12, 16, 20]) {
+            detector.observe(&view(number, attempts(1, syns, 0)), &mut findings);
+        }
+        assert_eq!(findings, []);
+        detector.observe(&view(15, attempts(1, 200, 0)), &mut findings);
+        assert_eq!(findings.len(), 1);
     }
 
     #[test]
