@@ -123,7 +123,7 @@ impl Setup {
                    FROM windows";
         match query(&folder, sql) {
             Some(answer) => assert_eq!(answer[0]["packets"], ledger.accounted),
-            None => skipped("query of the records", "vmprobe-query is not built with its engine"),
+            None => skipped("query of the records", "vmprobe-query is not built"),
         }
     }
 }
