@@ -332,7 +332,8 @@ mod tests {
         let scan = (1..=60).map(|port| contact(1, port, 0, 1)).collect();
         let findings = run(vec![client, Vec::new(), Vec::new(), scan]);
         let second = 1_000_000_000;
-        let seen: Vec<_> = findings.iter().map(|found| (found.first_seen, found.last_seen)).collect();
+        let seen: Vec<_> =
+            findings.iter().map(|found| (found.first_seen, found.last_seen)).collect();
         // In the window 13.
         assert_eq!(seen, [(Timestamp(13 * second), Timestamp(14 * second))]);
     }
