@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value as Json;
 use vmprobe::time::sleep_ms;
 use vmprobe_tests::end_to_end::{
-    Folder, Ledger, Probe, Testpmd, get, missing_tools, port, query, rows, run_to_end, skipped,
-    until, vmprobe,
+    Folder, Ledger, NOT_BUILT, Probe, Testpmd, get, missing, missing_tools, port, query,
+    run_to_end, skipped, too_long, until, vmprobe,
 };
+use vmprobe_tests::records::{Row, rows, sum};
 
 /// Flows that testpmd sends with `--txonly-multi-flow`.
 const FLOWS: u64 = 256;
@@ -81,9 +81,12 @@ struct Setup {
 
 impl Setup {
     fn new(name: &str) -> Option<(MutexGuard<'static, ()>, Self)> {
-        let missing = missing_tools(&["dpdk-testpmd"]);
-        if !missing.is_empty() {
-            skipped(name, "dpdk-testpmd is not installed (apt install dpdk)");
+        if too_long(name) {
+            return None;
+        }
+        let tools = missing_tools(&["dpdk-testpmd"]);
+        if !tools.is_empty() {
+            missing(name, &tools, "dpdk");
             return None;
         }
         let cores = CORES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,22 +111,22 @@ impl Setup {
         let folder = self.folder.path("records");
         let forward_and_back = |table: &str| {
             let rows = rows(&folder, table);
-            let all = |_: &Json| true;
-            rows.sum("packet_delta_count", all) + rows.sum("reverse_packet_delta_count", all)
+            let all = |_: &Row| true;
+            sum(&rows, "packet_delta_count", all) + sum(&rows, "reverse_packet_delta_count", all)
         };
         assert_eq!(forward_and_back("windows"), ledger.accounted);
         assert_eq!(forward_and_back("flows"), ledger.accounted);
         let of_ledger = rows(&folder, "ledger");
         let of_probe = |measure: &'static str| {
-            move |row: &Json| row["scope"] == "probe" && row["measure"] == measure
+            move |row: &Row| row["scope"] == "probe" && row["measure"] == measure
         };
-        assert_eq!(of_ledger.sum("packet_count", of_probe("unaccounted")), 0);
-        assert_eq!(of_ledger.sum("packet_count", of_probe("received")), ledger.received);
+        assert_eq!(sum(&of_ledger, "packet_count", of_probe("unaccounted")), 0);
+        assert_eq!(sum(&of_ledger, "packet_count", of_probe("received")), ledger.received);
         let sql = "SELECT sum(packet_delta_count + reverse_packet_delta_count)::UBIGINT AS packets \
                    FROM windows";
         match query(&folder, sql) {
             Some(answer) => assert_eq!(answer[0]["packets"], ledger.accounted),
-            None => skipped("query of the records", "vmprobe-query is not built"),
+            None => skipped("query of the records", NOT_BUILT),
         }
     }
 }
