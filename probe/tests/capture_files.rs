@@ -12,6 +12,11 @@ use pcap_parser::{PcapBlockOwned, PcapError, create_reader};
 use vmprobe::capture::file::FileSource;
 use vmprobe::capture::{Burst, Source, SourceState};
 
+// One file for all packages' tests.
+#[path = "../../tests/src/skips.rs"]
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod skips;
+
 type Failure = Box<dyn Error>;
 
 /// What one reader says of one file.
@@ -27,7 +32,7 @@ fn data() -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!("skipped: there are no test data at {}", folder.display());
+    skips::skipped("capture_files", &format!("no captures in {}", folder.display()));
     None
 }
 

@@ -227,6 +227,20 @@ fn every_key_reaches_the_plan() {
 }
 
 #[test]
+fn a_mirror_of_both_directions_copies_packets_twice() {
+    let duplicates = |keys: &str| {
+        let [tap] = &plan(&format!("[[tap]]\nname = \"a\"\n{keys}")).taps[..] else {
+            panic!("one tap")
+        };
+        tap.duplicates
+    };
+    assert!(duplicates("direction = \"both\"\n"));
+    assert!(!duplicates("direction = \"both\"\nduplicates = false\n"));
+    assert!(!duplicates("direction = \"ingress\"\n") && !duplicates(""));
+    assert!(duplicates("direction = \"egress\"\nduplicates = true\n"));
+}
+
+#[test]
 fn every_key_out_of_range_is_named_with_its_line() {
     each_key(&ROOT, &mut |table, key| {
         for bad in bad_values(&key.kind) {
@@ -320,8 +334,12 @@ fn values_must_agree() {
             "2: detect.port_scan.beta: alpha 0.01 is not below beta 0.001",
         ),
         ("shed.high_percent = 20\n", "1: shed.high_percent: low_percent 25 is not below"),
-        ("[[filter]]\nname = \"all\"\n", "2: filter: has no condition"),
-        ("[[filter]]\nname = \"f\"\ntap = \"none\"\n", "3: filter.tap: no tap is called \"none\""),
+        ("[[filter]]\n", "1: filter: has no condition"),
+        ("[[filter]]\ntap = \"none\"\n", "2: filter.tap: no tap is called \"none\""),
+        (
+            "[[filter]]\nname = \"f\"\nport = 9\n",
+            "2: filter.name: is no key (allowed: tap, vlan, network, port, protocol)",
+        ),
         (
             "[[tap]]\nname = \"a\"\nmatch = { port = \"q\" }\n",
             "3: tap.match.port: no port is called \"q\"",
@@ -512,7 +530,6 @@ uuid = "00000000-0000-0000-0000-000000000001"
 name = "web-1"
 tenant = "acme"
 host = "h1"
-tags = { tier = "web" }
 valid_from = 2026-01-01T00:00:00Z
 [[vm.interface]]
 mac = "fa:16:3e:00:00:01"

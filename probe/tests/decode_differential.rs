@@ -27,6 +27,11 @@ use vmprobe::index::PortIndex;
 use vmprobe::inventory::SegmentKind;
 use vmprobe::time::{Timestamp, thread_cpu_ns};
 
+// One file for all packages' tests.
+#[path = "../../tests/src/skips.rs"]
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod skips;
+
 // --- etherparse -------------------------------------------------------------------------------
 
 /// What both decoders say of a packet.
@@ -540,7 +545,7 @@ fn folder(name: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!("skipped: {} is not there", folder.display());
+    skips::skipped("decode_differential", &format!("no captures in {}", folder.display()));
     None
 }
 
@@ -593,7 +598,7 @@ const DIFFERENCES: &[(&str, usize, &str)] = &[
 fn addresses_and_ports_are_those_of_tshark() {
     let Some(folder) = folder("encapsulation") else { return };
     if Command::new("tshark").arg("--version").output().is_err() {
-        eprintln!("skipped: tshark is not installed");
+        skips::missing("addresses_and_ports_are_those_of_tshark", &["tshark"], "tshark");
         return;
     }
     let decoder = decoder();

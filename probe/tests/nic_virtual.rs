@@ -19,6 +19,11 @@ use vmprobe::dpdk::{Eal, EalError, Port, PortError, PortWarning, WorkerThread, w
 use vmprobe::index::PortIndex;
 use vmprobe::time::{Timestamp, wall_clock};
 
+// One file for all packages' tests.
+#[path = "../../tests/src/skips.rs"]
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod skips;
+
 const OWN_PROCESS: &str = "VMPROBE_TEST_PROCESS";
 const SECOND_START: &str = "VMPROBE_TEST_SECOND";
 /// Source address of the frames that tests send.
@@ -173,7 +178,7 @@ fn frames_beyond_the_limit_are_cut_and_say_so() {
 fn kernel_interfaces_give_what_their_peer_sends() {
     let name = "kernel_interfaces_give_what_their_peer_sends";
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED {name}: needs root for a network namespace");
+        skips::skipped(name, "needs root for a network namespace");
         return;
     }
     // A network namespace of its own: nothing leaves it, nothing is left behind.
@@ -209,7 +214,7 @@ fn kernel_interfaces_give_what_their_peer_sends() {
 #[test]
 fn memif_receives_all_that_a_generator_sent() {
     if Command::new("dpdk-testpmd").arg("--version").output().is_err() {
-        eprintln!("SKIPPED memif: dpdk-testpmd is not installed (apt install dpdk-dev)");
+        skips::missing("memif", &["dpdk-testpmd"], "dpdk-dev");
         return;
     }
     in_own_process("memif_receives_all_that_a_generator_sent", &[], || {
@@ -318,7 +323,7 @@ fn pci_devices_are_checked_before_anything_starts() {
             .into_iter()
             .find(|device| !device.interfaces.is_empty());
         let Some(held) = held else {
-            eprintln!("SKIPPED held PCI device: no PCI network device has a kernel interface here");
+            skips::skipped("held PCI device", "no PCI network device has a kernel interface here");
             return;
         };
         assert!(matches!(

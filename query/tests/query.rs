@@ -1,6 +1,6 @@
 //! The query program over records that the probe's own sink wrote.
 
-#[path = "../../probe/tests/extremes/mod.rs"]
+#[path = "../../tests/tests/extremes/mod.rs"]
 mod extremes;
 
 use std::fs;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
+use crate::skips::skipped;
+
 /// Folders with captures.
 pub const FOLDERS: [&str; 6] =
     ["encapsulation", "protocols", "tcp", "malformed", "attacks", "benign"];
@@ -34,7 +36,8 @@ pub fn folder() -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!("SKIPPED: no captures in {} (VMPROBE_TEST_DATA names another)", folder.display());
+    let why = format!("none in {} (VMPROBE_TEST_DATA names another)", folder.display());
+    skipped("what needs real captures", &why);
     None
 }
 

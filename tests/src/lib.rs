@@ -3,5 +3,7 @@
 
 pub mod captures;
 pub mod end_to_end;
+pub mod folder;
 pub mod records;
 pub mod replaying;
+pub mod skips;

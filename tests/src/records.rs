@@ -16,60 +16,38 @@ use serde_json::Value as Json;
 /// A record.
 pub type Row = BTreeMap<String, Json>;
 
-/// A folder of its own, in memory where the system has such files, removed at the end unless the
-/// test fails.
-#[derive(Debug)]
-pub struct Folder(PathBuf);
-
-impl Folder {
-    /// Makes it; the name is unique in the process.
-    ///
-    /// # Panics
-    /// If the system refuses.
-    pub fn new(name: &str) -> Self {
-        let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let path = base.join(format!("vmprobe-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("a temporary folder");
-        Self(path)
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-}
-
-/// All files of records, in order of their names.
+/// All files of records below a folder, in order of their names.
+///
+/// # Panics
+/// If there is another file: what a writer did not finish must not stay.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else if path.extension().is_some_and(|ending| ending == "parquet") {
-            found.push(path);
-        }
+    let files = all_files(folder);
+    for file in &files {
+        assert!(is_finished(file), "{} is left over", file.display());
     }
-    found.sort();
-    found
+    files
+}
+
+/// The finished ones, where a writer was killed or still writes.
+pub fn finished_files(folder: &Path) -> Vec<PathBuf> {
+    all_files(folder).into_iter().filter(|file| is_finished(file)).collect()
 }
 
 /// All rows of a table.
 ///
 /// # Panics
-/// If a file is torn.
+/// If a file is torn or not finished.
 pub fn rows(folder: &Path, table: &str) -> Vec<Row> {
     files(&folder.join(table)).iter().flat_map(|file| read(file)).collect()
+}
+
+/// Sum of a column over the rows that `choose` takes.
+///
+/// # Panics
+/// If one of them has no number there.
+pub fn sum(rows: &[Row], column: &str, choose: impl Fn(&Row) -> bool) -> u64 {
+    let chosen = rows.iter().filter(|row| choose(row));
+    chosen.map(|row| row[column].as_u64().unwrap_or_else(|| panic!("{column}: {row:?}"))).sum()
 }
 
 /// The rows as texts in order, to compare sets of them; `without` names columns left out.
@@ -99,11 +77,17 @@ pub fn text<'a>(row: &'a Row, column: &str) -> Option<&'a str> {
     row[column].as_str()
 }
 
-fn read(path: &Path) -> Vec<Row> {
-    let file = File::open(path).expect("a file");
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("whole").build();
+/// The rows of one file.
+///
+/// # Panics
+/// If it is torn.
+pub fn read(path: &Path) -> Vec<Row> {
+    let file = File::open(path).expect("the file opens");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(ParquetRecordBatchReaderBuilder::build)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut rows = Vec::new();
-    for batch in reader.expect("a reader") {
+    for batch in reader {
         let batch = batch.expect("a batch");
         let schema = batch.schema();
         for place in 0..batch.num_rows() {
@@ -116,6 +100,20 @@ fn read(path: &Path) -> Vec<Row> {
         }
     }
     rows
+}
+
+fn all_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { found.extend(all_files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+fn is_finished(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ending == "parquet")
 }
 
 fn cell(column: &dyn Array, row: usize) -> Json {
@@ -132,5 +130,24 @@ fn cell(column: &dyn Array, row: usize) -> Json {
         DataType::Boolean => column.as_boolean().value(row).into(),
         DataType::Utf8 => column.as_string::<i32>().value(row).into(),
         other => panic!("no record has a column of type {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folder::Folder;
+
+    #[test]
+    fn what_is_left_over_or_torn_is_no_record() {
+        let folder = Folder::new("left-over");
+        assert!(rows(folder.root(), "windows").is_empty(), "no table is an empty one");
+        let hour = folder.path("windows/2026-01-01/00");
+        std::fs::create_dir_all(&hour).expect("a folder");
+        std::fs::write(hour.join("a.parquet"), b"PAR1 torn").expect("a file");
+        assert!(std::panic::catch_unwind(|| rows(folder.root(), "windows")).is_err());
+        std::fs::write(hour.join("b.parquet.part"), b"").expect("a file");
+        assert!(std::panic::catch_unwind(|| files(folder.root())).is_err());
+        assert_eq!(finished_files(folder.root()), [hour.join("a.parquet")]);
     }
 }

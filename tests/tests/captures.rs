@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use vmprobe_tests::captures::{self, Expected, FOLDERS};
-use vmprobe_tests::records::{self, Folder, number};
+use vmprobe_tests::folder::Folder;
+use vmprobe_tests::records::{self, number};
 use vmprobe_tests::replaying::{run, small_plan};
 
 /// `flow_end_reason` of records after which the flow goes on.
@@ -36,7 +37,7 @@ fn check(capture: &Path, name: &str, expected: Option<Expected>, records: &Folde
     plan.flow.idle_other_ms = u32::MAX;
     plan.flow.closed_ms = u32::MAX;
     plan.flow.active_ms = u32::MAX;
-    let replay = match run(plan, &files, Some(records.path())) {
+    let replay = match run(plan, &files, Some(records.root())) {
         Ok(replay) => replay,
         Err(error) => {
             assert!(name.starts_with("malformed/"), "{name}: {error}");
@@ -56,7 +57,7 @@ fn check(capture: &Path, name: &str, expected: Option<Expected>, records: &Folde
         assert_eq!(replay.report.packets, expected.packets, "{name}: packets");
         assert_eq!(replay.report.octets, expected.octets, "{name}: octets");
     }
-    let flows = records::rows(records.path(), "flows");
+    let flows = records::rows(records.root(), "flows");
     let packets = flows.iter().map(|flow| {
         number(flow, "packet_delta_count") + number(flow, "reverse_packet_delta_count")
     });

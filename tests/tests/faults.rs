@@ -4,9 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value as Json;
-use vmprobe_tests::end_to_end::{
-    Ended, Folder, Ledger, SmallDisk, rows, run_to_end, skipped, vmprobe,
-};
+use vmprobe_tests::end_to_end::{Ended, Folder, Ledger, SmallDisk, run_to_end, skipped, vmprobe};
+use vmprobe_tests::records::{Row, rows, sum};
 
 /// Packets of the captures that these tests make.
 const PACKETS: u32 = 500;
@@ -63,8 +62,8 @@ fn broken_captures_are_named_and_what_was_read_is_accounted() {
     let ledger = Ledger::even(&ended.expect(0, &[]).json());
     assert_eq!(ledger.accounted, u64::from(PACKETS));
     // The last window's account is on disk too.
-    let of_probe = |row: &Json| row["scope"] == "probe" && row["measure"] == "received";
-    assert_eq!(rows(&out, "ledger").sum("packet_count", of_probe), ledger.received);
+    let of_probe = |row: &Row| row["scope"] == "probe" && row["measure"] == "received";
+    assert_eq!(sum(&rows(&out, "ledger"), "packet_count", of_probe), ledger.received);
 
     let cut = folder.write("cut.pcap", &whole[..whole.len() - 10]);
     check_broken(&cut, PACKETS - 1);
@@ -113,7 +112,7 @@ fn check_unstored(file: &Path, out: &Path) {
     assert_eq!((&sink["name"], &sink["delivered"]), (&Json::from("parquet"), &Json::from(0)));
     assert!(sink["made"].as_u64() > Some(0), "{report}");
     assert_eq!(sink["dropped"]["sink_undelivered_at_end"], sink["made"], "{report}");
-    assert!(rows(out, "windows").0.is_empty());
+    assert!(rows(out, "windows").is_empty());
 }
 
 /// The file ends early: exit code 1, and a report of the `packets` before that.
@@ -252,7 +251,7 @@ mod run {
         let sink = &report["sinks"][0];
         assert!(sink["dropped"]["sink_queue_full"].as_u64() > Some(0), "{report}");
         assert!(sink["delivered"].as_u64() > Some(0), "{report}");
-        assert!(!rows(&disk.root().join("records"), "ledger").0.is_empty());
+        assert!(!rows(&disk.root().join("records"), "ledger").is_empty());
     }
 
     const SMALL: &str = "huge_pages = false\nmemory_mib = 128\n";
@@ -321,8 +320,8 @@ mod run {
 
     /// The rows on disk add up to the report.
     fn check_ledger_rows(records: &Path, report: &Json) {
-        let of_probe = |row: &Json| row["scope"] == "probe" && row["measure"] == "received";
-        let received = rows(records, "ledger").sum("packet_count", of_probe);
+        let of_probe = |row: &Row| row["scope"] == "probe" && row["measure"] == "received";
+        let received = sum(&rows(records, "ledger"), "packet_count", of_probe);
         assert_eq!(Json::from(received), report["ledger"]["received"]);
     }
 

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 use vmprobe::config::{self, Mode, Plan};
 use vmprobe::generate::{Options, Scenario, generate};
-use vmprobe_tests::records::{self, Folder, Row, number, text};
+use vmprobe_tests::folder::Folder;
+use vmprobe_tests::records::{self, Row, number, text};
 use vmprobe_tests::replaying::run;
 
 /// A scenario, played back.
@@ -30,12 +31,12 @@ fn plan(folder: &Path) -> Plan {
 
 fn play(scenario: Scenario) -> Played {
     let folder = Folder::new(&format!("generated-{scenario}"));
-    generate(scenario, 3, folder.path(), Options::default()).expect("generated");
-    let truth = std::fs::read_to_string(folder.path().join("truth.json")).expect("the truth");
+    generate(scenario, 3, folder.root(), Options::default()).expect("generated");
+    let truth = std::fs::read_to_string(folder.path("truth.json")).expect("the truth");
     let truth: Json = serde_json::from_str(&truth).expect("JSON");
-    let files = ["tap-a.pcap", "tap-b.pcap"].map(|name| folder.path().join(name));
-    let records = folder.path().join("records");
-    let replay = run(plan(folder.path()), &files, Some(&records)).expect("a replay");
+    let files = ["tap-a.pcap", "tap-b.pcap"].map(|name| folder.path(name));
+    let records = folder.path("records");
+    let replay = run(plan(folder.root()), &files, Some(&records)).expect("a replay");
     assert!(replay.errors.is_empty(), "{:?}", replay.errors);
     let report = replay.report;
     assert_eq!(report.ledger.unaccounted, 0);
@@ -99,6 +100,25 @@ fn check_traffic(played: &Played) {
     let named = cause("copy_other_tap") + cause("not_ip_arp");
     assert_eq!(causes.values().sum::<u64>(), named, "{causes:?}");
     check_flows(truth, &flows);
+    check_taps(truth, &records::rows(records, "taps"));
+}
+
+/// All frames of each tap, those without IP and those of the last window among them.
+fn check_taps(truth: &Json, taps: &[Row]) {
+    for tap in list(&truth["taps"]) {
+        let name = tap["name"].as_str().expect("a name");
+        let of_it = |row: &Row| row["tap"] == tap["name"];
+        let counted =
+            ["packet_count", "octet_count"].map(|column| records::sum(taps, column, of_it));
+        let truly = ["packets_by_tap", "octets_by_tap"].map(|count| &truth[count][name]);
+        assert_eq!(counted.map(Json::from).each_ref(), truly, "{name}");
+        assert!(counted[0] > 0, "{name} sees packets");
+        let host = taps.iter().filter(|row| of_it(row)).all(|row| row["host"] == tap["host"]);
+        assert!(host, "{name} stands on {}", tap["host"]);
+    }
+    let known =
+        taps.iter().all(|row| list(&truth["taps"]).iter().any(|tap| row["tap"] == tap["name"]));
+    assert!(known, "no further tap: {taps:?}");
 }
 
 /// The truth has one flow for each key in the whole run.

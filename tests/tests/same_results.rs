@@ -8,7 +8,8 @@ use std::process::Command;
 use vmprobe::config::{self, Mode, Plan};
 use vmprobe::generate::{Options, Scenario, generate};
 use vmprobe_tests::captures;
-use vmprobe_tests::records::{self, Folder, sorted};
+use vmprobe_tests::folder::Folder;
+use vmprobe_tests::records::{self, sorted};
 use vmprobe_tests::replaying::{run, small_plan};
 
 /// Tables that say what happened; the ledger's rows name workers, so its sums are compared.
@@ -41,7 +42,7 @@ impl Outcome {
 
 fn outcome(plan: Plan, files: &[PathBuf], name: &str) -> Outcome {
     let records = Folder::new(name);
-    let replay = run(plan, files, Some(records.path())).expect("a replay");
+    let replay = run(plan, files, Some(records.root())).expect("a replay");
     let ledger = &replay.report.ledger;
     assert_eq!(ledger.unaccounted, 0, "{name}");
     Outcome {
@@ -50,7 +51,7 @@ fn outcome(plan: Plan, files: &[PathBuf], name: &str) -> Outcome {
         flows: replay.report.flows,
         accounted: ledger.accounted,
         causes: format!("{:?}", ledger.causes),
-        rows: TABLES.map(|table| sorted(&records::rows(records.path(), table), &[])),
+        rows: TABLES.map(|table| sorted(&records::rows(records.root(), table), &[])),
     }
 }
 
@@ -65,13 +66,13 @@ fn with(plan: &Plan, workers: u16, burst: u16) -> Plan {
 fn cloud(name: &str, scenario: Scenario) -> (Folder, Plan, Vec<PathBuf>) {
     let folder = Folder::new(name);
     let options = Options { scale: 1.0, duration_s: Some(8) };
-    generate(scenario, 5, folder.path(), options).expect("generated");
-    let mut plan = config::load(&folder.path().join("vmprobe.toml"), Mode::Replay)
+    generate(scenario, 5, folder.root(), options).expect("generated");
+    let mut plan = config::load(&folder.path("vmprobe.toml"), Mode::Replay)
         .expect("the generator's configuration")
         .plan;
     plan.serve.enabled = false;
     plan.store.free_mib_min = 16;
-    let files = ["tap-a.pcap", "tap-b.pcap"].map(|name| folder.path().join(name));
+    let files = ["tap-a.pcap", "tap-b.pcap"].map(|name| folder.path(name));
     (folder, plan, files.to_vec())
 }
 
@@ -127,12 +128,12 @@ fn the_same_run_writes_the_same_bytes() {
     let (_folder, plan, files) = cloud("same-bytes", Scenario::Overlap);
     let written = |name: &str| -> Vec<(PathBuf, Vec<u8>)> {
         let records = Folder::new(name);
-        run(with(&plan, 2, 32), &files, Some(records.path())).expect("a replay");
-        let without_inventory = records::files(records.path()).into_iter();
-        without_inventory
+        run(with(&plan, 2, 32), &files, Some(records.root())).expect("a replay");
+        records::files(records.root())
+            .into_iter()
             .map(|path| {
                 let bytes = std::fs::read(&path).expect("a file");
-                (path.strip_prefix(records.path()).expect("below").to_owned(), bytes)
+                (path.strip_prefix(records.root()).expect("below").to_owned(), bytes)
             })
             .collect()
     };
@@ -178,9 +179,9 @@ fn check_net_pcap(capture: &Path) {
 
     let name = capture.display();
     let folder = Folder::new("same-net-pcap");
-    let copy = folder.path().join("plain.pcap");
+    let copy = folder.path("plain.pcap");
     std::fs::copy(capture, &copy).expect("a copy");
-    let config = folder.path().join("vmprobe.toml");
+    let config = folder.path("vmprobe.toml");
     let text = format!(
         "[eal]\nhuge_pages = false\nmemory_mib = 128\nfile_prefix = \"vmprobe-same-{}\"\n\
          [[port]]\nname = \"plain\"\ndevice = \"net_pcap0,rx_pcap={}\"\nmbufs = 8192\n\
@@ -192,7 +193,7 @@ fn check_net_pcap(capture: &Path) {
     std::fs::write(&config, text).expect("a configuration");
     let mut plan = config::load(&config, Mode::Replay).expect("a good configuration").plan;
     plan.serve.enabled = false;
-    let records = folder.path().join("replayed");
+    let records = folder.path("replayed");
     let replayed = run(plan, &[copy], Some(&records)).expect("a replay").report;
 
     let mut command = Command::new(vmprobe());
@@ -207,7 +208,7 @@ fn check_net_pcap(capture: &Path) {
     assert_eq!(live["ledger"]["causes"], serde_json::json!(replayed.ledger.causes), "{name}");
     for table in ["flows", "windows"] {
         let of = |folder: &Path| sorted(&records::rows(folder, table), &[]);
-        let (here, there) = (of(&records), of(&folder.path().join("live")));
+        let (here, there) = (of(&records), of(&folder.path("live")));
         assert_eq!(here.len(), there.len(), "{name}: rows of {table}");
         if let Some((here, there)) = here.iter().zip(&there).find(|(here, there)| here != there) {
             panic!("{name}: {table}, replayed and received:\n{here}\n{there}");

@@ -5,16 +5,14 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Lines of one source file at most, tests included.
 const LINES_MAX: usize = 900;
 
-/// Modules that each module may use wherever it stands.
-const EVERYWHERE: [&str; 6] = ["config", "dpdk", "inventory", "time", "counters", "index"];
-
-/// Pairs that know each other, and why.
-const PAIRS: [(&str, &str); 2] = [
+/// Modules that use what stands below them; ARCHITECTURE.md says so too.
+const PAIRS: [(&str, &str); 3] = [
+    // A cycle: plans hold segments; the inventory's file is read by the reader of configurations.
+    ("inventory", "config"),
     // Flows hold the counts of their open window and cut its rows; a row is made of a flow.
     ("flow", "window"),
     // The ledger's rows tell of the sinks, which write rows.
@@ -28,22 +26,38 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Committed files that are text, with their text.
-fn committed() -> Vec<(String, String)> {
-    let listed = Command::new("git").args(["ls-files"]).current_dir(root()).output();
-    let listed = match listed {
-        Ok(listed) if listed.status.success() => listed.stdout,
-        _ => {
-            eprintln!("SKIPPED: this is no git folder, so what is committed is not known");
-            return Vec::new();
+/// The project's files that are text, by path from the root, with their text: all but what
+/// `.gitignore` names.
+fn files() -> Vec<(String, String)> {
+    let ignored = std::fs::read_to_string(root().join(".gitignore")).expect(".gitignore");
+    let ignored: Vec<_> = ignored.lines().chain(["/.git"]).collect();
+    let mut found = Vec::new();
+    walk(&root(), "", &ignored, &mut found);
+    assert!(found.len() > 200, "the files are found: {}", found.len());
+    found.sort();
+    found
+}
+
+/// Adds the text files of one folder, whose path ends in `/` or is empty.
+fn walk(folder: &Path, path: &str, ignored: &[&str], found: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let name = format!("{path}{}", entry.file_name().to_string_lossy());
+        if ignored.iter().any(|pattern| is_ignored(pattern, &name)) {
+            continue;
         }
-    };
-    let names = String::from_utf8(listed).expect("names are text");
-    let read = |name: &str| {
-        let text = std::fs::read_to_string(root().join(name)).ok()?;
-        Some((name.to_owned(), text))
-    };
-    names.lines().filter_map(read).collect()
+        let kind = entry.file_type().expect("the kind of a file");
+        if kind.is_dir() {
+            walk(&entry.path(), &format!("{name}/"), ignored, found);
+        } else if let Ok(text) = std::fs::read_to_string(entry.path()) {
+            found.push((name, text));
+        }
+    }
+}
+
+/// The two forms that `.gitignore` has: `/path` from the root, and `*.ending`.
+fn is_ignored(pattern: &str, name: &str) -> bool {
+    let path = pattern.strip_prefix('/').is_some_and(|path| path == name);
+    path || pattern.strip_prefix('*').is_some_and(|ending| name.ends_with(ending))
 }
 
 fn is_source(name: &str) -> bool {
@@ -68,34 +82,44 @@ fn named(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-#[test]
-fn modules_use_only_what_stands_above_them() {
-    let files = committed();
-    let Some((_, library)) = files.iter().find(|(name, _)| name == "probe/src/lib.rs") else {
-        return;
-    };
-    let order = modules(library);
-    assert!(order.len() > 15, "{order:?}");
-    let place = |module: &str| order.iter().position(|name| *name == module);
-    let mut wrong = String::new();
-    let mut uses = 0;
-    for (name, text) in &files {
+/// Each use of another module of the library: who uses what, and where.
+fn uses<'a>(order: &[&'a str], files: &'a [(String, String)]) -> Vec<(&'a str, &'a str, String)> {
+    let mut uses = Vec::new();
+    for (name, text) in files.iter().filter(|(name, _)| name.ends_with(".rs")) {
         let Some(inside) = name.strip_prefix("probe/src/") else { continue };
         let module = inside.split(['/', '.']).next().unwrap_or_default();
-        let Some(own) = place(module) else { continue };
-        for (number, line) in text.lines().enumerate().filter(|_| inside.ends_with(".rs")) {
-            for used in named(line) {
-                uses += 1;
-                let above = place(used).is_some_and(|used| used <= own);
-                let known = EVERYWHERE.contains(&used) || PAIRS.contains(&(module, used));
-                if !above && !known {
-                    writeln!(wrong, "{name}:{}: {}", number + 1, line.trim()).expect("memory");
-                }
-            }
+        if !order.contains(&module) {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            let place = || format!("{name}:{}: {}", number + 1, line.trim());
+            uses.extend(named(line).map(|used| (module, used, place())));
         }
     }
-    assert!(uses > 200, "the uses are found: {uses}");
+    uses
+}
+
+#[test]
+fn modules_use_only_what_stands_above_them() {
+    let files = files();
+    let library = files.iter().find(|(name, _)| name == "probe/src/lib.rs");
+    let order = modules(library.map_or("", |(_, text)| text));
+    assert!(order.len() > 15, "{order:?}");
+    let place = |module: &str| order.iter().position(|name| *name == module);
+    let uses = uses(&order, &files);
+    assert!(uses.len() > 200, "the uses are found: {}", uses.len());
+    let mut wrong = String::new();
+    for (module, used, at) in &uses {
+        let above = place(used).is_some_and(|used| Some(used) <= place(module));
+        if !above && !PAIRS.contains(&(module, used)) {
+            writeln!(wrong, "{at}").expect("memory");
+        }
+    }
     assert!(wrong.is_empty(), "modules that stand below, or are not known:\n{wrong}");
+    for pair in PAIRS {
+        let needed = uses.iter().any(|(module, used, _)| (*module, *used) == pair);
+        assert!(needed, "{pair:?} is an exception that nothing needs");
+    }
 }
 
 /// Whether a line of code begins something unsafe.
@@ -110,7 +134,7 @@ fn begins_unsafe(line: &str) -> bool {
 fn unsafe_stands_where_it_may_and_says_why() {
     let this = "tests/tests/tidy.rs";
     let mut wrong = String::new();
-    for (name, text) in committed().iter().filter(|(name, _)| name.ends_with(".rs")) {
+    for (name, text) in files().iter().filter(|(name, _)| name.ends_with(".rs")) {
         if name == this {
             continue;
         }
@@ -131,7 +155,7 @@ fn unsafe_stands_where_it_may_and_says_why() {
 #[test]
 fn what_is_allowed_has_a_reason() {
     let mut wrong = String::new();
-    for (name, text) in committed().iter().filter(|(name, _)| name.ends_with(".rs")) {
+    for (name, text) in files().iter().filter(|(name, _)| name.ends_with(".rs")) {
         for attribute in ["#[allow(", "#![allow(", "#[expect(", "#![expect("] {
             for (at, _) in text.match_indices(attribute) {
                 let line_begin = text[..at].rfind('\n').map_or(0, |end| end + 1);
@@ -150,7 +174,7 @@ fn what_is_allowed_has_a_reason() {
 
 #[test]
 fn files_are_short_enough_to_read() {
-    let long: Vec<_> = committed()
+    let long: Vec<_> = files()
         .iter()
         .filter(|(name, _)| is_source(name))
         .map(|(name, text)| (name.clone(), text.lines().count()))
@@ -172,7 +196,7 @@ fn nothing_names_the_machine_it_was_written_on() {
         })
     };
     let mut wrong = String::new();
-    for (name, text) in &committed() {
+    for (name, text) in &files() {
         for (number, line) in text.lines().enumerate().filter(|(_, line)| names_one(line)) {
             writeln!(wrong, "{name}:{}: {line}", number + 1).expect("memory");
         }

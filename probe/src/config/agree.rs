@@ -40,7 +40,7 @@ const GRACE_WINDOWS_MAX: u64 = 2;
 
 /// Checks all of the file.
 pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Report) {
-    for name in ["port", "tap", "filter", "space"] {
+    for name in ["port", "tap", "space"] {
         unique(&root.tables(name), "name", |name| name, report);
     }
     unique(&root.tables("port"), "device", device::name, report);
@@ -255,7 +255,8 @@ fn filters(sections: &[Section<'_>], report: &mut Report) {
     const CONDITIONS: [&str; 5] = ["tap", "vlan", "network", "port", "protocol"];
     for section in sections {
         if !CONDITIONS.iter().any(|name| section.is_written(name)) {
-            let at = section.at("name");
+            // None is written, so that is where the table begins.
+            let at = section.at(CONDITIONS[0]);
             let what = format!(
                 "has no condition and would take out every packet (allowed: at least one of {})",
                 CONDITIONS.join(", ")

@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use super::document::{Kind, Report, Section, quoted};
 use super::plan::{
     CopiesPlan, DecodePlan, DetectPlan, EalPlan, FilterPlan, FlowPlan, InventoryPlan, Plan,
-    PortPlan, ProbePlan, ServePlan, ShedPlan, SpacePlan, Spread, StorePlan, TapDirection, TapMatch,
-    TapPlan, WindowPlan, WorkerPlan,
+    PortPlan, ProbePlan, ServePlan, ShedPlan, SpacePlan, Spread, StorePlan, TapMatch, TapPlan,
+    WindowPlan, WorkerPlan,
 };
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment};
@@ -98,9 +98,8 @@ fn tap(section: &Section<'_>, domains: &[String], report: &mut Report) -> TapPla
     let mut plan = TapPlan { matches: tap_match(&section.table("match")), ..TapPlan::default() };
     section.read("name", &mut plan.name);
     section.read_some("host", &mut plan.host);
-    if let Some(word) = section.get::<String>("direction") {
-        plan.direction = direction(&word);
-    }
+    // A packet between two ports that are mirrored in both directions is copied at each.
+    plan.duplicates = section.get::<String>("direction").is_some_and(|word| word == "both");
     section.read("duplicates", &mut plan.duplicates);
     if let Some(name) = section.get::<String>("domain") {
         plan.domain = domain(section, &name, domains, report);
@@ -122,14 +121,6 @@ fn tap_match(section: &Section<'_>) -> TapMatch {
     plan
 }
 
-fn direction(word: &str) -> TapDirection {
-    match word {
-        "ingress" => TapDirection::Ingress,
-        "egress" => TapDirection::Egress,
-        _ => TapDirection::Both,
-    }
-}
-
 fn filters(sections: &[Section<'_>], taps: &[TapPlan], report: &mut Report) -> Vec<FilterPlan> {
     let places: HashMap<&str, u16> =
         (0..).zip(taps).map(|(place, tap)| (tap.name.as_str(), place)).collect();
@@ -138,7 +129,6 @@ fn filters(sections: &[Section<'_>], taps: &[TapPlan], report: &mut Report) -> V
 
 fn filter(section: &Section<'_>, taps: &HashMap<&str, u16>, report: &mut Report) -> FilterPlan {
     let mut plan = FilterPlan::default();
-    section.read("name", &mut plan.name);
     if let Some(name) = section.get::<String>("tap") {
         plan.tap = taps.get(name.as_str()).copied().map(TapIndex);
         if plan.tap.is_none() {

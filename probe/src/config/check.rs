@@ -76,7 +76,7 @@ pub fn json(plan: &Plan, sizes: &Sizes) -> Value {
         "file_prefix": plan.eal.file_prefix,
         "extra_arguments": plan.eal.extra_arguments,
         "taps": plan.taps.iter().map(|tap| tap.name.as_str()).collect::<Vec<_>>(),
-        "filters": plan.filters.iter().map(|filter| filter.name.as_str()).collect::<Vec<_>>(),
+        "filters": plan.filters.len(),
         "spaces": plan.spaces.iter().map(|space| space.name.as_str()).collect::<Vec<_>>(),
         "remove_copies": plan.copies.remove,
         "window_ms": plan.window.length_ms,
@@ -149,7 +149,8 @@ fn tap_text(tap: &TapPlan, plan: &Plan) -> String {
         conditions.push("all packets".to_owned());
     }
     let segment = tap.segment.map(|segment| format!(", segment {}", segment.text(&plan.domains)));
-    format!("{}: {}{}", tap.name, conditions.join(" and "), segment.unwrap_or_default())
+    let twice = if tap.duplicates { ", each packet may come twice" } else { "" };
+    format!("{}: {}{}{twice}", tap.name, conditions.join(" and "), segment.unwrap_or_default())
 }
 
 fn copies_text(plan: &Plan) -> String {

@@ -144,18 +144,6 @@ pub struct TapMatch {
     pub outer_source: Option<IpAddr>,
 }
 
-/// Direction in which a tap copies, seen from what it stands on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TapDirection {
-    /// Both: each packet between two mirrored ports is copied twice.
-    #[default]
-    Both,
-    /// Only what enters.
-    Ingress,
-    /// Only what leaves.
-    Egress,
-}
-
 /// One Observation Point.
 #[derive(Clone, Debug, Default)]
 pub struct TapPlan {
@@ -165,11 +153,10 @@ pub struct TapPlan {
     pub matches: TapMatch,
     /// Host or switch it stands on, as the inventory names it.
     pub host: Option<String>,
-    /// What it copies.
-    pub direction: TapDirection,
     /// Domain of the segments seen there (place in [`Plan::domains`]).
     pub domain: u8,
-    /// Copies arrive twice by construction, so equal ones are duplicates.
+    /// Copies arrive twice by construction (a mirror of both directions), so equal ones are
+    /// duplicates.
     pub duplicates: bool,
     /// Segment of all packets of this tap (RSPAN replaces the tenant's tag), if known.
     pub segment: Option<Segment>,
@@ -178,8 +165,6 @@ pub struct TapPlan {
 /// Packets to leave out; all given conditions must hold, each in either direction.
 #[derive(Clone, Debug, Default)]
 pub struct FilterPlan {
-    /// Name in the ledger's detail.
-    pub name: String,
     /// Tap.
     pub tap: Option<TapIndex>,
     /// VLAN id of the segment.

@@ -303,10 +303,10 @@ static TAP: Table = Table {
         key(
             "direction",
             Kind::Word(&["both", "ingress", "egress"]),
-            Default("\"both\""),
+            Nothing("\"both\""),
             "",
             "What the tap copies, seen from what it stands on. both: a packet between two \
-             mirrored ports is copied twice.",
+             mirrored ports is copied twice, so tap.duplicates is true unless it is given.",
         ),
         key(
             "domain",
@@ -318,7 +318,7 @@ static TAP: Table = Table {
         key(
             "duplicates",
             Kind::Flag,
-            Default("false"),
+            Derived("false", "true where tap.direction is both, else false"),
             "",
             "Copies arrive twice by construction, so equal ones are duplicates.",
         ),
@@ -338,7 +338,6 @@ static FILTER: Table = Table {
     meaning: "Packets to leave out, counted as `filtered`; one table each. All that is given must \
               hold, addresses and ports in either direction; at least one condition is needed.",
     keys: &[
-        key("name", Kind::Name, Required("\"storage\""), "", "Name; each filter has its own."),
         key("tap", Kind::Name, Nothing("\"rack1\""), "", "Name of a tap."),
         key("vlan", integer(1, 4_094), Nothing("42"), "", "VLAN id of the segment."),
         key(

@@ -45,6 +45,8 @@ pub struct Biflow {
     pub record_start: Timestamp,
     /// Largest time of a packet.
     pub last_seen: Timestamp,
+    /// Clock at the last packet.
+    pub heard: Timestamp,
     /// Packets of this record.
     pub packets: [u64; 2],
     /// Octets of this record.

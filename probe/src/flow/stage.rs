@@ -479,6 +479,7 @@ impl FlowStage {
             first_seen: rest.first_seen,
             record_start: rest.record_start,
             last_seen: flow.last_seen,
+            heard: flow.heard,
             packets,
             octets,
             layer2_octets,

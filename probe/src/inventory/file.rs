@@ -47,7 +47,6 @@ static VM: Table = Table {
         key("name", Kind::Text, Given::Required("\"web-1\""), "", "Name in records."),
         key("tenant", Kind::Text, Given::Required("\"acme\""), "", "Name of a tenant."),
         key("host", Kind::Text, Given::Nothing("\"host1\""), "", "Host it runs on."),
-        key("tags", Kind::Tags(64), Given::Nothing("{ tier = \"web\" }"), "", "Free names."),
         VALID_FROM,
         VALID_TO,
         tables(&INTERFACE, 64),
@@ -203,7 +202,6 @@ impl Reader<'_> {
             tenant: self.tenant(section),
             host,
             placements: self.placements(&section.tables("placement")),
-            tags: section.tags("tags"),
             interfaces: interfaces
                 .iter()
                 .map(|found| self.interface(found, place, valid))
@@ -388,7 +386,7 @@ mod tests {
     #[test]
     fn a_whole_file() {
         let text = format!(
-            "[[tenant]]\nname = \"acme\"\n[[vm]]\n{VM_1}host = \"h1\"\ntags = {{ tier = \"web\" }}\n\
+            "[[tenant]]\nname = \"acme\"\n[[vm]]\n{VM_1}host = \"h1\"\n\
              valid_from = 2026-01-01T00:00:00Z\n\
              [[vm.interface]]\nmac = \"fa:16:3e:00:00:01\"\naddresses = [\"10.0.0.5\", \"2001:db8::5\"]\n\
              segment = \"east/vxlan/4242\"\nvalid_to = \"2027-01-01T00:00:00Z\"\n\
@@ -403,7 +401,6 @@ mod tests {
             ("web-1", "acme", Some("h1"))
         );
         assert_eq!(vm.uuid_text.as_ref(), "00000000-0000-0000-0000-000000000001");
-        assert_eq!(vm.tags, [("tier".to_owned(), "web".to_owned())]);
         let [first, second] = vm.interfaces.as_slice() else { panic!("two interfaces") };
         assert_eq!(
             first.segment.text(&["default".to_owned(), "east".to_owned()]),

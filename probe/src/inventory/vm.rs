@@ -49,8 +49,6 @@ pub struct Vm {
     pub host: Option<Arc<str>>,
     /// Hosts by time, in order, without overlap.
     pub placements: Vec<Placement>,
-    /// Names and values of tags, in order of names.
-    pub tags: Vec<(String, String)>,
     /// Network interfaces.
     pub interfaces: Vec<Interface>,
     /// When the VM exists.
@@ -120,7 +118,6 @@ mod tests {
             tenant: "t".into(),
             host: Some("home".into()),
             placements: vec![placement("h1", 10, 20), placement("h2", 20, 30)],
-            tags: Vec::new(),
             interfaces: Vec::new(),
             valid: Interval::ALWAYS,
         };

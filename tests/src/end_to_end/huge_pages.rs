@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::folder::Folder;
+use crate::folder::Folder;
 
 const RESERVED: &str = "/proc/sys/vm/nr_hugepages";
 

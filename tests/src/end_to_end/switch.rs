@@ -1,14 +1,14 @@
 //! Open vSwitch with its userspace datapath, in a namespace of its own.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use vmprobe::time::sleep_ms;
 
-use super::folder::Folder;
 use super::namespace::Namespace;
 use super::program::{run_to_end, until};
+use crate::folder::Folder;
 
 /// Open vSwitch's own programs; not all of them are in PATH.
 const PLAIN: &str = "/usr/lib/openvswitch-switch/ovs-vswitchd";
@@ -35,12 +35,9 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// Why no switch of this kind can be had here.
-    pub fn lacks(path: DataPath<'_>) -> Option<String> {
-        let daemon = daemon(path);
-        let missing =
-            [SCHEMA.as_ref(), daemon.as_path()].into_iter().find(|file| !file.exists())?;
-        Some(format!("{} is missing (apt install openvswitch-switch-dpdk)", missing.display()))
+    /// A file without which no switch of this kind can be had here.
+    pub fn lacks(path: DataPath<'_>) -> Option<&'static str> {
+        [SCHEMA, daemon(path)].into_iter().find(|file| !Path::new(file).exists())
     }
 
     /// Starts one.
@@ -84,7 +81,7 @@ impl Switch {
                 "other_config:dpdk-lcore-mask=0x1",
             ]);
         }
-        switch.daemon(&daemon(path), &daemon_arguments);
+        switch.daemon(Path::new(daemon(path)), &daemon_arguments);
         switch.set(&["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"]);
         switch
     }
@@ -146,10 +143,10 @@ impl Drop for Switch {
     }
 }
 
-fn daemon(path: DataPath<'_>) -> PathBuf {
+const fn daemon(path: DataPath<'_>) -> &'static str {
     match path {
-        DataPath::Plain => PLAIN.into(),
-        DataPath::Dpdk(_) => WITH_DPDK.into(),
+        DataPath::Plain => PLAIN,
+        DataPath::Dpdk(_) => WITH_DPDK,
     }
 }
 

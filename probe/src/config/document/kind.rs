@@ -70,8 +70,6 @@ pub enum Kind {
     Table(&'static Table),
     /// An array of at most so many tables.
     Tables(&'static Table, usize),
-    /// A table of free keys with text, at most so many.
-    Tags(usize),
 }
 
 impl Kind {
@@ -109,7 +107,6 @@ impl Kind {
             Self::Tables(table, max) => {
                 format!("at most {max} tables, each headed [[{}]]", table.path)
             }
-            Self::Tags(max) => format!("at most {max} names, each with text"),
         }
     }
 
@@ -134,12 +131,9 @@ impl Kind {
             (Self::Tables(_, max), DeValue::Array(items)) if items.len() > *max => {
                 Some(format!("{} tables are too many", items.len()))
             }
-            (Self::Tags(max), DeValue::Table(tags)) if tags.len() > *max => {
-                Some(format!("{} names are too many", tags.len()))
-            }
             (Self::Flag, DeValue::Boolean(_))
             | (Self::List(..) | Self::Tables(..), DeValue::Array(_))
-            | (Self::Table(_) | Self::Tags(_), DeValue::Table(_)) => None,
+            | (Self::Table(_), DeValue::Table(_)) => None,
             (_, DeValue::String(text)) if self.is_text() => self.text_fault(text),
             _ => Some(format!("{} is of the wrong type", shown(value))),
         }

@@ -91,17 +91,6 @@ impl<'d> Section<'d> {
             .collect()
     }
 
-    /// The names and texts of a table of free keys.
-    pub(crate) fn tags(&self, name: &str) -> Vec<(String, String)> {
-        let tags = self.value(name).and_then(|value| value.get_ref().as_table());
-        tags.into_iter()
-            .flat_map(|tags| tags.iter())
-            .filter_map(|(name, tag)| {
-                Some((name.get_ref().to_string(), String::of(tag.get_ref())?))
-            })
-            .collect()
-    }
-
     /// Where a key stands in the text; the table's own place if it is not given.
     pub(crate) fn at(&self, name: &str) -> usize {
         let key = self.found.and_then(|found| found.get_key_value(name));

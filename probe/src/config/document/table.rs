@@ -163,12 +163,6 @@ impl Walk<'_> {
                     self.item(table, path, found.span().start, found.get_ref());
                 }
             }
-            (Kind::Tags(_), DeValue::Table(tags)) => {
-                for (name, tag) in tags {
-                    let path = format!("{path}.{}", quoted(name.get_ref()));
-                    self.value(&Kind::Text, &path, name.span().start, tag.get_ref());
-                }
-            }
             _ => {}
         }
     }
@@ -200,18 +194,23 @@ impl Walk<'_> {
         let begins = table.keys.iter().find(|key| {
             name.len() >= 4 && (key.name.starts_with(&name) || name.starts_with(key.name))
         });
-        begins.map(|key| table.path_of(key.name)).or_else(|| elsewhere(self.root, &name))
+        begins.map(|key| table.path_of(key.name)).or_else(|| {
+            let mut places = Vec::new();
+            elsewhere(self.root, &name, &mut places);
+            // Where several tables have it, none of them was meant more than the others.
+            if places.len() == 1 { places.pop() } else { None }
+        })
     }
 }
 
-fn elsewhere(table: &'static Table, name: &str) -> Option<String> {
-    table.keys.iter().find_map(|key| match key.kind {
-        Kind::Table(inner) | Kind::Tables(inner, _) => match inner.key(name) {
-            Some(key) => Some(inner.path_of(key.name)),
-            None => elsewhere(inner, name),
-        },
-        _ => None,
-    })
+/// Paths of all keys called `name` below a table.
+fn elsewhere(table: &'static Table, name: &str, places: &mut Vec<String>) {
+    for key in table.keys {
+        if let Kind::Table(inner) | Kind::Tables(inner, _) = key.kind {
+            places.extend(inner.key(name).map(|key| inner.path_of(key.name)));
+            elsewhere(inner, name, places);
+        }
+    }
 }
 
 /// Characters to insert, delete or replace to make one text of the other (Levenshtein).
@@ -260,22 +259,13 @@ mod tests {
     static ROOT: Table = Table {
         path: "",
         meaning: "",
-        keys: &[
-            Key {
-                name: "inner",
-                kind: Kind::Tables(&INNER, 2),
-                given: Given::Nothing(""),
-                unit: "",
-                meaning: "",
-            },
-            Key {
-                name: "tags",
-                kind: Kind::Tags(2),
-                given: Given::Nothing(""),
-                unit: "",
-                meaning: "",
-            },
-        ],
+        keys: &[Key {
+            name: "inner",
+            kind: Kind::Tables(&INNER, 2),
+            given: Given::Nothing(""),
+            unit: "",
+            meaning: "",
+        }],
     };
 
     fn problems(text: &str) -> String {
@@ -286,7 +276,7 @@ mod tests {
     #[test]
     fn every_problem_is_found_in_one_walk() {
         let text = "[[inner]]\nslots_per_worker = 3\nslots_per_wroker = 1\nnam = \"a\"\n\n\
-                    [[inner]]\nname = 1\nother = 2\n[tags]\na = 1\n";
+                    [[inner]]\nname = 1\nother = 2\n";
         let lines: Vec<String> = problems(text).lines().map(str::to_owned).collect();
         assert_eq!(
             lines,
@@ -297,7 +287,6 @@ mod tests {
                 "x:4: inner.nam: is no key; inner.name is (allowed: slots_per_worker, name)",
                 "x:7: inner.name: the number 1 is of the wrong type (allowed: 1 to 63 letters, digits, dots, - or _)",
                 "x:8: inner.other: is no key (allowed: slots_per_worker, name)",
-                "x:10: tags.\"a\": the number 1 is of the wrong type (allowed: 1 to 255 characters of text)",
             ]
         );
     }

@@ -2,33 +2,22 @@
 
 mod extremes;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
 
-use arrow_array::cast::AsArray as _;
-use arrow_array::types::{Float64Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
-use arrow_array::{Array, RecordBatch};
-use arrow_schema::DataType;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value as Json;
-
 use vmprobe::config::StorePlan;
 use vmprobe::export::{ParquetSink, SinkHealth};
 use vmprobe::record::{self, LedgerRecord, Origin, Record, Rows, Table, TableVisitor};
-use vmprobe::time::Timestamp;
+use vmprobe::time::{Timestamp, sleep_ms};
+use vmprobe_tests::end_to_end::{is_root, until};
+use vmprobe_tests::folder::Folder;
+use vmprobe_tests::records::{files, finished_files, read};
+use vmprobe_tests::skips::skipped;
 
 /// Names the folder for a test that runs itself again as a child.
 const CHILD_FOLDER: &str = "VMPROBE_TEST_CHILD_FOLDER";
-
-fn folder(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("vmprobe-{name}-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).expect("a temporary folder");
-    path
-}
 
 fn plan(folder: &Path) -> StorePlan {
     StorePlan {
@@ -39,57 +28,9 @@ fn plan(folder: &Path) -> StorePlan {
     }
 }
 
-fn parquet_files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(parquet_files(&path));
-        } else if path.extension().is_some_and(|ending| ending == "parquet") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
-fn read(path: &Path) -> Vec<RecordBatch> {
-    let file = File::open(path).expect("a file");
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("whole").build();
-    reader.expect("a reader").map(|batch| batch.expect("a batch")).collect()
-}
-
-/// A cell as the record module would write it in JSON.
-fn cell(column: &dyn Array, row: usize) -> Json {
-    if column.is_null(row) {
-        return Json::Null;
-    }
-    match column.data_type() {
-        DataType::UInt8 => column.as_primitive::<UInt8Type>().value(row).into(),
-        DataType::UInt16 => column.as_primitive::<UInt16Type>().value(row).into(),
-        DataType::UInt32 => column.as_primitive::<UInt32Type>().value(row).into(),
-        DataType::UInt64 => column.as_primitive::<UInt64Type>().value(row).into(),
-        DataType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
-        DataType::Float64 => column.as_primitive::<Float64Type>().value(row).into(),
-        DataType::Boolean => column.as_boolean().value(row).into(),
-        DataType::Utf8 => column.as_string::<i32>().value(row).into(),
-        other => panic!("no record has a column of type {other}"),
-    }
-}
-
-fn objects(batch: &RecordBatch) -> Vec<Json> {
-    let schema = batch.schema();
-    let object = |row| {
-        let cells = batch.columns().iter().map(|column| cell(column, row));
-        let names = schema.fields().iter().map(|field| field.name().clone());
-        Json::Object(names.zip(cells).collect())
-    };
-    (0..batch.num_rows()).map(object).collect()
-}
-
 struct RoundTrip {
     rows: Rows,
-    folder: PathBuf,
+    folder: Folder,
     tables: usize,
 }
 
@@ -100,10 +41,11 @@ impl TableVisitor for RoundTrip {
         assert_eq!(rows.len(), 2, "{} has no extremes", R::TABLE.name());
         rows.sort_by(R::order);
         let expected: Vec<_> = rows.iter().map(|row| row.json(&origin)).collect();
-        let files = parquet_files(&self.folder.join(R::TABLE.name()));
+        let files = files(&self.folder.path(R::TABLE.name()));
         assert_eq!(files.len(), 2, "the rows are centuries apart");
+        let rows_found = files.iter().flat_map(|file| read(file));
         let mut found: Vec<_> =
-            files.iter().flat_map(|file| read(file)).flat_map(|batch| objects(&batch)).collect();
+            rows_found.map(|row| Json::Object(row.into_iter().collect())).collect();
         found.sort_by_key(|row| row.get(R::TABLE.time_column()).and_then(Json::as_u64));
         assert_eq!(found, expected);
         self.tables += 1;
@@ -112,21 +54,20 @@ impl TableVisitor for RoundTrip {
 
 #[test]
 fn every_table_comes_back_as_it_was() {
-    let folder = folder("round-trip");
-    let mut sink = ParquetSink::new(&plan(&folder), "p1", "east").expect("a folder");
+    let folder = Folder::new("round-trip");
+    let mut sink = ParquetSink::new(&plan(folder.root()), "p1", "east").expect("a folder");
     sink.write(extremes::rows(), Timestamp(1));
     assert!(sink.close(Timestamp(1)), "{:?}", sink.health());
     let mut check = RoundTrip { rows: extremes::rows(), folder, tables: 0 };
     Table::visit(&mut check);
     assert_eq!(check.tables, Table::ALL.len());
-    let _ = fs::remove_dir_all(check.folder);
 }
 
 #[test]
 fn derived_files_are_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let derived = [
-        (root.join("src/record/README.md"), record::markdown()),
+        (root.join("../probe/src/record/README.md"), record::markdown()),
         (root.join("../query/src/schema.sql"), record::ddl()),
     ];
     for (path, expected) in derived {
@@ -136,7 +77,7 @@ fn derived_files_are_up_to_date() {
         let found = fs::read_to_string(&path).unwrap_or_default();
         assert!(
             found == expected,
-            "{} is not what src/record/tables.rs says: VMPROBE_UPDATE=1 cargo test --test records",
+            "{} is not what probe/src/record/tables.rs says: VMPROBE_UPDATE=1 cargo test --test records",
             path.display()
         );
     }
@@ -168,24 +109,25 @@ fn ledger_rows(count: u64, start_ns: u64) -> Rows {
 
 #[test]
 fn a_killed_writer_leaves_no_torn_file() {
-    let folder = folder("killed");
+    let folder = Folder::new("killed");
     let mut whole = 0;
     for round in 1..=5 {
-        let mut writer = child(&mut Command::new("env"), "child_that_writes_until_killed", &folder)
-            .spawn()
-            .expect("this program again");
+        let mut writer =
+            child(&mut Command::new("env"), "child_that_writes_until_killed", folder.root())
+                .spawn()
+                .expect("this program again");
+        let written = until(60, || (finished_files(folder.root()).len() > whole).then_some(()));
         // Each round is killed at another place of its work.
-        sleep(Duration::from_millis(150 + round * 37));
+        sleep_ms(round * 37);
         writer.kill().expect("SIGKILL");
         writer.wait().expect("its end");
-        let files = parquet_files(&folder);
+        assert!(written.is_some(), "round {round} wrote nothing");
+        let files = finished_files(folder.root());
         for file in &files {
-            assert_eq!(read(file).iter().map(RecordBatch::num_rows).sum::<usize>(), 5_000);
+            assert_eq!(read(file).len(), 5_000);
         }
-        assert!(files.len() > whole, "round {round} wrote nothing");
         whole = files.len();
     }
-    let _ = fs::remove_dir_all(folder);
 }
 
 #[test]
@@ -200,20 +142,18 @@ fn child_that_writes_until_killed() {
 
 #[test]
 fn a_full_disk_is_waited_for() {
-    let folder = folder("full");
+    let folder = Folder::new("full-disk");
     let mut command = Command::new("unshare");
     // The file system is seen by the child alone and goes with it.
     command.args(["--mount", "--propagation", "private"]);
-    let output = child(&mut command, "child_with_a_full_disk", &folder).output();
+    let output = child(&mut command, "child_with_a_full_disk", folder.root()).output();
     let said = output.as_ref().map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let said = said.unwrap_or_default();
-    let _ = fs::remove_dir_all(&folder);
     if said.contains("disk: recovered") {
         return;
     }
-    let root = rustix::process::geteuid().is_root();
-    assert!(!root || said.contains("disk: no tmpfs"), "{output:?}");
-    eprintln!("SKIPPED a_full_disk_is_waited_for: mounting a small file system needs root");
+    assert!(!is_root() || said.contains("disk: no tmpfs"), "{output:?}");
+    skipped("a_full_disk_is_waited_for", "mounting a small file system needs root");
 }
 
 #[test]
@@ -239,7 +179,7 @@ fn child_with_a_full_disk() {
     assert_eq!(since, Timestamp(1));
     assert!(what.contains("No space left"), "{what}");
     assert_eq!((sink.ledger().queued, sink.ledger().dropped_sum()), (50_000, 0));
-    assert_eq!(parquet_files(&folder).len(), 1, "what does not fit leaves nothing");
+    assert_eq!(finished_files(&folder).len(), 1, "what does not fit leaves nothing");
 
     // The reason stays while the disk is full, however often it is tried.
     let hour = Timestamp::from_parts(3_600, 0);
