@@ -6,7 +6,7 @@ use vmprobe::copies::Verdict;
 use vmprobe::decode::{Headers, protocol};
 use vmprobe::flow::{EndReason, EndedFlow, FlowOutput, FlowStage};
 use vmprobe::index::WindowNumber;
-use vmprobe::spread::FlowKey;
+use vmprobe::spread::{FlowKey, HashSeed, name_flow};
 use vmprobe::time::Timestamp;
 use vmprobe::window::{Row, WindowClock};
 
@@ -98,6 +98,7 @@ impl Driver {
             std::mem::swap(&mut headers.source_port, &mut headers.destination_port);
         }
         // A bad hash on purpose, so that buckets overflow; it depends on the key alone.
+        name_flow(&mut headers, HashSeed::fixed());
         let key = FlowKey::of(&headers).0;
         let ports = u64::from(key.low_port ^ key.high_port);
         let spread = ports.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -114,13 +115,15 @@ impl Driver {
                 let verdict = if duplicate { Verdict::Duplicate } else { Verdict::First };
                 let (window, late) = self.windows.book(&headers);
                 self.newest = self.newest.max(window);
-                self.stage.meter(&headers, verdict, (window, late), &mut self.sums);
+                let guess = self.stage.guess(&headers);
+                self.stage.meter(&headers, guess, verdict, (window, late), &mut self.sums);
                 self.packets += 1;
                 self.octets += u64::from(headers.octets);
             }
             10 => {
                 let headers = self.headers(octets);
-                self.stage.note_copy(&headers, Verdict::Duplicate);
+                let guess = self.stage.guess(&headers);
+                self.stage.note_copy(&headers, guess, Verdict::Duplicate);
             }
             11 => {
                 self.stage.expire_step(self.clock, usize::from(amount) + 1, &mut self.sums);

@@ -321,7 +321,7 @@ impl<S: Source> Worker<S> {
     }
 
     /// One packet of the own source: time goes on, it is counted, and goes its way.
-    #[inline(always)]
+    #[inline]
     fn handle(&mut self, headers: &Headers, place: usize) {
         let outcome = self.outcomes[place];
         if self.parts.receivers == 1 {
@@ -342,7 +342,7 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn accept(&mut self, headers: &Headers, ahead: &Ahead) {
         if headers.marks.0 & NOTED_MARKS != 0 {
             self.note_marks(headers);
@@ -356,7 +356,7 @@ impl<S: Source> Worker<S> {
     }
 
     /// Past the filters, to the worker that owns the flow.
-    #[inline(always)]
+    #[inline]
     fn admit(&mut self, headers: &Headers, ahead: &Ahead) {
         if self.parts.filters.matches(headers) {
             self.totals.causes.add(DropCause::Filtered, 1);
@@ -412,7 +412,7 @@ impl<S: Source> Worker<S> {
     }
 
     /// To the worker that owns the flow.
-    #[inline(always)]
+    #[inline]
     fn route(&mut self, headers: &Headers, ahead: &Ahead) {
         if !self.parts.shedder.keeps(headers.hash) {
             self.totals.causes.add(DropCause::Shed, 1);
@@ -599,7 +599,7 @@ impl<S: Source> Worker<S> {
     }
 
     /// Time goes on: fragments that waited too long are let go, windows close.
-    #[inline(always)]
+    #[inline]
     fn advance(&mut self, clock: Timestamp) {
         if clock < self.next_event {
             self.clock = self.clock.max(clock);

@@ -200,7 +200,7 @@ fn lower_counts(bucket: &mut [Entry; WAYS], tag: u32) {
     // With one tap alone, or one far behind, the counts of those ahead end at the limit.
     let by = (least - 1).max(1);
     for entry in bucket.iter_mut().filter(|entry| entry.has(tag)) {
-        entry.count = entry.count.saturating_sub(by).max(1).min(u8::MAX - 1);
+        entry.count = entry.count.saturating_sub(by).clamp(1, u8::MAX - 1);
     }
 }
 

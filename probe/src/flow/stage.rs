@@ -92,6 +92,7 @@ impl FlowStage {
     }
 
     /// Leaves out what is measured beside packets, octets and states, and applications.
+    #[must_use]
     pub fn without_measures(mut self) -> Self {
         self.measures = None;
         self.recognises = false;
@@ -287,7 +288,7 @@ impl FlowStage {
     }
 
     /// Adds a packet to the window's counts of its flow.
-    #[inline(always)]
+    #[inline]
     fn book(
         &mut self,
         index: FlowIndex,
@@ -311,7 +312,7 @@ impl FlowStage {
     }
 
     /// TCP state, answers, applications and what is rare.
-    #[inline(always)]
+    #[inline]
     fn look_closer(&mut self, index: FlowIndex, headers: &Headers, verdict: Verdict) {
         let flow = self.table.flow_mut(index);
         let has_segment = flow.tcp != TcpState::NotTcp && !is_later_fragment(headers);

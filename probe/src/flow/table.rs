@@ -165,7 +165,7 @@ impl FlowTable {
         let candidate = self.buckets[self.home(low(hash))].candidates(tag_of(hash)).next();
         let touched = candidate.map_or(0, |flow| {
             let flow = &self.flows[flow as usize];
-            u64::from(flow.key.protocol) ^ flow.window_octets[0] as u64
+            u64::from(flow.key.protocol) ^ u64::from(flow.window_octets[0])
         });
         Guess { flow: candidate.unwrap_or(NO_SLOT), touched }
     }
