@@ -69,7 +69,8 @@ impl LedgerTotals {
     }
 }
 
-/// What went into a stage, what was left out there, and what went on.
+/// What went into a stage, what was left out there, and what went on, of the packets whose way is
+/// over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageAccount {
     /// The stage.
@@ -78,23 +79,27 @@ pub struct StageAccount {
     pub packets_in: u64,
     /// Packets left out here, over all causes.
     pub left_out: u64,
-    /// Packets that went on; those still on their way are among them.
+    /// Packets that went on.
     pub packets_out: u64,
 }
 
 impl LedgerTotals {
     /// The account stage by stage: what goes out of one comes into the next, and what goes out of
-    /// the last is accounted or in flight.
+    /// the last is accounted. Counted from there backwards, because of what is in flight nobody
+    /// knows yet where it ends: so no count of a stage ever falls, and at the end the first stage
+    /// has taken all that was received.
     pub fn stages(&self) -> [StageAccount; Stage::ALL.len()] {
-        let mut packets_in = self.received;
-        Stage::ALL.map(|stage| {
-            let here = self.causes.iter().filter(|(cause, _)| cause.stage() == stage);
-            let left_out = here.map(|(_, packets)| packets).sum();
-            let packets_out = packets_in.saturating_sub(left_out);
-            let account = StageAccount { stage, packets_in, left_out, packets_out };
-            packets_in = packets_out;
-            account
-        })
+        let nothing = |stage| StageAccount { stage, packets_in: 0, left_out: 0, packets_out: 0 };
+        let mut accounts = Stage::ALL.map(nothing);
+        let mut packets_out = self.accounted;
+        for account in accounts.iter_mut().rev() {
+            let here = self.causes.iter().filter(|(cause, _)| cause.stage() == account.stage);
+            account.left_out = here.map(|(_, packets)| packets).sum();
+            account.packets_out = packets_out;
+            account.packets_in = packets_out + account.left_out;
+            packets_out = account.packets_in;
+        }
+        accounts
     }
 }
 
@@ -131,6 +136,19 @@ mod tests {
         let out = ledger.stages().map(|account| account.packets_out);
         assert_eq!(out, [9, 9, 7, 7, 7]);
         assert_eq!((ledger.accounted, ledger.unaccounted), (7, 0));
+    }
+
+    #[test]
+    fn what_is_in_flight_is_in_no_stage_yet() {
+        let open = LedgerTotals::new([account(10, 10, 7, 7)].into_iter(), 0);
+        // The three turn out to be copies.
+        let mut worker = account(10, 7, 7, 7);
+        worker.totals.causes.add(DropCause::CopyOtherTap, 3);
+        let closed = LedgerTotals::new([worker].into_iter(), 0);
+        assert_eq!((open.stages()[0].packets_in, closed.stages()[0].packets_in), (7, 10));
+        for (before, now) in open.stages().iter().zip(closed.stages()) {
+            assert!(before.packets_in <= now.packets_in && before.packets_out <= now.packets_out);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! In: the account now and at the view before. Out: [`LedgerRecord`]s of what happened between;
 //! `in_flight`, `held` and `queued` are how much there is now.
 //! Invariants: of each scope the rows add up: received = accounted + Σ causes + what came to be in
-//! flight.
+//! flight. Stages count packets when their way is over.
 
 use super::LedgerRecord;
 use crate::aggregate::WindowView;

@@ -75,6 +75,9 @@ pub fn replay(
         clock_of: Arc::new(|_| TapClock { source: "file", error_bound_ns: None }),
         ending: Arc::clone(stop),
     })?;
+    if let Some(address) = pipeline.page_address() {
+        tracing::info!("page at http://{address}/");
+    }
     let mut seats = seats.into_iter();
     let reader = seats.next();
     let mut owners = Vec::new();

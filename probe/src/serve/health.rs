@@ -60,11 +60,10 @@ fn reasons(snapshot: &LiveSnapshot, age_ns: u64) -> Vec<Reason> {
     let mut add = |code, detail| reasons.push(Reason { code, detail });
     let late_ms = LATE_MS_MIN.max(LATE_WINDOWS * u64::from(snapshot.window_length_ms));
     let is_late = snapshot.mode == LiveMode::Run && age_ns > ms(late_ms);
-    if snapshot.ended {
-        // Nothing is waited for.
-    } else if snapshot.window_count == 0 {
+    // After the end no window is waited for.
+    if !snapshot.ended && snapshot.window_count == 0 {
         add("no_window_yet", "no window has closed yet".to_owned());
-    } else if is_late {
+    } else if !snapshot.ended && is_late {
         add("window_late", format!("no window closed for {} s", age_ns / ms(1_000)));
     }
     let unaccounted = snapshot.ledger.unaccounted;

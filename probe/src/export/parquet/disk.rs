@@ -128,10 +128,7 @@ impl Disk {
             if rename_to_new(temporary, &name(number))
                 .map_err(failed("rename to", &name(number)))?
             {
-                if let Err(error) = (self.sync_folder)(folder) {
-                    let folder = folder.display();
-                    tracing::warn!(%folder, %error, "a new file's name may not survive a power cut");
-                }
+                self.sync(folder);
                 return Ok(());
             }
         }
@@ -153,12 +150,17 @@ impl Disk {
             Err(_) if folder.is_dir() => return Ok(()),
             Err(error) => return Err(failed("create the folder", folder)(error)),
         }
-        let synced = (self.sync_folder)(above.unwrap_or(Path::new(".")));
-        synced.map_err(|error| {
-            // So that the next attempt makes and syncs it again.
-            let _ = fs::remove_dir(folder);
-            failed("sync", folder)(error)
-        })
+        self.sync(above.unwrap_or(Path::new(".")));
+        Ok(())
+    }
+
+    /// Puts the names in a folder on disk. Where that fails records are stored all the same: they
+    /// are at risk only if the machine stops before the system writes the names by itself.
+    fn sync(&self, folder: &Path) {
+        if let Err(error) = (self.sync_folder)(folder) {
+            let folder = folder.display();
+            tracing::warn!(%folder, %error, "new names in this folder may not survive a power cut");
+        }
     }
 
     fn hour_folder(&self, file: &ReadyFile) -> PathBuf {
