@@ -176,7 +176,9 @@ mod tests {
                 }
                 continue;
             };
-            lists.iter_mut().for_each(|list| list.retain(|place| *place != slot));
+            for list in &mut lists {
+                list.retain(|place| *place != slot);
+            }
             if state & 1 == 0 {
                 slots.remove(slot);
             } else {
