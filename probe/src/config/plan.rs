@@ -206,7 +206,8 @@ pub struct DecodePlan {
     pub mpls_segments: bool,
     /// Fragment table slots a worker, power of two.
     pub fragment_slots: u32,
-    /// How long a datagram's ports are remembered and its fragments wait, in milliseconds.
+    /// How long fragments wait for the first one of their datagram, in milliseconds. Its ports are
+    /// remembered for a second after its newest fragment, and no longer than this.
     pub fragment_timeout_ms: u32,
 }
 

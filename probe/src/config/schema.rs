@@ -420,7 +420,8 @@ static DECODE: Table = Table {
             integer(100, 300_000),
             Default("30000"),
             "milliseconds",
-            "How long a datagram's ports are remembered and its fragments wait.",
+            "How long fragments wait for the first one of their datagram. Its ports are remembered \
+             for a second after its newest fragment, and no longer than this.",
         ),
     ],
 };

@@ -370,6 +370,18 @@ mod tests {
     }
 
     #[test]
+    fn sources_are_bounded() {
+        let plan = PortScanPlan { sources_max: 4, ..PortScanPlan::default() };
+        let mut detector = PortScan::new(&plan);
+        let conversations = (0..100).map(|source| {
+            let (key, conversation) = contact(1, 80, 0, 1);
+            (ConversationKey { source: Address::v4([10, 0, 1, source]), ..key }, conversation)
+        });
+        detector.observe(&view(1, conversations.collect()), &mut Vec::new());
+        assert_eq!(detector.sources.len(), 4);
+    }
+
+    #[test]
     fn who_made_many_contacts_is_judged_all_the_same() {
         let plan = PortScanPlan { contacts_max: 64, ..PortScanPlan::default() };
         let mut detector = PortScan::new(&plan);
@@ -396,17 +408,5 @@ mod tests {
             assert!(!seen.is_first(known, 64), "{port}");
             assert!(seen.len() <= 64);
         }
-    }
-
-    #[test]
-    fn sources_are_bounded() {
-        let plan = PortScanPlan { sources_max: 4, ..PortScanPlan::default() };
-        let mut detector = PortScan::new(&plan);
-        let conversations = (0..100).map(|source| {
-            let (key, conversation) = contact(1, 80, 0, 1);
-            (ConversationKey { source: Address::v4([10, 0, 1, source]), ..key }, conversation)
-        });
-        detector.observe(&view(1, conversations.collect()), &mut Vec::new());
-        assert_eq!(detector.sources.len(), 4);
     }
 }

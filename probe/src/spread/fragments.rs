@@ -1,8 +1,9 @@
 //! Ports for fragments: only the first one of a datagram carries them.
 //!
 //! In: fragments, at the one worker that owns their datagram. Out: the same fragments with ports.
-//! Cost: one map look-up a fragment; unfragmented packets never come here. A step lets go of two
-//! datagrams at most, and each of them has at most [`WAITING_MAX`] fragments.
+//! Cost: one map look-up a fragment; unfragmented packets never come here. A fragment lets go of
+//! its own datagram and one other at most, each with at most [`WAITING_MAX`] fragments; time lets go
+//! of those that waited for too long, and of no others.
 //! Invariants: at most `slots` datagrams and `slots` waiting fragments; nothing is dropped: a
 //! fragment whose first one does not come in time, or finds no room, goes on with ports 0, and is
 //! counted. A full table forgets whole datagrams first, then the one that was longest without a
@@ -35,7 +36,7 @@ const WAITING_MAX: u32 = 255;
 pub struct FragmentTable {
     slots: Slots,
     waiting: WaitingFragments,
-    /// The earliest deadline of all datagrams.
+    /// The earliest deadline of the datagrams that wait for their first fragment.
     next_deadline: Option<Timestamp>,
     timeout_ns: u64,
     known_ns: u64,
@@ -64,18 +65,19 @@ impl FragmentTable {
             Some(slot) => self.first(slot, headers, ready),
             None => self.go_on_without(headers, ready),
         }
-        self.next_deadline = self.slots.next_deadline();
+        self.next_deadline = self.first_deadline();
     }
 
-    /// Forgets datagrams whose time is over at `clock`; fragments that still waited go on with
-    /// ports 0.
+    /// Forgets datagrams that waited for their first fragment up to `clock`; their fragments go on
+    /// with ports 0. Others are forgotten when their key comes again too late, or their place is
+    /// needed.
     pub fn expire(&mut self, clock: Timestamp, ready: &mut Vec<Headers>) {
-        while let Some((slot, deadline)) = self.slots.soonest()
+        while let Some((slot, deadline)) = self.slots.oldest(Queue::Unknown)
             && deadline <= clock
         {
             self.forget(slot, deadline, ready);
         }
-        self.next_deadline = self.slots.next_deadline();
+        self.next_deadline = self.first_deadline();
     }
 
     /// When [`FragmentTable::expire`] has something to do next.
@@ -98,7 +100,10 @@ impl FragmentTable {
     fn slot_of(&mut self, headers: &Headers, later: bool, ready: &mut Vec<Headers>) -> Option<u32> {
         let key = DatagramKey::of(headers);
         if let Some(slot) = self.slots.find(&key) {
-            return Some(slot);
+            if !self.slots.is_over(slot, headers.clock) {
+                return Some(slot);
+            }
+            self.forget(slot, headers.clock, ready);
         }
         if self.slots.is_full() {
             let oldest = |queue| self.slots.oldest(queue);
@@ -153,6 +158,10 @@ impl FragmentTable {
         self.unresolved += u64::from(datagram.waiting);
         let chain = datagram.take_waiting();
         self.waiting.release(chain, ready, |waiting| with_ports(waiting, (0, 0), clock));
+    }
+
+    fn first_deadline(&self) -> Option<Timestamp> {
+        self.slots.oldest(Queue::Unknown).map(|(_, deadline)| deadline)
     }
 
     fn go_on_without(&mut self, headers: &Headers, ready: &mut Vec<Headers>) {
@@ -213,7 +222,7 @@ mod tests {
         table: &mut FragmentTable,
         rate: u64,
         datagrams: impl Iterator<Item = Vec<Headers>>,
-    ) -> (usize, usize) {
+    ) -> (u64, u64) {
         let (mut ready, mut with, mut without) = (Vec::new(), 0, 0);
         for (number, fragments) in (0_u64..).zip(datagrams) {
             let clock = Timestamp(number * 1_000_000_000 / rate);
@@ -222,8 +231,10 @@ mod tests {
                 table.resolve(&Headers { clock, ..headers }, &mut ready);
             }
             assert!(ready.len() <= 2 + 2 * WAITING_MAX as usize, "{}", ready.len());
-            with += ready.iter().filter(|headers| headers.source_port == 5_000).count();
-            without += ready.iter().filter(|headers| headers.source_port == 0).count();
+            for headers in &ready {
+                with += u64::from(headers.source_port == 5_000);
+                without += u64::from(headers.source_port == 0);
+            }
             ready.clear();
         }
         (with, without)
@@ -268,8 +279,8 @@ mod tests {
             fragments
         });
         let (with, without) = run(&mut table, 10_000, datagrams);
-        assert_eq!((with, without + table.held_packets() as usize), (60_000, 30_000));
-        assert_eq!(table.unresolved_packets() as usize, without);
+        assert_eq!((with, without + table.held_packets()), (60_000, 30_000));
+        assert_eq!(table.unresolved_packets(), without);
         assert!(table.slots.len() <= 256 && table.held_packets() <= 256);
     }
 
@@ -290,17 +301,21 @@ mod tests {
         let mut ready = Vec::new();
         table.resolve(&fragment(false, 1, 0), &mut ready);
         table.resolve(&fragment(true, 1, 900_000_000), &mut ready);
-        table.expire(Timestamp(1_899_999_999), &mut ready);
-        assert_eq!((table.slots.len(), table.next_deadline()), (1, Some(Timestamp(1_900_000_000))));
-        table.expire(Timestamp(1_900_000_000), &mut ready);
-        assert_eq!((table.slots.len(), table.next_deadline(), ready.len()), (0, None, 2));
+        table.resolve(&fragment(true, 1, 1_899_999_999), &mut ready);
+        assert_eq!((ports(&ready), table.next_deadline()), (vec![(5_000, 53); 3], None));
+        // Of another datagram: it waits for a first fragment of its own.
+        table.resolve(&fragment(true, 1, 2_899_999_999), &mut ready);
+        assert_eq!((ready.len(), table.held_packets(), table.slots.len()), (3, 1, 1));
+        assert_eq!(table.next_deadline(), Some(Timestamp(32_899_999_999)));
     }
 
     #[test]
     fn an_identification_that_comes_again_has_its_own_ports() {
         let mut table = FragmentTable::new(8, 30_000);
         let mut ready = Vec::new();
-        six(1, 0).iter().for_each(|headers| table.resolve(headers, &mut ready));
+        for headers in six(1, 0) {
+            table.resolve(&headers, &mut ready);
+        }
         for headers in six(1, 5) {
             let first = headers.fragment_offset == 0;
             let source_port = if first { 6_000 } else { headers.source_port };

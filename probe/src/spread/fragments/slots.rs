@@ -1,7 +1,6 @@
 //! Places for datagrams, in queues by what is known of them.
 //!
-//! In: keys and deadlines. Out: the place of a datagram, the oldest of each queue, the one whose
-//! time is over first.
+//! In: keys and deadlines. Out: the place of a datagram, the oldest of each queue.
 //! Cost: one map look-up to find one; all else is a few loads. Allocates only in `new`.
 //! Invariants: at most as many datagrams as places; each is in one queue. Within a queue all have
 //! the same time to live from when they joined it, so they stand in order of their deadlines.
@@ -22,7 +21,7 @@ pub(super) enum Queue {
     Whole,
 }
 
-const QUEUES: [Queue; 3] = [Queue::Unknown, Queue::Known, Queue::Whole];
+const QUEUES: usize = 3;
 
 struct Entry {
     key: DatagramKey,
@@ -44,7 +43,7 @@ pub(super) struct Slots {
     by_key: HashMap<DatagramKey, u32>,
     entries: Vec<Entry>,
     free: Vec<u32>,
-    ends: [Ends; QUEUES.len()],
+    ends: [Ends; QUEUES],
     count: u32,
 }
 
@@ -55,7 +54,7 @@ impl Slots {
             by_key: HashMap::with_capacity(count as usize),
             entries: Vec::with_capacity(count as usize),
             free: Vec::with_capacity(count as usize),
-            ends: [Ends::default(); QUEUES.len()],
+            ends: [Ends::default(); QUEUES],
             count,
         }
     }
@@ -120,14 +119,10 @@ impl Slots {
         Some((slot, self.entries[slot as usize].deadline))
     }
 
-    /// The datagram whose time is over first, and its deadline.
-    pub(super) fn soonest(&self) -> Option<(u32, Timestamp)> {
-        QUEUES.iter().filter_map(|queue| self.oldest(*queue)).min_by_key(|(_, deadline)| *deadline)
-    }
-
-    /// The deadline that comes first.
-    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
-        self.soonest().map(|(_, deadline)| deadline)
+    /// Whether the datagram's ports were known, and are not to be used any more at `clock`.
+    pub(super) fn is_over(&self, slot: u32, clock: Timestamp) -> bool {
+        let entry = &self.entries[slot as usize];
+        entry.queue != Queue::Unknown && entry.deadline <= clock
     }
 
     fn append(&mut self, slot: u32, queue: Queue) {
@@ -159,6 +154,8 @@ mod tests {
     use super::*;
     use crate::decode::Headers;
 
+    const ALL: [Queue; QUEUES] = [Queue::Unknown, Queue::Known, Queue::Whole];
+
     fn key(number: u32) -> DatagramKey {
         DatagramKey::of(&Headers { ip_identification: number, ..Headers::default() })
     }
@@ -171,7 +168,7 @@ mod tests {
         let mut state = 1_u32;
         for clock in 0..20_000_u64 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let (number, queue) = (state >> 27, QUEUES[(state >> 8) as usize % 3]);
+            let (number, queue) = (state >> 27, ALL[(state >> 8) as usize % QUEUES]);
             let Some(slot) = slots.find(&key(number)) else {
                 if !slots.is_full() {
                     let slot = slots.insert(key(number), Timestamp(clock));
@@ -179,21 +176,20 @@ mod tests {
                 }
                 continue;
             };
-            lists.iter_mut().for_each(|list| list.retain(|place| *place != slot));
+            for list in &mut lists {
+                list.retain(|place| *place != slot);
+            }
             if state & 1 == 0 {
                 slots.remove(slot);
             } else {
                 slots.move_to(slot, queue, Timestamp(clock));
                 lists[queue as usize].push(slot);
             }
-            for queue in QUEUES {
+            for queue in ALL {
                 let oldest = slots.oldest(queue).map(|(slot, _)| slot);
                 assert_eq!(oldest, lists[queue as usize].first().copied());
             }
             assert_eq!(slots.len(), lists.iter().map(Vec::len).sum::<usize>());
-            let soonest =
-                lists.iter().flatten().map(|place| slots.entries[*place as usize].deadline);
-            assert_eq!(slots.next_deadline(), soonest.min());
         }
         assert!(slots.entries.len() <= 16);
     }
