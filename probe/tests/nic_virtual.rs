@@ -22,7 +22,7 @@ use vmprobe::time::{Timestamp, wall_clock};
 
 // One file for all packages' tests.
 #[path = "../../tests/src/skips.rs"]
-#[allow(dead_code, reason = "each test uses a part of it")]
+#[allow(dead_code, unreachable_pub, reason = "it is part of a library too")]
 mod skips;
 
 const OWN_PROCESS: &str = "VMPROBE_TEST_PROCESS";
