@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -19,11 +19,8 @@ use vmprobe::dpdk::{
 };
 use vmprobe::index::PortIndex;
 use vmprobe::time::{Timestamp, wall_clock};
-
-// One file for all packages' tests.
-#[path = "../../tests/src/skips.rs"]
-#[allow(dead_code, unreachable_pub, reason = "it is part of a library too")]
-mod skips;
+use vmprobe_tests::folder::Folder;
+use vmprobe_tests::skips;
 
 const OWN_PROCESS: &str = "VMPROBE_TEST_PROCESS";
 const SECOND_START: &str = "VMPROBE_TEST_SECOND";
@@ -509,27 +506,6 @@ fn wait_for(file: &Path) {
     while !file.exists() {
         assert!(Instant::now() < end, "{} does not appear", file.display());
         sleep(Duration::from_millis(10));
-    }
-}
-
-/// A folder that is removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("vmprobe-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("can be made");
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
