@@ -14,7 +14,7 @@ use vmprobe::capture::{Burst, Source, SourceState};
 
 // One file for all packages' tests.
 #[path = "../../tests/src/skips.rs"]
-#[allow(dead_code, reason = "each test uses a part of it")]
+#[allow(dead_code, unreachable_pub, reason = "it is part of a library too")]
 mod skips;
 
 type Failure = Box<dyn Error>;

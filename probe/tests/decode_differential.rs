@@ -29,7 +29,7 @@ use vmprobe::time::{Timestamp, thread_cpu_ns};
 
 // One file for all packages' tests.
 #[path = "../../tests/src/skips.rs"]
-#[allow(dead_code, reason = "each test uses a part of it")]
+#[allow(dead_code, unreachable_pub, reason = "it is part of a library too")]
 mod skips;
 
 // --- etherparse -------------------------------------------------------------------------------

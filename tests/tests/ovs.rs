@@ -146,8 +146,7 @@ impl Cloud {
         command.args(["run", "--json", "--seconds", "60", "-c"]).arg(config);
         let mut probe = Probe::start(command);
         let page = probe.receiving().expect("the page is on");
-        // A memif is connected some time after it is opened.
-        sleep_ms(2_000);
+        self.switch.sends_through("mirror");
         let before = self.counters();
         self.talk();
         let conversations = self.ask(&page);

@@ -86,8 +86,16 @@ impl Switch {
         switch
     }
 
-    /// `ovs-vsctl` on it.
-    pub fn set(&self, arguments: &[&str]) {
+    /// Waits until the switch can send through one of its interfaces: a memif is connected some
+    /// time after the other side has opened it, and the switch looks every few seconds.
+    pub fn sends_through(&self, interface: &str) {
+        let state = || self.set(&["get", "interface", interface, "link_state"]);
+        let up = until(60, || (state().trim() == "up").then_some(()));
+        assert!(up.is_some(), "{interface} is {}", state());
+    }
+
+    /// `ovs-vsctl` on it; the answer is what it prints.
+    pub fn set(&self, arguments: &[&str]) -> String {
         let socket = format!("--db=unix:{}", self.folder.path("db.sock").display());
         let mut all = vec!["--timeout=20", &socket];
         all.extend(arguments);
@@ -96,6 +104,7 @@ impl Switch {
         let ended = run_to_end(command);
         let log = || fs::read_to_string(self.folder.path("vswitchd.log")).unwrap_or_default();
         assert_eq!(ended.code, Some(0), "ovs-vsctl {all:?}: {}\n{}", ended.log, log());
+        ended.output
     }
 
     /// Mirrors all packets to a port.

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -18,11 +18,8 @@ use vmprobe::cores;
 use vmprobe::dpdk::{Eal, EalError, Port, PortError, PortWarning, WorkerThread, worker_cores};
 use vmprobe::index::PortIndex;
 use vmprobe::time::{Timestamp, wall_clock};
-
-// One file for all packages' tests.
-#[path = "../../tests/src/skips.rs"]
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod skips;
+use vmprobe_tests::folder::Folder;
+use vmprobe_tests::skips;
 
 const OWN_PROCESS: &str = "VMPROBE_TEST_PROCESS";
 const SECOND_START: &str = "VMPROBE_TEST_SECOND";
@@ -177,6 +174,9 @@ fn frames_beyond_the_limit_are_cut_and_say_so() {
 #[test]
 fn kernel_interfaces_give_what_their_peer_sends() {
     let name = "kernel_interfaces_give_what_their_peer_sends";
+    if skips::too_long(name) {
+        return;
+    }
     if !rustix::process::geteuid().is_root() {
         skips::skipped(name, "needs root for a network namespace");
         return;
@@ -494,27 +494,6 @@ fn wait_for(file: &Path) {
     while !file.exists() {
         assert!(Instant::now() < end, "{} does not appear", file.display());
         sleep(Duration::from_millis(10));
-    }
-}
-
-/// A folder that is removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("vmprobe-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("can be made");
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
