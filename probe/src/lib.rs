@@ -27,5 +27,5 @@ pub mod record;
 pub mod export;
 pub mod store;
 pub mod serve;
-pub mod runtime;
 pub mod generate;
+pub mod runtime;

@@ -176,7 +176,7 @@ impl<S: Source> Worker<S> {
             headers: vec![Headers::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             outcomes: vec![Outcome::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             ahead: vec![Ahead::default(); BURST_PACKETS_MAX].into_boxed_slice(),
-            ready: Vec::with_capacity(BURST_PACKETS_MAX),
+            ready: Vec::with_capacity(2 * BURST_PACKETS_MAX),
             totals: WorkerTotals { sampling_rate: 1.0, ..WorkerTotals::default() },
             taps: vec![TapTotals::default(); parts.taps_max],
             mirror_sequences: vec![None; parts.taps_max],

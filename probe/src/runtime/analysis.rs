@@ -237,7 +237,7 @@ mod tests {
     use crate::capture::file::{FileSource, PcapWriter};
     use crate::capture::memory::Packets;
     use crate::config::{self, Plan};
-    use crate::flow::{EndReason, EndedFlow, Flow, FlowOutput};
+    use crate::flow::{Biflow, EndReason, EndedFlow, FlowOutput};
     use crate::inventory::{Inventory, InventoryData};
     use crate::record::Names;
     use crate::runtime::Build;
@@ -286,7 +286,7 @@ mod tests {
         let analysis = std::thread::spawn(move || analysis.run());
         for _ in 0..300 {
             let reason = EndReason::EndOfFlow;
-            sender.ended(EndedFlow { flow: Flow::default(), reason, sampling_rate: 1.0 });
+            sender.ended(EndedFlow { flow: Biflow::default(), reason, sampling_rate: 1.0 });
             sender.flush();
             sleep_ms(2);
         }

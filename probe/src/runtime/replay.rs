@@ -62,8 +62,9 @@ pub fn replay(
     watch: impl FnOnce(Arc<Progress>),
 ) -> Result<Replay, RuntimeError> {
     refuse_used(plan)?;
-    let source = FileSource::open(&options.files, usize::from(plan.worker.burst_packets))?;
+    // The inventory first: what is wrong with it is wrong with the configuration.
     let prepared = Prepared::new(plan, options.serve)?;
+    let source = FileSource::open(&options.files, usize::from(plan.worker.burst_packets))?;
     watch(Arc::clone(source.progress()));
     let (pipeline, seats) = prepared.start(Way {
         mode: LiveMode::Replay,

@@ -245,7 +245,7 @@ mod tests {
 
     fn ended_flow() -> EndedFlow {
         let reason = crate::flow::EndReason::ForcedEnd;
-        EndedFlow { flow: crate::flow::Flow::default(), reason, sampling_rate: 1.0 }
+        EndedFlow { flow: crate::flow::Biflow::default(), reason, sampling_rate: 1.0 }
     }
 
     fn row() -> Row {
