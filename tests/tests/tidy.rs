@@ -82,6 +82,16 @@ fn named(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// A file without the unit tests at its end, which may take their packets from anywhere.
+fn without_tests(text: &str) -> &str {
+    let mut begins = text.match_indices("\n#[cfg(test)]\n");
+    let tests = begins.find(|(at, attribute)| {
+        let next = text[at + attribute.len()..].lines().next().unwrap_or_default();
+        next.contains("mod ") && next.ends_with('{')
+    });
+    tests.map_or(text, |(at, _)| &text[..at])
+}
+
 /// Each use of another module of the library: who uses what, and where.
 fn uses<'a>(order: &[&'a str], files: &'a [(String, String)]) -> Vec<(&'a str, &'a str, String)> {
     let mut uses = Vec::new();
@@ -91,7 +101,7 @@ fn uses<'a>(order: &[&'a str], files: &'a [(String, String)]) -> Vec<(&'a str, &
         if !order.contains(&module) {
             continue;
         }
-        for (number, line) in text.lines().enumerate() {
+        for (number, line) in without_tests(text).lines().enumerate() {
             let place = || format!("{name}:{}: {}", number + 1, line.trim());
             uses.extend(named(line).map(|used| (module, used, place())));
         }
