@@ -48,16 +48,15 @@ pub struct Ethernet<'a>(pub &'a [u8; 14]);
 impl Ethernet<'_> {
     /// Who it is for.
     #[inline]
-    pub const fn destination(self) -> Mac {
-        let [a, b, c, d, e, f, ..] = *self.0;
-        Mac([a, b, c, d, e, f])
+    pub fn destination(self) -> Mac {
+        Mac(self.0.first_chunk().copied().unwrap_or_default())
     }
 
     /// Who sent it.
     #[inline]
-    pub const fn source(self) -> Mac {
-        let [_, _, _, _, _, _, a, b, c, d, e, f, ..] = *self.0;
-        Mac([a, b, c, d, e, f])
+    pub fn source(self) -> Mac {
+        let [_, _, _, _, _, _, rest @ ..] = self.0;
+        Mac(rest.first_chunk().copied().unwrap_or_default())
     }
 
     /// EtherType, or a length up to [`LENGTH_MAX`].

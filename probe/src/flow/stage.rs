@@ -13,7 +13,7 @@ use crate::index::{FlowIndex, Sender, WindowNumber};
 use crate::memory;
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
-use crate::window::{Row, RowFacts};
+use crate::window::{Ends, Row, RowFacts};
 
 use super::begin::{first_events, initiator_of, is_later_fragment, is_tcp};
 use super::bits::SlotBits;
@@ -300,8 +300,13 @@ impl FlowStage {
         let sender = headers.sender.place();
         let flow = self.table.flow_mut(index);
         let fits = flow.window_octets[sender].checked_add(headers.octets).is_some();
-        if !(fits && flow.is_in(window) && flow.shows_same_side(headers)) {
-            self.turn_over(index, headers, window, !fits, output);
+        let same_side = flow.shows_same_side(headers);
+        if !(fits && same_side && flow.is_in(window)) {
+            if fits && same_side {
+                self.turn_window(index, headers.timestamp, window, output);
+            } else {
+                self.turn_over(index, headers, window, !fits, output);
+            }
         }
         let flow = self.table.flow_mut(index);
         flow.last_seen = flow.last_seen.max(headers.timestamp);
@@ -343,6 +348,22 @@ impl FlowStage {
         }
     }
 
+    /// Before a packet that is the first of its flow in `window` and else goes on with its flow.
+    fn turn_window(
+        &mut self,
+        index: FlowIndex,
+        now: Timestamp,
+        window: WindowNumber,
+        output: &mut impl FlowOutput,
+    ) {
+        if self.table.flow(index).has_window() {
+            self.cut_row(index, output);
+        }
+        self.record_long_lived(index, now, output);
+        self.table.flow_mut(index).window = low(window.0);
+        self.touched.set(window, index);
+    }
+
     /// Before a packet that does not simply go on with its flow's window: the row so far is cut where
     /// the window or the side changed or the counts are full, and `window` is opened.
     #[inline(never)]
@@ -360,6 +381,8 @@ impl FlowStage {
         let flow = self.table.flow(index);
         if flow.has_window() && (changed || is_full || !flow.is_in(window)) {
             self.cut_row(index, output);
+        }
+        if !self.table.flow(index).has_window() {
             self.record_long_lived(index, headers.timestamp, output);
         }
         if known != side {
@@ -429,12 +452,14 @@ impl FlowStage {
         let measures = self.measures.as_ref().filter(|_| answered_now);
         let server_rtt =
             measures.and_then(|measures| measures[index.0 as usize].handshake_server_rtt_ns());
+        let initiator = flow.initiator();
+        let tap_of = if flow.has_seen(initiator) { initiator } else { initiator.other() };
         Row::of(&RowFacts {
             window,
             key: &flow.key,
-            initiator: flow.initiator(),
-            sides: [self.side(index, Sender::Low), self.side(index, Sender::High)],
-            taps: flow.taps,
+            initiator,
+            ends: self.ends(index),
+            tap: flow.taps[tap_of.place()],
             application: flow.application,
             events: flow.window_events,
             counts_flow: !flow.was_counted_in(window),
@@ -444,6 +469,17 @@ impl FlowStage {
             handshake_server_rtt_ns: server_rtt.unwrap_or(0),
             sampling_rate,
         })
+    }
+
+    #[inline]
+    fn ends(&self, index: FlowIndex) -> Ends {
+        let flow = self.table.flow(index);
+        if flow.is_apart() {
+            let sides = [self.side(index, Sender::Low), self.side(index, Sender::High)];
+            Ends::of(&sides, flow.initiator())
+        } else {
+            flow.ends()
+        }
     }
 
     fn end(&mut self, index: FlowIndex, reason: EndReason, output: &mut impl FlowOutput) {
@@ -715,6 +751,17 @@ mod tests {
             .map(|ended| ended.flow.packets[0] + ended.flow.packets[1])
             .sum();
         assert_eq!(packets, 61);
+    }
+
+    #[test]
+    fn a_long_flow_gives_records_though_its_windows_close_by_themselves() {
+        let mut bench = Bench::new(1 << 10);
+        for minute in 0..61 {
+            bench.take(udp(1, minute * 59 * SECOND));
+            let window = WindowNumber(minute * 59);
+            while !bench.stage.close_step(window, 8, &mut bench.records) {}
+        }
+        assert_eq!(bench.reasons(), [EndReason::ActiveTimeout]);
     }
 
     #[test]

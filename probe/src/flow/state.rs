@@ -11,6 +11,7 @@ use crate::index::{Sender, TapIndex, WindowNumber};
 use crate::inventory::Segment;
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
+use crate::window::Ends;
 
 use super::sides::{NOWHERE, Side};
 use super::{InitiatorMethod, TcpState, event};
@@ -218,8 +219,30 @@ impl Flow {
             } else {
                 14
             },
-            seen: self.flags & (flag::SEEN << sender.place()) != 0,
+            seen: self.has_seen(sender),
         }
+    }
+
+    /// Both sides, seen from the initiator, of a flow whose directions are not apart.
+    #[inline]
+    pub(super) fn ends(&self) -> Ends {
+        let (forward, reverse) = (self.initiator(), self.initiator().other());
+        let header = |sender: Sender| {
+            if self.flags & (flag::ETHERNET << sender.place()) == 0 { 0 } else { 14 }
+        };
+        Ends {
+            segment: self.segment,
+            reverse_segment: self.segment,
+            source_mac: self.stations[forward.place()],
+            destination_mac: self.stations[reverse.place()],
+            layer2_header_octets: [header(forward), header(reverse)],
+        }
+    }
+
+    /// Whether `sender` sent anything yet.
+    #[inline]
+    pub(super) fn has_seen(&self, sender: Sender) -> bool {
+        self.flags & (flag::SEEN << sender.place()) != 0
     }
 
     /// Writes the side of `sender`, and with it where the other one is sent.

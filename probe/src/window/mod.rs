@@ -166,10 +166,10 @@ pub struct RowFacts<'a> {
     pub key: &'a FlowKey,
     /// Who began.
     pub initiator: Sender,
-    /// What each endpoint's packets look like.
-    pub sides: [Side; 2],
-    /// Tap that counted each endpoint's first packet.
-    pub taps: [TapIndex; 2],
+    /// What the packets look like below IP, seen from the initiator.
+    pub ends: Ends,
+    /// Tap that counted the forward direction (the reverse one where nothing went forward).
+    pub tap: TapIndex,
     /// Application.
     pub application: Application,
     /// See [`event`](crate::flow::event).
@@ -188,26 +188,55 @@ pub struct RowFacts<'a> {
     pub sampling_rate: f32,
 }
 
+/// Segments and stations of a flow, seen from its initiator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Segment of the forward direction (of the reverse one where nothing went forward).
+    pub segment: Segment,
+    /// Segment of the reverse direction, likewise.
+    pub reverse_segment: Segment,
+    /// MAC of the initiator as the forward direction shows it.
+    pub source_mac: Mac,
+    /// MAC that the forward direction is sent to.
+    pub destination_mac: Mac,
+    /// Octets of the Ethernet header, forward and reverse.
+    pub layer2_header_octets: [u8; 2],
+}
+
+impl Ends {
+    /// From both sides.
+    pub fn of(by_sender: &[Side; 2], initiator: Sender) -> Self {
+        let (there, back) = sides(by_sender, initiator);
+        Self {
+            segment: there.segment,
+            reverse_segment: back.segment,
+            source_mac: there.source_mac,
+            destination_mac: there.destination_mac,
+            layer2_header_octets: [there.layer2_header_octets, back.layer2_header_octets],
+        }
+    }
+}
+
 impl Row {
     /// The row, seen from the initiator.
+    #[inline]
     pub fn of(facts: &RowFacts<'_>) -> Self {
         let (forward, reverse) = (facts.initiator, facts.initiator.other());
-        let (there, back) = sides(&facts.sides, forward);
         let order = [forward.place(), reverse.place()];
         let octets = order.map(|place| u64::from(facts.octets[place]));
         let packets = order.map(|place| u64::from(facts.packets[place]));
-        let header = order.map(|place| u64::from(facts.sides[place].layer2_header_octets));
+        let header = facts.ends.layer2_header_octets.map(u64::from);
         Self {
             window: facts.window,
             space: facts.key.space,
-            segment: there.segment,
-            reverse_segment: back.segment,
+            segment: facts.ends.segment,
+            reverse_segment: facts.ends.reverse_segment,
             source: facts.key.address(forward),
             destination: facts.key.address(reverse),
-            source_mac: there.source_mac,
-            destination_mac: there.destination_mac,
+            source_mac: facts.ends.source_mac,
+            destination_mac: facts.ends.destination_mac,
             destination_port: facts.key.port(reverse),
-            tap: facts.taps[if there.seen { forward.place() } else { reverse.place() }],
+            tap: facts.tap,
             protocol: facts.key.protocol,
             ip_version: facts.key.ip_version,
             application: facts.application,
@@ -216,7 +245,7 @@ impl Row {
             late_packets: facts.late_packets,
             packets,
             octets,
-            layer2_octets: [0, 1].map(|way: usize| octets[way] + packets[way] * header[way]),
+            layer2_octets: [octets[0] + packets[0] * header[0], octets[1] + packets[1] * header[1]],
             handshake_server_rtt_ns: facts.handshake_server_rtt_ns,
             sampling_rate: facts.sampling_rate,
         }
