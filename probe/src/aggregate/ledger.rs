@@ -62,6 +62,8 @@ impl LedgerTotals {
             sum.unaccounted += difference(spread_out, spread_in);
         } else {
             sum.in_flight += spread_out.saturating_sub(spread_in);
+            // What one worker has taken over another has received, though its own word is older.
+            sum.received += spread_in.saturating_sub(spread_out);
         }
         sum.accounted -= rows_full_packets;
         sum.causes.add(DropCause::WindowRowsFull, rows_full_packets);
@@ -167,6 +169,17 @@ mod tests {
         assert_eq!((running.in_flight, running.unaccounted), (1, 0));
         (sender.ended, taker.ended) = (true, true);
         assert_eq!(LedgerTotals::new([sender, taker].into_iter(), 0).unaccounted, 1);
+    }
+
+    #[test]
+    fn what_was_taken_over_was_received_though_the_sender_says_so_later() {
+        let mut sender = account(10, 4, 4, 4);
+        sender.totals.spread_out_packets = 6;
+        let mut taker = account(0, 9, 9, 9);
+        taker.totals.spread_in_packets = 9;
+        let running = LedgerTotals::new([sender, taker].into_iter(), 0);
+        assert_eq!((running.received, running.accounted), (13, 13));
+        assert_eq!((running.in_flight, running.unaccounted), (0, 0));
     }
 
     #[test]

@@ -124,7 +124,7 @@ pub mod protocol {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Headers {
-    /// Receive time (or the mirror's own stamp, where the tap is configured to trust it).
+    /// Receive time.
     pub timestamp: Timestamp,
     /// The largest receive time of the source up to this packet; windows close by it.
     pub clock: Timestamp,

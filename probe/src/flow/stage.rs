@@ -5,6 +5,8 @@
 //! Invariants: each booked packet is in exactly one row; a flow that ended leaves no counts behind.
 //! Source: flow expiration, RFC 5470 §5.1.1.
 
+mod cut;
+
 use crate::app::{self, Application};
 use crate::config::FlowPlan;
 use crate::copies::Verdict;
@@ -13,15 +15,14 @@ use crate::index::{FlowIndex, Sender, WindowNumber};
 use crate::memory;
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
-use crate::window::{Ends, Row, RowFacts};
 
 use super::begin::{first_events, initiator_of, is_later_fragment, is_tcp};
 use super::bits::SlotBits;
 use super::expiry::{self, Timeouts};
 use super::measures::Measures;
-use super::output::{Biflow, EndedFlow, FlowOutput};
+use super::output::FlowOutput;
 use super::sampling::Sampling;
-use super::sides::{Apart, ApartSlab, NOWHERE, Side};
+use super::sides::{Apart, ApartSlab, Side};
 use super::state::{Flow, Rest, low};
 use super::table::Guess;
 use super::touched::Touched;
@@ -38,9 +39,6 @@ const CLOSE_WORDS_MAX: usize = 256;
 
 /// One of so many flows can have directions that differ in more than their order.
 const APART_SHARE: usize = 8;
-
-/// A record is made when a direction has counted so many packets.
-const RECORD_PACKETS_MAX: u32 = 1 << 31;
 
 /// What happened to flows so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -432,126 +430,6 @@ impl FlowStage {
         }
     }
 
-    fn cut_row(&mut self, index: FlowIndex, output: &mut impl FlowOutput) {
-        let flow = self.table.flow(index);
-        if !flow.has_window() {
-            return;
-        }
-        let window = flow.window_number(self.newest_window);
-        let row = self.row(index, window);
-        let (flow, rest) = self.table.both_mut(index);
-        flow.note_counted_in(window);
-        fold_window(flow, rest);
-        output.row(row);
-    }
-
-    fn row(&mut self, index: FlowIndex, window: WindowNumber) -> Row {
-        let sampling_rate = self.sampling.of(window);
-        let flow = self.table.flow(index);
-        let answered_now = flow.window_events & event::SYN_ACK != 0;
-        let measures = self.measures.as_ref().filter(|_| answered_now);
-        let server_rtt =
-            measures.and_then(|measures| measures[index.0 as usize].handshake_server_rtt_ns());
-        let initiator = flow.initiator();
-        let tap_of = if flow.has_seen(initiator) { initiator } else { initiator.other() };
-        Row::of(&RowFacts {
-            window,
-            key: &flow.key,
-            initiator,
-            ends: self.ends(index),
-            tap: flow.taps[tap_of.place()],
-            application: flow.application,
-            events: flow.window_events,
-            counts_flow: !flow.was_counted_in(window),
-            late_packets: flow.window_late_packets,
-            packets: flow.window_packets,
-            octets: flow.window_octets,
-            handshake_server_rtt_ns: server_rtt.unwrap_or(0),
-            sampling_rate,
-        })
-    }
-
-    #[inline]
-    fn ends(&self, index: FlowIndex) -> Ends {
-        let flow = self.table.flow(index);
-        if flow.is_apart() {
-            let sides = [self.side(index, Sender::Low), self.side(index, Sender::High)];
-            Ends::of(&sides, flow.initiator())
-        } else {
-            flow.ends()
-        }
-    }
-
-    fn end(&mut self, index: FlowIndex, reason: EndReason, output: &mut impl FlowOutput) {
-        self.cut_row(index, output);
-        output.ended(self.ended(index, reason));
-        self.apart.give_back(self.table.rest(index).apart);
-        self.table.remove(index);
-    }
-
-    fn ended(&self, index: FlowIndex, reason: EndReason) -> EndedFlow {
-        EndedFlow { flow: self.biflow(index), reason, sampling_rate: self.sampling.now() }
-    }
-
-    fn biflow(&self, index: FlowIndex) -> Biflow {
-        let (flow, rest) = (self.table.flow(index), self.table.rest(index));
-        let sides = [self.side(index, Sender::Low), self.side(index, Sender::High)];
-        let apart = if rest.apart == NOWHERE { None } else { self.apart.get(rest.apart) };
-        let correction = apart.map_or([0; 2], |apart| apart.layer2_correction);
-        let (packets, octets) = ({ rest.packets }.map(u64::from), rest.octets);
-        let layer2_octets = [0, 1].map(|place: usize| {
-            let header = u64::from(sides[place].layer2_header_octets);
-            (octets[place] + packets[place] * header).saturating_add_signed(correction[place])
-        });
-        let measures = self.measures.as_ref().map(|measures| &measures[index.0 as usize]);
-        Biflow {
-            key: flow.key,
-            initiator: flow.initiator(),
-            initiator_method: flow.initiator_method(),
-            tcp: flow.tcp,
-            tcp_control_bits: flow.tcp_control_bits,
-            application: flow.application,
-            sides,
-            taps: flow.taps,
-            first_seen: rest.first_seen,
-            record_start: rest.record_start,
-            last_seen: flow.last_seen,
-            heard: flow.heard,
-            packets,
-            octets,
-            layer2_octets,
-            duplicates: measures.map_or([0; 2], |measures| measures.duplicates),
-            fragments: measures.map_or(0, |measures| measures.fragments),
-            snapped: measures.map_or(0, |measures| measures.snapped),
-            handshake_server_rtt_ns: measures.and_then(Measures::handshake_server_rtt_ns),
-            handshake_client_rtt_ns: measures.and_then(Measures::handshake_client_rtt_ns),
-        }
-    }
-
-    /// Makes the record of a flow that goes on, if it is time.
-    fn record_long_lived(
-        &mut self,
-        index: FlowIndex,
-        now: Timestamp,
-        output: &mut impl FlowOutput,
-    ) {
-        let rest = self.table.rest(index);
-        let is_long = now.since_ns(rest.record_start) >= self.timeouts.active_ns;
-        if !is_long && { rest.packets }.iter().all(|packets| *packets < RECORD_PACKETS_MAX) {
-            return;
-        }
-        output.ended(self.ended(index, EndReason::ActiveTimeout));
-        let (_, rest) = self.table.both_mut(index);
-        rest.record_start = now;
-        (rest.packets, rest.octets) = ([0; 2], [0; 2]);
-        if let Some(apart) = self.apart.get_mut(rest.apart) {
-            apart.layer2_correction = [0; 2];
-        }
-        if let Some(measures) = &mut self.measures {
-            measures[index.0 as usize].record_made();
-        }
-    }
-
     /// Ends one flow: an embryonic one, in turn, else the longest silent one of a few.
     fn make_room(&mut self, output: &mut impl FlowOutput) {
         let mut words_max = EVICT_WORDS_MAX;
@@ -575,16 +453,6 @@ impl FlowStage {
             self.end(index, EndReason::LackOfResources, output);
         }
     }
-}
-
-/// Counts of the open window are taken over into the record and set to 0.
-fn fold_window(flow: &mut Flow, rest: &mut Rest) {
-    for sender in 0..2 {
-        rest.packets[sender] = { rest.packets }[sender].saturating_add(flow.window_packets[sender]);
-        rest.octets[sender] += u64::from(flow.window_octets[sender]);
-    }
-    (flow.window_packets, flow.window_octets) = ([0; 2], [0; 2]);
-    (flow.window_late_packets, flow.window_events) = (0, 0);
 }
 
 fn index_of(place: usize) -> FlowIndex {
@@ -620,289 +488,4 @@ fn recognise(flow: &mut Flow, headers: &Headers) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::decode::protocol;
-    use crate::spread::{HashSeed, name_flow};
-
-    const SECOND: u64 = 1_000_000_000;
-
-    #[derive(Default)]
-    struct Records {
-        rows: Vec<Row>,
-        ended: Vec<EndedFlow>,
-    }
-
-    impl FlowOutput for Records {
-        fn row(&mut self, row: Row) {
-            self.rows.push(row);
-        }
-        fn ended(&mut self, flow: EndedFlow) {
-            self.ended.push(flow);
-        }
-    }
-
-    struct Bench {
-        stage: FlowStage,
-        records: Records,
-    }
-
-    impl Bench {
-        fn new(slots: u32) -> Self {
-            let plan = FlowPlan { slots_per_worker: slots, ..FlowPlan::default() };
-            Self { stage: FlowStage::new(&plan), records: Records::default() }
-        }
-
-        fn take(&mut self, mut headers: Headers) {
-            headers.clock = headers.clock.max(headers.timestamp);
-            name_flow(&mut headers, HashSeed::fixed());
-            let window = WindowNumber::of(headers.timestamp, SECOND);
-            let guess = self.stage.guess(&headers);
-            self.stage.meter(&headers, guess, Verdict::First, (window, false), &mut self.records);
-        }
-
-        fn reasons(&self) -> Vec<EndReason> {
-            self.records.ended.iter().map(|ended| ended.reason).collect()
-        }
-    }
-
-    fn udp(source_port: u16, at_ns: u64) -> Headers {
-        Headers {
-            timestamp: Timestamp(at_ns),
-            protocol: protocol::UDP,
-            ip_version: 4,
-            source_port,
-            destination_port: 5_000,
-            octets: 100,
-            ..Headers::default()
-        }
-    }
-
-    fn tcp_segment(flags: u16, sequence: u32, at_ns: u64) -> Headers {
-        Headers {
-            protocol: protocol::TCP,
-            tcp_flags: flags,
-            tcp_sequence: sequence,
-            ..udp(40_000, at_ns)
-        }
-    }
-
-    #[test]
-    fn each_packet_is_in_one_row_and_one_record() {
-        let mut bench = Bench::new(1 << 10);
-        for at in 0..10 {
-            bench.take(udp(1, at * SECOND / 2));
-        }
-        bench.stage.end_all(Timestamp(6 * SECOND), &mut bench.records);
-        let rows: u64 = bench.records.rows.iter().map(Row::packets_sum).sum();
-        assert_eq!((rows, bench.records.rows.len()), (10, 5));
-        let flow = &bench.records.ended[0].flow;
-        assert_eq!(
-            (flow.packets[0] + flow.packets[1], flow.octets.iter().sum::<u64>()),
-            (10, 1_000)
-        );
-    }
-
-    #[test]
-    fn a_flow_past_its_timeout_ends_at_its_next_packet() {
-        let mut bench = Bench::new(1 << 10);
-        bench.take(udp(1, 0));
-        bench.take(udp(1, 60 * SECOND));
-        assert_eq!(bench.reasons(), [EndReason::IdleTimeout]);
-        assert_eq!(bench.stage.table().len(), 1);
-    }
-
-    #[test]
-    fn stamps_that_went_back_do_not_end_a_flow() {
-        let mut bench = Bench::new(1 << 10);
-        let clock = Timestamp(1_000 * SECOND);
-        for at in 0..5 {
-            bench.take(Headers { clock, ..udp(1, at * SECOND) });
-        }
-        assert_eq!((bench.reasons(), bench.stage.table().len()), (vec![], 1));
-        let clock = Timestamp(1_060 * SECOND);
-        bench.take(Headers { clock, ..udp(1, 5 * SECOND) });
-        assert_eq!(bench.reasons(), [EndReason::IdleTimeout], "silence counts by the clock");
-    }
-
-    #[test]
-    fn the_expiry_step_finds_what_is_over() {
-        let mut bench = Bench::new(1 << 10);
-        for port in 0..100 {
-            bench.take(udp(port, 0));
-        }
-        let now = Timestamp(61 * SECOND);
-        while !bench.stage.expire_step(now, 7, &mut bench.records) {}
-        assert_eq!((bench.stage.table().len(), bench.records.ended.len()), (0, 100));
-    }
-
-    #[test]
-    fn a_long_flow_gives_records_that_add_up() {
-        let mut bench = Bench::new(1 << 10);
-        for minute in 0..61 {
-            bench.take(Headers { protocol: protocol::UDP, ..udp(1, minute * 59 * SECOND) });
-        }
-        bench.stage.end_all(Timestamp(61 * 59 * SECOND), &mut bench.records);
-        assert_eq!(bench.reasons(), [EndReason::ActiveTimeout, EndReason::ForcedEnd]);
-        let packets: u64 = bench
-            .records
-            .ended
-            .iter()
-            .map(|ended| ended.flow.packets[0] + ended.flow.packets[1])
-            .sum();
-        assert_eq!(packets, 61);
-    }
-
-    #[test]
-    fn a_long_flow_gives_records_though_its_windows_close_by_themselves() {
-        let mut bench = Bench::new(1 << 10);
-        for minute in 0..61 {
-            bench.take(udp(1, minute * 59 * SECOND));
-            let window = WindowNumber(minute * 59);
-            while !bench.stage.close_step(window, 8, &mut bench.records) {}
-        }
-        assert_eq!(bench.reasons(), [EndReason::ActiveTimeout]);
-    }
-
-    #[test]
-    fn used_again_ports_make_another_flow() {
-        let mut bench = Bench::new(1 << 10);
-        bench.take(tcp_segment(tcp_flag::SYN, 10, 0));
-        bench.take(tcp_segment(tcp_flag::SYN, 10, 1));
-        bench.take(tcp_segment(tcp_flag::SYN, 99, 2));
-        assert_eq!(bench.reasons(), [EndReason::EndOfFlow]);
-    }
-
-    #[test]
-    fn embryonic_flows_leave_first() {
-        let mut bench = Bench::new(1 << 8);
-        bench.take(udp(9_999, 0));
-        bench.take(Headers { source_port: 5_000, destination_port: 9_999, ..udp(0, 1) });
-        for port in 10_000..12_000 {
-            bench.take(udp(port, 2 + u64::from(port)));
-        }
-        let counts = bench.stage.counts();
-        assert_eq!(bench.stage.table().len(), 1 << 8);
-        assert_eq!((counts.evicted, counts.evicted_embryonic), (0, 2_001 - 256));
-        let mut answered = udp(9_999, 0);
-        name_flow(&mut answered, HashSeed::fixed());
-        assert!(bench.stage.table().find(&answered, Guess::NONE).is_some());
-    }
-
-    #[test]
-    fn a_row_is_cut_where_a_mac_changes() {
-        let mut bench = Bench::new(1 << 8);
-        for mac in [1, 1, 2] {
-            let mut headers = udp(1, 0);
-            headers.source_mac.0[5] = mac;
-            bench.take(headers);
-        }
-        bench.stage.end_all(Timestamp(1), &mut bench.records);
-        let packets: Vec<u64> = bench.records.rows.iter().map(Row::packets_sum).collect();
-        assert_eq!(packets, [2, 1]);
-        let counted = bench.records.rows.iter().filter(|row| row.counts_flow).count();
-        assert_eq!(counted, 1);
-    }
-
-    #[test]
-    fn the_initiator_is_found_out() {
-        let cases = [
-            (tcp_segment(tcp_flag::SYN, 1, 0), true),
-            (tcp_segment(tcp_flag::SYN | tcp_flag::ACK, 1, 0), false),
-            (Headers { source_port: 53, destination_port: 40_000, ..udp(0, 0) }, false),
-            (Headers { source_port: 40_000, destination_port: 53, ..udp(0, 0) }, true),
-            (udp(6_000, 0), true),
-        ];
-        for (headers, by_sender) in cases {
-            let initiator = initiator_of(&headers).0;
-            assert_eq!(initiator == Sender::Low, by_sender, "{headers:?}");
-        }
-    }
-
-    fn framed(mut headers: Headers, source: u8, destination: u8) -> Headers {
-        headers.marks.set(Marks::ETHERNET);
-        headers.source_mac.0[5] = source;
-        headers.destination_mac.0[5] = destination;
-        headers
-    }
-
-    fn answer(at_ns: u64) -> Headers {
-        Headers { source_port: 5_000, destination_port: 40_000, ..udp(0, at_ns) }
-    }
-
-    #[test]
-    fn directions_with_addresses_of_their_own_are_one_row() {
-        let mut bench = Bench::new(1 << 8);
-        // A virtual router address one way, the router's own the other way.
-        for round in 0..3 {
-            bench.take(framed(udp(40_000, round), 1, 9));
-            bench.take(framed(answer(round), 8, 1));
-        }
-        bench.stage.end_all(Timestamp(3), &mut bench.records);
-        assert_eq!(bench.records.rows.len(), 1);
-        let row = &bench.records.rows[0];
-        assert_eq!((row.packets, row.source_mac.0[5], row.destination_mac.0[5]), ([3, 3], 1, 9));
-        let sides = bench.records.ended[0].flow.sides.map(|side| side.source_mac.0[5]);
-        assert!(sides == [1, 8] || sides == [8, 1], "{sides:?}");
-    }
-
-    #[test]
-    fn a_full_side_slab_costs_rows_and_no_packet() {
-        let mut bench = Bench::new(1 << 8);
-        for port in 0..200 {
-            bench.take(framed(Headers { destination_port: 9, ..udp(port, 0) }, 1, 9));
-            bench.take(framed(
-                Headers { source_port: 9, destination_port: port, ..udp(0, 0) },
-                8,
-                1,
-            ));
-        }
-        bench.stage.end_all(Timestamp(1), &mut bench.records);
-        assert!(bench.stage.side_slab().1 > 0);
-        let packets: u64 = bench.records.rows.iter().map(Row::packets_sum).sum();
-        assert_eq!(packets, 400);
-    }
-
-    #[test]
-    fn layer_2_octets_follow_a_header_that_changes() {
-        let mut bench = Bench::new(1 << 8);
-        bench.take(framed(udp(40_000, 0), 1, 2));
-        bench.take(framed(udp(40_000, 1), 1, 2));
-        bench.take(udp(40_000, 2));
-        bench.stage.end_all(Timestamp(3), &mut bench.records);
-        let rows: u64 = bench.records.rows.iter().map(|row| row.layer2_octets[0]).sum();
-        let record = bench.records.ended[0].flow.layer2_octets.iter().sum::<u64>();
-        assert_eq!((rows, record), (328, 328));
-    }
-
-    #[test]
-    fn counts_of_a_window_that_would_not_fit_are_cut_before() {
-        let mut bench = Bench::new(1 << 8);
-        for at in 0..3 {
-            bench.take(Headers { octets: u32::MAX - 1, ..udp(40_000, at) });
-        }
-        bench.stage.end_all(Timestamp(3), &mut bench.records);
-        let octets: u64 = bench.records.rows.iter().map(|row| row.octets[0]).sum();
-        assert_eq!((octets, bench.records.rows.len()), (3 * u64::from(u32::MAX - 1), 3));
-        assert_eq!(bench.records.rows.iter().filter(|row| row.counts_flow).count(), 1);
-        assert_eq!(bench.records.ended[0].flow.octets.iter().sum::<u64>(), octets);
-    }
-
-    #[test]
-    fn a_flow_stays_small() {
-        let plan = FlowPlan { slots_per_worker: 1 << 16, ..FlowPlan::default() };
-        let (all, flow) = (FlowStage::new(&plan), FlowStage::new(&plan).without_measures());
-        assert!(flow.bytes_per_flow() <= 192, "{}", flow.bytes_per_flow());
-        assert!(all.bytes_per_flow() <= 320, "{}", all.bytes_per_flow());
-    }
-
-    #[test]
-    fn rows_are_seen_from_the_initiator() {
-        let mut bench = Bench::new(1 << 8);
-        bench.take(Headers { source_port: 53, destination_port: 40_000, ..udp(0, 0) });
-        bench.take(Headers { source_port: 40_000, destination_port: 53, octets: 70, ..udp(0, 1) });
-        bench.stage.end_all(Timestamp(2), &mut bench.records);
-        let row = &bench.records.rows[0];
-        assert_eq!((row.packets, row.octets, row.destination_port), ([1, 1], [70, 100], 53));
-    }
-}
+mod tests;

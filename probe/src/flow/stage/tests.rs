@@ -1,0 +1,275 @@
+use super::*;
+use crate::decode::protocol;
+use crate::flow::EndedFlow;
+use crate::spread::{HashSeed, name_flow};
+use crate::window::Row;
+
+const SECOND: u64 = 1_000_000_000;
+
+#[derive(Default)]
+struct Records {
+    rows: Vec<Row>,
+    ended: Vec<EndedFlow>,
+}
+
+impl FlowOutput for Records {
+    fn row(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+    fn ended(&mut self, flow: EndedFlow) {
+        self.ended.push(flow);
+    }
+}
+
+struct Bench {
+    stage: FlowStage,
+    records: Records,
+}
+
+impl Bench {
+    fn new(slots: u32) -> Self {
+        let plan = FlowPlan { slots_per_worker: slots, ..FlowPlan::default() };
+        Self { stage: FlowStage::new(&plan), records: Records::default() }
+    }
+
+    fn take(&mut self, mut headers: Headers) {
+        headers.clock = headers.clock.max(headers.timestamp);
+        name_flow(&mut headers, HashSeed::fixed());
+        let window = WindowNumber::of(headers.timestamp, SECOND);
+        let guess = self.stage.guess(&headers);
+        self.stage.meter(&headers, guess, Verdict::First, (window, false), &mut self.records);
+    }
+
+    fn reasons(&self) -> Vec<EndReason> {
+        self.records.ended.iter().map(|ended| ended.reason).collect()
+    }
+}
+
+fn udp(source_port: u16, at_ns: u64) -> Headers {
+    Headers {
+        timestamp: Timestamp(at_ns),
+        protocol: protocol::UDP,
+        ip_version: 4,
+        source_port,
+        destination_port: 5_000,
+        octets: 100,
+        ..Headers::default()
+    }
+}
+
+fn tcp_segment(flags: u16, sequence: u32, at_ns: u64) -> Headers {
+    Headers {
+        protocol: protocol::TCP,
+        tcp_flags: flags,
+        tcp_sequence: sequence,
+        ..udp(40_000, at_ns)
+    }
+}
+
+#[test]
+fn each_packet_is_in_one_row_and_one_record() {
+    let mut bench = Bench::new(1 << 10);
+    for at in 0..10 {
+        bench.take(udp(1, at * SECOND / 2));
+    }
+    bench.stage.end_all(Timestamp(6 * SECOND), &mut bench.records);
+    let rows: u64 = bench.records.rows.iter().map(Row::packets_sum).sum();
+    assert_eq!((rows, bench.records.rows.len()), (10, 5));
+    let flow = &bench.records.ended[0].flow;
+    assert_eq!((flow.packets[0] + flow.packets[1], flow.octets.iter().sum::<u64>()), (10, 1_000));
+}
+
+#[test]
+fn a_flow_past_its_timeout_ends_at_its_next_packet() {
+    let mut bench = Bench::new(1 << 10);
+    bench.take(udp(1, 0));
+    bench.take(udp(1, 60 * SECOND));
+    assert_eq!(bench.reasons(), [EndReason::IdleTimeout]);
+    assert_eq!(bench.stage.table().len(), 1);
+}
+
+#[test]
+fn stamps_that_went_back_do_not_end_a_flow() {
+    let mut bench = Bench::new(1 << 10);
+    let clock = Timestamp(1_000 * SECOND);
+    for at in 0..5 {
+        bench.take(Headers { clock, ..udp(1, at * SECOND) });
+    }
+    assert_eq!((bench.reasons(), bench.stage.table().len()), (vec![], 1));
+    let clock = Timestamp(1_060 * SECOND);
+    bench.take(Headers { clock, ..udp(1, 5 * SECOND) });
+    assert_eq!(bench.reasons(), [EndReason::IdleTimeout], "silence counts by the clock");
+}
+
+#[test]
+fn the_expiry_step_finds_what_is_over() {
+    let mut bench = Bench::new(1 << 10);
+    for port in 0..100 {
+        bench.take(udp(port, 0));
+    }
+    let now = Timestamp(61 * SECOND);
+    while !bench.stage.expire_step(now, 7, &mut bench.records) {}
+    assert_eq!((bench.stage.table().len(), bench.records.ended.len()), (0, 100));
+}
+
+#[test]
+fn a_long_flow_gives_records_that_add_up() {
+    let mut bench = Bench::new(1 << 10);
+    for minute in 0..61 {
+        bench.take(Headers { protocol: protocol::UDP, ..udp(1, minute * 59 * SECOND) });
+    }
+    bench.stage.end_all(Timestamp(61 * 59 * SECOND), &mut bench.records);
+    assert_eq!(bench.reasons(), [EndReason::ActiveTimeout, EndReason::ForcedEnd]);
+    let packets: u64 =
+        bench.records.ended.iter().map(|ended| ended.flow.packets[0] + ended.flow.packets[1]).sum();
+    assert_eq!(packets, 61);
+}
+
+#[test]
+fn a_long_flow_gives_records_though_its_windows_close_by_themselves() {
+    let mut bench = Bench::new(1 << 10);
+    for minute in 0..61 {
+        bench.take(udp(1, minute * 59 * SECOND));
+        let window = WindowNumber(minute * 59);
+        while !bench.stage.close_step(window, 8, &mut bench.records) {}
+    }
+    assert_eq!(bench.reasons(), [EndReason::ActiveTimeout]);
+}
+
+#[test]
+fn used_again_ports_make_another_flow() {
+    let mut bench = Bench::new(1 << 10);
+    bench.take(tcp_segment(tcp_flag::SYN, 10, 0));
+    bench.take(tcp_segment(tcp_flag::SYN, 10, 1));
+    bench.take(tcp_segment(tcp_flag::SYN, 99, 2));
+    assert_eq!(bench.reasons(), [EndReason::EndOfFlow]);
+}
+
+#[test]
+fn embryonic_flows_leave_first() {
+    let mut bench = Bench::new(1 << 8);
+    bench.take(udp(9_999, 0));
+    bench.take(Headers { source_port: 5_000, destination_port: 9_999, ..udp(0, 1) });
+    for port in 10_000..12_000 {
+        bench.take(udp(port, 2 + u64::from(port)));
+    }
+    let counts = bench.stage.counts();
+    assert_eq!(bench.stage.table().len(), 1 << 8);
+    assert_eq!((counts.evicted, counts.evicted_embryonic), (0, 2_001 - 256));
+    let mut answered = udp(9_999, 0);
+    name_flow(&mut answered, HashSeed::fixed());
+    assert!(bench.stage.table().find(&answered, Guess::NONE).is_some());
+}
+
+#[test]
+fn a_row_is_cut_where_a_mac_changes() {
+    let mut bench = Bench::new(1 << 8);
+    for mac in [1, 1, 2] {
+        let mut headers = udp(1, 0);
+        headers.source_mac.0[5] = mac;
+        bench.take(headers);
+    }
+    bench.stage.end_all(Timestamp(1), &mut bench.records);
+    let packets: Vec<u64> = bench.records.rows.iter().map(Row::packets_sum).collect();
+    assert_eq!(packets, [2, 1]);
+    let counted = bench.records.rows.iter().filter(|row| row.counts_flow).count();
+    assert_eq!(counted, 1);
+}
+
+#[test]
+fn the_initiator_is_found_out() {
+    let cases = [
+        (tcp_segment(tcp_flag::SYN, 1, 0), true),
+        (tcp_segment(tcp_flag::SYN | tcp_flag::ACK, 1, 0), false),
+        (Headers { source_port: 53, destination_port: 40_000, ..udp(0, 0) }, false),
+        (Headers { source_port: 40_000, destination_port: 53, ..udp(0, 0) }, true),
+        (udp(6_000, 0), true),
+    ];
+    for (headers, by_sender) in cases {
+        let initiator = initiator_of(&headers).0;
+        assert_eq!(initiator == Sender::Low, by_sender, "{headers:?}");
+    }
+}
+
+fn framed(mut headers: Headers, source: u8, destination: u8) -> Headers {
+    headers.marks.set(Marks::ETHERNET);
+    headers.source_mac.0[5] = source;
+    headers.destination_mac.0[5] = destination;
+    headers
+}
+
+fn answer(at_ns: u64) -> Headers {
+    Headers { source_port: 5_000, destination_port: 40_000, ..udp(0, at_ns) }
+}
+
+#[test]
+fn directions_with_addresses_of_their_own_are_one_row() {
+    let mut bench = Bench::new(1 << 8);
+    // A virtual router address one way, the router's own the other way.
+    for round in 0..3 {
+        bench.take(framed(udp(40_000, round), 1, 9));
+        bench.take(framed(answer(round), 8, 1));
+    }
+    bench.stage.end_all(Timestamp(3), &mut bench.records);
+    assert_eq!(bench.records.rows.len(), 1);
+    let row = &bench.records.rows[0];
+    assert_eq!((row.packets, row.source_mac.0[5], row.destination_mac.0[5]), ([3, 3], 1, 9));
+    let sides = bench.records.ended[0].flow.sides.map(|side| side.source_mac.0[5]);
+    assert!(sides == [1, 8] || sides == [8, 1], "{sides:?}");
+}
+
+#[test]
+fn a_full_side_slab_costs_rows_and_no_packet() {
+    let mut bench = Bench::new(1 << 8);
+    for port in 0..200 {
+        bench.take(framed(Headers { destination_port: 9, ..udp(port, 0) }, 1, 9));
+        bench.take(framed(Headers { source_port: 9, destination_port: port, ..udp(0, 0) }, 8, 1));
+    }
+    bench.stage.end_all(Timestamp(1), &mut bench.records);
+    assert!(bench.stage.side_slab().1 > 0);
+    let packets: u64 = bench.records.rows.iter().map(Row::packets_sum).sum();
+    assert_eq!(packets, 400);
+}
+
+#[test]
+fn layer_2_octets_follow_a_header_that_changes() {
+    let mut bench = Bench::new(1 << 8);
+    bench.take(framed(udp(40_000, 0), 1, 2));
+    bench.take(framed(udp(40_000, 1), 1, 2));
+    bench.take(udp(40_000, 2));
+    bench.stage.end_all(Timestamp(3), &mut bench.records);
+    let rows: u64 = bench.records.rows.iter().map(|row| row.layer2_octets[0]).sum();
+    let record = bench.records.ended[0].flow.layer2_octets.iter().sum::<u64>();
+    assert_eq!((rows, record), (328, 328));
+}
+
+#[test]
+fn counts_of_a_window_that_would_not_fit_are_cut_before() {
+    let mut bench = Bench::new(1 << 8);
+    for at in 0..3 {
+        bench.take(Headers { octets: u32::MAX - 1, ..udp(40_000, at) });
+    }
+    bench.stage.end_all(Timestamp(3), &mut bench.records);
+    let octets: u64 = bench.records.rows.iter().map(|row| row.octets[0]).sum();
+    assert_eq!((octets, bench.records.rows.len()), (3 * u64::from(u32::MAX - 1), 3));
+    assert_eq!(bench.records.rows.iter().filter(|row| row.counts_flow).count(), 1);
+    assert_eq!(bench.records.ended[0].flow.octets.iter().sum::<u64>(), octets);
+}
+
+#[test]
+fn a_flow_stays_small() {
+    let plan = FlowPlan { slots_per_worker: 1 << 16, ..FlowPlan::default() };
+    let (all, flow) = (FlowStage::new(&plan), FlowStage::new(&plan).without_measures());
+    assert!(flow.bytes_per_flow() <= 192, "{}", flow.bytes_per_flow());
+    assert!(all.bytes_per_flow() <= 320, "{}", all.bytes_per_flow());
+}
+
+#[test]
+fn rows_are_seen_from_the_initiator() {
+    let mut bench = Bench::new(1 << 8);
+    bench.take(Headers { source_port: 53, destination_port: 40_000, ..udp(0, 0) });
+    bench.take(Headers { source_port: 40_000, destination_port: 53, octets: 70, ..udp(0, 1) });
+    bench.stage.end_all(Timestamp(2), &mut bench.records);
+    let row = &bench.records.rows[0];
+    assert_eq!((row.packets, row.octets, row.destination_port), ([1, 1], [70, 100], 53));
+}
