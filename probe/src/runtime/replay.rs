@@ -71,7 +71,7 @@ pub fn replay(
         waits: true,
         ports: Vec::new(),
         receivers: 1,
-        places: vec![WorkerPlace::default(); usize::from(plan.worker.count.max(1))],
+        places: places(usize::from(plan.worker.count.max(1))),
         port_counts: Box::new(Vec::new),
         clock_of: Arc::new(|_| TapClock { source: "file", error_bound_ns: None }),
         ending: Arc::clone(stop),
@@ -99,6 +99,15 @@ pub fn replay(
         page.stop();
     }
     Ok(Replay { report, summary, errors: read.errors })
+}
+
+/// The first worker reads the files, the others own flows only.
+fn places(workers: usize) -> Vec<WorkerPlace> {
+    let mut places = vec![WorkerPlace::default(); workers];
+    if let Some(reader) = places.first_mut() {
+        reader.port = Some("files".to_owned());
+    }
+    places
 }
 
 /// Records of a second replay would stand beside those of the first, and every sum over the folder

@@ -16,12 +16,18 @@ const bar = (of, write) => (cell, item) => {
 
 const tableFill = (worker) => (100 * worker.flows) / Math.max(1, worker.flow_slots);
 
+const placeOf = (worker) => {
+  if (worker.port === null) return t('worker.owner');
+  // Files have no queues.
+  if (worker.queue === null) return worker.port;
+  return t('worker.queue', { port: worker.port, queue: worker.queue });
+};
+
 const workerRow = rowMaker([
   { header: true, fill: text((worker) => worker.worker) },
   { fill: text((worker) => worker.core ?? '–') },
   {
-    fill: text((worker) => (worker.port === null ? t('worker.owner')
-      : t('worker.queue', { port: worker.port, queue: worker.queue ?? 0 }))),
+    fill: text(placeOf),
   },
   { className: 'number', fill: text((worker) => si(worker.packets_per_s, '')) },
   { className: 'meter', fill: bar((worker) => worker.busy_percent) },
