@@ -182,17 +182,48 @@ impl Decoder {
         if plain.is_tagged() && port.by_vlan {
             return false;
         }
-        let Some(marks) = plain.write(&self.rules.tunnels, 0, out) else { return false };
-        out.tap = port.tap;
-        out.marks = marks;
-        write_ethernet(plain.ethernet, out);
+        let Some(marks) = plain.write(&self.rules.tunnels, 0, out) else {
+            return !port.by_tunnel && self.plain_vxlan(&plain, port, out);
+        };
         let tap = self.rules.taps.segment(port.tap);
-        out.segment = match plain.vlan {
+        let segment = match plain.vlan {
             0 => tap.untagged.unwrap_or(Segment::new(tap.domain, SegmentKind::None, 0)),
             id => Segment::new(tap.domain, SegmentKind::Vlan, u32::from(id)),
         };
-        out.space = self.map.space_of(out.segment);
+        self.write_place(&plain, (port.tap, segment), marks, out);
         true
+    }
+
+    /// The same for a frame of the common shape inside VXLAN that no tap claims. Apart, so that the
+    /// way of untunnelled frames keeps the registers.
+    #[inline(never)]
+    fn plain_vxlan(&self, outer: &Plain<'_>, port: PortTaps, out: &mut Headers) -> bool {
+        let Some(inside) = outer.inside_vxlan(&self.rules.tunnels) else { return false };
+        let Some(plain) = Plain::of(inside.bytes, inside.limit) else { return false };
+        if self.rules.depth_max == 0 {
+            return false;
+        }
+        let Some(marks) = plain.write(&self.rules.tunnels, inside.before, out) else {
+            return false;
+        };
+        let domain = self.rules.taps.segment(port.tap).domain;
+        let tunnel = Segment::new(domain, SegmentKind::Vxlan, inside.vni);
+        let segment = tunnel.with_inner_vlans(0, plain.vlan).unwrap_or(tunnel);
+        self.write_place(&plain, (port.tap, segment), marks, out);
+        true
+    }
+
+    #[inline]
+    fn write_place(
+        &self,
+        plain: &Plain<'_>,
+        (tap, segment): (TapIndex, Segment),
+        marks: Marks,
+        out: &mut Headers,
+    ) {
+        (out.tap, out.segment, out.marks) = (tap, segment, marks);
+        write_ethernet(plain.ethernet, out);
+        out.space = self.map.space_of(segment);
     }
 
     /// The same for a frame inside a tunnel.

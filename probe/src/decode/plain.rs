@@ -1,18 +1,19 @@
 //! The common shape in one go: Ethernet II, at most one VLAN tag, IPv4 without options and not a
-//! fragment, TCP or UDP.
+//! fragment, TCP or UDP; and the same once more inside VXLAN.
 //!
 //! In: octets that begin with an Ethernet header, and how many there were on the wire. Out: [`Plain`],
 //! whose headers are in one piece, or nothing where the shape is another one.
 //! Cost: two length checks and a few compares; several times less than the walk, which this saves.
 //! Invariants: what it accepts, the walk accepts with the same result (a property test compares
-//! them); all that is wrong, cut, rare or a tunnel is left to the walk.
+//! them); all that is wrong, cut, rare or another tunnel is left to the walk.
 //! Source: as in `ethernet`, `vlan`, `ipv4`, `tcp` and `udp`.
 
 use super::ethernet::{Ethernet, ether_type};
 use super::ipv4::Ipv4;
 use super::tcp::Tcp;
-use super::udp::{TunnelPorts, Udp};
+use super::udp::{TunnelPorts, Udp, UdpTunnel};
 use super::vlan::VlanTag;
+use super::vxlan::Vxlan;
 use super::walk::octets;
 use super::{Address, Headers, Marks, PAYLOAD_HEAD_OCTETS, protocol, tcp, tcp_flag};
 
@@ -21,6 +22,7 @@ const TAG_OCTETS: usize = 4;
 const IPV4_OCTETS: usize = 20;
 const TCP_OCTETS: u32 = 20;
 const UDP_OCTETS: u32 = 8;
+const VXLAN_OCTETS: u32 = 8;
 
 /// Version 4, five words: no options.
 const VERSION_AND_LENGTH: u8 = 0x45;
@@ -28,6 +30,19 @@ const VERSION_AND_LENGTH: u8 = 0x45;
 /// Don't-fragment bit, and the one before it, which is reserved and ignored.
 const NOT_FRAGMENT_BITS: u16 = 0xc000;
 const DONT_FRAGMENT: u16 = 0x4000;
+
+/// A frame inside VXLAN.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inside<'a> {
+    /// VXLAN network identifier.
+    pub(super) vni: u32,
+    /// The frame, as far as captured.
+    pub(super) bytes: &'a [u8],
+    /// Its length on the wire.
+    pub(super) limit: u32,
+    /// Octets of the whole frame before it.
+    pub(super) before: usize,
+}
 
 /// The headers of a packet of the common shape.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +92,29 @@ impl<'a> Plain<'a> {
     #[inline]
     pub(super) const fn is_tagged(&self) -> bool {
         self.at != ETHERNET_OCTETS
+    }
+
+    /// The frame inside, where this is a datagram to a port of VXLAN with a header whose flags say
+    /// nothing but that there is a VNI.
+    #[inline]
+    pub(super) fn inside_vxlan(&self, tunnels: &TunnelPorts) -> Option<Inside<'a>> {
+        if Ipv4(self.ip).protocol() != protocol::UDP {
+            return None;
+        }
+        let (header, datagram) = self.packet.get(IPV4_OCTETS..)?.split_first_chunk()?;
+        let header = Udp(header);
+        let claimed = u32::from(header.octets());
+        let limit = claimed.checked_sub(UDP_OCTETS + VXLAN_OCTETS)?;
+        if claimed > self.payload_octets
+            || tunnels.of(header.destination_port()) != Some(UdpTunnel::Vxlan)
+        {
+            return None;
+        }
+        let (header, rest) = datagram.split_first_chunk()?;
+        let header = Vxlan(header);
+        let bytes = rest.get(..limit as usize).unwrap_or(rest);
+        let before = self.at + IPV4_OCTETS + (UDP_OCTETS + VXLAN_OCTETS) as usize;
+        header.is_plain().then_some(Inside { vni: header.vni(), bytes, limit, before })
     }
 
     /// Writes IP and transport fields, and gives the marks of the packet. `None`, with nothing
@@ -211,6 +249,9 @@ mod tests {
         let mut frames: Vec<Vec<u8>> = inner.to_vec();
         for frame in &inner {
             frames.push(vxlan(4_242, frame));
+            frames.push(vxlan(4_242, &tagged(frame, &[(0x8100, 0)])));
+            frames.push(tagged(&vxlan(7, frame), &[(0x8100, 5)]));
+            frames.push(vxlan(1, &vxlan(2, frame)));
             frames.push(vxlan(4_242, &tagged(frame, &[(0x8100, 9)])));
             frames.extend(tags.iter().map(|tags| tagged(frame, tags)));
         }

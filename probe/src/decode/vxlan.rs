@@ -33,6 +33,12 @@ impl Vxlan<'_> {
         u32::from_be_bytes([0, self.0[4], self.0[5], self.0[6]])
     }
 
+    /// Whether the flags say nothing but that the VNI is valid.
+    #[inline]
+    pub(super) const fn is_plain(self) -> bool {
+        self.0[0] == FLAG_VNI
+    }
+
     /// Whether flags are set that neither RFC 7348 nor the group policy defines.
     const fn has_reserved_flags(self) -> bool {
         self.0[0] & !(FLAG_VNI | FLAG_GROUP_POLICY) != 0
