@@ -123,7 +123,7 @@ impl Driver {
             10 => {
                 let headers = self.headers(octets);
                 let guess = self.stage.guess(&headers);
-                self.stage.note_copy(&headers, guess, Verdict::Duplicate);
+                self.stage.note_duplicate(&headers, guess);
             }
             11 => {
                 self.stage.expire_step(self.clock, usize::from(amount) + 1, &mut self.sums);

@@ -593,7 +593,9 @@ impl<S: Source> Worker<S> {
         };
         if self.parts.remove_copies {
             self.totals.causes.add(cause, 1);
-            self.parts.flows.note_copy(headers, ahead.guess, verdict);
+            if verdict == Verdict::Duplicate {
+                self.parts.flows.note_duplicate(headers, ahead.guess);
+            }
         }
         !self.parts.remove_copies
     }

@@ -94,15 +94,15 @@ impl Measures {
         if headers.marks.has(Marks::SNAPPED) {
             self.snapped = self.snapped.saturating_add(1);
         }
-        self.copy(headers.sender, verdict);
+        if verdict == Verdict::Duplicate {
+            self.duplicate(headers.sender);
+        }
     }
 
-    /// Notes a copy.
-    pub(super) fn copy(&mut self, sender: Sender, verdict: Verdict) {
-        if verdict == Verdict::Duplicate {
-            let duplicates = &mut self.duplicates[sender.place()];
-            *duplicates = duplicates.saturating_add(1);
-        }
+    /// Notes a duplicate.
+    pub(super) fn duplicate(&mut self, sender: Sender) {
+        let duplicates = &mut self.duplicates[sender.place()];
+        *duplicates = duplicates.saturating_add(1);
     }
 
     /// A record was made: counts begin again, times are told once.

@@ -8,8 +8,7 @@
 
 use crate::index::WindowNumber;
 
-/// Windows that can be open or closing at the same time.
-const PHASES: usize = 4;
+use super::touched::PHASES;
 
 /// Rates of the windows that are open or closing.
 pub(super) struct Sampling {

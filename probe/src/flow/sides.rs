@@ -45,7 +45,8 @@ impl Side {
     }
 
     /// The other direction of the same two stations.
-    pub(super) fn turned(self) -> Self {
+    #[must_use]
+    pub fn turned(self) -> Self {
         Self { source_mac: self.destination_mac, destination_mac: self.source_mac, ..self }
     }
 

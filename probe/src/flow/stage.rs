@@ -155,11 +155,11 @@ impl FlowStage {
         self.look_closer(index, headers, verdict);
     }
 
-    /// Notes a copy that is not traffic on its flow, if there is one.
-    pub fn note_copy(&mut self, headers: &Headers, guess: Guess, verdict: Verdict) {
+    /// Notes a duplicate that is not traffic on its flow, if there is one.
+    pub fn note_duplicate(&mut self, headers: &Headers, guess: Guess) {
         let Some(measures) = &mut self.measures else { return };
         if let Some(index) = self.table.find(headers, guess) {
-            measures[index.0 as usize].copy(headers.sender, verdict);
+            measures[index.0 as usize].duplicate(headers.sender);
         }
     }
 
@@ -299,12 +299,10 @@ impl FlowStage {
         let flow = self.table.flow_mut(index);
         let fits = flow.window_octets[sender].checked_add(headers.octets).is_some();
         let same_side = flow.shows_same_side(headers);
-        if !(fits && same_side && flow.is_in(window)) {
-            if fits && same_side {
-                self.turn_window(index, headers.timestamp, window, output);
-            } else {
-                self.turn_over(index, headers, window, !fits, output);
-            }
+        if !(fits && same_side) {
+            self.turn_over(index, headers, window, !fits, output);
+        } else if !flow.is_in(window) {
+            self.turn_window(index, headers.timestamp, window, output);
         }
         let flow = self.table.flow_mut(index);
         flow.last_seen = flow.last_seen.max(headers.timestamp);

@@ -9,7 +9,7 @@ use crate::index::{FlowIndex, WindowNumber};
 use super::bits::SlotBits;
 
 /// Windows that can be open or closing at the same time.
-const PHASES: usize = 4;
+pub(super) const PHASES: usize = 4;
 
 /// One set for each window that is open or closing.
 pub(super) struct Touched([Phase; PHASES]);

@@ -259,15 +259,10 @@ impl Row {
 
 /// Both sides of a flow seen from the initiator; one that sent nothing is the other, turned.
 pub fn sides(sides: &[Side; 2], initiator: Sender) -> (Side, Side) {
-    let turned = |side: Side| Side {
-        source_mac: side.destination_mac,
-        destination_mac: side.source_mac,
-        ..side
-    };
     let (there, back) = (sides[initiator.place()], sides[initiator.other().place()]);
     match (there.seen, back.seen) {
-        (true, false) => (there, turned(there)),
-        (false, true) => (turned(back), back),
+        (true, false) => (there, there.turned()),
+        (false, true) => (back.turned(), back),
         _ => (there, back),
     }
 }
