@@ -5,36 +5,59 @@ use vmprobe::config::FlowPlan;
 use vmprobe::copies::Verdict;
 use vmprobe::decode::{Headers, protocol};
 use vmprobe::flow::{EndReason, EndedFlow, FlowOutput, FlowStage};
-use vmprobe::index::WindowNumber;
+use vmprobe::index::{FlowIndex, WindowNumber};
 use vmprobe::spread::{FlowKey, HashSeed, name_flow};
 use vmprobe::time::Timestamp;
-use vmprobe::window::{Row, WindowClock};
+use vmprobe::window::{Row, RowPlace, WindowClock};
 
 const MS: u64 = 1_000_000;
 
-/// Adds up what comes out.
+/// Keeps the rows and adds up the records.
 #[derive(Default)]
 struct Sums {
-    row_packets: u64,
-    row_octets: u64,
+    rows: Vec<(WindowNumber, Row)>,
     record_packets: u64,
     record_octets: u64,
     ended: u64,
 }
 
 impl FlowOutput for Sums {
-    fn row(&mut self, row: Row) {
-        assert!(row.packets_sum() > 0, "a row without packets");
-        self.row_packets += row.packets_sum();
-        self.row_octets += row.octets[0] + row.octets[1];
+    fn open_row(
+        &mut self,
+        place: RowPlace,
+        window: WindowNumber,
+        flow: FlowIndex,
+    ) -> Option<&mut Row> {
+        let (at, row) = self.rows.get_mut(place.0 as usize)?;
+        (*at == window && row.flow() == flow).then_some(row)
     }
 
-    fn ended(&mut self, ended: EndedFlow) {
+    fn begin_row(&mut self, window: WindowNumber, row: &Row) -> RowPlace {
+        self.rows.push((window, *row));
+        RowPlace(u32::try_from(self.rows.len() - 1).expect("an input is short"))
+    }
+
+    fn ended(&mut self, ended: &EndedFlow) {
         let EndedFlow { flow, reason, .. } = ended;
         self.record_packets += flow.packets[0] + flow.packets[1];
         self.record_octets += flow.octets[0] + flow.octets[1];
-        self.ended += u64::from(reason != EndReason::ActiveTimeout);
+        self.ended += u64::from(*reason != EndReason::ActiveTimeout);
         assert!(flow.first_seen <= flow.last_seen, "a flow that ends before it begins");
+    }
+}
+
+impl Sums {
+    /// Packets and octets of all rows.
+    fn rows(&self) -> (u64, u64) {
+        self.rows.iter().fold((0, 0), |(packets, octets), (_, row)| {
+            assert!(row.packets_sum() > 0, "a row without packets");
+            (packets + row.packets_sum(), octets + row.octets().iter().sum::<u64>())
+        })
+    }
+
+    /// From now on all rows are out of reach, as when their windows close.
+    fn hand_over(&mut self) {
+        self.rows.iter_mut().for_each(|(window, _)| *window = WindowNumber(u64::MAX));
     }
 }
 
@@ -45,7 +68,6 @@ struct Driver {
     sums: Sums,
     clock: Timestamp,
     closing: WindowNumber,
-    newest: WindowNumber,
     packets: u64,
     octets: u64,
 }
@@ -59,7 +81,6 @@ impl Driver {
             sums: Sums::default(),
             clock: Timestamp(1_000 * MS),
             closing: WindowNumber(0),
-            newest: WindowNumber(0),
             packets: 0,
             octets: 0,
         }
@@ -69,10 +90,9 @@ impl Driver {
     fn advance(&mut self, by_ns: u64) {
         self.clock = Timestamp(self.clock.0 + by_ns);
         let oldest = self.windows.oldest_open(self.clock);
-        while self.closing < oldest {
-            assert!(self.stage.close_step(self.closing, usize::MAX, &mut self.sums));
-            let next = WindowNumber(self.closing.0 + 1);
-            self.closing = if self.closing >= self.newest { oldest } else { next };
+        if self.closing < oldest {
+            self.closing = oldest;
+            self.sums.hand_over();
         }
     }
 
@@ -114,7 +134,6 @@ impl Driver {
                 let duplicate = operation & 0x80 != 0;
                 let verdict = if duplicate { Verdict::Duplicate } else { Verdict::First };
                 let (window, late) = self.windows.book(&headers);
-                self.newest = self.newest.max(window);
                 let guess = self.stage.guess(&headers);
                 self.stage.meter(&headers, guess, verdict, (window, late), &mut self.sums);
                 self.packets += 1;
@@ -136,7 +155,7 @@ impl Driver {
     fn finish(mut self) {
         self.stage.end_all(self.clock, &mut self.sums);
         let sums = &self.sums;
-        assert_eq!((sums.row_packets, sums.row_octets), (self.packets, self.octets), "rows");
+        assert_eq!(sums.rows(), (self.packets, self.octets), "rows");
         assert_eq!(
             (sums.record_packets, sums.record_octets),
             (self.packets, self.octets),

@@ -6,7 +6,7 @@
 use crate::time::Timestamp;
 
 /// A place in one worker's flow table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowIndex(pub u32);
 
 /// A port (NIC port, capture file or pcapng interface), in order of configuration.

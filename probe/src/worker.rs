@@ -31,8 +31,8 @@ pub use port_names::PortNames;
 /// Packets in a burst at most; a source gives no more.
 pub const BURST_PACKETS_MAX: usize = 256;
 
-/// Flows whose rows a turn cuts at most while a window closes.
-const CLOSE_FLOWS_MAX: usize = 128;
+/// Blocks of rows that a turn sends at most while a window closes.
+const CLOSE_BLOCKS_MAX: usize = 64;
 
 /// Slots that a turn looks at for flows that are over.
 const EXPIRE_SLOTS_MAX: usize = 64;
@@ -113,7 +113,7 @@ pub struct Worker<S> {
     booking: Booking,
     /// Windows below are closed or closing.
     open_from: Option<WindowNumber>,
-    /// Of windows from here to `open_from` rows are to be cut.
+    /// Of windows from here to `open_from` rows are to be sent.
     cut_from: WindowNumber,
     /// The aggregator is to be told of windows from here to `cut_from`.
     told_from: WindowNumber,
@@ -568,6 +568,7 @@ impl<S: Source> Worker<S> {
         let booking = if window < open_from { (open_from, true) } else { (window, late) };
         self.newest_active = self.newest_active.max(booking.0);
         self.parts.flows.meter(headers, ahead.guess, verdict, booking, &mut self.parts.handoff);
+        self.parts.handoff.count(booking.0);
         self.totals.booked_packets += 1;
         self.totals.late_packets += u64::from(booking.1);
     }
@@ -649,12 +650,13 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Cuts the rows of windows below `end`, of at most `flows_max` flows, and says so when done. An
+    /// Sends the rows of windows below `end`, at most `blocks_max` blocks, and says so when done. An
     /// aggregator that is far behind is told later, and of several windows at once.
-    fn close_up_to(&mut self, end: WindowNumber, flows_max: usize) {
+    fn close_up_to(&mut self, end: WindowNumber, blocks_max: usize) {
         while self.cut_from < end {
             let window = self.cut_from;
-            if !self.parts.flows.close_step(window, flows_max, &mut self.parts.handoff) {
+            let at_once = blocks_max == usize::MAX;
+            if !self.parts.handoff.send_window(window, blocks_max, at_once) {
                 return;
             }
             self.cut_from = if window >= self.newest_active { end } else { window.next() };
@@ -681,14 +683,16 @@ impl<S: Source> Worker<S> {
                 self.advance(clock);
             }
             if let Some(open_from) = self.open_from {
-                self.close_up_to(open_from, CLOSE_FLOWS_MAX);
+                self.close_up_to(open_from, CLOSE_BLOCKS_MAX);
             }
         }
         if self.totals.turns[0].is_multiple_of(SHED_TURNS) {
             let fill = self.source.as_ref().and_then(Source::fill_percent);
             self.totals.ring_fill_percent = fill;
             self.parts.shedder.step(fill);
-            self.parts.flows.set_sampling_rate(self.parts.shedder.rate());
+            let rate = self.parts.shedder.rate();
+            self.parts.flows.set_sampling_rate(rate);
+            self.parts.handoff.set_sampling_rate(rate, self.newest_active);
         }
         self.expire();
     }
@@ -751,6 +755,7 @@ impl<S: Source> Worker<S> {
         self.parts.fragments.expire(Timestamp(u64::MAX), &mut ready);
         self.route_resolved(&mut ready);
         self.parts.flows.end_all(self.clock, &mut self.parts.handoff);
+        self.parts.handoff.send_all_windows();
         self.refresh_totals();
         self.close_last_window();
         self.parts.handoff.end(&mut self.totals, &self.taps);

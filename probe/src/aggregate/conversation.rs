@@ -41,18 +41,19 @@ pub struct ConversationKey {
 impl ConversationKey {
     /// Key of a row.
     pub const fn of(row: &Row) -> Self {
+        let ends = row.ends();
         Self {
-            space: row.space,
-            source: row.source,
-            destination: row.destination,
-            protocol: row.protocol,
-            ip_version: row.ip_version,
-            destination_port: row.destination_port,
+            space: row.space(),
+            source: row.source(),
+            destination: row.destination(),
+            protocol: row.protocol(),
+            ip_version: row.ip_version(),
+            destination_port: row.destination_port(),
             application: row.application,
-            segment: row.segment,
-            reverse_segment: row.reverse_segment,
-            source_mac: row.source_mac,
-            destination_mac: row.destination_mac,
+            segment: ends.segment,
+            reverse_segment: ends.reverse_segment,
+            source_mac: ends.source_mac,
+            destination_mac: ends.destination_mac,
         }
     }
 }
@@ -118,15 +119,16 @@ impl Default for Conversation {
 }
 
 impl Conversation {
-    /// Adds a row.
-    pub fn add(&mut self, row: &Row) {
+    /// Adds a row of a window in which shedding kept so large a share of flows.
+    pub fn add(&mut self, row: &Row, sampling_rate: f32) {
         let has = |bits: u8| u64::from(row.events & bits == bits);
         let decided = row.events & (event::ANSWERED | event::REFUSED) != 0;
         self.flows += u64::from(row.counts_flow);
+        let (packets, octets, layer2_octets) = (row.packets(), row.octets(), row.layer2_octets());
         for direction in 0..2 {
-            self.packets[direction] += row.packets[direction];
-            self.octets[direction] += row.octets[direction];
-            self.layer2_octets[direction] += row.layer2_octets[direction];
+            self.packets[direction] += packets[direction];
+            self.octets[direction] += octets[direction];
+            self.layer2_octets[direction] += layer2_octets[direction];
         }
         self.late_packets += u64::from(row.late_packets);
         self.started += has(event::STARTED);
@@ -137,7 +139,7 @@ impl Conversation {
         self.established += has(event::ESTABLISHED);
         self.unanswered += if decided { 0 } else { has(event::CONTACT) };
         self.add_handshake(row.handshake_server_rtt_ns);
-        self.sampling_rate = self.sampling_rate.min(row.sampling_rate);
+        self.sampling_rate = self.sampling_rate.min(sampling_rate);
         self.tap = self.tap.min(row.tap);
     }
 
@@ -165,30 +167,31 @@ impl Conversation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::Sender;
+
+    /// A row with so many packets forward and reverse.
+    fn row(events: u8, packets: [u32; 2], handshake_server_rtt_ns: u64) -> Row {
+        let mut row = Row::default();
+        (row.events, row.handshake_server_rtt_ns) = (events, handshake_server_rtt_ns);
+        for (sender, packets) in [Sender::Low, Sender::High].into_iter().zip(packets) {
+            (0..packets).for_each(|_| row.count(sender, 100, false));
+        }
+        row
+    }
 
     #[test]
     fn the_order_of_rows_does_not_matter() {
-        let asked = Row {
-            events: event::STARTED | event::CONTACT | event::SYN,
-            counts_flow: true,
-            packets: [1, 0],
-            sampling_rate: 0.5,
-            ..Row::default()
-        };
-        let answered = Row {
-            events: event::ANSWERED,
-            packets: [2, 2],
-            handshake_server_rtt_ns: 7,
-            sampling_rate: 1.0,
-            ..Row::default()
-        };
-        let sum = |rows: [&Row; 2]| {
+        let begun = event::STARTED | event::CONTACT | event::SYN;
+        let mut asked = row(begun, [1, 0], 0);
+        asked.counts_flow = true;
+        let answered = row(event::ANSWERED, [2, 2], 7);
+        let sum = |rows: [(&Row, f32); 2]| {
             let mut conversation = Conversation::default();
-            rows.iter().for_each(|row| conversation.add(row));
+            rows.iter().for_each(|(row, rate)| conversation.add(row, *rate));
             conversation
         };
-        let conversation = sum([&asked, &answered]);
-        assert_eq!(conversation, sum([&answered, &asked]));
+        let conversation = sum([(&asked, 0.5), (&answered, 1.0)]);
+        assert_eq!(conversation, sum([(&answered, 1.0), (&asked, 0.5)]));
         assert_eq!((conversation.flows, conversation.packets), (1, [3, 2]));
         assert_eq!((conversation.contacts, conversation.unanswered), (1, 1));
         assert_eq!(conversation.handshake_server_rtt_ns, (7, 7, 7));

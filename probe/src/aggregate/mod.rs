@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use crate::counters::{Snapshot, TapTotals, WorkerTotals};
 use crate::flow::EndedFlow;
 use crate::index::WindowNumber;
-use crate::window::{FromWorker, HandoffReceiver, Row, WindowClock};
+use crate::window::{FromWorker, HandoffReceiver, Row, RowBlock, WindowClock};
 
 /// Messages taken from one worker before the next one's turn.
 const MESSAGES_PER_WORKER: usize = 64;
@@ -200,10 +200,10 @@ impl Aggregator {
 
     fn take(&mut self, place: usize, message: &FromWorker) {
         match message {
-            FromWorker::Rows(rows) => {
-                for row in rows {
+            FromWorker::Rows(block) => {
+                for row in &block.rows {
                     self.workers[place].rows_packets += row.packets_sum();
-                    self.add(row);
+                    self.add(row, block);
                 }
             }
             FromWorker::Flows(flows) => self.ended_flows.extend_from_slice(flows),
@@ -224,10 +224,10 @@ impl Aggregator {
         }
     }
 
-    fn add(&mut self, row: &Row) {
+    fn add(&mut self, row: &Row, block: &RowBlock) {
         let oldest = self.given_up_to.map(WindowNumber::next);
-        let late = oldest.is_some_and(|oldest| row.window < oldest);
-        let number = if late { oldest.unwrap_or(row.window) } else { row.window };
+        let late = oldest.is_some_and(|oldest| block.window < oldest);
+        let number = if late { oldest.unwrap_or(block.window) } else { block.window };
         let packets = row.packets_sum();
         let window = self.open.entry(number).or_default();
         if late {
@@ -239,7 +239,7 @@ impl Aggregator {
             window.rows_full_packets += packets;
             return;
         }
-        window.conversations.entry(key).or_default().add(row);
+        window.conversations.entry(key).or_default().add(row, block.sampling_rate);
     }
 
     fn view(&mut self, number: WindowNumber, window: OpenWindow) -> WindowView {
@@ -270,19 +270,31 @@ impl Aggregator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Application;
     use crate::counters::DropCause;
     use crate::decode::Address;
     use crate::flow::FlowOutput;
-    use crate::window::{HandoffSender, handoff};
+    use crate::index::{FlowIndex, Sender, TapIndex};
+    use crate::spread::FlowKey;
+    use crate::window::{Ends, HandoffSender, RowFacts, handoff};
 
-    /// `packets` packets of the `number`-th pair of addresses.
-    fn row(window: u64, number: u8, packets: u64) -> Row {
-        Row {
-            window: WindowNumber(window),
-            source: Address::v4([10, 0, 0, number]),
-            packets: [packets, 0],
-            ..Row::default()
+    /// Sends `packets` packets of the `number`-th pair of addresses.
+    fn send(sender: &mut HandoffSender, window: u64, number: u8, packets: u64) {
+        let key = FlowKey { low: Address::v4([10, 0, 0, number]), ..FlowKey::default() };
+        let mut row = Row::of(&RowFacts {
+            flow: FlowIndex(number.into()),
+            key: &key,
+            initiator: Sender::Low,
+            ends: Ends::default(),
+            tap: TapIndex(0),
+            application: Application::Unknown,
+            counts_flow: true,
+        });
+        for _ in 0..packets {
+            row.count(Sender::Low, 100, false);
+            sender.count(WindowNumber(window));
         }
+        sender.begin_row(WindowNumber(window), &row);
     }
 
     /// Totals of a worker that has received and booked `booked` packets.
@@ -292,21 +304,22 @@ mod tests {
             booked_packets: booked,
             ..WorkerTotals::default()
         };
+        assert!(sender.send_window(WindowNumber(window), usize::MAX, false));
         assert!(sender.close(WindowNumber(window), &mut totals, &[]));
     }
 
     #[test]
     fn what_found_no_room_is_settled_with_its_window() {
-        let (mut sender, receiver) = handoff(8, false);
-        let (mut slow, slow_receiver) = handoff(8, false);
+        let (mut sender, receiver) = handoff(8, 8, false);
+        let (mut slow, slow_receiver) = handoff(8, 8, false);
         let windows = WindowClock::new(1_000, 0);
         let mut aggregator = Aggregator::new(vec![receiver, slow_receiver], windows, 1);
         // The first worker is a window ahead, and in that one most found no room.
-        sender.row(row(1, 1, 5));
-        sender.row(row(1, 2, 2));
+        send(&mut sender, 1, 1, 5);
+        send(&mut sender, 1, 2, 2);
         close(&mut sender, 1, 7);
-        sender.row(row(2, 1, 1));
-        sender.row(row(2, 2, 40));
+        send(&mut sender, 2, 1, 1);
+        send(&mut sender, 2, 2, 40);
         close(&mut sender, 2, 48);
         close(&mut slow, 1, 0);
         while aggregator.collect() {}

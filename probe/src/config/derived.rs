@@ -18,6 +18,12 @@ const MBUF_ROOM_OCTETS: u64 = 2_048;
 /// Buffers that the mempool's cache of one thread may hold, with the library's factor of 1.5.
 pub(super) const MBUFS_CACHED: u32 = 384;
 
+/// Rows that a worker can have open at least.
+const OPEN_ROWS_MIN: u32 = 1 << 14;
+
+/// Rows that can be on their way from a worker to the aggregator.
+const ROWS_ON_THEIR_WAY: u32 = 1 << 16;
+
 /// Bytes of one place in the tables of a worker, which the modules that own them know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
@@ -33,7 +39,7 @@ pub struct Sizes {
     pub spread_bytes: u64,
 }
 
-/// Memory that a probe takes, in bytes. Rows count once, though two windows may be open.
+/// Memory that a probe takes, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Packet buffers of all ports, in DPDK's memory, where large frames come in several.
@@ -42,7 +48,7 @@ pub struct Memory {
     pub mbuf_bytes_max: u64,
     /// Flow tables of all workers.
     pub flow_bytes: u64,
-    /// Rows of one window of all workers, at most.
+    /// Rows that the workers have open, and those on their way to the aggregator.
     pub row_bytes: u64,
     /// Digests of all workers.
     pub copy_bytes: u64,
@@ -72,6 +78,12 @@ impl Plan {
         u32::from(self.worker.count).max(self.queues()).max(1)
     }
 
+    /// Rows that a worker can have open; beyond them the oldest are handed over early. Half of the
+    /// flows can be in one window.
+    pub fn open_rows(&self) -> u32 {
+        (self.flow.slots_per_worker / 2).max(OPEN_ROWS_MIN)
+    }
+
     /// The memory that this plan takes.
     pub fn memory(&self, sizes: &Sizes) -> Memory {
         let workers = u64::from(self.workers());
@@ -83,7 +95,7 @@ impl Plan {
             mbuf_bytes_min: self.mbuf_bytes(|_| MBUF_ROOM_OCTETS),
             mbuf_bytes_max: self.mbuf_bytes(frame_room_octets),
             flow_bytes: tables(self.flow.slots_per_worker, sizes.flow_bytes),
-            row_bytes: tables(self.window.rows_max, sizes.row_bytes),
+            row_bytes: tables(self.open_rows() + ROWS_ON_THEIR_WAY, sizes.row_bytes),
             copy_bytes: tables(self.copies.slots, sizes.copy_bytes),
             fragment_bytes: tables(self.decode.fragment_slots, sizes.fragment_bytes),
             spread_bytes: tables(self.worker.spread_ring_packets, sizes.spread_bytes)

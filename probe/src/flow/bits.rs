@@ -45,11 +45,6 @@ impl SlotBits {
         }
     }
 
-    /// Words of the whole set: a scan of so many finds whatever there is.
-    pub(super) fn words(&self) -> usize {
-        self.words.len()
-    }
-
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.words)
     }
@@ -65,7 +60,7 @@ mod tests {
         for slot in [299, 5, 64, 63, 5] {
             bits.set(FlowIndex(slot));
         }
-        let mut words = bits.words();
+        let mut words = bits.words.len();
         let mut taken = Vec::new();
         while let Some(slot) = bits.take_next(&mut words) {
             taken.push(slot.0);

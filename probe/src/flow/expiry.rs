@@ -27,6 +27,8 @@ pub(super) struct Timeouts {
     closed_ns: u64,
     least_ns: u64,
     pub(super) active_ns: u64,
+    /// The same in whole seconds, as far as seconds of 16 bits can tell it.
+    pub(super) active_s: u64,
 }
 
 impl Timeouts {
@@ -41,6 +43,7 @@ impl Timeouts {
             closed_ns,
             least_ns: idle_tcp_ns.min(idle_other_ns).min(closed_ns),
             active_ns: ns(plan.active_ms),
+            active_s: (ns(plan.active_ms) / SECOND_NS).min(AHEAD_MAX_S),
         }
     }
 

@@ -11,13 +11,11 @@ mod bits;
 mod expiry;
 mod measures;
 mod output;
-mod sampling;
 mod sides;
 mod stage;
 mod state;
 mod table;
 mod tcp;
-mod touched;
 
 pub use output::{Biflow, EndedFlow, FlowOutput};
 pub use sides::Side;

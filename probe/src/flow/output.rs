@@ -5,19 +5,26 @@
 //! Invariants: the packets of all records of a flow are those of all its rows.
 
 use crate::app::Application;
-use crate::index::{Sender, TapIndex};
+use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
-use crate::window::Row;
+use crate::window::{Row, RowPlace};
 
 use super::{EndReason, InitiatorMethod, Side, TcpState};
 
 /// Where rows and ended flows go.
 pub trait FlowOutput {
-    /// Takes a row.
-    fn row(&mut self, row: Row);
+    /// The row at `place`, if `flow` has it open in `window` still.
+    fn open_row(
+        &mut self,
+        place: RowPlace,
+        window: WindowNumber,
+        flow: FlowIndex,
+    ) -> Option<&mut Row>;
+    /// Begins a row of `window`.
+    fn begin_row(&mut self, window: WindowNumber, row: &Row) -> RowPlace;
     /// Takes a flow for which a record is due.
-    fn ended(&mut self, flow: EndedFlow);
+    fn ended(&mut self, flow: &EndedFlow);
 }
 
 /// A biflow as its record tells of it. Arrays of two are by sender.
@@ -68,7 +75,7 @@ pub struct Biflow {
 /// A flow record to be made: the flow as it was, and why.
 #[derive(Clone, Copy, Debug)]
 pub struct EndedFlow {
-    /// The flow, its window's counts taken over.
+    /// The flow.
     pub flow: Biflow,
     /// Why the record is made.
     pub reason: EndReason,

@@ -21,11 +21,9 @@ use super::bits::SlotBits;
 use super::expiry::{self, Timeouts};
 use super::measures::Measures;
 use super::output::FlowOutput;
-use super::sampling::Sampling;
 use super::sides::{Apart, ApartSlab, Side};
-use super::state::{Flow, Rest, low};
+use super::state::{Flow, Rest, low_window};
 use super::table::Guess;
-use super::touched::Touched;
 use super::{EndReason, FlowTable, TableFull, TcpState, event, tcp};
 
 /// Slots that are looked at to find an embryonic flow, and then to find the longest silent one.
@@ -33,9 +31,6 @@ const EVICT_SLOTS_MAX: usize = 32;
 
 /// Words of bits that a search for room looks at.
 const EVICT_WORDS_MAX: usize = 256;
-
-/// Words of bits that a step of closing looks at.
-const CLOSE_WORDS_MAX: usize = 256;
 
 /// One of so many flows can have directions that differ in more than their order.
 const APART_SHARE: usize = 8;
@@ -54,7 +49,6 @@ pub struct FlowCounts {
 /// Flow table with all that keeps it in time and in bounds.
 pub struct FlowStage {
     table: FlowTable,
-    touched: Touched,
     /// Slots of flows that began and may be embryonic still.
     embryonic: SlotBits,
     marks: expiry::Marks,
@@ -63,8 +57,8 @@ pub struct FlowStage {
     timeouts: Timeouts,
     eviction_hand: usize,
     counts: FlowCounts,
-    sampling: Sampling,
-    newest_window: WindowNumber,
+    /// Share of flows that shedding keeps now.
+    sampling_rate: f32,
     recognises: bool,
 }
 
@@ -74,7 +68,6 @@ impl FlowStage {
         let table = FlowTable::new(plan.slots_per_worker);
         let slots = table.slots();
         Self {
-            touched: Touched::new(slots),
             embryonic: SlotBits::new(slots),
             marks: expiry::Marks::new(slots),
             apart: ApartSlab::new(slots / APART_SHARE),
@@ -83,8 +76,7 @@ impl FlowStage {
             timeouts: Timeouts::new(plan),
             eviction_hand: 0,
             counts: FlowCounts::default(),
-            sampling: Sampling::new(),
-            newest_window: WindowNumber(0),
+            sampling_rate: 1.0,
             recognises: true,
         }
     }
@@ -111,7 +103,7 @@ impl FlowStage {
     /// slab.
     pub fn bytes_per_flow(&self) -> usize {
         let measures = self.measures.as_ref().map_or(0, |measures| size_of_val(&**measures));
-        let bits = self.touched.bytes() + self.embryonic.bytes() + self.marks.bytes();
+        let bits = self.embryonic.bytes() + self.marks.bytes();
         (self.table.bytes() + bits + measures).div_ceil(self.table.slots())
     }
 
@@ -123,7 +115,7 @@ impl FlowStage {
 
     /// The share of flows that shedding keeps from now on.
     pub fn set_sampling_rate(&mut self, rate: f32) {
-        self.sampling.set(rate, self.newest_window);
+        self.sampling_rate = rate;
     }
 
     /// Where the packet's flow probably is; its memory is fetched. For [`FlowStage::meter`].
@@ -142,17 +134,14 @@ impl FlowStage {
         (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
     ) {
-        if window > self.newest_window {
-            self.newest_window = window;
-            self.sampling.begin(window);
-        }
         let found = self.table.find(headers, guess);
-        let index = match found.filter(|&index| !self.ends_before(index, headers, output)) {
-            Some(index) => index,
-            None => self.begin(headers, window, output),
-        };
-        self.book(index, headers, window, late, output);
-        self.look_closer(index, headers, verdict);
+        let (index, first_events) =
+            match found.filter(|&index| !self.ends_before(index, headers, output)) {
+                Some(index) => (index, 0),
+                None => self.begin(headers, window, output),
+            };
+        self.book(index, headers, (window, late), output);
+        self.look_closer(index, headers, verdict, (window, first_events), output);
     }
 
     /// Notes a duplicate that is not traffic on its flow, if there is one.
@@ -161,27 +150,6 @@ impl FlowStage {
         if let Some(index) = self.table.find(headers, guess) {
             measures[index.0 as usize].duplicate(headers.sender);
         }
-    }
-
-    /// Cuts the rows of flows in a window that is closing, at most `flows_max`; `true` when no
-    /// flow is left.
-    pub fn close_step(
-        &mut self,
-        window: WindowNumber,
-        flows_max: usize,
-        output: &mut impl FlowOutput,
-    ) -> bool {
-        let mut words_max = if flows_max == usize::MAX { flows_max } else { CLOSE_WORDS_MAX };
-        for _ in 0..flows_max {
-            let Some(index) = self.touched.take(window, &mut words_max) else {
-                return self.touched.is_closed(window);
-            };
-            let flow = self.table.flow(index);
-            if flow.is_live() && flow.is_in(window) {
-                self.cut_row(index, output);
-            }
-        }
-        false
     }
 
     /// Ends flows that are over at `clock`; goes through no more than `slots_max` slots. `true` when
@@ -249,7 +217,7 @@ impl FlowStage {
         headers: &Headers,
         window: WindowNumber,
         output: &mut impl FlowOutput,
-    ) -> FlowIndex {
+    ) -> (FlowIndex, u8) {
         self.counts.created += 1;
         let index = self.take_slot(headers, output);
         let (initiator, method) = initiator_of(headers);
@@ -257,8 +225,6 @@ impl FlowStage {
         let (flow, rest) = self.table.both_mut(index);
         *flow = Flow::begin(key, headers, (initiator, method), window);
         flow.tcp = if is_tcp(headers) { TcpState::Midstream } else { TcpState::NotTcp };
-        flow.events = first_events(headers, headers.sender == initiator);
-        flow.window_events = flow.events;
         *rest = Rest {
             first_seen: headers.timestamp,
             record_start: headers.timestamp,
@@ -269,7 +235,7 @@ impl FlowStage {
         if let Some(measures) = &mut self.measures {
             measures[index.0 as usize] = Measures::default();
         }
-        index
+        (index, first_events(headers, headers.sender == initiator))
     }
 
     fn take_slot(&mut self, headers: &Headers, output: &mut impl FlowOutput) -> FlowIndex {
@@ -285,37 +251,52 @@ impl FlowStage {
         }
     }
 
-    /// Adds a packet to the window's counts of its flow.
+    /// Adds a packet to its flow and to the flow's row of the window.
     #[inline]
     fn book(
         &mut self,
         index: FlowIndex,
         headers: &Headers,
-        window: WindowNumber,
-        late: bool,
+        (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
     ) {
-        let sender = headers.sender.place();
-        let flow = self.table.flow_mut(index);
-        let fits = flow.window_octets[sender].checked_add(headers.octets).is_some();
-        let same_side = flow.shows_same_side(headers);
-        if !(fits && same_side) {
-            self.turn_over(index, headers, window, !fits, output);
-        } else if !flow.is_in(window) {
-            self.turn_window(index, headers.timestamp, window, output);
+        let flow = self.table.flow(index);
+        if !flow.shows_same_side(headers) {
+            self.turn_side(index, headers, (window, late), output);
+        } else if flow.may_be_in(window)
+            && let Some(row) = output.open_row(flow.row, window, index)
+            && row.has_room(headers.sender, headers.octets)
+        {
+            row.count(headers.sender, headers.octets, late);
+        } else {
+            self.begin_row(index, headers, (window, late), output);
         }
-        let flow = self.table.flow_mut(index);
-        flow.last_seen = flow.last_seen.max(headers.timestamp);
-        flow.heard = flow.heard.max(headers.clock);
-        flow.window_packets[sender] += 1;
-        flow.window_octets[sender] += headers.octets;
-        flow.window_late_packets += u32::from(late);
+        if self.table.flow_mut(index).count(headers) {
+            self.carry_octets(index, headers.sender);
+        }
+    }
+
+    #[cold]
+    fn carry_octets(&mut self, index: FlowIndex, sender: Sender) {
+        let (_, rest) = self.table.both_mut(index);
+        let mut above = { rest.octets_above };
+        above[sender.place()] = above[sender.place()].saturating_add(1);
+        rest.octets_above = above;
     }
 
     /// TCP state, answers, applications and what is rare.
     #[inline]
-    fn look_closer(&mut self, index: FlowIndex, headers: &Headers, verdict: Verdict) {
+    fn look_closer(
+        &mut self,
+        index: FlowIndex,
+        headers: &Headers,
+        verdict: Verdict,
+        (window, first_events): (WindowNumber, u8),
+        output: &mut impl FlowOutput,
+    ) {
         let flow = self.table.flow_mut(index);
+        let (events, application) = (flow.events, flow.application);
+        flow.events |= first_events;
         let has_segment = flow.tcp != TcpState::NotTcp && !is_later_fragment(headers);
         if has_segment && !tcp::is_plain(flow, headers) {
             self.segment(index, headers);
@@ -325,11 +306,36 @@ impl FlowStage {
         if self.recognises {
             recognise(flow, headers);
         }
+        if flow.events != events || flow.application != application {
+            self.tell_row(index, window, events, output);
+        }
         let rare = headers.marks.0 & (Marks::FRAGMENT.0 | Marks::SNAPPED.0) != 0;
         if (rare || verdict == Verdict::Duplicate)
             && let Some(measures) = &mut self.measures
         {
             measures[index.0 as usize].packet(headers, verdict);
+        }
+    }
+
+    /// Writes into the row what the packet brought that is more than counts; `events` were known
+    /// before it.
+    fn tell_row(
+        &self,
+        index: FlowIndex,
+        window: WindowNumber,
+        events: u8,
+        output: &mut impl FlowOutput,
+    ) {
+        let flow = self.table.flow(index);
+        let Some(row) = output.open_row(flow.row, window, index) else { return };
+        let news = flow.events & !events;
+        row.events |= news;
+        row.application = flow.application;
+        if news & event::SYN_ACK != 0
+            && let Some(measures) = &self.measures
+        {
+            let rtt_ns = measures[index.0 as usize].handshake_server_rtt_ns();
+            row.handshake_server_rtt_ns = rtt_ns.unwrap_or(0);
         }
     }
 
@@ -344,50 +350,51 @@ impl FlowStage {
         }
     }
 
-    /// Before a packet that is the first of its flow in `window` and else goes on with its flow.
-    fn turn_window(
-        &mut self,
-        index: FlowIndex,
-        now: Timestamp,
-        window: WindowNumber,
-        output: &mut impl FlowOutput,
-    ) {
-        if self.table.flow(index).has_window() {
-            self.cut_row(index, output);
-        }
-        self.record_long_lived(index, now, output);
-        self.table.flow_mut(index).window = low(window.0);
-        self.touched.set(window, index);
-    }
-
-    /// Before a packet that does not simply go on with its flow's window: the row so far is cut where
-    /// the window or the side changed or the counts are full, and `window` is opened.
-    #[inline(never)]
-    fn turn_over(
+    /// Begins a row with this packet: it is the first of its flow in `window`, or the row is full or
+    /// sent.
+    #[inline]
+    fn begin_row(
         &mut self,
         index: FlowIndex,
         headers: &Headers,
-        window: WindowNumber,
-        is_full: bool,
+        (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
     ) {
-        let side = Side::of(headers);
-        let known = self.side(index, headers.sender);
+        self.record_long_lived(index, headers.timestamp, output);
+        let mut row = self.row(index, window);
+        row.count(headers.sender, headers.octets, late);
+        let place = output.begin_row(window, &row);
+        let flow = self.table.flow_mut(index);
+        (flow.row, flow.window) = (place, low_window(window));
+    }
+
+    /// A packet that does not look like those of its sender before it: the first of its direction
+    /// completes the row, another MAC or segment begins another one.
+    #[inline(never)]
+    fn turn_side(
+        &mut self,
+        index: FlowIndex,
+        headers: &Headers,
+        (window, late): (WindowNumber, bool),
+        output: &mut impl FlowOutput,
+    ) {
+        let (side, sender) = (Side::of(headers), headers.sender);
+        let known = self.side(index, sender);
         let changed = known.seen && known != side;
-        let flow = self.table.flow(index);
-        if flow.has_window() && (changed || is_full || !flow.is_in(window)) {
-            self.cut_row(index, output);
-        }
-        if !self.table.flow(index).has_window() {
-            self.record_long_lived(index, headers.timestamp, output);
-        }
         if known != side {
             self.set_side(index, headers, known, side);
         }
-        let flow = self.table.flow_mut(index);
-        if !flow.has_window() {
-            flow.window = low(window.0);
-            self.touched.set(window, index);
+        let (ends, tap) = (self.ends(index), self.tap(index));
+        let flow = self.table.flow(index);
+        if !changed
+            && flow.may_be_in(window)
+            && let Some(row) = output.open_row(flow.row, window, index)
+            && row.has_room(sender, headers.octets)
+        {
+            row.complete(ends, tap);
+            row.count(sender, headers.octets, late);
+        } else {
+            self.begin_row(index, headers, (window, late), output);
         }
     }
 
@@ -424,7 +431,7 @@ impl FlowStage {
             let shorter =
                 i64::from(known.layer2_header_octets) - i64::from(side.layer2_header_octets);
             apart.layer2_correction[sender.place()] +=
-                shorter * i64::from({ rest.packets }[sender.place()]);
+                shorter * i64::from(flow.packets[sender.place()]);
         }
     }
 
@@ -463,11 +470,9 @@ fn note_answer(flow: &mut Flow, headers: &Headers) {
     if flow.events & event::ANSWERED != 0 || headers.sender == flow.initiator() {
         return;
     }
-    if headers.tcp_flags & tcp_flag::RST == 0 {
-        tcp::raise(flow, event::ANSWERED);
-    } else if flow.events & event::REFUSED == 0 {
-        tcp::raise(flow, event::REFUSED);
-    }
+    let answer =
+        if headers.tcp_flags & tcp_flag::RST == 0 { event::ANSWERED } else { event::REFUSED };
+    flow.events |= answer;
 }
 
 /// Looks for the application in the first packets with payload.

@@ -1,9 +1,9 @@
 //! What the table keeps of one flow: two cache lines that each packet touches, and the rest.
 //!
 //! In: packets, through the stage. Out: fields for rows and records.
-//! Cost: 128 bytes a flow, and 52 more that only the beginning and the ending of windows touch.
-//! Invariants: without packets in its window a flow has no window; numbers of windows are kept by
-//! their low bits, which is unique within 2³¹ windows.
+//! Cost: 128 bytes a flow, and 36 more that only its beginning and its ending touch.
+//! Invariants: what is counted in a window stands in the flow's row, not here; numbers of windows
+//! are kept by their low bits, and the row says whether it is the one that is meant.
 
 use crate::app::Application;
 use crate::decode::{Headers, Mac, Marks};
@@ -11,7 +11,7 @@ use crate::index::{Sender, TapIndex, WindowNumber};
 use crate::inventory::Segment;
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
-use crate::window::Ends;
+use crate::window::{Ends, RowPlace};
 
 use super::sides::{NOWHERE, Side};
 use super::{InitiatorMethod, TcpState, event};
@@ -31,50 +31,50 @@ mod flag {
     pub(super) const LOOKED: u16 = 0b111 << LOOKED_SHIFT;
 }
 
-/// What each packet of a flow touches.
+/// What each packet of a flow touches: by the first line it is found, the second counts.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Flow {
-    /// Key; endpoints in order, not by direction.
+    /// Key; endpoints in order, not by direction. Of a flow that ended, one that no packet has.
     pub key: FlowKey,
-    /// Largest time of a packet.
-    pub last_seen: Timestamp,
-    /// Clock at the last packet, by which silence is told: stamps of a file may go back.
-    pub heard: Timestamp,
-    /// Packets of the open window by sender; both 0 without one.
-    pub(super) window_packets: [u32; 2],
-    /// Octets of the window by sender.
-    pub(super) window_octets: [u32; 2],
-    /// Low bits of the window's number.
-    pub(super) window: u32,
-    /// Packets of the window that came after their own window was closed.
-    pub(super) window_late_packets: u32,
-    /// Low bits of half the number of the last even and odd window in which the flow was counted as
-    /// a flow: with packets out of order two windows take turns.
-    counted: [u16; 2],
+    /// Where its newest row is.
+    pub(super) row: RowPlace,
     /// Low bits of the key's hash; of a free slot the next free one.
     pub(super) hash: u32,
-    /// Tap that counted each endpoint's first packet.
-    pub(super) taps: [TapIndex; 2],
-    /// Station of each endpoint.
-    stations: [Mac; 2],
-    segment: Segment,
+    /// Low bits of the number of the window of that row.
+    pub(super) window: u16,
     /// TCP state.
     pub tcp: TcpState,
     /// TCP flags seen by sender (IE 6, low octet).
     pub(super) tcp_control_bits: [u8; 2],
-    /// See [`event`]: those of this window.
-    pub(super) window_events: u8,
     /// See [`event`]: all so far.
     pub events: u8,
     /// Recognised application.
     pub application: Application,
+    /// Largest time of a packet.
+    pub last_seen: Timestamp,
+    /// Clock at the last packet, by which silence is told: stamps of a file may go back.
+    pub heard: Timestamp,
+    /// Packets of the record to come, by sender.
+    pub(super) packets: [u32; 2],
+    /// Octets of that record by sender, low bits.
+    pub(super) octets: [u32; 2],
+    segment: Segment,
+    /// Station of each endpoint.
+    stations: [Mac; 2],
+    /// Tap that counted each endpoint's first packet.
+    pub(super) taps: [TapIndex; 2],
+    /// Low bits of half the number of the last even and odd window in which the flow was counted as
+    /// a flow: with packets out of order two windows take turns.
+    counted: [u16; 2],
+    /// Low bits of the second in which the record to come begins.
+    pub(super) record_second: u16,
     flags: u16,
 }
 
 const _: () = assert!(size_of::<Flow>() == 128, "two cache lines a packet");
 
-/// What only windows, handshakes and endings touch.
+/// What only handshakes, beginnings and endings touch.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, packed(4))]
 pub(super) struct Rest {
@@ -82,29 +82,33 @@ pub(super) struct Rest {
     pub(super) first_seen: Timestamp,
     /// Time of the first packet of the record to come.
     pub(super) record_start: Timestamp,
-    /// Octets of the record so far, by sender, without those of the open window.
-    pub(super) octets: [u64; 2],
-    /// Packets, likewise.
-    pub(super) packets: [u32; 2],
+    /// Octets of the record, by sender, above those that the flow's own line holds.
+    pub(super) octets_above: [u32; 2],
     /// First TCP sequence number seen, by sender.
     pub(super) initial_sequence: [u32; 2],
     /// Place among the flows whose directions are apart.
     pub(super) apart: u32,
 }
 
-const _: () = assert!(size_of::<Rest>() == 52, "bytes per flow as the documents state them");
+const _: () = assert!(size_of::<Rest>() == 36, "bytes per flow as the documents state them");
 
 impl Default for Rest {
     fn default() -> Self {
         Self {
             first_seen: Timestamp::ZERO,
             record_start: Timestamp::ZERO,
-            octets: [0; 2],
-            packets: [0; 2],
+            octets_above: [0; 2],
             initial_sequence: [0; 2],
             apart: NOWHERE,
         }
     }
+}
+
+/// The second, by its low bits, that holds `at`.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is kept")]
+pub(super) const fn second_of(at: Timestamp) -> u16 {
+    (at.0 / 1_000_000_000) as u16
 }
 
 impl Flow {
@@ -122,6 +126,8 @@ impl Flow {
             hash: low(headers.hash),
             last_seen: headers.timestamp,
             heard: headers.clock,
+            window: low_window(window).wrapping_sub(1),
+            record_second: second_of(headers.timestamp),
             counted: [never; 2],
             flags: flag::LIVE | initiator_bit | (u16::from(method as u8) << flag::METHOD_SHIFT),
             ..Self::default()
@@ -136,6 +142,8 @@ impl Flow {
 
     pub(super) fn end(&mut self) {
         self.flags &= !flag::LIVE;
+        // No packet has it, so a look-up need not ask whether the flow lives.
+        self.key.ip_version = 0;
     }
 
     /// Who began.
@@ -158,22 +166,22 @@ impl Flow {
         self.events & (event::ANSWERED | event::ESTABLISHED) == 0
     }
 
-    /// Whether something was counted in the window that is below.
+    /// Whether the newest row may be one of this window.
     #[inline]
-    pub(super) fn has_window(&self) -> bool {
-        self.window_packets != [0; 2]
+    pub(super) const fn may_be_in(&self, window: WindowNumber) -> bool {
+        self.window == low_window(window)
     }
 
-    /// Whether that window is this one.
+    /// Counts a packet; `true` where the octets went round.
     #[inline]
-    pub(super) fn is_in(&self, window: WindowNumber) -> bool {
-        self.has_window() && self.window == low(window.0)
-    }
-
-    /// The number of the flow's window, near `reference`.
-    pub(super) fn window_number(&self, reference: WindowNumber) -> WindowNumber {
-        let distance = low(reference.0).wrapping_sub(self.window).cast_signed();
-        WindowNumber(reference.0.saturating_add_signed(-i64::from(distance)))
+    pub(super) fn count(&mut self, headers: &Headers) -> bool {
+        let sender = headers.sender.place();
+        self.last_seen = self.last_seen.max(headers.timestamp);
+        self.heard = self.heard.max(headers.clock);
+        self.packets[sender] = self.packets[sender].saturating_add(1);
+        let (octets, went_round) = self.octets[sender].overflowing_add(headers.octets);
+        self.octets[sender] = octets;
+        went_round
     }
 
     /// Whether the flow was counted as a flow in `window` already.
@@ -281,6 +289,13 @@ const fn half(window: WindowNumber) -> u16 {
     (window.0 >> 1) as u16
 }
 
+/// The low bits of a window's number.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is kept")]
+pub(super) const fn low_window(window: WindowNumber) -> u16 {
+    window.0 as u16
+}
+
 /// The low bits of a number.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are what is kept")]
@@ -293,15 +308,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_are_named_by_their_low_bits() {
-        let mut flow = Flow { window_packets: [1, 0], ..Flow::default() };
-        for number in [0, 7, (1 << 32) - 1, 1 << 32, (5 << 32) + 3] {
+    fn a_flow_begins_in_no_window() {
+        let method = (Sender::Low, InitiatorMethod::Syn);
+        for number in [0, 7, 65_535, 65_536, (5 << 32) + 3] {
             let window = WindowNumber(number);
-            flow.window = low(number);
-            assert!(flow.is_in(window) && !flow.is_in(window.next()));
-            for reference in [number.saturating_sub(3), number, number + 1_000] {
-                assert_eq!(flow.window_number(WindowNumber(reference)), window);
-            }
+            let flow = Flow::begin(FlowKey::default(), &Headers::default(), method, window);
+            assert!(!flow.may_be_in(window) && !flow.was_counted_in(window));
         }
     }
 
@@ -310,10 +322,9 @@ mod tests {
         let first = WindowNumber(8);
         let method = (Sender::Low, InitiatorMethod::Syn);
         let mut flow = Flow::begin(FlowKey::default(), &Headers::default(), method, first);
-        for window in [first, first.next(), first, first.next()] {
-            assert_eq!(flow.was_counted_in(window), flow.window_late_packets > 1);
+        for (turn, window) in [first, first.next(), first, first.next()].into_iter().enumerate() {
+            assert_eq!(flow.was_counted_in(window), turn > 1);
             flow.note_counted_in(window);
-            flow.window_late_packets += 1;
         }
     }
 

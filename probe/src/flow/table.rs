@@ -165,7 +165,7 @@ impl FlowTable {
         let candidate = self.buckets[self.home(low(hash))].candidates(tag_of(hash)).next();
         let touched = candidate.map_or(0, |flow| {
             let flow = &self.flows[flow as usize];
-            u64::from(flow.key.protocol) ^ u64::from(flow.window_octets[0])
+            u64::from(flow.key.protocol) ^ u64::from(flow.packets[0])
         });
         Guess { flow: candidate.unwrap_or(NO_SLOT), touched }
     }
@@ -174,7 +174,7 @@ impl FlowTable {
     #[inline]
     pub fn find(&self, headers: &Headers, guess: Guess) -> Option<FlowIndex> {
         let guessed = self.flows.get(guess.flow as usize);
-        if guessed.is_some_and(|flow| flow.is_live() && flow.key.is_of(headers)) {
+        if guessed.is_some_and(|flow| flow.key.is_of(headers)) {
             return Some(FlowIndex(guess.flow));
         }
         self.search(headers)
@@ -187,7 +187,7 @@ impl FlowTable {
             let bucket = &self.buckets[(home + probe) & self.mask];
             for flow in bucket.candidates(tag) {
                 let candidate = &self.flows[flow as usize];
-                if candidate.is_live() && candidate.key.is_of(headers) {
+                if candidate.key.is_of(headers) {
                     return Some(FlowIndex(flow));
                 }
             }
@@ -327,6 +327,7 @@ mod tests {
 
     fn packet(number: u32, seed: HashSeed) -> Headers {
         let mut headers = Headers {
+            ip_version: 4,
             source_port: u16::try_from(number & 0xffff).expect("16 bits"),
             destination_port: u16::try_from(number >> 16).expect("16 bits"),
             ..Headers::default()

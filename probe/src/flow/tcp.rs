@@ -118,7 +118,7 @@ fn syn(flow: &mut Flow, measures: Option<&mut Measures>, at: Timestamp) {
     if let Some(measures) = measures {
         measures.syn(at, flow.events & event::SYN == 0);
     }
-    raise_once(flow, event::SYN);
+    flow.events |= event::SYN;
     if matches!(flow.tcp, TcpState::NotTcp | TcpState::Midstream) {
         flow.tcp = TcpState::SynSent;
     }
@@ -129,7 +129,7 @@ fn syn_ack(flow: &mut Flow, measures: Option<&mut Measures>, at: Timestamp) {
         let asked = flow.events & event::SYN != 0;
         measures.syn_ack(at, flow.events & event::SYN_ACK == 0, asked);
     }
-    raise_once(flow, event::SYN_ACK);
+    flow.events |= event::SYN_ACK;
     if matches!(flow.tcp, TcpState::NotTcp | TcpState::Midstream | TcpState::SynSent) {
         flow.tcp = TcpState::SynReceived;
     }
@@ -137,7 +137,7 @@ fn syn_ack(flow: &mut Flow, measures: Option<&mut Measures>, at: Timestamp) {
 
 fn established(flow: &mut Flow, measures: Option<&mut Measures>, at: Timestamp) {
     flow.tcp = TcpState::Established;
-    raise(flow, event::ESTABLISHED);
+    flow.events |= event::ESTABLISHED;
     if let Some(measures) = measures {
         measures.established(at);
     }
@@ -151,19 +151,6 @@ fn fin(flow: &mut Flow, sender: Sender) {
         TcpState::Closed => TcpState::Closed,
         _ => TcpState::HalfClosed,
     };
-}
-
-/// Notes an event of this window and of the flow.
-pub(super) fn raise(flow: &mut Flow, event: u8) {
-    flow.window_events |= event;
-    flow.events |= event;
-}
-
-/// The same, unless the flow had it before.
-fn raise_once(flow: &mut Flow, event: u8) {
-    if flow.events & event == 0 {
-        raise(flow, event);
-    }
 }
 
 #[cfg(test)]

@@ -281,13 +281,13 @@ mod tests {
 
     #[test]
     fn many_small_blocks_of_flows_lose_nothing_to_a_slow_store() {
-        let (mut sender, receiver) = handoff(256, false);
+        let (mut sender, receiver) = handoff(256, 1, false);
         let analysis = Analysis::new(parts(vec![receiver], Some(store::slow(20))));
         let analysis = std::thread::spawn(move || analysis.run());
         for _ in 0..300 {
             let reason = EndReason::EndOfFlow;
-            sender.ended(EndedFlow { flow: Biflow::default(), reason, sampling_rate: 1.0 });
-            sender.flush();
+            sender.ended(&EndedFlow { flow: Biflow::default(), reason, sampling_rate: 1.0 });
+            sender.send_flows();
             sleep_ms(2);
         }
         sender.end(&mut WorkerTotals::default(), &[]);

@@ -19,10 +19,10 @@ use crate::spread::fragments::FragmentTable;
 use crate::spread::ring::{RingReceiver, RingSender, ring};
 use crate::spread::shed::{ShedWishes, Shedder};
 use crate::time::{Timestamp, wall_clock};
-use crate::window::{HandoffReceiver, HandoffSender, Row, WindowClock, handoff};
+use crate::window::{HandoffReceiver, HandoffSender, ROWS_PER_BLOCK, Row, WindowClock, handoff};
 use crate::worker::{PortNames, WorkerParts};
 
-/// Blocks of rows between a worker and the aggregator; 256 rows each.
+/// Blocks of rows on their way from a worker to the aggregator.
 const HANDOFF_BLOCKS: usize = 256;
 
 /// Taps that are counted by name; what lies beyond is counted in sum only.
@@ -108,7 +108,7 @@ impl Build {
         let mut seats = Vec::new();
         let alone = plan.worker.spread == Spread::Never;
         for place in 0..workers {
-            let (sender, receiver) = handoff(HANDOFF_BLOCKS, waits);
+            let (sender, receiver) = handoff(HANDOFF_BLOCKS, open_blocks(plan), waits);
             handoffs.push(receiver);
             seats.push(Seat {
                 plan: Arc::clone(plan),
@@ -184,6 +184,11 @@ pub fn load_inventory(plan: &Plan) -> Result<Inventory, RuntimeError> {
         None => InventoryData::default(),
     };
     Ok(Inventory::new(data, &plan.inventory.home_networks))
+}
+
+/// Blocks of the rows that a worker can have open.
+fn open_blocks(plan: &Plan) -> usize {
+    (plan.open_rows() as usize).div_ceil(ROWS_PER_BLOCK)
 }
 
 /// Bytes of one entry of each table, for the memory that `check` computes.

@@ -1,11 +1,12 @@
 //! From a worker to the aggregator: rows and ended flows in blocks, closed windows.
 //!
 //! In: rows, ended flows, closed windows. Out: the same in order, by a bounded ring.
-//! Cost: one store a row; the ring is touched once a block. Blocks are made at start and come
-//! back empty.
+//! Cost: a row is written once, in the block that is sent; the ring is touched once a block. Blocks
+//! are made at start and come back empty.
 //! Invariants: with a live source nothing waits: what finds no room is lost and counted in
 //! packets. With a file source, and at the end of any, the worker waits. A window's closing comes
-//! after all its rows.
+//! after all its rows. Where more rows are open than there are blocks, the oldest are sent early:
+//! their flows begin other rows, and the aggregator adds them up.
 
 use std::sync::Arc;
 
@@ -13,12 +14,10 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::counters::{DropCause, Snapshot, TapTotals, WorkerTotals};
 use crate::flow::{EndedFlow, FlowOutput};
-use crate::index::WindowNumber;
+use crate::index::{FlowIndex, WindowNumber};
 
-use super::Row;
-
-/// Rows in a block.
-const ROWS_PER_BLOCK: usize = 256;
+use super::open_rows::{OpenRows, ROWS_PER_BLOCK, empty_rows};
+use super::{Row, RowBlock, RowPlace};
 
 /// Ended flows in a block.
 const FLOWS_PER_BLOCK: usize = 64;
@@ -28,8 +27,8 @@ const CLOSED_MAX: usize = 8;
 
 /// What the aggregator gets from a worker.
 pub enum FromWorker {
-    /// Rows of one or several windows.
-    Rows(Vec<Row>),
+    /// Rows of one window.
+    Rows(RowBlock),
     /// Flows for which records are due.
     Flows(Vec<EndedFlow>),
     /// All windows up to this one are closed; all their rows came before.
@@ -45,24 +44,26 @@ struct Shared {
     snapshots: ArrayQueue<Box<Snapshot>>,
 }
 
-/// Makes the way from one worker to the aggregator, with `blocks` blocks of each kind. `waits`:
-/// the source is a file.
-pub fn handoff(blocks: usize, waits: bool) -> (HandoffSender, HandoffReceiver) {
+/// Makes the way from one worker to the aggregator, with `blocks` blocks of each kind on their way at
+/// most, and `open_blocks` of rows whose windows are open. `waits`: the source is a file.
+pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender, HandoffReceiver) {
     let shared = Arc::new(Shared {
         full: ArrayQueue::new(2 * blocks + CLOSED_MAX + 1),
         rows: ArrayQueue::new(blocks),
         flows: ArrayQueue::new(blocks),
         snapshots: ArrayQueue::new(CLOSED_MAX),
     });
+    for _ in 0..blocks {
+        let _ = shared.rows.push(empty_rows());
+    }
     for _ in 1..blocks {
-        let _ = shared.rows.push(Vec::with_capacity(ROWS_PER_BLOCK));
         let _ = shared.flows.push(Vec::with_capacity(FLOWS_PER_BLOCK));
     }
     for _ in 0..CLOSED_MAX {
         let _ = shared.snapshots.push(Box::default());
     }
     let sender = HandoffSender {
-        rows: Vec::with_capacity(ROWS_PER_BLOCK),
+        open: OpenRows::new(open_blocks),
         flows: Vec::with_capacity(FLOWS_PER_BLOCK),
         shared: Arc::clone(&shared),
         waits,
@@ -75,7 +76,7 @@ pub fn handoff(blocks: usize, waits: bool) -> (HandoffSender, HandoffReceiver) {
 
 /// The worker's end.
 pub struct HandoffSender {
-    rows: Vec<Row>,
+    open: OpenRows,
     flows: Vec<EndedFlow>,
     shared: Arc<Shared>,
     waits: bool,
@@ -85,6 +86,53 @@ pub struct HandoffSender {
 }
 
 impl HandoffSender {
+    /// Counts a packet that is in a row of `window`.
+    #[inline]
+    pub fn count(&mut self, window: WindowNumber) {
+        self.open.count(window);
+    }
+
+    /// Reads the row at `place`, so that memory fetches it; what it returns means nothing.
+    #[inline]
+    pub fn touch(&self, place: RowPlace) -> u64 {
+        self.open.touch(place)
+    }
+
+    /// The share of flows that shedding keeps from now on, while `window` is the newest.
+    pub fn set_sampling_rate(&mut self, rate: f32, window: WindowNumber) {
+        self.open.set_sampling_rate(rate, window);
+    }
+
+    /// Bytes of the rows that can be open or on their way.
+    pub fn row_bytes(&self) -> usize {
+        self.open.bytes() + self.shared.rows.capacity() * ROWS_PER_BLOCK * size_of::<Row>()
+    }
+
+    /// Sends rows of `window`, which is over, at most `blocks_max` blocks of them; `true` when none is
+    /// left. With a live source it also stops where the aggregator is behind, unless `at_once`: then
+    /// what finds no room is lost.
+    pub fn send_window(&mut self, window: WindowNumber, blocks_max: usize, at_once: bool) -> bool {
+        for _ in 0..blocks_max {
+            if !self.open.has(window) {
+                break;
+            }
+            match self.take_spare(|shared| shared.rows.pop()) {
+                Some(empty) => {
+                    if let Some(block) = self.open.take(window, empty) {
+                        self.send(FromWorker::Rows(block));
+                    }
+                }
+                None if at_once => self.lose_block(window),
+                None => return false,
+            }
+        }
+        let is_over = !self.open.has(window);
+        if is_over {
+            self.cut_packets += self.open.end(window);
+        }
+        is_over
+    }
+
     /// Says that all windows up to `window` are closed. `false`: the aggregator is far behind;
     /// say it again in a later turn.
     pub fn close(
@@ -93,7 +141,7 @@ impl HandoffSender {
         totals: &mut WorkerTotals,
         taps: &[TapTotals],
     ) -> bool {
-        self.flush();
+        self.send_flows();
         self.note(totals);
         self.send_snapshot(totals, taps, |snapshot| FromWorker::Closed(window, snapshot))
     }
@@ -104,13 +152,22 @@ impl HandoffSender {
         self.waits = true;
     }
 
-    /// Says that the worker has ended. Its last blocks are lost where they find no room, unless
-    /// [`HandoffSender::drain`] was called; this word itself waits for room in any case.
+    /// Says that the worker has ended, after what is left of all windows. That is lost where it finds
+    /// no room, unless [`HandoffSender::drain`] was called; this word itself waits for room in any
+    /// case.
     pub fn end(&mut self, totals: &mut WorkerTotals, taps: &[TapTotals]) {
-        self.flush();
+        self.send_all_windows();
+        self.send_flows();
         self.note(totals);
         while !self.send_snapshot(totals, taps, FromWorker::Ended) {
             std::thread::yield_now();
+        }
+    }
+
+    /// Sends what is left of all windows.
+    pub fn send_all_windows(&mut self) {
+        while let Some(window) = self.open.oldest() {
+            self.send_window(window, usize::MAX, true);
         }
     }
 
@@ -122,29 +179,37 @@ impl HandoffSender {
         totals.causes.add(DropCause::WindowRingFull, self.lost_packets - known);
     }
 
-    /// Sends blocks that are not full yet, so that a quiet probe shows its flows in time.
-    pub fn flush(&mut self) {
-        self.send_rows();
-        self.send_flows();
-    }
-
-    fn send_rows(&mut self) {
-        if self.rows.is_empty() {
-            return;
-        }
+    /// Makes room for rows of `window`: the oldest block goes before its window is over.
+    #[cold]
+    fn make_room(&mut self, window: WindowNumber) {
+        let Some(oldest) = self.open.in_the_way_of(window) else { return };
         match self.take_spare(|shared| shared.rows.pop()) {
-            Some(spare) => {
-                let block = std::mem::replace(&mut self.rows, spare);
-                self.send(FromWorker::Rows(block));
+            Some(empty) => {
+                if let Some(block) = self.open.take(oldest, empty) {
+                    let packets = block.rows.iter().map(Row::packets_sum).sum();
+                    self.open.left(oldest, packets);
+                    self.cut_packets += packets;
+                    self.send(FromWorker::Rows(block));
+                }
             }
-            None => {
-                self.lost_packets += self.rows.iter().map(Row::packets_sum).sum::<u64>();
-                self.rows.clear();
-            }
+            None => self.lose_block(oldest),
         }
     }
 
-    fn send_flows(&mut self) {
+    /// Counts the rows of a block of `window` as lost.
+    #[cold]
+    fn lose_block(&mut self, window: WindowNumber) {
+        let Some(mut block) = self.open.take(window, Vec::new()) else { return };
+        let packets = block.rows.iter().map(Row::packets_sum).sum();
+        self.open.left(window, packets);
+        self.cut_packets += packets;
+        self.lost_packets += packets;
+        block.rows.clear();
+        self.open.give_back(block.rows);
+    }
+
+    /// Sends ended flows though their block is not full, so that a quiet probe shows them in time.
+    pub fn send_flows(&mut self) {
         if self.flows.is_empty() {
             return;
         }
@@ -192,17 +257,28 @@ impl HandoffSender {
 
 impl FlowOutput for HandoffSender {
     #[inline]
-    fn row(&mut self, row: Row) {
-        self.cut_packets += row.packets_sum();
-        self.rows.push(row);
-        if self.rows.len() == ROWS_PER_BLOCK {
-            self.send_rows();
+    fn open_row(
+        &mut self,
+        place: RowPlace,
+        window: WindowNumber,
+        flow: FlowIndex,
+    ) -> Option<&mut Row> {
+        self.open.get(place, window, flow)
+    }
+
+    #[inline]
+    fn begin_row(&mut self, window: WindowNumber, row: &Row) -> RowPlace {
+        loop {
+            if let Ok(place) = self.open.push(window, row) {
+                return place;
+            }
+            self.make_room(window);
         }
     }
 
     #[inline]
-    fn ended(&mut self, flow: EndedFlow) {
-        self.flows.push(flow);
+    fn ended(&mut self, flow: &EndedFlow) {
+        self.flows.push(*flow);
         if self.flows.len() == FLOWS_PER_BLOCK {
             self.send_flows();
         }
@@ -224,9 +300,9 @@ impl HandoffReceiver {
     pub fn give_back(&self, message: FromWorker) {
         // Each of these rings has room for all blocks of its kind.
         match message {
-            FromWorker::Rows(mut rows) => {
-                rows.clear();
-                let _ = self.shared.rows.push(rows);
+            FromWorker::Rows(mut block) => {
+                block.rows.clear();
+                let _ = self.shared.rows.push(block.rows);
             }
             FromWorker::Flows(mut flows) => {
                 flows.clear();
@@ -248,38 +324,62 @@ mod tests {
         EndedFlow { flow: crate::flow::Biflow::default(), reason, sampling_rate: 1.0 }
     }
 
-    fn row() -> Row {
-        Row { packets: [1, 1], ..Row::default() }
+    /// A row of one packet.
+    fn send_row(sender: &mut HandoffSender, window: WindowNumber) {
+        let mut row = Row::default();
+        row.count(crate::index::Sender::Low, 100, false);
+        sender.begin_row(window, &row);
+        sender.count(window);
+    }
+
+    /// Packets that a receiver took until nothing came.
+    fn take_all(receiver: &HandoffReceiver) -> u64 {
+        let mut taken = 0;
+        while let Some(message) = receiver.take() {
+            if let FromWorker::Rows(block) = &message {
+                taken += block.rows.iter().map(Row::packets_sum).sum::<u64>();
+            }
+            receiver.give_back(message);
+        }
+        taken
     }
 
     #[test]
     fn a_live_worker_loses_and_counts_what_finds_no_room() {
-        let (mut sender, receiver) = handoff(2, false);
-        for _ in 0..3 * ROWS_PER_BLOCK {
-            sender.row(row());
+        let window = WindowNumber(3);
+        let (mut sender, receiver) = handoff(2, 2, false);
+        // Two blocks are open, two on their way, and two found no room.
+        for _ in 0..6 * ROWS_PER_BLOCK {
+            send_row(&mut sender, window);
         }
         let mut totals = WorkerTotals::default();
         sender.note(&mut totals);
         let lost = totals.causes.of(DropCause::WindowRingFull);
-        assert_eq!((totals.cut_packets, lost), (6 * 256, 2 * 2 * 256));
-        let mut taken = 0;
-        while let Some(message) = receiver.take() {
-            if let FromWorker::Rows(rows) = &message {
-                taken += rows.iter().map(Row::packets_sum).sum::<u64>();
-            }
-            receiver.give_back(message);
+        assert_eq!((totals.cut_packets, lost), (4 * 256, 2 * 256));
+        assert_eq!(take_all(&receiver), 2 * 256);
+        // A window that is over waits for room, but not if it must be done at once.
+        assert!(sender.send_window(window, usize::MAX, false));
+        for _ in 0..ROWS_PER_BLOCK {
+            send_row(&mut sender, window.next());
         }
-        assert_eq!(taken + lost, totals.cut_packets);
+        assert!(!sender.send_window(window.next(), usize::MAX, false));
+        assert!(sender.send_window(window.next(), usize::MAX, true));
+        sender.note(&mut totals);
+        let lost = totals.causes.of(DropCause::WindowRingFull);
+        assert_eq!((totals.cut_packets, lost), (7 * 256, 3 * 256));
+        assert_eq!(take_all(&receiver), 2 * 256);
     }
 
     #[test]
     fn a_file_worker_waits() {
-        let (mut sender, receiver) = handoff(2, true);
+        let (mut sender, receiver) = handoff(2, 2, true);
         let producer = std::thread::spawn(move || {
             for _ in 0..20 * ROWS_PER_BLOCK {
-                sender.row(row());
+                send_row(&mut sender, WindowNumber(1));
             }
-            sender.end(&mut WorkerTotals::default(), &[]);
+            let mut totals = WorkerTotals::default();
+            sender.end(&mut totals, &[]);
+            totals.cut_packets
         });
         let mut rows_taken = 0;
         loop {
@@ -288,26 +388,26 @@ mod tests {
                 continue;
             };
             let ended = matches!(message, FromWorker::Ended(_));
-            if let FromWorker::Rows(rows) = &message {
-                rows_taken += rows.len();
+            if let FromWorker::Rows(block) = &message {
+                rows_taken += block.rows.len();
             }
             receiver.give_back(message);
             if ended {
                 break;
             }
         }
-        producer.join().expect("the worker ends");
-        assert_eq!(rows_taken, 20 * ROWS_PER_BLOCK);
+        let cut_packets = producer.join().expect("the worker ends");
+        assert_eq!((rows_taken, cut_packets), (20 * ROWS_PER_BLOCK, 20 * 256));
     }
 
     #[test]
     fn a_live_worker_that_drains_waits_too() {
         const FLOWS: usize = 110_000;
-        let (mut sender, receiver) = handoff(256, false);
+        let (mut sender, receiver) = handoff(256, 1, false);
         let producer = std::thread::spawn(move || {
             sender.drain();
             for _ in 0..FLOWS {
-                sender.ended(ended_flow());
+                sender.ended(&ended_flow());
             }
             let mut totals = WorkerTotals::default();
             sender.end(&mut totals, &[]);
@@ -336,8 +436,9 @@ mod tests {
 
     #[test]
     fn closing_comes_after_the_rows() {
-        let (mut sender, receiver) = handoff(4, false);
-        sender.row(row());
+        let (mut sender, receiver) = handoff(4, 1, false);
+        send_row(&mut sender, WindowNumber(3));
+        assert!(sender.send_window(WindowNumber(3), 1, false));
         assert!(sender.close(WindowNumber(3), &mut WorkerTotals::default(), &[]));
         assert!(matches!(receiver.take(), Some(FromWorker::Rows(_))));
         assert!(matches!(receiver.take(), Some(FromWorker::Closed(WindowNumber(3), _))));

@@ -2,22 +2,35 @@ use super::*;
 use crate::decode::protocol;
 use crate::flow::EndedFlow;
 use crate::spread::{HashSeed, name_flow};
-use crate::window::Row;
+use crate::window::{Row, RowPlace};
 
 const SECOND: u64 = 1_000_000_000;
 
 #[derive(Default)]
 struct Records {
     rows: Vec<Row>,
+    windows: Vec<WindowNumber>,
     ended: Vec<EndedFlow>,
 }
 
 impl FlowOutput for Records {
-    fn row(&mut self, row: Row) {
-        self.rows.push(row);
+    fn open_row(
+        &mut self,
+        place: RowPlace,
+        window: WindowNumber,
+        flow: FlowIndex,
+    ) -> Option<&mut Row> {
+        let place = place.0 as usize;
+        let row = self.rows.get_mut(place)?;
+        (self.windows[place] == window && row.flow() == flow).then_some(row)
     }
-    fn ended(&mut self, flow: EndedFlow) {
-        self.ended.push(flow);
+    fn begin_row(&mut self, window: WindowNumber, row: &Row) -> RowPlace {
+        self.rows.push(*row);
+        self.windows.push(window);
+        RowPlace(u32::try_from(self.rows.len() - 1).expect("few rows"))
+    }
+    fn ended(&mut self, flow: &EndedFlow) {
+        self.ended.push(*flow);
     }
 }
 
@@ -126,17 +139,6 @@ fn a_long_flow_gives_records_that_add_up() {
 }
 
 #[test]
-fn a_long_flow_gives_records_though_its_windows_close_by_themselves() {
-    let mut bench = Bench::new(1 << 10);
-    for minute in 0..61 {
-        bench.take(udp(1, minute * 59 * SECOND));
-        let window = WindowNumber(minute * 59);
-        while !bench.stage.close_step(window, 8, &mut bench.records) {}
-    }
-    assert_eq!(bench.reasons(), [EndReason::ActiveTimeout]);
-}
-
-#[test]
 fn used_again_ports_make_another_flow() {
     let mut bench = Bench::new(1 << 10);
     bench.take(tcp_segment(tcp_flag::SYN, 10, 0));
@@ -213,7 +215,10 @@ fn directions_with_addresses_of_their_own_are_one_row() {
     bench.stage.end_all(Timestamp(3), &mut bench.records);
     assert_eq!(bench.records.rows.len(), 1);
     let row = &bench.records.rows[0];
-    assert_eq!((row.packets, row.source_mac.0[5], row.destination_mac.0[5]), ([3, 3], 1, 9));
+    assert_eq!(
+        (row.packets(), row.ends().source_mac.0[5], row.ends().destination_mac.0[5]),
+        ([3, 3], 1, 9)
+    );
     let sides = bench.records.ended[0].flow.sides.map(|side| side.source_mac.0[5]);
     assert!(sides == [1, 8] || sides == [8, 1], "{sides:?}");
 }
@@ -238,7 +243,7 @@ fn layer_2_octets_follow_a_header_that_changes() {
     bench.take(framed(udp(40_000, 1), 1, 2));
     bench.take(udp(40_000, 2));
     bench.stage.end_all(Timestamp(3), &mut bench.records);
-    let rows: u64 = bench.records.rows.iter().map(|row| row.layer2_octets[0]).sum();
+    let rows: u64 = bench.records.rows.iter().map(|row| row.layer2_octets()[0]).sum();
     let record = bench.records.ended[0].flow.layer2_octets.iter().sum::<u64>();
     assert_eq!((rows, record), (328, 328));
 }
@@ -250,7 +255,7 @@ fn counts_of_a_window_that_would_not_fit_are_cut_before() {
         bench.take(Headers { octets: u32::MAX - 1, ..udp(40_000, at) });
     }
     bench.stage.end_all(Timestamp(3), &mut bench.records);
-    let octets: u64 = bench.records.rows.iter().map(|row| row.octets[0]).sum();
+    let octets: u64 = bench.records.rows.iter().map(|row| row.octets()[0]).sum();
     assert_eq!((octets, bench.records.rows.len()), (3 * u64::from(u32::MAX - 1), 3));
     assert_eq!(bench.records.rows.iter().filter(|row| row.counts_flow).count(), 1);
     assert_eq!(bench.records.ended[0].flow.octets.iter().sum::<u64>(), octets);
@@ -271,5 +276,44 @@ fn rows_are_seen_from_the_initiator() {
     bench.take(Headers { source_port: 40_000, destination_port: 53, octets: 70, ..udp(0, 1) });
     bench.stage.end_all(Timestamp(2), &mut bench.records);
     let row = &bench.records.rows[0];
-    assert_eq!((row.packets, row.octets, row.destination_port), ([1, 1], [70, 100], 53));
+    assert_eq!((row.packets(), row.octets(), row.destination_port()), ([1, 1], [70, 100], 53));
+}
+
+#[test]
+fn events_stand_in_the_row_of_the_packet_that_brought_them() {
+    let mut bench = Bench::new(1 << 8);
+    let ms = SECOND / 1_000;
+    bench.take(tcp_segment(tcp_flag::SYN, 1, 0));
+    let syn_ack = tcp_flag::SYN | tcp_flag::ACK;
+    bench.take(Headers {
+        source_port: 5_000,
+        destination_port: 40_000,
+        ..tcp_segment(syn_ack, 9, SECOND + 5 * ms)
+    });
+    bench.take(tcp_segment(tcp_flag::ACK, 2, 2 * SECOND));
+    let told: Vec<(u8, u64)> =
+        bench.records.rows.iter().map(|row| (row.events, row.handshake_server_rtt_ns)).collect();
+    let begun = event::STARTED | event::CONTACT | event::SYN;
+    let answered = event::ANSWERED | event::SYN_ACK;
+    assert_eq!(told, [(begun, 0), (answered, SECOND + 5 * ms), (event::ESTABLISHED, 0)]);
+}
+
+#[test]
+fn octets_of_a_record_go_beyond_32_bits() {
+    let mut bench = Bench::new(1 << 8);
+    for at in 0..5 {
+        bench.take(Headers { octets: 1 << 31, ..udp(1, at * SECOND) });
+    }
+    bench.stage.end_all(Timestamp(6 * SECOND), &mut bench.records);
+    assert_eq!(bench.records.ended[0].flow.octets.iter().sum::<u64>(), 5 << 31);
+}
+
+#[test]
+fn a_flow_in_the_place_of_another_has_rows_of_its_own() {
+    let mut bench = Bench::new(1);
+    bench.take(udp(1, 0));
+    bench.take(udp(2, 1));
+    bench.take(udp(1, 2));
+    assert_eq!(bench.records.rows.iter().map(Row::packets_sum).collect::<Vec<_>>(), [1, 1, 1]);
+    assert!(bench.records.rows.iter().all(|row| row.counts_flow));
 }

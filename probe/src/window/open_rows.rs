@@ -1,0 +1,322 @@
+//! Rows of the windows that are open, in blocks that become messages as they are.
+//!
+//! In: rows as flows begin them; blocks without rows. Out: [`RowBlock`]s of one window.
+//! Cost: a row is written once, where the aggregator will read it; finding it again is two loads.
+//! Invariants: a block holds rows of one window; a place is good for its flow until the block is
+//! taken, which [`OpenRows::get`] notices; the number of blocks here never changes.
+
+use std::collections::VecDeque;
+
+use crate::index::{FlowIndex, WindowNumber};
+
+use super::Row;
+
+/// Rows in a block.
+pub const ROWS_PER_BLOCK: usize = 256;
+
+/// Windows that can be open or closing at the same time.
+const PHASES: usize = 4;
+
+/// Where a row is while its window is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowPlace(pub u32);
+
+/// Rows of one window.
+#[derive(Clone, Debug)]
+pub struct RowBlock {
+    /// The window.
+    pub window: WindowNumber,
+    /// Lowest share of flows that shedding kept while the window was open.
+    pub sampling_rate: f32,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+/// All open rows of one worker.
+pub(super) struct OpenRows {
+    blocks: Box<[Block]>,
+    free: Vec<u32>,
+    windows: [OpenWindow; PHASES],
+    /// Share of flows that shedding keeps now.
+    sampling_rate: f32,
+}
+
+struct Block {
+    window: WindowNumber,
+    rows: Vec<Row>,
+}
+
+struct OpenWindow {
+    window: WindowNumber,
+    sampling_rate: f32,
+    /// Packets of the rows that are here.
+    packets: u64,
+    /// Its blocks, the one that is being filled last.
+    places: VecDeque<u32>,
+}
+
+/// No window has it.
+const NO_WINDOW: WindowNumber = WindowNumber(u64::MAX);
+
+/// All blocks are in use, or the window's place is taken by an older one that has rows still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoBlock;
+
+impl OpenRows {
+    /// Of so many blocks, whose memory is written here, so that no packet meets a page fault later.
+    pub(super) fn new(blocks: usize) -> Self {
+        let blocks = blocks.max(1);
+        let block = || Block { window: NO_WINDOW, rows: empty_rows() };
+        let places = 0..u32::try_from(blocks).unwrap_or(u32::MAX);
+        Self {
+            blocks: (0..blocks).map(|_| block()).collect(),
+            free: places.rev().collect(),
+            windows: std::array::from_fn(|_| OpenWindow {
+                window: NO_WINDOW,
+                sampling_rate: 1.0,
+                packets: 0,
+                places: VecDeque::with_capacity(blocks),
+            }),
+            sampling_rate: 1.0,
+        }
+    }
+
+    /// The row at `place`, if `flow` has it open in `window`.
+    #[inline]
+    pub(super) fn get(
+        &mut self,
+        place: RowPlace,
+        window: WindowNumber,
+        flow: FlowIndex,
+    ) -> Option<&mut Row> {
+        let block = self.blocks.get_mut(place.0 as usize / ROWS_PER_BLOCK)?;
+        let row = block.rows.get_mut(place.0 as usize % ROWS_PER_BLOCK)?;
+        (block.window == window && row.flow() == flow).then_some(row)
+    }
+
+    /// Reads the row at `place`, whoever has it, so that memory fetches it. What it returns means
+    /// nothing.
+    #[inline]
+    pub(super) fn touch(&self, place: RowPlace) -> u64 {
+        let block = self.blocks.get(place.0 as usize / ROWS_PER_BLOCK);
+        let row = block.and_then(|block| block.rows.get(place.0 as usize % ROWS_PER_BLOCK));
+        row.map_or(0, Row::packets_sum)
+    }
+
+    /// Puts a row into `window`.
+    ///
+    /// # Errors
+    /// [`NoBlock`] where all blocks are in use, and nothing was done.
+    #[inline]
+    pub(super) fn push(&mut self, window: WindowNumber, row: &Row) -> Result<RowPlace, NoBlock> {
+        let open = &self.windows[phase_of(window)];
+        if open.window == window
+            && let Some(&place) = open.places.back()
+            && let rows = &mut self.blocks[place as usize].rows
+            && rows.len() < ROWS_PER_BLOCK
+        {
+            rows.push(*row);
+            return Ok(place_of(place, rows.len() - 1));
+        }
+        self.open_block(window, row)
+    }
+
+    #[inline(never)]
+    fn open_block(&mut self, window: WindowNumber, row: &Row) -> Result<RowPlace, NoBlock> {
+        self.begin(window);
+        let open = &mut self.windows[phase_of(window)];
+        if open.window != window {
+            return Err(NoBlock);
+        }
+        let place = self.free.pop().ok_or(NoBlock)?;
+        open.places.push_back(place);
+        let block = &mut self.blocks[place as usize];
+        block.window = window;
+        block.rows.push(*row);
+        Ok(place_of(place, 0))
+    }
+
+    /// Counts a packet that is in one of the rows of `window`.
+    #[inline]
+    pub(super) fn count(&mut self, window: WindowNumber) {
+        self.windows[phase_of(window)].packets += 1;
+    }
+
+    /// The share of flows that shedding keeps from now on, while `window` is the newest.
+    pub(super) fn set_sampling_rate(&mut self, rate: f32, window: WindowNumber) {
+        self.sampling_rate = rate;
+        for open in &mut self.windows {
+            open.sampling_rate = open.sampling_rate.min(rate);
+        }
+        self.begin(window);
+    }
+
+    /// Takes the next block of `window`, an empty one in exchange.
+    pub(super) fn take(&mut self, window: WindowNumber, empty: Vec<Row>) -> Option<RowBlock> {
+        let open = &mut self.windows[phase_of(window)];
+        if open.window != window {
+            return None;
+        }
+        let place = open.places.pop_front()?;
+        let sampling_rate = open.sampling_rate;
+        let block = &mut self.blocks[place as usize];
+        block.window = NO_WINDOW;
+        let rows = std::mem::replace(&mut block.rows, empty);
+        self.free.push(place);
+        Some(RowBlock { window, sampling_rate, rows })
+    }
+
+    /// Whether rows of `window` are here.
+    pub(super) fn has(&self, window: WindowNumber) -> bool {
+        let open = &self.windows[phase_of(window)];
+        open.window == window && !open.places.is_empty()
+    }
+
+    /// The oldest window that has rows.
+    pub(super) fn oldest(&self) -> Option<WindowNumber> {
+        let open = self.windows.iter().filter(|open| !open.places.is_empty());
+        open.map(|open| open.window).min()
+    }
+
+    /// Memory of a block that was taken without another in exchange.
+    pub(super) fn give_back(&mut self, empty: Vec<Row>) {
+        if let Some(&place) = self.free.last() {
+            self.blocks[place as usize].rows = empty;
+        }
+    }
+
+    /// The window whose rows must go before `window` can have a block: the one in its place, else the
+    /// oldest.
+    pub(super) fn in_the_way_of(&self, window: WindowNumber) -> Option<WindowNumber> {
+        let open = &self.windows[phase_of(window)];
+        if open.window != window && !open.places.is_empty() {
+            return Some(open.window);
+        }
+        self.oldest()
+    }
+
+    /// Packets of rows that left before their window was over no longer count as its own.
+    pub(super) fn left(&mut self, window: WindowNumber, packets: u64) {
+        let counted = &mut self.windows[phase_of(window)].packets;
+        *counted = counted.saturating_sub(packets);
+    }
+
+    /// The packets of a window all of whose blocks were taken; it is over.
+    pub(super) fn end(&mut self, window: WindowNumber) -> u64 {
+        let open = &mut self.windows[phase_of(window)];
+        if open.window == window { std::mem::take(&mut open.packets) } else { 0 }
+    }
+
+    /// Bytes of all blocks.
+    pub(super) fn bytes(&self) -> usize {
+        self.blocks.len() * ROWS_PER_BLOCK * size_of::<Row>()
+    }
+
+    /// Something may be booked in `window` from now on.
+    fn begin(&mut self, window: WindowNumber) {
+        let sampling_rate = self.sampling_rate;
+        let open = &mut self.windows[phase_of(window)];
+        // A window that has rows is closed before another one takes its place.
+        if open.window != window && open.places.is_empty() {
+            (open.window, open.sampling_rate) = (window, sampling_rate);
+        }
+    }
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "below PHASES")]
+const fn phase_of(window: WindowNumber) -> usize {
+    (window.0 % PHASES as u64) as usize
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "rows of a block are few")]
+const fn place_of(block: u32, row: usize) -> RowPlace {
+    RowPlace(block * ROWS_PER_BLOCK as u32 + row as u32)
+}
+
+/// A block's memory, written once.
+pub(super) fn empty_rows() -> Vec<Row> {
+    let mut rows = vec![Row::default(); ROWS_PER_BLOCK];
+    rows.clear();
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Address;
+    use crate::index::{Sender, TapIndex};
+    use crate::spread::FlowKey;
+    use crate::window::{Ends, RowFacts};
+
+    fn row(flow: u32) -> Row {
+        let key = FlowKey { low: Address::v4([10, 0, 0, 1]), ..FlowKey::default() };
+        Row::of(&RowFacts {
+            flow: FlowIndex(flow),
+            key: &key,
+            initiator: Sender::Low,
+            ends: Ends::default(),
+            tap: TapIndex(0),
+            application: crate::app::Application::Unknown,
+            counts_flow: true,
+        })
+    }
+
+    #[test]
+    fn a_row_is_its_flows_until_its_block_is_taken() {
+        let mut open = OpenRows::new(4);
+        let (first, second) = (WindowNumber(8), WindowNumber(9));
+        let one = open.push(first, &row(1)).expect("there is room");
+        let other = open.push(second, &row(1)).expect("there is room");
+        assert!(open.get(one, first, FlowIndex(1)).is_some());
+        assert!(open.get(one, second, FlowIndex(1)).is_none(), "another window");
+        assert!(open.get(one, first, FlowIndex(2)).is_none(), "another flow");
+        open.count(first);
+        let block = open.take(first, empty_rows()).expect("there is one");
+        assert_eq!((block.window, block.rows.len()), (first, 1));
+        assert!(open.get(one, first, FlowIndex(1)).is_none() && !open.has(first));
+        assert_eq!((open.end(first), open.end(first)), (1, 0));
+        // The block is used again, by another flow.
+        for flow in 0..3 * 256 {
+            open.push(second, &row(flow)).expect("there is room");
+        }
+        assert!(open.get(one, second, FlowIndex(1)).is_none());
+        assert!(open.get(other, second, FlowIndex(1)).is_some());
+    }
+
+    #[test]
+    fn blocks_are_bounded_and_a_windows_place_is_its_own() {
+        let mut open = OpenRows::new(2);
+        let window = WindowNumber(3);
+        for flow in 0..512 {
+            open.push(window, &row(flow)).expect("there is room");
+        }
+        assert_eq!(open.push(window, &row(0)), Err(NoBlock));
+        assert_eq!(open.in_the_way_of(window), Some(window));
+        let block = open.take(window, empty_rows()).expect("there is one");
+        assert_eq!(block.rows[0].flow(), FlowIndex(0), "the oldest goes first");
+        let later = WindowNumber(window.0 + PHASES as u64);
+        assert_eq!(open.push(later, &row(0)), Err(NoBlock));
+        assert_eq!(open.in_the_way_of(later), Some(window));
+        let _ = open.take(window, empty_rows());
+        assert!(open.push(later, &row(0)).is_ok());
+    }
+
+    #[test]
+    fn a_window_states_its_lowest_rate() {
+        let mut open = OpenRows::new(4);
+        let (first, second) = (WindowNumber(10), WindowNumber(11));
+        let rate = |open: &mut OpenRows, window| {
+            open.push(window, &row(1)).expect("there is room");
+            open.take(window, empty_rows()).map(|block| block.sampling_rate)
+        };
+        open.set_sampling_rate(1.0, first);
+        open.set_sampling_rate(0.25, first);
+        open.set_sampling_rate(0.9, first);
+        assert_eq!(rate(&mut open, second), Some(0.9));
+        assert_eq!(rate(&mut open, first), Some(0.25));
+        open.set_sampling_rate(1.0, second);
+        assert_eq!(rate(&mut open, WindowNumber(14)), Some(1.0));
+    }
+}
