@@ -15,6 +15,7 @@ use crate::index::{FlowIndex, Sender, WindowNumber};
 use crate::memory;
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
+use crate::window::RowPlace;
 
 use super::begin::{first_events, initiator_of, is_later_fragment, is_tcp};
 use super::bits::SlotBits;
@@ -144,6 +145,13 @@ impl FlowStage {
         self.look_closer(index, headers, verdict, (window, first_events), output);
     }
 
+    /// Where the newest row of the flow that was guessed is, if it may be of `window`.
+    #[inline]
+    pub fn guess_row(&self, guess: Guess, window: WindowNumber) -> Option<RowPlace> {
+        let flow = self.table.guessed(guess)?;
+        flow.may_be_in(window).then_some(flow.row)
+    }
+
     /// Notes a duplicate that is not traffic on its flow, if there is one.
     pub fn note_duplicate(&mut self, headers: &Headers, guess: Guess) {
         let Some(measures) = &mut self.measures else { return };
@@ -225,6 +233,7 @@ impl FlowStage {
         let (flow, rest) = self.table.both_mut(index);
         *flow = Flow::begin(key, headers, (initiator, method), window);
         flow.tcp = if is_tcp(headers) { TcpState::Midstream } else { TcpState::NotTcp };
+        flow.take_first_side(headers);
         *rest = Rest {
             first_seen: headers.timestamp,
             record_start: headers.timestamp,
@@ -378,11 +387,14 @@ impl FlowStage {
         (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
     ) {
-        let (side, sender) = (Side::of(headers), headers.sender);
-        let known = self.side(index, sender);
-        let changed = known.seen && known != side;
-        if known != side {
-            self.set_side(index, headers, known, side);
+        let sender = headers.sender;
+        let mut changed = false;
+        if !self.table.flow_mut(index).takes_answer(headers) {
+            let (side, known) = (Side::of(headers), self.side(index, sender));
+            changed = known.seen && known != side;
+            if known != side {
+                self.set_side(index, headers, known, side);
+            }
         }
         let (ends, tap) = (self.ends(index), self.tap(index));
         let flow = self.table.flow(index);

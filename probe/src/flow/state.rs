@@ -208,6 +208,41 @@ impl Flow {
             && self.stations[headers.sender.other().place()] == headers.destination_mac
     }
 
+    /// Whether this is the first packet of its sender, between the stations that the other one's
+    /// packets showed; then it is noted.
+    #[inline]
+    pub(super) fn takes_answer(&mut self, headers: &Headers) -> bool {
+        let sender = headers.sender.place();
+        let seen = (self.flags >> flag::SEEN.trailing_zeros()) & 0b11;
+        let is_answer = seen == 1 << headers.sender.other().place()
+            && self.flags & flag::APART == 0
+            && self.segment == headers.segment
+            && self.stations[sender] == headers.source_mac
+            && self.stations[headers.sender.other().place()] == headers.destination_mac;
+        if is_answer {
+            self.flags |= flag::SEEN << sender;
+            if headers.marks.has(Marks::ETHERNET) {
+                self.flags |= flag::ETHERNET << sender;
+            }
+            self.taps[sender] = headers.tap;
+        }
+        is_answer
+    }
+
+    /// The sides of a flow of which nothing was seen before this packet.
+    #[inline]
+    pub(super) fn take_first_side(&mut self, headers: &Headers) {
+        let sender = headers.sender;
+        self.segment = headers.segment;
+        self.stations[sender.place()] = headers.source_mac;
+        self.stations[sender.other().place()] = headers.destination_mac;
+        self.flags |= flag::SEEN << sender.place();
+        if headers.marks.has(Marks::ETHERNET) {
+            self.flags |= flag::ETHERNET << sender.place();
+        }
+        self.taps[sender.place()] = headers.tap;
+    }
+
     pub(super) fn is_apart(&self) -> bool {
         self.flags & flag::APART != 0
     }

@@ -170,10 +170,16 @@ impl FlowTable {
         Guess { flow: candidate.unwrap_or(NO_SLOT), touched }
     }
 
+    /// The flow that was guessed; perhaps another's than the packet's.
+    #[inline]
+    pub fn guessed(&self, guess: Guess) -> Option<&Flow> {
+        self.flows.get(guess.flow as usize)
+    }
+
     /// The flow of a packet; `guess` is tried first.
     #[inline]
     pub fn find(&self, headers: &Headers, guess: Guess) -> Option<FlowIndex> {
-        let guessed = self.flows.get(guess.flow as usize);
+        let guessed = self.guessed(guess);
         if guessed.is_some_and(|flow| flow.key.is_of(headers)) {
             return Some(FlowIndex(guess.flow));
         }
