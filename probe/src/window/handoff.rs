@@ -317,7 +317,13 @@ impl HandoffReceiver {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::app::Application;
+    use crate::index::{Sender, TapIndex};
+    use crate::spread::FlowKey;
+    use crate::window::{Ends, RowFacts};
 
     fn ended_flow() -> EndedFlow {
         let reason = crate::flow::EndReason::ForcedEnd;
@@ -327,7 +333,7 @@ mod tests {
     /// A row of one packet.
     fn send_row(sender: &mut HandoffSender, window: WindowNumber) {
         let mut row = Row::default();
-        row.count(crate::index::Sender::Low, 100, false);
+        row.count(Sender::Low, 100, false);
         sender.begin_row(window, &row);
         sender.count(window);
     }
@@ -432,6 +438,102 @@ mod tests {
         }
         assert_eq!(producer.join().expect("the worker ends"), 0);
         assert_eq!(flows_taken, FLOWS);
+    }
+
+    /// What a flow of the model remembers of its newest row.
+    type Newest = Option<(RowPlace, WindowNumber)>;
+
+    /// A worker that counts a packet of `flow` in `window`, as the flow stage does.
+    fn count(sender: &mut HandoffSender, newest: &mut Newest, flow: u32, window: WindowNumber) {
+        let flow = FlowIndex(flow);
+        let known = newest.filter(|(_, of)| *of == window).map(|(place, _)| place);
+        match known.and_then(|place| sender.open_row(place, window, flow)) {
+            Some(row) => row.count(Sender::Low, 100, false),
+            None => {
+                let mut row = Row::of(&RowFacts { flow, ..facts(&FlowKey::default()) });
+                row.count(Sender::Low, 100, false);
+                *newest = Some((sender.begin_row(window, &row), window));
+            }
+        }
+        sender.count(window);
+    }
+
+    fn facts(key: &FlowKey) -> RowFacts<'_> {
+        RowFacts {
+            flow: FlowIndex(0),
+            key,
+            initiator: Sender::Low,
+            ends: Ends::default(),
+            tap: TapIndex(0),
+            application: Application::Unknown,
+            counts_flow: true,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// However slow the aggregator is, each packet is in one row that it gets, or lost and
+        /// counted; and nothing of a window comes after its closing.
+        #[test]
+        fn packets_are_handed_over_once_or_counted_as_lost(
+            (blocks, open_blocks) in (1_usize..4, 1_usize..6),
+            steps in prop::collection::vec((0_u8..16, 0_u32..700), 1..60),
+        ) {
+            let (mut sender, receiver) = handoff(blocks, open_blocks, false);
+            let mut newest: Vec<Newest> = vec![None; 1_024];
+            let (mut counted, mut taken, mut closed) = (0_u64, 0_u64, None);
+            let mut window = WindowNumber(5);
+            let mut totals = WorkerTotals::default();
+            let mut take = |messages: u32, closed: &mut Option<WindowNumber>| {
+                for _ in 0..messages {
+                    let Some(message) = receiver.take() else { break };
+                    match &message {
+                        FromWorker::Rows(block) => {
+                            assert!(closed.is_none_or(|closed| closed < block.window));
+                            taken += block.rows.iter().map(Row::packets_sum).sum::<u64>();
+                        }
+                        FromWorker::Closed(window, _) => *closed = Some(*window),
+                        _ => {}
+                    }
+                    receiver.give_back(message);
+                }
+            };
+            for (kind, amount) in steps {
+                match kind {
+                    0..10 => {
+                        let ahead = u64::from(kind % 3 == 0);
+                        for flow in 0..amount {
+                            let at = WindowNumber(window.0 + ahead);
+                            let place = (flow * 31 + u32::from(kind)) % 1_024;
+                            count(&mut sender, &mut newest[place as usize], place, at);
+                            counted += 1;
+                        }
+                    }
+                    10..14 => take(amount % 8, &mut closed),
+                    _ => {
+                        while !sender.send_window(window, 2, amount % 2 == 0) {
+                            take(1, &mut closed);
+                        }
+                        while !sender.close(window, &mut totals, &[]) {
+                            take(1, &mut closed);
+                        }
+                        window = window.next();
+                    }
+                }
+                sender.note(&mut totals);
+                let lost = totals.causes.of(DropCause::WindowRingFull);
+                prop_assert!(lost <= totals.cut_packets && totals.cut_packets <= counted);
+            }
+            while sender.open.oldest().is_some() {
+                sender.send_window(window, usize::MAX, true);
+                window = window.next();
+            }
+            take(u32::MAX, &mut closed);
+            sender.note(&mut totals);
+            let lost = totals.causes.of(DropCause::WindowRingFull);
+            prop_assert_eq!((totals.cut_packets, taken + lost), (counted, counted));
+        }
     }
 
     #[test]
