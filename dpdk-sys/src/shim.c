@@ -2,6 +2,7 @@
  *
  * Each is called once a burst or less often, so that the call costs nothing that can be seen.
  */
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,10 +10,19 @@
 
 #include "wrapper.h"
 
+/* Whether a packet is one whole buffer of `pool` that nobody else holds: such a one goes back as it
+ * is, as with RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE. All of it stands in the first cache line. */
+static inline bool
+is_common(const struct rte_mbuf *m, const struct rte_mempool *pool)
+{
+	return m->pool == pool && m->nb_segs == 1 && rte_mbuf_refcnt_read(m) == 1 &&
+		RTE_MBUF_DIRECT(m);
+}
+
 struct vmprobe_burst
 vmprobe_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
 		struct vmprobe_packet *packets, uint16_t max,
-		const struct vmprobe_stamp_field *stamp)
+		const struct vmprobe_stamp_field *stamp, const struct rte_mempool *pool)
 {
 	struct vmprobe_burst burst = {
 		.packets = rte_eth_rx_burst(port, queue, mbufs, max),
@@ -30,6 +40,7 @@ vmprobe_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
 		p->packet_octets = m->pkt_len;
 		p->segments = m->nb_segs;
 		burst.chained += m->nb_segs > 1;
+		burst.uncommon += !is_common(m, pool);
 		p->marks = 0;
 		if (flags & RTE_MBUF_F_RX_VLAN_STRIPPED) {
 			p->marks |= VMPROBE_VLAN_STRIPPED;
@@ -46,6 +57,12 @@ vmprobe_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
 		}
 	}
 	return burst;
+}
+
+void
+vmprobe_give_back(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint16_t count)
+{
+	rte_mempool_put_bulk(pool, (void **)mbufs, count);
 }
 
 uint32_t

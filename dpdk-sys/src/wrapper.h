@@ -61,13 +61,17 @@ struct vmprobe_burst {
 	uint64_t tsc;              /* time stamp counter after the packets were taken */
 	uint16_t packets;
 	uint16_t chained;          /* how many of them have several segments */
+	uint16_t uncommon;         /* how many cannot go back to the pool as they are */
 };
 
 /* Takes up to `max` packets from a queue, describes each in `packets` and asks for the first
- * cache line of its octets. */
+ * cache line of its octets. `pool` is that of the queue. */
 struct vmprobe_burst vmprobe_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
 		struct vmprobe_packet *packets, uint16_t max,
-		const struct vmprobe_stamp_field *stamp);
+		const struct vmprobe_stamp_field *stamp, const struct rte_mempool *pool);
+
+/* Gives packets back to the pool of which a burst said that none is uncommon. */
+void vmprobe_give_back(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint16_t count);
 
 /* Copies the first `max` octets of a packet of several segments; returns how many. */
 uint32_t vmprobe_copy(const struct rte_mbuf *mbuf, uint8_t *to, uint32_t max);

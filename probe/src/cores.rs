@@ -31,9 +31,46 @@ pub fn stay_on(cores: &[u16]) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// The calling thread, and what it starts meanwhile, off some cores; where it was before when
+/// dropped.
+#[derive(Debug)]
+#[must_use = "dropped, the thread may go back"]
+pub struct KeptOff {
+    before: Vec<u16>,
+}
+
+/// Keeps the calling thread off `taken`; `None` where no other core is left, or the system refuses.
+pub fn keep_off(taken: &[u16]) -> Option<KeptOff> {
+    let before = allowed();
+    let rest: Vec<u16> = before.iter().filter(|core| !taken.contains(core)).copied().collect();
+    (!rest.is_empty() && stay_on(&rest).is_ok()).then_some(KeptOff { before })
+}
+
+impl Drop for KeptOff {
+    fn drop(&mut self) {
+        // It was allowed; where that has changed meanwhile, the thread stays where it is.
+        let _ = stay_on(&self.before);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_is_kept_off_cores_for_a_while() {
+        let before = allowed();
+        assert!(keep_off(&before).is_none(), "there must be a core to run on");
+        if let [first, rest @ ..] = before.as_slice()
+            && !rest.is_empty()
+        {
+            let kept = keep_off(&[*first]).expect("others are left");
+            assert_eq!(allowed(), rest);
+            assert_eq!(std::thread::spawn(allowed).join().expect("ends well"), rest);
+            drop(kept);
+        }
+        assert_eq!(allowed(), before);
+    }
 
     #[test]
     fn a_thread_stays_where_it_is_put() {

@@ -212,6 +212,28 @@ fn kernel_interfaces_give_what_their_peer_sends() {
 }
 
 #[test]
+fn a_file_that_is_played_over_and_over_has_the_time_of_the_poll() {
+    in_own_process("a_file_that_is_played_over_and_over_has_the_time_of_the_poll", &[], || {
+        let folder = Folder::new("infinite");
+        let file = folder.path("in.pcap");
+        let frames: Vec<_> = (0..40).map(|n| (1_600_000_000 + n, 0, pattern(60, n))).collect();
+        fs::write(&file, pcap(&frames)).expect("can be written");
+        let device = format!("net_pcap0,rx_pcap={},infinite_rx=1", file.display());
+        let mut nics = Nics::open(&plan(&[port("file", &device)])).expect("net_pcap opens");
+        let source = &mut nics.sources[0];
+        assert_eq!((source.clock_source(), source.is_live()), (ClockSource::Tsc, true));
+        let mut latest = wall_clock() - 1_000_000;
+        for _ in 0..10 {
+            let (burst, SourceState::Open(now)) = source.poll() else { panic!("never ends") };
+            assert_eq!(burst.len(), 32);
+            assert_eq!(burst.frame(0).timestamp, now);
+            assert!(now >= latest, "time goes on: {latest:?} {now:?}");
+            latest = now;
+        }
+    });
+}
+
+#[test]
 fn memif_receives_all_that_a_generator_sent() {
     if Command::new("dpdk-testpmd").arg("--version").output().is_err() {
         skips::missing("memif", &["dpdk-testpmd"], "dpdk-dev");

@@ -36,11 +36,20 @@ pub(crate) struct BenchArguments {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum FeatureSet {
+pub(super) enum FeatureSet {
     /// Decoding, flows and windows.
     Flow,
     /// Also copies and applications: all that `run` does.
     All,
+}
+
+impl From<FeatureSet> for Features {
+    fn from(set: FeatureSet) -> Self {
+        match set {
+            FeatureSet::Flow => Self::Flow,
+            FeatureSet::All => Self::All,
+        }
+    }
 }
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
@@ -49,10 +58,7 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
         workers: arguments.workers,
         passes: arguments.passes,
         slots: arguments.slots,
-        features: match arguments.features {
-            FeatureSet::Flow => Features::Flow,
-            FeatureSet::All => Features::All,
-        },
+        features: arguments.features.into(),
         poll_gaps: arguments.poll_gaps,
     };
     let report = match measurement::bench(&options) {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::bench::FeatureSet;
 use super::output::{self, Outcome};
 
 #[derive(Args)]
@@ -20,6 +21,9 @@ pub(crate) struct RunArguments {
     /// Keep the page open after the end until SIGINT or SIGTERM.
     #[arg(long)]
     keep_page: bool,
+    /// Leave out what `bench --features` leaves out; for measuring only, so no records are written.
+    #[arg(long, value_enum, default_value_t = FeatureSet::All)]
+    features: FeatureSet,
     /// Print one JSON object as the last line.
     #[arg(long)]
     json: bool,
@@ -28,7 +32,8 @@ pub(crate) struct RunArguments {
 /// Without DPDK there is no NIC to receive from.
 #[cfg(not(feature = "dpdk"))]
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
-    let RunArguments { config: _, seconds: _, idle_seconds: _, keep_page: _, json: _ } = arguments;
+    let RunArguments { config: _, seconds: _, idle_seconds: _, keep_page: _, features: _, json: _ } =
+        arguments;
     output::failed(&"this program was built without DPDK; use `vmprobe replay` for capture files")
 }
 
@@ -42,7 +47,8 @@ mod with_dpdk {
 
     use vmprobe::config::{self, Mode};
     use vmprobe::runtime::RuntimeError;
-    use vmprobe::runtime::live::{self, Live, RunOptions};
+    use vmprobe::runtime::bench::Features;
+    use vmprobe::runtime::live::{self, Live, Ready, RunOptions};
 
     use super::{Outcome, RunArguments, output};
 
@@ -68,13 +74,21 @@ mod with_dpdk {
         if let Err(error) = watch_reload(&arguments.config) {
             return output::failed(&error);
         }
-        let options =
-            RunOptions { seconds: arguments.seconds, idle_seconds: arguments.idle_seconds };
-        let ready = |address: Option<std::net::SocketAddr>| match address {
+        let options = RunOptions {
+            seconds: arguments.seconds,
+            idle_seconds: arguments.idle_seconds,
+            features: arguments.features.into(),
+        };
+        let ready = |ready: Ready<'_>| match ready.page {
             Some(address) => tracing::info!("receiving; page at http://{address}/"),
             None => tracing::info!("receiving"),
         };
-        let plan = Arc::new(loaded.plan);
+        let mut plan = loaded.plan;
+        if options.features != Features::All {
+            // What was not measured would stand in them as 0.
+            plan.store.folder = None;
+        }
+        let plan = Arc::new(plan);
         let ended = |run: &Live| {
             print(arguments, run);
             keep_page(arguments, &plan, &stop);

@@ -170,8 +170,7 @@ fn symmetric_key(octets: usize) -> Vec<u8> {
 
 fn choose_stamps(plan: &PortPlan, facts: &Facts, warnings: &mut Vec<PortWarning>) -> StampKind {
     if facts.driver == "net_pcap" {
-        let from_file = plan.device.split(',').any(|argument| argument.starts_with("rx_pcap="));
-        return if from_file { StampKind::File } else { StampKind::Kernel };
+        return pcap_stamps(&plan.device);
     }
     if !plan.hardware_timestamp {
         return StampKind::None;
@@ -181,6 +180,16 @@ fn choose_stamps(plan: &PortPlan, facts: &Facts, warnings: &mut Vec<PortWarning>
         return StampKind::None;
     }
     StampKind::Device
+}
+
+/// A file that is played over and over comes out of memory, without stamps.
+fn pcap_stamps(device: &str) -> StampKind {
+    let has = |wanted: &str| device.split(',').any(|argument| argument.starts_with(wanted));
+    match (has("rx_pcap="), has("infinite_rx=") && !has("infinite_rx=0")) {
+        (true, true) => StampKind::None,
+        (true, false) => StampKind::File,
+        (false, _) => StampKind::Kernel,
+    }
 }
 
 fn choose_vlan(plan: &PortPlan, facts: &Facts, warnings: &mut Vec<PortWarning>) -> u64 {
@@ -311,10 +320,15 @@ mod tests {
     #[test]
     fn stamps_of_files_and_of_the_kernel_differ() {
         let mut plan = plan();
-        plan.device = "net_pcap0,rx_pcap=a.pcap".to_owned();
-        assert_eq!(decide(&plan, &poor(), 32).expect("fits").0.stamps, StampKind::File);
-        plan.device = "net_pcap0,rx_iface=veth0".to_owned();
-        assert_eq!(decide(&plan, &poor(), 32).expect("fits").0.stamps, StampKind::Kernel);
+        for (device, stamps) in [
+            ("net_pcap0,rx_pcap=a.pcap", StampKind::File),
+            ("net_pcap0,rx_pcap=a.pcap,infinite_rx=0", StampKind::File),
+            ("net_pcap0,rx_pcap=a.pcap,infinite_rx=1", StampKind::None),
+            ("net_pcap0,rx_iface=veth0", StampKind::Kernel),
+        ] {
+            plan.device = device.to_owned();
+            assert_eq!(decide(&plan, &poor(), 32).expect("fits").0.stamps, stamps, "{device}");
+        }
     }
 
     /// The Toeplitz hash as RSS computes it.

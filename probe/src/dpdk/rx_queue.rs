@@ -98,6 +98,7 @@ impl RxQueue {
                 self.packets.as_mut_ptr(),
                 self.burst,
                 &raw const self.stamp,
+                self.port.pool.as_ptr(),
             )
         };
         if burst.packets > 0
@@ -108,7 +109,9 @@ impl RxQueue {
         if burst.chained > 0 {
             self.gather(burst.packets);
         }
-        RxBurst { queue: self, tsc: burst.tsc, count: usize::from(burst.packets).min(SLOTS) }
+        let is_common = burst.uncommon == 0;
+        let count = usize::from(burst.packets).min(SLOTS);
+        RxBurst { queue: self, tsc: burst.tsc, count, is_common }
     }
 
     /// Fill of the ring; `None` where the driver cannot tell.
@@ -144,6 +147,8 @@ pub struct RxBurst<'queue> {
     queue: &'queue mut RxQueue,
     tsc: u64,
     count: usize,
+    /// Every packet is a whole buffer of the port's pool that nobody else holds.
+    is_common: bool,
 }
 
 impl RxBurst<'_> {
@@ -183,10 +188,19 @@ impl RxBurst<'_> {
 impl Drop for RxBurst<'_> {
     #[inline]
     fn drop(&mut self) {
-        let count = u32::try_from(self.count).unwrap_or(0);
-        if count > 0 {
+        let count = u16::try_from(self.count).unwrap_or(0);
+        let mbufs = self.queue.mbufs.as_mut_ptr();
+        if count == 0 {
+            return;
+        }
+        if self.is_common {
+            let pool = self.queue.port.pool.as_ptr();
+            // SAFETY: the first `count` pointers are mbufs of this burst, each owned by us; the
+            // shim has found that each is a whole buffer of this pool.
+            unsafe { dpdk_sys::vmprobe_give_back(pool, mbufs, count) };
+        } else {
             // SAFETY: the first `count` pointers are mbufs of this burst, each owned by us.
-            unsafe { dpdk_sys::rte_pktmbuf_free_bulk(self.queue.mbufs.as_mut_ptr(), count) };
+            unsafe { dpdk_sys::rte_pktmbuf_free_bulk(mbufs, count.into()) };
         }
     }
 }

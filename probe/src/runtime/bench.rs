@@ -26,6 +26,8 @@ use crate::index::WorkerIndex;
 use crate::spread::{FlowKey, HashSeed, owner};
 
 use super::{ReportLedger, RuntimeError};
+#[cfg(feature = "dpdk")]
+pub(super) use measure::parts_for;
 use measure::{Gaps, Measured, Run};
 pub use stages::Stages;
 

@@ -1,10 +1,12 @@
 //! `run`: NIC ports through the workers until told to stop.
 //!
 //! In: plan. Out: records, page, log; a [`Report`] at the end.
-//! Invariants: one worker for each receive queue, pinned; the further ones own flows only. The other
-//! threads (page, clocks, store, aggregation) may run on every core that the process may use: DPDK
-//! pins the thread that starts it, and `Eal` undoes that before another thread is started.
+//! Invariants: one worker for each receive queue, pinned; the further ones own flows only. Page,
+//! store and aggregation stay off the workers' cores where there are others, because a worker that
+//! is interrupted for milliseconds misses packets. DPDK's own threads and the clocks, which sleep
+//! nearly always, may run anywhere.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,6 +23,7 @@ use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms, wall_clock};
 use crate::worker::Worker;
 
 use super::analysis::ClockOf;
+use super::bench::{Features, parts_for};
 use super::build::Seat;
 use super::pipeline::{Prepared, Way, join, spawn};
 use super::publish::WorkerPlace;
@@ -45,10 +48,23 @@ pub struct RunOptions {
     pub seconds: Option<u64>,
     /// Stop when packets have come and then none for so many seconds.
     pub idle_seconds: Option<u64>,
+    /// What is done with packets; less than all is for measuring only.
+    pub features: Features,
 }
 
-/// Receives until `stop` is set or the options say so. `ready` is told the page's address once
-/// packets can come; `ended` gets the result while the page still shows it.
+/// A run that packets can come to.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready<'a> {
+    /// Where the page is, if it is served.
+    pub page: Option<SocketAddr>,
+    /// The ports, in order of configuration.
+    pub ports: &'a [Port],
+    /// DPDK.
+    pub eal: &'a Eal,
+}
+
+/// Receives until `stop` is set or the options say so. `ready` is told once packets can come;
+/// `ended` gets the result while the page still shows it.
 ///
 /// # Errors
 /// [`RuntimeError`] where it cannot start.
@@ -56,15 +72,22 @@ pub fn run(
     plan: &Arc<Plan>,
     options: RunOptions,
     stop: &Arc<AtomicBool>,
-    ready: impl FnOnce(Option<std::net::SocketAddr>),
+    ready: impl FnOnce(Ready<'_>),
     ended: impl FnOnce(&Live),
 ) -> Result<Live, RuntimeError> {
-    let prepared = Prepared::new(plan, plan.serve.enabled)?;
+    let queues: u16 = plan.ports.iter().map(|port| port.queues).sum();
+    let cores = worker_cores(plan, plan.worker.count.max(queues).into())?;
+    let taken: Vec<u16> = cores.iter().flatten().copied().collect();
+    let prepared = {
+        let _off = cores::keep_off(&taken);
+        Prepared::new(plan, plan.serve.enabled)?
+    };
     let names: Vec<String> = plan.ports.iter().map(|port| port.name.clone()).collect();
+    // On all cores again: those that DPDK sees decide which node its memory is on.
     let nics = Nics::open(plan)?;
     warn(&nics.warnings, &names);
     let receivers = nics.sources.len();
-    let cores = worker_cores(plan, usize::from(plan.worker.count).max(receivers))?;
+    let _off = cores::keep_off(&taken);
     // The flag that workers see is not the caller's: that one may be waited for again.
     let workers_stop = Arc::new(AtomicBool::new(false));
     let (ports, port_names) = (nics.ports.clone(), names.clone());
@@ -80,13 +103,14 @@ pub fn run(
         clock_of: clock_of(plan, &names, &nics.sources),
         ending: Arc::clone(&workers_stop),
     })?;
-    ready(pipeline.page_address());
+    ready(Ready { page: pipeline.page_address(), ports: &nics.ports, eal: &nics.eal });
     let mut sources = nics.sources.into_iter();
     let mut threads = Vec::new();
     for (seat, core) in seats.into_iter().zip(cores) {
         let (source, eal, stop) = (sources.next(), nics.eal.clone(), Arc::clone(&workers_stop));
         let name = format!("worker-{}", seat.place());
-        threads.push(spawn(&name, move || work(source, seat, &eal, core, &stop))?);
+        let features = options.features;
+        threads.push(spawn(&name, move || work(source, seat, features, &eal, core, &stop))?);
     }
     wait(&nics.ports, options, stop);
     workers_stop.store(true, Ordering::Relaxed);
@@ -130,7 +154,14 @@ fn wait(ports: &[Port], options: RunOptions, stop: &AtomicBool) {
 }
 
 /// One worker's thread: pinned, known to DPDK, then its loop.
-fn work(source: Option<NicSource>, seat: Seat, eal: &Eal, core: Option<u16>, stop: &AtomicBool) {
+fn work(
+    source: Option<NicSource>,
+    seat: Seat,
+    features: Features,
+    eal: &Eal,
+    core: Option<u16>,
+    stop: &AtomicBool,
+) {
     let _registered = core.and_then(|core| match WorkerThread::register(eal, core) {
         Ok(registered) => Some(registered),
         Err(error) => {
@@ -138,7 +169,7 @@ fn work(source: Option<NicSource>, seat: Seat, eal: &Eal, core: Option<u16>, sto
             None
         }
     });
-    Worker::new(source, seat.parts()).run(stop);
+    Worker::new(source, parts_for(seat, features)).run(stop);
 }
 
 /// The core of each worker: as configured, else the cores that this process may use, the last of

@@ -124,7 +124,7 @@ pub(super) fn run(
 }
 
 /// The parts of a worker without what is not asked for.
-pub(super) fn parts_for(seat: Seat, features: Features) -> WorkerParts {
+pub(in crate::runtime) fn parts_for(seat: Seat, features: Features) -> WorkerParts {
     let parts = seat.parts();
     match features {
         Features::All => parts,
