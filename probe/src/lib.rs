@@ -6,6 +6,7 @@
 pub mod counters;
 pub mod time;
 pub mod index;
+pub mod hash;
 pub mod cores;
 pub mod inventory;
 pub mod config;

@@ -40,6 +40,7 @@ pub struct ConversationKey {
 
 impl ConversationKey {
     /// Key of a row.
+    #[inline]
     pub const fn of(row: &Row) -> Self {
         let ends = row.ends();
         Self {
@@ -55,6 +56,14 @@ impl ConversationKey {
             source_mac: ends.source_mac,
             destination_mac: ends.destination_mac,
         }
+    }
+}
+
+impl ConversationKey {
+    /// Whether this is the key of a row, without making the row's own.
+    #[inline]
+    pub(super) fn is_of(&self, row: &Row) -> bool {
+        *self == Self::of(row)
     }
 }
 
@@ -119,7 +128,16 @@ impl Default for Conversation {
 }
 
 impl Conversation {
+    /// With one row.
+    #[inline]
+    pub(super) fn first(row: &Row, sampling_rate: f32) -> Self {
+        let mut conversation = Self::default();
+        conversation.add(row, sampling_rate);
+        conversation
+    }
+
     /// Adds a row of a window in which shedding kept so large a share of flows.
+    #[inline]
     pub fn add(&mut self, row: &Row, sampling_rate: f32) {
         let has = |bits: u8| u64::from(row.events & bits == bits);
         let decided = row.events & (event::ANSWERED | event::REFUSED) != 0;

@@ -2,41 +2,58 @@
 //!
 //! In: rows, ended flows and closed windows of all workers. Out: a [`WindowView`] a window, once
 //! every worker has closed it; ended flows.
-//! Cost: one map look-up a row; memory is that of the open windows' conversations.
+//! Cost: one look-up a row, of many rows at once; memory is that of the open windows'
+//! conversations, and is used again from window to window.
 //! Invariants: a window is given out once, when the slowest worker has closed it; what comes for
 //! it later is booked in the oldest open one and counted as late. At most `rows_max` conversations
-//! a window; the packets of what finds no room are a ledger cause. Views are sorted, so they do
+//! a window and [`FULL_WINDOWS_MAX`] times as many in all windows that wait for the slowest worker;
+//! the packets of what finds no room are a ledger cause. Views are sorted, so they do
 //! not depend on the number of workers.
 //! Source: watermarks, METHODS "windows"; RFC 7011 §2 for terms.
 
 pub mod conversation;
 mod ledger;
 pub mod live;
+mod table;
 mod view;
 
 pub use conversation::{Conversation, ConversationKey};
 pub use ledger::{LedgerTotals, StageAccount, WorkerAccount};
 pub use view::{TapView, WindowView};
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::counters::{Snapshot, TapTotals, WorkerTotals};
 use crate::flow::EndedFlow;
 use crate::index::WindowNumber;
+use crate::spread::HashSeed;
 use crate::window::{FromWorker, HandoffReceiver, Row, RowBlock, WindowClock};
+use table::{ConversationTable, Entry};
 
 /// Messages taken from one worker before the next one's turn.
 const MESSAGES_PER_WORKER: usize = 64;
 
+/// Windows with `rows_max` conversations that may be open at once: the one that fills, the one
+/// whose grace lasts, and as many again for a worker that is late.
+const FULL_WINDOWS_MAX: usize = 4;
+
+/// Tables and views that are kept for the next window.
+const SPARE_MAX: usize = 2;
+
 /// Stands for the end of a worker.
 const LAST: WindowNumber = WindowNumber(u64::MAX);
 
-#[derive(Default)]
 struct OpenWindow {
-    conversations: HashMap<ConversationKey, Conversation>,
+    conversations: ConversationTable,
     late_packets: u64,
     /// Packets of rows that found no room in it.
     rows_full_packets: u64,
+}
+
+impl OpenWindow {
+    fn new(conversations: ConversationTable) -> Self {
+        Self { conversations, late_packets: 0, rows_full_packets: 0 }
+    }
 }
 
 struct FromOne {
@@ -71,6 +88,11 @@ pub struct Aggregator {
     given_up_to: Option<WindowNumber>,
     windows: WindowClock,
     rows_max: usize,
+    /// Conversations in all open windows.
+    conversations: usize,
+    spare_tables: Vec<ConversationTable>,
+    spare_views: Vec<Vec<Entry>>,
+    seed: HashSeed,
     /// Of the windows that are given out: the workers' totals cover the same ones.
     rows_full_packets: u64,
     late_rows_packets: u64,
@@ -98,6 +120,10 @@ impl Aggregator {
             given_up_to: None,
             windows,
             rows_max: rows_max as usize,
+            conversations: 0,
+            spare_tables: Vec::new(),
+            spare_views: Vec::new(),
+            seed: HashSeed::random(),
             rows_full_packets: 0,
             late_rows_packets: 0,
             ended_flows: Vec::new(),
@@ -134,6 +160,15 @@ impl Aggregator {
         self.rows_full_packets += window.rows_full_packets;
         self.workers.iter_mut().for_each(|worker| worker.settle(number));
         Some(self.view(number, window))
+    }
+
+    /// Takes the memory of a view back, for one to come.
+    pub fn recycle(&mut self, view: WindowView) {
+        let mut conversations = view.conversations;
+        if self.spare_views.len() < SPARE_MAX {
+            conversations.clear();
+            self.spare_views.push(conversations);
+        }
     }
 
     /// Flows that have ended since the last call, in a fixed order.
@@ -201,10 +236,9 @@ impl Aggregator {
     fn take(&mut self, place: usize, message: &FromWorker) {
         match message {
             FromWorker::Rows(block) => {
-                for row in &block.rows {
-                    self.workers[place].rows_packets += row.packets_sum();
-                    self.add(row, block);
-                }
+                let packets: u64 = block.rows.iter().map(Row::packets_sum).sum();
+                self.workers[place].rows_packets += packets;
+                self.add(block, packets);
             }
             FromWorker::Flows(flows) => self.ended_flows.extend_from_slice(flows),
             FromWorker::Closed(window, snapshot) => {
@@ -213,7 +247,7 @@ impl Aggregator {
                 worker.snapshots.push_back((*window, snapshot.duplicate()));
                 // A window without traffic is given out all the same, so that the page moves on.
                 if self.given_up_to.is_none_or(|given| given < *window) {
-                    self.open.entry(*window).or_default();
+                    self.open_window(*window);
                 }
             }
             FromWorker::Ended(snapshot) => {
@@ -224,28 +258,51 @@ impl Aggregator {
         }
     }
 
-    fn add(&mut self, row: &Row, block: &RowBlock) {
+    /// Adds the rows of a block, which have so many packets.
+    fn add(&mut self, block: &RowBlock, packets: u64) {
         let oldest = self.given_up_to.map(WindowNumber::next);
         let late = oldest.is_some_and(|oldest| block.window < oldest);
         let number = if late { oldest.unwrap_or(block.window) } else { block.window };
-        let packets = row.packets_sum();
-        let window = self.open.entry(number).or_default();
+        let all_max = FULL_WINDOWS_MAX.saturating_mul(self.rows_max);
+        let room = all_max.saturating_sub(self.conversations);
+        let rows_max = self.rows_max;
+        let window = self.open_window(number);
+        let before = window.conversations.len();
+        let full_packets = window.conversations.add(block, rows_max.min(before + room));
+        window.rows_full_packets += full_packets;
+        let added = window.conversations.len() - before;
         if late {
-            self.late_rows_packets += packets;
             window.late_packets += packets;
+            self.late_rows_packets += packets;
         }
-        let key = ConversationKey::of(row);
-        if window.conversations.len() >= self.rows_max && !window.conversations.contains_key(&key) {
-            window.rows_full_packets += packets;
-            return;
+        self.conversations += added;
+    }
+
+    fn open_window(&mut self, number: WindowNumber) -> &mut OpenWindow {
+        self.open.entry(number).or_insert_with(|| {
+            let spare = self.spare_tables.pop();
+            OpenWindow::new(spare.unwrap_or_else(|| ConversationTable::new(self.seed)))
+        })
+    }
+
+    /// The conversations of a window that is over, sorted; its table is kept for the next.
+    fn sorted(&mut self, mut table: ConversationTable) -> Vec<Entry> {
+        let mut sorted = self.spare_views.pop().unwrap_or_default();
+        self.conversations -= table.len();
+        // Workers whose window is not over go on meanwhile.
+        table.sort_into(&mut sorted, || {
+            self.collect();
+        });
+        if self.spare_tables.len() < SPARE_MAX {
+            table.clear();
+            self.spare_tables.push(table);
         }
-        window.conversations.entry(key).or_default().add(row, block.sampling_rate);
+        sorted
     }
 
     fn view(&mut self, number: WindowNumber, window: OpenWindow) -> WindowView {
         let length_ns = self.windows.length_ns();
-        let mut conversations: Vec<_> = window.conversations.into_iter().collect();
-        conversations.sort_unstable_by_key(|(key, _)| *key);
+        let conversations = self.sorted(window.conversations);
         let taps = self.taps();
         let before = std::mem::replace(&mut self.reported_taps, taps.clone());
         let ledger = self.ledger();
@@ -334,5 +391,38 @@ mod tests {
         let view = aggregator.next_view().expect("both have closed it");
         assert_eq!((full(&view.ledger), view.ledger.accounted), (42, 6));
         assert_eq!((view.ledger.received, view.ledger.unaccounted), (48, 0));
+    }
+
+    #[test]
+    fn windows_that_wait_for_a_worker_are_bounded_together() {
+        const ROWS_MAX: usize = 10;
+        let (mut sender, receiver) = handoff(64, 8, false);
+        let (mut slow, slow_receiver) = handoff(8, 8, false);
+        let windows = WindowClock::new(1_000, 0);
+        let mut aggregator = Aggregator::new(vec![receiver, slow_receiver], windows, 10);
+        let mut booked = 0;
+        for window in 1..=8 {
+            for number in 0..100 {
+                send(&mut sender, window, number, 1);
+            }
+            booked += 100;
+            close(&mut sender, window, booked);
+            while aggregator.collect() {}
+            assert!(aggregator.conversations <= FULL_WINDOWS_MAX * ROWS_MAX);
+        }
+        close(&mut slow, 8, 0);
+        while aggregator.collect() {}
+        let mut kept = Vec::new();
+        while let Some(view) = aggregator.next_view() {
+            kept.push(view.conversations.len());
+            assert_eq!(view.ledger.unaccounted, 0);
+            aggregator.recycle(view);
+        }
+        assert_eq!(kept, [10, 10, 10, 10, 0, 0, 0, 0]);
+        let ledger = aggregator.ledger();
+        assert_eq!((ledger.accounted, ledger.causes.of(DropCause::WindowRowsFull)), (40, 760));
+        assert_eq!((aggregator.conversations, ledger.unaccounted), (0, 0));
+        assert!(aggregator.spare_tables.len() <= SPARE_MAX);
+        assert!(aggregator.spare_views.len() <= SPARE_MAX);
     }
 }

@@ -1,5 +1,7 @@
 //! `vmprobe bench`.
 
+mod aggregator;
+
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -13,8 +15,8 @@ const SLOTS: std::ops::RangeInclusive<u32> = 1_024..=67_108_864;
 #[derive(Args)]
 pub(crate) struct BenchArguments {
     /// The capture (pcap or pcapng, plain, gzip or zstd); it is loaded into memory first.
-    #[arg(long, value_name = "FILE")]
-    pcap: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "aggregator")]
+    pcap: Option<PathBuf>,
     /// Workers, each on a core and with packets of its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: u16,
@@ -30,6 +32,8 @@ pub(crate) struct BenchArguments {
     /// Measure how long a worker does not look at its source, in a run of its own.
     #[arg(long)]
     poll_gaps: bool,
+    #[command(flatten)]
+    aggregator: aggregator::AggregatorArguments,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -53,8 +57,11 @@ impl From<FeatureSet> for Features {
 }
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
+    let Some(file) = arguments.pcap.clone() else {
+        return aggregator::bench(&arguments.aggregator, arguments.workers, arguments.json);
+    };
     let options = BenchOptions {
-        file: arguments.pcap.clone(),
+        file,
         workers: arguments.workers,
         passes: arguments.passes,
         slots: arguments.slots,

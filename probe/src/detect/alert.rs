@@ -12,7 +12,8 @@ use crate::index::content_id;
 use crate::inventory::{AddressSpace, Segment};
 use crate::time::Timestamp;
 
-/// Alerts that are open at the same time at most; beyond it the longest silent one is closed.
+/// Alerts that are open at the same time at most; beyond it the longest silent one is closed, and
+/// where none has been silent for longer than the finding is old, the finding opens none.
 const ALERTS_MAX: usize = 4_096;
 
 /// Silence after which an alert is closed.
@@ -128,12 +129,16 @@ struct Entry {
 pub struct AlertBook {
     open: BTreeMap<Subject, Entry>,
     opened: u64,
+    crowded_out: u64,
+    /// The book is full, and no alert was silent since then when it was looked at last.
+    all_heard_since: Option<Timestamp>,
 }
 
 impl AlertBook {
     /// Notes the findings of a window that ended at `now`.
     pub fn note(&mut self, now: Timestamp, findings: &[Finding]) -> Vec<Alert> {
         let mut changed = Vec::new();
+        self.all_heard_since = None;
         for finding in findings {
             self.note_one(finding, &mut changed);
         }
@@ -151,6 +156,11 @@ impl AlertBook {
         self.opened
     }
 
+    /// Findings that opened no alert because the book was full of others that go on.
+    pub fn crowded_out(&self) -> u64 {
+        self.crowded_out
+    }
+
     fn note_one(&mut self, finding: &Finding, changed: &mut Vec<Alert>) {
         let subject = (
             finding.detector,
@@ -165,8 +175,9 @@ impl AlertBook {
             }
             return;
         }
-        if self.open.len() >= ALERTS_MAX {
-            self.close_longest_silent(changed);
+        if self.open.len() >= ALERTS_MAX && !self.close_longest_silent(finding, changed) {
+            self.crowded_out += 1;
+            return;
         }
         let alert = Alert { id: id_of(finding), state: AlertState::Open, finding: finding.clone() };
         changed.push(alert.clone());
@@ -185,11 +196,24 @@ impl AlertBook {
         changed.extend(silent.iter().filter_map(|subject| self.open.remove(subject)).map(closed));
     }
 
-    fn close_longest_silent(&mut self, changed: &mut Vec<Alert>) {
-        let longest = self.open.iter().min_by_key(|(_, entry)| entry.alert.finding.last_seen);
-        if let Some(subject) = longest.map(|(subject, _)| *subject) {
-            changed.extend(self.open.remove(&subject).map(closed));
+    /// Makes room for a finding; `false` where all that is open was heard as lately as it.
+    fn close_longest_silent(&mut self, finding: &Finding, changed: &mut Vec<Alert>) -> bool {
+        if self.all_heard_since.is_some_and(|since| finding.last_seen <= since) {
+            return false;
         }
+        let entries =
+            self.open.iter().map(|(subject, entry)| (entry.alert.finding.last_seen, subject));
+        let Some((last_seen, &subject)) = entries.min_by_key(|(last_seen, _)| *last_seen) else {
+            return false;
+        };
+        if finding.last_seen <= last_seen {
+            // Nothing leaves by itself before the window ends, and what is heard again is heard
+            // later.
+            self.all_heard_since = Some(last_seen);
+            return false;
+        }
+        changed.extend(self.open.remove(&subject).map(closed));
+        true
     }
 }
 
@@ -279,6 +303,24 @@ pub(super) mod tests {
         let changed = book.note(Timestamp(61 * SECOND), &[]);
         assert_eq!((changed[0].state, &changed[0].id), (AlertState::Closed, &id));
         assert_ne!(book.note(Timestamp(99 * SECOND), &[finding(99, 1)])[0].id, id);
+    }
+
+    #[test]
+    fn a_full_book_of_alerts_that_go_on_takes_no_more() {
+        let mut book = AlertBook::default();
+        let many = |at_s| -> Vec<_> {
+            let of = |number: u32| {
+                let source = Some(Address::v4(number.to_be_bytes()));
+                Finding { source, ..finding(at_s, 1) }
+            };
+            (0..20_000).map(of).collect()
+        };
+        assert_eq!(book.note(Timestamp(SECOND), &many(1)).len(), ALERTS_MAX);
+        assert_eq!((book.open.len(), book.crowded_out()), (ALERTS_MAX, 20_000 - 4_096));
+        // The same again: what is open is updated, nothing is opened and closed in turns.
+        let changed = book.note(Timestamp(2 * SECOND), &many(2));
+        assert!(changed.iter().all(|alert| alert.state == AlertState::Updated));
+        assert_eq!((book.opened(), book.open.len()), (4_096, ALERTS_MAX));
     }
 
     #[test]

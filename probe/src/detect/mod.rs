@@ -49,10 +49,12 @@ impl Detectors {
     }
 
     /// Looks at one window. Gives the alerts that are new or have changed, in a fixed order.
-    pub fn observe(&mut self, view: &WindowView) -> Vec<Alert> {
+    /// Calls `pause` after each detector, because others wait meanwhile.
+    pub fn observe(&mut self, view: &WindowView, mut pause: impl FnMut()) -> Vec<Alert> {
         self.findings.clear();
         for detector in &mut self.detectors {
             detector.observe(view, &mut self.findings);
+            pause();
         }
         self.book.note(view.end, &self.findings)
     }
@@ -60,6 +62,11 @@ impl Detectors {
     /// Closes all alerts when nothing will come any more.
     pub fn finish(&mut self) -> Vec<Alert> {
         self.book.close_all()
+    }
+
+    /// Findings that opened no alert, because as many as may be open went on already.
+    pub fn crowded_out(&self) -> u64 {
+        self.book.crowded_out()
     }
 
     /// Alerts that were opened so far.

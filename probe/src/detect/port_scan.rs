@@ -14,11 +14,12 @@
 //! Fires: one VM that asks 200 ports of its neighbours, most of them closed.
 //! Must not: a web client with many servers that answer; a single server that is down.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
 
 use crate::aggregate::{Conversation, ConversationKey, WindowView};
 use crate::config::PortScanPlan;
 use crate::decode::Address;
+use crate::hash::{KeyedMap, KeyedSet};
 use crate::inventory::{AddressSpace, Segment};
 use crate::time::Timestamp;
 
@@ -41,8 +42,8 @@ struct Source {
 /// full, so a source is judged however many contacts it has made; one that is made again stays.
 #[derive(Default)]
 struct Seen {
-    newer: BTreeSet<Contact>,
-    older: BTreeSet<Contact>,
+    newer: KeyedSet<Contact>,
+    older: KeyedSet<Contact>,
 }
 
 impl Seen {
@@ -63,8 +64,12 @@ impl Seen {
         self.newer.len() + self.older.len()
     }
 
-    fn destinations(&self) -> BTreeSet<Address> {
-        self.newer.iter().chain(&self.older).map(|(destination, ..)| *destination).collect()
+    /// Whether all of them have one destination.
+    fn is_vertical(&self) -> bool {
+        let mut destinations =
+            self.newer.iter().chain(&self.older).map(|(destination, ..)| destination);
+        let first = destinations.next();
+        first.is_some_and(|first| destinations.all(|destination| destination == first))
     }
 }
 
@@ -74,7 +79,7 @@ struct State {
     walk: Source,
     seen: Seen,
     /// Contacts of the window before that had no answer yet.
-    waiting: BTreeSet<Contact>,
+    waiting: KeyedSet<Contact>,
     /// Start of the window in which the walk began.
     first_seen: Timestamp,
     last_seen: Timestamp,
@@ -85,7 +90,7 @@ struct State {
 
 /// The detector.
 pub struct PortScan {
-    sources: BTreeMap<(AddressSpace, Address), State>,
+    sources: KeyedMap<(AddressSpace, Address), State>,
     log_success: f64,
     log_failure: f64,
     upper: f64,
@@ -99,7 +104,7 @@ impl PortScan {
     /// From the plan, whose probabilities lie strictly between 0 and 1.
     pub fn new(plan: &PortScanPlan) -> Self {
         Self {
-            sources: BTreeMap::new(),
+            sources: KeyedMap::default(),
             log_success: (plan.theta_scanner / plan.theta_benign).ln(),
             log_failure: ((1.0 - plan.theta_scanner) / (1.0 - plan.theta_benign)).ln(),
             upper: (plan.beta / plan.alpha).ln(),
@@ -112,27 +117,29 @@ impl PortScan {
 
     fn note(&mut self, view: &WindowView, key: &ConversationKey, conversation: &Conversation) {
         let contact = (key.destination, key.protocol, key.destination_port);
-        let subject = (key.space, key.source);
         let answered = conversation.answered > 0;
-        let steps = (self.log_success, self.log_failure);
-        if let Some(state) = self.sources.get_mut(&subject)
-            && state.waiting.contains(&contact)
-            && (answered || conversation.refused > 0)
-        {
-            state.waiting.remove(&contact);
-            state.step(answered, steps);
-        }
-        if conversation.contacts == 0 || is_group(key) {
+        let decided = answered || conversation.refused > 0;
+        let asks = conversation.contacts > 0 && !is_group(key);
+        if !asks && !decided {
             return;
         }
-        if self.sources.len() >= self.sources_max && !self.sources.contains_key(&subject) {
+        let steps = (self.log_success, self.log_failure);
+        let full = self.sources.len() >= self.sources_max;
+        let state = match self.sources.entry((key.space, key.source)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if full || !asks => return,
+            Entry::Vacant(room) => room.insert(State::new(key, view.start)),
+        };
+        if decided && state.waiting.remove(&contact) {
+            state.step(answered, steps);
+        }
+        if !asks {
             return;
         }
         let contacts_max = self.contacts_max;
-        let state = self.sources.entry(subject).or_insert_with(|| State::new(key, view.start));
         state.last_seen = view.end;
         // What waits is bounded too; what it leaves out is judged when it is made again.
-        let judged = answered || conversation.refused > 0 || state.waiting.len() < contacts_max;
+        let judged = decided || state.waiting.len() < contacts_max;
         if !judged || !state.seen.is_first(contact, contacts_max) {
             return;
         }
@@ -140,7 +147,7 @@ impl PortScan {
             // A new walk; what was found benign before is no part of it.
             state.first_seen = view.start;
         }
-        if answered || conversation.refused > 0 {
+        if decided {
             state.step(answered, steps);
         } else {
             state.waiting.insert(contact);
@@ -158,7 +165,7 @@ impl PortScan {
     fn finding(&self, subject: (AddressSpace, Address), state: &State, now: Timestamp) -> Finding {
         let contacts = state.walk.contacts.max(1);
         let failed = share(state.walk.failures, contacts);
-        let is_vertical = state.seen.destinations().len() == 1;
+        let is_vertical = state.seen.is_vertical();
         Finding {
             detector: NAME,
             severity: if contacts >= 100 { Severity::High } else { Severity::Medium },
@@ -199,7 +206,7 @@ impl State {
             segment: key.segment,
             walk: Source::default(),
             seen: Seen::default(),
-            waiting: BTreeSet::new(),
+            waiting: KeyedSet::default(),
             first_seen: at,
             last_seen: at,
             is_scanner: false,
@@ -266,6 +273,7 @@ impl PortScan {
                 benign.push(*subject);
             }
         }
+        scanners.sort_unstable();
         for subject in scanners {
             if let Some(state) = self.sources.get(&subject) {
                 findings.push(self.finding(subject, state, now));

@@ -14,11 +14,10 @@
 //! Fires: thousands of SYNs of spoofed sources to one web server.
 //! Must not: a busy server whose handshakes complete; a few clients of a server that is down.
 
-use std::collections::BTreeMap;
-
 use crate::aggregate::WindowView;
 use crate::config::SynFloodPlan;
 use crate::decode::{Address, protocol};
+use crate::hash::KeyedMap;
 use crate::inventory::{AddressSpace, Segment};
 
 use super::chi_squared::{quantile_one_degree, tail_one_degree};
@@ -43,7 +42,9 @@ struct Counts {
 
 /// The detector.
 pub struct SynFlood {
-    baselines: BTreeMap<Service, f64>,
+    baselines: KeyedMap<Service, f64>,
+    /// Of the window that is looked at; empty between two.
+    services: KeyedMap<Service, Counts>,
     attempts_min: f64,
     threshold: f64,
     baseline_weight: f64,
@@ -54,7 +55,8 @@ impl SynFlood {
     /// From the plan, whose probabilities lie strictly between 0 and 1.
     pub fn new(plan: &SynFloodPlan) -> Self {
         Self {
-            baselines: BTreeMap::new(),
+            baselines: KeyedMap::default(),
+            services: KeyedMap::default(),
             attempts_min: f64::from(plan.attempts_min),
             threshold: quantile_one_degree(plan.alpha),
             baseline_weight: plan.baseline_weight,
@@ -126,7 +128,7 @@ impl Detector for SynFlood {
             // Those at the least baseline leave: it is what they would start with again.
             self.baselines.retain(|_, baseline| *baseline > BASELINE_LEAST);
         }
-        let mut services: BTreeMap<Service, Counts> = BTreeMap::new();
+        let mut services = std::mem::take(&mut self.services);
         for (key, conversation) in &view.conversations {
             if key.protocol != protocol::TCP || conversation.syns + conversation.established == 0 {
                 continue;
@@ -139,9 +141,14 @@ impl Detector for SynFlood {
             counts.established += conversation.established;
             counts.sources += 1;
         }
-        for (service, counts) in &services {
+        let mut in_order: Vec<_> = services.drain().collect();
+        in_order.sort_unstable_by_key(|(service, _)| *service);
+        for (service, counts) in &in_order {
             findings.extend(self.judge(*service, counts, view));
         }
+        // A scan has as many services as conversations; that much is not kept for the next window.
+        services.shrink_to(self.services_max);
+        self.services = services;
     }
 }
 

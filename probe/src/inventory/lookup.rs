@@ -7,7 +7,7 @@
 //! Source: ARCHITECTURE.md, "Who is who"; link-local addresses, RFC 3927 and RFC 4291 section
 //! 2.5.6.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{Address, AddressSpace, Interval, InventoryData, Mac, Segment, Vm};
+use crate::hash::KeyedMap;
 use crate::time::Timestamp;
 
 /// A virtual machine of one [`Inventory`].
@@ -188,7 +189,7 @@ fn reaches_all(ip: IpAddr) -> bool {
 /// Who had a name at which time. The spans of one name lie together, in order, apart.
 #[derive(Clone, Debug)]
 struct Spans<K> {
-    places: HashMap<K, std::ops::Range<usize>>,
+    places: KeyedMap<K, std::ops::Range<usize>>,
     spans: Vec<Span>,
 }
 
@@ -201,7 +202,7 @@ struct Span {
 
 impl<K> Default for Spans<K> {
     fn default() -> Self {
-        Self { places: HashMap::new(), spans: Vec::new() }
+        Self { places: KeyedMap::default(), spans: Vec::new() }
     }
 }
 
@@ -233,6 +234,9 @@ impl<K: Copy + Ord + Hash> Spans<K> {
     }
 
     fn find(&self, name: &K, at: Timestamp) -> Option<VmRef> {
+        if self.spans.is_empty() {
+            return None;
+        }
         let spans = self.spans.get(self.places.get(name)?.clone())?;
         let after = spans.partition_point(|span| span.valid.from <= at);
         let span = spans.get(after.checked_sub(1)?)?;

@@ -58,16 +58,13 @@ impl RecordMaker {
         &mut self.names
     }
 
-    /// Records of a window: conversations, taps, ledger; the inventory with the first one.
+    /// Records of a window without its conversations: taps, ledger; the inventory with the first
+    /// one.
     pub fn window(&mut self, view: &WindowView, clocks: impl Fn(&TapView) -> TapClock) -> Rows {
         let mut rows = Rows::default();
         if self.inventory_known_from.is_none() {
             self.inventory_known_from = Some(view.start);
             rows.inventory = self.inventory_rows(view.start);
-        }
-        for (key, conversation) in &view.conversations {
-            let record = self.conversation(view, key, conversation);
-            rows.windows.push(record);
         }
         for tap in &view.taps {
             let record = self.tap(view, tap, clocks(tap));
@@ -75,6 +72,20 @@ impl RecordMaker {
         }
         rows.ledger = ledger_rows(view);
         rows
+    }
+
+    /// Records of some conversations of a window, behind those that are there.
+    pub fn conversations(
+        &mut self,
+        view: &WindowView,
+        conversations: &[(ConversationKey, Conversation)],
+        records: &mut Vec<WindowRecord>,
+    ) {
+        records.reserve(conversations.len());
+        for (key, conversation) in conversations {
+            let record = self.conversation(view, key, conversation);
+            records.push(record);
+        }
     }
 
     /// Records of flows that have ended.
@@ -146,14 +157,14 @@ impl RecordMaker {
             destination_mac: known_mac(key.destination_mac),
             protocol_identifier: key.protocol,
             destination_port: key.destination_port,
-            application_name: key.application.name().into(),
+            application_name: key.application.name(),
             source_virtual_station_uuid: source.uuid,
             source_virtual_station_name: source.name,
             source_virtual_station_tenant: source.tenant,
             destination_virtual_station_uuid: destination.uuid,
             destination_virtual_station_name: destination.name,
             destination_virtual_station_tenant: destination.tenant,
-            traffic_class: ends.class.name().into(),
+            traffic_class: ends.class.name(),
             flow_count: conversation.flows,
             packet_delta_count: conversation.packets[0],
             reverse_packet_delta_count: conversation.packets[1],
@@ -217,7 +228,7 @@ impl RecordMaker {
             tcp_control_bits: flow.tcp_control_bits[forward].into(),
             reverse_tcp_control_bits: flow.tcp_control_bits[reverse].into(),
             tcp_state: if flow.tcp == TcpState::NotTcp { "" } else { flow.tcp.name() },
-            application_name: flow.application.name().into(),
+            application_name: flow.application.name(),
             tap: self
                 .names
                 .tap(flow.taps[if flow.sides[forward].seen { forward } else { reverse }]),
@@ -235,7 +246,7 @@ impl RecordMaker {
             destination_virtual_station_uuid: destination_vm.uuid,
             destination_virtual_station_name: destination_vm.name,
             destination_virtual_station_tenant: destination_vm.tenant,
-            traffic_class: ends.class.name().into(),
+            traffic_class: ends.class.name(),
             ..FlowRecord::default()
         }
     }

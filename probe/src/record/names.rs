@@ -4,10 +4,10 @@
 //! Cost: a map look-up; a new text the first time.
 //! Invariants: at most [`TEXTS_MAX`] texts are kept; beyond it a text is made anew each time.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{Plan, TapPlan};
+use crate::hash::KeyedMap;
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SegmentKind};
 use crate::worker::PortNames;
@@ -21,8 +21,8 @@ pub struct Names {
     spaces: Vec<Arc<str>>,
     taps: Vec<TapPlan>,
     ports: PortNames,
-    segments: HashMap<Segment, Arc<str>>,
-    tap_names: HashMap<TapIndex, Arc<str>>,
+    segments: KeyedMap<Segment, Arc<str>>,
+    tap_names: KeyedMap<TapIndex, Arc<str>>,
 }
 
 impl Names {
@@ -33,8 +33,8 @@ impl Names {
             spaces: plan.spaces.iter().map(|space| space.name.as_str().into()).collect(),
             taps: plan.taps.clone(),
             ports,
-            segments: HashMap::new(),
-            tap_names: HashMap::new(),
+            segments: KeyedMap::default(),
+            tap_names: KeyedMap::default(),
         }
     }
 

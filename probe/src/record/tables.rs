@@ -52,7 +52,7 @@ tables! {
         /// Port of the responder; 0 where the protocol has none.
         destination_port: u16, "", Element::Ie(&[11]);
         /// Application.
-        application_name: Arc<str>, "", Element::Ie(&[96]);
+        application_name: &'static str, "", Element::Ie(&[96]);
         /// VM at the source address, as known when the record was made; null where the inventory
         /// names none.
         source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
@@ -68,7 +68,7 @@ tables! {
         /// Tenant of that VM.
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// east-west, inter-tenant, north-south or transit.
-        traffic_class: Arc<str>, "", Element::None;
+        traffic_class: &'static str, "", Element::None;
         /// Flows with at least one packet in the window.
         flow_count: u64, "flows", Element::Ie(&[3]);
         /// Logical packets, initiator to responder.
@@ -163,7 +163,7 @@ tables! {
         /// TCP state at the end of the record; empty for other protocols.
         tcp_state: &'static str, "", Element::None;
         /// Application.
-        application_name: Arc<str>, "", Element::Ie(&[96]);
+        application_name: &'static str, "", Element::Ie(&[96]);
         /// Tap that saw the initiator's first packet.
         tap: Arc<str>, "", Element::None;
         /// Tap that saw the responder's first packet; null where none was seen.
@@ -237,7 +237,7 @@ tables! {
         /// Tenant of that VM.
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// east-west, inter-tenant, north-south or transit.
-        traffic_class: Arc<str>, "", Element::None;
+        traffic_class: &'static str, "", Element::None;
     }
 
     /// Alerts: each change of one is a row; the newest row of an `alert_id` is how it stands.

@@ -21,11 +21,19 @@ use crate::record::{
 use crate::store::{Patience, StoreHandle};
 use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms};
 
-use super::publish::{Beside, Publisher};
+use super::publish::{Beside, Publisher, Shares};
 use super::summary::{LastAlerts, TopConversations, TopSums};
 
 /// Flow records that wait for a window's rows at most; more go as a batch of their own.
 const FLOWS_WAITING_MAX: usize = 8_192;
+
+/// Conversations that become records in one go; live, the workers are heard between two: what they
+/// hand over in the meantime must find room.
+pub(super) const PART_CONVERSATIONS: usize = 4_096;
+
+/// Records of conversations in a batch to the store: those of one group of rows in a file. A larger
+/// window goes as several batches, so that no more of it is in memory than the store has room for.
+pub(super) const BATCH_RECORDS: usize = 32_768;
 
 /// How long the end of a live run waits for the store in all.
 const END_WAIT_NS: u64 = ms(10_000);
@@ -115,6 +123,7 @@ impl Analysis {
             self.collect_flows();
             while let Some(view) = self.parts.aggregator.next_view() {
                 self.window(&view);
+                self.parts.aggregator.recycle(view);
             }
             if self.parts.aggregator.has_ended() {
                 break;
@@ -145,7 +154,13 @@ impl Analysis {
     fn window(&mut self, view: &WindowView) {
         self.latest = self.latest.max(view.end);
         self.parts.publisher.log_ledger(view);
-        let alerts = self.parts.detectors.observe(view);
+        let crowded_out = self.parts.detectors.crowded_out();
+        let AnalysisParts { detectors, aggregator, waits, .. } = &mut self.parts;
+        let alerts = detectors.observe(view, || listen(aggregator, *waits));
+        let findings = detectors.crowded_out() - crowded_out;
+        if findings > 0 {
+            tracing::warn!(findings, "more goes on than there may be alerts: these opened none");
+        }
         let mut rows = self.parts.maker.window(view, &*self.parts.clock_of);
         rows.alerts = self.alert_records(&alerts);
         let beside = Beside {
@@ -156,14 +171,34 @@ impl Analysis {
         if !self.parts.waits {
             self.add_account(view, &beside, &mut rows);
         }
-        for ((key, conversation), record) in view.conversations.iter().zip(&rows.windows) {
-            self.top.note(key, conversation, record);
-        }
+        let shares = self.conversations(view, &mut rows);
         self.windows += u64::from(!view.conversations.is_empty());
         let AnalysisParts { publisher, aggregator, maker, .. } = &mut self.parts;
-        publisher.window(view, &rows, aggregator, &beside, maker);
+        publisher.window(view, shares, aggregator, &beside, maker);
         rows.flows = std::mem::take(&mut self.flows);
         self.hand_on(rows);
+    }
+
+    /// Records of the window's conversations, part by part; batches that are full are handed on.
+    fn conversations(&mut self, view: &WindowView, rows: &mut Rows) -> Shares {
+        let mut shares = Shares::default();
+        for part in view.conversations.chunks(PART_CONVERSATIONS) {
+            let before = rows.windows.len();
+            self.parts.maker.conversations(view, part, &mut rows.windows);
+            let records = rows.windows.get(before..).unwrap_or_default();
+            for ((key, conversation), record) in part.iter().zip(records) {
+                self.top.note(key, conversation, record);
+            }
+            shares.add(records);
+            if rows.windows.len() >= BATCH_RECORDS {
+                self.hand_on(std::mem::take(rows));
+            }
+            if !self.parts.waits {
+                self.parts.aggregator.collect();
+                self.collect_flows();
+            }
+        }
+        shares
     }
 
     /// Workers, ports and sinks. What stands in them depends on the secret of the run and on the
@@ -227,6 +262,13 @@ impl Analysis {
             alert_records: self.alerts.into_vec(),
             top: self.top.finish(),
         }
+    }
+}
+
+/// Takes what the workers have handed over in the meantime. Workers that read files wait instead.
+fn listen(aggregator: &mut Aggregator, waits: bool) {
+    if !waits {
+        aggregator.collect();
     }
 }
 

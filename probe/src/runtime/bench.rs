@@ -9,6 +9,7 @@
 //! Every run begins with cold tables.
 //! Source: CPU time of a thread, `CLOCK_THREAD_CPUTIME_ID` (POSIX.1-2008).
 
+pub mod aggregator;
 mod machine;
 mod measure;
 mod stages;

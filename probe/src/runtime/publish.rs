@@ -3,18 +3,21 @@
 //! In: views, records, totals of workers, ports and sinks. Out: [`LiveSnapshot`]s, log lines.
 //! Cost: one snapshot a window; the page reads it without a lock.
 
+mod shares;
+
+pub(super) use shares::Shares;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::aggregate::live::{
-    ALERTS_MAX, CONVERSATIONS_MAX, HistoryPoint, LiveAlert, LiveCell, LiveConversation,
-    LiveHistory, LiveLedger, LiveMode, LivePort, LiveSink, LiveSnapshot, LiveStore, LiveTap,
-    LiveTotals, LiveWorker, ProtocolShare, Volume,
+    ALERTS_MAX, HistoryPoint, LiveAlert, LiveCell, LiveHistory, LiveLedger, LiveMode, LivePort,
+    LiveSink, LiveSnapshot, LiveStore, LiveTap, LiveTotals, LiveWorker,
 };
 use crate::aggregate::{Aggregator, TapView, WindowView};
 use crate::counters::{DropCause, WorkerTotals};
 use crate::export::{SinkCause, SinkHealth, SinkLedger};
-use crate::record::{AlertRecord, RecordMaker, Rows, WindowRecord};
+use crate::record::{AlertRecord, RecordMaker};
 use crate::store::StoreReport;
 
 use super::analysis::ClockOf;
@@ -151,7 +154,7 @@ impl Publisher {
     pub fn window(
         &mut self,
         view: &WindowView,
-        rows: &Rows,
+        shares: Shares,
         aggregator: &Aggregator,
         beside: &Beside,
         maker: &mut RecordMaker,
@@ -161,7 +164,7 @@ impl Publisher {
         snapshot.mode = self.parts.mode;
         snapshot.window_count = self.parts.live.load().window_count + 1;
         snapshot.window_start_ns = view.start.0;
-        let (packets, octets, flows) = sums(&rows.windows);
+        let Shares { packets, octets, flows, .. } = shares;
         let workers: Vec<WorkerTotals> = aggregator.workers().copied().collect();
         let created =
             |workers: &[WorkerTotals]| workers.iter().map(|it| it.flows_created).sum::<u64>();
@@ -181,8 +184,9 @@ impl Publisher {
         });
         self.alerts_opened = beside.alerts_opened;
         snapshot.history = self.history.to_vec();
-        add_shares(&mut snapshot, &rows.windows);
-        snapshot.top_conversations = top_conversations(&rows.windows);
+        snapshot.by_class = shares.by_class;
+        snapshot.by_protocol = shares.by_protocol();
+        snapshot.top_conversations = shares.top_conversations();
         snapshot.alerts = self.alerts.iter().cloned().collect();
         let sink = beside.store.as_ref();
         let sink = sink.map(|store| live_sink(&store.ledger, health_name(&store.health)));
@@ -305,75 +309,6 @@ pub(super) fn protocol_name(protocol: u8) -> String {
         132 => "SCTP".to_owned(),
         other => format!("IP {other}"),
     }
-}
-
-fn sums(conversations: &[WindowRecord]) -> (u64, u64, u64) {
-    conversations.iter().fold((0, 0, 0), |(packets, octets, flows), record| {
-        (packets + packets_of(record), octets + octets_of(record), flows + record.flow_count)
-    })
-}
-
-const fn packets_of(record: &WindowRecord) -> u64 {
-    record.packet_delta_count + record.reverse_packet_delta_count
-}
-
-const fn octets_of(record: &WindowRecord) -> u64 {
-    record.octet_delta_count + record.reverse_octet_delta_count
-}
-
-fn add_shares(snapshot: &mut LiveSnapshot, conversations: &[WindowRecord]) {
-    let mut protocols: BTreeMap<u8, Volume> = BTreeMap::new();
-    for record in conversations {
-        let class = match &*record.traffic_class {
-            "east_west" => &mut snapshot.by_class.east_west,
-            "inter_tenant" => &mut snapshot.by_class.inter_tenant,
-            "north_south" => &mut snapshot.by_class.north_south,
-            _ => &mut snapshot.by_class.transit,
-        };
-        for volume in [class, protocols.entry(record.protocol_identifier).or_default()] {
-            volume.packets += packets_of(record);
-            volume.octets += octets_of(record);
-        }
-    }
-    let share = |(protocol, volume): (u8, Volume)| ProtocolShare {
-        name: protocol_name(protocol),
-        packets: volume.packets,
-        octets: volume.octets,
-    };
-    snapshot.by_protocol = protocols.into_iter().map(share).collect();
-    snapshot.by_protocol.sort_by_key(|share| std::cmp::Reverse(share.octets));
-}
-
-fn top_conversations(conversations: &[WindowRecord]) -> Vec<LiveConversation> {
-    let mut largest: Vec<&WindowRecord> = conversations.iter().collect();
-    largest.sort_by_key(|record| std::cmp::Reverse(octets_of(record)));
-    largest.truncate(CONVERSATIONS_MAX);
-    let text = |text: &Option<Arc<str>>| text.as_deref().map(ToOwned::to_owned);
-    largest
-        .into_iter()
-        .map(|record| LiveConversation {
-            source_address: record.source_address.to_string(),
-            destination_address: record.destination_address.to_string(),
-            source_virtual_station_name: text(&record.source_virtual_station_name),
-            source_virtual_station_tenant: text(&record.source_virtual_station_tenant),
-            source_virtual_station_uuid: text(&record.source_virtual_station_uuid),
-            destination_virtual_station_name: text(&record.destination_virtual_station_name),
-            destination_virtual_station_tenant: text(&record.destination_virtual_station_tenant),
-            destination_virtual_station_uuid: text(&record.destination_virtual_station_uuid),
-            segment: record.segment.to_string(),
-            protocol_identifier: record.protocol_identifier,
-            protocol: protocol_name(record.protocol_identifier),
-            destination_port: record.destination_port,
-            application_name: (&*record.application_name != "unknown")
-                .then(|| record.application_name.to_string()),
-            traffic_class: record.traffic_class.to_string(),
-            flows: record.flow_count,
-            packet_delta_count: record.packet_delta_count,
-            octet_delta_count: record.octet_delta_count,
-            reverse_packet_delta_count: record.reverse_packet_delta_count,
-            reverse_octet_delta_count: record.reverse_octet_delta_count,
-        })
-        .collect()
 }
 
 fn live_alert(record: &AlertRecord) -> LiveAlert {

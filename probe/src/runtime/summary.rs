@@ -7,11 +7,12 @@
 //! as no conversation was left out the sums are exact; afterwards they are an estimate, never too
 //! high, and say so.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::aggregate::{Conversation, ConversationKey};
 use crate::decode::Address;
+use crate::hash::KeyedMap;
 use crate::inventory::AddressSpace;
 use crate::record::{AlertRecord, WindowRecord};
 
@@ -88,8 +89,10 @@ struct Sum {
 /// Sums of octets by conversation.
 #[derive(Debug, Default)]
 pub(super) struct TopSums {
-    sums: HashMap<TopKey, Sum>,
+    sums: KeyedMap<TopKey, Sum>,
     is_estimate: bool,
+    /// Octets of the largest conversation that was left out.
+    left_out_octets: u64,
 }
 
 impl TopSums {
@@ -118,6 +121,10 @@ impl TopSums {
             return;
         }
         if self.sums.len() == TOP_KEPT_MAX {
+            // As small as what was left out before: a flood makes no room for itself.
+            if self.is_estimate && conversation.octets_sum() <= self.left_out_octets {
+                return;
+            }
             self.keep_largest_half();
         }
         self.sums.insert(key, Sum { octets: conversation.octets_sum(), ends: ends(record) });
@@ -135,12 +142,15 @@ impl TopSums {
     /// Makes room for as many again, so that it is done seldom. By octets, then by key: the same
     /// in every run.
     fn keep_largest_half(&mut self) {
-        let mut all: Vec<_> = std::mem::take(&mut self.sums).into_iter().collect();
-        all.sort_unstable_by(|(a, one), (b, two)| {
+        let mut all: Vec<_> = self.sums.drain().collect();
+        // Only which half it is counts, not the order within.
+        all.select_nth_unstable_by(TOP_KEPT_MAX / 2, |(a, one), (b, two)| {
             two.octets.cmp(&one.octets).then_with(|| a.cmp(b))
         });
+        let left_out = all.iter().skip(TOP_KEPT_MAX / 2).map(|(_, sum)| sum.octets);
+        self.left_out_octets = left_out.max().unwrap_or(0);
         all.truncate(TOP_KEPT_MAX / 2);
-        self.sums = all.into_iter().collect();
+        self.sums.extend(all);
         self.is_estimate = true;
     }
 }

@@ -80,7 +80,8 @@ fn flow() -> FlowRecord {
         reverse_zero_window_count: Some(u64::MAX),
         handshake_client_rtt_ns: Some(u64::MAX),
         sampling_rate: 1.0,
-        application_name: "x".repeat(TEXT_BYTES_MAX).into(),
+        application_name: "tls",
+        address_space: "x".repeat(TEXT_BYTES_MAX).into(),
         ..FlowRecord::default()
     }
 }

@@ -195,7 +195,9 @@ fn take_turns_with_gaps(worker: &mut Worker<MemorySource>, gaps: &mut Histogram<
 fn aggregate(mut aggregator: Aggregator) -> LedgerTotals {
     loop {
         let any = aggregator.collect();
-        while aggregator.next_view().is_some() {}
+        while let Some(view) = aggregator.next_view() {
+            aggregator.recycle(view);
+        }
         drop(aggregator.take_ended_flows());
         if aggregator.has_ended() {
             return aggregator.ledger();
