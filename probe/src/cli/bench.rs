@@ -37,10 +37,6 @@ pub(crate) struct BenchArguments {
     /// Measure how long a worker does not look at its source, in a run of its own.
     #[arg(long)]
     poll_gaps: bool,
-    /// Find the highest rate at which a receive ring of 4,096 descriptors never overruns, in a run of
-    /// its own.
-    #[arg(long, requires = "live_flows")]
-    ring: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -65,7 +61,6 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
             slots: arguments.slots,
             features,
             poll_gaps: arguments.poll_gaps,
-            ring: arguments.ring,
         };
         return live_flows::bench(&options, arguments.json);
     };

@@ -1,7 +1,7 @@
 //! `vmprobe bench --live-flows`.
 
 use vmprobe::runtime::bench::{
-    GapTable, Gaps, LiveFlowsOptions, LiveFlowsReport, LiveFlowsSize, RingReport, bench_live_flows,
+    GapTable, Gaps, LiveFlowsOptions, LiveFlowsReport, LiveFlowsSize, bench_live_flows,
 };
 
 use super::output::{self, Outcome};
@@ -51,15 +51,22 @@ fn print(report: &LiveFlowsReport) {
 }
 
 fn print_runs(size: &LiveFlowsSize) {
-    if size.poll_gap_us.is_some() || size.ring.is_some() {
-        output::line(format_args!("\n{} live flows that end after 64 packets each", size.flows));
-    }
-    if let Some(gaps) = &size.poll_gap_us {
-        print_gaps(gaps);
-    }
-    if let Some(ring) = &size.ring {
-        print_ring(ring);
-    }
+    let Some(gaps) = &size.poll_gap_us else { return };
+    output::line(format_args!(
+        "\n{} live flows, each of which ends after 64 packets: {} runs",
+        size.flows, gaps.runs
+    ));
+    print_gaps(&gaps.all_runs);
+    output::line("\nOf each turn the shortest run");
+    print_gaps(&gaps.shortest);
+    let millions = |pps: u64| f64::from(u32::try_from(pps).unwrap_or(u32::MAX)) / 1e6;
+    output::line(format_args!(
+        "\nA receive ring of {} never overruns up to {:.2} million packets a second, by the shortest \
+         turns {:.2} million",
+        gaps.descriptors,
+        millions(gaps.rate_pps),
+        millions(gaps.rate_of_shortest_pps)
+    ));
 }
 
 /// Gaps by what the worker did.
@@ -74,23 +81,7 @@ pub(crate) fn print_gaps(table: &GapTable) {
     };
     line(&table.all, "all turns");
     table.causes.iter().for_each(|cause| line(&cause.gaps, &cause.cause));
-    line(&table.machine, "the machine itself, in arithmetic of that length");
-    // The descriptors of the largest rings that are common.
-    output::line(format_args!(
-        "The longest fills 4,096 descriptors at {:.1} million packets a second",
-        4_096.0 / table.all.max.max(0.001)
-    ));
-}
-
-fn print_ring(ring: &RingReport) {
-    output::line(format_args!("\nA receive ring of {} descriptors", ring.descriptors));
-    for rate in &ring.rates {
-        output::line(format_args!(
-            "{:>9.2} million packets a second: {} taken, {} missed, {} waiting at most",
-            f64::from(u32::try_from(rate.rate_pps).unwrap_or(u32::MAX)) / 1e6,
-            rate.taken_packets,
-            rate.missed_packets,
-            rate.most_waiting_packets
-        ));
+    if let Some(machine) = &table.machine {
+        line(machine, "the machine itself, in arithmetic of that length");
     }
 }

@@ -33,7 +33,7 @@ use crate::spread::{FlowKey, HashSeed, owner};
 use super::{ReportLedger, RuntimeError};
 pub use gaps::{CauseGaps, GapTable, Gaps};
 pub use live_flows::{
-    LiveFlowsMemory, LiveFlowsOptions, LiveFlowsReport, LiveFlowsSize, RingRate, RingReport,
+    LiveFlowsGaps, LiveFlowsMemory, LiveFlowsOptions, LiveFlowsReport, LiveFlowsSize,
     bench_live_flows,
 };
 use measure::{Measured, Run};

@@ -26,6 +26,10 @@ const GAP_DIGITS: u8 = 3;
 /// Rounds of arithmetic that are timed to find out how many last as long as a turn.
 const SPIN_TRIAL: u64 = 1 << 20;
 
+/// Rates that are looked at end here, and are found to so much.
+const RATE_MAX_PPS: u64 = 100_000_000;
+const RATE_STEP_PPS: u64 = 10_000;
+
 /// What a turn can do, in the order of the words that name it.
 const DUTIES: [&str; 7] = [
     "packets",
@@ -88,10 +92,57 @@ pub struct GapTable {
     pub causes: Vec<CauseGaps>,
     /// The same clock around arithmetic that lasts as long as half of the turns: what the machine
     /// adds by itself.
-    pub machine: Gaps,
+    pub machine: Option<Gaps>,
 }
 
-/// Takes turns and notes how long they are.
+/// One turn: what it did, and how long it was in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gap {
+    duties: Duties,
+    pub(super) ns: u64,
+}
+
+/// Takes one turn. `outside_ns`: CPU time so far that is not the worker's.
+pub(super) fn take_turn<S: Source>(
+    worker: &mut Worker<S>,
+    outside_ns: impl Fn() -> u64,
+) -> (Turn, Gap) {
+    let (before, outside_before_ns) = (State::of(worker), outside_ns());
+    let begun_ns = thread_cpu_ns();
+    let turn = worker.turn();
+    let elapsed_ns = thread_cpu_ns() - begun_ns;
+    let ns = elapsed_ns.saturating_sub(outside_ns() - outside_before_ns);
+    (turn, Gap { duties: State::of(worker).since(&before), ns })
+}
+
+/// Of each turn of several runs that did the same, the shortest: what the worker itself needs.
+pub(super) fn shortest(runs: &[Vec<Gap>]) -> Vec<Gap> {
+    let turns = runs.iter().map(Vec::len).min().unwrap_or(0);
+    let gaps_of = |turn: usize| runs.iter().filter_map(move |run| run.get(turn));
+    (0..turns).filter_map(|turn| gaps_of(turn).min_by_key(|gap| gap.ns).copied()).collect()
+}
+
+/// The highest rate in packets a second at which never more than `descriptors` packets wait, where
+/// each turn takes up to `burst_packets` and lasts as long as it did.
+pub(super) fn rate_without_overrun(gaps: &[Gap], burst_packets: u16, descriptors: usize) -> u64 {
+    let fits = |rate_pps: u64| {
+        let mut waiting = 0.0_f64;
+        gaps.iter().all(|gap| {
+            waiting += ratio(gap.ns * rate_pps, 1_000_000_000);
+            let fits = waiting <= ratio(descriptors as u64, 1);
+            waiting = (waiting - f64::from(burst_packets)).max(0.0);
+            fits
+        })
+    };
+    let (mut fitting, mut too_high) = (0, RATE_MAX_PPS);
+    while too_high - fitting > RATE_STEP_PPS {
+        let between = u64::midpoint(fitting, too_high);
+        if fits(between) { fitting = between } else { too_high = between }
+    }
+    fitting
+}
+
+/// Notes how long turns are.
 #[derive(Default)]
 pub(super) struct GapRecorder {
     by_duties: BTreeMap<Duties, Histogram<u64>>,
@@ -99,25 +150,9 @@ pub(super) struct GapRecorder {
 }
 
 impl GapRecorder {
-    /// One turn. `outside_ns`: CPU time so far that is not the worker's.
-    pub(super) fn turn<S: Source>(
-        &mut self,
-        worker: &mut Worker<S>,
-        outside_ns: impl Fn() -> u64,
-    ) -> Turn {
-        let (before, outside_before_ns) = (State::of(worker), outside_ns());
-        let begun_ns = thread_cpu_ns();
-        let turn = worker.turn();
-        let elapsed_ns = thread_cpu_ns() - begun_ns;
-        let gap_ns = elapsed_ns.saturating_sub(outside_ns() - outside_before_ns);
-        if turn != Turn::Ended {
-            self.note(State::of(worker).since(&before), gap_ns);
-        }
-        turn
-    }
-
-    fn note(&mut self, duties: Duties, gap_ns: u64) {
-        self.by_duties.entry(duties).or_insert_with(empty).saturating_record(gap_ns);
+    /// Notes a turn.
+    pub(super) fn note(&mut self, gap: Gap) {
+        self.by_duties.entry(gap.duties).or_insert_with(empty).saturating_record(gap.ns);
     }
 
     /// Times arithmetic on this thread, as many times as there were turns.
@@ -157,7 +192,7 @@ impl GapRecorder {
         GapTable {
             all: Gaps::of(&self.all()),
             causes,
-            machine: Gaps::of(self.machine.as_ref().unwrap_or(&empty())),
+            machine: self.machine.as_ref().map(Gaps::of),
         }
     }
 
@@ -256,19 +291,44 @@ mod tests {
         assert_eq!(name(begun.since(&before)), "packets");
     }
 
+    fn gap(duties: Duties, ns: u64) -> Gap {
+        Gap { duties, ns }
+    }
+
     #[test]
     fn the_table_holds_every_turn_once_with_the_longest_first() {
         let (mut one, mut other) = (GapRecorder::default(), GapRecorder::default());
-        (1..=99).for_each(|gap| one.note(1, gap * 1_000));
-        other.note(4, 500_000);
+        (1..=99).for_each(|us| one.note(gap(1, us * 1_000)));
+        other.note(gap(4, 500_000));
         one.merge(&other);
+        assert!(one.table().machine.is_none());
         one.time_the_machine();
         let table = one.table();
-        assert_eq!((table.all.turns, table.machine.turns), (100, 100));
+        let machine = table.machine.expect("timed");
+        assert_eq!((table.all.turns, machine.turns), (100, 100));
         assert!((table.all.max - 500.0).abs() < 1.0 && (table.all.p50 - 50.0).abs() < 1.0);
         let causes: Vec<_> =
             table.causes.iter().map(|line| (line.cause.as_str(), line.gaps.turns)).collect();
         assert_eq!(causes, [("rows of a closing window", 1), ("packets", 99)]);
-        assert!(table.machine.max > 0.0);
+        assert!(machine.max > 0.0);
+    }
+
+    #[test]
+    fn the_shortest_of_each_turn_is_kept_with_what_it_did() {
+        let runs = [vec![gap(1, 5), gap(1, 900), gap(2, 7)], vec![gap(1, 6), gap(3, 8)]];
+        assert_eq!(shortest(&runs), [gap(1, 5), gap(3, 8)]);
+        assert_eq!(shortest(&[]), []);
+    }
+
+    #[test]
+    fn a_ring_overruns_by_its_longest_gap_or_by_all_together() {
+        // 32 packets in 8 µs: 4 million a second, but for one gap of 2 ms.
+        let mut gaps = vec![gap(1, 8_000); 100_000];
+        let steady = rate_without_overrun(&gaps, 32, 4_096);
+        assert!((4_000_000..4_030_000).contains(&steady), "{steady}");
+        gaps[500] = gap(1, 2_000_000);
+        let rate = rate_without_overrun(&gaps, 32, 4_096);
+        assert!((2_030_000..=2_048_000).contains(&rate), "{rate}");
+        assert_eq!(rate_without_overrun(&[gap(1, u64::from(u32::MAX) * 100)], 32, 4_096), 0);
     }
 }

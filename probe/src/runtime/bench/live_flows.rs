@@ -1,7 +1,7 @@
 //! The packet path with a given number of live flows.
 //!
 //! In: how many flows. Out: [`LiveFlowsReport`]: CPU time per packet, memory, how long a worker does
-//! not look at its source, and at which rate a receive ring no longer holds.
+//! not look at its source, and the rate that a receive ring holds meanwhile.
 //! Cost: packets are made in memory while they are needed; that is timed apart and left out.
 //! Invariants: only the number of flows differs from size to size. Every flow sends a packet in each
 //! quarter of a second of the packets' own time, in an order that no cache can foresee; so packets
@@ -15,13 +15,17 @@ use crate::config;
 use crate::counters::DropCause;
 
 use super::super::RuntimeError;
-use super::gaps::GapTable;
+use super::gaps::{self, GapRecorder, GapTable};
 use super::pattern::FLOWS_MAX;
+use super::ring::DESCRIPTORS;
 use super::steady::{Bench, ROUNDS_PER_SECOND, Run};
 use super::{Features, ratio};
 
 /// The size that others are held against.
 const REFERENCE_FLOWS: u32 = 10_000;
+
+/// Runs of which each turn's shortest is taken.
+const GAP_RUNS: usize = 3;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -34,8 +38,6 @@ pub struct LiveFlowsOptions {
     pub features: Features,
     /// Measure poll gaps, in a run of their own.
     pub poll_gaps: bool,
-    /// Find the rate that a receive ring holds, in a run of its own.
-    pub ring: bool,
 }
 
 impl LiveFlowsOptions {
@@ -80,9 +82,25 @@ pub struct LiveFlowsSize {
     /// Memory.
     pub memory: LiveFlowsMemory,
     /// CPU time from one poll to the next, with flows that end.
-    pub poll_gap_us: Option<GapTable>,
-    /// What a receive ring holds, with flows that end.
-    pub ring: Option<RingReport>,
+    pub poll_gap_us: Option<LiveFlowsGaps>,
+}
+
+/// How long a worker does not look at its source.
+#[derive(Clone, Debug, Serialize)]
+pub struct LiveFlowsGaps {
+    /// Runs over the same packets.
+    pub runs: usize,
+    /// All turns of all runs.
+    pub all_runs: GapTable,
+    /// Of each turn the shortest of all runs: what the worker itself needs, without what the machine
+    /// adds now here, now there.
+    pub shortest: GapTable,
+    /// Packets that a receive ring holds.
+    pub descriptors: usize,
+    /// Packets a second at which such a ring never overruns, by the turns of the first run.
+    pub rate_pps: u64,
+    /// The same by the shortest turns.
+    pub rate_of_shortest_pps: u64,
 }
 
 /// Memory with all flows live.
@@ -98,30 +116,6 @@ pub struct LiveFlowsMemory {
     pub side_slab_bytes: usize,
     /// Flows that found no place in it.
     pub side_slab_refused: u64,
-}
-
-/// What a receive ring holds.
-#[derive(Clone, Debug, Serialize)]
-pub struct RingReport {
-    /// Packets that fit in.
-    pub descriptors: usize,
-    /// Rates that were tried, until nothing was missed.
-    pub rates: Vec<RingRate>,
-    /// The highest rate at which nothing was missed, in packets a second.
-    pub highest_pps: Option<u64>,
-}
-
-/// One rate that packets came at.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct RingRate {
-    /// Packets a second of the worker's CPU time.
-    pub rate_pps: u64,
-    /// Packets that were taken.
-    pub taken_packets: u64,
-    /// Packets that found the ring full.
-    pub missed_packets: u64,
-    /// The most that ever waited.
-    pub most_waiting_packets: u64,
 }
 
 /// Measures each size.
@@ -141,7 +135,7 @@ pub fn bench_live_flows(options: &LiveFlowsOptions) -> Result<LiveFlowsReport, R
     }
     Ok(LiveFlowsReport {
         features: options.features,
-        burst_packets: config::replay_without_file().worker.burst_packets,
+        burst_packets: burst_packets(),
         packets_per_flow_and_second: ROUNDS_PER_SECOND,
         sizes,
     })
@@ -153,14 +147,38 @@ fn measure(options: &LiveFlowsOptions, flows: u32) -> Result<LiveFlowsSize, Runt
     let lost = ledger.causes.of(DropCause::WindowRingFull);
     size.rows_lost_percent = 100.0 * ratio(lost, lost + ledger.accounted);
     size.unaccounted = ledger.unaccounted;
-    let ending = Run { flows_end: true, ..steady };
     if options.poll_gaps {
-        size.poll_gap_us = Some(ending.start(Bench::gaps)?.0);
-    }
-    if options.ring {
-        size.ring = Some(ending.start(Bench::ring)?.0);
+        size.poll_gap_us = Some(gaps(Run { flows_end: true, ..steady })?);
     }
     Ok(size)
+}
+
+fn gaps(run: Run<'_>) -> Result<LiveFlowsGaps, RuntimeError> {
+    let mut runs = Vec::new();
+    let mut recorder = GapRecorder::default();
+    for _ in 0..GAP_RUNS {
+        runs.push(run.start(Bench::gaps)?.0);
+    }
+    runs.iter().flatten().for_each(|gap| recorder.note(*gap));
+    recorder.time_the_machine();
+    let shortest = gaps::shortest(&runs);
+    let mut of_shortest = GapRecorder::default();
+    for gap in &shortest {
+        of_shortest.note(*gap);
+    }
+    let rate = |gaps| gaps::rate_without_overrun(gaps, burst_packets(), DESCRIPTORS);
+    Ok(LiveFlowsGaps {
+        runs: runs.len(),
+        all_runs: recorder.table(),
+        shortest: of_shortest.table(),
+        descriptors: DESCRIPTORS,
+        rate_pps: runs.first().map_or(0, |run| rate(run)),
+        rate_of_shortest_pps: rate(&shortest),
+    })
+}
+
+fn burst_packets() -> u16 {
+    config::replay_without_file().worker.burst_packets
 }
 
 #[cfg(test)]
@@ -174,7 +192,6 @@ mod tests {
             slots: None,
             features: Features::All,
             poll_gaps: false,
-            ring: false,
         };
         let report = bench_live_flows(&options).expect("threads can be had");
         let [large, small] = &report.sizes[..] else { panic!("{report:?}") };
@@ -187,5 +204,25 @@ mod tests {
         }
         assert_eq!(large.times_10k, Some(1.0));
         assert!(small.times_10k.is_some_and(|times| times > 0.0));
+    }
+
+    #[test]
+    fn gaps_of_flows_that_end_name_every_chore() {
+        let options = LiveFlowsOptions {
+            flows: vec![4_000],
+            slots: None,
+            features: Features::Flow,
+            poll_gaps: true,
+        };
+        let report = bench_live_flows(&options).expect("threads can be had");
+        let gaps = report.sizes[0].poll_gap_us.as_ref().expect("asked for");
+        let turns = |table: &GapTable| table.causes.iter().map(|line| line.gaps.turns).sum::<u64>();
+        assert_eq!(turns(&gaps.all_runs), 3 * turns(&gaps.shortest));
+        assert!(gaps.all_runs.machine.is_some() && gaps.shortest.all.max <= gaps.all_runs.all.max);
+        assert!(gaps.rate_pps > 0 && gaps.rate_pps <= gaps.rate_of_shortest_pps);
+        for chore in ["a window ends", "rows of", "is told", "expiry", "flows end"] {
+            let named = |line: &super::super::CauseGaps| line.cause.contains(chore);
+            assert!(gaps.all_runs.causes.iter().any(named), "{chore}: {gaps:?}");
+        }
     }
 }

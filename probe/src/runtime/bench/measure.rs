@@ -18,7 +18,7 @@ use crate::worker::{Turn, Worker, WorkerParts};
 use super::super::build::Seat;
 use super::super::pipeline::{join, spawn};
 use super::super::{Build, RuntimeError};
-use super::gaps::{GapRecorder, GapTable};
+use super::gaps::{GapRecorder, GapTable, take_turn};
 use super::{BenchOptions, Features, machine};
 
 /// What one run needs.
@@ -152,7 +152,13 @@ fn end_flows(worker: &mut Worker<MemorySource>) {
 }
 
 fn take_turns_with_gaps(worker: &mut Worker<MemorySource>, gaps: &mut GapRecorder) {
-    while gaps.turn(worker, || 0) != Turn::Ended {}
+    loop {
+        let (turn, gap) = take_turn(worker, || 0);
+        if turn == Turn::Ended {
+            return;
+        }
+        gaps.note(gap);
+    }
 }
 
 /// Takes everything and lets it go.

@@ -12,15 +12,16 @@ use crate::aggregate::{Aggregator, LedgerTotals};
 use crate::config::{self, Plan, Spread};
 use crate::cores;
 use crate::inventory::{Inventory, InventoryData};
+use crate::time::thread_cpu_ns;
 use crate::worker::{Turn, Worker};
 
 use super::super::build::Seat;
 use super::super::pipeline::{join, spawn};
 use super::super::{Build, RuntimeError};
-use super::gaps::{GapRecorder, GapTable};
-use super::live_flows::{LiveFlowsMemory, LiveFlowsOptions, LiveFlowsSize, RingRate, RingReport};
+use super::gaps::{Gap, take_turn};
+use super::live_flows::{LiveFlowsMemory, LiveFlowsOptions, LiveFlowsSize};
 use super::pattern::Pattern;
-use super::ring::{Control, DESCRIPTORS, RingSource};
+use super::ring::{Control, RingSource};
 use super::{machine, measure, ratio};
 
 /// Packets of a flow in a second of the packets' own time.
@@ -39,26 +40,17 @@ const PACKETS_MIN: u64 = if cfg!(test) { 50_000 } else { 4_000_000 };
 const LIFE_ROUNDS: u32 = 64;
 
 /// Rounds before what is measured where flows end: as many end of silence as are begun.
-const WARM_ROUNDS_ENDING: u64 = 22;
+const WARM_ROUNDS_ENDING: u64 = 12;
 
 /// Where flows end, TCP is over so soon after its end: ends are as frequent as beginnings before
 /// long.
 const CLOSED_MS: u32 = 1_000;
 
 /// The same for UDP after so much silence.
-const IDLE_OTHER_MS: u32 = 4_000;
+const IDLE_OTHER_MS: u32 = 2_000;
 
 /// Seconds of the packets' own time in which gaps are measured: as many windows close.
-const GAP_SECONDS: u64 = 4;
-
-/// Rates that are tried, in percent of what the worker manages, until nothing is missed.
-const RING_PERCENT: [u64; 9] = [95, 90, 85, 80, 70, 60, 50, 40, 20];
-
-/// CPU time for which a rate is held: two windows close.
-const RING_NS: u64 = if cfg!(test) { 20_000_000 } else { 2_200_000_000 };
-
-/// Turns between two looks at whether that is over.
-const RING_TURNS: u32 = 64;
+const GAP_SECONDS: u64 = 3;
 
 /// What is to be run.
 #[derive(Clone, Copy)]
@@ -125,11 +117,10 @@ impl Bench {
     fn new(seat: Seat, features: super::Features, flows: u32, flows_end: bool) -> Self {
         let control = Rc::new(Control::default());
         let pattern = Pattern::new(flows, flows_end.then_some(LIFE_ROUNDS));
-        let source =
-            RingSource::new(pattern, usize::from(seat.burst_packets()), Rc::clone(&control));
+        let (burst_packets, flows) = (usize::from(seat.burst_packets()), u64::from(flows));
+        let rate_pps = flows * ROUNDS_PER_SECOND;
+        let source = RingSource::new(pattern, burst_packets, rate_pps, Rc::clone(&control));
         let worker = Worker::new(Some(source), measure::parts_for(seat, features));
-        let flows = u64::from(flows);
-        control.set_rate(flows * ROUNDS_PER_SECOND, false);
         Self { worker, control, flows, flows_end }
     }
 
@@ -137,75 +128,36 @@ impl Bench {
     pub(super) fn flat(&mut self) -> LiveFlowsSize {
         self.warm();
         let windows = PACKETS_MIN.div_ceil(self.flows * ROUNDS_PER_SECOND);
-        let (filling_ns, clock_ns) = (self.control.filling_ns.get(), self.control.clock_ns());
+        let (filling_ns, begun_ns) = (self.control.filling_ns.get(), thread_cpu_ns());
         let packets = self.take(windows * self.flows * ROUNDS_PER_SECOND);
-        let (worker_ns, making_ns) =
-            (self.control.clock_ns() - clock_ns, self.control.filling_ns.get() - filling_ns);
+        let elapsed_ns = thread_cpu_ns() - begun_ns;
+        let making_ns = self.control.filling_ns.get() - filling_ns;
         let table = self.worker.flows().table();
         LiveFlowsSize {
             flows: u32::try_from(self.flows).unwrap_or(u32::MAX),
             flows_in_table: table.len() as u64,
             slots_per_worker: u32::try_from(table.slots()).unwrap_or(u32::MAX),
             packets,
-            ns_per_packet: ratio(worker_ns, packets),
+            ns_per_packet: ratio(elapsed_ns.saturating_sub(making_ns), packets),
             times_10k: None,
             making_ns: ratio(making_ns, packets),
             rows_lost_percent: 0.0,
             unaccounted: 0,
             memory: self.memory(),
             poll_gap_us: None,
-            ring: None,
         }
     }
 
-    /// CPU time from one poll to the next, by what the worker did.
-    pub(super) fn gaps(&mut self) -> GapTable {
+    /// CPU time from one poll to the next, turn by turn.
+    pub(super) fn gaps(&mut self) -> Vec<Gap> {
         self.warm();
-        let mut recorder = GapRecorder::default();
         let until = self.control.given.get() + GAP_SECONDS * self.flows * ROUNDS_PER_SECOND;
+        let mut gaps = Vec::new();
         while self.control.given.get() < until {
-            recorder.turn(&mut self.worker, || self.control.filling_ns.get());
+            let (_, gap) = take_turn(&mut self.worker, || self.control.filling_ns.get());
+            gaps.push(gap);
         }
-        recorder.time_the_machine();
-        recorder.table()
-    }
-
-    /// The rate at which packets may come so that none finds the ring full.
-    pub(super) fn ring(&mut self) -> RingReport {
-        self.warm();
-        let clock_ns = self.control.clock_ns();
-        let packets = self.take(self.flows * ROUNDS_PER_SECOND);
-        let elapsed_ns = self.control.clock_ns() - clock_ns;
-        let mut report =
-            RingReport { descriptors: DESCRIPTORS, rates: Vec::new(), highest_pps: None };
-        for percent in RING_PERCENT {
-            let rate_pps = packets * 10_000_000 * percent / elapsed_ns.max(1);
-            let rate = self.hold(rate_pps);
-            report.rates.push(rate);
-            if rate.missed_packets == 0 {
-                report.highest_pps = Some(rate_pps);
-                break;
-            }
-        }
-        report
-    }
-
-    /// Packets come at a rate for a while.
-    fn hold(&mut self, rate_pps: u64) -> RingRate {
-        self.control.set_rate(rate_pps, true);
-        let given = self.control.given.get();
-        let end_ns = self.control.clock_ns() + RING_NS;
-        while self.control.clock_ns() < end_ns {
-            for _ in 0..RING_TURNS {
-                self.worker.turn();
-            }
-        }
-        RingRate {
-            rate_pps,
-            taken_packets: self.control.given.get() - given,
-            missed_packets: self.control.missed.get(),
-            most_waiting_packets: self.control.most_waiting.get(),
-        }
+        gaps
     }
 
     /// Until everything is as it will stay.
@@ -256,36 +208,17 @@ mod tests {
             slots: None,
             features: Features::All,
             poll_gaps: true,
-            ring: true,
         }
     }
 
     #[test]
-    fn gaps_of_flows_that_end_name_every_chore() {
+    fn turns_are_alike_from_run_to_run() {
         let options = options();
-        let run = Run { options: &options, flows: 20_000, flows_end: true };
-        let (table, ledger) = run.start(Bench::gaps).expect("threads can be had");
-        assert_eq!(ledger.unaccounted, 0);
-        let causes: u64 = table.causes.iter().map(|line| line.gaps.turns).sum();
-        assert_eq!((causes, table.machine.turns), (table.all.turns, table.all.turns));
-        assert!(table.all.turns >= GAP_SECONDS * 20_000 * ROUNDS_PER_SECOND / 256);
-        for chore in ["a window ends", "rows of", "is told", "expiry", "flows end"] {
-            assert!(table.causes.iter().any(|line| line.cause.contains(chore)), "{table:?}");
-        }
-        assert!(!table.causes.iter().any(|line| line.cause.contains("fragments")), "{table:?}");
-    }
-
-    #[test]
-    fn rates_are_tried_until_none_is_missed() {
-        let options = options();
-        let run = Run { options: &options, flows: 1_000, flows_end: true };
-        let (report, ledger) = run.start(Bench::ring).expect("threads can be had");
-        assert_eq!((report.descriptors, ledger.unaccounted), (4_096, 0));
-        let (last, before) = report.rates.split_last().expect("one is always tried");
-        assert!(before.iter().all(|rate| rate.missed_packets > 0), "{report:?}");
-        assert_eq!(report.highest_pps, (last.missed_packets == 0).then_some(last.rate_pps));
-        assert!(report.rates.iter().all(|rate| rate.most_waiting_packets <= 4_096));
-        assert!(last.taken_packets > 0);
+        let run = Run { options: &options, flows: 3_000, flows_end: true };
+        let runs = [0, 1].map(|_| run.start(Bench::gaps).expect("threads can be had").0);
+        assert_eq!(runs[0].len(), runs[1].len());
+        assert!(runs[0].len() as u64 >= GAP_SECONDS * 3_000 * ROUNDS_PER_SECOND / 32);
+        assert!(runs[0].iter().all(|gap| gap.ns > 0));
     }
 
     #[test]
