@@ -148,20 +148,21 @@ TEXT
 
 # A process of its own, because memory that was given back may still count as resident.
 part_small() {
-    local features mib bytes slab
+    local features mib bytes live slab
     cat <<'TEXT'
 ## Small: memory with 1 M live flows
 The whole process with its aggregator; of packets it holds a ring of 4,096.
 
-| what is on | resident MiB | bar | met | bytes per live flow | bar | met | of which side slab, at most |
-|---|---|---|---|---|---|---|---|
+| what is on | resident MiB | bar | met | bytes per flow, table full | bar | met | with 1 M of 1,048,576 slots live | side slab beside them, at most |
+|---|---|---|---|---|---|---|---|---|
 TEXT
     for features in flow all; do
         "$probe" bench --live-flows 1000000 --features "$features" --json >"$work/report"
         mib=$(jq '.sizes[0].memory.resident_bytes / 1048576 | round' "$work/report")
-        bytes=$(jq '.sizes[0].memory.bytes_per_flow | round' "$work/report")
+        bytes=$(jq .sizes[0].memory.bytes_per_slot "$work/report")
+        live=$(jq '.sizes[0].memory.bytes_per_flow | round' "$work/report")
         slab=$(jq -r '.sizes[0].memory | "\(.side_slab_bytes / 1024 | round) KiB, \(.side_slab_refused) flows found no place"' "$work/report")
-        echo "| $features | $mib | ${bar_resident_mib[$features]} | $(met "$mib" "${bar_resident_mib[$features]}") | $bytes | ${bar_flow_bytes[$features]} | $(met "$bytes" "${bar_flow_bytes[$features]}") | $slab |"
+        echo "| $features | $mib | ${bar_resident_mib[$features]} | $(met "$mib" "${bar_resident_mib[$features]}") | $bytes | ${bar_flow_bytes[$features]} | $(met "$bytes" "${bar_flow_bytes[$features]}") | $live | $slab |"
     done
 }
 

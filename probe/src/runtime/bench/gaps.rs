@@ -128,7 +128,7 @@ pub(super) fn rate_without_overrun(gaps: &[Gap], burst_packets: u16, descriptors
     let fits = |rate_pps: u64| {
         let mut waiting = 0.0_f64;
         gaps.iter().all(|gap| {
-            waiting += ratio(gap.ns * rate_pps, 1_000_000_000);
+            waiting += ratio(gap.ns, 1_000_000_000) * ratio(rate_pps, 1);
             let fits = waiting <= ratio(descriptors as u64, 1);
             waiting = (waiting - f64::from(burst_packets)).max(0.0);
             fits

@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn gaps_of_flows_that_end_name_every_chore() {
         let options = LiveFlowsOptions {
-            flows: vec![4_000],
+            flows: vec![1_500],
             slots: None,
             features: Features::Flow,
             poll_gaps: true,

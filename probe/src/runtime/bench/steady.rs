@@ -31,10 +31,10 @@ pub(super) const ROUNDS_PER_SECOND: u64 = 4;
 const WARM_ROUNDS: u64 = 6;
 
 /// Packets before what is measured at least (unit tests look at no figures), where the flows are few.
-const WARM_PACKETS_MIN: u64 = if cfg!(test) { 50_000 } else { 1_000_000 };
+const WARM_PACKETS_MIN: u64 = if cfg!(test) { 20_000 } else { 1_000_000 };
 
 /// Packets that are measured at least.
-const PACKETS_MIN: u64 = if cfg!(test) { 50_000 } else { 4_000_000 };
+const PACKETS_MIN: u64 = if cfg!(test) { 20_000 } else { 4_000_000 };
 
 /// Packets of a flow where flows end: then another takes its place.
 const LIFE_ROUNDS: u32 = 64;
@@ -214,10 +214,10 @@ mod tests {
     #[test]
     fn turns_are_alike_from_run_to_run() {
         let options = options();
-        let run = Run { options: &options, flows: 3_000, flows_end: true };
+        let run = Run { options: &options, flows: 1_500, flows_end: true };
         let runs = [0, 1].map(|_| run.start(Bench::gaps).expect("threads can be had").0);
         assert_eq!(runs[0].len(), runs[1].len());
-        assert!(runs[0].len() as u64 >= GAP_SECONDS * 3_000 * ROUNDS_PER_SECOND / 32);
+        assert!(runs[0].len() as u64 >= GAP_SECONDS * 1_500 * ROUNDS_PER_SECOND / 32);
         assert!(runs[0].iter().all(|gap| gap.ns > 0));
     }
 
