@@ -166,6 +166,21 @@ pub enum Turn {
     Ended,
 }
 
+/// How far a worker is with what it does beside packets; two of them tell what a turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Windows below are closed or closing.
+    pub open_from: WindowNumber,
+    /// The aggregator knows that windows below are closed.
+    pub told_from: WindowNumber,
+    /// Rows of windows that are closing are still to be cut.
+    pub is_closing: bool,
+    /// A round over the table, for flows that are over, is under way.
+    pub is_expiring: bool,
+    /// Fragments that wait.
+    pub held_packets: u64,
+}
+
 impl<S: Source> Worker<S> {
     /// Made on its own thread, so that its memory is near its core. `source` is `None` for a
     /// worker that only owns flows.
@@ -253,6 +268,18 @@ impl<S: Source> Worker<S> {
     /// The flow table, to ask it for its size.
     pub fn flows(&self) -> &FlowStage {
         &self.parts.flows
+    }
+
+    /// How far it is beside packets, for measurements.
+    pub fn progress(&self) -> Progress {
+        let open_from = self.open_from.unwrap_or_default();
+        Progress {
+            open_from,
+            told_from: self.told_from,
+            is_closing: self.cut_from < open_from,
+            is_expiring: self.expiring,
+            held_packets: self.parts.fragments.held_packets(),
+        }
     }
 
     /// Polls the source, decodes the burst, then handles it packet by packet.

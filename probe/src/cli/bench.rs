@@ -5,8 +5,11 @@ mod aggregator;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use vmprobe::runtime::bench::{self as measurement, BenchOptions, BenchReport, Features};
+use vmprobe::runtime::bench::{
+    self as measurement, BenchOptions, BenchReport, Features, LiveFlowsOptions,
+};
 
+use super::live_flows;
 use super::output::{self, Outcome};
 
 /// Flows a worker at least and at most, as in the configuration.
@@ -15,8 +18,12 @@ const SLOTS: std::ops::RangeInclusive<u32> = 1_024..=67_108_864;
 #[derive(Args)]
 pub(crate) struct BenchArguments {
     /// The capture (pcap or pcapng, plain, gzip or zstd); it is loaded into memory first.
-    #[arg(long, value_name = "FILE", required_unless_present = "aggregator")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["aggregator", "live_flows"])]
     pcap: Option<PathBuf>,
+    /// Instead of a capture, packets of so many live flows, made in memory; several numbers,
+    /// separated by commas, are measured one after the other.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with_all = ["pcap", "workers", "passes", "aggregator"], value_parser = clap::value_parser!(u32).range(1..=i64::from(LiveFlowsOptions::FLOWS_MAX)))]
+    live_flows: Vec<u32>,
     /// Workers, each on a core and with packets of its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: u16,
@@ -57,6 +64,16 @@ impl From<FeatureSet> for Features {
 }
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
+    let features = arguments.features.into();
+    if !arguments.live_flows.is_empty() {
+        let options = LiveFlowsOptions {
+            flows: arguments.live_flows.clone(),
+            slots: arguments.slots,
+            features,
+            poll_gaps: arguments.poll_gaps,
+        };
+        return live_flows::bench(&options, arguments.json);
+    }
     let Some(file) = arguments.pcap.clone() else {
         return aggregator::bench(&arguments.aggregator, arguments.workers, arguments.json);
     };
@@ -65,7 +82,7 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
         workers: arguments.workers,
         passes: arguments.passes,
         slots: arguments.slots,
-        features: arguments.features.into(),
+        features,
         poll_gaps: arguments.poll_gaps,
     };
     let report = match measurement::bench(&options) {
@@ -118,10 +135,7 @@ fn print(report: &BenchReport) {
         output::line(format_args!("  {name:<28}{ns:>8.1}"));
     }
     if let Some(gaps) = &report.poll_gap_us {
-        output::line(format_args!(
-            "\nFrom one poll to the next (µs of CPU time): p50 {:.1}, p99 {:.1}, p99.99 {:.1}, max {:.1}",
-            gaps.p50, gaps.p99, gaps.p9999, gaps.max
-        ));
+        live_flows::print_gaps(gaps);
     }
     output::line(format_args!(
         "\nMemory: {} bytes per flow, {} MiB resident, of which {} MiB packets",

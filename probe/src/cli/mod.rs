@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod configuration;
 pub(crate) mod generate;
+pub(crate) mod live_flows;
 pub(crate) mod output;
 pub(crate) mod replay;
 pub(crate) mod run;

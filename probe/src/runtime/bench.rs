@@ -10,9 +10,14 @@
 //! Source: CPU time of a thread, `CLOCK_THREAD_CPUTIME_ID` (POSIX.1-2008).
 
 pub mod aggregator;
+mod gaps;
+mod live_flows;
 mod machine;
 mod measure;
+mod pattern;
+mod ring;
 mod stages;
+mod steady;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,9 +32,14 @@ use crate::index::WorkerIndex;
 use crate::spread::{FlowKey, HashSeed, owner};
 
 use super::{ReportLedger, RuntimeError};
+pub use gaps::{CauseGaps, GapTable, Gaps};
+pub use live_flows::{
+    LiveFlowsGaps, LiveFlowsMemory, LiveFlowsOptions, LiveFlowsReport, LiveFlowsSize,
+    bench_live_flows,
+};
 #[cfg(feature = "dpdk")]
 pub(super) use measure::parts_for;
-use measure::{Gaps, Measured, Run};
+use measure::{Measured, Run};
 pub use stages::Stages;
 
 /// What is measured.
@@ -107,8 +117,8 @@ pub struct BenchReport {
     pub packets_per_second: f64,
     /// Where the time goes.
     pub stages: Stages,
-    /// CPU time of a worker from one poll to the next.
-    pub poll_gap_us: Option<Gaps>,
+    /// CPU time of a worker from one poll to the next, by what it did.
+    pub poll_gap_us: Option<GapTable>,
     /// Bytes of memory a flow with its share of the index, when the table is full.
     pub bytes_per_flow: usize,
     /// Resident memory of the process with all packets at the end of the run.
@@ -143,7 +153,7 @@ pub fn bench(options: &BenchOptions) -> Result<BenchReport, BenchError> {
     let mut parts = packets_of(measured);
     if options.poll_gaps {
         let (measured, _) = run(parts, true)?;
-        report.poll_gap_us = Gaps::of(&measured);
+        report.poll_gap_us = measure::gap_table(&measured);
         parts = packets_of(measured);
     }
     let cumulative_ns = stages::measure(&plan, &ports, options, parts)?;
@@ -317,7 +327,9 @@ mod tests {
         assert_eq!((report.packets, report.flows, report.ledger.unaccounted), (1_800, 10, 0));
         assert!(report.stages.copies_ns.is_none());
         let gaps = report.poll_gap_us.expect("asked for");
-        assert!(gaps.p50 > 0.0 && gaps.p50 <= gaps.p99 && gaps.p9999 <= gaps.max, "{gaps:?}");
+        let all = gaps.all;
+        assert!(all.p50 > 0.0 && all.p50 <= all.p99 && all.p9999 <= all.max, "{gaps:?}");
+        assert_eq!(gaps.causes.iter().map(|line| line.gaps.turns).sum::<u64>(), all.turns);
     }
 
     #[test]

@@ -1,14 +1,11 @@
 //! Workers with packets in memory, and their CPU time.
 //!
 //! In: packets of each worker. Out: [`Measured`] of each, with its packets back; the ledger.
-//! Cost: poll gaps read a clock each turn, which costs hundreds of ns and stands in them.
+//! Cost: where poll gaps are asked for, see `gaps`.
 //! Invariants: all workers begin together; the clock of CPU time is read on the worker's own
 //! thread, outside the loop where no gaps are asked for.
 
 use std::sync::{Arc, Barrier};
-
-use hdrhistogram::Histogram;
-use serde::Serialize;
 
 use crate::aggregate::{Aggregator, LedgerTotals};
 use crate::capture::memory::{MemorySource, Packets};
@@ -21,13 +18,8 @@ use crate::worker::{Turn, Worker, WorkerParts};
 use super::super::build::Seat;
 use super::super::pipeline::{join, spawn};
 use super::super::{Build, RuntimeError};
-use super::{BenchOptions, Features, machine, ratio};
-
-/// Longer gaps count as this long.
-const GAP_MAX_NS: u64 = 60_000_000_000;
-
-/// Digits of a gap that are kept.
-const GAP_DIGITS: u8 = 3;
+use super::gaps::{GapRecorder, GapTable, take_turn};
+use super::{BenchOptions, Features, machine};
 
 /// What one run needs.
 pub(super) struct Run<'a> {
@@ -51,42 +43,16 @@ pub(super) struct Measured {
     pub(super) ended_ns: u64,
     pub(super) bytes_per_flow: usize,
     pub(super) resident_bytes: u64,
-    gaps: Option<Histogram<u64>>,
+    gaps: Option<GapRecorder>,
 }
 
-/// CPU time from one poll to the next in microseconds: what a receive ring must hold.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Gaps {
-    /// Half of the gaps are at most so long.
-    pub p50: f64,
-    /// 99 %.
-    pub p99: f64,
-    /// 99.99 %.
-    pub p9999: f64,
-    /// The longest.
-    pub max: f64,
-}
-
-impl Gaps {
-    /// Of all workers together.
-    pub(super) fn of(measured: &[Measured]) -> Option<Self> {
-        let mut all = empty_gaps()?;
-        for gaps in measured.iter().filter_map(|worker| worker.gaps.as_ref()) {
-            // Both have the same bounds, so it cannot fail.
-            let _ = all.add(gaps);
-        }
-        let microseconds = |quantile: f64| ratio(all.value_at_quantile(quantile), 1_000);
-        Some(Self {
-            p50: microseconds(0.5),
-            p99: microseconds(0.99),
-            p9999: microseconds(0.9999),
-            max: ratio(all.max(), 1_000),
-        })
+/// Poll gaps of all workers together, where they were asked for.
+pub(super) fn gap_table(measured: &[Measured]) -> Option<GapTable> {
+    let mut all: Option<GapRecorder> = None;
+    for gaps in measured.iter().filter_map(|worker| worker.gaps.as_ref()) {
+        all.get_or_insert_default().merge(gaps);
     }
-}
-
-fn empty_gaps() -> Option<Histogram<u64>> {
-    Histogram::new_with_bounds(1, GAP_MAX_NS, GAP_DIGITS).ok()
+    all.map(|all| all.table())
 }
 
 /// Runs a worker for each part, and the aggregator on what cores they leave.
@@ -140,7 +106,7 @@ fn measure(
     start: &Barrier,
     poll_gaps: bool,
 ) -> Measured {
-    let mut gaps = if poll_gaps { empty_gaps() } else { None };
+    let mut gaps = poll_gaps.then(GapRecorder::default);
     start.wait();
     let begun_ns = monotonic_ns();
     let begun_cpu_ns = thread_cpu_ns();
@@ -153,6 +119,9 @@ fn measure(
     let ended_cpu_ns = thread_cpu_ns();
     let ended_ns = monotonic_ns();
     let resident_bytes = machine::resident_bytes();
+    if let Some(gaps) = &mut gaps {
+        gaps.time_the_machine();
+    }
     let totals = *worker.totals();
     let bytes_per_flow = worker.flows().bytes_per_flow();
     Measured {
@@ -182,17 +151,18 @@ fn end_flows(worker: &mut Worker<MemorySource>) {
     worker.finish();
 }
 
-fn take_turns_with_gaps(worker: &mut Worker<MemorySource>, gaps: &mut Histogram<u64>) {
-    let mut before_ns = thread_cpu_ns();
-    while worker.turn() != Turn::Ended {
-        let now_ns = thread_cpu_ns();
-        gaps.saturating_record(now_ns - before_ns);
-        before_ns = now_ns;
+fn take_turns_with_gaps(worker: &mut Worker<MemorySource>, gaps: &mut GapRecorder) {
+    loop {
+        let (turn, gap) = take_turn(worker, || 0);
+        if turn == Turn::Ended {
+            return;
+        }
+        gaps.note(gap);
     }
 }
 
 /// Takes everything and lets it go.
-fn aggregate(mut aggregator: Aggregator) -> LedgerTotals {
+pub(super) fn aggregate(mut aggregator: Aggregator) -> LedgerTotals {
     loop {
         let any = aggregator.collect();
         while let Some(view) = aggregator.next_view() {

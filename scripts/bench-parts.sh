@@ -1,0 +1,261 @@
+# The parts of a record. Each measures one thing and prints its section of the record.
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # root, work, probe and quick are of bench-record
+
+# How the sets are made; slots of both tables are twice the flows of a set, as a power of two.
+declare -A arguments=(
+    [imix-plain]='--packets 1000000 --flows 100000 --size imix --encap none'
+    [imix-vxlan]='--packets 1000000 --flows 100000 --size imix --encap vxlan'
+    [imix-erspan2]='--packets 1000000 --flows 100000 --size imix --encap erspan2'
+    [m64-plain]='--packets 1000000 --flows 100000 --size 64 --encap none'
+    [m64-500kflows]='--packets 4000000 --flows 500000 --size 64 --conc-all --dur 20'
+)
+declare -A log2slots=([m64-500kflows]=20)
+sets=(imix-plain imix-vxlan imix-erspan2 m64-plain m64-500kflows)
+
+# Bars, as multiples of the floor, and instructions per packet on imix-plain.
+declare -A bar_flow=([imix-plain]=1.5 [imix-vxlan]=1.8 [imix-erspan2]=1.8 [m64-plain]=2.5 [m64-500kflows]=2.5)
+declare -A bar_all=([imix-plain]=2.5 [imix-vxlan]=2.8 [imix-erspan2]=2.8 [m64-plain]=4.5 [m64-500kflows]=4.5)
+declare -A bar_instructions=([flow]=400 [all]=800)
+
+# Bars of the others.
+bar_flat=2.5
+declare -A bar_flow_bytes=([flow]=192 [all]=320)
+declare -A bar_resident_mib=([flow]=381 [all]=572) # 400 and 600 MB
+bar_gap_us=100
+bar_workers=1.8
+
+median() {
+    sort -n | awk '{ value[NR] = $1 } END { print NR ? value[int((NR + 1) / 2)] : "—" }'
+}
+
+spread() {
+    sort -n | awk 'NR == 1 { least = $1 } { most = $1 } END { printf "%.0f–%.0f", least, most }'
+}
+
+# Whether a figure is at most (or, with `least`, at least) its bar.
+met() {
+    awk -v figure="$1" -v bar="$2" -v way="${3:-most}" 'BEGIN {
+        if (figure !~ /^[0-9.]+$/) print "—"
+        else print (way == "least" ? figure >= bar : figure <= bar) ? "yes" : "**no**"
+    }'
+}
+
+rounds() {
+    if $quick; then echo 1; else echo "$1"; fi
+}
+
+# The capture of a set, made when it is first asked for.
+capture_of() {
+    local capture="$work/$1.pcap"
+    # shellcheck disable=SC2086 # the arguments are words
+    [[ -f $capture ]] || "$work/dcgen" "$capture" ${arguments[$1]} >/dev/null 2>&1
+    echo "$capture"
+}
+
+slots_of() {
+    echo $((1 << ${log2slots[$1]:-18}))
+}
+
+# Floor and probe take turns, so that what the machine does meanwhile meets both.
+part_floor() {
+    local name capture round features unit stages=''
+    cat <<'TEXT'
+## Nanoseconds per packet, as multiples of the floor
+| packets | floor | flows only (least–most) | × floor | bar | met | all features (least–most) | × floor | bar | met | million packets a second and core |
+|---|---|---|---|---|---|---|---|---|---|---|
+TEXT
+    for name in "${sets[@]}"; do
+        capture=$(capture_of "$name")
+        rm -f "$work"/ns-*
+        for ((round = 0; round < $(rounds 5); round++)); do
+            "$work/floor" "$capture" 32 "${log2slots[$name]:-18}" 0 1 | sed -n 's/.* \([0-9.]*\) ns\/pkt.*/\1/p' >>"$work/ns-floor"
+            for features in flow all; do
+                "$probe" bench --pcap "$capture" --slots "$(slots_of "$name")" --features "$features" --json >"$work/report"
+                jq .ns_per_packet "$work/report" >>"$work/ns-$features"
+            done
+        done
+        unit=$(median <"$work/ns-floor")
+        printf '| %s | %.1f' "$name" "$unit"
+        for features in flow all; do
+            local ns times bars="bar_$features[$name]"
+            ns=$(median <"$work/ns-$features")
+            times=$(awk -v ns="$ns" -v unit="$unit" 'BEGIN { printf "%.2f", ns / unit }')
+            printf ' | %.1f (%s) | %s | %s | %s' "$ns" "$(spread <"$work/ns-$features")" "$times" "${!bars}" "$(met "$times" "${!bars}")"
+        done
+        awk -v ns="$ns" 'BEGIN { printf " | %.2f |\n", 1000 / ns }'
+        stages+=$(jq -r --arg name "$name" '.stages as $s | [$s.read_ns, $s.decode_ns, $s.hash_ns, $s.copies_ns, $s.flow_ns, $s.ending_ns]
+            | map(. * 10 | round / 10 | tostring) | "| " + $name + " | " + join(" | ") + " |"' "$work/report")$'\n'
+        [[ $name == imix-plain ]] || rm "$capture"
+    done
+    cat <<TEXT
+
+Medians of $(rounds 5).
+
+Where the time goes (last round, all features, ns per packet):
+
+| packets | read | decode | hash | copies | flows, windows, loop | ending flows at the end |
+|---|---|---|---|---|---|---|
+$stages
+TEXT
+}
+
+# Instructions of a packet: what 50,000 more of them cost, so that set-up does not count.
+instructions() {
+    local packets counts=()
+    command -v valgrind >/dev/null || { echo '—'; return; }
+    for packets in 50000 100000; do
+        "$work/dcgen" "$work/slope.pcap" --size imix --encap none --packets "$packets" --flows $((packets / 10)) >/dev/null 2>&1
+        valgrind --tool=callgrind --callgrind-out-file="$work/callgrind" --collect-atstart=no \
+            --toggle-collect='*bench::measure::take_turns*' --toggle-collect='*bench::measure::end_flows*' \
+            "$probe" bench --pcap "$work/slope.pcap" --slots 65536 --features "$1" --json >/dev/null 2>&1
+        counts+=("$(sed -n 's/^\(summary\|totals\): *//p' "$work/callgrind" | tail -1)")
+    done
+    echo $(((counts[1] - counts[0]) / 50000))
+}
+
+part_instructions() {
+    local features count
+    printf '## Instructions per packet, imix-plain\n| what is on | instructions | bar | met |\n|---|---|---|---|\n'
+    for features in flow all; do
+        count=$(instructions "$features")
+        echo "| $features | $count | ${bar_instructions[$features]} | $(met "$count" "${bar_instructions[$features]}") |"
+    done
+}
+
+part_flat() {
+    local features round flows times ns
+    cat <<TEXT
+## Flat: nanoseconds per packet as the flows grow
+Every flow lives all the time and sends 4 packets a second of their own time; medians of $(rounds 3).
+
+| what is on | 1 k | 10 k | 100 k | 1 M | 4 M | 4 M by 10 k | bar | met |
+|---|---|---|---|---|---|---|---|---|
+TEXT
+    for features in flow all; do
+        for ((round = 0; round < $(rounds 3); round++)); do
+            "$probe" bench --live-flows 1000,10000,100000,1000000,4000000 --features "$features" --json
+        done >"$work/flat"
+        printf '| %s' "$features"
+        for flows in 1000 10000 100000 1000000 4000000; do
+            ns=$(jq ".sizes[] | select(.flows == $flows) | .ns_per_packet" "$work/flat" | median)
+            printf ' | %.1f' "$ns"
+        done
+        times=$(jq '.sizes[] | select(.flows == 4000000) | .times_10k' "$work/flat" | median)
+        printf ' | %.2f | %s | %s |\n' "$times" "$bar_flat" "$(met "$times" "$bar_flat")"
+    done
+}
+
+# A process of its own, because memory that was given back may still count as resident.
+part_small() {
+    local features mib bytes live slab
+    cat <<'TEXT'
+## Small: memory with 1 M live flows
+The whole process with its aggregator; of packets it holds a ring of 4,096.
+
+| what is on | resident MiB | bar | met | bytes per flow, table full | bar | met | with 1 M of 1,048,576 slots live | side slab beside them, at most |
+|---|---|---|---|---|---|---|---|---|
+TEXT
+    for features in flow all; do
+        "$probe" bench --live-flows 1000000 --features "$features" --json >"$work/report"
+        mib=$(jq '.sizes[0].memory.resident_bytes / 1048576 | round' "$work/report")
+        bytes=$(jq .sizes[0].memory.bytes_per_slot "$work/report")
+        live=$(jq '.sizes[0].memory.bytes_per_flow | round' "$work/report")
+        slab=$(jq -r '.sizes[0].memory | "\(.side_slab_bytes / 1024 | round) KiB, \(.side_slab_refused) flows found no place"' "$work/report")
+        echo "| $features | $mib | ${bar_resident_mib[$features]} | $(met "$mib" "${bar_resident_mib[$features]}") | $bytes | ${bar_flow_bytes[$features]} | $(met "$bytes" "${bar_flow_bytes[$features]}") | $live | $slab |"
+    done
+}
+
+gap_rows() {
+    jq -r "$1"' | (. + {cause: "**all turns**"}), .causes[], (.machine // empty | . + {cause: "the machine itself, in arithmetic of that length"})
+        | "| \(.cause) | \(.turns) | \(.p50) | \(.p99) | \(.p9999) | \(.max) |"' "$work/report"
+}
+
+part_gaps() {
+    local shortest all
+    "$probe" bench --live-flows 1000000 --poll-gaps --json >"$work/report"
+    all=$(jq '.sizes[0].poll_gap_us.all_runs.p9999' "$work/report")
+    shortest=$(jq '.sizes[0].poll_gap_us.shortest.p9999' "$work/report")
+    cat <<TEXT
+## Never stalls: poll gaps with 1 M live flows
+All features; flows end after 64 packets each and windows close meanwhile. µs of CPU time from one poll to the next; reading the clock is in each.
+
+| | p99.99 | bar | met |
+|---|---|---|---|
+| all turns of $(jq '.sizes[0].poll_gap_us.runs' "$work/report") runs | $all | $bar_gap_us | $(met "$all" "$bar_gap_us") |
+| of each turn the shortest run | $shortest | $bar_gap_us | $(met "$shortest" "$bar_gap_us") |
+
+A receive ring of 4,096 descriptors never overruns up to $(jq '.sizes[0].poll_gap_us | .rate_pps / 1e4 | round / 100' "$work/report") million packets a second by the first run, by the shortest turns up to $(jq '.sizes[0].poll_gap_us | .rate_of_shortest_pps / 1e4 | round / 100' "$work/report") million.
+
+All runs, by what the turn did:
+
+| what the turn did | turns | p50 | p99 | p99.99 | max |
+|---|---|---|---|---|---|
+$(gap_rows '.sizes[0].poll_gap_us.all_runs')
+
+Of each turn the shortest run:
+
+| what the turn did | turns | p50 | p99 | p99.99 | max |
+|---|---|---|---|---|---|
+$(gap_rows '.sizes[0].poll_gap_us.shortest')
+TEXT
+}
+
+part_workers() {
+    local workers times capture
+    capture=$(capture_of imix-plain)
+    cat <<'TEXT'
+## Scales: two workers, imix-plain
+TEXT
+    for workers in 1 2; do
+        "$probe" bench --pcap "$capture" --slots 262144 --workers "$workers" --json >"$work/workers-$workers"
+    done
+    times=$(jq -rn --slurpfile one "$work/workers-1" --slurpfile two "$work/workers-2" \
+        'if $one[0].scaling then $two[0].scaling / $one[0].scaling * 100 | round / 100 else "—" end')
+    echo "| packets by the largest worker's CPU time, two workers by one | bar | met |"
+    echo '|---|---|---|'
+    echo "| $times | $bar_workers | $(met "$times" "$bar_workers" least) |"
+    jq -r '"\n\(.ns_per_packet * 10 | round / 10) ns of CPU time per packet, \(.packets_per_second / 1e4 | round / 100) million packets a second of wall time together, on cores that the aggregator shares."' "$work/workers-2"
+}
+
+testpmd_ns() {
+    command -v dpdk-testpmd >/dev/null || { echo '—'; return; }
+    # What an mbuf pool on ordinary pages can hold.
+    # shellcheck disable=SC2086 # the arguments are words
+    "$work/dcgen" "$work/short.pcap" $1 --packets 20000 --flows 2000 >/dev/null 2>&1
+    local before after
+    {
+        sleep 3
+        echo 'show port stats 0'
+        sleep 4
+        echo 'show port stats 0'
+        sleep 1
+        echo quit
+    } | dpdk-testpmd --lcores '0@0,1@1' --no-huge -m 1024 --no-pci --file-prefix "bench$$" \
+        --vdev "net_pcap0,rx_pcap=$work/short.pcap,infinite_rx=1" -- --interactive --forward-mode=rxonly \
+        --no-mlockall --total-num-mbufs=65536 --auto-start >"$work/testpmd" 2>&1 || true
+    read -r before after < <(sed -n 's/.*RX-packets: *\([0-9]*\) *RX-missed.*/\1/p' "$work/testpmd" | head -2 | tr '\n' ' ') || true
+    [[ -n ${after:-} && $after -gt $before ]] || { echo '—'; return; }
+    awk -v packets=$((after - before)) 'BEGIN { printf "%.1f\n", 4e9 / packets }'
+}
+
+part_testpmd() {
+    cat <<TEXT
+## Beside testpmd
+| what | imix-plain | m64-plain |
+|---|---|---|
+| \`dpdk-testpmd\` rxonly over \`net_pcap,infinite_rx=1\`, wall ns per packet | $(testpmd_ns '--size imix --encap none') | $(testpmd_ns '--size 64 --encap none') |
+
+It only takes packets and frees them; they are copied from memory into mbufs by the driver.
+TEXT
+}
+
+part_decoder() {
+    cat <<TEXT
+## The decoder alone, imix-plain
+| decoder | ns per packet |
+|---|---|
+$(VMPROBE_BENCH_PCAP=$(capture_of imix-plain) cargo test --release --quiet --package vmprobe \
+        --test decode_differential -- --ignored --nocapture 2>&1 | sed -n 's/^\(.*\): \([0-9.]*\) ns a packet/| \1 | \2 |/p' || true)
+TEXT
+}
