@@ -1,9 +1,13 @@
 //! `vmprobe bench`.
 
+mod plan;
+
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use vmprobe::runtime::bench::{self as measurement, BenchOptions, BenchReport, Features};
+use vmprobe::runtime::bench::{
+    self as measurement, BenchOptions, BenchReport, Features, SpreadFrom,
+};
 
 use super::output::{self, Outcome};
 
@@ -13,8 +17,8 @@ const SLOTS: std::ops::RangeInclusive<u32> = 1_024..=67_108_864;
 #[derive(Args)]
 pub(crate) struct BenchArguments {
     /// The capture (pcap or pcapng, plain, gzip or zstd); it is loaded into memory first.
-    #[arg(long, value_name = "FILE")]
-    pcap: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "plan")]
+    pcap: Option<PathBuf>,
     /// Workers, each on a core and with packets of its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: u16,
@@ -30,9 +34,23 @@ pub(crate) struct BenchArguments {
     /// Measure how long a worker does not look at its source, in a run of its own.
     #[arg(long)]
     poll_gaps: bool,
+    /// Measure what passing packets to the owners of their flows costs, in runs of their own with
+    /// `--workers` workers, at least two.
+    #[arg(long, value_enum, value_name = "FROM", num_args = 0..=1, default_missing_value = "one")]
+    spread: Option<SpreadSource>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    plan: plan::PlanArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SpreadSource {
+    /// One worker receives all packets; the others own flows only.
+    One,
+    /// Each worker receives every N-th packet, whatever its flow.
+    Each,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -44,17 +62,10 @@ enum FeatureSet {
 }
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
-    let options = BenchOptions {
-        file: arguments.pcap.clone(),
-        workers: arguments.workers,
-        passes: arguments.passes,
-        slots: arguments.slots,
-        features: match arguments.features {
-            FeatureSet::Flow => Features::Flow,
-            FeatureSet::All => Features::All,
-        },
-        poll_gaps: arguments.poll_gaps,
-    };
+    let options = options(arguments);
+    if arguments.plan.is_asked() {
+        return plan::plan(&arguments.plan, &options, arguments.json);
+    }
     let report = match measurement::bench(&options) {
         Ok(report) => report,
         Err(error) => return output::failed(&error),
@@ -69,6 +80,24 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
     }
     let whole = report.errors.is_empty() && report.ledger.unaccounted == 0;
     if whole { Outcome::Success } else { Outcome::Failure }
+}
+
+fn options(arguments: &BenchArguments) -> BenchOptions {
+    BenchOptions {
+        file: arguments.pcap.clone().unwrap_or_default(),
+        workers: arguments.workers,
+        passes: arguments.passes,
+        slots: arguments.slots,
+        features: match arguments.features {
+            FeatureSet::Flow => Features::Flow,
+            FeatureSet::All => Features::All,
+        },
+        poll_gaps: arguments.poll_gaps,
+        spread: arguments.spread.map(|from| match from {
+            SpreadSource::One => SpreadFrom::One,
+            SpreadSource::Each => SpreadFrom::Each,
+        }),
+    }
 }
 
 fn slots(text: &str) -> Result<u32, String> {
@@ -91,6 +120,31 @@ fn print(report: &BenchReport) {
         report.ns_per_packet,
         report.packets_per_second / 1e6
     ));
+    for (place, worker) in report.per_worker.iter().enumerate() {
+        output::line(format_args!(
+            "  worker {place}: {} packets, {:.1} ms of CPU time, {:.1} ns a packet",
+            worker.packets,
+            std::time::Duration::from_nanos(worker.cpu_ns).as_secs_f64() * 1e3,
+            worker.ns_per_packet
+        ));
+    }
+    output::line(format_args!(
+        "Scaling: {:.2} million packets in a second of the slowest worker's CPU time",
+        report.scaling / 1e6
+    ));
+    if let Some(spread) = &report.spread {
+        output::line(format_args!(
+            "\nSpreading over {} workers (ns of CPU time): alone {:.1} a packet, together {:.1}, \
+             added {:.1}; the ring by itself: sending {:.1}, taking {:.1} a packet passed ({} passed)",
+            spread.workers,
+            spread.alone_ns_per_packet,
+            spread.together_ns_per_packet,
+            spread.added_ns_per_packet,
+            spread.sending_ns_per_packet,
+            spread.taking_ns_per_packet,
+            spread.passed_packets
+        ));
+    }
     let stages = &report.stages;
     output::line("\nWhere the time goes (ns per packet)");
     let rows = [
