@@ -177,6 +177,40 @@ fn print(report: &BenchReport) {
 mod tests {
     use super::*;
 
+    #[derive(clap::Parser)]
+    struct Whole {
+        #[command(flatten)]
+        bench: BenchArguments,
+    }
+
+    #[test]
+    fn a_plan_needs_no_capture_and_its_options_need_a_plan() {
+        let parse = |text: &str| {
+            <Whole as clap::Parser>::try_parse_from(text.split(' '))
+                .map(|whole| whole.bench.plan.is_asked())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(parse("bench --plan"), Ok(true));
+        assert_eq!(parse("bench --plan --measured r.json --mix 64 --cores 4,8"), Ok(true));
+        assert_eq!(parse("bench --pcap p --spread each --json"), Ok(false));
+        assert_eq!(parse("bench --pcap p --spread"), Ok(false));
+        for wrong in [
+            "bench",
+            "bench --pcap p --mix imix",
+            "bench --pcap p --cores 4",
+            "bench --plan --pcap p --measured r.json",
+            "bench --plan --mix 63",
+            "bench --plan --mix big",
+            "bench --plan --cores 4,x",
+            "bench --plan --cores -1",
+            "bench --plan --encap qinq",
+            "bench --plan --nic-gbps fast",
+            "bench --pcap p --spread none",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
     #[test]
     fn slots_are_powers_of_two_in_range() {
         assert_eq!(slots("4096"), Ok(4_096));

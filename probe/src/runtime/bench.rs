@@ -351,6 +351,23 @@ mod tests {
     }
 
     #[test]
+    fn all_that_is_passed_on_is_taken() {
+        let file = capture("spread", 600);
+        for (from, passed) in [(SpreadFrom::One, 1..600), (SpreadFrom::Each, 600..601)] {
+            let options = BenchOptions { workers: 2, spread: Some(from), ..options(file.clone()) };
+            let report = bench(&options).expect("it can be read");
+            let cost = report.spread.expect("asked for");
+            assert!(passed.contains(&cost.passed_packets), "{cost:?}");
+            assert!(cost.alone_ns_per_packet > 0.0 && cost.together_ns_per_packet > 0.0);
+            assert!(cost.sending_ns_per_packet > 0.0 && cost.taking_ns_per_packet > 0.0);
+            let packets: u64 = report.per_worker.iter().map(|worker| worker.packets).sum();
+            assert_eq!((report.per_worker.len(), packets, report.packets), (2, 600, 600));
+            assert!(report.scaling > 0.0);
+        }
+        std::fs::remove_file(file).expect("it was there");
+    }
+
+    #[test]
     fn nothing_to_measure_is_an_error() {
         let file = capture("none", 0);
         let outcome = bench(&options(file.clone()));

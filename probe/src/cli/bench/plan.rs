@@ -141,12 +141,12 @@ pub(super) fn plan(arguments: &PlanArguments, bench: &BenchOptions, json: bool) 
 fn print(report: &SizingReport) {
     let traffic = &report.traffic;
     output::line(format_args!(
-        "{} Gbit/s of {} frames ({:.1} octets each on the wire, {:?} around them): {:.2} million \
+        "{} Gbit/s of {} frames ({:.1} octets each on the wire, {} octets of encapsulation among them): {:.2} million \
          packets a second; {:.0} flows, {:.0} % copies",
         traffic.nic_gbps,
         traffic.mix,
         report.wire_octets_mean,
-        traffic.encapsulation,
+        traffic.encapsulation.octets(),
         report.line_packets_per_second / 1e6,
         traffic.flows,
         traffic.copies_share * 100.0
@@ -230,8 +230,8 @@ fn print_costs(report: &SizingReport) {
     }
     for latency in report.memory.sizes() {
         output::line(format_args!(
-            "  memory, table of {} MiB: dependent load {:.1} ns, update in a burst {:.1} ns",
-            latency.table_bytes >> 20,
+            "  memory, table of {} KiB: dependent load {:.1} ns, update in a burst {:.1} ns",
+            latency.table_bytes >> 10,
             latency.dependent_load_ns,
             latency.grouped_update_ns
         ));
