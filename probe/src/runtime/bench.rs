@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn all_that_is_passed_on_is_taken() {
         let file = capture("spread", 600);
-        for (from, passed) in [(SpreadFrom::One, 1..600), (SpreadFrom::Each, 600..601)] {
+        for (from, passed) in [(SpreadFrom::One, 0..601), (SpreadFrom::Each, 600..601)] {
             let options = BenchOptions { workers: 2, spread: Some(from), ..options(file.clone()) };
             let report = bench(&options).expect("it can be read");
             let cost = report.spread.expect("asked for");
