@@ -672,8 +672,6 @@ impl<S: Source> Worker<S> {
             oldest
         });
         if oldest > open_from {
-            // The window that was closing must be done before another one starts to.
-            self.close_up_to(open_from, usize::MAX);
             self.open_from = Some(oldest);
             if self.parts.waits {
                 self.close_up_to(oldest, usize::MAX);
@@ -686,8 +684,7 @@ impl<S: Source> Worker<S> {
     fn close_up_to(&mut self, end: WindowNumber, blocks_max: usize) {
         while self.cut_from < end {
             let window = self.cut_from;
-            let at_once = blocks_max == usize::MAX;
-            if !self.parts.handoff.send_window(window, blocks_max, at_once) {
+            if !self.parts.handoff.send_window(window, blocks_max) {
                 return;
             }
             self.cut_from = if window >= self.newest_active { end } else { window.next() };
@@ -701,7 +698,8 @@ impl<S: Source> Worker<S> {
     fn tell_closed(&mut self) {
         self.refresh_totals();
         let last = WindowNumber(self.cut_from.0 - 1);
-        if self.parts.handoff.close(last, &mut self.totals, &self.taps) {
+        let taps = self.taps_used();
+        if self.parts.handoff.close(last, &mut self.totals, &self.taps[..taps]) {
             self.told_from = self.cut_from;
         }
     }
@@ -789,7 +787,8 @@ impl<S: Source> Worker<S> {
         self.parts.handoff.send_all_windows();
         self.refresh_totals();
         self.close_last_window();
-        self.parts.handoff.end(&mut self.totals, &self.taps);
+        let taps = self.taps_used();
+        self.parts.handoff.end(&mut self.totals, &self.taps[..taps]);
     }
 
     /// What was counted since the last window closed belongs to the window that time stands in.
@@ -799,9 +798,15 @@ impl<S: Source> Worker<S> {
         if self.totals.received_packets + self.totals.booked_packets == 0 {
             return;
         }
-        while !self.parts.handoff.close(last, &mut self.totals, &self.taps) {
+        let taps = self.taps_used();
+        while !self.parts.handoff.close(last, &mut self.totals, &self.taps[..taps]) {
             std::thread::yield_now();
         }
+    }
+
+    /// Taps that can have counted something.
+    fn taps_used(&self) -> usize {
+        self.parts.decoder.taps().len().min(self.taps.len())
     }
 
     fn refresh_totals(&mut self) {

@@ -19,6 +19,12 @@ fn a_wrong_command_line_is_exit_code_2() {
         &["replay", "--pace", "0", "x.pcap"],
         &["replay", "--workers", "0", "x.pcap"],
         &["generate", "--scenario", "nonsense"],
+        &["bench"],
+        &["bench", "--plan", "--mix", "63"],
+        &["bench", "--plan", "--nic-gbps", "0"],
+        &["bench", "--plan", "--cores", "4,1"],
+        &["bench", "--plan", "--skew", "nan"],
+        &["bench", "--plan", "--load-percent", "101"],
         &["run", "-c", "/nonexistent/vmprobe.toml"],
         &["replay", "-c", "/nonexistent/vmprobe.toml", "x.pcap"],
     ] {

@@ -361,7 +361,7 @@ mod tests {
             booked_packets: booked,
             ..WorkerTotals::default()
         };
-        assert!(sender.send_window(WindowNumber(window), usize::MAX, false));
+        assert!(sender.send_window(WindowNumber(window), usize::MAX));
         assert!(sender.close(WindowNumber(window), &mut totals, &[]));
     }
 

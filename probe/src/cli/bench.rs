@@ -1,12 +1,13 @@
 //! `vmprobe bench`.
 
 mod aggregator;
+mod plan;
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use vmprobe::runtime::bench::{
-    self as measurement, BenchOptions, BenchReport, Features, LiveFlowsOptions,
+    self as measurement, BenchOptions, BenchReport, Features, LiveFlowsOptions, SpreadFrom,
 };
 
 use super::live_flows;
@@ -18,7 +19,7 @@ const SLOTS: std::ops::RangeInclusive<u32> = 1_024..=67_108_864;
 #[derive(Args)]
 pub(crate) struct BenchArguments {
     /// The capture (pcap or pcapng, plain, gzip or zstd); it is loaded into memory first.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["aggregator", "live_flows"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["aggregator", "live_flows", "plan"])]
     pcap: Option<PathBuf>,
     /// Instead of a capture, packets of so many live flows, made in memory; several numbers,
     /// separated by commas, are measured one after the other.
@@ -41,9 +42,23 @@ pub(crate) struct BenchArguments {
     poll_gaps: bool,
     #[command(flatten)]
     aggregator: aggregator::AggregatorArguments,
+    /// Measure what passing packets to the owners of their flows costs, in runs of their own with
+    /// `--workers` workers, at least two.
+    #[arg(long, value_enum, value_name = "FROM", num_args = 0..=1, default_missing_value = "one")]
+    spread: Option<SpreadSource>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    plan: plan::PlanArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SpreadSource {
+    /// One worker receives all packets; the others own flows only.
+    One,
+    /// Each worker receives every N-th packet, whatever its flow.
+    Each,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -64,27 +79,22 @@ impl From<FeatureSet> for Features {
 }
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
-    let features = arguments.features.into();
     if !arguments.live_flows.is_empty() {
         let options = LiveFlowsOptions {
             flows: arguments.live_flows.clone(),
             slots: arguments.slots,
-            features,
+            features: arguments.features.into(),
             poll_gaps: arguments.poll_gaps,
         };
         return live_flows::bench(&options, arguments.json);
     }
-    let Some(file) = arguments.pcap.clone() else {
+    let options = options(arguments);
+    if arguments.plan.is_asked() {
+        return plan::plan(&arguments.plan, &options, arguments.json);
+    }
+    if arguments.pcap.is_none() {
         return aggregator::bench(&arguments.aggregator, arguments.workers, arguments.json);
-    };
-    let options = BenchOptions {
-        file,
-        workers: arguments.workers,
-        passes: arguments.passes,
-        slots: arguments.slots,
-        features,
-        poll_gaps: arguments.poll_gaps,
-    };
+    }
     let report = match measurement::bench(&options) {
         Ok(report) => report,
         Err(error) => return output::failed(&error),
@@ -99,6 +109,21 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
     }
     let whole = report.errors.is_empty() && report.ledger.unaccounted == 0;
     if whole { Outcome::Success } else { Outcome::Failure }
+}
+
+fn options(arguments: &BenchArguments) -> BenchOptions {
+    BenchOptions {
+        file: arguments.pcap.clone().unwrap_or_default(),
+        workers: arguments.workers,
+        passes: arguments.passes,
+        slots: arguments.slots,
+        features: arguments.features.into(),
+        poll_gaps: arguments.poll_gaps,
+        spread: arguments.spread.map(|from| match from {
+            SpreadSource::One => SpreadFrom::One,
+            SpreadSource::Each => SpreadFrom::Each,
+        }),
+    }
 }
 
 fn slots(text: &str) -> Result<u32, String> {
@@ -121,6 +146,31 @@ fn print(report: &BenchReport) {
         report.ns_per_packet,
         report.packets_per_second / 1e6
     ));
+    for (place, worker) in report.per_worker.iter().enumerate() {
+        output::line(format_args!(
+            "  worker {place}: {} packets, {:.1} ms of CPU time, {:.1} ns a packet",
+            worker.packets,
+            std::time::Duration::from_nanos(worker.cpu_ns).as_secs_f64() * 1e3,
+            worker.ns_per_packet
+        ));
+    }
+    output::line(format_args!(
+        "Scaling: {:.2} million packets in a second of the slowest worker's CPU time",
+        report.scaling / 1e6
+    ));
+    if let Some(spread) = &report.spread {
+        output::line(format_args!(
+            "\nSpreading over {} workers (ns of CPU time): alone {:.1} a packet, together {:.1}, \
+             added {:.1}; the ring by itself: sending {:.1}, taking {:.1} a packet passed ({} passed)",
+            spread.workers,
+            spread.alone_ns_per_packet,
+            spread.together_ns_per_packet,
+            spread.added_ns_per_packet,
+            spread.sending_ns_per_packet,
+            spread.taking_ns_per_packet,
+            spread.passed_packets
+        ));
+    }
     let stages = &report.stages;
     output::line("\nWhere the time goes (ns per packet)");
     let rows = [
@@ -149,6 +199,40 @@ fn print(report: &BenchReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Whole {
+        #[command(flatten)]
+        bench: BenchArguments,
+    }
+
+    #[test]
+    fn a_plan_needs_no_capture_and_its_options_need_a_plan() {
+        let parse = |text: &str| {
+            <Whole as clap::Parser>::try_parse_from(text.split(' '))
+                .map(|whole| whole.bench.plan.is_asked())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(parse("bench --plan"), Ok(true));
+        assert_eq!(parse("bench --plan --measured r.json --mix 64 --cores 4,8"), Ok(true));
+        assert_eq!(parse("bench --pcap p --spread each --json"), Ok(false));
+        assert_eq!(parse("bench --pcap p --spread"), Ok(false));
+        for wrong in [
+            "bench",
+            "bench --pcap p --mix imix",
+            "bench --pcap p --cores 4",
+            "bench --plan --pcap p --measured r.json",
+            "bench --plan --mix 63",
+            "bench --plan --mix big",
+            "bench --plan --cores 4,x",
+            "bench --plan --cores -1",
+            "bench --plan --encap qinq",
+            "bench --plan --nic-gbps fast",
+            "bench --pcap p --spread none",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn slots_are_powers_of_two_in_range() {

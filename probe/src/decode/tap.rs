@@ -142,6 +142,16 @@ impl TapTable {
         self.configured
     }
 
+    /// Taps in all: the configured ones, and one for each port that is known.
+    pub fn len(&self) -> usize {
+        usize::from(self.configured) + self.ports.len()
+    }
+
+    /// Whether nothing is configured and no port is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn default_tap(&self, port: PortIndex) -> TapIndex {
         TapIndex(self.configured.saturating_add(port.0))
     }

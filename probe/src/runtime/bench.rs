@@ -10,12 +10,17 @@
 //! Source: CPU time of a thread, `CLOCK_THREAD_CPUTIME_ID` (POSIX.1-2008).
 
 pub mod aggregator;
+mod costs;
 mod gaps;
+mod latency;
 mod live_flows;
 mod machine;
 mod measure;
 mod pattern;
+pub mod plan;
 mod ring;
+mod rings;
+mod spread;
 mod stages;
 mod steady;
 
@@ -32,6 +37,7 @@ use crate::index::WorkerIndex;
 use crate::spread::{FlowKey, HashSeed, owner};
 
 use super::{ReportLedger, RuntimeError};
+pub use costs::{AggregatorCost, WorkerCost};
 pub use gaps::{CauseGaps, GapTable, Gaps};
 pub use live_flows::{
     LiveFlowsGaps, LiveFlowsMemory, LiveFlowsOptions, LiveFlowsReport, LiveFlowsSize,
@@ -40,6 +46,7 @@ pub use live_flows::{
 #[cfg(feature = "dpdk")]
 pub(super) use measure::parts_for;
 use measure::{Measured, Run};
+pub use spread::{SpreadCost, SpreadFrom};
 pub use stages::Stages;
 
 /// What is measured.
@@ -68,6 +75,8 @@ pub struct BenchOptions {
     pub features: Features,
     /// Measure poll gaps, in a run of their own.
     pub poll_gaps: bool,
+    /// Measure what passing packets between workers costs, in runs of their own with at least two.
+    pub spread: Option<SpreadFrom>,
 }
 
 /// Why nothing was measured.
@@ -115,6 +124,15 @@ pub struct BenchReport {
     pub cycles_per_packet: Option<f64>,
     /// Packets of all workers in a second of wall time, from the first start to the last end.
     pub packets_per_second: f64,
+    /// Each worker's packets and CPU time.
+    pub per_worker: Vec<WorkerCost>,
+    /// Packets of all workers by the largest CPU time of one of them, a second: what so many cores
+    /// of their own would do, whoever shares the cores of this run.
+    pub scaling: f64,
+    /// What the aggregation thread did meanwhile.
+    pub aggregator: AggregatorCost,
+    /// What passing packets between workers costs.
+    pub spread: Option<SpreadCost>,
     /// Where the time goes.
     pub stages: Stages,
     /// CPU time of a worker from one poll to the next, by what it did.
@@ -140,15 +158,24 @@ pub fn bench(options: &BenchOptions) -> Result<BenchReport, BenchError> {
     let (packets, ports, errors) = load(options, &plan)?;
     let packet_bytes = packets.bytes() as u64;
     let octets = packets.octets() * u64::from(options.passes);
+    let (spread, packets) = match options.spread {
+        None => (None, packets),
+        Some(from) => {
+            let (cost, packets) = spread::measure(packets, &plan, &ports, options, from)?;
+            (Some(cost), packets)
+        }
+    };
     let parts = deal_out(packets, &plan, &ports, options.workers);
     let run = |parts, poll_gaps| {
         measure::run(&Run { plan: &plan, ports: &ports, options, poll_gaps }, parts)
     };
-    let (measured, ledger) = run(parts, false)?;
+    let (measured, aggregated) = run(parts, false)?;
     let mut report = report(options, &plan, &measured);
     report.octets = octets;
     report.packet_bytes = packet_bytes;
-    report.ledger = ReportLedger::new(&ledger, &[]);
+    report.ledger = ReportLedger::new(&aggregated.ledger, &[]);
+    report.aggregator = AggregatorCost::of(&aggregated);
+    report.spread = spread;
     report.errors = errors;
     let mut parts = packets_of(measured);
     if options.poll_gaps {
@@ -218,6 +245,7 @@ fn report(options: &BenchOptions, plan: &Plan, measured: &[Measured]) -> BenchRe
     let ns_per_packet = per_packet(sum(|worker| worker.turns_ns) + sum(|worker| worker.ending_ns));
     let begun_ns = measured.iter().map(|worker| worker.begun_ns).min().unwrap_or(0);
     let ended_ns = measured.iter().map(|worker| worker.ended_ns).max().unwrap_or(0);
+    let per_worker: Vec<_> = measured.iter().map(WorkerCost::of).collect();
     BenchReport {
         packets,
         octets: 0,
@@ -231,6 +259,10 @@ fn report(options: &BenchOptions, plan: &Plan, measured: &[Measured]) -> BenchRe
         ns_per_packet,
         cycles_per_packet: machine::ticks_per_ns().map(|rate| ns_per_packet * rate),
         packets_per_second: 1e9 * ratio(packets, ended_ns.saturating_sub(begun_ns)),
+        scaling: costs::scaling(&per_worker),
+        per_worker,
+        aggregator: AggregatorCost::default(),
+        spread: None,
         stages: Stages {
             ending_ns: per_packet(sum(|worker| worker.ending_ns)),
             ..Stages::default()
@@ -288,6 +320,7 @@ mod tests {
             slots: Some(1_024),
             features: Features::All,
             poll_gaps: false,
+            spread: None,
         }
     }
 
@@ -330,6 +363,23 @@ mod tests {
         let all = gaps.all;
         assert!(all.p50 > 0.0 && all.p50 <= all.p99 && all.p9999 <= all.max, "{gaps:?}");
         assert_eq!(gaps.causes.iter().map(|line| line.gaps.turns).sum::<u64>(), all.turns);
+    }
+
+    #[test]
+    fn all_that_is_passed_on_is_taken() {
+        let file = capture("spread", 600);
+        for (from, passed) in [(SpreadFrom::One, 0..601), (SpreadFrom::Each, 600..601)] {
+            let options = BenchOptions { workers: 2, spread: Some(from), ..options(file.clone()) };
+            let report = bench(&options).expect("it can be read");
+            let cost = report.spread.expect("asked for");
+            assert!(passed.contains(&cost.passed_packets), "{cost:?}");
+            assert!(cost.alone_ns_per_packet > 0.0 && cost.together_ns_per_packet > 0.0);
+            assert!(cost.sending_ns_per_packet > 0.0 && cost.taking_ns_per_packet > 0.0);
+            let packets: u64 = report.per_worker.iter().map(|worker| worker.packets).sum();
+            assert_eq!((report.per_worker.len(), packets, report.packets), (2, 600, 600));
+            assert!(report.scaling > 0.0);
+        }
+        std::fs::remove_file(file).expect("it was there");
     }
 
     #[test]

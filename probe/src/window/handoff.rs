@@ -109,21 +109,16 @@ impl HandoffSender {
     }
 
     /// Sends rows of `window`, which is over, at most `blocks_max` blocks of them; `true` when none is
-    /// left. With a live source it also stops where the aggregator is behind, unless `at_once`: then
-    /// what finds no room is lost.
-    pub fn send_window(&mut self, window: WindowNumber, blocks_max: usize, at_once: bool) -> bool {
+    /// left. With a live source it also stops where the aggregator is behind: they can stay until
+    /// their blocks are needed.
+    pub fn send_window(&mut self, window: WindowNumber, blocks_max: usize) -> bool {
         for _ in 0..blocks_max {
             if !self.open.has(window) {
                 break;
             }
-            match self.take_spare(|shared| shared.rows.pop()) {
-                Some(empty) => {
-                    if let Some(block) = self.open.take(window, empty) {
-                        self.send(FromWorker::Rows(block));
-                    }
-                }
-                None if at_once => self.lose_block(window),
-                None => return false,
+            let Some(empty) = self.take_spare(|shared| shared.rows.pop()) else { return false };
+            if let Some(block) = self.open.take(window, empty) {
+                self.send(FromWorker::Rows(block));
             }
         }
         let is_over = !self.open.has(window);
@@ -167,7 +162,9 @@ impl HandoffSender {
     /// Sends what is left of all windows.
     pub fn send_all_windows(&mut self) {
         while let Some(window) = self.open.oldest() {
-            self.send_window(window, usize::MAX, true);
+            if !self.send_window(window, usize::MAX) {
+                self.lose_block(window);
+            }
         }
     }
 
@@ -363,13 +360,13 @@ mod tests {
         let lost = totals.causes.of(DropCause::WindowRingFull);
         assert_eq!((totals.cut_packets, lost), (4 * 256, 2 * 256));
         assert_eq!(take_all(&receiver), 2 * 256);
-        // A window that is over waits for room, but not if it must be done at once.
-        assert!(sender.send_window(window, usize::MAX, false));
+        // A window that is over waits for room, until the worker ends.
+        assert!(sender.send_window(window, usize::MAX));
         for _ in 0..ROWS_PER_BLOCK {
             send_row(&mut sender, window.next());
         }
-        assert!(!sender.send_window(window.next(), usize::MAX, false));
-        assert!(sender.send_window(window.next(), usize::MAX, true));
+        assert!(!sender.send_window(window.next(), usize::MAX));
+        sender.send_all_windows();
         sender.note(&mut totals);
         let lost = totals.causes.of(DropCause::WindowRingFull);
         assert_eq!((totals.cut_packets, lost), (7 * 256, 3 * 256));
@@ -512,7 +509,7 @@ mod tests {
                     }
                     10..14 => take(amount % 8, &mut closed),
                     _ => {
-                        while !sender.send_window(window, 2, amount % 2 == 0) {
+                        while !sender.send_window(window, 2) {
                             take(1, &mut closed);
                         }
                         while !sender.close(window, &mut totals, &[]) {
@@ -525,10 +522,7 @@ mod tests {
                 let lost = totals.causes.of(DropCause::WindowRingFull);
                 prop_assert!(lost <= totals.cut_packets && totals.cut_packets <= counted);
             }
-            while sender.open.oldest().is_some() {
-                sender.send_window(window, usize::MAX, true);
-                window = window.next();
-            }
+            sender.send_all_windows();
             take(u32::MAX, &mut closed);
             sender.note(&mut totals);
             let lost = totals.causes.of(DropCause::WindowRingFull);
@@ -540,7 +534,7 @@ mod tests {
     fn closing_comes_after_the_rows() {
         let (mut sender, receiver) = handoff(4, 1, false);
         send_row(&mut sender, WindowNumber(3));
-        assert!(sender.send_window(WindowNumber(3), 1, false));
+        assert!(sender.send_window(WindowNumber(3), 1));
         assert!(sender.close(WindowNumber(3), &mut WorkerTotals::default(), &[]));
         assert!(matches!(receiver.take(), Some(FromWorker::Rows(_))));
         assert!(matches!(receiver.take(), Some(FromWorker::Closed(WindowNumber(3), _))));

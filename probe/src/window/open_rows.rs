@@ -14,8 +14,8 @@ use super::Row;
 /// Rows in a block.
 pub const ROWS_PER_BLOCK: usize = 256;
 
-/// Windows that can be open or closing at the same time.
-const PHASES: usize = 4;
+/// Windows that can be open or waiting for an aggregator that is behind; four are open at most.
+const PHASES: usize = 8;
 
 /// Where a row is while its window is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -317,6 +317,6 @@ mod tests {
         assert_eq!(rate(&mut open, second), Some(0.9));
         assert_eq!(rate(&mut open, first), Some(0.25));
         open.set_sampling_rate(1.0, second);
-        assert_eq!(rate(&mut open, WindowNumber(14)), Some(1.0));
+        assert_eq!(rate(&mut open, WindowNumber(18)), Some(1.0));
     }
 }

@@ -176,13 +176,13 @@ impl Bench {
             hand_over(&mut senders[place], &mut totals[place], window, &traffic.row(number));
             if (number + 1).is_multiple_of(ROWS_AT_ONCE * workers) {
                 for sender in senders.iter_mut() {
-                    sender.send_window(window, usize::MAX, true);
+                    sender.send_window(window, usize::MAX);
                 }
                 self.collect();
             }
         }
         for (sender, totals) in senders.iter_mut().zip(totals) {
-            sender.send_window(window, usize::MAX, true);
+            sender.send_window(window, usize::MAX);
             sender.close(window, totals, &[]);
         }
         self.collect();

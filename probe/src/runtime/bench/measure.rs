@@ -59,7 +59,7 @@ pub(super) fn gap_table(measured: &[Measured]) -> Option<GapTable> {
 pub(super) fn run(
     run: &Run<'_>,
     parts: Vec<Packets>,
-) -> Result<(Vec<Measured>, LedgerTotals), RuntimeError> {
+) -> Result<(Vec<Measured>, Aggregated), RuntimeError> {
     let workers = parts.len();
     let inventory = Inventory::new(InventoryData::default(), &[]);
     // Not waiting for the aggregator, as with a NIC.
@@ -161,16 +161,31 @@ fn take_turns_with_gaps(worker: &mut Worker<MemorySource>, gaps: &mut GapRecorde
     }
 }
 
+/// What the aggregation thread came to.
+pub(super) struct Aggregated {
+    pub(super) ledger: LedgerTotals,
+    /// Conversations of all windows.
+    pub(super) rows: u64,
+    /// Records of ended flows.
+    pub(super) records: u64,
+    /// CPU time of joining them and letting them go.
+    pub(super) cpu_ns: u64,
+}
+
 /// Takes everything and lets it go.
-pub(super) fn aggregate(mut aggregator: Aggregator) -> LedgerTotals {
+pub(super) fn aggregate(mut aggregator: Aggregator) -> Aggregated {
+    let begun_ns = thread_cpu_ns();
+    let (mut rows, mut records) = (0, 0);
     loop {
         let any = aggregator.collect();
         while let Some(view) = aggregator.next_view() {
+            rows += view.conversations.len() as u64;
             aggregator.recycle(view);
         }
-        drop(aggregator.take_ended_flows());
+        records += aggregator.take_ended_flows().len() as u64;
         if aggregator.has_ended() {
-            return aggregator.ledger();
+            let cpu_ns = thread_cpu_ns() - begun_ns;
+            return Aggregated { ledger: aggregator.ledger(), rows, records, cpu_ns };
         }
         if !any {
             sleep_ms(1);

@@ -88,7 +88,7 @@ impl Run<'_> {
             measured
         })?;
         let measured = join(worker);
-        Ok((measured, join(aggregation)))
+        Ok((measured, join(aggregation).ledger))
     }
 
     fn plan(self) -> Plan {

@@ -152,14 +152,16 @@ fn send(mut sender: HandoffSender, options: &FloodOptions, place: u64, begun_ns:
     let workers = u64::from(options.workers);
     let rate = u64::from(options.flows_per_second);
     let mut totals = WorkerTotals::default();
-    let mut over: Option<WindowNumber> = None;
+    let mut closing = WindowNumber(FIRST_WINDOW);
     for second in 0..u64::from(options.seconds) {
         let window = WindowNumber(FIRST_WINDOW + second);
         let own = (place..rate).step_by(usize::from(options.workers));
         for number in own {
             if (number / workers).is_multiple_of(PACE_ROWS) {
                 wait_until(begun_ns + second * WINDOW_NS + number * WINDOW_NS / rate);
-                over = over.filter(|over| !close(&mut sender, &mut totals, *over, false));
+                if closing < window && close(&mut sender, &mut totals, closing) {
+                    closing = closing.next();
+                }
             }
             totals.flows_created += 1;
             let (row, key) = flood_row(window, number);
@@ -167,26 +169,19 @@ fn send(mut sender: HandoffSender, options: &FloodOptions, place: u64, begun_ns:
             hand_over(&mut sender, &mut totals, window, &row);
         }
         wait_until(begun_ns + (second + 1) * WINDOW_NS);
-        while over.is_some() {
-            over = over.filter(|over| !close(&mut sender, &mut totals, *over, true));
-        }
-        over = Some(window);
     }
-    while over.is_some() {
-        over = over.filter(|over| !close(&mut sender, &mut totals, *over, true));
+    sender.drain();
+    while closing.0 < FIRST_WINDOW + u64::from(options.seconds) {
+        if close(&mut sender, &mut totals, closing) {
+            closing = closing.next();
+        }
     }
     sender.end(&mut totals, &[]);
 }
 
 /// Hands over a step of a window; whether it is closed.
-fn close(
-    sender: &mut HandoffSender,
-    totals: &mut WorkerTotals,
-    window: WindowNumber,
-    at_once: bool,
-) -> bool {
-    let blocks_max = if at_once { usize::MAX } else { STEP_BLOCKS };
-    sender.send_window(window, blocks_max, at_once) && sender.close(window, totals, &[])
+fn close(sender: &mut HandoffSender, totals: &mut WorkerTotals, window: WindowNumber) -> bool {
+    sender.send_window(window, STEP_BLOCKS) && sender.close(window, totals, &[])
 }
 
 /// The record of the flow whose only packet the row is of; it comes when the flow times out, as many
