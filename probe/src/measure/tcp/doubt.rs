@@ -120,9 +120,8 @@ impl Doubts {
     /// Cuts `range` out of the first hole that shares octets with it; what was cut, and a doubt
     /// that found no room where this made two holes of one.
     pub(super) fn fill(&mut self, range: Range) -> Option<(Doubt, Option<Doubt>)> {
-        let hole = self.take_if(|doubt| {
-            doubt.kind == Kind::Hole && !doubt.range.shared(range).is_empty()
-        })?;
+        let hole = self
+            .take_if(|doubt| doubt.kind == Kind::Hole && !doubt.range.shared(range).is_empty())?;
         let cut = hole.range.shared(range);
         let before = Range { begin: hole.range.begin, end: cut.begin };
         let behind = Range { begin: cut.end, end: hole.range.end };
@@ -174,9 +173,10 @@ impl Doubts {
     /// The receiver got octets of `range` twice: one repeat less that was needed. Whether it was
     /// one that is in doubt.
     pub(super) fn in_vain(&mut self, range: Range) -> bool {
-        let place = self.all().iter().position(|doubt| {
-            doubt.kind == Kind::Repeat && !doubt.range.shared(range).is_empty()
-        });
+        let place = self
+            .all()
+            .iter()
+            .position(|doubt| doubt.kind == Kind::Repeat && !doubt.range.shared(range).is_empty());
         let Some(place) = place else { return false };
         let Some(doubt) = self.all_mut().get_mut(place) else { return false };
         doubt.times = doubt.times.saturating_sub(1);
@@ -195,8 +195,8 @@ impl Doubts {
         sooner_than: Timestamp,
     ) -> Option<Doubt> {
         self.take_if(|doubt| {
-            let older = doubt.stamp != 0
-                && echo.is_some_and(|echo| distance(doubt.stamp, echo) < 0);
+            let older =
+                doubt.stamp != 0 && echo.is_some_and(|echo| distance(doubt.stamp, echo) < 0);
             doubt.kind == Kind::Repeat
                 && !doubt.acked
                 && reaches(acknowledgement, doubt.range.end)

@@ -18,6 +18,8 @@ pub mod options;
 mod rare;
 mod sequence;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod trouble;
 
 pub use flow::TcpFlow;

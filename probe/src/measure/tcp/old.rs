@@ -109,8 +109,8 @@ impl<S: Sink> Turn<'_, S> {
         if silent_ns >= self.trip.timeout_ns {
             return Some(Event::Timeout);
         }
-        let asked_for = self.theirs.duplicate_acks >= DUPLICATES_MIN
-            && due.begin == self.theirs.acked;
+        let asked_for =
+            self.theirs.duplicate_acks >= DUPLICATES_MIN && due.begin == self.theirs.acked;
         let above = distance(due.begin, trouble.sacked_until);
         let enough = SACKED_SEGMENTS * self.mine.segment_octets();
         let holed = trouble.has(state::SACKED) && above > 0 && above.cast_unsigned() > enough;

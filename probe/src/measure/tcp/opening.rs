@@ -14,8 +14,14 @@ use super::flow::{TcpFlow, pair};
 use super::half::{Half, SCALE_REFUSED, mark};
 use super::loss;
 use super::rare::Turn;
-use super::sequence::reaches;
 use super::{Event, Method, Sink};
+
+/// Octets that may have followed a SYN before it comes again; one with a number further off is
+/// another connection's.
+const BEHIND_OCTETS_MAX: u32 = 65_535;
+
+/// A SYN is given up after that long: 127 s for six repeats (Linux `tcp_syn_retries`), rounded up.
+const OPENING_NS_MAX: u64 = 130_000_000_000;
 
 /// How far the opening of a connection came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +79,8 @@ impl<S: Sink> Turn<'_, S> {
         let span = self.segment.payload_octets.saturating_add(1);
         let end = self.segment.sequence.wrapping_add(span);
         if self.mine.has(mark::SEEN) {
-            if self.mine.has(mark::SYN) && reaches(self.mine.next, end) {
-                return self.syn_again();
+            if self.is_again(end) {
+                return self.syn_again(end);
             }
             self.begin_anew();
         }
@@ -91,7 +97,24 @@ impl<S: Sink> Turn<'_, S> {
         }
     }
 
-    fn syn_again(&mut self) {
+    /// Whether a SYN that ends at `end` is the one that came before. Who keeps no state (SYN
+    /// cookies, RFC 4987 section 3.6) answers the same SYN again with another number.
+    fn is_again(&self, end: u32) -> bool {
+        if !self.mine.has(mark::SYN) {
+            return false;
+        }
+        let is_answer = self.segment.flags & tcp_flag::ACK != 0;
+        let same_answer = is_answer
+            && self.mine.has(mark::RESPONDER)
+            && self.mine.acked == self.segment.acknowledgement
+            && self.segment.at.since_ns(self.mine.next_at) < OPENING_NS_MAX;
+        same_answer || self.mine.next.wrapping_sub(end) <= BEHIND_OCTETS_MAX
+    }
+
+    fn syn_again(&mut self, end: u32) {
+        if self.mine.next.wrapping_sub(end) > BEHIND_OCTETS_MAX {
+            self.mine.next = end;
+        }
         self.mine.marks |= mark::SYN_AGAIN;
         self.event(Event::Retransmission);
         self.event(Event::Timeout);

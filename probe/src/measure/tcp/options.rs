@@ -78,8 +78,8 @@ impl Options {
         let mut blocks = octets.chunks_exact(8).filter_map(block);
         let Some(first) = blocks.next() else { return };
         let second = blocks.next();
-        let is_duplicate = reaches(acknowledgement, first.end)
-            || second.is_some_and(|second| second.holds(first));
+        let is_duplicate =
+            reaches(acknowledgement, first.end) || second.is_some_and(|second| second.holds(first));
         if is_duplicate {
             self.duplicate = Some(first);
             self.sacked = second;
@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn wrong_options_end_the_pass() {
-        for wrong in [&[8, 0][..], &[8, 1], &[8], &[8, 200, 1], &[0, 3, 3, 1], &[5, 9, 0, 0, 0, 0]] {
+        for wrong in [&[8, 0][..], &[8, 1], &[8], &[8, 200, 1], &[0, 3, 3, 1], &[5, 9, 0, 0, 0, 0]]
+        {
             assert_eq!(Options::read(wrong, 0), Options::default(), "{wrong:?}");
             let before = Options::read(&[&[3, 3, 9], wrong].concat(), 0);
             assert_eq!(before.window_scale, Some(9), "{wrong:?}");

@@ -156,8 +156,8 @@ impl<S: Sink> Turn<'_, S> {
             && self.segment.sequence == self.mine.next;
         let same_window =
             self.segment.window == self.mine.window && !self.mine.has(mark::WINDOW_PLAIN);
-        let on_its_way = !self.theirs.has(mark::SEEN)
-            || distance(self.mine.acked, self.theirs.next) > 0;
+        let on_its_way =
+            !self.theirs.has(mark::SEEN) || distance(self.mine.acked, self.theirs.next) > 0;
         if is_pure && same_window && on_its_way && self.segment.window != 0 {
             self.mine.duplicate_acks = self.mine.duplicate_acks.saturating_add(1);
             self.event(Event::DuplicateAck);
@@ -298,7 +298,8 @@ impl<S: Sink> Turn<'_, S> {
         let completes = self.theirs.has(mark::SYN | mark::RESPONDER)
             && self.mine.has(mark::SYN)
             && self.segment.acknowledgement == self.theirs.next;
-        if completes && !self.theirs.has(mark::SYN_AGAIN) && self.segment.at >= self.theirs.next_at {
+        if completes && !self.theirs.has(mark::SYN_AGAIN) && self.segment.at >= self.theirs.next_at
+        {
             let ns = self.segment.at.since_ns(self.theirs.next_at);
             self.mine.round_trip(ns);
             self.sink.delay(Method::HandshakeClient, self.segment.sender, ns);
