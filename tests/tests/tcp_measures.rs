@@ -321,8 +321,11 @@ fn as_ns(json: &Json) -> Option<u64> {
     json.as_f64().map(|seconds| (seconds * 1e9).round() as u64)
 }
 
+/// SYN to SYN-ACK, and SYN to the last ACK, in ns.
+type Handshake = (Option<u64>, Option<u64>);
+
 /// What tshark says of the handshakes of a capture: by client and server, in order.
-fn handshakes(capture: &Path) -> HashMap<(String, String), Vec<(Option<u64>, Option<u64>)>> {
+fn handshakes(capture: &Path) -> HashMap<(String, String), Vec<Handshake>> {
     let text = std::fs::read_to_string(tshark_file(capture)).expect("a file");
     let json: Json = serde_json::from_str(&text).expect("JSON");
     let mut found: HashMap<_, Vec<_>> = HashMap::new();

@@ -3,7 +3,7 @@
 //! In: what a [`super::TcpFlow`] says. Out: counts, sums, extremes.
 //! Cost: one addition an event; for tests, small tools, and as a model of what records hold.
 //! Invariants: counts saturate nowhere within 2⁶⁴.
-//! Source: DESIGN of the measures in docs/measures.md.
+//! Source: docs/measures.md.
 
 use crate::index::Sender;
 
