@@ -62,7 +62,7 @@ impl TcpFlow {
             && mine.marks & (mark::SEEN | mark::ACKED | NOT_PLAIN_MINE)
                 == (mark::SEEN | mark::ACKED)
             && theirs.marks & NOT_PLAIN_THEIRS == 0
-            && reaches(theirs.next, segment.acknowledgement)
+            && (reaches(theirs.next, segment.acknowledgement) || !theirs.has(mark::SEEN))
             && (advance > 0 || advance == 0 && segment.payload_octets != 0)
             && segment.window != 0
             && segment.options.sacked.is_none()
@@ -74,6 +74,10 @@ impl TcpFlow {
         if advance > 0 {
             mine.acked = segment.acknowledgement;
             mine.duplicate_acks = 0;
+            if !theirs.has(mark::SEEN) {
+                // That direction does not come by here: what it sent is known by this alone.
+                theirs.next = segment.acknowledgement;
+            }
             acknowledged(mine, theirs, segment, far, sink);
         }
         stamps(mine, theirs, segment, far, sink);

@@ -354,6 +354,27 @@ fn without_rare_state_no_loss_is_stated() {
 }
 
 #[test]
+fn one_direction_alone() {
+    let mut bench = Bench { no_room: true, ..Bench::default() };
+    for number in 0..10 {
+        bench.send(High, 100 + u64::from(number), ACK, (5000, 1000 + 500 * number, 0));
+    }
+    bench.send(High, 120, ACK, (5000, 5500, 0));
+    assert_eq!(bench.tally.events(Event::DuplicateAck, High), 1, "on its way for all we know");
+    assert!(no_loss(&bench.end()));
+    let mut bench = Bench::default();
+    for number in [0, 1, 2, 4, 5] {
+        bench.send(Low, 100 + u64::from(number), ACK, (1000 + 500 * number, 5000, 500));
+    }
+    bench.send(Low, 900, ACK, (2500, 5000, 500));
+    bench.send(Low, 1900, ACK, (3000, 5000, 500));
+    assert_eq!(bench.low(&[Event::Retransmission, Event::Timeout, Event::Gap]), [2, 2, 1]);
+    bench.end();
+    assert_eq!(bench.lost(Cause::NetworkUpstream), (500, 1));
+    assert_eq!(bench.lost(Cause::NetworkDownstream), (500, 1));
+}
+
+#[test]
 fn what_is_plain_costs_nothing_rare() {
     let mut bench = Bench { no_room: true, ..Bench::open() };
     let mut plain = 0;
@@ -378,6 +399,5 @@ fn what_is_plain_costs_nothing_rare() {
         };
         plain += u32::from(bench.flow.plain(&answer, &mut bench.tally));
     }
-    // But for the server's first segment, whose window is scaled from there on.
     assert_eq!(plain, 200);
 }
