@@ -54,8 +54,12 @@ impl<S: Sink> Turn<'_, S> {
         self.keeps && (self.mine.has(mark::SYN) || self.trip.least_ns.is_some())
     }
 
-    /// Whether the holes in `due` are so new that nobody can have noticed and repeated them.
+    /// Whether the holes in `due` are so new that nobody can have noticed and repeated them. Where
+    /// the round trip is only guessed, that it was asked for counts more.
     fn is_in_time(&self, due: Range) -> bool {
+        if self.trip.least_ns.is_none() && self.is_asked_for(due) {
+            return false;
+        }
         let noticed = self.mine_trouble.doubts.noticed(due);
         noticed.is_some_and(|noticed| self.segment.at.since_ns(noticed) < self.reorder_ns)
     }
@@ -102,6 +106,11 @@ impl<S: Sink> Turn<'_, S> {
         self.mine.marks &= !(mark::TIMED | mark::ASKED);
     }
 
+    /// Whether the receiver asked for just this by duplicate acknowledgements.
+    fn is_asked_for(&self, due: Range) -> bool {
+        self.theirs.duplicate_acks >= DUPLICATES_MIN && due.begin == self.theirs.acked
+    }
+
     fn class(&self, due: Range) -> Option<Event> {
         let trouble = &*self.mine_trouble;
         let last = self.mine.next_at.max(trouble.repeated_at);
@@ -109,12 +118,10 @@ impl<S: Sink> Turn<'_, S> {
         if silent_ns >= self.trip.timeout_ns {
             return Some(Event::Timeout);
         }
-        let asked_for =
-            self.theirs.duplicate_acks >= DUPLICATES_MIN && due.begin == self.theirs.acked;
         let above = distance(due.begin, trouble.sacked_until);
         let enough = SACKED_SEGMENTS * self.mine.segment_octets();
         let holed = trouble.has(state::SACKED) && above > 0 && above.cast_unsigned() > enough;
-        if asked_for || holed || trouble.has(state::EPISODE | state::FAST) {
+        if self.is_asked_for(due) || holed || trouble.has(state::EPISODE | state::FAST) {
             return Some(Event::Fast);
         }
         if trouble.has(state::EPISODE | state::TIMER) {

@@ -206,6 +206,22 @@ fn late_within_a_round_trip_is_out_of_order() {
 }
 
 #[test]
+fn what_was_asked_for_is_no_reordering() {
+    // Without a handshake the round trip is not known, and may be much less than 3 ms.
+    let mut bench = Bench::default();
+    bench.send(High, 99, ACK, (5000, 1000, 0));
+    bench.send(Low, 100, ACK, (1000, 5000, 1000));
+    bench.send(Low, 101, ACK, (3000, 5000, 1000));
+    bench.send(High, 101, ACK, (5000, 2000, 0));
+    for _ in 0..3 {
+        bench.send(High, 101, ACK, (5000, 2000, 0));
+    }
+    bench.send(Low, 102, ACK, (2000, 5000, 1000));
+    assert_eq!(bench.low(&[Event::Fast, Event::OutOfOrder]), [1, 0]);
+    assert_eq!(bench.lost(Cause::NetworkUpstream), (1000, 1));
+}
+
+#[test]
 fn lost_behind_the_tap() {
     let mut bench = Bench::open();
     bench.send(Low, 100, ACK, (1000, 5000, 1000));
