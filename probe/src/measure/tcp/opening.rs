@@ -1,0 +1,170 @@
+//! How connections begin and break off.
+//!
+//! In: SYN, SYN-ACK, RST. Out: handshake times, refused and reset connections, [`Opening`].
+//! Cost: a SYN is not plain: some hundred instructions.
+//! Invariants: a repeated SYN or SYN-ACK gives no time; a SYN with another number is another
+//! connection, and begins anew.
+//! Source: RFC 9293 section 3.5; RFC 7323 section 2 (the scale holds only if both SYNs have it);
+//! Karn and Partridge 1987.
+
+use crate::decode::tcp_flag;
+use crate::index::Sender;
+
+use super::flow::{TcpFlow, pair};
+use super::half::{Half, SCALE_REFUSED, mark};
+use super::loss;
+use super::rare::Turn;
+use super::{Event, Method, Sink};
+
+/// Octets that may have followed a SYN before it comes again; one with a number further off is
+/// another connection's.
+const BEHIND_OCTETS_MAX: u32 = 65_535;
+
+/// A SYN is given up after that long: 127 s for six repeats (Linux `tcp_syn_retries`), rounded up.
+const OPENING_NS_MAX: u64 = 130_000_000_000;
+
+/// How far the opening of a connection came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// No SYN was seen.
+    Unseen,
+    /// SYN, and no answer.
+    Unanswered,
+    /// SYN, answered by RST.
+    Refused,
+    /// SYN-ACK, and nothing more from the initiator.
+    HalfOpen,
+    /// All three.
+    Open,
+}
+
+impl TcpFlow {
+    /// How far the opening came up to now.
+    pub fn opening(&self) -> Opening {
+        let responder = self.halves.iter().any(|half| half.has(mark::SYN | mark::RESPONDER));
+        let initiator =
+            self.halves.iter().find(|half| half.has(mark::SYN) && !half.has(mark::RESPONDER));
+        let reset = self.halves.iter().any(|half| half.has(mark::RESET));
+        match (initiator, responder) {
+            (Some(initiator), _) if initiator.has(mark::ACKED) => Opening::Open,
+            (_, true) => Opening::HalfOpen,
+            (Some(_), false) if reset => Opening::Refused,
+            (Some(_), false) => Opening::Unanswered,
+            (None, false) => Opening::Unseen,
+        }
+    }
+
+    /// Who sent the SYN that opened the connection, if that was seen.
+    pub fn initiator(&mut self) -> Option<Sender> {
+        [Sender::Low, Sender::High].into_iter().find(|sender| {
+            let (mine, theirs) = pair(&mut self.halves, *sender);
+            mine.has(mark::SYN) && !mine.has(mark::RESPONDER)
+                || theirs.has(mark::SYN | mark::RESPONDER)
+        })
+    }
+}
+
+impl<S: Sink> Turn<'_, S> {
+    pub(super) fn reset(&mut self) {
+        self.event(Event::Reset);
+        let asked = self.theirs.has(mark::SYN) && !self.theirs.has(mark::RESPONDER);
+        let refuses = asked && !self.theirs.has(mark::ACKED) && !self.mine.has(mark::SEEN);
+        if refuses && !self.mine.has(mark::RESET) {
+            self.event(Event::Refused);
+        }
+        self.mine.marks |= mark::RESET;
+    }
+
+    pub(super) fn syn(&mut self) {
+        let span = self.segment.payload_octets.saturating_add(1);
+        let end = self.segment.sequence.wrapping_add(span);
+        if self.mine.has(mark::SEEN) {
+            if self.is_again(end) {
+                return self.syn_again(end);
+            }
+            self.begin_anew();
+        }
+        self.mine.marks |= mark::SEEN | mark::SYN | mark::WINDOW_PLAIN;
+        self.mine.next = end;
+        self.mine.next_at = self.segment.at;
+        self.mine.window = self.segment.window;
+        self.options();
+        if let Some(times) = self.segment.options.timestamps {
+            self.mine.stamp(times, false, self.segment.at);
+        }
+        if self.segment.flags & tcp_flag::ACK != 0 {
+            self.syn_ack();
+        }
+    }
+
+    /// Whether a SYN that ends at `end` is the one that came before. Who keeps no state (SYN
+    /// cookies, RFC 4987 section 3.6) answers the same SYN again with another number.
+    fn is_again(&self, end: u32) -> bool {
+        if !self.mine.has(mark::SYN) {
+            return false;
+        }
+        let is_answer = self.segment.flags & tcp_flag::ACK != 0;
+        let same_answer = is_answer
+            && self.mine.has(mark::RESPONDER)
+            && self.mine.acked == self.segment.acknowledgement
+            && self.segment.at.since_ns(self.mine.next_at) < OPENING_NS_MAX;
+        same_answer || self.mine.next.wrapping_sub(end) <= BEHIND_OCTETS_MAX
+    }
+
+    fn syn_again(&mut self, end: u32) {
+        if self.mine.next.wrapping_sub(end) > BEHIND_OCTETS_MAX {
+            self.mine.next = end;
+        }
+        self.mine.marks |= mark::SYN_AGAIN;
+        self.event(Event::Retransmission);
+        self.event(Event::Timeout);
+    }
+
+    /// Another connection between the same ports: nothing of the one before holds.
+    fn begin_anew(&mut self) {
+        let judge = self.judge();
+        loss::settle_all(self.mine, self.mine_trouble, self.theirs, judge, self.sink);
+        *self.mine = Half::default();
+        if self.segment.flags & tcp_flag::ACK == 0 {
+            let judge = loss::Judge::of(self.theirs, self.segment.sender.other());
+            loss::settle_all(self.theirs, self.theirs_trouble, self.mine, judge, self.sink);
+            *self.theirs = Half::default();
+        }
+    }
+
+    fn syn_ack(&mut self) {
+        self.mine.marks |= mark::RESPONDER | mark::ACKED;
+        self.mine.acked = self.segment.acknowledgement;
+        let answers =
+            self.theirs.has(mark::SYN) && self.segment.acknowledgement == self.theirs.next;
+        if !answers {
+            if !self.theirs.has(mark::SEEN) {
+                self.theirs.next = self.segment.acknowledgement;
+            }
+            return;
+        }
+        if !self.theirs.has(mark::SYN_AGAIN) && self.segment.at >= self.theirs.next_at {
+            let ns = self.segment.at.since_ns(self.theirs.next_at);
+            self.mine.round_trip(ns);
+            self.sink.delay(Method::HandshakeServer, self.segment.sender, ns);
+        }
+    }
+
+    /// What the SYN says of windows and segments.
+    fn options(&mut self) {
+        let options = self.segment.options;
+        self.mine.window_scale = options.window_scale.unwrap_or(SCALE_REFUSED);
+        let both = [self.mine.window_scale, self.theirs.window_scale];
+        if self.theirs.has(mark::SYN) && both.contains(&SCALE_REFUSED) {
+            self.mine.window_scale = SCALE_REFUSED;
+            self.theirs.window_scale = SCALE_REFUSED;
+        }
+        let said = options.segment_octets_max;
+        if said != 0 {
+            for half in [&mut *self.mine, &mut *self.theirs] {
+                let before = half.segment_octets_max;
+                half.segment_octets_max = if before == 0 { said } else { before.min(said) };
+            }
+        }
+    }
+}
