@@ -162,7 +162,7 @@ impl HandoffSender {
     /// Sends what is left of all windows.
     pub fn send_all_windows(&mut self) {
         while let Some(window) = self.open.oldest() {
-            if !self.send_window(window, usize::MAX) {
+            while !self.send_window(window, usize::MAX) {
                 self.lose_block(window);
             }
         }
