@@ -1,5 +1,5 @@
 //! What the end-to-end tests stand on: the built program as a process, senders, namespaces, an
-//! Open vSwitch. Each of them is taken down when it is dropped, also by a failing test.
+//! Open vSwitch, a link with known truth. Each of them is taken down when it is dropped, also by a failing test.
 
 mod http;
 mod huge_pages;
@@ -7,6 +7,7 @@ mod ledger;
 mod namespace;
 mod program;
 mod query;
+mod rig;
 mod switch;
 mod testpmd;
 
@@ -16,6 +17,7 @@ pub use ledger::{Ledger, port};
 pub use namespace::{Counters, Namespace};
 pub use program::{Ended, Probe, built, is_root, missing_tools, run_to_end, until, vmprobe};
 pub use query::{NOT_BUILT, query};
+pub use rig::{MIRROR_VLANS, Rig, Run};
 pub use switch::{DataPath, Switch};
 pub use testpmd::Testpmd;
 

@@ -1,0 +1,116 @@
+//! Real traffic over a link with known truth, mirrored at both ends into `vmprobe run`.
+#![cfg(feature = "dpdk")]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use vmprobe::config::{self, Mode};
+use vmprobe_tests::end_to_end::{Ledger, Rig, Run, port};
+use vmprobe_tests::link::{Counted, Direction, Impairments, Mirror, Side, Way};
+use vmprobe_tests::records::{rows, sum};
+use vmprobe_tests::replaying::run;
+
+const MS: u64 = 1_000_000;
+
+/// A probe and a link take a core each.
+static CORES: Mutex<()> = Mutex::new(());
+
+fn cores() -> MutexGuard<'static, ()> {
+    CORES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a live probe said of both mirrors.
+fn counted(run: &Run) -> Counted {
+    let ended = run.probe.as_ref().expect("a probe ran");
+    let report = ended.expect(0, &[]).json();
+    let ledger = Ledger::even(&report);
+    assert_eq!(port(&report, "mirror", "missed"), 0, "{report}");
+    Counted { received: ledger.received, accounted: ledger.accounted, causes: ledger.causes }
+}
+
+/// What a replay says of captures of the taps.
+fn replayed(rig: &Rig, run_: &Run, captures: &[std::path::PathBuf]) -> Counted {
+    let text = Rig::replay_plan().to_owned()
+        + "[flow]\nslots_per_worker = 65536\n[window]\nrows_max = 65536\n[serve]\nenabled = false\n";
+    let file = rig.folder().write("replay.toml", text);
+    let mut plan = config::load(&file, Mode::Replay).expect("a good configuration").plan;
+    plan.store.free_mib_min = 0;
+    let records = run_.records.with_file_name(format!("replayed-{}", captures.len()));
+    let report = run(plan, captures, Some(&records)).expect("a replay").report;
+    assert_eq!(report.ledger.unaccounted, 0);
+    let causes = report.ledger.causes.iter().map(|(cause, count)| ((*cause).to_owned(), *count));
+    Counted {
+        received: report.packets,
+        accounted: report.ledger.accounted,
+        causes: causes.collect(),
+    }
+}
+
+fn talk(rig: &Rig) {
+    rig.ping(50);
+    rig.curl();
+    rig.iperf3(&["--time", "3", "--bitrate", "20M"]);
+    rig.iperf3(&["--time", "2", "--bitrate", "4M", "--udp", "--length", "1000"]);
+}
+
+#[test]
+fn the_union_of_both_taps_is_counted_once() {
+    let _cores = cores();
+    let Some(rig) = Rig::new("the_union_of_both_taps_is_counted_once") else { return };
+    let there = Way {
+        delay_ns: 3 * MS,
+        jitter_ns: MS,
+        loss_ppm: 10_000,
+        reorder_ppm: 5_000,
+        reorder_ns: 2 * MS,
+        duplicate_ppm: 5_000,
+        duplicate_ns: MS / 5,
+        ..Way::default()
+    };
+    let back = Way { delay_ns: 2 * MS, loss_ppm: 2_000, ..Way::default() };
+    let mirror = Mirror { loss_ppm: 20_000, duplicate_ppm: 5_000, ..Mirror::default() };
+    let impairments = Impairments { b_to_a: back, ..Impairments::alike(there, mirror) };
+    let run = rig.run(17, impairments, Some(""), talk);
+
+    let total = run.truth.total();
+    assert!(total.frames > 5_000, "there was traffic: {total:?}");
+    for count in [total.lost_shown, total.duplicated, total.reordered, total.mirror_lost_entry] {
+        assert!(count > 0, "the link and the mirrors did something: {total:?}");
+    }
+    run.truth.assert_union(&counted(&run));
+    run.truth.assert_union(&replayed(&rig, &run, &run.captures));
+    let windows = rows(&run.records, "windows");
+    let octets = |column: &str| {
+        sum(&windows, column, |_| true) + sum(&windows, &format!("reverse_{column}"), |_| true)
+    };
+    if total.duplicates_without_identification == 0 {
+        assert_eq!(octets("octet_delta_count"), total.logical_ip_octets);
+        assert_eq!(octets("layer2_octet_delta_count"), total.logical_layer2_octets);
+    }
+    // The link did what it was told, up to the time that a machine takes to wake it.
+    let [a, b] = Side::BOTH.map(Rig::address);
+    let mean_ns = run.truth.mean_delay_ns(a, b).expect("samples");
+    assert!((3_000_000.0..20_000_000.0).contains(&mean_ns), "{mean_ns}");
+    assert!((0.005..0.02).contains(&run.truth.loss(a, b)), "{}", run.truth.loss(a, b));
+}
+
+#[test]
+fn both_taps_of_a_good_link_count_what_one_does() {
+    let _cores = cores();
+    let Some(rig) = Rig::new("both_taps_of_a_good_link_count_what_one_does") else { return };
+    let way = Way { delay_ns: MS, ..Way::default() };
+    let run = rig.run(3, Impairments::alike(way, Mirror::default()), None, |rig| {
+        rig.curl();
+        rig.iperf3(&["--time", "1", "--bitrate", "20M"]);
+    });
+    let total = run.truth.total();
+    assert_eq!((total.lost, total.duplicates, total.unseen), (0, 0, 0), "{total:?}");
+    assert_eq!(total.copies, total.frames - total.not_ip);
+    let [both, one] =
+        [&run.captures[..], &run.captures[..1]].map(|some| replayed(&rig, &run, some));
+    run.truth.assert_union(&both);
+    assert_eq!(both.accounted, one.accounted);
+    for direction in Direction::BOTH {
+        let delay = run.truth.direction(direction).delay;
+        assert!(delay.min_ns >= MS, "{delay:?}");
+    }
+}
