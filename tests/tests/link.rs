@@ -241,12 +241,12 @@ fn each_impairment_does_what_it_says() {
     let merge = Some(Merge { frame_octets_max: 1_500, hold_ns: 20 * MS });
     let merged = only(Way { merge, ..Way::default() });
     assert_eq!(merged.merged, 2 * u64::from(frames));
-    assert!(merged.merged_frames < merged.merged / 10, "{merged:?}");
+    assert!(merged.merged_frames <= merged.merged / 10, "{merged:?}");
 }
 
 #[test]
 fn what_is_pending_is_bounded() {
-    let way = Way { delay_ns: u64::MAX / 4, ..Way::default() };
+    let way = Way { delay_ns: 3_600_000 * MS, ..Way::default() };
     let (_, truth) = send(20_000, 1, 1, &Impairments::alike(way, Mirror::default()));
     let overflowed = truth.frames.iter().filter(|frame| frame.fate == Fate::Overflowed).count();
     assert_eq!(overflowed, 40_000 - vmprobe_tests::link::QUEUE_FRAMES_MAX);

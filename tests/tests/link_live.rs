@@ -11,6 +11,9 @@ use vmprobe_tests::replaying::run;
 
 const MS: u64 = 1_000_000;
 
+/// Longer than the machine lets the link wait for a core.
+const COPIES: &str = "[copies]\nwindow_ms = 100\npath_window_ms = 1000\n";
+
 /// A probe and a link take a core each.
 static CORES: Mutex<()> = Mutex::new(());
 
@@ -30,6 +33,7 @@ fn counted(run: &Run) -> Counted {
 /// What a replay says of captures of the taps.
 fn replayed(rig: &Rig, run_: &Run, captures: &[std::path::PathBuf]) -> Counted {
     let text = Rig::replay_plan().to_owned()
+        + COPIES
         + "[flow]\nslots_per_worker = 65536\n[window]\nrows_max = 65536\n[serve]\nenabled = false\n";
     let file = rig.folder().write("replay.toml", text);
     let mut plan = config::load(&file, Mode::Replay).expect("a good configuration").plan;
@@ -69,7 +73,7 @@ fn the_union_of_both_taps_is_counted_once() {
     let back = Way { delay_ns: 2 * MS, loss_ppm: 2_000, ..Way::default() };
     let mirror = Mirror { loss_ppm: 20_000, duplicate_ppm: 5_000, ..Mirror::default() };
     let impairments = Impairments { b_to_a: back, ..Impairments::alike(there, mirror) };
-    let run = rig.run(17, impairments, Some(""), talk);
+    let run = rig.run(17, impairments, Some(COPIES), talk);
 
     let total = run.truth.total();
     assert!(total.frames > 5_000, "there was traffic: {total:?}");

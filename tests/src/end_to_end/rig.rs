@@ -9,7 +9,7 @@
 //! one interface, as RSPAN VLANs [`MIRROR_VLANS`], so that one worker receives both. Needs root.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use vmprobe::time::sleep_ms;
@@ -114,7 +114,8 @@ impl Rig {
         impairments.mirror_b.vlan = Some(MIRROR_VLANS[1]);
         let merges = [&impairments.a_to_b, &impairments.b_to_a].map(|way| way.merge);
         let longest = merges.iter().flatten().map(|merge| merge.frame_octets_max).max();
-        self.let_through(longest.map_or(MTU, |octets| octets.saturating_sub(14).max(MTU)));
+        let mtu = longest.map_or(MTU, |octets| octets.saturating_sub(14).max(MTU));
+        self.let_through(mtu);
         let options = Options {
             sides: ["wire-a", "wire-b"].map(str::to_owned),
             mirrors: ["mirror", "mirror"].map(str::to_owned),
@@ -125,7 +126,7 @@ impl Rig {
             seconds_max: SECONDS_MAX,
         };
         let records = run.join("records");
-        let mut receiving = probe.map(|more| self.start_probe(&run, more));
+        let mut receiving = probe.map(|more| self.start_probe(&run, mtu, more));
         if let Some(probe) = &mut receiving {
             probe.receiving();
         }
@@ -197,9 +198,15 @@ impl Rig {
         Probe::start(command)
     }
 
-    fn start_probe(&self, run: &std::path::Path, more: &str) -> Probe {
+    fn start_probe(&self, run: &Path, mtu: u32, more: &str) -> Probe {
         let prefix = self.folder.name();
         let [a, b] = MIRROR_VLANS;
+        // Room for a second or more, in which the worker may have to wait for a core.
+        let (ring, frame_octets_max) = if mtu > MTU {
+            ("framesz=16384,blocksz=65536,framecnt=2048", mtu.saturating_add(18))
+        } else {
+            ("framesz=2048,blocksz=65536,framecnt=16384", 1_518)
+        };
         let text = format!(
             r#"
 [eal]
@@ -208,9 +215,9 @@ huge_pages = false
 file_prefix = "{prefix}"
 [[port]]
 name = "mirror"
-device = "net_af_packet0,iface=tap,framesz=16384,blocksz=65536,framecnt=1024"
-frame_octets_max = 9018
-mbufs = 32767
+device = "net_af_packet0,iface=tap,{ring}"
+frame_octets_max = {frame_octets_max}
+mbufs = 8191
 [[tap]]
 name = "a"
 match = {{ vlan = {a} }}
@@ -242,7 +249,7 @@ enabled = false
         };
         for place in 0..2 {
             set(&self.hub, &format!("wire-{}", NAMES[place]));
-            for interface in ["up", "down", "br0"] {
+            for interface in ["uplink", "vnet", "br0"] {
                 set(&self.hosts[place], interface);
             }
             set(&self.vms[place], "eth0");
@@ -277,9 +284,9 @@ fn wire_side(hub: &Namespace, side: &str) -> (Namespace, Namespace) {
     let address = format!("02:00:00:07:01:0{place}");
     host.ip(&["link", "add", "br0", "address", &address, "type", "bridge", "mcast_snooping", "0"]);
     host.ip(&["link", "set", "br0", "up"]);
-    host.wire("up", hub, &format!("wire-{side}"));
-    host.wire("down", &vm, "eth0");
-    for interface in ["up", "down"] {
+    host.wire("uplink", hub, &format!("wire-{side}"));
+    host.wire("vnet", &vm, "eth0");
+    for interface in ["uplink", "vnet"] {
         host.ip(&["link", "set", interface, "master", "br0"]);
     }
     vm.ip(&["link", "set", "eth0", "address", &format!("02:00:00:07:00:0{place}")]);

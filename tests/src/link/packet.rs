@@ -65,7 +65,7 @@ pub struct Tcp {
     pub(super) payload_at: usize,
 }
 
-/// What is inside of a frame; `None`: no IP.
+/// What is inside of a frame; `None`: no IP, or no IP in its tunnel.
 pub fn parse(frame: &[u8]) -> Option<Headers> {
     let mut found = None;
     let mut labels = (None, None);
@@ -73,6 +73,9 @@ pub fn parse(frame: &[u8]) -> Option<Headers> {
     for tunnels in 0..DEPTH_MAX {
         let Some(ethernet) = ethernet(frame, at) else { break };
         labels.0 = ethernet.vlan_at.or(labels.0);
+        if ![TYPE_IPV4, TYPE_IPV6].contains(&ethernet.kind) {
+            return None;
+        }
         let Some(mut headers) = ip(frame, ethernet.payload_at, ethernet.kind) else { break };
         headers.tunnels = tunnels;
         (headers.vlan_at, headers.vni_at) = labels;
@@ -106,7 +109,9 @@ fn ethernet(frame: &[u8], at: usize) -> Option<Ethernet> {
 fn vxlan(frame: &[u8], headers: &Headers) -> Option<usize> {
     let is_it = headers.protocol == UDP && headers.destination_port == VXLAN_PORT;
     let header_octets = if headers.source.is_ipv4() { ihl(frame, headers.ip_at)? } else { 40 };
-    is_it.then_some(headers.ip_at + header_octets + 8)
+    let at = headers.ip_at + header_octets + 8;
+    // The flag that says that there is a VNI.
+    (is_it && frame.get(at)? & 8 != 0).then_some(at)
 }
 
 fn ihl(frame: &[u8], at: usize) -> Option<usize> {

@@ -207,7 +207,7 @@ pub struct Sums {
     pub logical_ip_octets: u64,
     /// Octets of the union, as innermost Ethernet header without tags and IP packet.
     pub logical_layer2_octets: u64,
-    /// Packets of the union that only a merged frame showed.
+    /// Packets of the union that only a merged frame showed, but for duplicates.
     pub only_merged: u64,
     /// Frames shown again at a tap that had shown them.
     pub duplicates: u64,
@@ -259,7 +259,7 @@ impl Sums {
         } else {
             self.unseen += 1;
         }
-        self.only_merged += u64::from(entry == 0 && exit == 0 && merged > 0);
+        self.only_merged += u64::from(entry == 0 && merged > 0);
         // What left by itself although it left in a merged frame too is there again.
         let exit_first = u64::from(exit > 0 && merged == 0);
         let duplicates = u64::from(entry.saturating_sub(1)) + (u64::from(exit) - exit_first);
