@@ -12,8 +12,8 @@ use vmprobe::generate::{Options, Scenario, generate};
 use vmprobe_tests::folder::Folder;
 use vmprobe_tests::link::transfer::{RECEIVER, SENDER, transfer};
 use vmprobe_tests::link::{
-    Counted, Direction, Fate, Impairments, Link, Merge, Mirror, Outlet, Side, Truth, Way,
-    impair_capture, parse,
+    Counted, Direction, Fate, Frame, Impairments, Link, Merge, Mirror, Outlet, Side, Sums, Truth,
+    Way, impair_capture, parse,
 };
 use vmprobe_tests::records::{rows, sum};
 use vmprobe_tests::replaying::run;
@@ -175,7 +175,7 @@ proptest! {
             prop_assert_eq!(sums.shown, sums.offered - sums.lost + sums.doubled);
             prop_assert!(shown.is_sorted_by_key(|(at_ns, _)| *at_ns), "time goes forward");
         }
-        let delays = truth.frames.iter().filter_map(|frame| frame.delay_ns());
+        let delays = truth.frames.iter().filter_map(Frame::delay_ns);
         prop_assert_eq!(delays.sum::<u64>(), total.delay.sum_ns);
     }
 
@@ -304,6 +304,35 @@ fn replayed(folder: &Folder, captures: &[std::path::PathBuf; 2]) -> Counted {
     }
 }
 
+#[test]
+fn a_wrong_count_does_not_pass() {
+    let (_, truth) = send(1_000, MS, 3, &rough());
+    let total = truth.total();
+    let not_ip = truth.taps.iter().map(|tap| tap.shown_not_ip).sum::<u64>();
+    let right = Counted {
+        received: total.shown_frames() + not_ip,
+        accounted: total.logical_packets,
+        causes: [("duplicate".into(), total.duplicates), ("copy_other_tap".into(), total.copies)]
+            .into(),
+    };
+    truth.assert_union(&right);
+    let passes =
+        |counted: &Counted| std::panic::catch_unwind(|| truth.assert_union(counted)).is_ok();
+    assert!(passes(&right));
+    let mut missed = right.clone();
+    missed.received -= 1;
+    missed.accounted -= 1;
+    assert!(!passes(&missed), "one was not received");
+    let mut twice = right.clone();
+    twice.accounted += 1;
+    *twice.causes.get_mut("copy_other_tap").expect("a cause") -= 1;
+    assert!(!passes(&twice), "one was counted twice");
+    let mut lost = right;
+    lost.accounted -= 1;
+    lost.causes.insert("shed".into(), 1);
+    assert!(!passes(&lost), "one ended otherwise");
+}
+
 fn frames_in(capture: &Path) -> u64 {
     let mut source = FileSource::open(&[capture], 32).expect("it opens");
     loop {
@@ -351,6 +380,9 @@ fn a_transfer_over_a_rough_link_arrives_and_counts_once() {
     let whole =
         ranges.iter().fold(1, |end, (from, to)| if *from <= end { end.max(*to) } else { end });
     assert_eq!(whole, 5_000_001);
+    let lost_data = truth.of(|frame| frame.source == Some(SENDER) && frame.payload_octets > 0);
+    assert_eq!(truth.lost_repeated(SENDER, RECEIVER), lost_data.lost_shown, "all of it");
+    assert_eq!(truth.lost_repeated(RECEIVER, SENDER), 0, "it sends no data");
 
     truth.assert_union(&replayed(&folder, &captures));
     let windows = rows(&folder.path("records"), "windows");
@@ -363,5 +395,5 @@ fn a_transfer_over_a_rough_link_arrives_and_counts_once() {
     let mean_ns = truth.mean_delay_ns(SENDER, RECEIVER).expect("samples");
     assert!((3_000_000.0..4_100_000.0).contains(&mean_ns), "{mean_ns}");
     assert!((truth.loss(SENDER, RECEIVER) - 0.01).abs() < 0.01);
-    assert_eq!(truth.loss(IpAddr::V4(Ipv4Addr::LOCALHOST), SENDER), 0.0, "nobody");
+    assert_eq!(truth.pair(IpAddr::V4(Ipv4Addr::LOCALHOST), SENDER), Sums::default(), "nobody");
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vmprobe::config::{self, Mode};
 use vmprobe_tests::end_to_end::{Ledger, Rig, Run, port};
-use vmprobe_tests::link::{Counted, Direction, Impairments, Mirror, Side, Way};
+use vmprobe_tests::link::{Counted, Direction, Impairments, Merge, Mirror, Side, Way};
 use vmprobe_tests::records::{rows, sum};
 use vmprobe_tests::replaying::run;
 
@@ -95,6 +95,30 @@ fn the_union_of_both_taps_is_counted_once() {
     let mean_ns = run.truth.mean_delay_ns(a, b).expect("samples");
     assert!((3_000_000.0..20_000_000.0).contains(&mean_ns), "{mean_ns}");
     assert!((0.005..0.02).contains(&run.truth.loss(a, b)), "{}", run.truth.loss(a, b));
+}
+
+#[test]
+fn merged_and_routed_frames_arrive_and_are_taken_in() {
+    let _cores = cores();
+    let Some(rig) = Rig::new("merged_and_routed_frames_arrive_and_are_taken_in") else { return };
+    let merge = Some(Merge { frame_octets_max: 9_014, hold_ns: MS });
+    let way = Way { delay_ns: MS, merge, ttl_decrement: 1, ..Way::default() };
+    let impairments = Impairments::alike(way, Mirror::default());
+    let run = rig.run(5, impairments, Some(COPIES), |rig| {
+        rig.curl();
+        rig.iperf3(&["--time", "1", "--bitrate", "50M"]);
+    });
+    let total = run.truth.total();
+    assert!(total.merged > 2 * total.merged_frames && total.merged_frames > 100, "{total:?}");
+    // Each packet was shown where it entered, so that the union is what one tap saw.
+    assert_eq!((total.logical_packets, total.only_merged), (total.frames - total.not_ip, 0));
+    let shown: u64 = run.truth.taps.iter().map(|tap| tap.shown).sum();
+    assert_eq!(shown, total.shown_frames() + 2 * total.not_ip, "{total:?}");
+    for counted in [counted(&run), replayed(&rig, &run, &run.captures)] {
+        assert_eq!(counted.received, shown, "{counted:?}");
+        let copies = counted.causes.get("copy_other_tap").copied().unwrap_or(0);
+        assert!(copies >= total.copies, "{counted:?} {total:?}");
+    }
 }
 
 #[test]

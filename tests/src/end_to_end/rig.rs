@@ -129,6 +129,8 @@ impl Rig {
         let mut receiving = probe.map(|more| self.start_probe(&run, mtu, more));
         if let Some(probe) = &mut receiving {
             probe.receiving();
+            // DPDK's driver for packet sockets may have set another MTU.
+            self.let_through(mtu);
         }
         let mut link = self.start_link(&options);
         link.said(UP, 20);
@@ -201,12 +203,13 @@ impl Rig {
     fn start_probe(&self, run: &Path, mtu: u32, more: &str) -> Probe {
         let prefix = self.folder.name();
         let [a, b] = MIRROR_VLANS;
-        // Room for a second or more, in which the worker may have to wait for a core.
-        let (ring, frame_octets_max) = if mtu > MTU {
-            ("framesz=16384,blocksz=65536,framecnt=2048", mtu.saturating_add(18))
-        } else {
-            ("framesz=2048,blocksz=65536,framecnt=16384", 1_518)
-        };
+        // Room for a second or so, in which the worker may have to wait for a core. DPDK wants a whole
+        // frame of the kernel's ring to fit in one of its buffers.
+        let frame_bytes = (mtu + 128).next_multiple_of(if mtu > MTU { 4_096 } else { 2_048 });
+        let frames = (1 << 25) / frame_bytes / 4 * 4;
+        let block_bytes = 4 * frame_bytes;
+        let ring = format!("framesz={frame_bytes},blocksz={block_bytes},framecnt={frames}");
+        let mbufs = if mtu > MTU { 4_095 } else { 8_191 };
         let text = format!(
             r#"
 [eal]
@@ -216,8 +219,8 @@ file_prefix = "{prefix}"
 [[port]]
 name = "mirror"
 device = "net_af_packet0,iface=tap,{ring}"
-frame_octets_max = {frame_octets_max}
-mbufs = 8191
+frame_octets_max = {frame_bytes}
+mbufs = {mbufs}
 [[tap]]
 name = "a"
 match = {{ vlan = {a} }}
@@ -247,25 +250,16 @@ enabled = false
         let set = |namespace: &Namespace, interface: &str| {
             namespace.ip(&["link", "set", interface, "mtu", &mtu]);
         };
-        for place in 0..2 {
-            set(&self.hub, &format!("wire-{}", NAMES[place]));
+        let own = MTU.to_string();
+        let segment = (MTU - 40).to_string();
+        for ((name, host), vm) in NAMES.iter().zip(&self.hosts).zip(&self.vms) {
+            set(&self.hub, &format!("wire-{name}"));
             for interface in ["uplink", "vnet", "br0"] {
-                set(&self.hosts[place], interface);
+                set(host, interface);
             }
-            set(&self.vms[place], "eth0");
-            let own = MTU.to_string();
-            let segment = (MTU - 40).to_string();
-            self.vms[place].ip(&[
-                "route",
-                "replace",
-                "10.7.0.0/24",
-                "dev",
-                "eth0",
-                "mtu",
-                &own,
-                "advmss",
-                &segment,
-            ]);
+            set(vm, "eth0");
+            let route = ["route", "replace", "10.7.0.0/24", "dev", "eth0"];
+            vm.ip(&[&route[..], &["mtu", &own, "advmss", &segment]].concat());
         }
         // The mirrors' tag comes on top.
         let mirror = (mtu.parse::<u32>().expect("a number") + 4).to_string();

@@ -8,7 +8,6 @@
 //! RFC 7348.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::Range;
 
 const TYPE_IPV4: u16 = 0x0800;
 const TYPE_IPV6: u16 = 0x86dd;
@@ -128,8 +127,8 @@ fn ip(frame: &[u8], at: usize, kind: u16) -> Option<Headers> {
         protocol = fixed[9];
         source = IpAddr::V4(Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15]));
         destination = IpAddr::V4(Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]));
-        // Neither more fragments nor an offset.
-        is_whole = word(frame, at + 6)? & 0x3fff == 0;
+        // Neither more fragments nor an offset, whatever the two flags above say.
+        is_whole = word(frame, at + 6)? << 2 == 0;
     } else if kind == TYPE_IPV6 {
         let fixed = frame.get(at..at + 40)?;
         header_octets = 40;
@@ -221,15 +220,14 @@ pub(super) fn correct_tcp(frame: &mut [u8], headers: &Headers, tcp_at: usize) {
     let ip_at = headers.ip_at;
     let octets = frame.len() - ip_at;
     let segment = tcp_at..frame.len();
-    let addresses: Range<usize>;
-    if headers.source.is_ipv4() {
+    let addresses = if headers.source.is_ipv4() {
         frame[ip_at + 2..ip_at + 4].copy_from_slice(&low16(octets).to_be_bytes());
         correct_ipv4(frame, ip_at);
-        addresses = ip_at + 12..ip_at + 20;
+        ip_at + 12..ip_at + 20
     } else {
         frame[ip_at + 4..ip_at + 6].copy_from_slice(&low16(octets - 40).to_be_bytes());
-        addresses = ip_at + 8..ip_at + 40;
-    }
+        ip_at + 8..ip_at + 40
+    };
     frame[tcp_at + 16..tcp_at + 18].fill(0);
     let pseudo = sum(&frame[addresses]) + u64::from(TCP) + segment.len() as u64;
     let checksum = fold(pseudo + sum(&frame[segment]));

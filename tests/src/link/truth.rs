@@ -373,6 +373,26 @@ impl Truth {
         self.pair(source, destination).loss()
     }
 
+    /// TCP segments with payload that one address sent to another, that the link lost after their
+    /// entry was shown, and of which the sender later sent a segment with the same first octet: a
+    /// loss that two taps can prove.
+    pub fn lost_repeated(&self, source: IpAddr, destination: IpAddr) -> u64 {
+        let key = |frame: &Frame| {
+            let is_data = frame.payload_octets > 0;
+            let is_pair = (frame.source, frame.destination) == (Some(source), Some(destination));
+            frame.sequence.filter(|_| is_data && is_pair).map(|sequence| (frame.ports, sequence))
+        };
+        let mut last = HashMap::new();
+        for (place, frame) in self.frames.iter().enumerate() {
+            last.extend(key(frame).map(|key| (key, place)));
+        }
+        let is_proven = |(place, frame): &(usize, &Frame)| {
+            let later = key(frame).and_then(|key| last.get(&key));
+            frame.is_lost() && frame.shown.entry > 0 && later.is_some_and(|later| later > place)
+        };
+        self.frames.iter().enumerate().filter(is_proven).count() as u64
+    }
+
     /// How far the exit's clock is ahead of the entry's: what a tap-to-tap time in the captures has
     /// beside the delay.
     pub fn offset_ns(&self, direction: Direction) -> i64 {
