@@ -11,6 +11,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use vmprobe::time::sleep_ms;
 
@@ -40,6 +41,7 @@ pub struct Rig {
     hosts: [Namespace; 2],
     hub: Namespace,
     folder: Folder,
+    runs: AtomicU32,
     _server: Probe,
 }
 
@@ -81,7 +83,14 @@ impl Rig {
         let root = folder.root().display().to_string();
         command.args(["-m", "http.server", "80", "--bind", ADDRESSES[1], "--directory", &root]);
         let server = Probe::start(command);
-        Some(Self { vms, hosts: [host_a, host_b], hub, folder, _server: server })
+        Some(Self {
+            vms,
+            hosts: [host_a, host_b],
+            hub,
+            folder,
+            runs: AtomicU32::new(0),
+            _server: server,
+        })
     }
 
     /// The address of the VM at a side.
@@ -108,7 +117,8 @@ impl Rig {
         probe: Option<&str>,
         traffic: impl FnOnce(&Self),
     ) -> Run {
-        let run = self.folder.path(&format!("run-{seed}"));
+        let number = self.runs.fetch_add(1, Ordering::Relaxed);
+        let run = self.folder.path(&format!("run-{number}"));
         std::fs::create_dir_all(&run).expect("a folder can be made");
         impairments.mirror_a.vlan = Some(MIRROR_VLANS[0]);
         impairments.mirror_b.vlan = Some(MIRROR_VLANS[1]);
