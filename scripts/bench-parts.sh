@@ -78,7 +78,7 @@ TEXT
         unit=$(median <"$work/ns-floor")
         printf '| %s | %.1f' "$name" "$unit"
         for features in flow all; do
-            local ns times bars="bar_$features[$name]"
+            local ns times bars="bar_${features}[$name]"
             ns=$(median <"$work/ns-$features")
             times=$(awk -v ns="$ns" -v unit="$unit" 'BEGIN { printf "%.2f", ns / unit }')
             printf ' | %.1f (%s) | %s | %s | %s' "$ns" "$(spread <"$work/ns-$features")" "$times" "${!bars}" "$(met "$times" "${!bars}")"
@@ -148,21 +148,22 @@ TEXT
 
 # A process of its own, because memory that was given back may still count as resident.
 part_small() {
-    local features mib bytes live slab
+    local features mib worker bytes live slab
     cat <<'TEXT'
 ## Small: memory with 1 M live flows
-The whole process with its aggregator; of packets it holds a ring of 4,096.
+The whole process; of packets it holds a ring of 4,096. The worker's tables are flows, rows of windows and copies; most of the rest is the aggregator's, which has nearly as many conversations a window as there are pairs of hosts, in several windows.
 
-| what is on | resident MiB | bar | met | bytes per flow, table full | bar | met | with 1 M of 1,048,576 slots live | side slab beside them, at most |
-|---|---|---|---|---|---|---|---|---|
+| what is on | resident MiB | bar | met | of that the worker's tables | bytes per flow, table full | bar | met | with 1 M of 1,048,576 slots live | side slab beside them, at most |
+|---|---|---|---|---|---|---|---|---|---|
 TEXT
     for features in flow all; do
         "$probe" bench --live-flows 1000000 --features "$features" --json >"$work/report"
         mib=$(jq '.sizes[0].memory.resident_bytes / 1048576 | round' "$work/report")
-        bytes=$(jq .sizes[0].memory.bytes_per_slot "$work/report")
+        worker=$(jq '.sizes[0].memory.worker_bytes / 1048576 | round' "$work/report")
+        bytes=$(jq '.sizes[0].memory.bytes_per_slot' "$work/report")
         live=$(jq '.sizes[0].memory.bytes_per_flow | round' "$work/report")
         slab=$(jq -r '.sizes[0].memory | "\(.side_slab_bytes / 1024 | round) KiB, \(.side_slab_refused) flows found no place"' "$work/report")
-        echo "| $features | $mib | ${bar_resident_mib[$features]} | $(met "$mib" "${bar_resident_mib[$features]}") | $bytes | ${bar_flow_bytes[$features]} | $(met "$bytes" "${bar_flow_bytes[$features]}") | $live | $slab |"
+        echo "| $features | $mib | ${bar_resident_mib[$features]} | $(met "$mib" "${bar_resident_mib[$features]}") | $worker | $bytes | ${bar_flow_bytes[$features]} | $(met "$bytes" "${bar_flow_bytes[$features]}") | $live | $slab |"
     done
 }
 
@@ -202,20 +203,22 @@ TEXT
 }
 
 part_workers() {
-    local workers times capture
+    local workers times capture round
     capture=$(capture_of imix-plain)
     cat <<'TEXT'
 ## Scales: two workers, imix-plain
 TEXT
-    for workers in 1 2; do
-        "$probe" bench --pcap "$capture" --slots 262144 --workers "$workers" --json >"$work/workers-$workers"
+    for ((round = 0; round < ($($quick && echo 1 || echo 5)); round++)); do
+        for workers in 1 2; do
+            "$probe" bench --pcap "$capture" --slots 262144 --workers "$workers" --json >"$work/workers-$workers"
+            jq .scaling "$work/workers-$workers" >>"$work/scaling-$workers"
+        done
     done
-    times=$(jq -rn --slurpfile one "$work/workers-1" --slurpfile two "$work/workers-2" \
-        'if $one[0].scaling then $two[0].scaling / $one[0].scaling * 100 | round / 100 else "—" end')
-    echo "| packets by the largest worker's CPU time, two workers by one | bar | met |"
+    times=$(awk -v one="$(median <"$work/scaling-1")" -v two="$(median <"$work/scaling-2")" 'BEGIN { printf "%.2f", two / one }')
+    echo "| packets by the largest worker's CPU time, two workers by one, medians of $round in turns | bar | met |"
     echo '|---|---|---|'
     echo "| $times | $bar_workers | $(met "$times" "$bar_workers" least) |"
-    jq -r '"\n\(.ns_per_packet * 10 | round / 10) ns of CPU time per packet, \(.packets_per_second / 1e4 | round / 100) million packets a second of wall time together, on cores that the aggregator shares."' "$work/workers-2"
+    jq -r '"\n\(.ns_per_packet * 10 | round / 10) ns of CPU time per packet, \(.packets_per_second / 1e4 | round / 100) million packets a second of wall time together, on cores that the aggregator shares (last round)."' "$work/workers-2"
 }
 
 testpmd_ns() {

@@ -270,6 +270,13 @@ impl<S: Source> Worker<S> {
         &self.parts.flows
     }
 
+    /// Bytes of its tables: flows, rows, copies; all of it is taken at start but for the side slab.
+    pub fn table_bytes(&self) -> usize {
+        let flows = &self.parts.flows;
+        let copies = self.parts.copies.as_ref().map_or(0, CopyTable::bytes);
+        flows.bytes() + flows.side_slab().0 + self.parts.handoff.row_bytes() + copies
+    }
+
     /// How far it is beside packets, for measurements.
     pub fn progress(&self) -> Progress {
         let open_from = self.open_from.unwrap_or_default();

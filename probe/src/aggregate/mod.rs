@@ -294,7 +294,6 @@ impl Aggregator {
             self.collect();
         });
         if self.spare_tables.len() < SPARE_MAX {
-            table.clear();
             self.spare_tables.push(table);
         }
         sorted

@@ -194,6 +194,11 @@ impl CopyTable {
         judge(entry.count, elsewhere, is_equal)
     }
 
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.buckets)
+    }
+
     /// Digests forgotten before their time, because their bucket was full.
     pub fn evicted_digests(&self) -> u64 {
         self.evicted

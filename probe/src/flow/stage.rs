@@ -100,12 +100,15 @@ impl FlowStage {
         self.counts
     }
 
-    /// Bytes of memory a flow when the table is full, with all that is kept beside it but the side
-    /// slab.
-    pub fn bytes_per_flow(&self) -> usize {
+    /// Bytes of the table, with all that is kept beside it but the side slab.
+    pub fn bytes(&self) -> usize {
         let measures = self.measures.as_ref().map_or(0, |measures| size_of_val(&**measures));
-        let bits = self.embryonic.bytes() + self.marks.bytes();
-        (self.table.bytes() + bits + measures).div_ceil(self.table.slots())
+        self.table.bytes() + self.embryonic.bytes() + self.marks.bytes() + measures
+    }
+
+    /// Bytes of that a flow when the table is full.
+    pub fn bytes_per_flow(&self) -> usize {
+        self.bytes().div_ceil(self.table.slots())
     }
 
     /// Bytes of the slab for flows whose directions are apart, when it is full, and how often it

@@ -108,6 +108,8 @@ pub struct LiveFlowsGaps {
 pub struct LiveFlowsMemory {
     /// Resident memory of the whole process; of packets it holds one ring only.
     pub resident_bytes: u64,
+    /// Of that, the tables of the worker: flows, rows, copies.
+    pub worker_bytes: usize,
     /// Bytes a slot of the table, with its share of the index and all that is kept for each flow.
     pub bytes_per_slot: usize,
     /// The same for each flow that is live.

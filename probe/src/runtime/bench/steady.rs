@@ -182,6 +182,7 @@ impl Bench {
         let (bytes_per_slot, table) = (flows.bytes_per_flow(), flows.table());
         LiveFlowsMemory {
             resident_bytes: machine::resident_bytes(),
+            worker_bytes: self.worker.table_bytes(),
             bytes_per_slot,
             bytes_per_flow: ratio((bytes_per_slot * table.slots()) as u64, table.len() as u64),
             side_slab_bytes,
