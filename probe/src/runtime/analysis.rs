@@ -132,6 +132,8 @@ impl Analysis {
                 sleep_ms(1);
             }
         }
+        // The last ones came while a window was made into records.
+        self.collect_flows();
         self.finish()
     }
 

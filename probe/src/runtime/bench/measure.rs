@@ -184,6 +184,7 @@ pub(super) fn aggregate(mut aggregator: Aggregator) -> Aggregated {
         }
         records += aggregator.take_ended_flows().len() as u64;
         if aggregator.has_ended() {
+            records += aggregator.take_ended_flows().len() as u64;
             let cpu_ns = thread_cpu_ns() - begun_ns;
             return Aggregated { ledger: aggregator.ledger(), rows, records, cpu_ns };
         }
