@@ -14,6 +14,7 @@
 pub mod conversation;
 mod ledger;
 pub mod live;
+pub mod path;
 mod table;
 mod view;
 
@@ -28,6 +29,7 @@ use crate::flow::EndedFlow;
 use crate::index::WindowNumber;
 use crate::spread::HashSeed;
 use crate::window::{FromWorker, HandoffReceiver, Row, RowBlock, WindowClock};
+use path::{PathView, Paths};
 use table::{ConversationTable, Entry};
 
 /// Messages taken from one worker before the next one's turn.
@@ -97,6 +99,7 @@ pub struct Aggregator {
     rows_full_packets: u64,
     late_rows_packets: u64,
     ended_flows: Vec<EndedFlow>,
+    paths: Option<Paths>,
     reported_taps: Vec<TapTotals>,
     reported: LedgerTotals,
     reported_workers: Vec<WorkerTotals>,
@@ -127,10 +130,24 @@ impl Aggregator {
             rows_full_packets: 0,
             late_rows_packets: 0,
             ended_flows: Vec::new(),
+            paths: None,
             reported_taps: Vec::new(),
             reported: LedgerTotals::default(),
             reported_workers: Vec::new(),
         }
+    }
+
+    /// Adds delay and loss between taps.
+    #[must_use]
+    pub fn with_paths(mut self, paths: Option<Paths>) -> Self {
+        self.paths = paths;
+        self
+    }
+
+    /// Delay and loss of the next window in which every packet has its verdict.
+    pub fn next_paths(&mut self) -> Option<PathView> {
+        let closed = if self.is_over() { LAST } else { self.given_up_to? };
+        self.paths.as_mut()?.next_view(closed)
     }
 
     /// Takes what the workers have handed over, a bounded part of it; `false` if there was
@@ -183,11 +200,15 @@ impl Aggregator {
 
     /// Whether all workers have ended and all windows are given out; the totals are final then.
     pub fn has_ended(&mut self) -> bool {
-        let ended = self.workers.iter().all(|worker| worker.ended) && self.open.is_empty();
+        let ended = self.is_over();
         if ended {
             self.workers.iter_mut().for_each(|worker| worker.settle(LAST));
         }
         ended
+    }
+
+    fn is_over(&self) -> bool {
+        self.workers.iter().all(|worker| worker.ended) && self.open.is_empty()
     }
 
     /// The account of every packet so far.
@@ -239,6 +260,11 @@ impl Aggregator {
                 let packets: u64 = block.rows.iter().map(Row::packets_sum).sum();
                 self.workers[place].rows_packets += packets;
                 self.add(block, packets);
+            }
+            FromWorker::Paths(trajectories) => {
+                if let Some(paths) = &mut self.paths {
+                    paths.take(trajectories);
+                }
             }
             FromWorker::Flows(flows) => self.ended_flows.extend_from_slice(flows),
             FromWorker::Closed(window, snapshot) => {

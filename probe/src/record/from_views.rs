@@ -32,25 +32,34 @@ pub struct RecordMaker {
     names: Names,
     inventory: Arc<Inventory>,
     inventory_known_from: Option<Timestamp>,
+    /// One packet in so many is followed from tap to tap.
+    pub(super) path_one_in: u32,
 }
 
 /// Both endpoints as the inventory knows them.
-struct Endpoints {
-    source: Option<VmRef>,
-    destination: Option<VmRef>,
+pub(super) struct Endpoints {
+    pub(super) source: Option<VmRef>,
+    pub(super) destination: Option<VmRef>,
     class: TrafficClass,
 }
 
-struct VmTexts {
-    uuid: Option<Arc<str>>,
-    name: Option<Arc<str>>,
-    tenant: Option<Arc<str>>,
+#[derive(Default)]
+pub(super) struct VmTexts {
+    pub(super) uuid: Option<Arc<str>>,
+    pub(super) name: Option<Arc<str>>,
+    pub(super) tenant: Option<Arc<str>>,
 }
 
 impl RecordMaker {
     /// With the names of the plan and the inventory as it is known.
     pub fn new(names: Names, inventory: Arc<Inventory>) -> Self {
-        Self { names, inventory, inventory_known_from: None }
+        Self { names, inventory, inventory_known_from: None, path_one_in: 1 }
+    }
+
+    /// One packet in so many is followed from tap to tap.
+    #[must_use]
+    pub fn following_one_in(self, packets: u32) -> Self {
+        Self { path_one_in: packets, ..self }
     }
 
     /// Names of segments, spaces and taps.
@@ -100,7 +109,7 @@ impl RecordMaker {
         Rows { alerts, ..Rows::default() }
     }
 
-    fn endpoints(
+    pub(super) fn endpoints(
         &self,
         space: AddressSpace,
         ip_version: u8,
@@ -119,7 +128,7 @@ impl RecordMaker {
         Endpoints { source: source_vm, destination: destination_vm, class }
     }
 
-    fn vm(&self, vm: Option<VmRef>) -> VmTexts {
+    pub(super) fn vm(&self, vm: Option<VmRef>) -> VmTexts {
         let vm = vm.and_then(|vm| self.inventory.vm(vm));
         VmTexts {
             uuid: vm.map(|vm| Arc::clone(&vm.uuid_text)),

@@ -1,0 +1,355 @@
+//! Follows the packets that the digest selects.
+//!
+//! In: packets in the order of their clock. Out: trajectories.
+//! Cost: see the module; a sweep looks at [`SWEEP_SLOTS_MAX`] slots a turn.
+//! Invariants: a packet is followed until its deadline, or with two taps until both have shown it;
+//! what comes later changes nothing, whether a sweep has been there or not.
+
+use crate::config::{PathPlan, WindowPlan};
+use crate::copies::{Digest, Verdict};
+use crate::decode::{Headers, Marks, protocol, tcp_flag};
+use crate::index::WindowNumber;
+use crate::memory;
+use crate::time::{Timestamp, ms};
+
+use super::entry::{Entry, Facts, NONE, Range, State};
+use super::watch::Watches;
+use super::{Evidence, PathCounts, PathOutput, Trajectory};
+
+/// Slots in which a digest may lie.
+const WAYS: usize = 4;
+
+/// Slots that a turn looks at for packets whose deadline has come.
+const SWEEP_SLOTS_MAX: usize = 64;
+
+/// The table is gone through once in so much time.
+const SWEEP_ROUND_NS: u64 = ms(1_000);
+
+/// Packets that one segment is compared with at most.
+const WALK_MAX: usize = 256;
+
+/// The stage of one worker.
+pub struct PathStage {
+    entries: Box<[Entry]>,
+    facts: Box<[Facts]>,
+    watches: Watches,
+    /// Digests are selected up to this.
+    limit: u32,
+    verdict_ns: u64,
+    length_ns: u64,
+    grace_ns: u64,
+    /// There are two taps: what both have shown is done with.
+    ends_at_second: bool,
+    sweep_at: usize,
+    sweep_due: Timestamp,
+    counts: PathCounts,
+}
+
+impl PathStage {
+    /// For so many taps.
+    pub fn new(plan: &PathPlan, windows: &WindowPlan, taps: usize) -> Self {
+        let slots = (plan.slots as usize).next_power_of_two().max(WAYS);
+        Self {
+            entries: memory::table(slots, Entry::default()),
+            facts: memory::table(slots, Facts::default()),
+            watches: Watches::new(slots / 4),
+            limit: u32::MAX / plan.sample_one_in.max(1),
+            verdict_ns: ms(plan.verdict_ms.into()),
+            length_ns: ms(windows.length_ms.into()),
+            grace_ns: ms(windows.grace_ms.into()),
+            ends_at_second: taps <= 2,
+            sweep_at: slots,
+            sweep_due: Timestamp::ZERO,
+            counts: PathCounts::default(),
+        }
+    }
+
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.entries) + size_of_val(&*self.facts) + self.watches.bytes()
+    }
+
+    /// What could not be done.
+    pub fn counts(&self) -> PathCounts {
+        self.counts
+    }
+
+    /// Looks at a packet, whatever becomes of it in the traffic.
+    #[inline]
+    pub fn note(
+        &mut self,
+        headers: &Headers,
+        digest: &Digest,
+        verdict: Verdict,
+        output: &mut impl PathOutput,
+    ) {
+        let selected = digest.tag <= self.limit;
+        if selected || self.watches.may_have(headers.hash) {
+            self.consider(headers, digest, selected, verdict, output);
+        }
+    }
+
+    #[inline(never)]
+    fn consider(
+        &mut self,
+        headers: &Headers,
+        digest: &Digest,
+        selected: bool,
+        verdict: Verdict,
+        output: &mut impl PathOutput,
+    ) {
+        if verdict == Verdict::Duplicate {
+            return;
+        }
+        let is_copy = matches!(verdict, Verdict::OtherTap { .. });
+        if !is_copy && headers.protocol == protocol::TCP && !headers.marks.has(Marks::FRAGMENT) {
+            self.weigh(headers, output);
+        }
+        if selected {
+            self.see(headers, digest.bits(), is_copy, output);
+        }
+    }
+
+    /// A selected packet at a tap.
+    fn see(&mut self, headers: &Headers, digest: u64, is_copy: bool, output: &mut impl PathOutput) {
+        let first = (place_of(digest) & (self.entries.len() - 1)) & !(WAYS - 1);
+        for slot in first..first + WAYS {
+            let entry = &mut self.entries[slot];
+            if entry.digest != digest || entry.state == State::Free {
+                continue;
+            }
+            if entry.state == State::Over || entry.deadline < headers.clock {
+                if entry.state == State::Open {
+                    self.finish(slot, output);
+                }
+                if !is_copy {
+                    self.begin(slot, headers, digest);
+                }
+                return;
+            }
+            if entry.is_seen_at(headers.tap) {
+                // A copy of a copy that `copies` could not tell from a further packet.
+                if !is_copy {
+                    entry.evidence = Evidence::Ambiguous;
+                    self.unwatch(slot);
+                }
+            } else if entry.has_room() && entry.is_near(headers.timestamp) {
+                entry.add(headers);
+                if self.ends_at_second && entry.evidence != Evidence::Ambiguous {
+                    self.finish(slot, output);
+                }
+            }
+            return;
+        }
+        // The copy of a packet that was given up already is nothing new.
+        if !is_copy {
+            let slot = self.make_room(first, headers.clock, output);
+            self.begin(slot, headers, digest);
+        }
+    }
+
+    /// A slot for a packet: free, over, due, or the one that was followed longest.
+    fn make_room(&mut self, first: usize, clock: Timestamp, output: &mut impl PathOutput) -> usize {
+        let entries = &self.entries[first..first + WAYS];
+        if let Some(way) = entries.iter().position(|entry| entry.state == State::Free) {
+            return first + way;
+        }
+        let rank = |entry: &Entry| (entry.state != State::Over, entry.deadline);
+        let oldest = (0..WAYS).min_by_key(|way| rank(&entries[*way])).unwrap_or(0);
+        let slot = first + oldest;
+        let entry = &self.entries[slot];
+        if entry.state == State::Open {
+            self.counts.evicted += u64::from(entry.deadline >= clock);
+            self.finish(slot, output);
+        }
+        slot
+    }
+
+    fn begin(&mut self, slot: usize, headers: &Headers, digest: u64) {
+        let deadline = headers.clock + self.verdict_ns;
+        self.entries[slot] = Entry::begin(headers, digest, deadline);
+        self.facts[slot] = Facts::of(headers);
+        if self.facts[slot].range.octets() > 0 {
+            self.watch(slot, headers.hash);
+        }
+    }
+
+    /// Puts a packet behind those of its flow that wait.
+    fn watch(&mut self, slot: usize, flow: u64) {
+        let Some(place) = self.watches.take(flow) else {
+            self.counts.unwatched += 1;
+            return;
+        };
+        let short = short(slot);
+        let sender = self.entries[slot].sender.place();
+        let end = self.facts[slot].range.end;
+        self.facts[slot].watch = place;
+        let watch = self.watches.at(place);
+        let before = std::mem::replace(&mut watch.newest[sender], short);
+        if before == NONE {
+            watch.oldest[sender] = short;
+            (watch.oldest_end[sender], watch.top[sender]) = (end, end);
+        } else {
+            if super::entry::reaches(end, watch.top[sender]) {
+                watch.top[sender] = end;
+            }
+            self.entries[before as usize].next = short;
+        }
+        self.entries[slot].previous = before;
+    }
+
+    /// Takes a packet out of those that wait, if it is there.
+    fn unwatch(&mut self, slot: usize) {
+        let place = std::mem::replace(&mut self.facts[slot].watch, NONE);
+        if place == NONE {
+            return;
+        }
+        let Entry { next, previous, sender, .. } = self.entries[slot];
+        let sender = sender.place();
+        let next_end = (next != NONE).then(|| self.facts[next as usize].range.end);
+        let watch = self.watches.at(place);
+        if previous == NONE {
+            watch.oldest[sender] = next;
+            watch.oldest_end[sender] = next_end.unwrap_or(0);
+        } else {
+            self.entries[previous as usize].next = next;
+        }
+        if next == NONE {
+            watch.newest[sender] = previous;
+        } else {
+            self.entries[next as usize].previous = previous;
+        }
+        (self.entries[slot].next, self.entries[slot].previous) = (NONE, NONE);
+        self.watches.release(place);
+    }
+
+    /// What a segment says of those of its flow that wait.
+    fn weigh(&mut self, headers: &Headers, output: &mut impl PathOutput) {
+        let Some(place) = self.watches.find(headers.hash) else { return };
+        let range = Range::of(headers);
+        let sender = headers.sender.place();
+        if range.octets() > 0 && self.watches.at(place).may_repeat(sender, range) {
+            self.weigh_range(place, headers, range, output);
+        }
+        let flags = headers.tcp_flags;
+        if flags & tcp_flag::ACK != 0 && flags & tcp_flag::RST == 0 {
+            self.weigh_acknowledgement(place, headers, output);
+        }
+    }
+
+    /// A range that was sent already: a repetition, or at another tap the same in other pieces.
+    fn weigh_range(
+        &mut self,
+        place: u32,
+        headers: &Headers,
+        range: Range,
+        output: &mut impl PathOutput,
+    ) {
+        let mut at = self.watches.at(place).oldest[headers.sender.place()];
+        for _ in 0..WALK_MAX {
+            if at == NONE {
+                return;
+            }
+            let slot = at as usize;
+            let (entry, facts) = (&mut self.entries[slot], &mut self.facts[slot]);
+            at = entry.next;
+            let shared = facts.range.shared(range);
+            if shared == 0 || entry.deadline < headers.clock {
+                continue;
+            }
+            if entry.is_seen_at(headers.tap) || facts.range == range {
+                entry.evidence = Evidence::Repeated;
+                self.unwatch(slot);
+                continue;
+            }
+            facts.recut_octets = facts.recut_octets.saturating_add(shared);
+            if facts.recut_octets >= facts.range.octets() {
+                facts.is_recut_at(headers.tap);
+                self.unwatch(slot);
+                if self.ends_at_second {
+                    self.finish(slot, output);
+                }
+            }
+        }
+    }
+
+    /// An acknowledgement of what the other endpoint sent.
+    fn weigh_acknowledgement(
+        &mut self,
+        place: u32,
+        headers: &Headers,
+        output: &mut impl PathOutput,
+    ) {
+        let sender = headers.sender.other().place();
+        // The watch is free after the last one, which has no oldest then.
+        while self.watches.at(place).is_reached(sender, headers.tcp_acknowledgement) {
+            let slot = self.watches.at(place).oldest[sender] as usize;
+            if self.entries[slot].deadline < headers.clock {
+                self.finish(slot, output);
+            } else {
+                self.entries[slot].evidence = Evidence::Acknowledged;
+                self.unwatch(slot);
+            }
+        }
+    }
+
+    /// Gives out what is known of a packet.
+    fn finish(&mut self, slot: usize, output: &mut impl PathOutput) {
+        self.unwatch(slot);
+        let entry = &mut self.entries[slot];
+        entry.state = State::Over;
+        let trajectory = entry.trajectory(&self.facts[slot]);
+        // As the packet itself: in the oldest window that was open, if it came late.
+        let begun = entry.deadline - self.verdict_ns;
+        let own = WindowNumber::of(trajectory.first_seen(), self.length_ns);
+        let oldest = WindowNumber::of(begun - self.grace_ns, self.length_ns);
+        output.trajectory(&Trajectory { window: own.max(oldest), ..trajectory });
+    }
+
+    /// A bounded step of the search for packets whose deadline has come.
+    #[inline]
+    pub fn sweep_step(&mut self, clock: Timestamp, output: &mut impl PathOutput) {
+        if self.sweep_at == self.entries.len() {
+            if clock < self.sweep_due {
+                return;
+            }
+            (self.sweep_at, self.sweep_due) = (0, clock + SWEEP_ROUND_NS);
+        }
+        let end = (self.sweep_at + SWEEP_SLOTS_MAX).min(self.entries.len());
+        self.sweep(self.sweep_at..end, clock, output);
+        self.sweep_at = end;
+    }
+
+    /// Gives out every packet whose deadline has come.
+    pub fn sweep_all(&mut self, clock: Timestamp, output: &mut impl PathOutput) {
+        self.sweep(0..self.entries.len(), clock, output);
+    }
+
+    /// Gives out all.
+    pub fn end(&mut self, output: &mut impl PathOutput) {
+        self.sweep_all(Timestamp(u64::MAX), output);
+    }
+
+    fn sweep(
+        &mut self,
+        slots: std::ops::Range<usize>,
+        clock: Timestamp,
+        output: &mut impl PathOutput,
+    ) {
+        for slot in slots {
+            let entry = &self.entries[slot];
+            if entry.state == State::Open && entry.deadline < clock {
+                self.finish(slot, output);
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "it is masked to the table")]
+const fn place_of(digest: u64) -> usize {
+    digest as usize
+}
+
+fn short(slot: usize) -> u32 {
+    u32::try_from(slot).unwrap_or(NONE)
+}
