@@ -57,14 +57,17 @@ pub(super) struct Facts {
     space: AddressSpace,
     /// Its range of sequence numbers; empty without payload, SYN and FIN.
     pub(super) range: Range,
-    /// Octets of the range that other taps showed in frames cut otherwise.
+    /// Octets of the range that other taps showed in frames cut otherwise; saturates.
     pub(super) recut_octets: u32,
-    octets: u32,
     /// Place of its flow among the watched ones; [`NONE`]: not watched.
     pub(super) watch: u32,
+    /// IP octets; longer ones do not exist but for jumbograms, which saturate.
+    octets: u16,
     recut_tap: u16,
     protocol: u8,
     ip_version: u8,
+    /// Whether some of its range was sent before.
+    pub(super) repeats: bool,
 }
 
 const _: () = assert!(size_of::<Entry>() == 64 && size_of::<Facts>() == 64, "a line each");
@@ -181,7 +184,7 @@ impl Entry {
             },
             digest: self.digest,
             window: WindowNumber::default(),
-            octets: facts.octets,
+            octets: facts.octets.into(),
             evidence: self.evidence,
             recut: (facts.recut_tap != NO_TAP).then_some(TapIndex(facts.recut_tap)),
             sights,
@@ -198,11 +201,12 @@ impl Facts {
             space: headers.space,
             range: Range::of(headers),
             recut_octets: 0,
-            octets: headers.octets,
+            octets: if headers.octets > 0xffff { u16::MAX } else { low(headers.octets) },
             watch: NONE,
             recut_tap: NO_TAP,
             protocol: headers.protocol,
             ip_version: headers.ip_version,
+            repeats: false,
         }
     }
 
@@ -210,6 +214,11 @@ impl Facts {
     pub(super) const fn is_recut_at(&mut self, tap: TapIndex) {
         self.recut_tap = tap.0;
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "it is small enough")]
+const fn low(octets: u32) -> u16 {
+    octets as u16
 }
 
 #[cfg(test)]

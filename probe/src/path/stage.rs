@@ -12,7 +12,7 @@ use crate::index::WindowNumber;
 use crate::memory;
 use crate::time::{Timestamp, ms};
 
-use super::entry::{Entry, Facts, NONE, Range, State};
+use super::entry::{Entry, Facts, NONE, Range, State, reaches};
 use super::watch::Watches;
 use super::{Evidence, PathCounts, PathOutput, Trajectory};
 
@@ -103,7 +103,9 @@ impl PathStage {
         }
         let is_copy = matches!(verdict, Verdict::OtherTap { .. });
         if !is_copy && headers.protocol == protocol::TCP && !headers.marks.has(Marks::FRAGMENT) {
-            self.weigh(headers, output);
+            if self.weigh(headers, output) {
+                return;
+            }
         }
         if selected {
             self.see(headers, digest.bits(), is_copy, output);
@@ -184,15 +186,17 @@ impl PathStage {
         let sender = self.entries[slot].sender.place();
         let end = self.facts[slot].range.end;
         self.facts[slot].watch = place;
+        let begin = self.facts[slot].range.begin;
         let watch = self.watches.at(place);
+        let is_known = watch.has_top[sender];
+        self.facts[slot].repeats = is_known && !reaches(begin, watch.top[sender]);
+        if !is_known || reaches(end, watch.top[sender]) {
+            (watch.top[sender], watch.has_top[sender]) = (end, true);
+        }
         let before = std::mem::replace(&mut watch.newest[sender], short);
         if before == NONE {
-            watch.oldest[sender] = short;
-            (watch.oldest_end[sender], watch.top[sender]) = (end, end);
+            (watch.oldest[sender], watch.oldest_end[sender]) = (short, end);
         } else {
-            if super::entry::reaches(end, watch.top[sender]) {
-                watch.top[sender] = end;
-            }
             self.entries[before as usize].next = short;
         }
         self.entries[slot].previous = before;
@@ -223,18 +227,19 @@ impl PathStage {
         self.watches.release(place);
     }
 
-    /// What a segment says of those of its flow that wait.
-    fn weigh(&mut self, headers: &Headers, output: &mut impl PathOutput) {
-        let Some(place) = self.watches.find(headers.hash) else { return };
+    /// What a segment says of those of its flow that wait. `true`: it is some of them, cut otherwise,
+    /// and no packet of its own.
+    fn weigh(&mut self, headers: &Headers, output: &mut impl PathOutput) -> bool {
+        let Some(place) = self.watches.find(headers.hash) else { return false };
         let range = Range::of(headers);
         let sender = headers.sender.place();
-        if range.octets() > 0 && self.watches.at(place).may_repeat(sender, range) {
-            self.weigh_range(place, headers, range, output);
-        }
+        let may_repeat = range.octets() > 0 && self.watches.at(place).may_repeat(sender, range);
+        let is_recut = may_repeat && self.weigh_range(place, headers, range, output);
         let flags = headers.tcp_flags;
         if flags & tcp_flag::ACK != 0 && flags & tcp_flag::RST == 0 {
             self.weigh_acknowledgement(place, headers, output);
         }
+        is_recut
     }
 
     /// A range that was sent already: a repetition, or at another tap the same in other pieces.
@@ -244,11 +249,12 @@ impl PathStage {
         headers: &Headers,
         range: Range,
         output: &mut impl PathOutput,
-    ) {
+    ) -> bool {
+        let mut is_recut = false;
         let mut at = self.watches.at(place).oldest[headers.sender.place()];
         for _ in 0..WALK_MAX {
             if at == NONE {
-                return;
+                break;
             }
             let slot = at as usize;
             let (entry, facts) = (&mut self.entries[slot], &mut self.facts[slot]);
@@ -262,6 +268,7 @@ impl PathStage {
                 self.unwatch(slot);
                 continue;
             }
+            is_recut = true;
             facts.recut_octets = facts.recut_octets.saturating_add(shared);
             if facts.recut_octets >= facts.range.octets() {
                 facts.is_recut_at(headers.tap);
@@ -271,6 +278,7 @@ impl PathStage {
                 }
             }
         }
+        is_recut
     }
 
     /// An acknowledgement of what the other endpoint sent.
@@ -287,7 +295,10 @@ impl PathStage {
             if self.entries[slot].deadline < headers.clock {
                 self.finish(slot, output);
             } else {
-                self.entries[slot].evidence = Evidence::Acknowledged;
+                // What was sent before may be acknowledged because of that.
+                if !self.facts[slot].repeats {
+                    self.entries[slot].evidence = Evidence::Acknowledged;
+                }
                 self.unwatch(slot);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! In: hash of a flow. Out: the ends of the two rows (one a sender) of its packets that wait.
 //! Cost: 64 bytes a flow; a packet of a flow without one looks at one octet.
-//! Invariants: a flow has at most one watch; a watch without packets is free.
+//! Invariants: a flow has at most one watch; a watch without packets may go to another flow.
 
 use super::entry::{NONE, Range, reaches};
 use crate::memory;
@@ -23,8 +23,11 @@ pub(super) struct Watch {
     pub(super) newest: [u32; 2],
     /// End of the oldest's range: an acknowledgement that does not reach it says nothing.
     pub(super) oldest_end: [u32; 2],
-    /// No range that waits ends behind this: a segment that begins there is new.
+    /// No range that was selected ends behind this: a segment that begins there is new. Stays
+    /// when none waits any more, until another flow needs the place.
     pub(super) top: [u32; 2],
+    /// Whether there was any.
+    pub(super) has_top: [bool; 2],
     packets: u32,
 }
 
@@ -36,6 +39,7 @@ impl Default for Watch {
             newest: [NONE; 2],
             oldest_end: [0; 2],
             top: [0; 2],
+            has_top: [false; 2],
             packets: 0,
         }
     }
@@ -77,9 +81,14 @@ impl Watches {
             self.watches[place as usize].packets += 1;
             return Some(place);
         }
+        let is_left = |place: &usize| self.watches[*place].flow == flow;
         let is_free = |place: &usize| self.watches[*place].packets == 0;
-        let place = self.places(flow).find(is_free)?;
-        self.watches[place] = Watch { flow, packets: 1, ..Watch::default() };
+        let left = self.places(flow).find(is_left);
+        let place = left.or_else(|| self.places(flow).find(is_free))?;
+        if left.is_none() {
+            self.watches[place] = Watch { flow, ..Watch::default() };
+        }
+        self.watches[place].packets = 1;
         let presence = &mut self.presences[presence(flow)];
         *presence = presence.saturating_add(1);
         Some(short(place))

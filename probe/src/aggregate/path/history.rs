@@ -59,6 +59,7 @@ impl Least {
 #[derive(Clone, Debug)]
 struct Known {
     way: Way,
+    /// Time of the last packet that took it.
     last: Timestamp,
     least: Least,
 }
@@ -72,24 +73,35 @@ pub(super) struct History {
 
 impl History {
     /// Ways that packets of these endpoints took lately.
-    pub(super) fn ways(&self, ends: &Ends, at: Timestamp) -> impl Iterator<Item = Way> {
+    pub(super) fn ways(
+        &self,
+        ends: &Ends,
+        at: Timestamp,
+    ) -> impl Iterator<Item = (Way, Timestamp)> {
         let known = self.ends.get(ends).map_or(&[][..], Vec::as_slice);
-        known.iter().filter(move |known| at.since_ns(known.last) < SPAN_NS).map(|known| known.way)
+        let is_recent = move |known: &&Known| at.since_ns(known.last) < SPAN_NS;
+        known.iter().filter(is_recent).map(|known| (known.way, known.last))
     }
 
-    /// A way was taken; the least time of the last [`SPAN_NS`] on it.
-    pub(super) fn add(&mut self, ends: &Ends, way: Way, at: Timestamp, least: Option<i64>) -> Option<i64> {
+    /// A way was taken, for the last time at `last`; the least time of the last [`SPAN_NS`] on it.
+    pub(super) fn add(
+        &mut self,
+        ends: &Ends,
+        way: Way,
+        (at, last): (Timestamp, Timestamp),
+        least: Option<i64>,
+    ) -> Option<i64> {
         self.tidy(at);
         if self.ends.len() >= ENDS_MAX && !self.ends.contains_key(ends) {
             return least;
         }
         let ways = self.ends.entry(*ends).or_default();
         let place = ways.iter().position(|known| known.way == way).unwrap_or_else(|| {
-            ways.push(Known { way, last: at, least: Least::default() });
+            ways.push(Known { way, last, least: Least::default() });
             ways.len() - 1
         });
         let known = &mut ways[place];
-        known.last = at;
+        known.last = known.last.max(last);
         if let Some(least) = least {
             known.least.add(at, least);
         }
@@ -139,8 +151,8 @@ mod tests {
     fn a_way_is_forgotten_after_a_minute() {
         let mut history = History::default();
         let (ends, way) = (Ends::default(), (TapIndex(0), TapIndex(1)));
-        assert_eq!(history.add(&ends, way, Timestamp(0), Some(7)), Some(7));
-        assert_eq!(history.add(&ends, way, Timestamp(SECOND), None), Some(7));
+        assert_eq!(history.add(&ends, way, (Timestamp(0), Timestamp(9)), Some(7)), Some(7));
+        assert_eq!(history.add(&ends, way, (Timestamp(SECOND), Timestamp(SECOND)), None), Some(7));
         assert_eq!(history.ways(&ends, Timestamp(60 * SECOND)).count(), 1);
         assert_eq!(history.ways(&ends, Timestamp(61 * SECOND)).count(), 0);
         history.tidy(Timestamp(200 * SECOND));

@@ -8,7 +8,9 @@
 //! Source: the definitions, docs/measures.md; offset from both directions, as in RFC 5905 section 8.
 
 mod delays;
+mod expect;
 mod history;
+mod places;
 mod window;
 
 pub use delays::{Delays, Ranks};
@@ -18,11 +20,13 @@ use std::collections::BTreeMap;
 use crate::config::Plan;
 use crate::index::{TapIndex, WindowNumber};
 use crate::measure::histogram::{Dense, Sparse};
-use crate::path::{Ends, Evidence, Trajectory};
+use crate::path::{Ends, Trajectory};
 use crate::time::{Timestamp, ms};
 
+use expect::Taken;
 use history::{History, Least, Way};
-use window::{Counts, TapSet, Window};
+use places::Places;
+use window::{Counts, Pair, Window};
 
 /// Sightings of a window that become records at most, if they are asked for.
 const SAMPLES_MAX: usize = 1 << 18;
@@ -158,6 +162,8 @@ pub struct Paths {
     ahead: u64,
     keeps_samples: bool,
     history: History,
+    /// Where endpoints were seen last.
+    known: Places,
     least: BTreeMap<Way, Least>,
 }
 
@@ -175,6 +181,7 @@ impl Paths {
             ahead: if plan.taps.len() == 2 { verdict } else { 0 },
             keeps_samples: plan.path.samples,
             history: History::default(),
+            known: Places::default(),
             least: BTreeMap::new(),
         }
     }
@@ -208,10 +215,11 @@ impl Paths {
         let (start, end) = (number.start(self.length_ns), number.end(self.length_ns));
         let mut samples = std::mem::take(&mut window.samples);
         samples.sort_by_key(|sample| (sample.first_seen(), sample.digest, sample.ends));
+        let rows = self.rows(number, start, &mut window);
         Some(PathView {
             start,
             end,
-            rows: self.rows(number, start, &window),
+            rows,
             samples,
             late_packets: window.late_packets,
             full_packets: window.full_packets,
@@ -223,43 +231,53 @@ impl Paths {
         self.windows.is_empty()
     }
 
-    fn rows(&mut self, number: WindowNumber, start: Timestamp, window: &Window) -> Vec<PathRow> {
+    fn rows(
+        &mut self,
+        number: WindowNumber,
+        start: Timestamp,
+        window: &mut Window,
+    ) -> Vec<PathRow> {
+        let places = self.places(number, start, window);
         let mut sums: BTreeMap<Way, (PathCounts, Delays<Dense>)> = BTreeMap::new();
         let mut rows = Vec::new();
+        let mut full_packets = 0;
         let mut sorted: Vec<_> = window.ends.iter().collect();
         sorted.sort_by_key(|(ends, _)| **ends);
         for (ends, counts) in sorted {
-            let taken = self.ways_taken(window, ends, counts, start);
-            let mut ways: Vec<Way> = taken.iter().map(|(way, _)| *way).collect();
-            ways.extend(self.history.ways(ends, start));
-            if !counts.seen.is_empty() {
-                ways.extend(self.ways_ahead(number, ends, start));
+            let here = self.taken(window, ends, start);
+            let all = self.taken_around(number, ends, start, &here);
+            if all.is_empty() {
+                continue;
             }
-            ways.sort_unstable();
-            ways.dedup();
-            for way in &ways {
-                let delays = taken.iter().find(|(taken, _)| taken == way).map(|(_, delays)| delays);
-                let counted = counts.on(*way, &ways);
-                if counted == PathCounts::default() {
-                    continue;
-                }
-                let sum = sums.entry(*way).or_default();
+            full_packets += counts.alone_more;
+            let known: Vec<_> = self.known_places(number, &places).collect();
+            let counted: Vec<_> = all
+                .iter()
+                .map(|taken| (taken.way, expect::count(counts, ends, taken, &all, &known)))
+                .filter(|(_, counted)| *counted != PathCounts::default())
+                .collect();
+            for (way, counted) in counted {
+                let delays = delays_on(way, &here, counts);
+                let sum = sums.entry(way).or_default();
                 sum.0.add(&counted);
-                let base = delays.and_then(|delays| {
+                let taken = here.iter().find(|taken| taken.way == way);
+                let base = taken.zip(delays.as_ref()).and_then(|(taken, delays)| {
                     sum.1.merge(delays);
                     let least = (delays.count > 0).then_some(delays.min_ns);
-                    self.history.add(ends, *way, start, least)
+                    self.history.add(ends, way, (start, taken.last), least)
                 });
                 rows.push(PathRow {
                     ends: Some(*ends),
                     from: way.0,
                     to: way.1,
                     counts: counted,
-                    delay: delays.and_then(|delays| PathDelay::of(delays, base)),
+                    delay: delays.and_then(|delays| PathDelay::of(&delays, base)),
                     offset: None,
                 });
             }
         }
+        window.full_packets += full_packets;
+        self.known.go_on(&places, start);
         for (way, (_, delays)) in sums.iter().filter(|(_, (_, delays))| delays.count > 0) {
             self.least.entry(*way).or_default().add(start, delays.min_ns);
         }
@@ -295,65 +313,80 @@ impl Paths {
         }
     }
 
-    /// The ways that packets took in a window, with their times.
-    fn ways_taken(
-        &self,
-        window: &Window,
-        ends: &Ends,
-        counts: &Counts,
-        at: Timestamp,
-    ) -> Vec<(Way, Delays<Sparse>)> {
+    /// The ways that packets of these endpoints took in a window, and when.
+    fn taken(&self, window: &Window, ends: &Ends, at: Timestamp) -> Vec<Taken> {
+        let Some(counts) = window.ends.get(ends) else { return Vec::new() };
         let answers = window.ends.get(&ends.turned());
-        let of_pair = |pair: &window::Pair| {
-            let way = pair.way(answers, self.history.ways(ends, at));
-            let delays = pair.delays.clone();
-            (way, if way.0 == pair.lower { delays } else { delays.turned() })
+        let taken = |pair: &Pair| {
+            let known = self.history.ways(ends, at).map(|(way, _)| way);
+            Taken { way: pair.way(answers, known), first: pair.first, last: pair.last }
         };
-        counts.pairs.iter().map(of_pair).collect()
+        counts.pairs.iter().map(taken).collect()
     }
 
-    /// The ways that packets of these endpoints take soon after.
-    fn ways_ahead(&self, number: WindowNumber, ends: &Ends, at: Timestamp) -> Vec<Way> {
-        let last = WindowNumber(number.0.saturating_add(self.ahead));
-        let mut ways = Vec::new();
-        for (_, window) in self.windows.range(number..=last) {
-            let Some(counts) = window.ends.get(ends) else { continue };
-            let answers = window.ends.get(&ends.turned());
-            let way = |pair: &window::Pair| pair.way(answers, self.history.ways(ends, at));
-            ways.extend(counts.pairs.iter().map(way));
+    /// The same with what came before and what comes soon after.
+    fn taken_around(
+        &self,
+        number: WindowNumber,
+        ends: &Ends,
+        at: Timestamp,
+        here: &[Taken],
+    ) -> Vec<Taken> {
+        let mut all = here.to_vec();
+        let before = self.history.ways(ends, at);
+        expect::join(&mut all, before.map(|(way, last)| Taken { way, first: last, last }));
+        for (_, window) in self.windows.range(number..=self.last_ahead(number)) {
+            expect::join(&mut all, self.taken(window, ends, at).into_iter());
         }
-        ways
+        all
     }
-}
 
-impl Counts {
-    /// What became of packets on one of the ways that packets of these endpoints take.
-    fn on(&self, way: Way, ways: &[Way]) -> PathCounts {
-        let mut counts = PathCounts::default();
-        for (set, packets) in &self.seen {
-            let certain = packets.iter().sum::<u64>() - packets[Evidence::Ambiguous as usize];
-            match (set.has(way.0), set.has(way.1)) {
-                (false, false) => continue,
-                (true, true) => counts.matched += certain,
-                (false, true) => counts.first_missed += certain,
-                (true, false) if is_seen_behind(set, way.1, ways) => counts.mirror += certain,
-                (true, false) => {
-                    counts.network += packets[Evidence::Repeated as usize];
-                    counts.mirror += packets[Evidence::Acknowledged as usize];
-                    counts.unresolved += packets[Evidence::None as usize];
+    fn last_ahead(&self, number: WindowNumber) -> WindowNumber {
+        WindowNumber(number.0.saturating_add(self.ahead))
+    }
+
+    /// Where endpoints stood in a window; makes sure that it is known of those behind it too.
+    fn places(&mut self, number: WindowNumber, at: Timestamp, window: &mut Window) -> Places {
+        let last = self.last_ahead(number);
+        let missing =
+            self.windows.range(number..=last).filter(|(_, window)| window.places.is_none());
+        let missing: Vec<_> =
+            missing.map(|(number, window)| (*number, self.stays(window, at))).collect();
+        for (number, places) in missing {
+            if let Some(window) = self.windows.get_mut(&number) {
+                window.places = Some(places);
+            }
+        }
+        window.places.take().unwrap_or_else(|| self.stays(window, at))
+    }
+
+    fn stays(&self, window: &Window, at: Timestamp) -> Places {
+        let mut places = Places::default();
+        for (ends, counts) in &window.ends {
+            if !counts.pairs.is_empty() {
+                for taken in self.taken(window, ends, at) {
+                    places.add(ends, taken.way, (taken.first, taken.last));
                 }
             }
-            counts.ambiguous += packets[Evidence::Ambiguous as usize];
         }
-        let is_it = |pair: &&window::Pair| {
-            [(pair.lower, pair.higher), (pair.higher, pair.lower)].contains(&way)
-        };
-        counts.recut = self.pairs.iter().find(is_it).map_or(0, |pair| pair.recut.iter().sum());
-        counts
+        places
+    }
+
+    fn known_places<'a>(
+        &'a self,
+        number: WindowNumber,
+        here: &'a Places,
+    ) -> impl Iterator<Item = &'a Places> {
+        let ahead = self.windows.range(number..=self.last_ahead(number));
+        let ahead = ahead.filter_map(|(_, window)| window.places.as_ref());
+        [&self.known, here].into_iter().chain(ahead)
     }
 }
 
-/// Whether a packet was seen at a tap that those which pass `tap` pass later.
-fn is_seen_behind(set: &TapSet, tap: TapIndex, ways: &[Way]) -> bool {
-    ways.iter().any(|(from, to)| *from == tap && set.has(*to))
+/// Times on a way, if packets took it in this window.
+fn delays_on(way: Way, here: &[Taken], counts: &Counts) -> Option<Delays<Sparse>> {
+    let place = here.iter().position(|taken| taken.way == way)?;
+    let pair = counts.pairs.get(place)?;
+    let delays = pair.delays.clone();
+    Some(if way.0 == pair.lower { delays } else { delays.turned() })
 }

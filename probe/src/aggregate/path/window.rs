@@ -9,12 +9,18 @@ use crate::hash::KeyedMap;
 use crate::index::TapIndex;
 use crate::measure::histogram::Sparse;
 use crate::path::{Ends, Evidence, SIGHTS_MAX, Sight, Trajectory};
+use crate::time::Timestamp;
 
 use super::delays::Delays;
 use super::history::Way;
+use super::places::Places;
 
 /// Endpoints in a window at most; the rest is counted.
 const ENDS_MAX: usize = 1 << 16;
+
+/// Packets of one pair of endpoints that one tap alone showed, in a window at most. Where no other tap
+/// ever shows any there may be many, and they say nothing.
+const ALONE_MAX: usize = 4_096;
 
 /// Taps that a packet was seen at, in order of their numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +52,9 @@ pub(super) struct Pair {
     pub(super) lower: TapIndex,
     pub(super) higher: TapIndex,
     pub(super) delays: Delays<Sparse>,
+    /// Of the packets that both showed.
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
     /// Packets that the lower, or the higher, showed whole and the other in pieces cut otherwise.
     pub(super) recut: [u64; 2],
     /// Hops that were counted down from the lower to the higher, over all packets.
@@ -56,8 +65,21 @@ pub(super) struct Pair {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     pub(super) pairs: Vec<Pair>,
-    /// Packets by the taps that showed them, by evidence.
+    /// Packets by the taps that showed them, by evidence: those of several taps, and those that can't
+    /// be told apart.
     pub(super) seen: Vec<(TapSet, [u64; Evidence::KINDS])>,
+    /// Packets that one tap alone showed.
+    pub(super) alone: Vec<Alone>,
+    /// More of them than are kept.
+    pub(super) alone_more: u64,
+}
+
+/// A packet that one tap alone showed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alone {
+    pub(super) at: Timestamp,
+    pub(super) tap: TapIndex,
+    pub(super) evidence: Evidence,
 }
 
 /// One window.
@@ -69,6 +91,8 @@ pub(super) struct Window {
     /// Packets that came after their own window was given out.
     pub(super) late_packets: u64,
     pub(super) samples: Vec<Trajectory>,
+    /// Made when it is asked for.
+    pub(super) places: Option<Places>,
 }
 
 impl Window {
@@ -84,6 +108,16 @@ impl Window {
 impl Counts {
     fn add(&mut self, trajectory: &Trajectory) {
         let set = TapSet::of(trajectory);
+        let at = trajectory.first_seen();
+        if set.count == 1 && trajectory.evidence != Evidence::Ambiguous {
+            if self.alone.len() < ALONE_MAX {
+                let (tap, evidence) = (set.taps[0], trajectory.evidence);
+                self.alone.push(Alone { at, tap, evidence });
+            } else {
+                self.alone_more += 1;
+            }
+            return;
+        }
         let place = self.seen.iter().position(|(seen, _)| *seen == set).unwrap_or_else(|| {
             self.seen.push((set, [0; Evidence::KINDS]));
             self.seen.len() - 1
@@ -95,30 +129,32 @@ impl Counts {
         let sights = trajectory.sights();
         for (place, one) in sights.iter().enumerate() {
             for other in &sights[place + 1..] {
-                self.match_sights(one, other);
+                self.match_sights(one, other, at);
             }
         }
         if let Some((first, recut)) = sights.first().zip(trajectory.recut) {
             let place = usize::from(first.tap > recut);
-            self.pair(first.tap, recut).recut[place] += 1;
+            self.pair(first.tap, recut, at).recut[place] += 1;
         }
     }
 
-    fn match_sights(&mut self, one: &Sight, other: &Sight) {
+    fn match_sights(&mut self, one: &Sight, other: &Sight, at: Timestamp) {
         let (lower, higher) = if one.tap < other.tap { (one, other) } else { (other, one) };
-        let pair = self.pair(lower.tap, higher.tap);
+        let pair = self.pair(lower.tap, higher.tap, at);
         pair.delays.record(higher.at.0.cast_signed().wrapping_sub(lower.at.0.cast_signed()));
         pair.hops += i64::from(lower.ttl) - i64::from(higher.ttl);
     }
 
-    fn pair(&mut self, one: TapIndex, other: TapIndex) -> &mut Pair {
+    fn pair(&mut self, one: TapIndex, other: TapIndex, at: Timestamp) -> &mut Pair {
         let (lower, higher) = (one.min(other), one.max(other));
         let is_it = |pair: &Pair| (pair.lower, pair.higher) == (lower, higher);
         let place = self.pairs.iter().position(is_it).unwrap_or_else(|| {
-            self.pairs.push(Pair { lower, higher, ..Pair::default() });
+            self.pairs.push(Pair { lower, higher, first: at, last: at, ..Pair::default() });
             self.pairs.len() - 1
         });
-        &mut self.pairs[place]
+        let pair = &mut self.pairs[place];
+        (pair.first, pair.last) = (pair.first.min(at), pair.last.max(at));
+        pair
     }
 
     fn find(&self, lower: TapIndex, higher: TapIndex) -> Option<&Pair> {
