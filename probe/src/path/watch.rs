@@ -11,7 +11,7 @@ use crate::memory;
 const PRESENCES: usize = 1 << 12;
 
 /// Places next to each other in which a flow's watch may be.
-const WAYS: usize = 4;
+const WAYS: usize = 8;
 
 /// The packets of one flow that wait. Arrays of two are by sender.
 #[derive(Clone, Copy, Debug)]

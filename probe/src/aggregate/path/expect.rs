@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 
 use super::PathCounts;
 use super::history::Way;
-use super::places::{Places, agree};
+use super::places::{Places, Stands, agree};
 use super::window::{Alone, Counts, TapSet};
 
 /// Packets in a row without a match that may be lost, though they are acknowledged.
@@ -68,7 +68,7 @@ pub(super) fn count(
     ends: &Ends,
     taken: &Taken,
     all: &[Taken],
-    places: &[&Places],
+    (stands, places): (&Stands, &[&Places]),
 ) -> PathCounts {
     let way = taken.way;
     let mut sum = PathCounts::default();
@@ -92,7 +92,7 @@ pub(super) fn count(
         let is_head = alone.at < taken.first;
         let is_between = !is_head && alone.at <= taken.last;
         let run = if is_head { &head } else { &tail };
-        if is_between || (run.may_be_lost() && agree(places, ends, way, alone.at)) {
+        if is_between || (run.may_be_lost() && agree(stands, places, ends, way, alone.at)) {
             single(alone, way, &mut sum);
         }
     }

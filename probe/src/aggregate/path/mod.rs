@@ -25,6 +25,8 @@ use crate::time::{Timestamp, ms};
 
 use expect::Taken;
 use history::{History, Least, Way};
+pub use places::Stands;
+
 use places::Places;
 use window::{Counts, Pair, Window};
 
@@ -164,12 +166,13 @@ pub struct Paths {
     history: History,
     /// Where endpoints were seen last.
     known: Places,
+    stands: Stands,
     least: BTreeMap<Way, Least>,
 }
 
 impl Paths {
     /// As the plan says.
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &Plan, stands: Stands) -> Self {
         let length_ns = ms(plan.window.length_ms.into());
         let verdict = ms(plan.path.verdict_ms.into()).div_ceil(length_ns);
         Self {
@@ -182,6 +185,7 @@ impl Paths {
             keeps_samples: plan.path.samples,
             history: History::default(),
             known: Places::default(),
+            stands,
             least: BTreeMap::new(),
         }
     }
@@ -253,7 +257,9 @@ impl Paths {
             let known: Vec<_> = self.known_places(number, &places).collect();
             let counted: Vec<_> = all
                 .iter()
-                .map(|taken| (taken.way, expect::count(counts, ends, taken, &all, &known)))
+                .map(|taken| {
+                    (taken.way, expect::count(counts, ends, taken, &all, (&self.stands, &known)))
+                })
                 .filter(|(_, counted)| *counted != PathCounts::default())
                 .collect();
             for (way, counted) in counted {

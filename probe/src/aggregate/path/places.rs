@@ -5,10 +5,13 @@
 //! Cost: one look-up an answer.
 //! Invariants: at most [`PLACES_MAX`] endpoints.
 
+use std::sync::Arc;
+
+use crate::config::Plan;
 use crate::decode::Address;
 use crate::hash::KeyedMap;
 use crate::index::TapIndex;
-use crate::inventory::AddressSpace;
+use crate::inventory::{AddressSpace, Inventory};
 use crate::path::Ends;
 use crate::time::Timestamp;
 
@@ -79,11 +82,51 @@ impl Places {
     }
 }
 
+/// Who an inventory says stands where.
+#[derive(Clone, Default)]
+pub struct Stands {
+    inventory: Option<Arc<Inventory>>,
+    /// Of each tap.
+    hosts: Vec<Option<String>>,
+}
+
+impl Stands {
+    /// With the hosts of the plan's taps.
+    pub fn new(plan: &Plan, inventory: Arc<Inventory>) -> Self {
+        let hosts = plan.taps.iter().map(|tap| tap.host.clone()).collect();
+        Self { inventory: Some(inventory), hosts }
+    }
+
+    /// Whether an endpoint stands on a tap's host; `None`: not known, or no tap stands there.
+    fn is_at(
+        &self,
+        (space, address, version): Endpoint,
+        tap: TapIndex,
+        at: Timestamp,
+    ) -> Option<bool> {
+        let inventory = self.inventory.as_ref()?;
+        let vm = inventory.vm(inventory.resolve(space, address, version, None, at)?)?;
+        let host = vm.host_at(at)?;
+        let mut hosts = self.hosts.iter().flatten();
+        hosts.any(|known| **known == **host).then_some(())?;
+        Some(self.hosts.get(usize::from(tap.0))?.as_deref() == Some(&**host))
+    }
+}
+
 /// Whether the sender stood next to the first tap of a way, and the receiver next to the other, as
-/// far as the nearest time at which anything is known of them says.
-pub(super) fn agree(known: &[&Places], ends: &Ends, way: Way, at: Timestamp) -> bool {
+/// far as the inventory says, else the nearest time at which they were seen on a way.
+pub(super) fn agree(
+    stands: &Stands,
+    known: &[&Places],
+    ends: &Ends,
+    way: Way,
+    at: Timestamp,
+) -> bool {
     let [source, destination] = endpoints(ends);
     let is_at = |endpoint, tap| {
+        if let Some(is_at) = stands.is_at(endpoint, tap, at) {
+            return is_at;
+        }
         let stays = known.iter().flat_map(|places| places.of(endpoint));
         let nearest = stays.min_by_key(|stay| (stay.distance_ns(at), stay.tap != tap));
         nearest.is_none_or(|stay| stay.tap == tap)
@@ -107,11 +150,11 @@ mod tests {
         let mut places = Places::default();
         places.add(&here, up, (Timestamp(10), Timestamp(20)));
         places.add(&there, down, (Timestamp(40), Timestamp(50)));
-        let agrees = |at| agree(&[&places], &here, up, Timestamp(at));
+        let agrees = |at| agree(&Stands::default(), &[&places], &here, up, Timestamp(at));
         assert_eq!([5, 15, 28, 32, 60].map(agrees), [true, true, true, false, false]);
         let mut known = Places::default();
         known.go_on(&places, Timestamp(0));
-        assert!(!agree(&[&known], &here, up, Timestamp(70)));
+        assert!(!agree(&Stands::default(), &[&known], &here, up, Timestamp(70)));
         known.go_on(&Places::default(), Timestamp(50 + SPAN_NS));
         assert!(known.0.is_empty());
     }
