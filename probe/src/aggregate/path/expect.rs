@@ -28,6 +28,13 @@ pub(super) struct Taken {
     pub(super) last: Timestamp,
 }
 
+impl Taken {
+    /// A way that should be taken: every packet comes before the first that does.
+    pub(super) const fn by_none(way: Way) -> Self {
+        Self { way, first: Timestamp(u64::MAX), last: Timestamp::ZERO }
+    }
+}
+
 /// Packets without a match in a row.
 #[derive(Default)]
 struct Run {

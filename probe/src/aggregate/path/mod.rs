@@ -344,7 +344,17 @@ impl Paths {
         for (_, window) in self.windows.range(number..=self.last_ahead(number)) {
             expect::join(&mut all, self.taken(window, ends, at).into_iter());
         }
+        // Nobody of them has taken a way yet: only where both ends stand says that they should have.
+        if all.is_empty() {
+            let way = self.stands.way(ends, at).filter(|way| self.is_in_use(*way, at));
+            all.extend(way.map(Taken::by_none));
+        }
         all
+    }
+
+    /// Whether anybody's packets took a way lately.
+    fn is_in_use(&self, way: Way, at: Timestamp) -> bool {
+        self.least.get(&way).is_some_and(|least| least.at(at).is_some())
     }
 
     fn last_ahead(&self, number: WindowNumber) -> WindowNumber {

@@ -97,19 +97,31 @@ impl Stands {
         Self { inventory: Some(inventory), hosts }
     }
 
-    /// Whether an endpoint stands on a tap's host; `None`: not known, or no tap stands there.
-    fn is_at(
-        &self,
-        (space, address, version): Endpoint,
-        tap: TapIndex,
-        at: Timestamp,
-    ) -> Option<bool> {
+    /// The way between the taps of both ends' hosts, if each has one tap.
+    pub(super) fn way(&self, ends: &Ends, at: Timestamp) -> Option<Way> {
+        let tap = |endpoint| {
+            let host = self.host(endpoint, at)?;
+            let stands_there = |known: &Option<String>| known.as_deref() == Some(&*host);
+            let mut places = self.hosts.iter().enumerate().filter(|(_, known)| stands_there(known));
+            let (place, _) = places.next()?;
+            places.next().is_none().then_some(TapIndex(u16::try_from(place).ok()?))
+        };
+        let [source, destination] = endpoints(ends);
+        let way = (tap(source)?, tap(destination)?);
+        (way.0 != way.1).then_some(way)
+    }
+
+    fn host(&self, (space, address, version): Endpoint, at: Timestamp) -> Option<Arc<str>> {
         let inventory = self.inventory.as_ref()?;
-        let vm = inventory.vm(inventory.resolve(space, address, version, None, at)?)?;
-        let host = vm.host_at(at)?;
+        inventory.vm(inventory.resolve(space, address, version, None, at)?)?.host_at(at).cloned()
+    }
+
+    /// Whether an endpoint stands on a tap's host; `None`: not known, or no tap stands there.
+    fn is_at(&self, endpoint: Endpoint, tap: TapIndex, at: Timestamp) -> Option<bool> {
+        let host = self.host(endpoint, at)?;
         let mut hosts = self.hosts.iter().flatten();
-        hosts.any(|known| **known == **host).then_some(())?;
-        Some(self.hosts.get(usize::from(tap.0))?.as_deref() == Some(&**host))
+        hosts.any(|known| **known == *host).then_some(())?;
+        Some(self.hosts.get(usize::from(tap.0))?.as_deref() == Some(&*host))
     }
 }
 
