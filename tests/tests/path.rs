@@ -280,16 +280,15 @@ fn a_cloud_over_a_link_pair_by_pair() {
         let lost = there.network + there.unresolved + there.mirror;
         assert!(lost <= sums.lost, "{source} {destination} {there:?} {sums:?}");
     }
-    let all = pairs.values().fold((0, 0, 0), |all, pair| {
-        (
-            all.0 + pair.matched,
-            all.1 + pair.network + pair.unresolved + pair.mirror,
-            all.2 + pair.ambiguous,
-        )
+    let all = pairs.values().fold((0, 0), |all, pair| {
+        (all.0 + pair.matched, all.1 + pair.network + pair.unresolved + pair.mirror)
     });
     let total = truth.total();
     assert!(total.lost > 100, "{total:?}");
-    println!("{all:?} {} {}", total.passed, total.lost);
-    assert!(total.passed - all.0 <= 2 * all.2, "{all:?} {total:?}");
-    assert!(total.lost - all.1 <= total.lost / 50, "{all:?} {total:?}");
+    // Of whom nothing passed both taps, nobody knows that it should have.
+    let whose = |frame: &Frame| (frame.source, frame.destination, frame.protocol);
+    let passed: HashSet<_> =
+        truth.frames.iter().filter(|frame| !frame.is_lost()).map(whose).collect();
+    let unknown = truth.of(|frame| frame.is_lost() && !passed.contains(&whose(frame))).frames;
+    assert_eq!(all, (total.passed, total.lost - unknown), "{unknown} {total:?}");
 }

@@ -330,6 +330,8 @@ impl Aggregator {
         let conversations = self.sorted(window.conversations);
         let taps = self.taps();
         let before = std::mem::replace(&mut self.reported_taps, taps.clone());
+        let mut taps = TapView::differences(&taps, &before);
+        TapView::count_conversations(&mut taps, &conversations);
         let ledger = self.ledger();
         let ledger_before = std::mem::replace(&mut self.reported, ledger.clone());
         let workers: Vec<WorkerTotals> = self.workers().copied().collect();
@@ -341,7 +343,7 @@ impl Aggregator {
             start: number.start(length_ns),
             end: number.end(length_ns),
             conversations,
-            taps: TapView::differences(&taps, &before),
+            taps,
             ledger,
             ledger_before,
             late_packets: window.late_packets,

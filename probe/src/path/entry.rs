@@ -6,7 +6,7 @@
 
 use crate::decode::{Address, Headers, Marks, protocol, tcp_flag};
 use crate::index::{Sender, TapIndex, WindowNumber};
-use crate::inventory::AddressSpace;
+use crate::inventory::{AddressSpace, SegmentKind};
 use crate::time::Timestamp;
 
 use super::{Ends, Evidence, SIGHTS_MAX, Sight, Trajectory};
@@ -68,6 +68,8 @@ pub(super) struct Facts {
     ip_version: u8,
     /// Whether some of its range was sent before.
     pub(super) repeats: bool,
+    /// Sightings without a segment, as bits by their place.
+    untagged: u8,
 }
 
 const _: () = assert!(size_of::<Entry>() == 64 && size_of::<Facts>() == 64, "a line each");
@@ -172,6 +174,7 @@ impl Entry {
                 tap: TapIndex(self.taps[place]),
                 at: Timestamp(self.first.0.saturating_add_signed(after_ns.into())),
                 ttl: self.ttls[place],
+                is_untagged: facts.untagged & (1 << place) != 0,
             };
         }
         Trajectory {
@@ -194,7 +197,7 @@ impl Entry {
 }
 
 impl Facts {
-    pub(super) const fn of(headers: &Headers) -> Self {
+    pub(super) fn of(headers: &Headers) -> Self {
         Self {
             source: headers.source,
             destination: headers.destination,
@@ -207,13 +210,23 @@ impl Facts {
             protocol: headers.protocol,
             ip_version: headers.ip_version,
             repeats: false,
+            untagged: u8::from(untagged(headers)),
         }
+    }
+
+    /// Notes what the sighting that is about to be added to `entry` shows.
+    pub(super) fn add(&mut self, headers: &Headers, entry: &Entry) {
+        self.untagged |= u8::from(untagged(headers)) << entry.count;
     }
 
     /// The range was shown at a tap in frames cut otherwise.
     pub(super) const fn is_recut_at(&mut self, tap: TapIndex) {
         self.recut_tap = tap.0;
     }
+}
+
+fn untagged(headers: &Headers) -> bool {
+    headers.segment.kind() == SegmentKind::None
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "it is small enough")]

@@ -88,6 +88,8 @@ pub struct Sight {
     pub at: Timestamp,
     /// Time to live or hop limit there: the nearer to the sender, the higher.
     pub ttl: u8,
+    /// It showed no segment.
+    pub is_untagged: bool,
 }
 
 /// What became of a selected packet.

@@ -136,6 +136,7 @@ impl PathStage {
                     self.unwatch(slot);
                 }
             } else if entry.has_room() && entry.is_near(headers.timestamp) {
+                self.facts[slot].add(headers, entry);
                 entry.add(headers);
                 if self.ends_at_second && entry.evidence != Evidence::Ambiguous {
                     self.finish(slot, output);
@@ -363,4 +364,225 @@ const fn place_of(digest: u64) -> usize {
 
 fn short(slot: usize) -> u32 {
     u32::try_from(slot).unwrap_or(NONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WindowPlan;
+    use crate::decode::Address;
+    use crate::index::{Sender, TapIndex};
+
+    const MS: u64 = 1_000_000;
+    const START: u64 = 1_000_000 * MS;
+
+    impl PathOutput for Vec<Trajectory> {
+        fn trajectory(&mut self, trajectory: &Trajectory) {
+            self.push(*trajectory);
+        }
+    }
+
+    fn stage(taps: usize) -> PathStage {
+        let plan = PathPlan { slots: 1_024, sample_one_in: 1, ..PathPlan::default() };
+        PathStage::new(&plan, &WindowPlan::default(), taps)
+    }
+
+    /// A segment of the lower endpoint with so many octets from `sequence` on.
+    fn data(tap: u16, at_ms: u64, sequence: u32, octets: u32) -> Headers {
+        Headers {
+            tap: TapIndex(tap),
+            timestamp: Timestamp(START + at_ms * MS),
+            clock: Timestamp(START + at_ms * MS),
+            source: Address::v4([10, 0, 0, 1]),
+            destination: Address::v4([10, 0, 0, 2]),
+            protocol: protocol::TCP,
+            ip_version: 4,
+            ttl: 64,
+            octets: octets + 40,
+            payload_octets: octets,
+            tcp_sequence: sequence,
+            tcp_flags: tcp_flag::ACK,
+            hash: 77,
+            ..Headers::default()
+        }
+    }
+
+    fn answer(tap: u16, at_ms: u64, acknowledgement: u32) -> Headers {
+        let data = data(tap, at_ms, 1, 0);
+        Headers {
+            source: data.destination,
+            destination: data.source,
+            sender: Sender::High,
+            tcp_acknowledgement: acknowledgement,
+            ..data
+        }
+    }
+
+    /// What `copies` says of a first copy, and of one at another tap; the digest is the number.
+    fn first(stage: &mut PathStage, headers: &Headers, number: u32, out: &mut Vec<Trajectory>) {
+        stage.note(headers, &digest(number), Verdict::First, out);
+    }
+
+    fn copy(stage: &mut PathStage, headers: &Headers, number: u32, out: &mut Vec<Trajectory>) {
+        let verdict = Verdict::OtherTap { tap: TapIndex(0), seen: Timestamp(0) };
+        stage.note(headers, &digest(number), verdict, out);
+    }
+
+    fn digest(number: u32) -> Digest {
+        Digest { place: number as usize * 4, tag: number, ..Digest::default() }
+    }
+
+    fn taps(trajectory: &Trajectory) -> Vec<u16> {
+        trajectory.sights().iter().map(|sight| sight.tap.0).collect()
+    }
+
+    #[test]
+    fn a_packet_at_both_taps_has_a_time_and_no_more() {
+        let (mut stage, mut out) = (stage(2), Vec::new());
+        first(&mut stage, &data(0, 0, 100, 50), 1, &mut out);
+        copy(&mut stage, &Headers { ttl: 63, ..data(1, 3, 100, 50) }, 1, &mut out);
+        assert_eq!((out.len(), taps(&out[0])), (1, vec![0, 1]));
+        let [one, two] = [0, 1].map(|place| out[0].sights()[place]);
+        assert_eq!((two.at.since_ns(one.at), one.ttl, two.ttl), (3 * MS, 64, 63));
+        assert_eq!((out[0].octets, out[0].first_seen()), (90, one.at));
+        copy(&mut stage, &data(1, 4, 100, 50), 1, &mut out);
+        stage.end(&mut out);
+        assert_eq!(out.len(), 1, "what is over stays so");
+    }
+
+    #[test]
+    fn with_more_taps_it_is_followed_to_the_deadline() {
+        let (mut stage, mut out) = (stage(3), Vec::new());
+        first(&mut stage, &data(0, 0, 100, 50), 1, &mut out);
+        copy(&mut stage, &data(2, 5, 100, 50), 1, &mut out);
+        // Its mirror is ahead of time by its clock.
+        copy(
+            &mut stage,
+            &Headers { timestamp: Timestamp(START - MS), ..data(1, 6, 100, 50) },
+            1,
+            &mut out,
+        );
+        stage.sweep_all(Timestamp(START + 5_000 * MS), &mut out);
+        assert_eq!(out.len(), 0, "the deadline itself still counts");
+        stage.sweep_all(Timestamp(START + 5_000 * MS + 1), &mut out);
+        assert_eq!((out.len(), taps(&out[0])), (1, vec![0, 2, 1]));
+        assert_eq!(out[0].sights()[2].at, Timestamp(START - MS));
+    }
+
+    #[test]
+    fn evidence_is_what_comes_first() {
+        for (second, third, evidence) in [
+            (data(0, 9, 100, 50), answer(1, 10, 150), Evidence::Repeated),
+            (answer(1, 9, 150), data(0, 10, 100, 50), Evidence::Acknowledged),
+            (data(0, 9, 120, 50), answer(1, 10, 170), Evidence::Repeated),
+            (data(0, 9, 150, 50), answer(1, 10, 149), Evidence::None),
+            (data(0, 6_000, 100, 50), answer(1, 6_001, 150), Evidence::None),
+        ] {
+            let (mut stage, mut out) = (stage(2), Vec::new());
+            first(&mut stage, &data(0, 0, 100, 50), 1, &mut out);
+            first(&mut stage, &second, 2, &mut out);
+            first(&mut stage, &third, 3, &mut out);
+            stage.end(&mut out);
+            let lost = out.iter().find(|trajectory| trajectory.digest == digest(1).bits());
+            assert_eq!(lost.map(|lost| lost.evidence), Some(evidence), "{second:?}");
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_proves_nothing_of_a_repetition() {
+        let (mut stage, mut out) = (stage(2), Vec::new());
+        first(&mut stage, &data(0, 0, 100, 50), 1, &mut out);
+        copy(&mut stage, &data(1, 1, 100, 50), 1, &mut out);
+        first(&mut stage, &data(0, 9, 100, 50), 2, &mut out);
+        first(&mut stage, &answer(1, 10, 150), 3, &mut out);
+        stage.end(&mut out);
+        assert_eq!((out[0].evidence, out[1].evidence), (Evidence::None, Evidence::None));
+    }
+
+    #[test]
+    fn frames_cut_otherwise_are_the_same_octets() {
+        // Merged on the way, then split on the way.
+        let (mut stage, mut out) = (stage(2), Vec::new());
+        for (number, sequence) in [(1, 100), (2, 150), (3, 200)] {
+            first(&mut stage, &data(0, 0, sequence, 50), number, &mut out);
+        }
+        first(&mut stage, &data(1, 1, 100, 150), 4, &mut out);
+        first(&mut stage, &data(0, 2, 250, 100), 5, &mut out);
+        first(&mut stage, &data(1, 3, 250, 60), 6, &mut out);
+        first(&mut stage, &data(1, 3, 310, 40), 7, &mut out);
+        stage.end(&mut out);
+        let recut: Vec<_> = out.iter().map(|it| (it.digest >> 32, it.recut)).collect();
+        let at_b = Some(TapIndex(1));
+        assert_eq!(recut, [(1, at_b), (2, at_b), (3, at_b), (5, at_b)]);
+    }
+
+    #[test]
+    fn equal_packets_are_ambiguous() {
+        let (mut stage, mut out) = (stage(2), Vec::new());
+        first(&mut stage, &data(0, 0, 100, 0), 1, &mut out);
+        stage.note(&data(0, 1, 100, 0), &digest(1), Verdict::Ambiguous, &mut out);
+        copy(&mut stage, &data(1, 2, 100, 0), 1, &mut out);
+        copy(&mut stage, &data(1, 3, 100, 0), 1, &mut out);
+        stage.note(&data(0, 4, 100, 0), &digest(1), Verdict::Duplicate, &mut out);
+        stage.end(&mut out);
+        assert_eq!((out.len(), out[0].evidence), (1, Evidence::Ambiguous));
+    }
+
+    #[test]
+    fn a_sweep_changes_when_but_not_what() {
+        let run = |sweeps: bool| {
+            let plan = PathPlan { slots: 1 << 14, sample_one_in: 1, ..PathPlan::default() };
+            let mut stage = PathStage::new(&plan, &WindowPlan::default(), 2);
+            let mut out = Vec::new();
+            let mut state = 1_u32;
+            for number in 0..4_000_u32 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let at_ms = u64::from(number) * 7;
+                let sequence = number * 50;
+                first(&mut stage, &data(0, at_ms, sequence, 50), number, &mut out);
+                match state >> 29 {
+                    0 => {}
+                    1 => first(
+                        &mut stage,
+                        &data(0, at_ms + 2, sequence, 50),
+                        number + (1 << 20),
+                        &mut out,
+                    ),
+                    2 => first(
+                        &mut stage,
+                        &answer(1, at_ms + 2, sequence + 50),
+                        number + (1 << 21),
+                        &mut out,
+                    ),
+                    _ => copy(&mut stage, &data(1, at_ms + 1, sequence, 50), number, &mut out),
+                }
+                if sweeps {
+                    stage.sweep_step(Timestamp(START + at_ms * MS), &mut out);
+                }
+            }
+            stage.end(&mut out);
+            let counts = stage.counts();
+            let what =
+                |it: &Trajectory| format!("{} {:?} {:?}", it.digest, it.evidence, it.sights());
+            let mut what: Vec<_> = out.iter().map(what).collect();
+            what.sort_unstable();
+            (what, counts)
+        };
+        let (plain, counts) = run(false);
+        assert_eq!(counts, PathCounts::default());
+        assert_eq!((plain, counts), run(true));
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_counted() {
+        let (mut stage, mut out) = (stage(2), Vec::new());
+        for number in 0..10_000 {
+            let headers = Headers { hash: number.into(), ..data(0, 0, number, 1) };
+            first(&mut stage, &headers, number, &mut out);
+        }
+        let bytes = stage.bytes();
+        stage.end(&mut out);
+        assert_eq!((out.len(), stage.bytes()), (10_000, bytes));
+        assert!(stage.counts().evicted > 8_000, "{:?}", stage.counts());
+    }
 }

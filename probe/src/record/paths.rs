@@ -56,6 +56,7 @@ impl RecordMaker {
             network_loss_packet_count: counts.network,
             mirror_loss_packet_count: counts.mirror,
             unresolved_loss_packet_count: counts.unresolved,
+            segment_stripped_packet_count: counts.stripped,
             ambiguous_packet_count: counts.ambiguous,
             loss_low: loss.map(|(low, _)| low),
             loss_high: loss.map(|(_, high)| high),

@@ -302,6 +302,9 @@ tables! {
         mirror_loss_packet_count: u64, "packets", Element::None;
         /// Seen at the first tap only, and nothing says why.
         unresolved_loss_packet_count: u64, "packets", Element::None;
+        /// Matched packets that one of the taps showed without a segment's tag and the other with one:
+        /// the mirror takes it off. Seen only where an address space joins both segments.
+        segment_stripped_packet_count: u64, "packets", Element::None;
         /// Followed, but not to be told from equal ones; in no other count.
         ambiguous_packet_count: u64, "packets", Element::None;
         /// Share lost between the taps at least, 0–1: network; null without packets.
@@ -435,8 +438,9 @@ tables! {
         name: Arc<str>, "", Element::None;
         /// What is counted: received, accounted, unaccounted, or the cause of a loss. Beside the
         /// balance: late and late_rows (accounted packets that came after their own window),
-        /// fragments_unresolved, flow_records_lost (records), flows_evicted (flows) and
-        /// digests_evicted (digests), where they are not 0.
+        /// fragments_unresolved, flow_records_lost (records), flows_evicted (flows), digests_evicted
+        /// (digests), path_samples_lost, path_evicted and path_unwatched (packets followed between
+        /// taps), where they are not 0.
         measure: Arc<str>, "", Element::None;
         /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
         /// queued how many there are now; of `unaccounted` the absolute value.
@@ -500,8 +504,20 @@ tables! {
         /// Packets equal to one before that could be a repeated packet as well; they count as
         /// traffic.
         copy_ambiguous_packet_count: u64, "packets", Element::None;
+        /// Copies of packets that another tap counted.
+        copy_other_tap_packet_count: u64, "packets", Element::None;
         /// Packets that the capture or the mirror cut.
         snapped_packet_count: u64, "packets", Element::None;
+        /// TCP conversations of which this tap counted four packets or more: both directions are there
+        /// to be seen.
+        tcp_conversation_count: u64, "conversations", Element::None;
+        /// Of these, those of which no tap showed more than one direction.
+        tcp_one_way_conversation_count: u64, "conversations", Element::None;
+        /// Share of these conversations of which both directions were seen, 0–1; null without any.
+        coverage: Option<f64>, "", Element::None;
+        /// Logical packets counted at this tap in segments that the inventory has no interface in;
+        /// null without an inventory.
+        segment_unknown_packet_count: Option<u64>, "packets", Element::None;
         /// Packets whose segment the configured map did not know; they count in the segment on the
         /// wire.
         segment_unmapped_packet_count: u64, "packets", Element::None;

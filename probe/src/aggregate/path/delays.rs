@@ -138,7 +138,7 @@ mod tests {
         dense.merge(&delays);
         assert_eq!((dense.percentile_ns(0), dense.percentile_ns(500)), (Some(-30), Some(10)));
         let turned = delays.turned();
-        assert_eq!(at(&turned), [Some(-50), Some(-20), Some(-10), Some(30)]);
+        assert_eq!(at(&turned), [Some(-50), Some(-30), Some(-10), Some(30)]);
         assert_eq!(turned.mean_ns(), Some(-10));
         assert_eq!(Delays::<Dense>::default().mean_ns(), None);
     }

@@ -85,7 +85,9 @@ pub(super) fn count(
     let is_it = |pair: &&super::window::Pair| {
         [(pair.lower, pair.higher), (pair.higher, pair.lower)].contains(&way)
     };
-    sum.recut = counts.pairs.iter().find(is_it).map_or(0, |pair| pair.recut.iter().sum());
+    if let Some(pair) = counts.pairs.iter().find(is_it) {
+        (sum.recut, sum.stripped) = (pair.recut.iter().sum(), pair.stripped);
+    }
     let (mut head, mut tail) = (Run::default(), Run::default());
     let concerns = |alone: &&Alone| alone.tap == way.0 || alone.tap == way.1;
     for alone in counts.alone.iter().filter(concerns) {

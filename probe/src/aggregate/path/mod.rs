@@ -51,6 +51,8 @@ pub struct PathCounts {
     pub mirror: u64,
     /// Seen at the first only, without evidence.
     pub unresolved: u64,
+    /// Of the matched ones, shown without a segment by one tap and with one by the other.
+    pub stripped: u64,
     /// Can't be told apart from others; in no other count.
     pub ambiguous: u64,
 }
@@ -77,6 +79,7 @@ impl PathCounts {
         self.mirror += other.mirror;
         self.unresolved += other.unresolved;
         self.ambiguous += other.ambiguous;
+        self.stripped += other.stripped;
     }
 }
 

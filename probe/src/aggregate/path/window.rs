@@ -57,6 +57,8 @@ pub(super) struct Pair {
     pub(super) last: Timestamp,
     /// Packets that the lower, or the higher, showed whole and the other in pieces cut otherwise.
     pub(super) recut: [u64; 2],
+    /// Packets that one of them showed without a segment's tag.
+    pub(super) stripped: u64,
     /// Hops that were counted down from the lower to the higher, over all packets.
     hops: i64,
 }
@@ -142,6 +144,7 @@ impl Counts {
         let (lower, higher) = if one.tap < other.tap { (one, other) } else { (other, one) };
         let pair = self.pair(lower.tap, higher.tap, at);
         pair.delays.record(higher.at.0.cast_signed().wrapping_sub(lower.at.0.cast_signed()));
+        pair.stripped += u64::from(lower.is_untagged != higher.is_untagged);
         pair.hops += i64::from(lower.ttl) - i64::from(higher.ttl);
     }
 
