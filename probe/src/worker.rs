@@ -25,6 +25,7 @@ use crate::spread::{HashSeed, datagram_hash, name_flow, owner};
 use crate::time::Timestamp;
 use crate::window::{Booking, HandoffSender, WindowClock};
 
+mod marks;
 mod port_names;
 
 pub use port_names::PortNames;
@@ -413,7 +414,7 @@ impl<S: Source> Worker<S> {
         if let (Some(tap), Some(last)) =
             (self.taps.get_mut(place), self.mirror_sequences.get_mut(place))
         {
-            note_marks(tap, last, headers);
+            marks::note(tap, last, headers);
         }
     }
 
@@ -852,10 +853,6 @@ impl<S: Source> Worker<S> {
 /// Marks that are counted on the tap.
 const NOTED_MARKS: u16 = Marks::SNAPPED.0 | Marks::SEGMENT_UNMAPPED.0 | Marks::MIRROR_SEQUENCE.0;
 
-/// Steps of a mirror's sequence, forwards or back, that are loss or reordering; beyond, the mirror
-/// was started again.
-const SEQUENCE_STEP_MAX: u32 = 1 << 16;
-
 /// Reads the first and the second cache line of all frames, so that memory fetches them at once.
 #[inline]
 fn fetch_frames(burst: &impl Burst, packets: usize) {
@@ -865,50 +862,4 @@ fn fetch_frames(burst: &impl Burst, packets: usize) {
         touched ^= bytes.first().unwrap_or(&0) ^ bytes.get(64).unwrap_or(&0);
     }
     std::hint::black_box(touched);
-}
-
-fn note_marks(tap: &mut TapTotals, last_sequence: &mut Option<u32>, headers: &Headers) {
-    tap.snapped += u64::from(headers.marks.has(Marks::SNAPPED));
-    tap.segment_unmapped += u64::from(headers.marks.has(Marks::SEGMENT_UNMAPPED));
-    if headers.marks.has(Marks::MIRROR_SEQUENCE) {
-        tap.sequenced += 1;
-        note_sequence(tap, last_sequence, headers.mirror_sequence);
-    }
-}
-
-/// Numbers that are passed over are gaps, until they come after all.
-fn note_sequence(tap: &mut TapTotals, last_sequence: &mut Option<u32>, sequence: u32) {
-    let last = *last_sequence.get_or_insert(sequence);
-    let (ahead, behind) = (sequence.wrapping_sub(last), last.wrapping_sub(sequence));
-    if (1..SEQUENCE_STEP_MAX).contains(&behind) {
-        tap.mirror_gaps = tap.mirror_gaps.saturating_sub(1);
-        return;
-    }
-    if (1..SEQUENCE_STEP_MAX).contains(&ahead) {
-        tap.mirror_gaps += u64::from(ahead - 1);
-    }
-    *last_sequence = Some(sequence);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gaps_of_a_mirror_sequence() {
-        for (sequences, gaps) in [
-            (&[1, 2, 3][..], 0),
-            (&[1, 4, 5], 2),
-            (&[4, 6, 5, 7], 0),
-            (&[3_000_000_000, 0, 1], 0),
-            (&[u32::MAX, 0, 2], 1),
-            (&[5, 5], 0),
-        ] {
-            let (mut tap, mut last) = (TapTotals::default(), None);
-            for sequence in sequences {
-                note_sequence(&mut tap, &mut last, *sequence);
-            }
-            assert_eq!(tap.mirror_gaps, gaps, "{sequences:?}");
-        }
-    }
 }

@@ -102,10 +102,10 @@ impl PathStage {
             return;
         }
         let is_copy = matches!(verdict, Verdict::OtherTap { .. });
-        if !is_copy && headers.protocol == protocol::TCP && !headers.marks.has(Marks::FRAGMENT) {
-            if self.weigh(headers, output) {
-                return;
-            }
+        let is_evidence =
+            !is_copy && headers.protocol == protocol::TCP && !headers.marks.has(Marks::FRAGMENT);
+        if is_evidence && self.weigh(headers, output) {
+            return;
         }
         if selected {
             self.see(headers, digest.bits(), is_copy, output);
