@@ -32,16 +32,6 @@ impl Outcome {
         for ((table, one), two) in TABLES.iter().zip(&self.rows).zip(&other.rows) {
             let differ = one.iter().zip(two).find(|(one, two)| one != two);
             if let Some((one, two)) = differ {
-                // DBG
-                for row in self.rows.iter().zip(&other.rows).flat_map(|(a, b)| {
-                    a.iter()
-                        .filter(|r| !b.contains(r))
-                        .map(|r| format!("1: {r}"))
-                        .chain(b.iter().filter(|r| !a.contains(r)).map(|r| format!("2: {r}")))
-                        .collect::<Vec<_>>()
-                }) {
-                    println!("{row}");
-                }
                 panic!("{what}: {table} differ:\n{one}\n{two}");
             }
             assert_eq!(one.len(), two.len(), "{what}: rows of {table}");
