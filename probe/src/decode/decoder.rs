@@ -111,19 +111,23 @@ impl Decoder {
     }
 
     fn find_places(&mut self) {
+        self.places.clear();
+        self.find_new_places();
+    }
+
+    fn find_new_places(&mut self) {
         let taps = &self.rules.taps;
-        let place = |port: PortTaps| {
+        for port in &taps.ports()[self.places.len()..] {
             let segment = taps.segment(port.tap).of_untagged();
             let place = PortPlace { tap: port.tap, segment, space: self.map.space_of(segment) };
-            (!self.map.names_stations_of(port.tap)).then_some(place)
-        };
-        self.places = taps.ports().iter().copied().map(place).collect();
+            self.places.push((!self.map.names_stations_of(port.tap)).then_some(place));
+        }
     }
 
     /// Adds the next port, found while reading files.
     pub fn add_port(&mut self, name: &str) {
         self.rules.taps.add_port(name);
-        self.find_places();
+        self.find_new_places();
     }
 
     /// Exchanges the snapshot of segments; to be called between bursts.

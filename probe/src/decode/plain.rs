@@ -187,7 +187,8 @@ impl<'a> Plain<'a> {
     }
 
     /// Looks at the transport header; `None` where it is not of the common shape.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see `Plain::write`")]
     pub(super) fn transport(&self, tunnels: &TunnelPorts) -> Option<Transport> {
         match Self::ipv4(self.head).protocol() {
             protocol::TCP => self.tcp(),
@@ -245,62 +246,61 @@ impl<'a> Plain<'a> {
         Some(Transport { header_octets: UDP_OCTETS, payload_octets, ..Transport::default() })
     }
 
-    /// Writes all of the packet, every field.
-    #[inline]
+    /// Writes all of the packet, every field, one after another: a whole `Headers` made at once would
+    /// not fit the registers.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "three structures stay in registers")]
     pub(super) fn write(&self, transport: &Transport, around: &Around, out: &mut Headers) {
         let ip = Self::ipv4(self.head);
         let ethernet = Ethernet(self.ethernet);
-        // Source and destination port: the same place in TCP and UDP.
+        out.timestamp = around.timestamp;
+        out.clock = around.clock;
+        out.space = around.space;
+        out.segment = around.segment;
+        out.tap = around.tap;
+        out.mirror_sequence = around.mirror_sequence;
+        out.source_mac = ethernet.source();
+        out.destination_mac = ethernet.destination();
+        out.source = Address::v4(ip.source());
+        out.destination = Address::v4(ip.destination());
+        // The ports: the same place in TCP and UDP.
         let ports = [20, 21, 22, 23].map(|place: usize| self.head[place]);
+        out.source_port = u16::from_be_bytes([ports[0], ports[1]]);
+        out.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
+        out.protocol = ip.protocol();
+        out.ip_version = 4;
+        out.ttl = ip.ttl();
+        out.traffic_class = ip.traffic_class();
+        out.octets = octets(IPV4_OCTETS) + self.payload_octets;
+        out.layer2_octets = out.octets + octets(ETHERNET_OCTETS);
+        out.ip_identification = u32::from(ip.identification());
+        out.fragment_offset = 0;
+        out.icmp_type_code = 0;
+        out.tcp_flags = transport.flags;
+        out.tcp_sequence = transport.sequence;
+        out.tcp_acknowledgement = transport.acknowledgement;
+        out.tcp_timestamp_value = transport.timestamp_value;
+        out.tcp_timestamp_echo = transport.timestamp_echo;
+        out.tcp_window = transport.window;
+        out.marks = self.marks(transport, out.octets);
+        out.payload_octets = transport.payload_octets;
         let begin = IPV4_OCTETS + transport.header_octets as usize;
         let captured =
             self.packet.len().saturating_sub(begin).min(transport.payload_octets as usize);
-        let octets_in_all = octets(IPV4_OCTETS) + self.payload_octets;
-        *out = Headers {
-            timestamp: around.timestamp,
-            clock: around.clock,
-            space: around.space,
-            segment: around.segment,
-            source: Address::v4(ip.source()),
-            destination: Address::v4(ip.destination()),
-            source_mac: ethernet.source(),
-            destination_mac: ethernet.destination(),
-            source_port: u16::from_be_bytes([ports[0], ports[1]]),
-            destination_port: u16::from_be_bytes([ports[2], ports[3]]),
-            tap: around.tap,
-            marks: self.marks(transport, octets_in_all),
-            protocol: ip.protocol(),
-            ip_version: 4,
-            ttl: ip.ttl(),
-            traffic_class: ip.traffic_class(),
-            octets: octets_in_all,
-            layer2_octets: octets_in_all + octets(ETHERNET_OCTETS),
-            ip_identification: u32::from(ip.identification()),
-            fragment_offset: 0,
-            tcp_flags: transport.flags,
-            tcp_sequence: transport.sequence,
-            tcp_acknowledgement: transport.acknowledgement,
-            tcp_timestamp_value: transport.timestamp_value,
-            tcp_timestamp_echo: transport.timestamp_echo,
-            tcp_window: transport.window,
-            icmp_type_code: 0,
-            payload_octets: transport.payload_octets,
-            payload_offset: octets(around.before + self.at + begin),
-            payload_captured_octets: octets(captured),
-            mirror_sequence: around.mirror_sequence,
-            payload_head: self.payload_head(begin, captured),
-            hash: 0,
-            sender: Sender::Low,
-        };
+        out.payload_captured_octets = octets(captured);
+        out.payload_offset = octets(around.before + self.at + begin);
+        out.payload_head = self.payload_head(begin, captured);
+        out.hash = 0;
+        out.sender = Sender::Low;
         if transport.has_other_options {
-            self.write_options(transport, out);
+            self.write_options(transport.header_octets, out);
         }
     }
 
     #[inline(never)]
-    fn write_options(&self, transport: &Transport, out: &mut Headers) {
+    fn write_options(&self, header_octets: u32, out: &mut Headers) {
         let mut marks = out.marks;
-        if let Some(options) = self.options(transport.header_octets) {
+        if let Some(options) = self.options(header_octets) {
             tcp::read_options(options, &mut marks, out);
         }
         out.marks = marks;
@@ -332,6 +332,7 @@ impl<'a> Plain<'a> {
         self.short_payload_head(begin, captured)
     }
 
+    #[inline(never)]
     fn short_payload_head(&self, begin: usize, captured: usize) -> [u8; PAYLOAD_HEAD_OCTETS] {
         let valid = captured.min(PAYLOAD_HEAD_OCTETS);
         // The sixteen octets that end where the valid ones do: headers stand before them.

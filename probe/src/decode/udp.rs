@@ -71,16 +71,10 @@ impl TunnelPorts {
         Self { filter, ports }
     }
 
-    /// Whether `port` may be one of a tunnel; of one in many that are not it says so as well.
-    #[inline]
-    pub const fn may_be(&self, port: u16) -> bool {
-        self.filter & bit(port) != 0
-    }
-
     /// The tunnel of `port`, if it is one.
     #[inline]
     pub fn of(&self, port: u16) -> Option<UdpTunnel> {
-        if !self.may_be(port) {
+        if self.filter & bit(port) == 0 {
             return None;
         }
         self.ports.iter().find(|(tunnel, _)| *tunnel == port).map(|(_, tunnel)| *tunnel)
