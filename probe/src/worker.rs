@@ -686,15 +686,17 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Sends the rows of windows below `end`, at most `blocks_max` blocks, and says so when done. An
-    /// aggregator that is far behind is told later, and of several windows at once.
+    /// Sends the rows of windows below `end`, at most `blocks_max` blocks, and says so when done: of
+    /// each window in which anything happened, and of the empty ones behind them at once. So the
+    /// totals as of a window are the same however far time went on in one step. An aggregator that is
+    /// far behind is told later, and of several windows at once.
     fn close_up_to(&mut self, end: WindowNumber, blocks_max: usize) {
         while self.cut_from < end {
             let window = self.cut_from;
             if !self.parts.handoff.send_window(window, blocks_max) {
                 return;
             }
-            self.cut_from = if window >= self.newest_active { end } else { window.next() };
+            self.cut_from = if window > self.newest_active { end } else { window.next() };
             self.tell_closed();
         }
         if self.told_from < self.cut_from {
@@ -811,9 +813,13 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Taps that can have counted something.
+    /// Taps that can have counted something: also those of ports that only another worker reads,
+    /// because the owner of a flow finds its copies.
     fn taps_used(&self) -> usize {
-        self.parts.decoder.taps().len().min(self.taps.len())
+        let known = self.parts.decoder.taps();
+        // A port's name was added before its first packet came over.
+        let named = usize::from(known.configured()) + self.parts.port_names.count();
+        known.len().max(named).min(self.taps.len())
     }
 
     fn refresh_totals(&mut self) {
