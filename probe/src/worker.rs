@@ -687,9 +687,8 @@ impl<S: Source> Worker<S> {
     }
 
     /// Sends the rows of windows below `end`, at most `blocks_max` blocks, and says so when done: of
-    /// each window in which anything happened, and of the empty ones behind them at once. So the
-    /// totals as of a window are the same however far time went on in one step. An aggregator that is
-    /// far behind is told later, and of several windows at once.
+    /// each window in which anything happened by itself, so that its totals don't depend on how far
+    /// the clock went in one step. An aggregator that is far behind is told of several at once.
     fn close_up_to(&mut self, end: WindowNumber, blocks_max: usize) {
         while self.cut_from < end {
             let window = self.cut_from;
@@ -813,13 +812,11 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Taps that can have counted something: also those of ports that only another worker reads,
-    /// because the owner of a flow finds its copies.
+    /// Taps that can have counted something, copies of what another worker read included.
     fn taps_used(&self) -> usize {
-        let known = self.parts.decoder.taps();
-        // A port's name was added before its first packet came over.
-        let named = usize::from(known.configured()) + self.parts.port_names.count();
-        known.len().max(named).min(self.taps.len())
+        let taps = self.parts.decoder.taps();
+        let named = usize::from(taps.configured()) + self.parts.port_names.count();
+        taps.len().max(named).min(self.taps.len())
     }
 
     fn refresh_totals(&mut self) {
