@@ -850,15 +850,16 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Sends the rows of windows below `end`, at most `blocks_max` blocks, and says so when done. An
-    /// aggregator that is far behind is told later, and of several windows at once.
+    /// Sends the rows of windows below `end`, at most `blocks_max` blocks, and says so when done: of
+    /// each window in which anything happened by itself, so that its totals don't depend on how far
+    /// the clock went in one step. An aggregator that is far behind is told of several at once.
     fn close_up_to(&mut self, end: WindowNumber, blocks_max: usize) {
         while self.cut_from < end {
             let window = self.cut_from;
             if !self.parts.handoff.send_window(window, blocks_max) {
                 return;
             }
-            self.cut_from = if window >= self.newest_active { end } else { window.next() };
+            self.cut_from = if window > self.newest_active { end } else { window.next() };
             self.tell_closed();
         }
         if self.told_from < self.cut_from {
@@ -975,9 +976,11 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Taps that can have counted something.
+    /// Taps that can have counted something, copies of what another worker read included.
     fn taps_used(&self) -> usize {
-        self.parts.decoder.taps().len().min(self.taps.len())
+        let taps = self.parts.decoder.taps();
+        let named = usize::from(taps.configured()) + self.parts.port_names.count();
+        taps.len().max(named).min(self.taps.len())
     }
 
     fn refresh_totals(&mut self) {
