@@ -72,6 +72,12 @@ pub fn sleep_ms(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }
 
+/// Waits a moment for another thread, without using a core meanwhile; workers do only where their
+/// source waits as well.
+pub fn wait_a_moment() {
+    std::thread::sleep(Duration::from_micros(50));
+}
+
 fn clock(id: rustix::time::ClockId) -> Timestamp {
     let now = rustix::time::clock_gettime(id);
     Timestamp::from_parts(

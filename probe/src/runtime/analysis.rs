@@ -27,6 +27,10 @@ use super::summary::{LastAlerts, TopConversations, TopSums};
 /// Flow records that wait for a window's rows at most; more go as a batch of their own.
 const FLOWS_WAITING_MAX: usize = 8_192;
 
+/// Milliseconds from when all that workers handed over was taken until it is looked again: a small
+/// part of what their rings hold.
+pub(super) const COLLECT_MS: u64 = 2;
+
 /// Conversations that become records in one go; live, the workers are heard between two: what they
 /// hand over in the meantime must find room.
 pub(super) const PART_CONVERSATIONS: usize = 4_096;
@@ -119,7 +123,7 @@ impl Analysis {
     /// Runs until all workers have ended and all is handed on.
     pub fn run(mut self) -> RunSummary {
         loop {
-            let any = self.parts.aggregator.collect();
+            let more = self.parts.aggregator.collect();
             self.collect_flows();
             while let Some(view) = self.parts.aggregator.next_view() {
                 self.window(&view);
@@ -128,8 +132,8 @@ impl Analysis {
             if self.parts.aggregator.has_ended() {
                 break;
             }
-            if !any {
-                sleep_ms(1);
+            if !more {
+                sleep_ms(COLLECT_MS);
             }
         }
         // The last ones came while a window was made into records.
@@ -184,9 +188,9 @@ impl Analysis {
     /// Records of the window's conversations, part by part; batches that are full are handed on.
     fn conversations(&mut self, view: &WindowView, rows: &mut Rows) -> Shares {
         let mut shares = Shares::default();
-        for part in view.conversations.chunks(PART_CONVERSATIONS) {
+        for part in view.conversations.parts(PART_CONVERSATIONS) {
             let before = rows.windows.len();
-            self.parts.maker.conversations(view, part, &mut rows.windows);
+            self.parts.maker.conversations(view, &part, &mut rows.windows);
             let records = rows.windows.get(before..).unwrap_or_default();
             for ((key, conversation), record) in part.iter().zip(records) {
                 self.top.note(key, conversation, record);

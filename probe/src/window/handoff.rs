@@ -15,6 +15,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::counters::{DropCause, Snapshot, TapTotals, WorkerTotals};
 use crate::flow::{EndedFlow, FlowOutput};
 use crate::index::{FlowIndex, WindowNumber};
+use crate::time::wait_a_moment;
 
 use super::open_rows::{OpenRows, ROWS_PER_BLOCK, empty_rows};
 use super::{Row, RowBlock, RowPlace};
@@ -155,7 +156,7 @@ impl HandoffSender {
         self.send_flows();
         self.note(totals);
         while !self.send_snapshot(totals, taps, FromWorker::Ended) {
-            std::thread::yield_now();
+            wait_a_moment();
         }
     }
 
@@ -240,7 +241,7 @@ impl HandoffSender {
     fn take_spare<T>(&self, pop: impl Fn(&Shared) -> Option<T>) -> Option<T> {
         loop {
             match pop(&self.shared) {
-                None if self.waits => std::thread::yield_now(),
+                None if self.waits => wait_a_moment(),
                 spare => return spare,
             }
         }

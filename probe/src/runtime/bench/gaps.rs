@@ -96,7 +96,7 @@ pub struct GapTable {
 }
 
 /// One turn: what it did, and how long it was in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Gap {
     duties: Duties,
     pub(super) ns: u64,

@@ -95,6 +95,8 @@ pub struct LiveFlowsGaps {
     /// Of each turn the shortest of all runs: what the worker itself needs, without what the machine
     /// adds now here, now there.
     pub shortest: GapTable,
+    /// Page faults of the worker in all runs.
+    pub page_faults: u64,
     /// Packets that a receive ring holds.
     pub descriptors: usize,
     /// Packets a second at which such a ring never overruns, by the turns of the first run.
@@ -156,10 +158,12 @@ fn measure(options: &LiveFlowsOptions, flows: u32) -> Result<LiveFlowsSize, Runt
 }
 
 fn gaps(run: Run<'_>) -> Result<LiveFlowsGaps, RuntimeError> {
-    let mut runs = Vec::new();
+    let (mut runs, mut page_faults) = (Vec::new(), 0);
     let mut recorder = GapRecorder::default();
     for _ in 0..GAP_RUNS {
-        runs.push(run.start(Bench::gaps)?.0);
+        let ((gaps, faults), _) = run.start(Bench::gaps)?;
+        runs.push(gaps);
+        page_faults += faults;
     }
     runs.iter().flatten().for_each(|gap| recorder.note(*gap));
     recorder.time_the_machine();
@@ -173,6 +177,7 @@ fn gaps(run: Run<'_>) -> Result<LiveFlowsGaps, RuntimeError> {
         runs: runs.len(),
         all_runs: recorder.table(),
         shortest: of_shortest.table(),
+        page_faults,
         descriptors: DESCRIPTORS,
         rate_pps: runs.first().map_or(0, |run| rate(run)),
         rate_of_shortest_pps: rate(&shortest),

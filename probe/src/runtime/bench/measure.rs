@@ -15,6 +15,7 @@ use crate::inventory::{Inventory, InventoryData};
 use crate::time::{monotonic_ns, sleep_ms, thread_cpu_ns};
 use crate::worker::{Turn, Worker, WorkerParts};
 
+use super::super::analysis::COLLECT_MS;
 use super::super::build::Seat;
 use super::super::pipeline::{join, spawn};
 use super::super::{Build, RuntimeError};
@@ -177,7 +178,7 @@ pub(super) fn aggregate(mut aggregator: Aggregator) -> Aggregated {
     let begun_ns = thread_cpu_ns();
     let (mut rows, mut records) = (0, 0);
     loop {
-        let any = aggregator.collect();
+        let more = aggregator.collect();
         while let Some(view) = aggregator.next_view() {
             rows += view.conversations.len() as u64;
             aggregator.recycle(view);
@@ -188,8 +189,8 @@ pub(super) fn aggregate(mut aggregator: Aggregator) -> Aggregated {
             let cpu_ns = thread_cpu_ns() - begun_ns;
             return Aggregated { ledger: aggregator.ledger(), rows, records, cpu_ns };
         }
-        if !any {
-            sleep_ms(1);
+        if !more {
+            sleep_ms(COLLECT_MS);
         }
     }
 }
