@@ -72,10 +72,9 @@ pub fn sleep_ms(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }
 
-/// Waits a moment for another thread, without using a core meanwhile; workers do only where their
-/// source waits as well.
-pub fn wait_a_moment() {
-    std::thread::sleep(Duration::from_micros(50));
+/// Sleeps; workers do only where their source waits as well.
+pub fn sleep_us(microseconds: u64) {
+    std::thread::sleep(Duration::from_micros(microseconds));
 }
 
 fn clock(id: rustix::time::ClockId) -> Timestamp {

@@ -35,7 +35,7 @@ use crate::window::{FromWorker, HandoffReceiver, Row, RowBlock, WindowClock};
 use table::ConversationTable;
 
 /// Messages taken from one worker before the next one's turn.
-const MESSAGES_PER_WORKER: usize = 64;
+const MESSAGES_PER_WORKER: usize = 128;
 
 /// Windows with `rows_max` conversations that may be open at once: the one that fills, the one
 /// whose grace lasts, and as many again for a worker that is late.

@@ -19,17 +19,14 @@ use crate::record::{
     AlertRecord, FlowRecord, RecordMaker, Rows, TapClock, port_rows, sink_rows, workers_rows,
 };
 use crate::store::{Patience, StoreHandle};
-use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms};
+use crate::time::{Timestamp, monotonic_ns, ms};
 
 use super::publish::{Beside, Publisher, Shares};
+use super::rest::Rest;
 use super::summary::{LastAlerts, TopConversations, TopSums};
 
 /// Flow records that wait for a window's rows at most; more go as a batch of their own.
 const FLOWS_WAITING_MAX: usize = 8_192;
-
-/// Milliseconds from when all that workers handed over was taken until it is looked again: a small
-/// part of what their rings hold.
-pub(super) const COLLECT_MS: u64 = 2;
 
 /// Conversations that become records in one go; live, the workers are heard between two: what they
 /// hand over in the meantime must find room.
@@ -122,6 +119,7 @@ impl Analysis {
 
     /// Runs until all workers have ended and all is handed on.
     pub fn run(mut self) -> RunSummary {
+        let mut rest = Rest::default();
         loop {
             let more = self.parts.aggregator.collect();
             self.collect_flows();
@@ -132,9 +130,7 @@ impl Analysis {
             if self.parts.aggregator.has_ended() {
                 break;
             }
-            if !more {
-                sleep_ms(COLLECT_MS);
-            }
+            rest.after(more);
         }
         // The last ones came while a window was made into records.
         self.collect_flows();
@@ -291,6 +287,7 @@ mod tests {
     use crate::runtime::Build;
     use crate::runtime::publish::PublisherParts;
     use crate::store;
+    use crate::time::sleep_ms;
     use crate::window::{HandoffReceiver, WindowClock, handoff};
     use crate::worker::{PortNames, Turn, Worker};
 

@@ -12,9 +12,11 @@
 use serde::Serialize;
 
 use crate::config;
+use crate::cores;
 use crate::counters::DropCause;
 
 use super::super::RuntimeError;
+use super::super::pipeline::{join, spawn};
 use super::gaps::{self, GapRecorder, GapTable};
 use super::pattern::FLOWS_MAX;
 use super::ring::DESCRIPTORS;
@@ -166,7 +168,14 @@ fn gaps(run: Run<'_>) -> Result<LiveFlowsGaps, RuntimeError> {
         page_faults += faults;
     }
     runs.iter().flatten().for_each(|gap| recorder.note(*gap));
-    recorder.time_the_machine();
+    // Where the worker was.
+    let recorder = join(spawn("machine", move || {
+        let cores = cores::allowed();
+        let (first, others) = cores.split_at(cores.len().min(1));
+        let _ = cores::stay_on(first);
+        recorder.time_the_machine(others);
+        recorder
+    })?);
     let shortest = gaps::shortest(&runs);
     let mut of_shortest = GapRecorder::default();
     for gap in &shortest {

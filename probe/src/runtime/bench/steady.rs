@@ -153,7 +153,7 @@ impl Bench {
         self.warm();
         let packets = GAP_SECONDS * self.flows * ROUNDS_PER_SECOND;
         let until = self.control.given.get() + packets;
-        // Written now, so that what faults are counted are the worker's.
+        // More than there are turns, written now: what faults are counted are the worker's.
         let mut gaps = vec![Gap::default(); usize::try_from(packets).unwrap_or(0) / 16];
         gaps.clear();
         let faults = machine::page_faults();
