@@ -186,7 +186,7 @@ All features; flows end after 64 packets each and windows close meanwhile. µs o
 |---|---|---|---|
 | all turns of $(jq '.sizes[0].poll_gap_us.runs' "$work/report") runs | $all | $bar_gap_us | $(met "$all" "$bar_gap_us") |
 | of each turn the shortest run | $shortest | $bar_gap_us | $(met "$shortest" "$bar_gap_us") |
-| the machine itself, in arithmetic as long as half of the turns, beside nothing and beside an aggregator | $(jq -r '.sizes[0].poll_gap_us.all_runs | "\(.machine.p9999), \(.machine_beside_another.p9999 // "—")"' "$work/report") | $bar_gap_us | |
+| the machine itself, in arithmetic as long as half of the turns, alone and while another core does the same | $(jq -r '.sizes[0].poll_gap_us.all_runs | "\(.machine.p9999), \(.machine_beside_another.p9999 // "—")"' "$work/report") | $bar_gap_us | |
 
 Page faults of the worker while it was measured: $(jq '.sizes[0].poll_gap_us.page_faults' "$work/report").
 
