@@ -12,6 +12,7 @@ mod publish;
 #[cfg(feature = "dpdk")]
 pub mod live;
 pub mod replay;
+mod rest;
 mod summary;
 
 pub use analysis::{Analysis, AnalysisParts, ClockOf, RunSummary};

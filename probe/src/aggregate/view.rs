@@ -7,7 +7,7 @@ use crate::counters::{TapTotals, WorkerTotals};
 use crate::index::{TapIndex, WindowNumber};
 use crate::time::Timestamp;
 
-use super::{Conversation, ConversationKey, LedgerTotals};
+use super::{Conversations, LedgerTotals};
 
 /// One window.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub struct WindowView {
     /// First instant after it.
     pub end: Timestamp,
     /// Conversations in order of their keys.
-    pub conversations: Vec<(ConversationKey, Conversation)>,
+    pub conversations: Conversations,
     /// What the taps counted since the view before.
     pub taps: Vec<TapView>,
     /// The account so far.

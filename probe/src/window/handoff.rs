@@ -15,6 +15,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::counters::{DropCause, Snapshot, TapTotals, WorkerTotals};
 use crate::flow::{EndedFlow, FlowOutput};
 use crate::index::{FlowIndex, WindowNumber};
+use crate::time::sleep_us;
 
 use super::open_rows::{OpenRows, ROWS_PER_BLOCK, empty_rows};
 use super::{Row, RowBlock, RowPlace};
@@ -24,6 +25,10 @@ const FLOWS_PER_BLOCK: usize = 64;
 
 /// Closed windows that can wait beside the blocks.
 const CLOSED_MAX: usize = 8;
+
+/// How long a worker that waits for the aggregator sleeps: spinning would take the core that the
+/// aggregator may need.
+const WAIT_US: u64 = 50;
 
 /// What the aggregator gets from a worker.
 pub enum FromWorker {
@@ -155,7 +160,7 @@ impl HandoffSender {
         self.send_flows();
         self.note(totals);
         while !self.send_snapshot(totals, taps, FromWorker::Ended) {
-            std::thread::yield_now();
+            sleep_us(WAIT_US);
         }
     }
 
@@ -240,7 +245,7 @@ impl HandoffSender {
     fn take_spare<T>(&self, pop: impl Fn(&Shared) -> Option<T>) -> Option<T> {
         loop {
             match pop(&self.shared) {
-                None if self.waits => std::thread::yield_now(),
+                None if self.waits => sleep_us(WAIT_US),
                 spare => return spare,
             }
         }

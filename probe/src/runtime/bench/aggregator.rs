@@ -207,9 +207,9 @@ impl Bench {
             rows
         });
         let mut shares = Shares::default();
-        for part in view.conversations.chunks(PART_CONVERSATIONS) {
+        for part in view.conversations.parts(PART_CONVERSATIONS) {
             let before = rows.windows.len();
-            timed(&mut times.name, || maker.conversations(&view, part, &mut rows.windows));
+            timed(&mut times.name, || maker.conversations(&view, &part, &mut rows.windows));
             timed(&mut times.show, || {
                 let records = rows.windows.get(before..).unwrap_or_default();
                 for ((key, conversation), record) in part.iter().zip(records) {
