@@ -61,6 +61,7 @@ pub(super) struct Rules {
     pub(super) tunnels: TunnelPorts,
     pub(super) nvgre: bool,
     pub(super) mpls_segments: bool,
+    pub(super) gtp_segments: bool,
     depth_max: u8,
 }
 
@@ -71,6 +72,7 @@ impl Rules {
             tunnels: TunnelPorts::new(&plan.decode),
             nvgre: plan.decode.nvgre,
             mpls_segments: plan.decode.mpls_segments,
+            gtp_segments: plan.decode.gtp_segments,
             depth_max: plan.decode.depth_max,
         }
     }

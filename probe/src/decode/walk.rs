@@ -158,6 +158,17 @@ impl<'a> Walk<'a> {
         Ok(part)
     }
 
+    /// Looks at `N` octets that stand `at` octets from here, and takes nothing. `None` where the
+    /// packet ends before them, [`DropCause::SnappedHeader`] where only the capture does.
+    #[inline]
+    pub(super) fn peek<const N: usize>(&self, at: u32) -> Result<Option<&'a [u8; N]>, DropCause> {
+        if let Some(part) = self.rest.get(at as usize..).and_then(<[u8]>::first_chunk) {
+            return Ok(Some(part));
+        }
+        let wanted = at.saturating_add(octets(N));
+        if self.limit >= wanted { Err(DropCause::SnappedHeader) } else { Ok(None) }
+    }
+
     /// Which cause it is that `wanted` octets are not there.
     #[cold]
     pub(super) fn short(&self, wanted: u32, malformed: DropCause) -> DropCause {
@@ -276,6 +287,20 @@ mod tests {
         frame.wire_octets = 12;
         assert_eq!(walk(&frame).take::<12>(cause).err(), Some(DropCause::SnappedHeader));
         assert_eq!(walk(&frame).skip(13, cause).err(), Some(cause));
+    }
+
+    #[test]
+    fn a_look_ahead_takes_nothing() {
+        let bytes = [1, 2, 3, 4];
+        let mut frame = frame_of(&bytes);
+        frame.wire_octets = 6;
+        let walk = walk(&frame);
+        assert_eq!(walk.peek(2), Ok(Some(&[3, 4])));
+        assert_eq!(walk.peek::<2>(3), Err(DropCause::SnappedHeader));
+        assert_eq!(walk.peek::<2>(4), Err(DropCause::SnappedHeader));
+        assert_eq!(walk.peek::<2>(5), Ok(None));
+        assert_eq!(walk.peek::<2>(u32::MAX), Ok(None));
+        assert_eq!((walk.rest.len(), walk.limit), (4, 6));
     }
 
     #[test]
