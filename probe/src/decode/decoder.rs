@@ -14,7 +14,10 @@ use super::plain::Plain;
 use super::tap::{MirrorTunnel, PortTaps, TapTable};
 use super::udp::TunnelPorts;
 use super::walk::{Next, Step, Walk, octets};
-use super::{Headers, Mac, Marks, ethernet, ipv4, ipv6, loopback, mpls, nsh, sll, transport, vlan};
+use super::{
+    Headers, Mac, Marks, TapOptions, ethernet, ipv4, ipv6, loopback, mpls, nsh, sll, transport,
+    vlan,
+};
 use crate::capture::{Frame, LinkType};
 use crate::config::Plan;
 use crate::counters::DropCause;
@@ -293,6 +296,9 @@ impl Decoder {
         out.layer2_octets = out.octets;
         if let Some(header) = walk.ethernet {
             write_ethernet(header, out);
+        }
+        if let Some(options) = TapOptions::of(walk.tap_options) {
+            out.set_tap_options(options);
         }
         out.segment = self.segment(walk, out)?;
         out.space = self.map.space_of(out.segment);

@@ -105,6 +105,8 @@ pub(super) struct Walk<'a> {
     pub(super) marks: Marks,
     /// Marks of the present IP packet.
     pub(super) ip_marks: Marks,
+    /// Options of the outermost GENEVE tunnel.
+    pub(super) tap_options: &'a [u8],
     frame: &'a [u8],
 }
 
@@ -128,6 +130,7 @@ impl<'a> Walk<'a> {
             tap: port.tap,
             marks: Marks::default(),
             ip_marks: Marks::default(),
+            tap_options: &[],
             frame: frame.bytes,
         }
     }
