@@ -27,6 +27,7 @@ use crate::time::Timestamp;
 use crate::window::{Booking, HandoffSender, WindowClock};
 
 mod port_names;
+mod quotes;
 
 pub use port_names::PortNames;
 
@@ -552,6 +553,7 @@ impl<S: Source> Worker<S> {
 
     #[cold]
     fn note_marks(&mut self, headers: &Headers) {
+        self.tell_quoted(headers);
         let place = usize::from(headers.tap.0);
         if let (Some(tap), Some(last)) =
             (self.taps.get_mut(place), self.mirror_sequences.get_mut(place))
@@ -677,6 +679,10 @@ impl<S: Source> Worker<S> {
             taken += 1;
             // Time first: what closes with it does not hold this packet yet.
             self.advance(headers.clock);
+            if headers.is_quote() {
+                self.take_quote(&headers);
+                continue;
+            }
             self.totals.spread_in_packets += 1;
             let unresolved =
                 headers.marks.has(Marks::FRAGMENT) && !headers.marks.has(Marks::PORTS_RESOLVED);
@@ -1009,7 +1015,11 @@ fn first_words(frame: &Frame<'_>, brief: &Brief) -> Option<FirstWords> {
 }
 
 /// Marks that are counted on the tap.
-const NOTED_MARKS: u16 = Marks::SNAPPED.0 | Marks::SEGMENT_UNMAPPED.0 | Marks::MIRROR_SEQUENCE.0;
+const NOTED_MARKS: u16 = Marks::SNAPPED.0
+    | Marks::SEGMENT_UNMAPPED.0
+    | Marks::MIRROR_SEQUENCE.0
+    | Marks::ICMP_ERROR.0
+    | Marks::TAP_OPTIONS.0;
 
 /// Steps of a mirror's sequence, forwards or back, that are loss or reordering; beyond, the mirror
 /// was started again.
@@ -1028,6 +1038,11 @@ fn fetch_frames(burst: &impl Burst, packets: usize) {
 fn note_marks(tap: &mut TapTotals, last_sequence: &mut Option<u32>, headers: &Headers) {
     tap.snapped += u64::from(headers.marks.has(Marks::SNAPPED));
     tap.segment_unmapped += u64::from(headers.marks.has(Marks::SEGMENT_UNMAPPED));
+    if let Some(options) = headers.tap_options() {
+        tap.cloud_packets += 1;
+        tap.cloud_endpoint = options.endpoint;
+        tap.cloud_attachment = options.attachment;
+    }
     if headers.marks.has(Marks::MIRROR_SEQUENCE) {
         tap.sequenced += 1;
         note_sequence(tap, last_sequence, headers.mirror_sequence);

@@ -108,7 +108,7 @@ impl Brief {
             protocol::TCP if u16::from(head[47]) & NOT_SETTLED == 0 => {
                 (head[47], behind.checked_sub(tcp_header_octets(head)?)?)
             }
-            protocol::UDP if tunnels.of(short(head, 36)).is_none() => {
+            protocol::UDP if tunnels.between(short(head, 34), short(head, 36)).is_none() => {
                 let claimed = u32::from(short(head, 38));
                 if claimed > behind {
                     return None;

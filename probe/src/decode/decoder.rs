@@ -15,7 +15,10 @@ use super::plain::{Around, Plain};
 use super::tap::{MirrorTunnel, PortTaps, TapTable};
 use super::udp::TunnelPorts;
 use super::walk::{Next, Step, Walk, octets};
-use super::{Headers, Mac, Marks, ethernet, ipv4, ipv6, loopback, mpls, nsh, sll, transport, vlan};
+use super::{
+    Headers, Mac, Marks, TapOptions, ethernet, ipv4, ipv6, loopback, mpls, nsh, sll, transport,
+    vlan,
+};
 use crate::capture::{Frame, LinkType};
 use crate::config::Plan;
 use crate::counters::DropCause;
@@ -62,6 +65,7 @@ pub(super) struct Rules {
     pub(super) tunnels: TunnelPorts,
     pub(super) nvgre: bool,
     pub(super) mpls_segments: bool,
+    pub(super) gtp_segments: bool,
     depth_max: u8,
 }
 
@@ -72,6 +76,7 @@ impl Rules {
             tunnels: TunnelPorts::new(&plan.decode),
             nvgre: plan.decode.nvgre,
             mpls_segments: plan.decode.mpls_segments,
+            gtp_segments: plan.decode.gtp_segments,
             depth_max: plan.decode.depth_max,
         }
     }
@@ -351,6 +356,9 @@ impl Decoder {
         out.layer2_octets = out.octets;
         if let Some(header) = walk.ethernet {
             write_ethernet(header, out);
+        }
+        if let Some(options) = TapOptions::of(walk.tap_options) {
+            out.set_tap_options(options);
         }
         out.segment = self.segment(walk, out)?;
         out.space = self.map.space_of(out.segment);

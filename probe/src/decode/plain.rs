@@ -240,7 +240,9 @@ impl<'a> Plain<'a> {
         let header = Udp(self.head[IPV4_OCTETS..].first_chunk().expect("20 octets begin with 8"));
         let claimed = u32::from(header.octets());
         let payload_octets = claimed.checked_sub(UDP_OCTETS)?;
-        if claimed > self.payload_octets || tunnels.of(header.destination_port()).is_some() {
+        if claimed > self.payload_octets
+            || tunnels.between(header.source_port(), header.destination_port()).is_some()
+        {
             return None;
         }
         Some(Transport { header_octets: UDP_OCTETS, payload_octets, ..Transport::default() })
@@ -292,6 +294,8 @@ impl<'a> Plain<'a> {
         out.payload_head = self.payload_head(begin, captured);
         out.hash = 0;
         out.sender = Sender::Low;
+        (out.quoted_protocol, out.quoted_source_port) = (0, 0);
+        (out.tap_flow_cookie, out.tap_endpoint, out.tap_attachment) = (0, 0, 0);
         if transport.has_other_options {
             self.write_options(transport.header_octets, out);
         }
@@ -352,12 +356,23 @@ mod tests {
     use crate::capture::Frame;
     use crate::config::Plan;
     use crate::counters::DropCause;
-    use crate::decode::testing::{decoder_of, ethernet, frame_of, ipv4, tagged, tcp, udp, vxlan};
+    use crate::decode::testing::{
+        decoder_of, ethernet, frame_of, ipv4, ipv6, tagged, tcp, udp, vxlan,
+    };
     use crate::decode::{Decoder, Headers};
     use crate::time::Timestamp;
 
     const TIMES: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
     const BLOCKS: [u8; 12] = [1, 1, 5, 10, 0, 0, 0, 7, 0, 0, 0, 9];
+
+    /// A tunnel's header and a small packet in a datagram.
+    fn in_udp((source, destination): (u16, u16), header: &[u8]) -> Vec<u8> {
+        let inner = ipv4(17, &udp(1, 2, &[7]));
+        let inner = if source == 3_544 { ipv6(17, &udp(1, 2, &[7])) } else { inner };
+        let wlan = [&[8, 1][..], &[0; 22], &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0]].concat();
+        let wlan = if source == 5_247 { wlan } else { Vec::new() };
+        ethernet(&ipv4(17, &udp(source, destination, &[header, &wlan, &inner].concat())))
+    }
 
     fn frames() -> Vec<Vec<u8>> {
         let payload: Vec<u8> = (1..40).collect();
@@ -368,6 +383,11 @@ mod tests {
             ethernet(&ipv4(17, &udp(1_000, 53, &payload[..16]))),
             ethernet(&ipv4(17, &udp(1_000, 4_789, &payload[..3]))),
             ethernet(&ipv4(1, &[8, 0, 0, 0, 0, 1, 0, 2])),
+            in_udp((2_152, 2_152), &[0x30, 255, 0, 29, 0, 0, 0, 1]),
+            in_udp((1_000, 6_635), &[0, 6, 0x41, 64]),
+            in_udp((1_000, 4_754), &[0, 0, 8, 0]),
+            in_udp((3_544, 1_000), &[]),
+            in_udp((5_247, 1_000), &[0, 0x10, 3, 0x20, 0, 0, 0, 0]),
         ];
         let tags: [&[(u16, u16)]; 4] =
             [&[(0x8100, 7)], &[(0x8100, 0)], &[(0x88a8, 7)], &[(0x8100, 7), (0x8100, 8)]];

@@ -185,6 +185,15 @@ impl FlowStage {
         }
     }
 
+    /// Notes on its flow, if there is one, that an ICMP error quoted a packet.
+    #[cold]
+    pub fn note_icmp_error(&mut self, quoted: &Headers, guess: Guess) {
+        let Some(measures) = &mut self.measures else { return };
+        if let Some(index) = self.table.find(quoted, guess) {
+            measures[index.0 as usize].icmp_error(quoted.sender);
+        }
+    }
+
     /// Ends flows that are over at `clock`; goes through no more than `slots_max` slots. `true` when
     /// the hand has come round.
     pub fn expire_step(
