@@ -341,27 +341,23 @@ impl<S: Source> Worker<S> {
             SourceState::Ended => self.source_ended = true,
         }
         self.fetch_tables(packets);
-        for place in 0..packets {
-            self.handle(&burst, place);
-        }
-        self.add_tally();
+        self.handle_all(&burst, packets);
         drop(burst);
         self.source = Some(source);
         self.flush_outgoing();
         packets
     }
 
-    /// Reads what each packet needs: in brief where that may do, else all headers.
-    #[inline]
+    /// Reads what each packet needs: in brief where that may do, else all headers. This loop and the
+    /// others of a burst stand apart, so that each has the registers for itself.
+    #[inline(never)]
     fn look(&mut self, burst: &impl Burst, packets: usize) {
         let may_be_brief = self.may_be_brief();
         for place in 0..packets {
-            let frame = burst.frame(place);
-            self.read_clock = self.read_clock.max(frame.timestamp);
-            if may_be_brief && self.look_in_brief(&frame, place) {
-                continue;
+            self.read_clock = self.read_clock.max(burst.frame(place).timestamp);
+            if !may_be_brief || !self.look_in_brief(&burst.frame(place), place) {
+                self.decode(&burst.frame(place), self.read_clock, place);
             }
-            self.decode(&frame, self.read_clock, place);
         }
     }
 
@@ -391,7 +387,7 @@ impl<S: Source> Worker<S> {
     }
 
     /// Reads all headers of a frame.
-    #[inline]
+    #[inline(never)]
     fn decode(&mut self, frame: &Frame<'_>, clock: Timestamp, place: usize) {
         let headers = &mut self.headers[place];
         let decoded = self.parts.decoder.decode(frame, clock, headers);
@@ -409,6 +405,7 @@ impl<S: Source> Worker<S> {
 
     /// Looks at where the flows and digests of the burst lie, so that memory is fetched for all at
     /// once.
+    #[inline(never)]
     fn fetch_tables(&mut self, packets: usize) {
         let (flows, copies) = (&self.parts.flows, self.parts.copies.as_ref());
         let (seen, ahead) = (&self.seen[..packets], &mut self.ahead[..packets]);
@@ -428,13 +425,26 @@ impl<S: Source> Worker<S> {
         std::hint::black_box(touched);
     }
 
+    /// All packets of a burst, one after another.
+    #[inline(never)]
+    fn handle_all(&mut self, burst: &impl Burst, packets: usize) {
+        for place in 0..packets {
+            self.handle(burst, place);
+        }
+        self.add_tally();
+    }
+
     /// One packet of the own source: time goes on, it is counted, and goes its way.
     #[inline]
     fn handle(&mut self, burst: &impl Burst, place: usize) {
         let is_brief = matches!(self.seen[place].kind, Kind::Brief);
-        if is_brief && self.handle_brief(burst, place) {
-            return;
+        if !is_brief || !self.handle_brief(burst, place) {
+            self.handle_in_full(burst, place, is_brief);
         }
+    }
+
+    #[inline(never)]
+    fn handle_in_full(&mut self, burst: &impl Burst, place: usize, is_brief: bool) {
         if is_brief {
             self.decode(&burst.frame(place), self.briefs[place].clock, place);
         }
