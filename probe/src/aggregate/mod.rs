@@ -365,7 +365,7 @@ mod tests {
         });
         for _ in 0..packets {
             row.count(Sender::Low, 100, false);
-            sender.count(WindowNumber(window));
+            sender.count(WindowNumber(window), 1);
         }
         sender.begin_row(WindowNumber(window), &row);
     }

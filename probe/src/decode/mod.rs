@@ -6,6 +6,7 @@
 //! cut by the capture length counts in full.
 //! Source: each file names its RFC or IEEE section.
 
+pub mod brief;
 mod decoder;
 mod plain;
 mod walk;
@@ -37,6 +38,7 @@ pub mod erspan;
 #[cfg(test)]
 mod testing;
 
+pub use brief::Brief;
 pub use decoder::{DecodeContext, Decoder};
 
 pub use crate::inventory::{Address, Mac};

@@ -91,10 +91,10 @@ pub struct HandoffSender {
 }
 
 impl HandoffSender {
-    /// Counts a packet that is in a row of `window`.
+    /// Counts packets that are in rows of `window`; their rows may have been sent already.
     #[inline]
-    pub fn count(&mut self, window: WindowNumber) {
-        self.open.count(window);
+    pub fn count(&mut self, window: WindowNumber, packets: u64) {
+        self.open.count(window, packets);
     }
 
     /// Reads the row at `place`, so that memory fetches it; what it returns means nothing.
@@ -337,7 +337,7 @@ mod tests {
         let mut row = Row::default();
         row.count(Sender::Low, 100, false);
         sender.begin_row(window, &row);
-        sender.count(window);
+        sender.count(window, 1);
     }
 
     /// Packets that a receiver took until nothing came.
@@ -457,7 +457,7 @@ mod tests {
                 *newest = Some((sender.begin_row(window, &row), window));
             }
         }
-        sender.count(window);
+        sender.count(window, 1);
     }
 
     fn facts(key: &FlowKey) -> RowFacts<'_> {

@@ -272,7 +272,7 @@ fn hand_over(
     let packets = row.packets_sum();
     totals.received_packets += packets;
     totals.booked_packets += packets;
-    (0..packets).for_each(|_| sender.count(window));
+    sender.count(window, packets);
     sender.begin_row(window, row);
 }
 
