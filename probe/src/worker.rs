@@ -10,25 +10,28 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::app::FirstWords;
-use crate::capture::{Burst, Frame, Source, SourceState};
-use crate::copies::{CopyTable, Digest, Invariant, Verdict};
+use crate::capture::Source;
+use crate::copies::{CopyTable, Digest, Verdict};
 use crate::counters::{DropCause, TapTotals, WorkerTotals};
-use crate::decode::brief::Fields;
 use crate::decode::filter::Filters;
 use crate::decode::{Brief, Decoder, Headers, Marks};
 use crate::flow::{FlowStage, Guess};
-use crate::index::{TapIndex, WindowNumber};
+use crate::index::WindowNumber;
 use crate::spread::fragments::FragmentTable;
-use crate::spread::ring::{CLOSED, QUIET, RingReceiver, RingSender};
+use crate::spread::ring::{RingReceiver, RingSender};
 use crate::spread::shed::Shedder;
-use crate::spread::{HashSeed, datagram_hash, name_brief, name_flow, owner};
+use crate::spread::{HashSeed, owner};
 use crate::time::Timestamp;
 use crate::window::{Booking, HandoffSender, WindowClock};
 
+mod burst;
+mod marks;
 mod port_names;
 mod quotes;
+mod spreading;
 
+use burst::{Seen, Tally};
+use marks::NOTED_MARKS;
 pub use port_names::PortNames;
 
 /// Packets in a burst at most; a source gives no more.
@@ -45,9 +48,6 @@ const EXPIRE_ROUND_NS: u64 = 1_000_000_000;
 
 /// Turns between two looks at the receive ring's fill.
 const SHED_TURNS: u64 = 64;
-
-/// Packets taken over from other workers in a turn at most.
-const TAKE_PACKETS_MAX: usize = 256;
 
 /// Polls that still take packets after a live worker was told to stop.
 const DRAIN_POLLS_MAX: usize = 256;
@@ -136,35 +136,6 @@ pub struct Worker<S> {
     in_hand_packets: u64,
     source_ended: bool,
     outgoing_closed: bool,
-}
-
-/// What is known of one frame of a burst.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    /// Hash of its flow's key; 0 where it was rejected.
-    hash: u64,
-    kind: Kind,
-}
-
-/// Packets of settled flows that are alike, counted together.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    tap: TapIndex,
-    booking: (WindowNumber, bool),
-    packets: u64,
-    octets: u64,
-}
-
-/// How much was read of a frame.
-#[derive(Clone, Copy, Debug, Default)]
-enum Kind {
-    /// What a settled flow needs.
-    #[default]
-    Brief,
-    /// All headers.
-    Headers,
-    /// All headers, in vain.
-    Rejected(DropCause),
 }
 
 /// What is known of a packet before its turn comes.
@@ -318,226 +289,6 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Polls the source, looks at the burst, then handles it packet by packet.
-    fn poll(&mut self) -> usize {
-        if self.source_ended {
-            return 0;
-        }
-        // Out of the worker while its burst is handled.
-        let Some(mut source) = self.source.take() else { return 0 };
-        let (burst, state) = source.poll();
-        while let Some(name) = burst.port_names().get(self.ports_known) {
-            self.parts.decoder.add_port(name);
-            self.parts.port_names.add(name);
-            self.ports_known += 1;
-        }
-        let packets = burst.len().min(BURST_PACKETS_MAX);
-        fetch_frames(&burst, packets);
-        self.look(&burst, packets);
-        self.quiet = state == SourceState::Quiet;
-        match state {
-            SourceState::Open(now) => self.read_clock = self.read_clock.max(now),
-            SourceState::Quiet => {}
-            SourceState::Ended => self.source_ended = true,
-        }
-        self.fetch_tables(packets);
-        self.handle_all(&burst, packets);
-        drop(burst);
-        self.source = Some(source);
-        self.flush_outgoing();
-        packets
-    }
-
-    /// Reads what each packet needs: in brief where that may do, else all headers. This loop and the
-    /// others of a burst stand apart, so that each has the registers for itself.
-    #[inline(never)]
-    fn look(&mut self, burst: &impl Burst, packets: usize) {
-        let may_be_brief = self.may_be_brief();
-        for place in 0..packets {
-            self.read_clock = self.read_clock.max(burst.frame(place).timestamp);
-            if !may_be_brief || !self.look_in_brief(&burst.frame(place), place) {
-                self.decode(&burst.frame(place), self.read_clock, place);
-            }
-        }
-    }
-
-    /// Whether nothing has to be asked of a packet but which flow it is of.
-    fn may_be_brief(&self) -> bool {
-        let parts = &self.parts;
-        parts.receivers == 1 && parts.filters.is_empty() && parts.shedder.keeps_all()
-    }
-
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "see `Brief::write`")]
-    fn look_in_brief(&mut self, frame: &Frame<'_>, place: usize) -> bool {
-        let brief = &mut self.briefs[place];
-        if self.parts.decoder.brief(frame, self.read_clock, brief).is_none() {
-            return false;
-        }
-        name_brief(brief, self.parts.seed);
-        if self.parts.workers > 1 && owner(brief.hash, self.parts.workers) != self.parts.place {
-            return false;
-        }
-        if let Some(copies) = &self.parts.copies {
-            let Some(fields) = Fields::of(frame, brief) else { return false };
-            self.ahead[place].digest = copies.digest_of(&Invariant::of_brief(brief, &fields));
-        }
-        self.seen[place] = Seen { hash: brief.hash, kind: Kind::Brief };
-        true
-    }
-
-    /// Reads all headers of a frame.
-    #[inline(never)]
-    fn decode(&mut self, frame: &Frame<'_>, clock: Timestamp, place: usize) {
-        let headers = &mut self.headers[place];
-        let decoded = self.parts.decoder.decode(frame, clock, headers);
-        self.seen[place] = match decoded {
-            Ok(()) => {
-                name_flow(headers, self.parts.seed);
-                if let Some(copies) = &self.parts.copies {
-                    self.ahead[place].digest = copies.digest(headers);
-                }
-                Seen { hash: headers.hash, kind: Kind::Headers }
-            }
-            Err(cause) => Seen { hash: 0, kind: Kind::Rejected(cause) },
-        };
-    }
-
-    /// Looks at where the flows and digests of the burst lie, so that memory is fetched for all at
-    /// once.
-    #[inline(never)]
-    fn fetch_tables(&mut self, packets: usize) {
-        let (flows, copies) = (&self.parts.flows, self.parts.copies.as_ref());
-        let (seen, ahead) = (&self.seen[..packets], &mut self.ahead[..packets]);
-        let mut touched = 0;
-        for seen in seen {
-            touched ^= u64::from(flows.table().touch_bucket(seen.hash));
-        }
-        for (seen, ahead) in seen.iter().zip(&mut *ahead) {
-            ahead.guess = flows.guess(seen.hash);
-            touched ^= ahead.guess.touched;
-            touched ^= copies.map_or(0, |copies| copies.touch(&ahead.digest));
-        }
-        for ahead in ahead {
-            let row = flows.guess_row(ahead.guess, self.newest_active);
-            touched ^= row.map_or(0, |row| self.parts.handoff.touch(row));
-        }
-        std::hint::black_box(touched);
-    }
-
-    /// All packets of a burst, one after another.
-    #[inline(never)]
-    fn handle_all(&mut self, burst: &impl Burst, packets: usize) {
-        for place in 0..packets {
-            self.handle(burst, place);
-        }
-        self.add_tally();
-    }
-
-    /// One packet of the own source: time goes on, it is counted, and goes its way.
-    #[inline]
-    fn handle(&mut self, burst: &impl Burst, place: usize) {
-        let is_brief = matches!(self.seen[place].kind, Kind::Brief);
-        if !is_brief || !self.handle_brief(burst, place) {
-            self.handle_in_full(burst, place, is_brief);
-        }
-    }
-
-    #[inline(never)]
-    fn handle_in_full(&mut self, burst: &impl Burst, place: usize, is_brief: bool) {
-        if is_brief {
-            self.decode(&burst.frame(place), self.briefs[place].clock, place);
-        }
-        self.add_tally();
-        // Out of the worker while it is changed by what they hold; nothing is allocated.
-        let headers = std::mem::take(&mut self.headers);
-        self.handle_headers(&headers[place], burst.frame(place).wire_octets, place);
-        self.headers = headers;
-    }
-
-    #[inline]
-    fn handle_headers(&mut self, headers: &Headers, wire_octets: u32, place: usize) {
-        if self.parts.receivers == 1 {
-            self.advance(headers.clock);
-        }
-        self.receive(headers.tap, (1, u64::from(wire_octets)));
-        match self.seen[place].kind {
-            Kind::Rejected(cause) => self.totals.causes.add(cause, 1),
-            _ => {
-                let ahead = self.ahead[place];
-                self.accept(headers, &ahead);
-            }
-        }
-    }
-
-    #[inline]
-    fn receive(&mut self, tap: TapIndex, (packets, octets): (u64, u64)) {
-        self.totals.received_packets += packets;
-        self.totals.received_octets += octets;
-        if let Some(tap) = self.taps.get_mut(usize::from(tap.0)) {
-            tap.packets += packets;
-            tap.octets += octets;
-        }
-    }
-
-    /// The same for a packet that is known in brief, if its flow is settled; then it is only counted.
-    /// `false`: all its headers are needed, and nothing was done.
-    #[inline]
-    fn handle_brief(&mut self, burst: &impl Burst, place: usize) -> bool {
-        let clock = self.briefs[place].clock;
-        if clock >= self.next_event {
-            self.add_tally();
-            self.advance_to_event(clock);
-        }
-        let (brief, ahead) = (&self.briefs[place], &self.ahead[place]);
-        if !self.parts.flows.is_settled(brief, ahead.guess) {
-            return false;
-        }
-        if let Some(copies) = &mut self.parts.copies {
-            let verdict = copies.classify((brief.tap, brief.timestamp), &ahead.digest);
-            if verdict != Verdict::First {
-                self.handle_copy(&burst.frame(place), place, verdict);
-                return true;
-            }
-        }
-        self.clock = self.clock.max(clock);
-        // Time has just been brought to this packet's clock: what is not late has its window open.
-        let booking = self.booking.book(brief.timestamp, clock);
-        let words = || first_words(&burst.frame(place), brief);
-        let output = &mut self.parts.handoff;
-        self.parts.flows.count_settled(ahead.guess, brief, booking, output, words);
-        let (tap, octets) = (brief.tap, brief.wire_octets);
-        if self.tally.tap != tap || self.tally.booking != booking {
-            self.add_tally();
-            (self.tally.tap, self.tally.booking) = (tap, booking);
-        }
-        self.tally.packets += 1;
-        self.tally.octets += u64::from(octets);
-        true
-    }
-
-    /// Adds what was tallied to all counts. Before anything else is counted, or anybody asks.
-    fn add_tally(&mut self) {
-        let Tally { tap, booking: (window, late), packets, octets } = self.tally;
-        if packets == 0 {
-            return;
-        }
-        self.receive(tap, (packets, octets));
-        self.note_booked((window, late), packets);
-        (self.tally.packets, self.tally.octets) = (0, 0);
-    }
-
-    /// All headers of a packet that was looked at in brief and is no first copy, and then its way.
-    #[cold]
-    fn handle_copy(&mut self, frame: &Frame<'_>, place: usize, verdict: Verdict) {
-        self.add_tally();
-        self.decode(frame, self.briefs[place].clock, place);
-        let (headers, ahead) = (self.headers[place], self.ahead[place]);
-        self.advance(headers.clock);
-        self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
-        self.own_as(&headers, &ahead, verdict);
-    }
-
     #[inline]
     fn accept(&mut self, headers: &Headers, ahead: &Ahead) {
         if headers.marks.0 & NOTED_MARKS != 0 {
@@ -561,53 +312,6 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    #[cold]
-    fn note_marks(&mut self, headers: &Headers) {
-        self.tell_quoted(headers);
-        let place = usize::from(headers.tap.0);
-        if let (Some(tap), Some(last)) =
-            (self.taps.get_mut(place), self.mirror_sequences.get_mut(place))
-        {
-            note_marks(tap, last, headers);
-        }
-    }
-
-    /// Fragments find their ports here if this worker receives all of them, else at the worker
-    /// that owns their datagram.
-    fn route_fragment(&mut self, headers: &Headers) {
-        let datagram_owner = if self.parts.receivers == 1 {
-            self.parts.place
-        } else {
-            owner(datagram_hash(headers, self.parts.seed), self.parts.receivers)
-        };
-        if datagram_owner == self.parts.place {
-            self.resolve_fragment(headers);
-        } else {
-            self.pass_on(datagram_owner, headers);
-        }
-    }
-
-    fn resolve_fragment(&mut self, headers: &Headers) {
-        let mut ready = std::mem::take(&mut self.ready);
-        self.parts.fragments.resolve(headers, &mut ready);
-        self.route_resolved(&mut ready);
-        self.ready = ready;
-        let deadline = self.parts.fragments.next_deadline();
-        self.next_event = self.next_event.min(deadline.unwrap_or(self.next_event));
-    }
-
-    fn route_resolved(&mut self, ready: &mut Vec<Headers>) {
-        let waiting = ready.len() as u64;
-        self.in_hand_packets += waiting;
-        for mut headers in ready.drain(..) {
-            self.in_hand_packets -= 1;
-            headers.marks.set(Marks::PORTS_RESOLVED);
-            name_flow(&mut headers, self.parts.seed);
-            let ahead = self.look_ahead(&headers);
-            self.admit(&headers, &ahead);
-        }
-    }
-
     /// To the worker that owns the flow.
     #[inline]
     fn route(&mut self, headers: &Headers, ahead: &Ahead) {
@@ -622,130 +326,6 @@ impl<S: Source> Worker<S> {
         } else {
             self.pass_on(flow_owner, headers);
         }
-    }
-
-    fn pass_on(&mut self, to: usize, headers: &Headers) {
-        while !self.parts.outgoing[to].push(headers) {
-            if !self.parts.waits {
-                self.totals.causes.add(DropCause::SpreadRingFull, 1);
-                return;
-            }
-            if self.blocked {
-                // Waiting inside waiting could go round in a circle; the aggregator joins what is
-                // split.
-                let ahead = self.look_ahead(headers);
-                self.own(headers, &ahead);
-                return;
-            }
-            self.publish(headers.clock);
-            self.in_hand_packets += 1;
-            self.wait_for_room();
-            self.in_hand_packets -= 1;
-        }
-        self.totals.spread_out_packets += 1;
-    }
-
-    /// Takes over what others have sent while a ring has no room: they may wait for this worker.
-    fn wait_for_room(&mut self) {
-        self.blocked = true;
-        if self.take_over() == 0 {
-            std::thread::yield_now();
-        }
-        self.blocked = false;
-    }
-
-    /// Hands open batches over and says how far this worker has read.
-    fn flush_outgoing(&mut self) {
-        for place in 0..self.parts.outgoing.len() {
-            while !self.parts.outgoing[place].flush() && self.parts.waits {
-                self.publish(self.read_clock);
-                self.wait_for_room();
-            }
-        }
-        self.publish(self.read_clock);
-    }
-
-    /// Says in each ring that has room that all packets before `clock` are there.
-    fn publish(&mut self, clock: Timestamp) {
-        for ring in &mut self.parts.outgoing {
-            if !ring.flush() {
-                continue;
-            }
-            if self.quiet { ring.publish_quiet() } else { ring.publish(clock) }
-        }
-    }
-
-    /// Takes packets over from other workers, oldest first. A ring that is empty is waited for
-    /// until its worker has read further, with a live source not longer than the hold.
-    fn take_over(&mut self) -> usize {
-        if self.parts.incoming.is_empty() {
-            return 0;
-        }
-        let mut taken = 0;
-        while taken < TAKE_PACKETS_MAX {
-            let Some(from) = self.oldest_ring() else { break };
-            let Some(headers) = self.parts.incoming[from].head().copied() else { break };
-            self.parts.incoming[from].advance();
-            taken += 1;
-            // Time first: what closes with it does not hold this packet yet.
-            self.advance(headers.clock);
-            if headers.is_quote() {
-                self.take_quote(&headers);
-                continue;
-            }
-            self.totals.spread_in_packets += 1;
-            let unresolved =
-                headers.marks.has(Marks::FRAGMENT) && !headers.marks.has(Marks::PORTS_RESOLVED);
-            if unresolved {
-                self.resolve_fragment(&headers);
-            } else {
-                let ahead = self.look_ahead(&headers);
-                self.own(&headers, &ahead);
-            }
-        }
-        if taken == 0 {
-            self.advance_by_rings();
-        }
-        taken
-    }
-
-    /// The ring whose head is to be taken next, if it may be.
-    fn oldest_ring(&mut self) -> Option<usize> {
-        let mut oldest: Option<(usize, Timestamp)> = None;
-        let mut read_up_to = Timestamp(u64::MAX);
-        for (place, ring) in self.parts.incoming.iter_mut().enumerate() {
-            let clock = ring.clock();
-            match ring.head() {
-                Some(headers) if oldest.is_none_or(|(_, best)| headers.clock < best) => {
-                    oldest = Some((place, headers.clock));
-                }
-                Some(_) => {}
-                None => read_up_to = read_up_to.min(clock),
-            }
-        }
-        let (place, clock) = oldest?;
-        let waited_enough =
-            !self.parts.waits && self.read_clock.since_ns(clock) > self.parts.hold_ns;
-        (clock <= read_up_to || waited_enough).then_some(place)
-    }
-
-    /// With all rings empty, time goes on as far as all workers have read.
-    fn advance_by_rings(&mut self) {
-        let mut read_up_to = Timestamp(u64::MAX);
-        for ring in &mut self.parts.incoming {
-            let clock = ring.clock();
-            if ring.head().is_some() {
-                return;
-            }
-            read_up_to = read_up_to.min(clock);
-        }
-        if read_up_to < QUIET && read_up_to != Timestamp::ZERO {
-            self.advance(read_up_to);
-        }
-    }
-
-    fn incoming_ended(&mut self) -> bool {
-        self.parts.incoming.iter_mut().all(|ring| ring.clock() == CLOSED && ring.head().is_none())
     }
 
     /// Where a packet that was not in the burst is to be looked up.
@@ -1010,88 +590,5 @@ impl<S: Source> Worker<S> {
         let copies = self.parts.copies.as_ref();
         self.totals.digests_evicted = copies.map_or(0, CopyTable::evicted_digests);
         self.totals.sampling_rate = self.parts.shedder.rate();
-    }
-}
-
-/// The beginning of a packet's payload.
-fn first_words(frame: &Frame<'_>, brief: &Brief) -> Option<FirstWords> {
-    let fields = Fields::of(frame, brief)?;
-    Some(FirstWords {
-        protocol: brief.protocol,
-        ports: brief.ports(),
-        head: fields.payload_head,
-        captured_octets: fields.payload_octets,
-    })
-}
-
-/// Marks that are counted on the tap.
-const NOTED_MARKS: u16 = Marks::SNAPPED.0
-    | Marks::SEGMENT_UNMAPPED.0
-    | Marks::MIRROR_SEQUENCE.0
-    | Marks::ICMP_ERROR.0
-    | Marks::TAP_OPTIONS.0;
-
-/// Steps of a mirror's sequence, forwards or back, that are loss or reordering; beyond, the mirror
-/// was started again.
-const SEQUENCE_STEP_MAX: u32 = 1 << 16;
-
-/// Reads the first and the second cache line of all frames, so that memory fetches them at once.
-#[inline]
-fn fetch_frames(burst: &impl Burst, packets: usize) {
-    let mut touched = 0;
-    for place in 0..packets {
-        touched ^= burst.touch(place);
-    }
-    std::hint::black_box(touched);
-}
-
-fn note_marks(tap: &mut TapTotals, last_sequence: &mut Option<u32>, headers: &Headers) {
-    tap.snapped += u64::from(headers.marks.has(Marks::SNAPPED));
-    tap.segment_unmapped += u64::from(headers.marks.has(Marks::SEGMENT_UNMAPPED));
-    if let Some(options) = headers.tap_options() {
-        tap.cloud_packets += 1;
-        tap.cloud_endpoint = options.endpoint;
-        tap.cloud_attachment = options.attachment;
-    }
-    if headers.marks.has(Marks::MIRROR_SEQUENCE) {
-        tap.sequenced += 1;
-        note_sequence(tap, last_sequence, headers.mirror_sequence);
-    }
-}
-
-/// Numbers that are passed over are gaps, until they come after all.
-fn note_sequence(tap: &mut TapTotals, last_sequence: &mut Option<u32>, sequence: u32) {
-    let last = *last_sequence.get_or_insert(sequence);
-    let (ahead, behind) = (sequence.wrapping_sub(last), last.wrapping_sub(sequence));
-    if (1..SEQUENCE_STEP_MAX).contains(&behind) {
-        tap.mirror_gaps = tap.mirror_gaps.saturating_sub(1);
-        return;
-    }
-    if (1..SEQUENCE_STEP_MAX).contains(&ahead) {
-        tap.mirror_gaps += u64::from(ahead - 1);
-    }
-    *last_sequence = Some(sequence);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gaps_of_a_mirror_sequence() {
-        for (sequences, gaps) in [
-            (&[1, 2, 3][..], 0),
-            (&[1, 4, 5], 2),
-            (&[4, 6, 5, 7], 0),
-            (&[3_000_000_000, 0, 1], 0),
-            (&[u32::MAX, 0, 2], 1),
-            (&[5, 5], 0),
-        ] {
-            let (mut tap, mut last) = (TapTotals::default(), None);
-            for sequence in sequences {
-                note_sequence(&mut tap, &mut last, *sequence);
-            }
-            assert_eq!(tap.mirror_gaps, gaps, "{sequences:?}");
-        }
     }
 }

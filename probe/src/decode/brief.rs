@@ -186,7 +186,7 @@ impl Fields {
             });
         }
         let header_octets = tcp_header_octets(head)?;
-        let tcp_timestamps = timestamps(packet, header_octets)?;
+        let tcp_timestamps = timestamps(packet, header_octets).ok()?;
         let payload = packet.get(34 + header_octets as usize..)?;
         let tcp_flags = short(head, 46) & 0x1ff;
         Some(Self {
@@ -202,18 +202,21 @@ impl Fields {
     }
 }
 
-/// The timestamps option of a header that has it alone, or has none; nothing where there are others.
+/// A TCP header has options beside the usual timestamps.
+struct OtherOptions;
+
+/// The timestamps option of a header that has it alone, or has none.
 #[inline]
-fn timestamps(packet: &[u8], header_octets: u32) -> Option<Option<(u32, u32)>> {
+fn timestamps(packet: &[u8], header_octets: u32) -> Result<Option<(u32, u32)>, OtherOptions> {
     if header_octets == TCP_OCTETS {
-        return Some(None);
+        return Ok(None);
     }
-    let options: &[u8; 12] = packet.get(HEAD_OCTETS..)?.first_chunk()?;
-    let [kinds @ .., a, b, c, d, e, f, g, h] = *options;
-    let is_usual = header_octets == STAMPED_TCP_OCTETS && kinds == ALIGNED_TIMESTAMP;
-    let value = u32::from_be_bytes([a, b, c, d]);
-    let echo = u32::from_be_bytes([e, f, g, h]);
-    is_usual.then_some(Some((value, echo)))
+    let options = packet.get(HEAD_OCTETS..).and_then(|behind| behind.first_chunk::<12>());
+    let [kinds @ .., a, b, c, d, e, f, g, h] = *options.ok_or(OtherOptions)?;
+    if header_octets != STAMPED_TCP_OCTETS || kinds != ALIGNED_TIMESTAMP {
+        return Err(OtherOptions);
+    }
+    Ok(Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))))
 }
 
 /// Length of a TCP header that is long enough.

@@ -23,6 +23,7 @@ const SNAP_BRIDGED: [u8; 6] = [0xaa, 0xaa, 3, 0, 0, 0xf8];
 const IP: [u8; 3] = [6, 6, 3];
 
 /// The EtherType in LLC and SNAP, if there is one.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "a view of the packet, not a copy")]
 pub(super) fn ether_type(header: &[u8; 8]) -> Option<u16> {
     let [snap @ .., high, low] = *header;
     let ether_type = u16::from_be_bytes([high, low]);
