@@ -17,6 +17,7 @@ use crate::decode::filter::Filters;
 use crate::decode::{Brief, Decoder, Headers, Marks};
 use crate::flow::{FlowStage, Guess};
 use crate::index::WindowNumber;
+use crate::path::PathStage;
 use crate::spread::fragments::FragmentTable;
 use crate::spread::ring::{RingReceiver, RingSender};
 use crate::spread::shed::Shedder;
@@ -69,6 +70,8 @@ pub struct WorkerParts {
     pub incoming: Vec<RingReceiver>,
     /// Finds copies; without it every packet counts (`bench --features flow`).
     pub copies: Option<CopyTable>,
+    /// Follows packets from tap to tap; `None` where there is nothing to compare.
+    pub path: Option<PathStage>,
     /// Whether copies are taken out of traffic, or only marked.
     pub remove_copies: bool,
     /// The flows.
@@ -273,7 +276,8 @@ impl<S: Source> Worker<S> {
     /// Bytes of its tables: flows, rows, copies; all of it is taken at start but for the side slab.
     pub fn table_bytes(&self) -> usize {
         let flows = &self.parts.flows;
-        let copies = self.parts.copies.as_ref().map_or(0, CopyTable::bytes);
+        let copies = self.parts.copies.as_ref().map_or(0, CopyTable::bytes)
+            + self.parts.path.as_ref().map_or(0, PathStage::bytes);
         flows.bytes() + flows.side_slab().0 + self.parts.handoff.row_bytes() + copies
     }
 
@@ -346,6 +350,9 @@ impl<S: Source> Worker<S> {
     /// The same for a packet of which it is known whether it is a copy.
     #[inline]
     fn own_as(&mut self, headers: &Headers, ahead: &Ahead, verdict: Verdict) {
+        if let Some(path) = self.parts.path.as_mut() {
+            path.note(headers, &ahead.digest, verdict, &mut self.parts.handoff);
+        }
         if verdict != Verdict::First && !self.counts_copy(headers, ahead, verdict) {
             return;
         }
@@ -464,6 +471,10 @@ impl<S: Source> Worker<S> {
     }
 
     fn tell_closed(&mut self) {
+        // Files wait, so what is due comes before the word that its time is over.
+        if let Some(path) = self.parts.path.as_mut().filter(|_| self.parts.waits) {
+            path.sweep_all(self.clock, &mut self.parts.handoff);
+        }
         self.refresh_totals();
         let last = WindowNumber(self.cut_from.0 - 1);
         let taps = self.taps_used();
@@ -492,6 +503,9 @@ impl<S: Source> Worker<S> {
             self.parts.handoff.set_sampling_rate(rate, self.newest_active);
         }
         self.expire();
+        if let Some(path) = self.parts.path.as_mut() {
+            path.sweep_step(self.clock, &mut self.parts.handoff);
+        }
     }
 
     fn expire(&mut self) {
@@ -552,6 +566,9 @@ impl<S: Source> Worker<S> {
         self.parts.fragments.expire(Timestamp(u64::MAX), &mut ready);
         self.route_resolved(&mut ready);
         self.parts.flows.end_all(self.clock, &mut self.parts.handoff);
+        if let Some(path) = self.parts.path.as_mut() {
+            path.end(&mut self.parts.handoff);
+        }
         self.parts.handoff.send_all_windows();
         self.refresh_totals();
         self.close_last_window();
@@ -590,5 +607,7 @@ impl<S: Source> Worker<S> {
         let copies = self.parts.copies.as_ref();
         self.totals.digests_evicted = copies.map_or(0, CopyTable::evicted_digests);
         self.totals.sampling_rate = self.parts.shedder.rate();
+        let path = self.parts.path.as_ref().map(PathStage::counts).unwrap_or_default();
+        (self.totals.path_evicted, self.totals.path_unwatched) = (path.evicted, path.unwatched);
     }
 }

@@ -16,6 +16,7 @@ mod conversations;
 mod ledger;
 pub mod live;
 mod packed;
+pub mod path;
 mod places;
 mod table;
 mod view;
@@ -32,6 +33,7 @@ use crate::flow::EndedFlow;
 use crate::index::WindowNumber;
 use crate::spread::HashSeed;
 use crate::window::{FromWorker, HandoffReceiver, Row, RowBlock, WindowClock};
+use path::{PathView, Paths};
 use table::ConversationTable;
 
 /// Messages taken from one worker before the next one's turn.
@@ -108,6 +110,7 @@ pub struct Aggregator {
     rows_full_packets: u64,
     late_rows_packets: u64,
     ended_flows: Vec<EndedFlow>,
+    paths: Option<Paths>,
     reported_taps: Vec<TapTotals>,
     reported: LedgerTotals,
     reported_workers: Vec<WorkerTotals>,
@@ -138,10 +141,24 @@ impl Aggregator {
             rows_full_packets: 0,
             late_rows_packets: 0,
             ended_flows: Vec::new(),
+            paths: None,
             reported_taps: Vec::new(),
             reported: LedgerTotals::default(),
             reported_workers: Vec::new(),
         }
+    }
+
+    /// Adds delay and loss between taps.
+    #[must_use]
+    pub fn with_paths(mut self, paths: Option<Paths>) -> Self {
+        self.paths = paths;
+        self
+    }
+
+    /// Delay and loss of the next window in which every packet has its verdict.
+    pub fn next_paths(&mut self) -> Option<PathView> {
+        let closed = if self.is_over() { LAST } else { self.given_up_to? };
+        self.paths.as_mut()?.next_view(closed)
     }
 
     /// Takes what the workers have handed over, a bounded part of it. `false`: that was all, and
@@ -197,11 +214,15 @@ impl Aggregator {
 
     /// Whether all workers have ended and all windows are given out; the totals are final then.
     pub fn has_ended(&mut self) -> bool {
-        let ended = self.workers.iter().all(|worker| worker.ended) && self.open.is_empty();
+        let ended = self.is_over();
         if ended {
             self.workers.iter_mut().for_each(|worker| worker.settle(LAST));
         }
         ended
+    }
+
+    fn is_over(&self) -> bool {
+        self.workers.iter().all(|worker| worker.ended) && self.open.is_empty()
     }
 
     /// The account of every packet so far.
@@ -253,6 +274,11 @@ impl Aggregator {
                 let packets: u64 = block.rows.iter().map(Row::packets_sum).sum();
                 self.workers[place].rows_packets += packets;
                 self.add(block, packets);
+            }
+            FromWorker::Paths(trajectories) => {
+                if let Some(paths) = &mut self.paths {
+                    paths.take(trajectories);
+                }
             }
             FromWorker::Flows(flows) => self.ended_flows.extend_from_slice(flows),
             FromWorker::Closed(window, snapshot) => {
@@ -321,6 +347,8 @@ impl Aggregator {
         let conversations = self.sorted(window.conversations);
         let taps = self.taps();
         let before = std::mem::replace(&mut self.reported_taps, taps.clone());
+        let mut taps = TapView::differences(&taps, &before);
+        TapView::count_conversations(&mut taps, &conversations);
         let ledger = self.ledger();
         let ledger_before = std::mem::replace(&mut self.reported, ledger.clone());
         let workers: Vec<WorkerTotals> = self.workers().copied().collect();
@@ -332,7 +360,7 @@ impl Aggregator {
             start: number.start(length_ns),
             end: number.end(length_ns),
             conversations,
-            taps: TapView::differences(&taps, &before),
+            taps,
             ledger,
             ledger_before,
             late_packets: window.late_packets,

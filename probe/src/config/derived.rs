@@ -33,6 +33,8 @@ pub struct Sizes {
     pub row_bytes: u64,
     /// A remembered digest.
     pub copy_bytes: u64,
+    /// A packet followed from tap to tap.
+    pub path_bytes: u64,
     /// A remembered datagram.
     pub fragment_bytes: u64,
     /// A packet in a spread ring.
@@ -84,6 +86,11 @@ impl Plan {
         (self.flow.slots_per_worker / 4).max(OPEN_ROWS_MIN)
     }
 
+    /// Whether packets are followed from tap to tap: it takes two taps.
+    pub fn follows_paths(&self) -> bool {
+        self.path.enabled && self.taps.len() >= 2
+    }
+
     /// The memory that this plan takes.
     pub fn memory(&self, sizes: &Sizes) -> Memory {
         let workers = u64::from(self.workers());
@@ -96,7 +103,9 @@ impl Plan {
             mbuf_bytes_max: self.mbuf_bytes(frame_room_octets),
             flow_bytes: tables(self.flow.slots_per_worker, sizes.flow_bytes),
             row_bytes: tables(self.open_rows() + ROWS_ON_THEIR_WAY, sizes.row_bytes),
-            copy_bytes: tables(self.copies.slots, sizes.copy_bytes),
+            copy_bytes: tables(self.copies.slots, sizes.copy_bytes).saturating_add(
+                if self.follows_paths() { tables(self.path.slots, sizes.path_bytes) } else { 0 },
+            ),
             fragment_bytes: tables(self.decode.fragment_slots, sizes.fragment_bytes),
             spread_bytes: tables(self.worker.spread_ring_packets, sizes.spread_bytes)
                 .saturating_mul(others),

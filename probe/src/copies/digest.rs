@@ -150,6 +150,13 @@ impl Digest {
     }
 }
 
+impl Digest {
+    /// Both halves of it in one number.
+    pub const fn bits(&self) -> u64 {
+        ((self.tag as u64) << 32) | (self.place as u64 & 0xffff_ffff)
+    }
+}
+
 /// Both addresses in a word: for IPv4 as they are, for IPv6 hashed.
 #[inline]
 fn addresses(headers: &Headers, seed: HashSeed) -> u64 {

@@ -126,6 +126,7 @@ impl Analysis {
             while let Some(view) = self.parts.aggregator.next_view() {
                 self.window(&view);
                 self.parts.aggregator.recycle(view);
+                self.paths();
             }
             if self.parts.aggregator.has_ended() {
                 break;
@@ -134,6 +135,7 @@ impl Analysis {
         }
         // The last ones came while a window was made into records.
         self.collect_flows();
+        self.paths();
         self.finish()
     }
 
@@ -179,6 +181,18 @@ impl Analysis {
         publisher.window(view, shares, aggregator, &beside, maker);
         rows.flows = std::mem::take(&mut self.flows);
         self.hand_on(rows);
+    }
+
+    /// Delay and loss between taps, of windows in which every packet has its verdict by now.
+    fn paths(&mut self) {
+        while let Some(view) = self.parts.aggregator.next_paths() {
+            if view.full_packets + view.late_packets > 0 {
+                let (full, late) = (view.full_packets, view.late_packets);
+                tracing::warn!(full, late, "packets between taps found no room, or came late");
+            }
+            let rows = self.parts.maker.paths(&view);
+            self.hand_on(rows);
+        }
     }
 
     /// Records of the window's conversations, part by part; batches that are full are handed on.

@@ -189,6 +189,16 @@ impl HashSeed {
         Self(word(0), word(1), word(2), word(3))
     }
 
+    /// From a secret that several probes share.
+    pub fn of_secret(secret: &str) -> Self {
+        let fixed = Self::fixed();
+        let word = |start: u64| {
+            let step = |word, octet: &u8| mix(word ^ u64::from(*octet) ^ fixed.0, fixed.1);
+            secret.as_bytes().iter().fold(start, step) | 1
+        };
+        Self(word(fixed.0), word(fixed.1), word(fixed.2), word(fixed.3))
+    }
+
     /// The words.
     #[inline]
     pub const fn words(self) -> [u64; 4] {

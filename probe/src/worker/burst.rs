@@ -224,6 +224,10 @@ impl<S: Source> Worker<S> {
         if !self.parts.flows.is_settled(brief, ahead.guess) {
             return false;
         }
+        let path = self.parts.path.as_ref();
+        if path.is_some_and(|path| path.concerns(brief.hash, &ahead.digest)) {
+            return false;
+        }
         if let Some(copies) = &mut self.parts.copies {
             let verdict = copies.classify((brief.tap, brief.timestamp), &ahead.digest);
             if verdict != Verdict::First {

@@ -96,7 +96,7 @@ pub(in crate::runtime) fn parts_for(seat: Seat, features: Features) -> WorkerPar
     match features {
         Features::All => parts,
         Features::Flow => {
-            WorkerParts { copies: None, flows: parts.flows.without_measures(), ..parts }
+            WorkerParts { copies: None, path: None, flows: parts.flows.without_measures(), ..parts }
         }
     }
 }
