@@ -75,6 +75,8 @@ CREATE TABLE "flows" (
     "reverse_tap" VARCHAR,
     "duplicate_packet_count" UBIGINT,
     "reverse_duplicate_packet_count" UBIGINT,
+    "icmp_error_count" UBIGINT,
+    "reverse_icmp_error_count" UBIGINT,
     "retransmission_packet_count" UBIGINT,
     "reverse_retransmission_packet_count" UBIGINT,
     "fast_retransmission_packet_count" UBIGINT,
@@ -242,6 +244,8 @@ CREATE TABLE "taps" (
     "segment_unknown_packet_count" UBIGINT,
     "segment_unmapped_packet_count" UBIGINT NOT NULL,
     "mirror_sequence_gap_count" UBIGINT,
+    "cloud_endpoint_id" VARCHAR,
+    "cloud_attachment_id" VARCHAR,
     "clock_source" VARCHAR NOT NULL,
     "clock_error_bound_ns" UBIGINT
 );

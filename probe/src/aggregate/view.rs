@@ -8,7 +8,7 @@ use crate::decode::protocol;
 use crate::index::{TapIndex, WindowNumber};
 use crate::time::Timestamp;
 
-use super::{Conversation, ConversationKey, LedgerTotals};
+use super::{Conversations, LedgerTotals};
 
 /// One window.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct WindowView {
     /// First instant after it.
     pub end: Timestamp,
     /// Conversations in order of their keys.
-    pub conversations: Vec<(ConversationKey, Conversation)>,
+    pub conversations: Conversations,
     /// What the taps counted since the view before.
     pub taps: Vec<TapView>,
     /// The account so far.
@@ -75,10 +75,7 @@ impl TapView {
     }
 
     /// Counts the conversations of a window at the tap that counted them.
-    pub fn count_conversations(
-        views: &mut [Self],
-        conversations: &[(ConversationKey, Conversation)],
-    ) {
+    pub fn count_conversations(views: &mut [Self], conversations: &Conversations) {
         for (key, conversation) in conversations {
             let [forward, reverse] = conversation.packets;
             if key.protocol != protocol::TCP || forward + reverse < TALK_PACKETS_MIN {

@@ -177,8 +177,14 @@ fn decode(section: &Section<'_>) -> DecodePlan {
     section.read("vxlan_ports", &mut plan.vxlan_ports);
     section.read("vxlan_gpe_ports", &mut plan.vxlan_gpe_ports);
     section.read("geneve_ports", &mut plan.geneve_ports);
+    section.read("gtp_ports", &mut plan.gtp_ports);
+    section.read("mpls_ports", &mut plan.mpls_ports);
+    section.read("gre_ports", &mut plan.gre_ports);
+    section.read("teredo_ports", &mut plan.teredo_ports);
+    section.read("capwap_ports", &mut plan.capwap_ports);
     section.read("nvgre", &mut plan.nvgre);
     section.read("mpls_segments", &mut plan.mpls_segments);
+    section.read("gtp_segments", &mut plan.gtp_segments);
     section.read("fragment_slots", &mut plan.fragment_slots);
     section.read("fragment_timeout_ms", &mut plan.fragment_timeout_ms);
     plan

@@ -80,10 +80,10 @@ impl Plan {
         u32::from(self.worker.count).max(self.queues()).max(1)
     }
 
-    /// Rows that a worker can have open; beyond them the oldest are handed over early. Half of the
-    /// flows can be in one window.
+    /// Rows that a worker can have open; beyond them the oldest are handed over early. A quarter of
+    /// the flows can be in one window.
     pub fn open_rows(&self) -> u32 {
-        (self.flow.slots_per_worker / 2).max(OPEN_ROWS_MIN)
+        (self.flow.slots_per_worker / 4).max(OPEN_ROWS_MIN)
     }
 
     /// Whether packets are followed from tap to tap: it takes two taps.

@@ -201,11 +201,23 @@ pub struct DecodePlan {
     pub vxlan_gpe_ports: Vec<u16>,
     /// UDP ports of GENEVE.
     pub geneve_ports: Vec<u16>,
+    /// UDP ports of GTP-U.
+    pub gtp_ports: Vec<u16>,
+    /// UDP ports of MPLS in UDP.
+    pub mpls_ports: Vec<u16>,
+    /// UDP ports of GRE in UDP.
+    pub gre_ports: Vec<u16>,
+    /// UDP ports of Teredo servers and relays.
+    pub teredo_ports: Vec<u16>,
+    /// UDP ports of CAPWAP data channels at the controller.
+    pub capwap_ports: Vec<u16>,
     /// Read the GRE key of Ethernet-in-GRE as NVGRE (24-bit VSID, 8-bit flow id) instead of a
     /// 32-bit key.
     pub nvgre: bool,
     /// MPLS bottom labels name segments (they differ by direction in most networks).
     pub mpls_segments: bool,
+    /// GTP-U tunnel endpoint ids name segments (each direction has its own).
+    pub gtp_segments: bool,
     /// Fragment table slots a worker, power of two.
     pub fragment_slots: u32,
     /// How long fragments wait for the first one of their datagram, in milliseconds. Its ports are
@@ -438,8 +450,14 @@ impl Default for DecodePlan {
             vxlan_ports: vec![4789, 8472],
             vxlan_gpe_ports: vec![4790],
             geneve_ports: vec![6081],
+            gtp_ports: vec![2152],
+            mpls_ports: vec![6635],
+            gre_ports: vec![4754],
+            teredo_ports: vec![3544],
+            capwap_ports: vec![5247],
             nvgre: false,
             mpls_segments: false,
+            gtp_segments: false,
             fragment_slots: 4096,
             fragment_timeout_ms: 30_000,
         }

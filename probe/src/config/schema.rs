@@ -357,7 +357,7 @@ static SEGMENTS: Table = Table {
     path: "segments",
     meaning: "Tenant networks, written domain/kind/id: default/none, default/vlan/42, \
               default/qinq/10.20, default/vxlan/4242, with kinds none, vlan, qinq, vxlan, geneve, \
-              nvgre, gre, mpls.",
+              nvgre, gre, mpls, pbb, gtp.",
     keys: &[key(
         "domains",
         Kind::List(&Kind::Name, 256),
@@ -393,6 +393,23 @@ static DECODE: Table = Table {
         key("vxlan_ports", UDP_PORTS, Default("[4789, 8472]"), "", "UDP ports of VXLAN."),
         key("vxlan_gpe_ports", UDP_PORTS, Default("[4790]"), "", "UDP ports of VXLAN-GPE."),
         key("geneve_ports", UDP_PORTS, Default("[6081]"), "", "UDP ports of GENEVE."),
+        key("gtp_ports", UDP_PORTS, Default("[2152]"), "", "UDP ports of GTP-U."),
+        key("mpls_ports", UDP_PORTS, Default("[6635]"), "", "UDP ports of MPLS in UDP."),
+        key("gre_ports", UDP_PORTS, Default("[4754]"), "", "UDP ports of GRE in UDP."),
+        key(
+            "teredo_ports",
+            UDP_PORTS,
+            Default("[3544]"),
+            "",
+            "UDP ports of Teredo servers; at either end of a datagram.",
+        ),
+        key(
+            "capwap_ports",
+            UDP_PORTS,
+            Default("[5247]"),
+            "",
+            "UDP ports of CAPWAP data at the controller; at either end of a datagram.",
+        ),
         key(
             "nvgre",
             Kind::Flag,
@@ -408,6 +425,13 @@ static DECODE: Table = Table {
             "",
             "MPLS bottom labels name segments. In most networks they differ by direction and do \
              not.",
+        ),
+        key(
+            "gtp_segments",
+            Kind::Flag,
+            Default("false"),
+            "",
+            "GTP-U tunnel endpoint ids name segments. Each direction of a session has its own.",
         ),
         key(
             "fragment_slots",

@@ -82,6 +82,15 @@ impl Ipv4<'_> {
     }
 }
 
+/// Whether an IPv4 packet that fits in `limit` octets may begin here. Used where a format does not
+/// say what it carries.
+pub(super) fn fits(octets: &[u8], limit: u32) -> bool {
+    octets.first_chunk().is_some_and(|[first, _, high, low]: &[u8; 4]| {
+        let total = u32::from(u16::from_be_bytes([*high, *low]));
+        first >> 4 == 4 && first & 0xf >= 5 && (HEADER_OCTETS..=limit).contains(&total)
+    })
+}
+
 /// Takes the header and leaves out what stands behind the packet.
 #[inline]
 pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers) -> Step {

@@ -6,6 +6,7 @@
 //! cut by the capture length counts in full.
 //! Source: each file names its RFC or IEEE section.
 
+pub mod brief;
 mod decoder;
 mod plain;
 mod walk;
@@ -14,7 +15,10 @@ pub mod filter;
 pub mod ethernet;
 pub mod vlan;
 pub mod vntag;
+pub mod pbb;
+pub mod fabricpath;
 pub mod llc;
+mod ppp;
 pub mod pppoe;
 pub mod mpls;
 pub mod nsh;
@@ -28,15 +32,24 @@ mod transport;
 pub mod tcp;
 pub mod udp;
 pub mod sctp;
+mod quote;
 pub mod icmp;
 pub mod vxlan;
 pub mod vxlan_gpe;
+mod cloud;
 pub mod geneve;
 pub mod gre;
+mod pptp;
+pub mod gtp;
+mod teredo;
+mod wlan;
+pub mod capwap;
 pub mod erspan;
 #[cfg(test)]
 mod testing;
 
+pub use brief::Brief;
+pub use cloud::TapOptions;
 pub use decoder::{DecodeContext, Decoder};
 
 pub use crate::inventory::{Address, Mac};
@@ -82,6 +95,10 @@ impl Marks {
     pub const SEGMENT_UNMAPPED: Self = Self(1 << 12);
     /// A fragment that has been to the fragment table.
     pub const PORTS_RESOLVED: Self = Self(1 << 13);
+    /// An ICMP error that names the flow it is about: see [`Headers::quoted`].
+    pub const ICMP_ERROR: Self = Self(1 << 14);
+    /// A cloud says where it took the packet: see [`Headers::tap_options`].
+    pub const TAP_OPTIONS: Self = Self(1 << 15);
 
     /// Whether all bits of `mark` are set.
     #[inline]
@@ -192,6 +209,36 @@ pub struct Headers {
     pub hash: u64,
     /// Which endpoint of the canonical flow key sent the packet, filled in by `spread`.
     pub sender: Sender,
+    /// Protocol of the packet that an ICMP error quotes, valid with [`Marks::ICMP_ERROR`]; the other
+    /// parts of its key stand in the TCP fields. 0 in [`Headers::quoted`] itself.
+    pub quoted_protocol: u8,
+    /// Its source port.
+    pub quoted_source_port: u16,
+    /// See [`Headers::tap_options`].
+    pub tap_flow_cookie: u32,
+    /// See [`Headers::tap_options`].
+    pub tap_endpoint: u64,
+    /// See [`Headers::tap_options`].
+    pub tap_attachment: u64,
+}
+
+impl Headers {
+    /// Where a cloud's mirror or load balancer says that it took the packet.
+    pub fn tap_options(&self) -> Option<TapOptions> {
+        self.marks.has(Marks::TAP_OPTIONS).then_some(TapOptions {
+            endpoint: self.tap_endpoint,
+            attachment: self.tap_attachment,
+            flow_cookie: self.tap_flow_cookie,
+        })
+    }
+
+    #[cold]
+    fn set_tap_options(&mut self, options: TapOptions) {
+        self.marks.set(Marks::TAP_OPTIONS);
+        self.tap_endpoint = options.endpoint;
+        self.tap_attachment = options.attachment;
+        self.tap_flow_cookie = options.flow_cookie;
+    }
 }
 
 const _: () =

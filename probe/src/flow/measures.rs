@@ -30,6 +30,8 @@ pub(super) struct Measures {
     pub(super) snapped: u32,
     /// SYN was repeated; SYN-ACK was repeated.
     repeated: [bool; 2],
+    /// ICMP errors about packets of each sender.
+    pub(super) icmp_errors: [u16; 2],
 }
 
 const _: () = assert!(size_of::<Measures>() == 56, "bytes per flow as the documents state them");
@@ -45,6 +47,7 @@ impl Default for Measures {
             fragments: 0,
             snapped: 0,
             repeated: [false; 2],
+            icmp_errors: [0; 2],
         }
     }
 }
@@ -105,9 +108,16 @@ impl Measures {
         *duplicates = duplicates.saturating_add(1);
     }
 
+    /// Notes an ICMP error about a packet of `sender`.
+    pub(super) fn icmp_error(&mut self, sender: Sender) {
+        let errors = &mut self.icmp_errors[sender.place()];
+        *errors = errors.saturating_add(1);
+    }
+
     /// A record was made: counts begin again, times are told once.
     pub(super) fn record_made(&mut self) {
         (self.duplicates, self.fragments, self.snapped) = ([0; 2], 0, 0);
+        self.icmp_errors = [0; 2];
         (self.server_rtt_ns, self.client_rtt_ns) = (NONE, NONE);
     }
 }

@@ -62,6 +62,8 @@ pub struct Biflow {
     pub layer2_octets: [u64; 2],
     /// Duplicates at one tap; 0 without measures.
     pub duplicates: [u32; 2],
+    /// ICMP errors about packets of each endpoint; 0 without measures.
+    pub icmp_errors: [u16; 2],
     /// Fragments; 0 without measures.
     pub fragments: u32,
     /// Packets that the capture cut; 0 without measures.

@@ -83,10 +83,15 @@ impl PathStage {
         verdict: Verdict,
         output: &mut impl PathOutput,
     ) {
-        let selected = digest.tag <= self.limit;
-        if selected || self.watches.may_have(headers.hash) {
-            self.consider(headers, digest, selected, verdict, output);
+        if self.concerns(headers.hash, digest) {
+            self.consider(headers, digest, digest.tag <= self.limit, verdict, output);
         }
+    }
+
+    /// Whether a packet of a flow with this hash has to be looked at.
+    #[inline]
+    pub fn concerns(&self, flow: u64, digest: &Digest) -> bool {
+        digest.tag <= self.limit || self.watches.may_have(flow)
     }
 
     #[inline(never)]

@@ -267,6 +267,8 @@ impl RecordMaker {
             reverse_tap: answered.then(|| self.names.tap(flow.taps[reverse])),
             duplicate_packet_count: Some(flow.duplicates[forward].into()),
             reverse_duplicate_packet_count: Some(flow.duplicates[reverse].into()),
+            icmp_error_count: Some(flow.icmp_errors[forward].into()),
+            reverse_icmp_error_count: Some(flow.icmp_errors[reverse].into()),
             handshake_server_rtt_ns: flow.handshake_server_rtt_ns,
             handshake_client_rtt_ns: flow.handshake_client_rtt_ns,
             fragment_count: flow.fragments.into(),
@@ -336,6 +338,8 @@ impl RecordMaker {
         clock: TapClock,
         unknown: Option<u64>,
     ) -> TapRecord {
+        let said = tap.totals.cloud_packets > 0;
+        let cloud = |id: u64| said.then(|| format!("{id:016x}").into());
         TapRecord {
             window_start_ns: view.start.0,
             tap: self.names.tap(tap.tap),
@@ -353,6 +357,8 @@ impl RecordMaker {
             snapped_packet_count: tap.totals.snapped,
             segment_unmapped_packet_count: tap.totals.segment_unmapped,
             mirror_sequence_gap_count: tap.has_sequence.then_some(tap.totals.mirror_gaps),
+            cloud_endpoint_id: cloud(tap.totals.cloud_endpoint),
+            cloud_attachment_id: cloud(tap.totals.cloud_attachment),
             clock_source: clock.source,
             clock_error_bound_ns: clock.error_bound_ns,
         }

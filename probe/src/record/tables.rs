@@ -174,6 +174,11 @@ tables! {
         /// Packets left out because the same one was seen before at its tap, responder to
         /// initiator; null where it is not measured.
         reverse_duplicate_packet_count: Option<u64>, "packets", Element::None;
+        /// ICMP errors that quote a packet from initiator to responder (each is a packet of its own
+        /// flow too), at most 65,535; null where it is not measured.
+        icmp_error_count: Option<u64>, "packets", Element::None;
+        /// ICMP errors that quote a packet from responder to initiator, likewise.
+        reverse_icmp_error_count: Option<u64>, "packets", Element::None;
         /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
         /// initiator to responder; null where it is not measured.
         retransmission_packet_count: Option<u64>, "packets", Element::None;
@@ -438,9 +443,10 @@ tables! {
         name: Arc<str>, "", Element::None;
         /// What is counted: received, accounted, unaccounted, or the cause of a loss. Beside the
         /// balance: late and late_rows (accounted packets that came after their own window),
-        /// fragments_unresolved, flow_records_lost (records), flows_evicted (flows), digests_evicted
-        /// (digests), path_samples_lost, path_evicted and path_unwatched (packets followed between
-        /// taps), where they are not 0.
+        /// fragments_unresolved, flow_records_lost (records), flows_evicted (flows),
+        /// digests_evicted (digests), icmp_quotes_lost (ICMP errors that could not be told to the
+        /// worker of the flow that they quote), path_samples_lost, path_evicted and path_unwatched
+        /// (packets followed between taps), where they are not 0.
         measure: Arc<str>, "", Element::None;
         /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
         /// queued how many there are now; of `unaccounted` the absolute value.
@@ -523,6 +529,11 @@ tables! {
         segment_unmapped_packet_count: u64, "packets", Element::None;
         /// Packets missing by the mirror's own sequence numbers; null where the mirror has none.
         mirror_sequence_gap_count: Option<u64>, "packets", Element::None;
+        /// Where a cloud's GENEVE options say that the last packet was taken, in hexadecimal: VPC
+        /// endpoint (Amazon), virtual network (Google); null where none says so.
+        cloud_endpoint_id: Option<Arc<str>>, "", Element::None;
+        /// The same, attachment (Amazon) or profile (Google).
+        cloud_attachment_id: Option<Arc<str>>, "", Element::None;
         /// Where its time stamps come from.
         clock_source: &'static str, "", Element::None;
         /// Bound of their error against the wall clock; null where it is not known.

@@ -16,6 +16,7 @@ use crate::counters::{DropCause, Snapshot, TapTotals, WorkerTotals};
 use crate::flow::{EndedFlow, FlowOutput};
 use crate::index::{FlowIndex, WindowNumber};
 use crate::path::{PathOutput, Trajectory};
+use crate::time::sleep_us;
 
 use super::open_rows::{OpenRows, ROWS_PER_BLOCK, empty_rows};
 use super::{Row, RowBlock, RowPlace};
@@ -31,6 +32,10 @@ const PATH_BLOCKS: usize = 64;
 
 /// Closed windows that can wait beside the blocks.
 const CLOSED_MAX: usize = 8;
+
+/// How long a worker that waits for the aggregator sleeps: spinning would take the core that the
+/// aggregator may need.
+const WAIT_US: u64 = 50;
 
 /// What the aggregator gets from a worker.
 pub enum FromWorker {
@@ -111,10 +116,10 @@ impl HandoffSender {
         self
     }
 
-    /// Counts a packet that is in a row of `window`.
+    /// Counts packets that are in rows of `window`; their rows may have been sent already.
     #[inline]
-    pub fn count(&mut self, window: WindowNumber) {
-        self.open.count(window);
+    pub fn count(&mut self, window: WindowNumber, packets: u64) {
+        self.open.count(window, packets);
     }
 
     /// Reads the row at `place`, so that memory fetches it; what it returns means nothing.
@@ -182,7 +187,7 @@ impl HandoffSender {
         self.send_paths();
         self.note(totals);
         while !self.send_snapshot(totals, taps, FromWorker::Ended) {
-            std::thread::yield_now();
+            sleep_us(WAIT_US);
         }
     }
 
@@ -285,7 +290,7 @@ impl HandoffSender {
     fn take_spare<T>(&self, pop: impl Fn(&Shared) -> Option<T>) -> Option<T> {
         loop {
             match pop(&self.shared) {
-                None if self.waits => std::thread::yield_now(),
+                None if self.waits => sleep_us(WAIT_US),
                 spare => return spare,
             }
         }
@@ -391,7 +396,7 @@ mod tests {
         let mut row = Row::default();
         row.count(Sender::Low, 100, false);
         sender.begin_row(window, &row);
-        sender.count(window);
+        sender.count(window, 1);
     }
 
     /// Packets that a receiver took until nothing came.
@@ -511,7 +516,7 @@ mod tests {
                 *newest = Some((sender.begin_row(window, &row), window));
             }
         }
-        sender.count(window);
+        sender.count(window, 1);
     }
 
     fn facts(key: &FlowKey) -> RowFacts<'_> {

@@ -113,6 +113,7 @@ impl FlowStage {
             octets,
             layer2_octets,
             duplicates: measures.map_or([0; 2], |measures| measures.duplicates),
+            icmp_errors: measures.map_or([0; 2], |measures| measures.icmp_errors),
             fragments: measures.map_or(0, |measures| measures.fragments),
             snapped: measures.map_or(0, |measures| measures.snapped),
             handshake_server_rtt_ns: measures.and_then(Measures::handshake_server_rtt_ns),
