@@ -209,15 +209,15 @@ pub struct Headers {
     pub sender: Sender,
     /// Protocol of the packet that an ICMP error quotes, valid with [`Marks::ICMP_ERROR`]; the other
     /// parts of its key stand in the TCP fields. 0 in [`Headers::quoted`] itself.
-    pub(crate) quoted_protocol: u8,
+    pub quoted_protocol: u8,
     /// Its source port.
-    pub(crate) quoted_source_port: u16,
+    pub quoted_source_port: u16,
     /// See [`Headers::tap_options`].
-    pub(crate) tap_flow_cookie: u32,
+    pub tap_flow_cookie: u32,
     /// See [`Headers::tap_options`].
-    pub(crate) tap_endpoint: u64,
+    pub tap_endpoint: u64,
     /// See [`Headers::tap_options`].
-    pub(crate) tap_attachment: u64,
+    pub tap_attachment: u64,
 }
 
 impl Headers {
