@@ -71,11 +71,14 @@ pub struct Claims {
 const ALL: Option<&[u8]> = Some(&[]);
 const TCP: Option<&[u8]> = Some(&[6]);
 
+/// Reads what a program wrote.
+type Parser = fn(&str) -> Claims;
+
 /// All that lies beside a capture.
 pub fn beside(capture: &Path) -> Vec<Claims> {
     let read =
         |ending: &str| std::fs::read_to_string(format!("{}.{ending}", capture.display())).ok();
-    let parsers: [(&str, fn(&str) -> Claims); 6] = [
+    let parsers: [(&str, Parser); 6] = [
         ("zeek.conn.log", zeek),
         ("arkime.json", arkime),
         ("ndpi.out", ndpi),
