@@ -296,6 +296,12 @@ pub struct WorkerTotals {
     pub icmp_quotes_lost: u64,
     /// Records of ended flows lost because the aggregator did not keep up.
     pub flow_records_lost: u64,
+    /// Packets followed from tap to tap that were lost because the aggregator did not keep up.
+    pub path_samples_lost: u64,
+    /// Packets no longer followed, because their place was needed.
+    pub path_evicted: u64,
+    /// Packets followed without looking for evidence of their loss, for lack of room.
+    pub path_unwatched: u64,
     /// Losses.
     pub causes: CauseCounts,
     /// Flows begun.

@@ -71,7 +71,7 @@ pub struct Claims {
 const ALL: Option<&[u8]> = Some(&[]);
 const TCP: Option<&[u8]> = Some(&[6]);
 
-/// Reads what a program wrote.
+/// Reads what one program said.
 type Parser = fn(&str) -> Claims;
 
 /// All that lies beside a capture.

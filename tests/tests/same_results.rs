@@ -13,7 +13,7 @@ use vmprobe_tests::records::{self, sorted};
 use vmprobe_tests::replaying::{run, small_plan};
 
 /// Tables that say what happened; the ledger's rows name workers, so its sums are compared.
-const TABLES: [&str; 4] = ["windows", "flows", "alerts", "taps"];
+const TABLES: [&str; 6] = ["windows", "flows", "alerts", "taps", "path", "path_samples"];
 
 /// What a run came to.
 #[derive(Debug, PartialEq)]
@@ -32,6 +32,16 @@ impl Outcome {
         for ((table, one), two) in TABLES.iter().zip(&self.rows).zip(&other.rows) {
             let differ = one.iter().zip(two).find(|(one, two)| one != two);
             if let Some((one, two)) = differ {
+                // DBG
+                for row in self.rows.iter().zip(&other.rows).flat_map(|(a, b)| {
+                    a.iter()
+                        .filter(|r| !b.contains(r))
+                        .map(|r| format!("1: {r}"))
+                        .chain(b.iter().filter(|r| !a.contains(r)).map(|r| format!("2: {r}")))
+                        .collect::<Vec<_>>()
+                }) {
+                    println!("{row}");
+                }
                 panic!("{what}: {table} differ:\n{one}\n{two}");
             }
             assert_eq!(one.len(), two.len(), "{what}: rows of {table}");
@@ -72,6 +82,8 @@ fn cloud(name: &str, scenario: Scenario) -> (Folder, Plan, Vec<PathBuf>) {
         .plan;
     plan.serve.enabled = false;
     plan.store.free_mib_min = 16;
+    plan.path.secret = Some("the same digests in each run".to_owned());
+    plan.path.samples = true;
     let files = ["tap-a.pcap", "tap-b.pcap"].map(|name| folder.path(name));
     (folder, plan, files.to_vec())
 }

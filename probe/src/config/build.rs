@@ -12,9 +12,9 @@ use ipnet::IpNet;
 
 use super::document::{Kind, Report, Section, quoted};
 use super::plan::{
-    CopiesPlan, DecodePlan, DetectPlan, EalPlan, FilterPlan, FlowPlan, InventoryPlan, Plan,
-    PortPlan, ProbePlan, ServePlan, ShedPlan, SpacePlan, Spread, StorePlan, TapMatch, TapPlan,
-    WindowPlan, WorkerPlan,
+    CopiesPlan, DecodePlan, DetectPlan, EalPlan, FilterPlan, FlowPlan, InventoryPlan, PathPlan,
+    Plan, PortPlan, ProbePlan, ServePlan, ShedPlan, SpacePlan, Spread, StorePlan, TapMatch,
+    TapPlan, WindowPlan, WorkerPlan,
 };
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment};
@@ -36,6 +36,7 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
         spaces,
         decode: decode(&root.table("decode")),
         copies: copies(&root.table("copies")),
+        path: paths(&root.table("path")),
         flow: flow(&root.table("flow")),
         window: window(&root.table("window")),
         shed: shed(&root.table("shed")),
@@ -196,6 +197,17 @@ fn copies(section: &Section<'_>) -> CopiesPlan {
     section.read("path_window_ms", &mut plan.path_window_ms);
     section.read("slots", &mut plan.slots);
     section.read("digest_payload_octets", &mut plan.digest_payload_octets);
+    plan
+}
+
+fn paths(section: &Section<'_>) -> PathPlan {
+    let mut plan = PathPlan::default();
+    section.read("enabled", &mut plan.enabled);
+    section.read("sample_one_in", &mut plan.sample_one_in);
+    section.read_some("secret", &mut plan.secret);
+    section.read("verdict_ms", &mut plan.verdict_ms);
+    section.read("slots", &mut plan.slots);
+    section.read("samples", &mut plan.samples);
     plan
 }
 

@@ -34,6 +34,8 @@ pub struct Plan {
     pub decode: DecodePlan,
     /// Copies of one packet.
     pub copies: CopiesPlan,
+    /// Delay and loss between taps.
+    pub path: PathPlan,
     /// Flow table.
     pub flow: FlowPlan,
     /// Windows.
@@ -239,6 +241,23 @@ pub struct CopiesPlan {
     pub digest_payload_octets: u8,
 }
 
+/// Delay and loss between taps.
+#[derive(Clone, Debug)]
+pub struct PathPlan {
+    /// Whether it runs, where there are taps to compare.
+    pub enabled: bool,
+    /// One packet in so many is followed.
+    pub sample_one_in: u32,
+    /// Secret of the domain; without it each run has its own.
+    pub secret: Option<String>,
+    /// How long a packet is waited for at another tap, and evidence where it is, in milliseconds.
+    pub verdict_ms: u32,
+    /// Packets followed at once by a worker, power of two.
+    pub slots: u32,
+    /// Whether each sighting becomes a record.
+    pub samples: bool,
+}
+
 /// Flow table.
 #[derive(Clone, Debug)]
 pub struct FlowPlan {
@@ -365,6 +384,7 @@ impl Default for Plan {
             spaces: Vec::new(),
             decode: DecodePlan::default(),
             copies: CopiesPlan::default(),
+            path: PathPlan::default(),
             flow: FlowPlan::default(),
             window: WindowPlan::default(),
             shed: ShedPlan::default(),
@@ -452,6 +472,19 @@ impl Default for CopiesPlan {
             path_window_ms: 100,
             slots: 1 << 16,
             digest_payload_octets: 16,
+        }
+    }
+}
+
+impl Default for PathPlan {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            sample_one_in: 16,
+            secret: None,
+            verdict_ms: 5_000,
+            slots: 1 << 16,
+            samples: false,
         }
     }
 }

@@ -49,6 +49,7 @@ pub static ROOT: Table = Table {
         tables(&SPACE, SPACES_MAX),
         table(&DECODE),
         table(&COPIES),
+        table(&PATH),
         table(&FLOW),
         table(&WINDOW),
         table(&SHED),
@@ -490,6 +491,51 @@ static COPIES: Table = Table {
             "octets",
             "Payload in the digest of what is not TCP. The same in the whole domain, and no more \
              than the shortest mirror leaves of a packet.",
+        ),
+    ],
+};
+
+static PATH: Table = Table {
+    path: "path",
+    meaning: "Delay and loss between taps, by the same packets at both. Runs with two taps or more.",
+    keys: &[
+        key("enabled", Kind::Flag, Default("true"), "", "Whether it runs."),
+        key(
+            "sample_one_in",
+            integer(1, 65_536),
+            Derived("16", "16, but 1 in a replay"),
+            "packets",
+            "One packet in so many is followed from tap to tap, chosen by its digest. The same in the \
+             whole domain.",
+        ),
+        key(
+            "secret",
+            Kind::Text,
+            Nothing("\"change me\""),
+            "",
+            "Decides which packets are followed, and keys the digests in records. The same at all \
+             probes of the domain, and unknown to others. Without it: another one in each run.",
+        ),
+        key(
+            "verdict_ms",
+            integer(100, 60_000),
+            Default("5000"),
+            "milliseconds",
+            "How long a packet that was not seen at a tap is waited for, and evidence why.",
+        ),
+        key(
+            "slots",
+            power(1_024, 16_777_216),
+            Default("65536"),
+            "packets",
+            "Packets followed at once by each worker.",
+        ),
+        key(
+            "samples",
+            Kind::Flag,
+            Default("false"),
+            "",
+            "Write each sighting down, so that taps of several probes can be matched.",
         ),
     ],
 };

@@ -6,6 +6,7 @@
 //! cut by the capture length counts in full.
 //! Source: each file names its RFC or IEEE section.
 
+pub mod brief;
 mod decoder;
 mod plain;
 mod walk;
@@ -47,6 +48,7 @@ pub mod erspan;
 #[cfg(test)]
 mod testing;
 
+pub use brief::Brief;
 pub use cloud::TapOptions;
 pub use decoder::{DecodeContext, Decoder};
 

@@ -19,7 +19,7 @@ const CAPTURED_MIN: usize = 14;
 
 /// No operation, no operation, timestamps of ten octets: as nearly every sender lays it out
 /// (RFC 7323 appendix A).
-const ALIGNED_TIMESTAMP: [u8; 4] = [1, 1, 8, 10];
+pub(super) const ALIGNED_TIMESTAMP: [u8; 4] = [1, 1, 8, 10];
 
 /// A TCP header without its options.
 #[derive(Clone, Copy, Debug)]

@@ -91,7 +91,7 @@ mod tests {
             number,
             start: number.start(second),
             end: number.end(second),
-            conversations,
+            conversations: conversations.into(),
             taps: Vec::new(),
             ledger: LedgerTotals::default(),
             ledger_before: LedgerTotals::default(),

@@ -72,6 +72,9 @@ fn worker_rows(
         ("flows_evicted", evicted(now) - evicted(before)),
         ("digests_evicted", now.digests_evicted - before.digests_evicted),
         ("icmp_quotes_lost", now.icmp_quotes_lost - before.icmp_quotes_lost),
+        ("path_samples_lost", now.path_samples_lost - before.path_samples_lost),
+        ("path_evicted", now.path_evicted - before.path_evicted),
+        ("path_unwatched", now.path_unwatched - before.path_unwatched),
     ] {
         // They are no part of the balance, so a row of 0 would say nothing.
         if count > 0 {

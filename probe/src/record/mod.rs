@@ -15,6 +15,7 @@ mod docs;
 mod from_views;
 mod ledger;
 mod names;
+mod paths;
 #[macro_use]
 mod schema;
 mod tables;

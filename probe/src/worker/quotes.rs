@@ -36,8 +36,9 @@ impl<S: Source> Worker<S> {
     pub(super) fn take_quote(&mut self, quoted: &Headers) {
         let ahead = self.look_ahead(quoted);
         let copies = self.parts.copies.as_mut();
-        let verdict =
-            copies.map_or(Verdict::First, |copies| copies.classify(quoted, &ahead.digest));
+        let verdict = copies.map_or(Verdict::First, |copies| {
+            copies.classify((quoted.tap, quoted.timestamp), &ahead.digest)
+        });
         let is_copy = matches!(verdict, Verdict::Duplicate | Verdict::OtherTap { .. });
         if !(is_copy && self.parts.remove_copies) {
             self.parts.flows.note_icmp_error(quoted, ahead.guess);
