@@ -68,7 +68,7 @@ pub(super) fn step(walk: &mut Walk<'_>) -> Result<Option<Next>, DropCause> {
     let Some(control) = walk.peek(begin)? else { return Ok(None) };
     let Some(wlan_octets) = wlan::header_octets(*control) else { return Ok(None) };
     let Some(llc) = walk.peek(begin + wlan_octets)? else { return Ok(None) };
-    let Some(ether_type) = llc::ether_type(llc) else { return Ok(None) };
+    let Some(ether_type) = llc::ether_type(*llc) else { return Ok(None) };
     enter(walk, header, begin + wlan_octets + llc::SNAP_OCTETS)?;
     Ok(Some(Next::EtherType(ether_type)))
 }

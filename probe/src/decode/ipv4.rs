@@ -190,6 +190,28 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_before_segmentation_is_one_packet_in_a_tunnel_too() {
+        // Larger than any MTU, and longer than 16 bits of length can say.
+        for octets in [7_000, 70_000] {
+            let segment = crate::decode::testing::tcp(0x18, &[], &[7; 6_960]);
+            let mut inner = ethernet(&ipv4(6, &segment));
+            inner.resize(14 + octets, 7);
+            set_u16(&mut inner, TOTAL, 0);
+            let mut outer = crate::decode::testing::vxlan(9, inner.get(..7_014).expect("shorter"));
+            outer.extend(inner.get(7_014..).expect("the rest"));
+            // The outer lengths of such a packet are 0 too, in IP and in UDP.
+            set_u16(&mut outer, TOTAL, 0);
+            set_u16(&mut outer, 38, 0);
+            for frame in [inner, outer] {
+                let headers = decode(&frame).expect("one packet");
+                assert_eq!(headers.octets as usize, octets);
+                assert_eq!(headers.payload_octets as usize, octets - 40);
+                assert!(!headers.marks.has(Marks::SNAPPED));
+            }
+        }
+    }
+
+    #[test]
     fn wrong_versions_and_lengths_are_malformed() {
         for (place, value) in [(14, 0x6500), (14, 0x4400), (14, 0x4f00), (TOTAL, 19), (TOTAL, 1)] {
             let mut bytes = frame();

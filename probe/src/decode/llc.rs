@@ -23,9 +23,8 @@ const SNAP_BRIDGED: [u8; 6] = [0xaa, 0xaa, 3, 0, 0, 0xf8];
 const IP: [u8; 3] = [6, 6, 3];
 
 /// The EtherType in LLC and SNAP, if there is one.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "a view of the packet, not a copy")]
-pub(super) fn ether_type(header: &[u8; 8]) -> Option<u16> {
-    let [snap @ .., high, low] = *header;
+pub(super) fn ether_type(header: [u8; 8]) -> Option<u16> {
+    let [snap @ .., high, low] = header;
     let ether_type = u16::from_be_bytes([high, low]);
     let is_type = ether_type > LENGTH_MAX && ether_type != ether_type::JUMBO_LLC;
     (is_type && (snap == SNAP_ETHERNET || snap == SNAP_BRIDGED)).then_some(ether_type)
@@ -40,7 +39,7 @@ pub(super) fn step(walk: &mut Walk<'_>, length: u32) -> Step {
         walk.take::<3>(DropCause::NotIpLlc)?;
         return Ok(Next::Ipv4);
     }
-    let Some(ether_type) = walk.rest.first_chunk().and_then(ether_type) else {
+    let Some(ether_type) = walk.rest.first_chunk().copied().and_then(ether_type) else {
         return Err(DropCause::NotIpLlc);
     };
     walk.take::<{ SNAP_OCTETS as usize }>(DropCause::NotIpLlc)?;
