@@ -274,7 +274,11 @@ impl<S: Source> Worker<S> {
     pub fn table_bytes(&self) -> usize {
         let flows = &self.parts.flows;
         let copies = self.parts.copies.as_ref().map_or(0, CopyTable::bytes);
-        flows.bytes() + flows.side_slab().0 + self.parts.handoff.row_bytes() + copies
+        flows.bytes()
+            + flows.side_slab().0
+            + flows.measure_slabs().0
+            + self.parts.handoff.row_bytes()
+            + copies
     }
 
     /// How far it is beside packets, for measurements.
@@ -822,6 +826,7 @@ impl<S: Source> Worker<S> {
         self.totals.flows_created = counts.created;
         self.totals.flows_evicted = [counts.evicted_embryonic, counts.evicted];
         self.totals.flows_live = flows.table().len() as u64;
+        self.totals.measures_refused = flows.measure_slabs().1;
         self.totals.fragments_unresolved = self.parts.fragments.unresolved_packets();
         self.totals.held_packets = self.parts.fragments.held_packets() + self.in_hand_packets;
         let copies = self.parts.copies.as_ref();

@@ -10,7 +10,7 @@
 use std::cmp::Ordering;
 use std::hint::black_box;
 
-use super::{Conversation, ConversationKey};
+use super::{Conversation, ConversationKey, Extras};
 use crate::decode::Address;
 use crate::hash::fold;
 use crate::spread::HashSeed;
@@ -31,6 +31,9 @@ const IN_ORDER: u32 = u32::MAX;
 /// The part of a place that is of the hash.
 const TAG: u64 = !0 << 32;
 
+/// Instead of the number of an entry, where there was no room for it.
+const FULL: u32 = u32::MAX;
+
 /// A conversation with its key.
 pub(super) type Entry = (ConversationKey, Conversation);
 
@@ -41,13 +44,23 @@ pub(super) struct ConversationTable {
     /// power of two.
     places: Vec<u64>,
     order: Vec<Ordered>,
+    /// Entries of the rows of the block that is added now.
+    numbers: Vec<u32>,
+    extras: Extras,
     seed: HashSeed,
 }
 
 impl ConversationTable {
     /// Empty.
     pub(super) fn new(seed: HashSeed) -> Self {
-        Self { entries: Vec::new(), places: Vec::new(), order: Vec::new(), seed }
+        Self {
+            entries: Vec::new(),
+            places: Vec::new(),
+            order: Vec::new(),
+            numbers: Vec::new(),
+            extras: Extras::default(),
+            seed,
+        }
     }
 
     /// Conversations in it.
@@ -59,17 +72,38 @@ impl ConversationTable {
     /// have held more than `entries_max`.
     pub(super) fn add(&mut self, block: &RowBlock, entries_max: usize) -> u64 {
         let mut full_packets = 0;
+        self.numbers.clear();
         for batch in block.rows.chunks(BATCH_ROWS) {
             self.reserve((self.entries.len() + batch.len()).min(entries_max));
             let mut hashes = [0; BATCH_ROWS];
             self.touch(batch, &mut hashes);
             for (row, hash) in batch.iter().zip(hashes) {
-                if !self.add_one(row, hash, (block.sampling_rate, entries_max)) {
+                let number = self.add_one(row, hash, (block.sampling_rate, entries_max));
+                if number == FULL {
                     full_packets += row.packets_sum();
                 }
+                self.numbers.push(number);
             }
         }
+        self.add_notes(block);
         full_packets
+    }
+
+    /// Adds what was measured in the rows of a block that were just added. Of a row that found no
+    /// room it is gone with the packets.
+    fn add_notes(&mut self, block: &RowBlock) {
+        for note in &block.notes {
+            let Some(row) = block.rows.get(note.row()) else { continue };
+            let number = self.numbers.get(note.row()).map_or(FULL, |number| *number);
+            if let Some((_, conversation)) = self.entries.get_mut(number as usize) {
+                self.extras.add(&mut conversation.extra, row.initiator(), *note);
+            }
+        }
+    }
+
+    /// What was measured in the conversations, out of the table.
+    pub(super) fn take_extras(&mut self) -> Extras {
+        std::mem::take(&mut self.extras)
     }
 
     /// Forgets all, keeps the memory.
@@ -135,12 +169,12 @@ impl ConversationTable {
                 continue;
             };
             touched ^= key.space.bits() ^ sums.flows ^ sums.late_packets ^ sums.unanswered;
-            touched ^= sums.handshake_server_rtt_ns.2;
+            touched ^= u64::from(sums.tap.0);
         }
         black_box(touched);
     }
 
-    fn add_one(&mut self, row: &Row, hash: u64, (rate, entries_max): (f32, usize)) -> bool {
+    fn add_one(&mut self, row: &Row, hash: u64, (rate, entries_max): (f32, usize)) -> u32 {
         let mask = self.places.len() - 1;
         let mut place = low(hash) & mask;
         while let Some(number) = number_of(self.places[place]) {
@@ -148,17 +182,17 @@ impl ConversationTable {
                 let (key, conversation) = &mut self.entries[number];
                 if key.is_of(row) {
                     conversation.add(row, rate);
-                    return true;
+                    return short(number);
                 }
             }
             place = (place + 1) & mask;
         }
         if self.entries.len() >= entries_max {
-            return false;
+            return FULL;
         }
         self.entries.push((ConversationKey::of(row), Conversation::first(row, rate)));
         self.places[place] = (hash & TAG) | self.entries.len() as u64;
-        true
+        short(self.entries.len() - 1)
     }
 
     /// Makes room in the index for so many entries.
@@ -185,6 +219,11 @@ impl ConversationTable {
 #[inline]
 const fn number_of(place: u64) -> Option<usize> {
     low(place & !TAG).checked_sub(1)
+}
+
+#[inline]
+fn short(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(FULL)
 }
 
 #[inline]
@@ -278,7 +317,7 @@ mod tests {
     }
 
     fn block(rows: Vec<Row>) -> RowBlock {
-        RowBlock { window: WindowNumber(1), sampling_rate: 0.5, rows }
+        RowBlock { window: WindowNumber(1), sampling_rate: 0.5, rows, notes: Vec::new() }
     }
 
     /// A row of so many packets there and back.

@@ -7,7 +7,7 @@ use crate::counters::{TapTotals, WorkerTotals};
 use crate::index::{TapIndex, WindowNumber};
 use crate::time::Timestamp;
 
-use super::{Conversation, ConversationKey, LedgerTotals};
+use super::{Conversation, ConversationKey, Extras, LedgerTotals};
 
 /// One window.
 #[derive(Clone, Debug)]
@@ -20,6 +20,10 @@ pub struct WindowView {
     pub end: Timestamp,
     /// Conversations in order of their keys.
     pub conversations: Vec<(ConversationKey, Conversation)>,
+    /// What was measured in them, by [`Conversation::extra`].
+    pub extras: Extras,
+    /// Measures that found no room here since the view before.
+    pub measures_lost: u64,
     /// What the taps counted since the view before.
     pub taps: Vec<TapView>,
     /// The account so far.

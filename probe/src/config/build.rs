@@ -12,9 +12,9 @@ use ipnet::IpNet;
 
 use super::document::{Kind, Report, Section, quoted};
 use super::plan::{
-    CopiesPlan, DecodePlan, DetectPlan, EalPlan, FilterPlan, FlowPlan, InventoryPlan, Plan,
-    PortPlan, ProbePlan, ServePlan, ShedPlan, SpacePlan, Spread, StorePlan, TapMatch, TapPlan,
-    WindowPlan, WorkerPlan,
+    CopiesPlan, DecodePlan, DetectPlan, EalPlan, FilterPlan, FlowPlan, InventoryPlan, PathPlan,
+    Plan, PortPlan, ProbePlan, ServePlan, ShedPlan, SpacePlan, Spread, StorePlan, TapMatch,
+    TapPlan, WindowPlan, WorkerPlan,
 };
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment};
@@ -38,6 +38,7 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
         copies: copies(&root.table("copies")),
         flow: flow(&root.table("flow")),
         window: window(&root.table("window")),
+        path: path_measures(&root.table("path")),
         shed: shed(&root.table("shed")),
         detect: detect(&root.table("detect")),
         inventory: inventory(&root.table("inventory"), base),
@@ -208,6 +209,12 @@ fn window(section: &Section<'_>) -> WindowPlan {
     section.read("length_ms", &mut plan.length_ms);
     section.read("grace_ms", &mut plan.grace_ms);
     section.read("rows_max", &mut plan.rows_max);
+    plan
+}
+
+fn path_measures(section: &Section<'_>) -> PathPlan {
+    let mut plan = PathPlan::default();
+    section.read("verdict_ms", &mut plan.verdict_ms);
     plan
 }
 

@@ -38,6 +38,8 @@ pub struct Plan {
     pub flow: FlowPlan,
     /// Windows.
     pub window: WindowPlan,
+    /// Delay and loss.
+    pub path: PathPlan,
     /// Shedding at overload.
     pub shed: ShedPlan,
     /// Detectors.
@@ -242,6 +244,19 @@ pub struct FlowPlan {
     pub active_ms: u32,
 }
 
+/// Delay and loss.
+#[derive(Clone, Debug)]
+pub struct PathPlan {
+    /// How long evidence of what became of unseen octets is waited for, in milliseconds.
+    pub verdict_ms: u32,
+}
+
+impl Default for PathPlan {
+    fn default() -> Self {
+        Self { verdict_ms: 5_000 }
+    }
+}
+
 /// Windows.
 #[derive(Clone, Debug)]
 pub struct WindowPlan {
@@ -355,6 +370,7 @@ impl Default for Plan {
             copies: CopiesPlan::default(),
             flow: FlowPlan::default(),
             window: WindowPlan::default(),
+            path: PathPlan::default(),
             shed: ShedPlan::default(),
             detect: DetectPlan::default(),
             inventory: InventoryPlan::default(),

@@ -51,6 +51,7 @@ pub static ROOT: Table = Table {
         table(&COPIES),
         table(&FLOW),
         table(&WINDOW),
+        table(&PATH),
         table(&SHED),
         table(&DETECT),
         table(&INVENTORY),
@@ -538,6 +539,19 @@ static WINDOW: Table = Table {
             "Rows of one window and worker at most.",
         ),
     ],
+};
+
+static PATH: Table = Table {
+    path: "path",
+    meaning: "Delay and loss.",
+    keys: &[key(
+        "verdict_ms",
+        integer(100, 60_000),
+        Default("5000"),
+        "milliseconds",
+        "How long evidence of what became of unseen octets is waited for; then they are \
+         unresolved.",
+    )],
 };
 
 static SHED: Table = Table {

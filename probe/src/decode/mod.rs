@@ -82,6 +82,8 @@ impl Marks {
     pub const SEGMENT_UNMAPPED: Self = Self(1 << 12);
     /// A fragment that has been to the fragment table.
     pub const PORTS_RESOLVED: Self = Self(1 << 13);
+    /// TCP with the options that a SYN has: segment size or window scale.
+    pub const TCP_SYN_OPTIONS: Self = Self(1 << 14);
 
     /// Whether all bits of `mark` are set.
     #[inline]
@@ -188,10 +190,16 @@ pub struct Headers {
     pub mirror_sequence: u32,
     /// The first payload octets; how many are valid is `min(payload_captured_octets, 16)`.
     pub payload_head: [u8; PAYLOAD_HEAD_OCTETS],
+    /// Maximum segment size (low half, 0 without) and shift of the window plus one (above, 0
+    /// without), valid with [`Marks::TCP_SYN_OPTIONS`].
+    pub tcp_syn_options: u32,
     /// Hash of the canonical flow key, filled in by `spread`; equal for both directions.
     pub hash: u64,
     /// Which endpoint of the canonical flow key sent the packet, filled in by `spread`.
     pub sender: Sender,
+    /// Begin and end of the first two SACK blocks, valid with [`Marks::TCP_SACK`]; one that is not
+    /// there is empty.
+    pub tcp_sack: [u32; 4],
 }
 
 const _: () =

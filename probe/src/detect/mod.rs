@@ -92,6 +92,8 @@ mod tests {
             start: number.start(second),
             end: number.end(second),
             conversations,
+            extras: crate::aggregate::Extras::default(),
+            measures_lost: 0,
             taps: Vec::new(),
             ledger: LedgerTotals::default(),
             ledger_before: LedgerTotals::default(),

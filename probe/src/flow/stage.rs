@@ -6,13 +6,15 @@
 //! Source: flow expiration, RFC 5470 §5.1.1.
 
 mod cut;
+mod measured;
+
+pub use measured::MeasureTerms;
 
 use crate::app::{self, Application};
 use crate::config::FlowPlan;
 use crate::copies::Verdict;
 use crate::decode::{Headers, Marks, tcp_flag};
 use crate::index::{FlowIndex, Sender, WindowNumber};
-use crate::memory;
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
 use crate::window::RowPlace;
@@ -20,12 +22,12 @@ use crate::window::RowPlace;
 use super::begin::{first_events, initiator_of, is_later_fragment, is_tcp};
 use super::bits::SlotBits;
 use super::expiry::{self, Timeouts};
-use super::measures::Measures;
 use super::output::FlowOutput;
 use super::sides::{Apart, ApartSlab, Side};
 use super::state::{Flow, Rest, low_window};
 use super::table::Guess;
 use super::{EndReason, FlowTable, TableFull, TcpState, event, tcp};
+use measured::Measures;
 
 /// Slots that are looked at to find an embryonic flow, and then to find the longest silent one.
 const EVICT_SLOTS_MAX: usize = 32;
@@ -54,7 +56,7 @@ pub struct FlowStage {
     embryonic: SlotBits,
     marks: expiry::Marks,
     apart: ApartSlab,
-    measures: Option<Box<[Measures]>>,
+    measures: Option<Measures>,
     timeouts: Timeouts,
     eviction_hand: usize,
     counts: FlowCounts,
@@ -66,13 +68,18 @@ pub struct FlowStage {
 impl FlowStage {
     /// Makes the table; all memory is taken here.
     pub fn new(plan: &FlowPlan) -> Self {
+        Self::measuring(plan, MeasureTerms::default())
+    }
+
+    /// The same, with measures that go by these times.
+    pub fn measuring(plan: &FlowPlan, terms: MeasureTerms) -> Self {
         let table = FlowTable::new(plan.slots_per_worker);
         let slots = table.slots();
         Self {
             embryonic: SlotBits::new(slots),
             marks: expiry::Marks::new(slots),
             apart: ApartSlab::new(slots / APART_SHARE),
-            measures: Some(memory::table(slots, Measures::default())),
+            measures: Some(Measures::new(slots, terms)),
             table,
             timeouts: Timeouts::new(plan),
             eviction_hand: 0,
@@ -100,9 +107,9 @@ impl FlowStage {
         self.counts
     }
 
-    /// Bytes of the table, with all that is kept beside it but the side slab.
+    /// Bytes of the table, with all that is kept beside it but the slabs.
     pub fn bytes(&self) -> usize {
-        let measures = self.measures.as_ref().map_or(0, |measures| size_of_val(&**measures));
+        let measures = self.measures.as_ref().map_or(0, Measures::bytes);
         self.table.bytes() + self.embryonic.bytes() + self.marks.bytes() + measures
     }
 
@@ -117,6 +124,11 @@ impl FlowStage {
         (self.apart.bytes(), self.apart.refused())
     }
 
+    /// The same of the slabs for flows of which there is more to measure.
+    pub fn measure_slabs(&self) -> (usize, u64) {
+        self.measures.as_ref().map_or((0, 0), Measures::slabs)
+    }
+
     /// The share of flows that shedding keeps from now on.
     pub fn set_sampling_rate(&mut self, rate: f32) {
         self.sampling_rate = rate;
@@ -125,7 +137,13 @@ impl FlowStage {
     /// Where the packet's flow probably is; its memory is fetched. For [`FlowStage::meter`].
     #[inline]
     pub fn guess(&self, headers: &Headers) -> Guess {
-        self.table.guess(headers.hash)
+        let mut guess = self.table.guess(headers.hash);
+        if is_tcp(headers)
+            && let Some(measures) = &self.measures
+        {
+            guess.touched ^= measures.touch(guess.place());
+        }
+        guess
     }
 
     /// Counts a logical packet on its flow in `window`.
@@ -159,7 +177,8 @@ impl FlowStage {
     pub fn note_duplicate(&mut self, headers: &Headers, guess: Guess) {
         let Some(measures) = &mut self.measures else { return };
         if let Some(index) = self.table.find(headers, guess) {
-            measures[index.0 as usize].duplicate(headers.sender);
+            let (_, rest) = self.table.both_mut(index);
+            measures.duplicate(&mut rest.beside, headers.sender);
         }
     }
 
@@ -244,8 +263,10 @@ impl FlowStage {
         };
         self.marks.set(index, flow, &self.timeouts, headers.clock);
         self.embryonic.set(index);
-        if let Some(measures) = &mut self.measures {
-            measures[index.0 as usize] = Measures::default();
+        if is_tcp(headers)
+            && let Some(measures) = &mut self.measures
+        {
+            measures.begin(index);
         }
         (index, first_events(headers, headers.sender == initiator))
     }
@@ -325,7 +346,11 @@ impl FlowStage {
         if (rare || verdict == Verdict::Duplicate)
             && let Some(measures) = &mut self.measures
         {
-            measures[index.0 as usize].packet(headers, verdict);
+            let (_, rest) = self.table.both_mut(index);
+            measures.packet(&mut rest.beside, headers, verdict);
+        }
+        if has_segment && matches!(verdict, Verdict::First | Verdict::Ambiguous) {
+            self.measure(index, headers, window, output);
         }
     }
 
@@ -343,20 +368,13 @@ impl FlowStage {
         let news = flow.events & !events;
         row.events |= news;
         row.application = flow.application;
-        if news & event::SYN_ACK != 0
-            && let Some(measures) = &self.measures
-        {
-            let rtt_ns = measures[index.0 as usize].handshake_server_rtt_ns();
-            row.handshake_server_rtt_ns = rtt_ns.unwrap_or(0);
-        }
     }
 
     /// A segment of a handshake or an ending.
     #[inline(never)]
     fn segment(&mut self, index: FlowIndex, headers: &Headers) {
         let (flow, rest) = self.table.both_mut(index);
-        let measures = self.measures.as_mut().map(|measures| &mut measures[index.0 as usize]);
-        tcp::segment(flow, rest, measures, headers);
+        tcp::segment(flow, rest, headers);
         if flow.tcp.is_over() {
             self.marks.set(index, flow, &self.timeouts, headers.clock);
         }

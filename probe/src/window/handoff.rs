@@ -13,14 +13,20 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::counters::{DropCause, Snapshot, TapTotals, WorkerTotals};
-use crate::flow::{EndedFlow, FlowOutput};
+use crate::flow::{EndedFlow, FlowOutput, FlowTotals};
 use crate::index::{FlowIndex, WindowNumber};
 
-use super::open_rows::{OpenRows, ROWS_PER_BLOCK, empty_rows};
-use super::{Row, RowBlock, RowPlace};
+use super::open_rows::{BLOCK_BYTES, Memory, OpenRows, empty_block};
+use super::{LateRow, Note, Row, RowBlock, RowPlace};
 
-/// Ended flows in a block.
+/// Ended flows in a block, and late rows in one of theirs.
 const FLOWS_PER_BLOCK: usize = 64;
+
+/// Blocks of late rows that can wait; each takes 16 KiB.
+const LATE_BLOCKS_MAX: usize = 16;
+
+/// Instead of the place of a flow's totals, where it has none.
+pub const NO_TOTALS: u32 = u32::MAX;
 
 /// Closed windows that can wait beside the blocks.
 const CLOSED_MAX: usize = 8;
@@ -30,17 +36,41 @@ pub enum FromWorker {
     /// Rows of one window.
     Rows(RowBlock),
     /// Flows for which records are due.
-    Flows(Vec<EndedFlow>),
+    Flows(FlowBlock),
+    /// Rows without packets of older windows.
+    Late(Vec<LateRow>),
     /// All windows up to this one are closed; all their rows came before.
     Closed(WindowNumber, Box<Snapshot>),
     /// The worker has ended; all its windows are closed.
     Ended(Box<Snapshot>),
 }
 
+/// Flows for which records are due, and what those have of which anything is to be told.
+#[derive(Debug)]
+pub struct FlowBlock {
+    /// The flows.
+    pub flows: Vec<EndedFlow>,
+    /// By [`EndedFlow::totals`].
+    pub totals: Vec<FlowTotals>,
+}
+
+impl FlowBlock {
+    fn empty() -> Self {
+        let totals = Vec::with_capacity(FLOWS_PER_BLOCK);
+        Self { flows: Vec::with_capacity(FLOWS_PER_BLOCK), totals }
+    }
+
+    fn clear(&mut self) {
+        self.flows.clear();
+        self.totals.clear();
+    }
+}
+
 struct Shared {
     full: ArrayQueue<FromWorker>,
-    rows: ArrayQueue<Vec<Row>>,
-    flows: ArrayQueue<Vec<EndedFlow>>,
+    rows: ArrayQueue<Memory>,
+    flows: ArrayQueue<FlowBlock>,
+    late: ArrayQueue<Vec<LateRow>>,
     snapshots: ArrayQueue<Box<Snapshot>>,
 }
 
@@ -48,28 +78,34 @@ struct Shared {
 /// most, and `open_blocks` of rows whose windows are open. `waits`: the source is a file.
 pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender, HandoffReceiver) {
     let shared = Arc::new(Shared {
-        full: ArrayQueue::new(2 * blocks + CLOSED_MAX + 1),
+        full: ArrayQueue::new(2 * blocks + LATE_BLOCKS_MAX + CLOSED_MAX + 1),
         rows: ArrayQueue::new(blocks),
         flows: ArrayQueue::new(blocks),
+        late: ArrayQueue::new(LATE_BLOCKS_MAX),
         snapshots: ArrayQueue::new(CLOSED_MAX),
     });
     for _ in 0..blocks {
-        let _ = shared.rows.push(empty_rows());
+        let _ = shared.rows.push(empty_block());
     }
     for _ in 1..blocks {
-        let _ = shared.flows.push(Vec::with_capacity(FLOWS_PER_BLOCK));
+        let _ = shared.flows.push(FlowBlock::empty());
+    }
+    for _ in 1..LATE_BLOCKS_MAX {
+        let _ = shared.late.push(Vec::with_capacity(FLOWS_PER_BLOCK));
     }
     for _ in 0..CLOSED_MAX {
         let _ = shared.snapshots.push(Box::default());
     }
     let sender = HandoffSender {
         open: OpenRows::new(open_blocks),
-        flows: Vec::with_capacity(FLOWS_PER_BLOCK),
+        flows: FlowBlock::empty(),
+        late: Vec::with_capacity(FLOWS_PER_BLOCK),
         shared: Arc::clone(&shared),
         waits,
         cut_packets: 0,
         lost_packets: 0,
         lost_flow_records: 0,
+        lost_measures: 0,
     };
     (sender, HandoffReceiver { shared })
 }
@@ -77,12 +113,15 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
 /// The worker's end.
 pub struct HandoffSender {
     open: OpenRows,
-    flows: Vec<EndedFlow>,
+    flows: FlowBlock,
+    late: Vec<LateRow>,
     shared: Arc<Shared>,
     waits: bool,
     cut_packets: u64,
     lost_packets: u64,
     lost_flow_records: u64,
+    /// Notes and late rows that found no room.
+    lost_measures: u64,
 }
 
 impl HandoffSender {
@@ -105,7 +144,7 @@ impl HandoffSender {
 
     /// Bytes of the rows that can be open or on their way.
     pub fn row_bytes(&self) -> usize {
-        self.open.bytes() + self.shared.rows.capacity() * ROWS_PER_BLOCK * size_of::<Row>()
+        self.open.bytes() + self.shared.rows.capacity() * BLOCK_BYTES
     }
 
     /// Sends rows of `window`, which is over, at most `blocks_max` blocks of them; `true` when none is
@@ -172,6 +211,7 @@ impl HandoffSender {
     pub fn note(&self, totals: &mut WorkerTotals) {
         totals.cut_packets = self.cut_packets;
         totals.flow_records_lost = self.lost_flow_records;
+        totals.measures_lost = self.lost_measures;
         let known = totals.causes.of(DropCause::WindowRingFull);
         totals.causes.add(DropCause::WindowRingFull, self.lost_packets - known);
     }
@@ -196,18 +236,22 @@ impl HandoffSender {
     /// Counts the rows of a block of `window` as lost.
     #[cold]
     fn lose_block(&mut self, window: WindowNumber) {
-        let Some(mut block) = self.open.take(window, Vec::new()) else { return };
+        let nothing = Memory { rows: Vec::new(), notes: Vec::new() };
+        let Some(mut block) = self.open.take(window, nothing) else { return };
         let packets = block.rows.iter().map(Row::packets_sum).sum();
         self.open.left(window, packets);
         self.cut_packets += packets;
         self.lost_packets += packets;
+        self.lost_measures += block.notes.len() as u64;
         block.rows.clear();
-        self.open.give_back(block.rows);
+        block.notes.clear();
+        self.open.give_back(Memory { rows: block.rows, notes: block.notes });
     }
 
     /// Sends ended flows though their block is not full, so that a quiet probe shows them in time.
     pub fn send_flows(&mut self) {
-        if self.flows.is_empty() {
+        self.send_late();
+        if self.flows.flows.is_empty() {
             return;
         }
         match self.take_spare(|shared| shared.flows.pop()) {
@@ -216,8 +260,24 @@ impl HandoffSender {
                 self.send(FromWorker::Flows(block));
             }
             None => {
-                self.lost_flow_records += self.flows.len() as u64;
+                self.lost_flow_records += self.flows.flows.len() as u64;
                 self.flows.clear();
+            }
+        }
+    }
+
+    fn send_late(&mut self) {
+        if self.late.is_empty() {
+            return;
+        }
+        match self.take_spare(|shared| shared.late.pop()) {
+            Some(spare) => {
+                let block = std::mem::replace(&mut self.late, spare);
+                self.send(FromWorker::Late(block));
+            }
+            None => {
+                self.lost_measures += self.late.len() as u64;
+                self.late.clear();
             }
         }
     }
@@ -274,10 +334,27 @@ impl FlowOutput for HandoffSender {
     }
 
     #[inline]
-    fn ended(&mut self, flow: &EndedFlow) {
-        self.flows.push(*flow);
-        if self.flows.len() == FLOWS_PER_BLOCK {
+    fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>) {
+        let mut ended = EndedFlow { totals: NO_TOTALS, ..*flow };
+        if let Some(totals) = totals {
+            ended.totals = u32::try_from(self.flows.totals.len()).unwrap_or(NO_TOTALS);
+            self.flows.totals.push(*totals);
+        }
+        self.flows.flows.push(ended);
+        if self.flows.flows.len() == FLOWS_PER_BLOCK {
             self.send_flows();
+        }
+    }
+
+    #[inline]
+    fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {
+        self.lost_measures += u64::from(!self.open.note(place, of, note));
+    }
+
+    fn late(&mut self, row: &LateRow) {
+        self.late.push(*row);
+        if self.late.len() == FLOWS_PER_BLOCK {
+            self.send_late();
         }
     }
 }
@@ -299,11 +376,16 @@ impl HandoffReceiver {
         match message {
             FromWorker::Rows(mut block) => {
                 block.rows.clear();
-                let _ = self.shared.rows.push(block.rows);
+                block.notes.clear();
+                let _ = self.shared.rows.push(Memory { rows: block.rows, notes: block.notes });
             }
             FromWorker::Flows(mut flows) => {
                 flows.clear();
                 let _ = self.shared.flows.push(flows);
+            }
+            FromWorker::Late(mut rows) => {
+                rows.clear();
+                let _ = self.shared.late.push(rows);
             }
             FromWorker::Closed(_, snapshot) | FromWorker::Ended(snapshot) => {
                 let _ = self.shared.snapshots.push(snapshot);
@@ -320,11 +402,11 @@ mod tests {
     use crate::app::Application;
     use crate::index::{Sender, TapIndex};
     use crate::spread::FlowKey;
-    use crate::window::{Ends, RowFacts};
+    use crate::window::{Ends, ROWS_PER_BLOCK, RowFacts};
 
     fn ended_flow() -> EndedFlow {
         let reason = crate::flow::EndReason::ForcedEnd;
-        EndedFlow { flow: crate::flow::Biflow::default(), reason, sampling_rate: 1.0 }
+        EndedFlow { reason, ..EndedFlow::default() }
     }
 
     /// A row of one packet.
@@ -410,7 +492,7 @@ mod tests {
         let producer = std::thread::spawn(move || {
             sender.drain();
             for _ in 0..FLOWS {
-                sender.ended(&ended_flow());
+                sender.ended(&ended_flow(), None);
             }
             let mut totals = WorkerTotals::default();
             sender.end(&mut totals, &[]);
@@ -423,7 +505,7 @@ mod tests {
                 continue;
             };
             if let FromWorker::Flows(flows) = &message {
-                flows_taken += flows.len();
+                flows_taken += flows.flows.len();
                 // Slower than the worker, so that it runs out of blocks.
                 std::thread::sleep(std::time::Duration::from_micros(100));
             }

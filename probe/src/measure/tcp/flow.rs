@@ -89,6 +89,12 @@ impl TcpFlow {
         true
     }
 
+    /// Reads both lines, so that memory fetches them; what it returns means nothing.
+    #[inline]
+    pub const fn touch(&self) -> u64 {
+        self.halves[0].next_at.0 ^ self.halves[1].next_at.0
+    }
+
     /// Whether the flow has rare state, which the caller keeps for it. Where it has none any more
     /// the caller may give the entry to another flow, after [`Rare::default`].
     #[inline]
@@ -97,7 +103,7 @@ impl TcpFlow {
     }
 
     /// Whether this segment, which is not plain, needs rare state.
-    fn asks_rare(&self, segment: &Segment) -> bool {
+    pub fn asks_rare(&self, segment: &Segment) -> bool {
         const OPENING: u16 = tcp_flag::SYN | tcp_flag::RST;
         let (mine, theirs) = match segment.sender {
             Sender::Low => (&self.halves[0], &self.halves[1]),
@@ -115,7 +121,7 @@ impl TcpFlow {
     /// Takes a segment that is not plain. Without `rare` nothing is remembered of its trouble.
     #[cold]
     #[inline(never)]
-    fn not_plain(
+    pub fn not_plain(
         &mut self,
         segment: &Segment,
         rare: Option<&mut Rare>,
