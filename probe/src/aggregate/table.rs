@@ -92,7 +92,7 @@ impl ConversationTable {
     /// Adds what was measured in the rows of a block that were just added. Of a row that found no
     /// room it is gone with the packets.
     fn add_notes(&mut self, block: &RowBlock) {
-        for note in &block.notes {
+        for note in block.notes.iter() {
             let Some(row) = block.rows.get(note.row()) else { continue };
             let number = self.numbers.get(note.row()).map_or(FULL, |number| *number);
             if let Some((_, conversation)) = self.entries.get_mut(number as usize) {
@@ -308,7 +308,7 @@ mod tests {
     use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
     use crate::inventory::{AddressSpace, Segment, SegmentKind};
     use crate::spread::FlowKey;
-    use crate::window::{Ends, RowFacts};
+    use crate::window::{Ends, Notes, RowFacts};
 
     /// A number that looks drawn, from 0 to below `end`.
     fn draw(state: &mut u64, end: u64) -> u64 {
@@ -317,7 +317,7 @@ mod tests {
     }
 
     fn block(rows: Vec<Row>) -> RowBlock {
-        RowBlock { window: WindowNumber(1), sampling_rate: 0.5, rows, notes: Vec::new() }
+        RowBlock { window: WindowNumber(1), sampling_rate: 0.5, rows, notes: Notes::default() }
     }
 
     /// A row of so many packets there and back.

@@ -16,11 +16,16 @@ use crate::counters::{DropCause, Snapshot, TapTotals, WorkerTotals};
 use crate::flow::{EndedFlow, FlowOutput, FlowTotals};
 use crate::index::{FlowIndex, WindowNumber};
 
-use super::open_rows::{BLOCK_BYTES, Memory, OpenRows, empty_block};
-use super::{LateRow, Note, Row, RowBlock, RowPlace};
+use super::note::{CHUNK_BYTES, Chunk, NOTES_PER_CHUNK};
+use super::open_rows::{OpenRows, ROWS_PER_BLOCK, empty_rows, row_of};
+use super::{LateRow, Note, Notes, Row, RowBlock, RowPlace};
 
 /// Ended flows in a block, and late rows in one of theirs.
 const FLOWS_PER_BLOCK: usize = 64;
+
+/// Notes for each row that there can be: what is measured beyond them is lost and counted. Their
+/// memory is written when they are used.
+const NOTES_PER_ROW: usize = 8;
 
 /// Blocks of late rows that can wait; each takes 16 KiB.
 const LATE_BLOCKS_MAX: usize = 16;
@@ -68,24 +73,39 @@ impl FlowBlock {
 
 struct Shared {
     full: ArrayQueue<FromWorker>,
-    rows: ArrayQueue<Memory>,
+    rows: ArrayQueue<Vec<Row>>,
+    notes: ArrayQueue<Box<Chunk>>,
     flows: ArrayQueue<FlowBlock>,
     late: ArrayQueue<Vec<LateRow>>,
     snapshots: ArrayQueue<Box<Snapshot>>,
 }
 
+impl Shared {
+    fn give_notes_back(&self, mut notes: Notes) {
+        while let Some(chunk) = notes.shrink() {
+            // The ring has room for all chunks that exist.
+            let _ = self.notes.push(chunk);
+        }
+    }
+}
+
 /// Makes the way from one worker to the aggregator, with `blocks` blocks of each kind on their way at
 /// most, and `open_blocks` of rows whose windows are open. `waits`: the source is a file.
 pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender, HandoffReceiver) {
+    let chunks = ((blocks + open_blocks) * ROWS_PER_BLOCK * NOTES_PER_ROW) / NOTES_PER_CHUNK;
     let shared = Arc::new(Shared {
         full: ArrayQueue::new(2 * blocks + LATE_BLOCKS_MAX + CLOSED_MAX + 1),
         rows: ArrayQueue::new(blocks),
+        notes: ArrayQueue::new(chunks),
         flows: ArrayQueue::new(blocks),
         late: ArrayQueue::new(LATE_BLOCKS_MAX),
         snapshots: ArrayQueue::new(CLOSED_MAX),
     });
     for _ in 0..blocks {
-        let _ = shared.rows.push(empty_block());
+        let _ = shared.rows.push(empty_rows());
+    }
+    for _ in 0..chunks {
+        let _ = shared.notes.push(Chunk::empty());
     }
     for _ in 1..blocks {
         let _ = shared.flows.push(FlowBlock::empty());
@@ -144,7 +164,12 @@ impl HandoffSender {
 
     /// Bytes of the rows that can be open or on their way.
     pub fn row_bytes(&self) -> usize {
-        self.open.bytes() + self.shared.rows.capacity() * BLOCK_BYTES
+        self.open.bytes() + self.shared.rows.capacity() * ROWS_PER_BLOCK * size_of::<Row>()
+    }
+
+    /// Bytes of the notes on them when all are used.
+    pub fn note_bytes(&self) -> usize {
+        self.shared.notes.capacity() * CHUNK_BYTES
     }
 
     /// Sends rows of `window`, which is over, at most `blocks_max` blocks of them; `true` when none is
@@ -236,16 +261,15 @@ impl HandoffSender {
     /// Counts the rows of a block of `window` as lost.
     #[cold]
     fn lose_block(&mut self, window: WindowNumber) {
-        let nothing = Memory { rows: Vec::new(), notes: Vec::new() };
-        let Some(mut block) = self.open.take(window, nothing) else { return };
+        let Some(mut block) = self.open.take(window, Vec::new()) else { return };
         let packets = block.rows.iter().map(Row::packets_sum).sum();
         self.open.left(window, packets);
         self.cut_packets += packets;
         self.lost_packets += packets;
-        self.lost_measures += block.notes.len() as u64;
+        self.lost_measures += block.notes.iter().count() as u64;
+        self.shared.give_notes_back(block.notes);
         block.rows.clear();
-        block.notes.clear();
-        self.open.give_back(Memory { rows: block.rows, notes: block.notes });
+        self.open.give_back(block.rows);
     }
 
     /// Sends ended flows though their block is not full, so that a quiet probe shows them in time.
@@ -263,6 +287,24 @@ impl HandoffSender {
                 self.lost_flow_records += self.flows.flows.len() as u64;
                 self.flows.clear();
             }
+        }
+    }
+
+    #[cold]
+    fn measured_in_another_chunk(
+        &mut self,
+        place: RowPlace,
+        of: (WindowNumber, FlowIndex),
+        note: Note,
+    ) {
+        if let Some(notes) = self.open.notes(place, of)
+            && let Some(chunk) = self.shared.notes.pop()
+        {
+            notes.grow(chunk);
+            // An empty chunk has room.
+            let _ = notes.push(note);
+        } else {
+            self.lost_measures += 1;
         }
     }
 
@@ -348,7 +390,11 @@ impl FlowOutput for HandoffSender {
 
     #[inline]
     fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {
-        self.lost_measures += u64::from(!self.open.note(place, of, note));
+        let note = note.of_row(row_of(place));
+        let taken = self.open.notes(place, of).is_some_and(|notes| notes.push(note).is_ok());
+        if !taken {
+            self.measured_in_another_chunk(place, of, note);
+        }
     }
 
     fn late(&mut self, row: &LateRow) {
@@ -375,9 +421,9 @@ impl HandoffReceiver {
         // Each of these rings has room for all blocks of its kind.
         match message {
             FromWorker::Rows(mut block) => {
+                self.shared.give_notes_back(block.notes);
                 block.rows.clear();
-                block.notes.clear();
-                let _ = self.shared.rows.push(Memory { rows: block.rows, notes: block.notes });
+                let _ = self.shared.rows.push(block.rows);
             }
             FromWorker::Flows(mut flows) => {
                 flows.clear();
@@ -401,8 +447,9 @@ mod tests {
     use super::*;
     use crate::app::Application;
     use crate::index::{Sender, TapIndex};
+    use crate::measure::tcp::Event;
     use crate::spread::FlowKey;
-    use crate::window::{Ends, ROWS_PER_BLOCK, RowFacts};
+    use crate::window::{Ends, RowFacts, What};
 
     fn ended_flow() -> EndedFlow {
         let reason = crate::flow::EndReason::ForcedEnd;
@@ -453,6 +500,31 @@ mod tests {
         let lost = totals.causes.of(DropCause::WindowRingFull);
         assert_eq!((totals.cut_packets, lost), (7 * 256, 3 * 256));
         assert_eq!(take_all(&receiver), 2 * 256);
+    }
+
+    #[test]
+    fn notes_beyond_what_there_is_room_for_are_counted() {
+        let (mut sender, receiver) = handoff(1, 1, false);
+        let window = WindowNumber(3);
+        let row = Row::default();
+        let place = sender.begin_row(window, &row);
+        let note = Note::new(What::Event(Event::Gap), Sender::Low, 1);
+        let room = 2 * ROWS_PER_BLOCK * NOTES_PER_ROW;
+        for _ in 0..room + 3 {
+            sender.measured(place, (window, row.flow()), note);
+        }
+        let mut totals = WorkerTotals::default();
+        sender.note(&mut totals);
+        assert_eq!(totals.measures_lost, 3);
+        assert!(sender.send_window(window, usize::MAX));
+        let Some(FromWorker::Rows(block)) = receiver.take() else { panic!("rows come first") };
+        assert_eq!(block.notes.iter().count(), room);
+        receiver.give_back(FromWorker::Rows(block));
+        // What came back is used again.
+        let place = sender.begin_row(window, &row);
+        sender.measured(place, (window, row.flow()), note);
+        sender.note(&mut totals);
+        assert_eq!(totals.measures_lost, 3);
     }
 
     #[test]

@@ -15,8 +15,8 @@ mod row;
 
 pub use handoff::{FlowBlock, FromWorker, HandoffReceiver, HandoffSender, NO_TOTALS, handoff};
 pub use late::{LateLosses, LateRow};
-pub use note::{Note, What};
-pub use open_rows::{NOTES_PER_BLOCK, ROWS_PER_BLOCK, RowBlock, RowPlace};
+pub use note::{Note, Notes, What};
+pub use open_rows::{ROWS_PER_BLOCK, RowBlock, RowPlace};
 pub use row::{Ends, Row, RowFacts, sides};
 
 use crate::decode::Headers;

@@ -106,9 +106,84 @@ impl Note {
     }
 }
 
+/// Notes in a chunk.
+pub(super) const NOTES_PER_CHUNK: usize = 256;
+
+/// Some notes of a block, and those that came before.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chunk {
+    notes: Vec<Note>,
+    before: Option<Box<Self>>,
+}
+
+impl Chunk {
+    /// An empty one; its memory is written when it is used.
+    pub(super) fn empty() -> Box<Self> {
+        Box::new(Self { notes: Vec::with_capacity(NOTES_PER_CHUNK), before: None })
+    }
+}
+
+/// Bytes of a chunk.
+pub(super) const CHUNK_BYTES: usize = size_of::<Chunk>() + NOTES_PER_CHUNK * size_of::<Note>();
+
+/// What was measured in the rows of a block: as many chunks as that takes.
+#[derive(Clone, Debug, Default)]
+pub struct Notes(Option<Box<Chunk>>);
+
+impl Notes {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Note> {
+        let chunks = std::iter::successors(self.0.as_deref(), |chunk| chunk.before.as_deref());
+        chunks.flat_map(|chunk| &chunk.notes)
+    }
+
+    /// Adds a note; gives it back where the last chunk is full.
+    #[inline]
+    pub(super) fn push(&mut self, note: Note) -> Result<(), Note> {
+        match &mut self.0 {
+            Some(chunk) if chunk.notes.len() < NOTES_PER_CHUNK => {
+                chunk.notes.push(note);
+                Ok(())
+            }
+            _ => Err(note),
+        }
+    }
+
+    /// Goes on in another chunk, which is empty.
+    pub(super) fn grow(&mut self, mut chunk: Box<Chunk>) {
+        chunk.before = self.0.take();
+        self.0 = Some(chunk);
+    }
+
+    /// Takes a chunk out and empties it.
+    pub(super) fn shrink(&mut self) -> Option<Box<Chunk>> {
+        let mut chunk = self.0.take()?;
+        self.0 = chunk.before.take();
+        chunk.notes.clear();
+        Some(chunk)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chunks_grow_and_come_back() {
+        let mut notes = Notes::default();
+        for row in (0..=255).cycle().take(600) {
+            let note = Note::new(What::Stalled, Sender::Low, 1).of_row(row);
+            if let Err(note) = notes.push(note) {
+                notes.grow(Chunk::empty());
+                assert_eq!(notes.push(note), Ok(()));
+            }
+        }
+        assert_eq!(notes.iter().count(), 600);
+        let rows: usize = notes.iter().map(|note| note.row()).sum();
+        assert_eq!(rows, 2 * (0..256).sum::<usize>() + (0..88).sum::<usize>());
+        let chunks = std::iter::from_fn(|| notes.shrink()).count();
+        assert_eq!((chunks, notes.iter().count()), (3, 0));
+    }
 
     #[test]
     fn what_is_noted_is_read() {

@@ -9,16 +9,11 @@ use std::collections::VecDeque;
 
 use crate::index::{FlowIndex, WindowNumber};
 
-use super::{Note, Row};
+use super::note::Notes;
+use super::Row;
 
 /// Rows in a block.
 pub const ROWS_PER_BLOCK: usize = 256;
-
-/// Notes in a block: four a row. Where more is measured its flows begin rows in another block.
-pub const NOTES_PER_BLOCK: usize = 1_024;
-
-/// A block with so many notes takes no more packets: what one packet brings still finds room.
-const NOTES_FULL: usize = NOTES_PER_BLOCK - 64;
 
 /// Windows that can be open or waiting for an aggregator that is behind; four are open at most.
 const PHASES: usize = 8;
@@ -37,13 +32,7 @@ pub struct RowBlock {
     /// The rows.
     pub rows: Vec<Row>,
     /// What was measured in them.
-    pub notes: Vec<Note>,
-}
-
-/// Memory of a block. That of its notes is written only where something is measured.
-pub(super) struct Memory {
-    pub(super) rows: Vec<Row>,
-    pub(super) notes: Vec<Note>,
+    pub notes: Notes,
 }
 
 /// All open rows of one worker.
@@ -58,7 +47,7 @@ pub(super) struct OpenRows {
 struct Block {
     window: WindowNumber,
     rows: Vec<Row>,
-    notes: Vec<Note>,
+    notes: Notes,
 }
 
 struct OpenWindow {
@@ -81,10 +70,7 @@ impl OpenRows {
     /// Of so many blocks, whose memory is written here, so that no packet meets a page fault later.
     pub(super) fn new(blocks: usize) -> Self {
         let blocks = blocks.max(1);
-        let block = || {
-            let Memory { rows, notes } = empty_block();
-            Block { window: NO_WINDOW, rows, notes }
-        };
+        let block = || Block { window: NO_WINDOW, rows: empty_rows(), notes: Notes::default() };
         let places = 0..u32::try_from(blocks).unwrap_or(u32::MAX);
         Self {
             blocks: (0..blocks).map(|_| block()).collect(),
@@ -109,30 +95,19 @@ impl OpenRows {
     ) -> Option<&mut Row> {
         let block = self.blocks.get_mut(place.0 as usize / ROWS_PER_BLOCK)?;
         let row = block.rows.get_mut(place.0 as usize % ROWS_PER_BLOCK)?;
-        let is_open = block.window == window && block.notes.len() < NOTES_FULL;
-        (is_open && row.flow() == flow).then_some(row)
+        (block.window == window && row.flow() == flow).then_some(row)
     }
 
-    /// Writes a note on the row at `place`, if `flow` has it open in `window`; `false` where not, or
-    /// where there is no room.
+    /// Where notes on the row at `place` are written, if `flow` has it open in `window`.
     #[inline]
-    pub(super) fn note(
+    pub(super) fn notes(
         &mut self,
         place: RowPlace,
         (window, flow): (WindowNumber, FlowIndex),
-        note: Note,
-    ) -> bool {
-        let Some(block) = self.blocks.get_mut(place.0 as usize / ROWS_PER_BLOCK) else {
-            return false;
-        };
-        let row = row_of(place);
-        let is_there = block.window == window
-            && block.rows.get(usize::from(row)).is_some_and(|row| row.flow() == flow)
-            && block.notes.len() < NOTES_PER_BLOCK;
-        if is_there {
-            block.notes.push(note.of_row(row));
-        }
-        is_there
+    ) -> Option<&mut Notes> {
+        let block = self.blocks.get_mut(place.0 as usize / ROWS_PER_BLOCK)?;
+        let row = block.rows.get(place.0 as usize % ROWS_PER_BLOCK)?;
+        (block.window == window && row.flow() == flow).then_some(&mut block.notes)
     }
 
     /// Reads the row at `place`, whoever has it, so that memory fetches it. What it returns means
@@ -153,9 +128,8 @@ impl OpenRows {
         let open = &self.windows[phase_of(window)];
         if open.window == window
             && let Some(&place) = open.places.back()
-            && let Block { rows, notes, .. } = &mut self.blocks[place as usize]
+            && let rows = &mut self.blocks[place as usize].rows
             && rows.len() < ROWS_PER_BLOCK
-            && notes.len() < NOTES_FULL
         {
             rows.push(*row);
             return Ok(place_of(place, rows.len() - 1));
@@ -194,7 +168,7 @@ impl OpenRows {
     }
 
     /// Takes the next block of `window`, an empty one in exchange.
-    pub(super) fn take(&mut self, window: WindowNumber, empty: Memory) -> Option<RowBlock> {
+    pub(super) fn take(&mut self, window: WindowNumber, empty: Vec<Row>) -> Option<RowBlock> {
         let open = &mut self.windows[phase_of(window)];
         if open.window != window {
             return None;
@@ -203,8 +177,8 @@ impl OpenRows {
         let sampling_rate = open.sampling_rate;
         let block = &mut self.blocks[place as usize];
         block.window = NO_WINDOW;
-        let rows = std::mem::replace(&mut block.rows, empty.rows);
-        let notes = std::mem::replace(&mut block.notes, empty.notes);
+        let rows = std::mem::replace(&mut block.rows, empty);
+        let notes = std::mem::take(&mut block.notes);
         self.free.push(place);
         Some(RowBlock { window, sampling_rate, rows, notes })
     }
@@ -222,10 +196,9 @@ impl OpenRows {
     }
 
     /// Memory of a block that was taken without another in exchange.
-    pub(super) fn give_back(&mut self, empty: Memory) {
+    pub(super) fn give_back(&mut self, empty: Vec<Row>) {
         if let Some(&place) = self.free.last() {
-            let block = &mut self.blocks[place as usize];
-            (block.rows, block.notes) = (empty.rows, empty.notes);
+            self.blocks[place as usize].rows = empty;
         }
     }
 
@@ -253,7 +226,7 @@ impl OpenRows {
 
     /// Bytes of all blocks.
     pub(super) fn bytes(&self) -> usize {
-        self.blocks.len() * BLOCK_BYTES
+        self.blocks.len() * ROWS_PER_BLOCK * size_of::<Row>()
     }
 
     /// Something may be booked in `window` from now on.
@@ -279,22 +252,18 @@ const fn place_of(block: u32, row: usize) -> RowPlace {
     RowPlace(block * ROWS_PER_BLOCK as u32 + row as u32)
 }
 
-/// The place in its block.
+/// The place of a row in its block.
 #[inline]
-const fn row_of(place: RowPlace) -> u8 {
+pub(super) const fn row_of(place: RowPlace) -> u8 {
     const _: () = assert!(ROWS_PER_BLOCK == 256, "the low octet is the place in the block");
     place.0.to_le_bytes()[0]
 }
 
-/// Bytes of a block.
-pub(super) const BLOCK_BYTES: usize =
-    ROWS_PER_BLOCK * size_of::<Row>() + NOTES_PER_BLOCK * size_of::<Note>();
-
-/// A block's memory; that of the rows is written once.
-pub(super) fn empty_block() -> Memory {
+/// A block's memory, written once.
+pub(super) fn empty_rows() -> Vec<Row> {
     let mut rows = vec![Row::default(); ROWS_PER_BLOCK];
     rows.clear();
-    Memory { rows, notes: Vec::with_capacity(NOTES_PER_BLOCK) }
+    rows
 }
 
 #[cfg(test)]
@@ -304,7 +273,8 @@ mod tests {
     use crate::index::{Sender, TapIndex};
     use crate::measure::tcp::Event;
     use crate::spread::FlowKey;
-    use crate::window::{Ends, RowFacts, What};
+    use crate::window::note::Chunk;
+    use crate::window::{Ends, Note, RowFacts, What};
 
     fn row(flow: u32) -> Row {
         let key = FlowKey { low: Address::v4([10, 0, 0, 1]), ..FlowKey::default() };
@@ -329,7 +299,7 @@ mod tests {
         assert!(open.get(one, second, FlowIndex(1)).is_none(), "another window");
         assert!(open.get(one, first, FlowIndex(2)).is_none(), "another flow");
         open.count(first);
-        let block = open.take(first, empty_block()).expect("there is one");
+        let block = open.take(first, empty_rows()).expect("there is one");
         assert_eq!((block.window, block.rows.len()), (first, 1));
         assert!(open.get(one, first, FlowIndex(1)).is_none() && !open.has(first));
         assert_eq!((open.end(first), open.end(first)), (1, 0));
@@ -350,36 +320,33 @@ mod tests {
         }
         assert_eq!(open.push(window, &row(0)), Err(NoBlock));
         assert_eq!(open.in_the_way_of(window), Some(window));
-        let block = open.take(window, empty_block()).expect("there is one");
+        let block = open.take(window, empty_rows()).expect("there is one");
         assert_eq!(block.rows[0].flow(), FlowIndex(0), "the oldest goes first");
         let later = WindowNumber(window.0 + PHASES as u64);
         assert_eq!(open.push(later, &row(0)), Err(NoBlock));
         assert_eq!(open.in_the_way_of(later), Some(window));
-        let _ = open.take(window, empty_block());
+        let _ = open.take(window, empty_rows());
         assert!(open.push(later, &row(0)).is_ok());
     }
 
     #[test]
-    fn a_block_full_of_notes_is_left_for_another() {
+    fn notes_go_with_their_rows() {
         let mut open = OpenRows::new(4);
         let (window, flow) = (WindowNumber(8), FlowIndex(7));
-        let note = Note::new(What::Event(Event::Gap), Sender::Low, 1);
         open.push(window, &row(6)).expect("there is room");
         let place = open.push(window, &row(7)).expect("there is room");
-        assert!(!open.note(place, (window, FlowIndex(6)), note), "another flow's");
-        assert!(!open.note(place, (window.next(), flow), note), "another window's");
-        let mut taken = 0;
-        while open.get(place, window, flow).is_some() {
-            assert!(open.note(place, (window, flow), note));
-            taken += 1;
-        }
-        // What the same packet brings still finds room, up to the end.
-        let more = (0..100).filter(|_| open.note(place, (window, flow), note)).count();
-        assert_eq!((taken, taken + more), (NOTES_FULL, NOTES_PER_BLOCK));
-        let other = open.push(window, &row(7)).expect("there is room");
-        assert_eq!(other.0 as usize / ROWS_PER_BLOCK, 1, "a block of its own");
-        let block = open.take(window, empty_block()).expect("there is one");
-        assert!(block.notes.iter().all(|note| note.row() == 1));
+        assert_eq!(row_of(place), 1);
+        assert!(open.notes(place, (window, FlowIndex(6))).is_none(), "another flow's");
+        assert!(open.notes(place, (window.next(), flow)).is_none(), "another window's");
+        let notes = open.notes(place, (window, flow)).expect("they are there");
+        notes.grow(Chunk::empty());
+        let note = Note::new(What::Event(Event::Gap), Sender::Low, 1).of_row(row_of(place));
+        assert_eq!(notes.push(note), Ok(()));
+        let block = open.take(window, empty_rows()).expect("there is one");
+        assert_eq!(block.notes.iter().collect::<Vec<_>>(), [&note]);
+        open.push(window, &row(7)).expect("there is room");
+        let block = open.take(window, empty_rows()).expect("there is one");
+        assert_eq!(block.notes.iter().count(), 0, "a block that is used again has none");
     }
 
     #[test]
@@ -388,7 +355,7 @@ mod tests {
         let (first, second) = (WindowNumber(10), WindowNumber(11));
         let rate = |open: &mut OpenRows, window| {
             open.push(window, &row(1)).expect("there is room");
-            open.take(window, empty_block()).map(|block| block.sampling_rate)
+            open.take(window, empty_rows()).map(|block| block.sampling_rate)
         };
         open.set_sampling_rate(1.0, first);
         open.set_sampling_rate(0.25, first);

@@ -391,8 +391,8 @@ fn a_loss_belongs_to_the_window_of_its_packets() {
         let totals = bench.records.totals[0];
         let lost = [Sender::Low, Sender::High].map(|sender| totals.lost(cause, sender).octets);
         assert_eq!(lost[0] + lost[1], 400);
-        let repeats = [Sender::Low, Sender::High]
-            .map(|sender| totals.events(Event::Retransmission, sender));
+        let repeats =
+            [Sender::Low, Sender::High].map(|sender| totals.events(Event::Retransmission, sender));
         assert_eq!(repeats[0] + repeats[1], u64::from(!at_end));
     }
 }
