@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 
 use crate::index::{FlowIndex, WindowNumber};
 
-use super::note::Notes;
 use super::Row;
+use super::note::Notes;
 
 /// Rows in a block.
 pub const ROWS_PER_BLOCK: usize = 256;
