@@ -185,6 +185,9 @@ impl<S: Source> Worker<S> {
     /// Made on its own thread, so that its memory is near its core. `source` is `None` for a
     /// worker that only owns flows.
     pub fn new(source: Option<S>, parts: WorkerParts) -> Self {
+        if parts.flows.measures() {
+            parts.handoff.make_notes();
+        }
         Self {
             source_ended: source.is_none(),
             source,
@@ -278,6 +281,7 @@ impl<S: Source> Worker<S> {
             + flows.side_slab().0
             + flows.measure_slabs().0
             + self.parts.handoff.row_bytes()
+            + if flows.measures() { self.parts.handoff.note_bytes() } else { 0 }
             + copies
     }
 

@@ -97,6 +97,11 @@ impl FlowStage {
         self
     }
 
+    /// Whether it measures more than packets, octets and states.
+    pub fn measures(&self) -> bool {
+        self.measures.is_some()
+    }
+
     /// The table, to look at.
     pub fn table(&self) -> &FlowTable {
         &self.table

@@ -23,9 +23,8 @@ use super::{LateRow, Note, Notes, Row, RowBlock, RowPlace};
 /// Ended flows in a block, and late rows in one of theirs.
 const FLOWS_PER_BLOCK: usize = 64;
 
-/// Notes for each row that there can be: what is measured beyond them is lost and counted. Their
-/// memory is written when they are used.
-const NOTES_PER_ROW: usize = 8;
+/// Notes for each row that there can be: what is measured beyond them is lost and counted.
+const NOTES_PER_ROW: usize = 4;
 
 /// Blocks of late rows that can wait; each takes 16 KiB.
 const LATE_BLOCKS_MAX: usize = 16;
@@ -104,9 +103,6 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
     for _ in 0..blocks {
         let _ = shared.rows.push(empty_rows());
     }
-    for _ in 0..chunks {
-        let _ = shared.notes.push(Chunk::empty());
-    }
     for _ in 1..blocks {
         let _ = shared.flows.push(FlowBlock::empty());
     }
@@ -167,7 +163,12 @@ impl HandoffSender {
         self.open.bytes() + self.shared.rows.capacity() * ROWS_PER_BLOCK * size_of::<Row>()
     }
 
-    /// Bytes of the notes on them when all are used.
+    /// Makes room for what is measured in rows; without it all of that is lost and counted.
+    pub fn make_notes(&self) {
+        while self.shared.notes.push(Chunk::empty()).is_ok() {}
+    }
+
+    /// Bytes of that room.
     pub fn note_bytes(&self) -> usize {
         self.shared.notes.capacity() * CHUNK_BYTES
     }
@@ -505,6 +506,7 @@ mod tests {
     #[test]
     fn notes_beyond_what_there_is_room_for_are_counted() {
         let (mut sender, receiver) = handoff(1, 1, false);
+        sender.make_notes();
         let window = WindowNumber(3);
         let row = Row::default();
         let place = sender.begin_row(window, &row);
