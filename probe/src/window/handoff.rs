@@ -165,7 +165,7 @@ impl HandoffSender {
 
     /// Makes room for what is measured in rows; without it all of that is lost and counted.
     pub fn make_notes(&self) {
-        while self.shared.notes.push(Chunk::empty()).is_ok() {}
+        while self.shared.notes.push(Box::new(Chunk::empty())).is_ok() {}
     }
 
     /// Bytes of that room.

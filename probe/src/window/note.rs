@@ -118,8 +118,8 @@ pub(super) struct Chunk {
 
 impl Chunk {
     /// An empty one; its memory is written when it is used.
-    pub(super) fn empty() -> Box<Self> {
-        Box::new(Self { notes: Vec::with_capacity(NOTES_PER_CHUNK), before: None })
+    pub(super) fn empty() -> Self {
+        Self { notes: Vec::with_capacity(NOTES_PER_CHUNK), before: None }
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
         for row in (0..=255).cycle().take(600) {
             let note = Note::new(What::Stalled, Sender::Low, 1).of_row(row);
             if let Err(note) = notes.push(note) {
-                notes.grow(Chunk::empty());
+                notes.grow(Box::new(Chunk::empty()));
                 assert_eq!(notes.push(note), Ok(()));
             }
         }

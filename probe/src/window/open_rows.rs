@@ -339,7 +339,7 @@ mod tests {
         assert!(open.notes(place, (window, FlowIndex(6))).is_none(), "another flow's");
         assert!(open.notes(place, (window.next(), flow)).is_none(), "another window's");
         let notes = open.notes(place, (window, flow)).expect("they are there");
-        notes.grow(Chunk::empty());
+        notes.grow(Box::new(Chunk::empty()));
         let note = Note::new(What::Event(Event::Gap), Sender::Low, 1).of_row(row_of(place));
         assert_eq!(notes.push(note), Ok(()));
         let block = open.take(window, empty_rows()).expect("there is one");
