@@ -24,6 +24,7 @@ declare -A bar_flow_bytes=([flow]=192 [all]=320)
 declare -A bar_resident_mib=([flow]=381 [all]=572) # 400 and 600 MB
 bar_gap_us=100
 bar_workers=1.8
+bar_rows=1000000
 
 median() {
     sort -n | awk '{ value[NR] = $1 } END { print NR ? value[int((NR + 1) / 2)] : "—" }'
@@ -168,7 +169,7 @@ TEXT
 }
 
 gap_rows() {
-    jq -r "$1"' | (. + {cause: "**all turns**"}), .causes[], (.machine // empty | . + {cause: "the machine itself, in arithmetic of that length"})
+    jq -r "$1"' | (. + {cause: "**all turns**"}), .causes[], (.machine // empty | . + {cause: "the machine itself, in arithmetic of that length"}), (.machine_beside_another // empty | . + {cause: "the same while another core does arithmetic as well"})
         | "| \(.cause) | \(.turns) | \(.p50) | \(.p99) | \(.p9999) | \(.max) |"' "$work/report"
 }
 
@@ -185,6 +186,9 @@ All features; flows end after 64 packets each and windows close meanwhile. µs o
 |---|---|---|---|
 | all turns of $(jq '.sizes[0].poll_gap_us.runs' "$work/report") runs | $all | $bar_gap_us | $(met "$all" "$bar_gap_us") |
 | of each turn the shortest run | $shortest | $bar_gap_us | $(met "$shortest" "$bar_gap_us") |
+| the machine itself, in arithmetic as long as half of the turns, alone and while another core does the same | $(jq -r '.sizes[0].poll_gap_us.all_runs | "\(.machine.p9999), \(.machine_beside_another.p9999 // "—")"' "$work/report") | $bar_gap_us | |
+
+Page faults of the worker while it was measured: $(jq '.sizes[0].poll_gap_us.page_faults' "$work/report").
 
 A receive ring of 4,096 descriptors never overruns up to $(jq '.sizes[0].poll_gap_us | .rate_pps / 1e4 | round / 100' "$work/report") million packets a second by the first run, by the shortest turns up to $(jq '.sizes[0].poll_gap_us | .rate_of_shortest_pps / 1e4 | round / 100' "$work/report") million.
 
@@ -202,23 +206,73 @@ $(gap_rows '.sizes[0].poll_gap_us.shortest')
 TEXT
 }
 
+# Nanoseconds of the floor on each of the given cores at the same time; the largest.
+floor_on() {
+    local core
+    for core in "$@"; do
+        taskset --cpu-list "$core" "$work/floor" "$(capture_of imix-plain)" 32 "${log2slots[imix-plain]:-18}" 0 1 &
+    done | sed -n 's/.* \([0-9.]*\) ns\/pkt.*/\1/p' | sort -n | tail -1
+}
+
+# How many times as much two do as one: of the workers, and of the floor as what the machine allows.
 part_workers() {
-    local workers times capture round
+    local workers times machine capture round cores
     capture=$(capture_of imix-plain)
-    cat <<'TEXT'
-## Scales: two workers, imix-plain
-TEXT
-    for ((round = 0; round < ($($quick && echo 1 || echo 5)); round++)); do
+    rm -f "$work"/scaling-* "$work"/floors-*
+    for ((round = 0; round < $(rounds 5); round++)); do
         for workers in 1 2; do
             "$probe" bench --pcap "$capture" --slots 262144 --workers "$workers" --json >"$work/workers-$workers"
             jq .scaling "$work/workers-$workers" >>"$work/scaling-$workers"
         done
+        mapfile -t cores < <(jq '.cores[]' "$work/workers-2")
+        floor_on "${cores[0]}" >>"$work/floors-1"
+        floor_on "${cores[@]}" >>"$work/floors-2"
     done
     times=$(awk -v one="$(median <"$work/scaling-1")" -v two="$(median <"$work/scaling-2")" 'BEGIN { printf "%.2f", two / one }')
-    echo "| packets by the largest worker's CPU time, two workers by one, medians of $round in turns | bar | met |"
-    echo '|---|---|---|'
-    echo "| $times | $bar_workers | $(met "$times" "$bar_workers" least) |"
+    machine=$(awk -v one="$(median <"$work/floors-1")" -v two="$(median <"$work/floors-2")" 'BEGIN { printf "%.2f", 2 * one / two }')
+    cat <<TEXT
+## Scales: two workers, imix-plain
+| packets by the largest worker's CPU time, two workers by one | bar | met | the floor alone, two processes by one |
+|---|---|---|---|
+| $times | $bar_workers | $(met "$times" "$bar_workers" least) | $machine |
+
+Medians of $(rounds 5) in turns.
+TEXT
     jq -r '"\n\(.ns_per_packet * 10 | round / 10) ns of CPU time per packet, \(.packets_per_second / 1e4 | round / 100) million packets a second of wall time together, on cores that the aggregator shares (last round)."' "$work/workers-2"
+}
+
+# Rows a second of the aggregation thread, and what a flood leaves.
+part_aggregator() {
+    local flows rows
+    cat <<'TEXT'
+## Aggregator
+One thread: joining rows, sorting, names, records, detectors, page; records are encoded and written by another. 100,000 conversations a window.
+
+| flows of a conversation in a window | million rows a second of CPU time | bar | met | million conversations a second | resident MiB |
+|---|---|---|---|---|---|
+TEXT
+    for flows in 4 1; do
+        for ((round = 0; round < $(rounds 3); round++)); do
+            "$probe" bench --aggregator --flows-per-conversation "$flows" --json
+        done >"$work/aggregator"
+        rows=$(jq '.rows_per_second | round' "$work/aggregator" | median)
+        echo "| $flows | $(awk -v rows="$rows" 'BEGIN { printf "%.2f", rows / 1e6 }') | $(awk -v bar="$bar_rows" 'BEGIN { print bar / 1e6 }') | $(met "$rows" "$bar_rows" least) | $(jq '.conversations_per_second / 1e4 | round / 100' "$work/aggregator" | median) | $(jq '.resident_bytes / 1048576 | round' "$work/aggregator" | median) |"
+    done
+    "$probe" bench --aggregator --flood 1000000 --windows 10 --json >"$work/report"
+    cat <<TEXT
+
+A flood of a million new flows a second for 10 s, each of one SYN, from one worker by the clock:
+
+| flows | packets in windows | causes | unaccounted | records made, dropped | aggregation busy | resident MiB, second by second |
+|---|---|---|---|---|---|---|
+$(jq -r '.ledger as $ledger | [.flows, $ledger.accounted,
+        ($ledger.causes | to_entries | map("\(.key) \(.value)") | join(", ") | if . == "" then "none" else . end),
+        $ledger.unaccounted,
+        ([.sinks[] | "\(.made), " + (.dropped | to_entries | map("\(.key) \(.value)") | join(", ") | if . == "" then "none" else . end)] | join("; ")),
+        "\(.aggregation_busy * 100 | round) %",
+        (.resident_bytes | map(. / 1048576 | round | tostring) | join(" "))]
+        | map(tostring) | "| " + join(" | ") + " |"' "$work/report")
+TEXT
 }
 
 testpmd_ns() {

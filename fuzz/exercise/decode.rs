@@ -21,7 +21,12 @@ static DECODERS: LazyLock<[Decoder; 2]> = LazyLock::new(|| {
     ]
     .map(|matches| TapPlan { matches, ..TapPlan::default() })
     .to_vec();
-    let decode = DecodePlan { nvgre: true, mpls_segments: true, ..DecodePlan::default() };
+    let decode = DecodePlan {
+        nvgre: true,
+        mpls_segments: true,
+        gtp_segments: true,
+        ..DecodePlan::default()
+    };
     let all = Plan { taps, decode, ..Plan::default() };
     [&Plan::default(), &all].map(|plan| Decoder::new(&DecodeContext::new(plan, ["a", "b"])))
 });

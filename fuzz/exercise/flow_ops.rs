@@ -1,11 +1,12 @@
 //! Octets as operations on the flow stage: every packet that is metered is in exactly one row and
-//! one record, and every flow ends exactly once.
+//! one record, and every flow ends exactly once. A second stage takes the short way of settled flows
+//! where it may, and must give the same rows and records.
 
 use vmprobe::config::FlowPlan;
 use vmprobe::copies::Verdict;
-use vmprobe::decode::{Headers, protocol};
+use vmprobe::decode::{Brief, Headers, Marks, protocol};
 use vmprobe::flow::{EndReason, EndedFlow, FlowOutput, FlowStage, FlowTotals};
-use vmprobe::index::{FlowIndex, WindowNumber};
+use vmprobe::index::{FlowIndex, Sender, WindowNumber};
 use vmprobe::spread::{FlowKey, HashSeed, name_flow};
 use vmprobe::time::Timestamp;
 use vmprobe::window::{Row, RowPlace, WindowClock};
@@ -13,12 +14,13 @@ use vmprobe::window::{Row, RowPlace, WindowClock};
 const MS: u64 = 1_000_000;
 
 /// Keeps the rows and adds up the records.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Sums {
     rows: Vec<(WindowNumber, Row)>,
     record_packets: u64,
     record_octets: u64,
     ended: u64,
+    records: Vec<EndedFlow>,
 }
 
 impl FlowOutput for Sums {
@@ -43,6 +45,7 @@ impl FlowOutput for Sums {
         self.record_octets += flow.octets[0] + flow.octets[1];
         self.ended += u64::from(*reason != EndReason::ActiveTimeout);
         assert!(flow.first_seen <= flow.last_seen, "a flow that ends before it begins");
+        self.records.push(*ended);
     }
 }
 
@@ -64,8 +67,11 @@ impl Sums {
 /// The stage as a worker drives it.
 struct Driver {
     stage: FlowStage,
-    windows: WindowClock,
     sums: Sums,
+    /// The one that takes the short way.
+    short: FlowStage,
+    short_sums: Sums,
+    windows: WindowClock,
     clock: Timestamp,
     closing: WindowNumber,
     packets: u64,
@@ -77,8 +83,10 @@ impl Driver {
         let plan = FlowPlan { slots_per_worker: 256, active_ms: 30_000, ..FlowPlan::default() };
         Self {
             stage: FlowStage::new(&plan),
-            windows: WindowClock::new(1_000, 200),
             sums: Sums::default(),
+            short: FlowStage::new(&plan),
+            short_sums: Sums::default(),
+            windows: WindowClock::new(1_000, 200),
             clock: Timestamp(1_000 * MS),
             closing: WindowNumber(0),
             packets: 0,
@@ -93,6 +101,7 @@ impl Driver {
         if self.closing < oldest {
             self.closing = oldest;
             self.sums.hand_over();
+            self.short_sums.hand_over();
         }
     }
 
@@ -108,6 +117,7 @@ impl Driver {
             octets: 40 + u32::from(size),
             tcp_flags: if is_tcp { u16::from(flags & 0x1f) } else { 0 },
             tcp_sequence: u32::from(sequence % 4),
+            marks: Marks::ETHERNET,
             ..Headers::default()
         };
         headers.source.0[15] = host % 8;
@@ -134,26 +144,50 @@ impl Driver {
                 let duplicate = operation & 0x80 != 0;
                 let verdict = if duplicate { Verdict::Duplicate } else { Verdict::First };
                 let (window, late) = self.windows.book(&headers);
-                let guess = self.stage.guess(&headers);
+                let guess = self.stage.guess(headers.hash);
                 self.stage.meter(&headers, guess, verdict, (window, late), &mut self.sums);
+                self.meter_shortly(&headers, verdict, (window, late));
                 self.packets += 1;
                 self.octets += u64::from(headers.octets);
             }
             10 => {
                 let headers = self.headers(octets);
-                let guess = self.stage.guess(&headers);
+                let guess = self.stage.guess(headers.hash);
                 self.stage.note_duplicate(&headers, guess);
+                let guess = self.short.guess(headers.hash);
+                self.short.note_duplicate(&headers, guess);
             }
             11 => {
-                self.stage.expire_step(self.clock, usize::from(amount) + 1, &mut self.sums);
+                let slots = usize::from(amount) + 1;
+                self.stage.expire_step(self.clock, slots, &mut self.sums);
+                self.short.expire_step(self.clock, slots, &mut self.short_sums);
             }
             12 => self.advance(u64::from(amount) * u64::from(more) * 1_000 * MS),
             _ => self.advance(u64::from(amount) * 10 * MS),
         }
     }
 
+    /// By the short way, where the packet may take it.
+    fn meter_shortly(
+        &mut self,
+        headers: &Headers,
+        verdict: Verdict,
+        booking: (WindowNumber, bool),
+    ) {
+        let guess = self.short.guess(headers.hash);
+        let brief = brief_of(headers);
+        let may_be_brief = headers.tcp_flags & 0b110 == 0 && verdict == Verdict::First;
+        if may_be_brief && self.short.is_settled(&brief, guess) {
+            self.short.count_settled(guess, &brief, booking, &mut self.short_sums, || None);
+        } else {
+            self.short.meter(headers, guess, verdict, booking, &mut self.short_sums);
+        }
+    }
+
     fn finish(mut self) {
         self.stage.end_all(self.clock, &mut self.sums);
+        self.short.end_all(self.clock, &mut self.short_sums);
+        assert_eq!(format!("{:?}", self.sums), format!("{:?}", self.short_sums), "the short way");
         let sums = &self.sums;
         assert_eq!(sums.rows(), (self.packets, self.octets), "rows");
         assert_eq!(
@@ -163,6 +197,33 @@ impl Driver {
         );
         assert_eq!(sums.ended, self.stage.counts().created, "flows end once");
         assert_eq!(self.stage.table().len(), 0);
+    }
+}
+
+fn brief_of(headers: &Headers) -> Brief {
+    let key = FlowKey::of(headers).0;
+    let end = |endpoint: Sender| {
+        let [.., a, b, c, d] = key.address(endpoint).0;
+        (u64::from(u32::from_be_bytes([a, b, c, d])) << 16) | u64::from(key.port(endpoint))
+    };
+    let mut stations = [0; 12];
+    stations[..6].copy_from_slice(&headers.destination_mac.0);
+    stations[6..].copy_from_slice(&headers.source_mac.0);
+    Brief {
+        hash: headers.hash,
+        ends: [end(Sender::Low), end(Sender::High)],
+        space: headers.space,
+        segment: headers.segment,
+        timestamp: headers.timestamp,
+        clock: headers.clock,
+        octets: u16::try_from(headers.octets).expect("small"),
+        tap: headers.tap,
+        tcp_flags: headers.tcp_flags.to_le_bytes()[0],
+        protocol: headers.protocol,
+        sender: headers.sender,
+        has_payload: false,
+        stations,
+        wire_octets: headers.octets,
     }
 }
 

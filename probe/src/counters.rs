@@ -198,6 +198,12 @@ pub struct TapTotals {
     pub mirror_gaps: u64,
     /// Packets whose segment the configured map did not know.
     pub segment_unmapped: u64,
+    /// Packets of which a cloud said where it took them.
+    pub cloud_packets: u64,
+    /// What it said of the last one: see [`crate::decode::TapOptions`].
+    pub cloud_endpoint: u64,
+    /// Likewise.
+    pub cloud_attachment: u64,
 }
 
 impl TapTotals {
@@ -212,6 +218,9 @@ impl TapTotals {
         self.sequenced += other.sequenced;
         self.mirror_gaps += other.mirror_gaps;
         self.segment_unmapped += other.segment_unmapped;
+        self.cloud_packets += other.cloud_packets;
+        self.cloud_endpoint = self.cloud_endpoint.max(other.cloud_endpoint);
+        self.cloud_attachment = self.cloud_attachment.max(other.cloud_attachment);
     }
 }
 
@@ -229,6 +238,9 @@ impl TapTotals {
             sequenced: self.sequenced - earlier.sequenced,
             mirror_gaps: self.mirror_gaps - earlier.mirror_gaps,
             segment_unmapped: self.segment_unmapped - earlier.segment_unmapped,
+            cloud_packets: self.cloud_packets - earlier.cloud_packets,
+            cloud_endpoint: self.cloud_endpoint,
+            cloud_attachment: self.cloud_attachment,
         }
     }
 }
@@ -280,6 +292,8 @@ pub struct WorkerTotals {
     pub fragments_unresolved: u64,
     /// Digests forgotten before their time.
     pub digests_evicted: u64,
+    /// ICMP errors that could not be told to the worker of the flow that they quote.
+    pub icmp_quotes_lost: u64,
     /// Records of ended flows lost because the aggregator did not keep up.
     pub flow_records_lost: u64,
     /// Measures (samples, events, verdicts) that found no room in a block of rows or on the way to the
@@ -287,6 +301,12 @@ pub struct WorkerTotals {
     pub measures_lost: u64,
     /// Times that a flow had something to tell and no place for it.
     pub measures_refused: u64,
+    /// Packets followed from tap to tap that were lost because the aggregator did not keep up.
+    pub path_samples_lost: u64,
+    /// Packets no longer followed, because their place was needed.
+    pub path_evicted: u64,
+    /// Packets followed without looking for evidence of their loss, for lack of room.
+    pub path_unwatched: u64,
     /// Losses.
     pub causes: CauseCounts,
     /// Flows begun.

@@ -18,6 +18,7 @@ pub mod capture;
 pub mod decode;
 pub mod spread;
 pub mod copies;
+pub mod path;
 pub mod measure;
 pub mod app;
 pub mod flow;

@@ -12,10 +12,11 @@ mod publish;
 #[cfg(feature = "dpdk")]
 pub mod live;
 pub mod replay;
+mod rest;
 mod summary;
 
 pub use analysis::{Analysis, AnalysisParts, ClockOf, RunSummary};
-pub use build::{Build, RuntimeError, load_inventory, table_sizes};
+pub use build::{Build, RuntimeError, Seat, load_inventory, table_sizes};
 pub use summary::TopConversations;
 
 use std::collections::BTreeMap;

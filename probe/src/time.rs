@@ -72,6 +72,11 @@ pub fn sleep_ms(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }
 
+/// Sleeps; workers do only where their source waits as well.
+pub fn sleep_us(microseconds: u64) {
+    std::thread::sleep(Duration::from_micros(microseconds));
+}
+
 fn clock(id: rustix::time::ClockId) -> Timestamp {
     let now = rustix::time::clock_gettime(id);
     Timestamp::from_parts(

@@ -10,22 +10,29 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::capture::{Burst, Source, SourceState};
+use crate::capture::Source;
 use crate::copies::{CopyTable, Digest, Verdict};
 use crate::counters::{DropCause, TapTotals, WorkerTotals};
 use crate::decode::filter::Filters;
-use crate::decode::{Decoder, Headers, Marks};
+use crate::decode::{Brief, Decoder, Headers, Marks};
 use crate::flow::{FlowStage, Guess};
 use crate::index::WindowNumber;
+use crate::path::PathStage;
 use crate::spread::fragments::FragmentTable;
-use crate::spread::ring::{CLOSED, QUIET, RingReceiver, RingSender};
+use crate::spread::ring::{RingReceiver, RingSender};
 use crate::spread::shed::Shedder;
-use crate::spread::{HashSeed, datagram_hash, name_flow, owner};
+use crate::spread::{HashSeed, owner};
 use crate::time::Timestamp;
 use crate::window::{Booking, HandoffSender, WindowClock};
 
+mod burst;
+mod marks;
 mod port_names;
+mod quotes;
+mod spreading;
 
+use burst::{Seen, Tally};
+use marks::NOTED_MARKS;
 pub use port_names::PortNames;
 
 /// Packets in a burst at most; a source gives no more.
@@ -42,9 +49,6 @@ const EXPIRE_ROUND_NS: u64 = 1_000_000_000;
 
 /// Turns between two looks at the receive ring's fill.
 const SHED_TURNS: u64 = 64;
-
-/// Packets taken over from other workers in a turn at most.
-const TAKE_PACKETS_MAX: usize = 256;
 
 /// Polls that still take packets after a live worker was told to stop.
 const DRAIN_POLLS_MAX: usize = 256;
@@ -66,6 +70,8 @@ pub struct WorkerParts {
     pub incoming: Vec<RingReceiver>,
     /// Finds copies; without it every packet counts (`bench --features flow`).
     pub copies: Option<CopyTable>,
+    /// Follows packets from tap to tap; `None` where there is nothing to compare.
+    pub path: Option<PathStage>,
     /// Whether copies are taken out of traffic, or only marked.
     pub remove_copies: bool,
     /// The flows.
@@ -98,7 +104,8 @@ pub struct Worker<S> {
     source: Option<S>,
     parts: WorkerParts,
     headers: Box<[Headers]>,
-    outcomes: Box<[Outcome]>,
+    briefs: Box<[Brief]>,
+    seen: Box<[Seen]>,
     ahead: Box<[Ahead]>,
     ready: Vec<Headers>,
     totals: WorkerTotals,
@@ -111,6 +118,7 @@ pub struct Worker<S> {
     /// Nothing is due before the clock gets here.
     next_event: Timestamp,
     booking: Booking,
+    tally: Tally,
     /// Windows below are closed or closing.
     open_from: Option<WindowNumber>,
     /// Of windows from here to `open_from` rows are to be sent.
@@ -133,13 +141,6 @@ pub struct Worker<S> {
     outgoing_closed: bool,
 }
 
-/// What became of one frame of a burst.
-#[derive(Clone, Copy, Debug, Default)]
-struct Outcome {
-    wire_octets: u32,
-    rejected: Option<DropCause>,
-}
-
 /// What is known of a packet before its turn comes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ahead {
@@ -151,7 +152,7 @@ impl Ahead {
     #[inline]
     fn of(headers: &Headers, flows: &FlowStage, copies: Option<&CopyTable>) -> Self {
         let digest = copies.map_or(Digest::default(), |copies| copies.digest(headers));
-        Self { guess: flows.guess(headers), digest }
+        Self { guess: flows.guess(headers.hash), digest }
     }
 }
 
@@ -192,7 +193,8 @@ impl<S: Source> Worker<S> {
             source_ended: source.is_none(),
             source,
             headers: vec![Headers::default(); BURST_PACKETS_MAX].into_boxed_slice(),
-            outcomes: vec![Outcome::default(); BURST_PACKETS_MAX].into_boxed_slice(),
+            briefs: vec![Brief::default(); BURST_PACKETS_MAX].into_boxed_slice(),
+            seen: vec![Seen::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             ahead: vec![Ahead::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             ready: Vec::with_capacity(2 * BURST_PACKETS_MAX),
             totals: WorkerTotals { sampling_rate: 1.0, ..WorkerTotals::default() },
@@ -202,6 +204,7 @@ impl<S: Source> Worker<S> {
             clock: Timestamp::ZERO,
             next_event: Timestamp::ZERO,
             booking: Booking::new(parts.windows),
+            tally: Tally::default(),
             open_from: None,
             cut_from: WindowNumber(0),
             told_from: WindowNumber(0),
@@ -276,13 +279,11 @@ impl<S: Source> Worker<S> {
     /// Bytes of its tables: flows, rows, copies; all of it is taken at start but for the side slab.
     pub fn table_bytes(&self) -> usize {
         let flows = &self.parts.flows;
-        let copies = self.parts.copies.as_ref().map_or(0, CopyTable::bytes);
-        flows.bytes()
-            + flows.side_slab().0
-            + flows.measure_slabs().0
-            + self.parts.handoff.row_bytes()
-            + if flows.measures() { self.parts.handoff.note_bytes() } else { 0 }
-            + copies
+        let copies = self.parts.copies.as_ref().map_or(0, CopyTable::bytes)
+            + self.parts.path.as_ref().map_or(0, PathStage::bytes);
+        let notes = if flows.measures() { self.parts.handoff.note_bytes() } else { 0 };
+        let slabs = flows.side_slab().0 + flows.measure_slabs().0;
+        flows.bytes() + slabs + self.parts.handoff.row_bytes() + notes + copies
     }
 
     /// How far it is beside packets, for measurements.
@@ -294,97 +295,6 @@ impl<S: Source> Worker<S> {
             is_closing: self.cut_from < open_from,
             is_expiring: self.expiring,
             held_packets: self.parts.fragments.held_packets(),
-        }
-    }
-
-    /// Polls the source, decodes the burst, then handles it packet by packet.
-    fn poll(&mut self) -> usize {
-        if self.source_ended {
-            return 0;
-        }
-        let Some(source) = self.source.as_mut() else { return 0 };
-        let (burst, state) = source.poll();
-        while let Some(name) = burst.port_names().get(self.ports_known) {
-            self.parts.decoder.add_port(name);
-            self.parts.port_names.add(name);
-            self.ports_known += 1;
-        }
-        let packets = burst.len().min(BURST_PACKETS_MAX);
-        fetch_frames(&burst, packets);
-        for place in 0..packets {
-            let frame = burst.frame(place);
-            self.read_clock = self.read_clock.max(frame.timestamp);
-            let headers = &mut self.headers[place];
-            let decoded = self.parts.decoder.decode(&frame, self.read_clock, headers);
-            if decoded.is_ok() {
-                name_flow(headers, self.parts.seed);
-            }
-            self.outcomes[place] =
-                Outcome { wire_octets: frame.wire_octets, rejected: decoded.err() };
-        }
-        drop(burst);
-        self.quiet = state == SourceState::Quiet;
-        match state {
-            SourceState::Open(now) => self.read_clock = self.read_clock.max(now),
-            SourceState::Quiet => {}
-            SourceState::Ended => self.source_ended = true,
-        }
-        self.fetch_tables(packets);
-        // Out of the worker while it is changed by what they hold; nothing is allocated.
-        let headers = std::mem::take(&mut self.headers);
-        for (place, headers) in headers[..packets].iter().enumerate() {
-            self.handle(headers, place);
-        }
-        self.headers = headers;
-        self.flush_outgoing();
-        packets
-    }
-
-    /// Looks at where the flows and digests of the burst lie, so that memory is fetched for all at
-    /// once.
-    fn fetch_tables(&mut self, packets: usize) {
-        let (flows, copies) = (&self.parts.flows, self.parts.copies.as_ref());
-        let accepted = |outcome: &Outcome| outcome.rejected.is_none();
-        let mut touched = 0;
-        for place in 0..packets {
-            if accepted(&self.outcomes[place]) {
-                touched ^= u64::from(flows.table().touch_bucket(self.headers[place].hash));
-            }
-        }
-        for place in 0..packets {
-            if accepted(&self.outcomes[place]) {
-                let ahead = Ahead::of(&self.headers[place], flows, copies);
-                touched ^= ahead.guess.touched;
-                touched ^= copies.map_or(0, |copies| copies.touch(&ahead.digest));
-                self.ahead[place] = ahead;
-            }
-        }
-        for place in 0..packets {
-            let row = flows.guess_row(self.ahead[place].guess, self.newest_active);
-            touched ^= row.map_or(0, |row| self.parts.handoff.touch(row));
-        }
-        std::hint::black_box(touched);
-    }
-
-    /// One packet of the own source: time goes on, it is counted, and goes its way.
-    #[inline]
-    fn handle(&mut self, headers: &Headers, place: usize) {
-        let outcome = self.outcomes[place];
-        if self.parts.receivers == 1 {
-            self.advance(headers.clock);
-        }
-        self.totals.received_packets += 1;
-        self.totals.received_octets += u64::from(outcome.wire_octets);
-        if let Some(tap) = self.taps.get_mut(usize::from(headers.tap.0)) {
-            tap.packets += 1;
-            tap.octets += u64::from(outcome.wire_octets);
-        }
-        match outcome.rejected {
-            Some(cause) => self.totals.causes.add(cause, 1),
-            None => {
-                let ahead = self.ahead[place];
-                self.accept(headers, &ahead);
-            }
         }
     }
 
@@ -411,52 +321,6 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    #[cold]
-    fn note_marks(&mut self, headers: &Headers) {
-        let place = usize::from(headers.tap.0);
-        if let (Some(tap), Some(last)) =
-            (self.taps.get_mut(place), self.mirror_sequences.get_mut(place))
-        {
-            note_marks(tap, last, headers);
-        }
-    }
-
-    /// Fragments find their ports here if this worker receives all of them, else at the worker
-    /// that owns their datagram.
-    fn route_fragment(&mut self, headers: &Headers) {
-        let datagram_owner = if self.parts.receivers == 1 {
-            self.parts.place
-        } else {
-            owner(datagram_hash(headers, self.parts.seed), self.parts.receivers)
-        };
-        if datagram_owner == self.parts.place {
-            self.resolve_fragment(headers);
-        } else {
-            self.pass_on(datagram_owner, headers);
-        }
-    }
-
-    fn resolve_fragment(&mut self, headers: &Headers) {
-        let mut ready = std::mem::take(&mut self.ready);
-        self.parts.fragments.resolve(headers, &mut ready);
-        self.route_resolved(&mut ready);
-        self.ready = ready;
-        let deadline = self.parts.fragments.next_deadline();
-        self.next_event = self.next_event.min(deadline.unwrap_or(self.next_event));
-    }
-
-    fn route_resolved(&mut self, ready: &mut Vec<Headers>) {
-        let waiting = ready.len() as u64;
-        self.in_hand_packets += waiting;
-        for mut headers in ready.drain(..) {
-            self.in_hand_packets -= 1;
-            headers.marks.set(Marks::PORTS_RESOLVED);
-            name_flow(&mut headers, self.parts.seed);
-            let ahead = self.look_ahead(&headers);
-            self.admit(&headers, &ahead);
-        }
-    }
-
     /// To the worker that owns the flow.
     #[inline]
     fn route(&mut self, headers: &Headers, ahead: &Ahead) {
@@ -473,126 +337,6 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    fn pass_on(&mut self, to: usize, headers: &Headers) {
-        while !self.parts.outgoing[to].push(headers) {
-            if !self.parts.waits {
-                self.totals.causes.add(DropCause::SpreadRingFull, 1);
-                return;
-            }
-            if self.blocked {
-                // Waiting inside waiting could go round in a circle; the aggregator joins what is
-                // split.
-                let ahead = self.look_ahead(headers);
-                self.own(headers, &ahead);
-                return;
-            }
-            self.publish(headers.clock);
-            self.in_hand_packets += 1;
-            self.wait_for_room();
-            self.in_hand_packets -= 1;
-        }
-        self.totals.spread_out_packets += 1;
-    }
-
-    /// Takes over what others have sent while a ring has no room: they may wait for this worker.
-    fn wait_for_room(&mut self) {
-        self.blocked = true;
-        if self.take_over() == 0 {
-            std::thread::yield_now();
-        }
-        self.blocked = false;
-    }
-
-    /// Hands open batches over and says how far this worker has read.
-    fn flush_outgoing(&mut self) {
-        for place in 0..self.parts.outgoing.len() {
-            while !self.parts.outgoing[place].flush() && self.parts.waits {
-                self.publish(self.read_clock);
-                self.wait_for_room();
-            }
-        }
-        self.publish(self.read_clock);
-    }
-
-    /// Says in each ring that has room that all packets before `clock` are there.
-    fn publish(&mut self, clock: Timestamp) {
-        for ring in &mut self.parts.outgoing {
-            if !ring.flush() {
-                continue;
-            }
-            if self.quiet { ring.publish_quiet() } else { ring.publish(clock) }
-        }
-    }
-
-    /// Takes packets over from other workers, oldest first. A ring that is empty is waited for
-    /// until its worker has read further, with a live source not longer than the hold.
-    fn take_over(&mut self) -> usize {
-        if self.parts.incoming.is_empty() {
-            return 0;
-        }
-        let mut taken = 0;
-        while taken < TAKE_PACKETS_MAX {
-            let Some(from) = self.oldest_ring() else { break };
-            let Some(headers) = self.parts.incoming[from].head().copied() else { break };
-            self.parts.incoming[from].advance();
-            taken += 1;
-            // Time first: what closes with it does not hold this packet yet.
-            self.advance(headers.clock);
-            self.totals.spread_in_packets += 1;
-            let unresolved =
-                headers.marks.has(Marks::FRAGMENT) && !headers.marks.has(Marks::PORTS_RESOLVED);
-            if unresolved {
-                self.resolve_fragment(&headers);
-            } else {
-                let ahead = self.look_ahead(&headers);
-                self.own(&headers, &ahead);
-            }
-        }
-        if taken == 0 {
-            self.advance_by_rings();
-        }
-        taken
-    }
-
-    /// The ring whose head is to be taken next, if it may be.
-    fn oldest_ring(&mut self) -> Option<usize> {
-        let mut oldest: Option<(usize, Timestamp)> = None;
-        let mut read_up_to = Timestamp(u64::MAX);
-        for (place, ring) in self.parts.incoming.iter_mut().enumerate() {
-            let clock = ring.clock();
-            match ring.head() {
-                Some(headers) if oldest.is_none_or(|(_, best)| headers.clock < best) => {
-                    oldest = Some((place, headers.clock));
-                }
-                Some(_) => {}
-                None => read_up_to = read_up_to.min(clock),
-            }
-        }
-        let (place, clock) = oldest?;
-        let waited_enough =
-            !self.parts.waits && self.read_clock.since_ns(clock) > self.parts.hold_ns;
-        (clock <= read_up_to || waited_enough).then_some(place)
-    }
-
-    /// With all rings empty, time goes on as far as all workers have read.
-    fn advance_by_rings(&mut self) {
-        let mut read_up_to = Timestamp(u64::MAX);
-        for ring in &mut self.parts.incoming {
-            let clock = ring.clock();
-            if ring.head().is_some() {
-                return;
-            }
-            read_up_to = read_up_to.min(clock);
-        }
-        if read_up_to < QUIET && read_up_to != Timestamp::ZERO {
-            self.advance(read_up_to);
-        }
-    }
-
-    fn incoming_ended(&mut self) -> bool {
-        self.parts.incoming.iter_mut().all(|ring| ring.clock() == CLOSED && ring.head().is_none())
-    }
-
     /// Where a packet that was not in the burst is to be looked up.
     fn look_ahead(&self, headers: &Headers) -> Ahead {
         Ahead::of(headers, &self.parts.flows, self.parts.copies.as_ref())
@@ -602,21 +346,41 @@ impl<S: Source> Worker<S> {
     #[inline]
     fn own(&mut self, headers: &Headers, ahead: &Ahead) {
         let copies = self.parts.copies.as_mut();
-        let verdict =
-            copies.map_or(Verdict::First, |copies| copies.classify(headers, &ahead.digest));
+        let verdict = copies.map_or(Verdict::First, |copies| {
+            copies.classify((headers.tap, headers.timestamp), &ahead.digest)
+        });
+        self.own_as(headers, ahead, verdict);
+    }
+
+    /// The same for a packet of which it is known whether it is a copy.
+    #[inline]
+    fn own_as(&mut self, headers: &Headers, ahead: &Ahead, verdict: Verdict) {
+        if let Some(path) = self.parts.path.as_mut() {
+            path.note(headers, &ahead.digest, verdict, &mut self.parts.handoff);
+        }
         if verdict != Verdict::First && !self.counts_copy(headers, ahead, verdict) {
             return;
         }
-        let (window, late) = self.booking.book(headers);
-        // Behind another ring's clock a window may be closed that this packet's own clock has
-        // open.
-        let open_from = self.open_from.unwrap_or(window);
-        let booking = if window < open_from { (open_from, true) } else { (window, late) };
-        self.newest_active = self.newest_active.max(booking.0);
+        let (window, late) = self.booking.book(headers.timestamp, headers.clock);
+        let booking = self.open_window(window, late);
         self.parts.flows.meter(headers, ahead.guess, verdict, booking, &mut self.parts.handoff);
-        self.parts.handoff.count(booking.0);
-        self.totals.booked_packets += 1;
-        self.totals.late_packets += u64::from(booking.1);
+        self.note_booked(booking, 1);
+    }
+
+    /// The window itself, or the oldest open one: behind another ring's clock a window may be closed
+    /// that a packet's own clock has open.
+    #[inline]
+    fn open_window(&self, window: WindowNumber, late: bool) -> (WindowNumber, bool) {
+        let open_from = self.open_from.unwrap_or(window);
+        if window < open_from { (open_from, true) } else { (window, late) }
+    }
+
+    #[inline]
+    fn note_booked(&mut self, (window, late): (WindowNumber, bool), packets: u64) {
+        self.newest_active = self.newest_active.max(window);
+        self.parts.handoff.count(window, packets);
+        self.totals.booked_packets += packets;
+        self.totals.late_packets += if late { packets } else { 0 };
     }
 
     /// Whether a copy counts as traffic all the same.
@@ -694,15 +458,16 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Sends the rows of windows below `end`, at most `blocks_max` blocks, and says so when done. An
-    /// aggregator that is far behind is told later, and of several windows at once.
+    /// Sends the rows of windows below `end`, at most `blocks_max` blocks, and says so when done: of
+    /// each window in which anything happened by itself, so that its totals don't depend on how far
+    /// the clock went in one step. An aggregator that is far behind is told of several at once.
     fn close_up_to(&mut self, end: WindowNumber, blocks_max: usize) {
         while self.cut_from < end {
             let window = self.cut_from;
             if !self.parts.handoff.send_window(window, blocks_max) {
                 return;
             }
-            self.cut_from = if window >= self.newest_active { end } else { window.next() };
+            self.cut_from = if window > self.newest_active { end } else { window.next() };
             self.tell_closed();
         }
         if self.told_from < self.cut_from {
@@ -711,6 +476,10 @@ impl<S: Source> Worker<S> {
     }
 
     fn tell_closed(&mut self) {
+        // Files wait, so what is due comes before the word that its time is over.
+        if let Some(path) = self.parts.path.as_mut().filter(|_| self.parts.waits) {
+            path.sweep_all(self.clock, &mut self.parts.handoff);
+        }
         self.refresh_totals();
         let last = WindowNumber(self.cut_from.0 - 1);
         let taps = self.taps_used();
@@ -739,6 +508,9 @@ impl<S: Source> Worker<S> {
             self.parts.handoff.set_sampling_rate(rate, self.newest_active);
         }
         self.expire();
+        if let Some(path) = self.parts.path.as_mut() {
+            path.sweep_step(self.clock, &mut self.parts.handoff);
+        }
     }
 
     fn expire(&mut self) {
@@ -799,6 +571,9 @@ impl<S: Source> Worker<S> {
         self.parts.fragments.expire(Timestamp(u64::MAX), &mut ready);
         self.route_resolved(&mut ready);
         self.parts.flows.end_all(self.clock, &mut self.parts.handoff);
+        if let Some(path) = self.parts.path.as_mut() {
+            path.end(&mut self.parts.handoff);
+        }
         self.parts.handoff.send_all_windows();
         self.refresh_totals();
         self.close_last_window();
@@ -819,9 +594,11 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Taps that can have counted something.
+    /// Taps that can have counted something, copies of what another worker read included.
     fn taps_used(&self) -> usize {
-        self.parts.decoder.taps().len().min(self.taps.len())
+        let taps = self.parts.decoder.taps();
+        let named = usize::from(taps.configured()) + self.parts.port_names.count();
+        taps.len().max(named).min(self.taps.len())
     }
 
     fn refresh_totals(&mut self) {
@@ -836,69 +613,7 @@ impl<S: Source> Worker<S> {
         let copies = self.parts.copies.as_ref();
         self.totals.digests_evicted = copies.map_or(0, CopyTable::evicted_digests);
         self.totals.sampling_rate = self.parts.shedder.rate();
-    }
-}
-
-/// Marks that are counted on the tap.
-const NOTED_MARKS: u16 = Marks::SNAPPED.0 | Marks::SEGMENT_UNMAPPED.0 | Marks::MIRROR_SEQUENCE.0;
-
-/// Steps of a mirror's sequence, forwards or back, that are loss or reordering; beyond, the mirror
-/// was started again.
-const SEQUENCE_STEP_MAX: u32 = 1 << 16;
-
-/// Reads the first and the second cache line of all frames, so that memory fetches them at once.
-#[inline]
-fn fetch_frames(burst: &impl Burst, packets: usize) {
-    let mut touched = 0;
-    for place in 0..packets {
-        let bytes = burst.frame(place).bytes;
-        touched ^= bytes.first().unwrap_or(&0) ^ bytes.get(64).unwrap_or(&0);
-    }
-    std::hint::black_box(touched);
-}
-
-fn note_marks(tap: &mut TapTotals, last_sequence: &mut Option<u32>, headers: &Headers) {
-    tap.snapped += u64::from(headers.marks.has(Marks::SNAPPED));
-    tap.segment_unmapped += u64::from(headers.marks.has(Marks::SEGMENT_UNMAPPED));
-    if headers.marks.has(Marks::MIRROR_SEQUENCE) {
-        tap.sequenced += 1;
-        note_sequence(tap, last_sequence, headers.mirror_sequence);
-    }
-}
-
-/// Numbers that are passed over are gaps, until they come after all.
-fn note_sequence(tap: &mut TapTotals, last_sequence: &mut Option<u32>, sequence: u32) {
-    let last = *last_sequence.get_or_insert(sequence);
-    let (ahead, behind) = (sequence.wrapping_sub(last), last.wrapping_sub(sequence));
-    if (1..SEQUENCE_STEP_MAX).contains(&behind) {
-        tap.mirror_gaps = tap.mirror_gaps.saturating_sub(1);
-        return;
-    }
-    if (1..SEQUENCE_STEP_MAX).contains(&ahead) {
-        tap.mirror_gaps += u64::from(ahead - 1);
-    }
-    *last_sequence = Some(sequence);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gaps_of_a_mirror_sequence() {
-        for (sequences, gaps) in [
-            (&[1, 2, 3][..], 0),
-            (&[1, 4, 5], 2),
-            (&[4, 6, 5, 7], 0),
-            (&[3_000_000_000, 0, 1], 0),
-            (&[u32::MAX, 0, 2], 1),
-            (&[5, 5], 0),
-        ] {
-            let (mut tap, mut last) = (TapTotals::default(), None);
-            for sequence in sequences {
-                note_sequence(&mut tap, &mut last, *sequence);
-            }
-            assert_eq!(tap.mirror_gaps, gaps, "{sequences:?}");
-        }
+        let path = self.parts.path.as_ref().map(PathStage::counts).unwrap_or_default();
+        (self.totals.path_evicted, self.totals.path_unwatched) = (path.evicted, path.unwatched);
     }
 }

@@ -5,6 +5,7 @@ pub mod captures;
 pub mod end_to_end;
 pub mod folder;
 pub mod link;
+pub mod oracles;
 pub mod records;
 pub mod replaying;
 pub mod skips;

@@ -106,6 +106,45 @@ fn capture_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// One frame of each tunnel that the captures may lack.
+fn tunnel_seeds() -> impl Iterator<Item = Vec<u8>> {
+    include_str!("../../fuzz/tunnels.hex").lines().map(|line| {
+        let (_, digits) = line.split_once(' ').expect("a name and octets");
+        let digits = digits.as_bytes().chunks(2);
+        let octets = digits.map(|pair| {
+            let pair = str::from_utf8(pair).expect("ASCII");
+            u8::from_str_radix(pair, 16).expect("hexadecimal")
+        });
+        [0; 4].into_iter().chain(octets).collect()
+    })
+}
+
+#[test]
+fn each_tunnel_of_the_seeds_is_taken_off() {
+    use vmprobe::capture::{Frame, LinkType};
+    use vmprobe::decode::{DecodeContext, Decoder, Headers, Marks};
+    use vmprobe::{config::Plan, index::PortIndex, time::Timestamp};
+    let decoder = Decoder::new(&DecodeContext::new(&Plan::default(), ["port"]));
+    let mut seeds = 0;
+    for seed in tunnel_seeds() {
+        let bytes = &seed[4..];
+        let frame = Frame {
+            bytes,
+            wire_octets: u32::try_from(bytes.len()).expect("short"),
+            timestamp: Timestamp::ZERO,
+            link: LinkType::Ethernet,
+            port: PortIndex(0),
+            stripped_vlan: None,
+        };
+        let mut headers = Headers::default();
+        decoder.decode(&frame, Timestamp::ZERO, &mut headers).expect("a whole packet");
+        let ports = (headers.source_port, headers.destination_port);
+        assert!(ports == (1, 2) || headers.marks.has(Marks::ICMP_ERROR), "{headers:?}");
+        seeds += 1;
+    }
+    assert_eq!(seeds, 17);
+}
+
 #[test]
 fn pcap() {
     run(&capture_seeds(), |input| {
@@ -116,7 +155,7 @@ fn pcap() {
 #[test]
 fn decoder() {
     // A few frames of each capture, behind the four octets that choose how they are read.
-    let mut seeds = Vec::new();
+    let mut seeds: Vec<_> = tunnel_seeds().collect();
     for capture in capture_seeds() {
         let mut at = 24;
         while let Some(header) = capture.get(at..at + 16).filter(|_| at < 4_000) {

@@ -101,6 +101,7 @@ fn check_traffic(played: &Played) {
     assert_eq!(causes.values().sum::<u64>(), named, "{causes:?}");
     check_flows(truth, &flows);
     check_taps(truth, &records::rows(records, "taps"));
+    check_paths(truth, &records::rows(records, "path"));
 }
 
 /// All frames of each tap, those without IP and those of the last window among them.
@@ -119,6 +120,46 @@ fn check_taps(truth: &Json, taps: &[Row]) {
     let known =
         taps.iter().all(|row| list(&truth["taps"]).iter().any(|tap| row["tap"] == tap["name"]));
     assert!(known, "no further tap: {taps:?}");
+}
+
+/// Delay and loss of each way between the taps: exact, but for the mean, which each window rounds.
+fn check_paths(truth: &Json, rows: &[Row]) {
+    let taps = |row: &Row| row["scope"] == "taps";
+    for path in list(&truth["path"]) {
+        let of_it = |row: &Row| {
+            taps(row) && row["from_tap"] == path["from_tap"] && row["to_tap"] == path["to_tap"]
+        };
+        let of = |column: &str| records::sum(rows, column, of_it);
+        let truly = |name: &str| path[name].as_u64().expect("a number");
+        let delay = |name: &str| path["delay_ns"][name].as_u64().expect("a number");
+        assert_eq!(of("matched_packet_count"), delay("count"), "{path}");
+        assert_eq!(of("delay_sample_count"), delay("count"), "{path}");
+        assert_eq!(of("sampled_packet_count"), truly("total_packets"), "{path}");
+        assert_eq!(of("network_loss_packet_count"), truly("lost_repeated_packets"), "{path}");
+        let unproven = of("unresolved_loss_packet_count") + of("mirror_loss_packet_count");
+        let lost = truly("lost_packets") - truly("lost_repeated_packets");
+        assert_eq!((unproven, of("ambiguous_packet_count")), (lost, 0), "{path}");
+        let found = |column: &str| {
+            let rows = rows.iter().filter(|row| of_it(row) && !row[column].is_null());
+            rows.map(|row| row[column].as_i64().expect("a number")).collect::<Vec<_>>()
+        };
+        let (least, most) = (found("delay_min_ns"), found("delay_max_ns"));
+        assert_eq!(least.into_iter().min(), Some(delay("min").cast_signed()), "{path}");
+        assert_eq!(most.into_iter().max(), Some(delay("max").cast_signed()), "{path}");
+        let sum: i64 = rows
+            .iter()
+            .filter(|row| of_it(row) && !row["delay_mean_ns"].is_null())
+            .map(|row| {
+                let samples = number(row, "delay_sample_count").cast_signed();
+                row["delay_mean_ns"].as_i64().expect("a number") * samples
+            })
+            .sum();
+        let mean = sum / delay("count").cast_signed();
+        assert!(mean.abs_diff(delay("mean").cast_signed()) <= 1_000, "{mean} {path}");
+    }
+    let ways = rows.iter().filter(|row| taps(row)).map(|row| (&row["from_tap"], &row["to_tap"]));
+    let ways: std::collections::HashSet<_> = ways.map(|way| format!("{way:?}")).collect();
+    assert_eq!(ways.len(), list(&truth["path"]).len(), "no further way: {ways:?}");
 }
 
 /// The truth has one flow for each key in the whole run.

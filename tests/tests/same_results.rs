@@ -13,7 +13,7 @@ use vmprobe_tests::records::{self, sorted};
 use vmprobe_tests::replaying::{run, small_plan};
 
 /// Tables that say what happened; the ledger's rows name workers, so its sums are compared.
-const TABLES: [&str; 4] = ["windows", "flows", "alerts", "taps"];
+const TABLES: [&str; 6] = ["windows", "flows", "alerts", "taps", "path", "path_samples"];
 
 /// What a run came to.
 #[derive(Debug, PartialEq)]
@@ -76,6 +76,8 @@ fn cloud(name: &str, scenario: Scenario) -> (Folder, Plan, Vec<PathBuf>) {
         .plan;
     plan.serve.enabled = false;
     plan.store.free_mib_min = 16;
+    plan.path.secret = Some("the same digests in each run".to_owned());
+    plan.path.samples = true;
     let files = ["tap-a.pcap", "tap-b.pcap"].map(|name| folder.path(name));
     (folder, plan, files.to_vec())
 }

@@ -60,14 +60,6 @@ impl ConversationKey {
     }
 }
 
-impl ConversationKey {
-    /// Whether this is the key of a row, without making the row's own.
-    #[inline]
-    pub(super) fn is_of(&self, row: &Row) -> bool {
-        *self == Self::of(row)
-    }
-}
-
 /// Sums over the rows of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conversation {
@@ -140,9 +132,8 @@ impl Conversation {
     /// Adds a row of a window in which shedding kept so large a share of flows.
     #[inline]
     pub fn add(&mut self, row: &Row, sampling_rate: f32) {
-        let has = |bits: u8| u64::from(row.events & bits == bits);
-        let decided = row.events & (event::ANSWERED | event::REFUSED) != 0;
-        self.flows += u64::from(row.counts_flow);
+        let [flows, started, contacts, answered, refused, syns, established, unanswered, half_open] =
+            counts_of(row).map(u64::from);
         let (packets, octets, layer2_octets) = (row.packets(), row.octets(), row.layer2_octets());
         for direction in 0..2 {
             self.packets[direction] += packets[direction];
@@ -150,14 +141,15 @@ impl Conversation {
             self.layer2_octets[direction] += layer2_octets[direction];
         }
         self.late_packets += u64::from(row.late_packets);
-        self.started += has(event::STARTED);
-        self.contacts += has(event::CONTACT);
-        self.answered += has(event::ANSWERED);
-        self.refused += has(event::REFUSED);
-        self.syns += has(event::SYN);
-        self.established += has(event::ESTABLISHED);
-        self.unanswered += if decided { 0 } else { has(event::CONTACT) };
-        self.half_open += if has(event::ESTABLISHED) == 0 { has(event::SYN_ACK) } else { 0 };
+        self.flows += flows;
+        self.started += started;
+        self.contacts += contacts;
+        self.answered += answered;
+        self.refused += refused;
+        self.syns += syns;
+        self.established += established;
+        self.unanswered += unanswered;
+        self.half_open += half_open;
         self.sampling_rate = self.sampling_rate.min(sampling_rate);
         self.tap = self.tap.min(row.tap);
     }
@@ -171,6 +163,27 @@ impl Conversation {
     pub const fn packets_sum(&self) -> u64 {
         self.packets[0] + self.packets[1]
     }
+}
+
+/// Flows, those started, contacts, answered, refused, SYNs, established, unanswered, half open.
+pub(super) type Counts = [u8; 9];
+
+/// What a row adds to these counts.
+#[inline]
+pub(super) fn counts_of(row: &Row) -> Counts {
+    let has = |bits: u8| u8::from(row.events & bits == bits);
+    let decided = row.events & (event::ANSWERED | event::REFUSED) != 0;
+    [
+        u8::from(row.counts_flow),
+        has(event::STARTED),
+        has(event::CONTACT),
+        has(event::ANSWERED),
+        has(event::REFUSED),
+        has(event::SYN),
+        has(event::ESTABLISHED),
+        if decided { 0 } else { has(event::CONTACT) },
+        if has(event::ESTABLISHED) == 0 { has(event::SYN_ACK) } else { 0 },
+    ]
 }
 
 #[cfg(test)]

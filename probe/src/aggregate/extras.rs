@@ -23,6 +23,16 @@ const BUCKET_BYTES: usize = 16;
 pub struct ExtraPlace(u32);
 
 impl ExtraPlace {
+    /// As a number, for [`ExtraPlace::of_number`].
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// From [`ExtraPlace::number`].
+    pub(super) const fn of_number(number: u32) -> Self {
+        Self(number)
+    }
+
     /// Nothing was measured.
     const NOTHING: u32 = 0;
     /// Something was, and found no room.

@@ -2,8 +2,8 @@
 //!
 //! In: rows, ended flows and closed windows of all workers. Out: a [`WindowView`] a window, once
 //! every worker has closed it; ended flows.
-//! Cost: one look-up a row, of many rows at once; memory is that of the open windows'
-//! conversations, and is used again from window to window.
+//! Cost: look-ups of many rows at once; memory is that of the open windows' conversations, some 60
+//! bytes each, and is used again from window to window.
 //! Invariants: a window is given out once, when the slowest worker has closed it; what comes for
 //! it later is booked in the oldest open one and counted as late. At most `rows_max` conversations
 //! a window and [`FULL_WINDOWS_MAX`] times as many in all windows that wait for the slowest worker;
@@ -12,14 +12,19 @@
 //! Source: watermarks, METHODS "windows"; RFC 7011 §2 for terms.
 
 pub mod conversation;
+mod conversations;
 mod ended;
 mod extras;
 mod ledger;
 pub mod live;
+mod packed;
+pub mod path;
+mod places;
 mod table;
 mod view;
 
 pub use conversation::{Conversation, ConversationKey};
+pub use conversations::{Conversations, Iter as ConversationsIter};
 pub use ended::EndedFlows;
 pub use extras::{Direction, EXTRAS_BYTES_MAX, Extra, ExtraPlace, Extras};
 pub use ledger::{LedgerTotals, StageAccount, WorkerAccount};
@@ -32,17 +37,25 @@ use crate::index::WindowNumber;
 use crate::spread::HashSeed;
 use crate::window::{FromWorker, HandoffReceiver, LateRow, Row, RowBlock, WindowClock};
 use ended::LATE_ROWS_MAX;
-use table::{ConversationTable, Entry};
+use path::{PathView, Paths};
+use table::ConversationTable;
 
 /// Messages taken from one worker before the next one's turn.
-const MESSAGES_PER_WORKER: usize = 64;
+const MESSAGES_PER_WORKER: usize = 128;
 
 /// Windows with `rows_max` conversations that may be open at once: the one that fills, the one
 /// whose grace lasts, and as many again for a worker that is late.
 const FULL_WINDOWS_MAX: usize = 4;
 
-/// Tables and views that are kept for the next window.
+/// Indices, and memory of views, that are kept for the next window.
 const SPARE_MAX: usize = 2;
+
+/// The low half of a hash.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "what it is masked with is shorter")]
+const fn low(hash: u64) -> usize {
+    hash as usize
+}
 
 /// Stands for the end of a worker.
 const LAST: WindowNumber = WindowNumber(u64::MAX);
@@ -95,7 +108,7 @@ pub struct Aggregator {
     /// Conversations in all open windows.
     conversations: usize,
     spare_tables: Vec<ConversationTable>,
-    spare_views: Vec<Vec<Entry>>,
+    spare_views: Vec<Conversations>,
     seed: HashSeed,
     /// Of the windows that are given out: the workers' totals cover the same ones.
     rows_full_packets: u64,
@@ -104,6 +117,7 @@ pub struct Aggregator {
     late_rows: Vec<LateRow>,
     /// Measures that found no room since the last view.
     measures_lost: u64,
+    paths: Option<Paths>,
     reported_taps: Vec<TapTotals>,
     reported: LedgerTotals,
     reported_workers: Vec<WorkerTotals>,
@@ -136,25 +150,42 @@ impl Aggregator {
             ended_flows: EndedFlows::default(),
             late_rows: Vec::new(),
             measures_lost: 0,
+            paths: None,
             reported_taps: Vec::new(),
             reported: LedgerTotals::default(),
             reported_workers: Vec::new(),
         }
     }
 
-    /// Takes what the workers have handed over, a bounded part of it; `false` if there was
-    /// nothing.
+    /// Adds delay and loss between taps.
+    #[must_use]
+    pub fn with_paths(mut self, paths: Option<Paths>) -> Self {
+        self.paths = paths;
+        self
+    }
+
+    /// Delay and loss of the next window in which every packet has its verdict.
+    pub fn next_paths(&mut self) -> Option<PathView> {
+        let closed = if self.is_over() { LAST } else { self.given_up_to? };
+        self.paths.as_mut()?.next_view(closed)
+    }
+
+    /// Takes what the workers have handed over, a bounded part of it. `false`: that was all, and
+    /// there is time to wait until more has come. Who takes each block as it comes has the caches
+    /// of a worker's core as often, where they share one.
     pub fn collect(&mut self) -> bool {
-        let mut any = false;
+        let mut at_once = false;
         for place in 0..self.workers.len() {
-            for _ in 0..MESSAGES_PER_WORKER {
+            for taken in 1..=MESSAGES_PER_WORKER {
                 let Some(message) = self.workers[place].receiver.take() else { break };
-                any = true;
+                // Few closed windows can wait, and nobody should wait for them.
+                let closes = matches!(message, FromWorker::Closed(..) | FromWorker::Ended(_));
+                at_once |= closes || taken == MESSAGES_PER_WORKER;
                 self.take(place, &message);
                 self.workers[place].receiver.give_back(message);
             }
         }
-        any
+        at_once
     }
 
     /// The next window that all workers have closed, in order of time.
@@ -202,11 +233,15 @@ impl Aggregator {
 
     /// Whether all workers have ended and all windows are given out; the totals are final then.
     pub fn has_ended(&mut self) -> bool {
-        let ended = self.workers.iter().all(|worker| worker.ended) && self.open.is_empty();
+        let ended = self.is_over();
         if ended {
             self.workers.iter_mut().for_each(|worker| worker.settle(LAST));
         }
         ended
+    }
+
+    fn is_over(&self) -> bool {
+        self.workers.iter().all(|worker| worker.ended) && self.open.is_empty()
     }
 
     /// The account of every packet so far.
@@ -266,6 +301,11 @@ impl Aggregator {
                 self.late_rows.extend_from_slice(rows.get(..taken).unwrap_or_default());
                 self.measures_lost += (rows.len() - taken) as u64;
             }
+            FromWorker::Paths(trajectories) => {
+                if let Some(paths) = &mut self.paths {
+                    paths.take(trajectories);
+                }
+            }
             FromWorker::Closed(window, snapshot) => {
                 let worker = &mut self.workers[place];
                 worker.closed = Some(*window);
@@ -306,16 +346,19 @@ impl Aggregator {
     fn open_window(&mut self, number: WindowNumber) -> &mut OpenWindow {
         self.open.entry(number).or_insert_with(|| {
             let spare = self.spare_tables.pop();
-            OpenWindow::new(spare.unwrap_or_else(|| ConversationTable::new(self.seed)))
+            let mut table = spare.unwrap_or_else(|| ConversationTable::new(self.seed));
+            if let Some(memory) = self.spare_views.pop() {
+                table.take_memory(memory);
+            }
+            OpenWindow::new(table)
         })
     }
 
-    /// The conversations of a window that is over, sorted; its table is kept for the next.
-    fn sorted(&mut self, mut table: ConversationTable) -> Vec<Entry> {
-        let mut sorted = self.spare_views.pop().unwrap_or_default();
+    /// The conversations of a window that is over, sorted; its index is kept for the next.
+    fn sorted(&mut self, mut table: ConversationTable) -> Conversations {
         self.conversations -= table.len();
         // Workers whose window is not over go on meanwhile.
-        table.sort_into(&mut sorted, || {
+        let sorted = table.sort(|| {
             self.collect();
         });
         if self.spare_tables.len() < SPARE_MAX {
@@ -324,13 +367,14 @@ impl Aggregator {
         sorted
     }
 
-    fn view(&mut self, number: WindowNumber, mut window: OpenWindow) -> WindowView {
+    fn view(&mut self, number: WindowNumber, window: OpenWindow) -> WindowView {
         let length_ns = self.windows.length_ns();
-        let extras = window.conversations.take_extras();
-        let measures_lost = std::mem::take(&mut self.measures_lost) + extras.lost();
         let conversations = self.sorted(window.conversations);
+        let measures_lost = std::mem::take(&mut self.measures_lost) + conversations.extras().lost();
         let taps = self.taps();
         let before = std::mem::replace(&mut self.reported_taps, taps.clone());
+        let mut taps = TapView::differences(&taps, &before);
+        TapView::count_conversations(&mut taps, &conversations);
         let ledger = self.ledger();
         let ledger_before = std::mem::replace(&mut self.reported, ledger.clone());
         let workers: Vec<WorkerTotals> = self.workers().copied().collect();
@@ -342,9 +386,8 @@ impl Aggregator {
             start: number.start(length_ns),
             end: number.end(length_ns),
             conversations,
-            extras,
             measures_lost,
-            taps: TapView::differences(&taps, &before),
+            taps,
             ledger,
             ledger_before,
             late_packets: window.late_packets,
@@ -377,7 +420,7 @@ mod tests {
         });
         for _ in 0..packets {
             row.count(Sender::Low, 100, false);
-            sender.count(WindowNumber(window));
+            sender.count(WindowNumber(window), 1);
         }
         sender.begin_row(WindowNumber(window), &row);
     }

@@ -1,16 +1,18 @@
 //! The conversations of one open window.
 //!
 //! In: rows in blocks. Out: the conversations with their sums, sorted by key.
-//! Cost: a row is one hash, one look at the index and four cache lines of its conversation; the
-//! rows of a batch are looked up together, so that their memory is fetched at once. Nothing is
-//! allocated once a table has held as many conversations before.
-//! Invariants: one entry a key; never more entries than the caller allows; the index is at most
-//! half full, so a look ends.
+//! Cost: a row is four hashes, a look at the index for both endpoints and the conversation, and the
+//! line or two of its sums; the rows of a batch are looked up together, so that their memory is
+//! fetched at once. Nothing is allocated once a table has held as many conversations before.
+//! Invariants: one entry a key; never more entries than the caller allows, and never more names
+//! than they and a batch need.
 
 use std::cmp::Ordering;
 use std::hint::black_box;
 
-use super::{Conversation, ConversationKey, Extras};
+use super::conversations::{Conversations, Endpoint, Path};
+use super::packed::{Name, Packed};
+use super::places::Places;
 use crate::decode::Address;
 use crate::hash::fold;
 use crate::spread::HashSeed;
@@ -22,234 +24,291 @@ const BATCH_ROWS: usize = 32;
 /// Entries that are sorted in one go.
 const PART_ENTRIES: usize = 1 << 15;
 
-/// Places of the smallest index.
-const PLACES_MIN: usize = 1_024;
-
 /// Instead of the number of an entry that stands where it belongs.
 const IN_ORDER: u32 = u32::MAX;
 
-/// The part of a place that is of the hash.
-const TAG: u64 = !0 << 32;
-
-/// Instead of the number of an entry, where there was no room for it.
-const FULL: u32 = u32::MAX;
-
-/// A conversation with its key.
-pub(super) type Entry = (ConversationKey, Conversation);
-
 /// Conversations by key.
 pub(super) struct ConversationTable {
-    entries: Vec<Entry>,
-    /// High half of the hash above, number of the entry plus one below; 0 is empty. As many as a
-    /// power of two.
-    places: Vec<u64>,
-    order: Vec<Ordered>,
+    all: Conversations,
+    places: Places,
+    endpoint_places: Places,
+    path_places: Places,
     /// Entries of the rows of the block that is added now.
-    numbers: Vec<u32>,
-    extras: Extras,
+    added: Vec<Option<usize>>,
     seed: HashSeed,
+}
+
+/// What is known of a row before it is added.
+#[derive(Clone, Copy, Default)]
+struct Lookup {
+    /// Of both endpoints.
+    hashes: [u64; 2],
+    /// Numbers of both endpoints and the path, and the conversation's hash, if all are known.
+    name: Option<(Name, u64)>,
 }
 
 impl ConversationTable {
     /// Empty.
     pub(super) fn new(seed: HashSeed) -> Self {
         Self {
-            entries: Vec::new(),
-            places: Vec::new(),
-            order: Vec::new(),
-            numbers: Vec::new(),
-            extras: Extras::default(),
+            all: Conversations::default(),
+            places: Places::default(),
+            endpoint_places: Places::default(),
+            path_places: Places::default(),
+            added: Vec::new(),
             seed,
         }
     }
 
     /// Conversations in it.
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.all.len()
+    }
+
+    /// Memory of an earlier window, in which nothing is.
+    pub(super) fn take_memory(&mut self, memory: Conversations) {
+        debug_assert!(self.all.is_empty() && memory.is_empty(), "nothing is lost");
+        self.all = memory;
     }
 
     /// Adds the rows of a block. Gives the packets of those that found no room, because it would
     /// have held more than `entries_max`.
     pub(super) fn add(&mut self, block: &RowBlock, entries_max: usize) -> u64 {
+        let rate = block.sampling_rate.min(1.0);
+        let rate = (rate, self.all.number_rate(rate));
         let mut full_packets = 0;
-        self.numbers.clear();
+        self.added.clear();
         for batch in block.rows.chunks(BATCH_ROWS) {
-            self.reserve((self.entries.len() + batch.len()).min(entries_max));
-            let mut hashes = [0; BATCH_ROWS];
-            self.touch(batch, &mut hashes);
-            for (row, hash) in batch.iter().zip(hashes) {
-                let number = self.add_one(row, hash, (block.sampling_rate, entries_max));
-                if number == FULL {
-                    full_packets += row.packets_sum();
+            self.reserve(batch.len(), entries_max);
+            let mut lookups = [Lookup::default(); BATCH_ROWS];
+            self.touch(batch, &mut lookups);
+            for (row, lookup) in batch.iter().zip(&lookups) {
+                let name = lookup.name.or_else(|| self.name(row, lookup.hashes, entries_max));
+                let entry = name.and_then(|name| self.entry(name, entries_max));
+                match entry {
+                    Some(entry) => self.all.add(entry, row, rate),
+                    None => full_packets += row.packets_sum(),
                 }
-                self.numbers.push(number);
+                self.added.push(entry);
             }
         }
-        self.add_notes(block);
+        // What was measured in a row that found no room is gone with its packets.
+        for note in block.notes.iter() {
+            let entry = self.added.get(note.row()).copied().flatten();
+            if let (Some(row), Some(entry)) = (block.rows.get(note.row()), entry) {
+                self.all.add_note(entry, row.initiator(), *note);
+            }
+        }
         full_packets
     }
 
-    /// Adds what was measured in the rows of a block that were just added. Of a row that found no
-    /// room it is gone with the packets.
-    fn add_notes(&mut self, block: &RowBlock) {
-        for note in block.notes.iter() {
-            let Some(row) = block.rows.get(note.row()) else { continue };
-            let number = self.numbers.get(note.row()).map_or(FULL, |number| *number);
-            if let Some((_, conversation)) = self.entries.get_mut(number as usize) {
-                self.extras.add(&mut conversation.extra, row.initiator(), *note);
-            }
+    /// Gives all conversations in order of their keys and forgets them, and their memory. Calls
+    /// `pause` every few milliseconds, because others wait meanwhile.
+    pub(super) fn sort(&mut self, mut pause: impl FnMut()) -> Conversations {
+        let mut order = self.order(&mut pause);
+        for first in (0..order.len()).step_by(PART_ENTRIES) {
+            let end = order.len().min(first + PART_ENTRIES);
+            (first..end).for_each(|start| put_in_order(&mut self.all.entries, &mut order, start));
+            pause();
         }
+        self.places.clear(self.all.entries.len());
+        self.endpoint_places.clear(self.all.endpoints.len());
+        self.path_places.clear(self.all.paths.len());
+        std::mem::take(&mut self.all)
     }
 
-    /// What was measured in the conversations, out of the table.
-    pub(super) fn take_extras(&mut self) -> Extras {
-        std::mem::take(&mut self.extras)
-    }
-
-    /// Forgets all, keeps the memory.
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
-        self.places.fill(0);
-    }
-
-    /// Gives all conversations in order of their keys and forgets them: `sorted`, which is empty, takes
-    /// their place. Calls `pause` every few milliseconds, because others wait meanwhile.
-    pub(super) fn sort_into(&mut self, sorted: &mut Vec<Entry>, mut pause: impl FnMut()) {
-        self.order.clear();
-        let ordered =
-            (0_u32..).zip(&self.entries).map(|(number, (key, _))| Ordered::of(key, number));
-        self.order.extend(ordered);
-        let entries = &self.entries;
-        let compare = |one: &Ordered, other: &Ordered| {
-            one.compare(other)
-                .then_with(|| entries[one.number as usize].0.cmp(&entries[other.number as usize].0))
+    /// Numbers of the entries in order of their keys.
+    fn order(&self, mut pause: impl FnMut()) -> Vec<u32> {
+        let all = &self.all;
+        let spaces = ranks(all.paths.iter().map(|path| path.space.bits()), &mut pause);
+        let address = |endpoint: &Endpoint| u128::from_be_bytes(endpoint.address.0);
+        let addresses = ranks(all.endpoints.iter().map(address), &mut pause);
+        let ordered = |(number, entry): (u32, &Packed)| {
+            let Name { source, destination, path, .. } = entry.name;
+            let [path, source, destination] = [
+                spaces[path as usize],
+                addresses[source as usize],
+                addresses[destination as usize],
+            ]
+            .map(u128::from);
+            path << 96 | source << 64 | destination << 32 | u128::from(number)
         };
-        for part in self.order.chunks_mut(PART_ENTRIES) {
-            part.sort_unstable_by(compare);
-            pause();
-        }
-        // Only merges: it finds the parts sorted.
-        if self.order.len() > PART_ENTRIES {
-            self.order.sort_by(compare);
-        }
-        for first in (0..self.order.len()).step_by(PART_ENTRIES) {
-            let end = self.order.len().min(first + PART_ENTRIES);
-            (first..end).for_each(|start| self.put_in_order(start));
-            pause();
-        }
-        std::mem::swap(&mut self.entries, sorted);
-        self.clear();
-    }
-
-    /// Puts each entry of the cycle that begins at `start` where the order wants it.
-    fn put_in_order(&mut self, start: usize) {
-        let mut place = start;
-        loop {
-            let from = std::mem::replace(&mut self.order[place].number, IN_ORDER);
-            if from == IN_ORDER || from as usize == start {
-                return;
-            }
-            self.entries.swap(place, from as usize);
-            place = from as usize;
-        }
+        let mut order: Vec<u128> = (0_u32..).zip(&all.entries).map(ordered).collect();
+        let key = |ordered: u128| all.key(&all.entries[number_in(ordered) as usize].name);
+        let compare = |one: &u128, other: &u128| {
+            (one >> 32).cmp(&(other >> 32)).then_with(|| key(*one).cmp(&key(*other)))
+        };
+        sort_in_parts(&mut order, compare, pause);
+        order.into_iter().map(number_in).collect()
     }
 
     /// Reads what the rows of a batch will need, all at once, so that one waits for memory once and
     /// not for each.
-    fn touch(&self, batch: &[Row], hashes: &mut [u64; BATCH_ROWS]) {
-        let mut found = [0; BATCH_ROWS];
-        for ((row, hash), found) in batch.iter().zip(hashes.iter_mut()).zip(&mut found) {
-            *hash = hash_of(&ConversationKey::of(row), self.seed);
-            *found = self.places[low(*hash) & (self.places.len() - 1)];
-        }
+    fn touch(&self, batch: &[Row], lookups: &mut [Lookup; BATCH_ROWS]) {
         let mut touched = 0;
-        for place in &found[..batch.len()] {
-            let Some((key, sums)) = number_of(*place).and_then(|number| self.entries.get(number))
-            else {
-                continue;
-            };
-            touched ^= key.space.bits() ^ sums.flows ^ sums.late_packets ^ sums.unanswered;
-            touched ^= u64::from(sums.tap.0);
+        for (row, lookup) in batch.iter().zip(lookups.iter_mut()) {
+            lookup.hashes = Endpoint::both(row).map(|endpoint| self.hash_of_endpoint(&endpoint));
+            for hash in lookup.hashes {
+                let guess = self.endpoint_places.guess(hash);
+                let endpoint = guess.and_then(|number| self.all.endpoints.get(number));
+                touched ^= endpoint.map_or(0, |endpoint| endpoint.mac.0[0]);
+            }
+        }
+        black_box(touched);
+        let mut touched = 0;
+        for (row, lookup) in batch.iter().zip(lookups.iter_mut()) {
+            lookup.name = self.known_name(row, lookup.hashes);
+            let guess = lookup.name.and_then(|(_, hash)| self.places.guess(hash));
+            let entry = guess.and_then(|number| self.all.entries.get(number));
+            touched ^= entry.map_or(0, |entry| u32::from(entry.rate()) ^ entry.name.source);
         }
         black_box(touched);
     }
 
-    fn add_one(&mut self, row: &Row, hash: u64, (rate, entries_max): (f32, usize)) -> u32 {
-        let mask = self.places.len() - 1;
-        let mut place = low(hash) & mask;
-        while let Some(number) = number_of(self.places[place]) {
-            if (self.places[place] ^ hash) & TAG == 0 {
-                let (key, conversation) = &mut self.entries[number];
-                if key.is_of(row) {
-                    conversation.add(row, rate);
-                    return short(number);
-                }
-            }
-            place = (place + 1) & mask;
-        }
-        if self.entries.len() >= entries_max {
-            return FULL;
-        }
-        self.entries.push((ConversationKey::of(row), Conversation::first(row, rate)));
-        self.places[place] = (hash & TAG) | self.entries.len() as u64;
-        short(self.entries.len() - 1)
+    /// The name of a row's conversation, if all that it names is known.
+    #[inline]
+    fn known_name(&self, row: &Row, hashes: [u64; 2]) -> Option<(Name, u64)> {
+        let [from, to] = Endpoint::both(row);
+        let source = self.find_endpoint(&from, hashes[0]).ok()?;
+        let destination = self.find_endpoint(&to, hashes[1]).ok()?;
+        let path = self.find_path(&Path::of(row)).ok()?;
+        Some(self.named(row, [source, destination, path]))
     }
 
-    /// Makes room in the index for so many entries.
-    fn reserve(&mut self, entries: usize) {
-        let needed = (2 * entries).max(PLACES_MIN);
-        if needed <= self.places.len() {
-            return;
+    /// The name of a row's conversation; what it names is entered, unless there is no room for
+    /// another conversation, which it then would be.
+    #[cold]
+    fn name(&mut self, row: &Row, hashes: [u64; 2], entries_max: usize) -> Option<(Name, u64)> {
+        if self.all.len() >= entries_max {
+            return self.known_name(row, hashes);
         }
-        self.places.clear();
-        self.places.resize(needed.next_power_of_two(), 0);
-        let mask = self.places.len() - 1;
-        for number in 0..self.entries.len() {
-            let hash = hash_of(&self.entries[number].0, self.seed);
-            let mut place = low(hash) & mask;
-            while self.places[place] != 0 {
-                place = (place + 1) & mask;
-            }
-            self.places[place] = (hash & TAG) | (number as u64 + 1);
+        let [from, to] = Endpoint::both(row);
+        let mut endpoint = |endpoint, hash| {
+            self.find_endpoint(&endpoint, hash).unwrap_or_else(|place| {
+                self.endpoint_places.put(place, hash, self.all.endpoints.len());
+                self.all.endpoints.push(endpoint);
+                self.all.endpoints.len() - 1
+            })
+        };
+        let (source, destination) = (endpoint(from, hashes[0]), endpoint(to, hashes[1]));
+        let path = Path::of(row);
+        let path = self.find_path(&path).unwrap_or_else(|place| {
+            let hash = self.hash_of_path(&path);
+            self.path_places.put(place, hash, self.all.paths.len());
+            self.all.paths.push(path);
+            self.all.paths.len() - 1
+        });
+        Some(self.named(row, [source, destination, path]))
+    }
+
+    #[inline]
+    fn named(&self, row: &Row, numbers: [usize; 3]) -> (Name, u64) {
+        // Lists are shorter than their index, whose numbers have 32 bits.
+        let [source, destination, path] = numbers.map(|number| u32::try_from(number).unwrap_or(0));
+        let name = Name {
+            source,
+            destination,
+            path,
+            destination_port: row.destination_port(),
+            protocol: row.protocol(),
+            application: row.application,
+        };
+        (name, self.hash_of_name(&name))
+    }
+
+    /// The entry of a name; another one if there is none yet.
+    #[inline]
+    fn entry(&mut self, (name, hash): (Name, u64), entries_max: usize) -> Option<usize> {
+        let entries = &self.all.entries;
+        let place = match self.places.find(hash, |number| entries[number].name == name) {
+            Ok(number) => return Some(number),
+            Err(place) => place,
+        };
+        let number = entries.len();
+        if number >= entries_max {
+            return None;
         }
+        self.places.put(place, hash, number);
+        self.all.entries.push(Packed::new(name));
+        Some(number)
+    }
+
+    #[inline]
+    fn find_endpoint(&self, endpoint: &Endpoint, hash: u64) -> Result<usize, usize> {
+        let endpoints = &self.all.endpoints;
+        self.endpoint_places.find(hash, |number| endpoints[number] == *endpoint)
+    }
+
+    #[inline]
+    fn find_path(&self, path: &Path) -> Result<usize, usize> {
+        let paths = &self.all.paths;
+        self.path_places.find(self.hash_of_path(path), |number| paths[number] == *path)
+    }
+
+    /// Makes room for what so many rows can bring.
+    #[inline]
+    fn reserve(&mut self, rows: usize, entries_max: usize) {
+        let entries = (self.all.len() + rows).min(entries_max);
+        let endpoints = self.all.endpoints.len() + 2 * rows;
+        let paths = self.all.paths.len() + rows;
+        let has_room = self.places.has_room(entries)
+            && self.endpoint_places.has_room(endpoints)
+            && self.path_places.has_room(paths);
+        if !has_room {
+            self.grow(entries, endpoints, paths);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, entries: usize, endpoints: usize, paths: usize) {
+        let (seed, all) = (self.seed, &self.all);
+        let names = all.entries.iter().map(|entry| hash_of_name(&entry.name, seed));
+        self.places.reserve(entries, names);
+        let known = all.endpoints.iter().map(|endpoint| hash_of_endpoint(endpoint, seed));
+        self.endpoint_places.reserve(endpoints, known);
+        self.path_places.reserve(paths, all.paths.iter().map(|path| hash_of_path(path, seed)));
+    }
+
+    #[inline]
+    fn hash_of_name(&self, name: &Name) -> u64 {
+        hash_of_name(name, self.seed)
+    }
+
+    #[inline]
+    fn hash_of_endpoint(&self, endpoint: &Endpoint) -> u64 {
+        hash_of_endpoint(endpoint, self.seed)
+    }
+
+    #[inline]
+    fn hash_of_path(&self, path: &Path) -> u64 {
+        hash_of_path(path, self.seed)
     }
 }
 
-/// The entry that a place names.
+/// Hash of a name: every word under a secret one.
 #[inline]
-const fn number_of(place: u64) -> Option<usize> {
-    low(place & !TAG).checked_sub(1)
+fn hash_of_name(name: &Name, seed: HashSeed) -> u64 {
+    let [s0, s1, s2, _] = seed.words();
+    let ends = u64::from(name.source) << 32 | u64::from(name.destination);
+    let service = u64::from(name.path) << 32
+        | u64::from(name.destination_port) << 16
+        | u64::from(name.protocol) << 8
+        | name.application as u64;
+    fold(fold(ends ^ s0, service ^ s1) ^ s2, s0)
 }
 
 #[inline]
-fn short(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(FULL)
-}
-
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "what it is masked with is shorter")]
-const fn low(hash: u64) -> usize {
-    hash as usize
-}
-
-/// Hash of a key: every word under a secret one.
-#[inline]
-fn hash_of(key: &ConversationKey, seed: HashSeed) -> u64 {
+fn hash_of_endpoint(endpoint: &Endpoint, seed: HashSeed) -> u64 {
     let [s0, s1, s2, s3] = seed.words();
-    let ([a, b], [c, d]) = (words(key.source), words(key.destination));
-    let ([e, f, g, h, i, j], [k, l, m, n, o, p]) = (key.source_mac.0, key.destination_mac.0);
-    let service = u64::from(key.destination_port)
-        | u64::from(key.protocol) << 16
-        | u64::from(key.ip_version) << 24
-        | (key.application as u64) << 32;
-    let ends = fold(a ^ s0, b ^ s1) ^ fold(c ^ s2, d ^ s3);
-    let what = fold(key.space.bits() ^ s1, service ^ s2);
-    let segments = fold(key.segment.bits() ^ s3, key.reverse_segment.bits() ^ s0);
-    let macs = fold(
-        u64::from_le_bytes([e, f, g, h, i, j, k, l]) ^ s2,
-        u64::from_le_bytes([m, n, o, p, 0, 0, 0, 0]) ^ s1,
-    );
-    fold(ends ^ macs ^ s0, what ^ segments ^ s3)
+    let ([a, b], [c, d, e, f, g, h]) = (words(endpoint.address), endpoint.mac.0);
+    fold(fold(a ^ s0, b ^ s1) ^ s2, u64::from_le_bytes([c, d, e, f, g, h, 0, 0]) ^ s3)
+}
+
+#[inline]
+fn hash_of_path(path: &Path, seed: HashSeed) -> u64 {
+    let [s0, s1, s2, s3] = seed.words();
+    let there = fold(path.space.bits() ^ s0, path.segment.bits() ^ s1);
+    fold(there ^ s2, path.reverse_segment.bits() ^ s3).wrapping_add(path.ip_version.into())
 }
 
 /// Both halves of an address.
@@ -259,56 +318,70 @@ const fn words(address: Address) -> [u64; 2] {
     [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p])]
 }
 
-/// As much of a key as sorts nearly all conversations without a look at them.
-#[derive(Clone, Copy)]
-struct Ordered {
-    ends: u128,
-    space: u64,
-    number: u32,
+/// The rank of each value among those that differ.
+fn ranks<T: Copy + Ord>(values: impl Iterator<Item = T>, pause: impl FnMut()) -> Vec<u32> {
+    let mut order: Vec<(T, u32)> = values.zip(0..).collect();
+    sort_in_parts(&mut order, |one, other| one.0.cmp(&other.0), pause);
+    let mut ranks = vec![0; order.len()];
+    let (mut rank, mut before) = (0, None);
+    for (value, number) in order {
+        rank += u32::from(before.is_some_and(|before| before != value));
+        ranks[number as usize] = rank;
+        before = Some(value);
+    }
+    ranks
 }
 
-impl Ordered {
-    #[inline]
-    fn of(key: &ConversationKey, number: u32) -> Self {
-        let (source, destination) =
-            (u128::from_be_bytes(key.source.0), u128::from_be_bytes(key.destination.0));
-        let short = |address: u128| u32::try_from(address).ok().map(u128::from);
-        // From the high bits: whether the address has more than 32 bits, then the address as far as
-        // there is room; the same again for the destination where the source is short, and the
-        // service where that is short too.
-        let ends = match (short(source), short(destination)) {
-            (None, _) => LONG | (source >> 1),
-            (Some(source), None) => (source << 95) | (LONG >> 33) | (destination >> 34),
-            (Some(source), Some(destination)) => {
-                let service = u128::from(key.protocol) << 24
-                    | u128::from(key.ip_version) << 16
-                    | u128::from(key.destination_port);
-                (source << 95) | (destination << 62) | (service << 30)
-            }
-        };
-        Self { ends, space: key.space.bits(), number }
+/// Sorts, with a pause after every part of the work.
+fn sort_in_parts<T>(
+    list: &mut [T],
+    compare: impl Fn(&T, &T) -> Ordering + Copy,
+    mut pause: impl FnMut(),
+) {
+    for part in list.chunks_mut(PART_ENTRIES) {
+        part.sort_unstable_by(compare);
+        pause();
     }
-
-    #[inline]
-    fn compare(&self, other: &Self) -> Ordering {
-        self.space.cmp(&other.space).then(self.ends.cmp(&other.ends))
+    // Only merges: it finds the parts sorted.
+    if list.len() > PART_ENTRIES {
+        list.sort_by(compare);
     }
 }
 
-/// The highest bit.
-const LONG: u128 = 1 << 127;
+/// Puts each entry of the cycle that begins at `start` where the order wants it.
+fn put_in_order(entries: &mut [Packed], order: &mut [u32], start: usize) {
+    let mut place = start;
+    loop {
+        let from = std::mem::replace(&mut order[place], IN_ORDER);
+        if from == IN_ORDER || from as usize == start {
+            return;
+        }
+        entries.swap(place, from as usize);
+        place = from as usize;
+    }
+}
+
+/// The number of the entry: the low 32 bits.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the other bits are of its rank")]
+const fn number_in(ordered: u128) -> u32 {
+    ordered as u32
+}
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::aggregate::Direction;
+    use crate::aggregate::{Conversation, ConversationKey};
     use crate::app::Application;
     use crate::decode::Mac;
     use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
     use crate::inventory::{AddressSpace, Segment, SegmentKind};
+    use crate::measure::tcp::Event;
     use crate::spread::FlowKey;
-    use crate::window::{Ends, Notes, RowFacts};
+    use crate::window::{Ends, Note, Notes, RowFacts, What};
 
     /// A number that looks drawn, from 0 to below `end`.
     fn draw(state: &mut u64, end: u64) -> u64 {
@@ -372,28 +445,69 @@ mod tests {
             source_mac: Mac([0, 0, 0, 0, 0, small(draw(state, 2))]),
             ..Ends::default()
         };
-        made(&key, ends, [draw(state, 9), draw(state, 9)])
+        let mut row = made(&key, ends, [draw(state, 9), draw(state, 9)]);
+        row.events = small(draw(state, 128));
+        // Few have more than a packed entry holds.
+        row.late_packets = if draw(state, 64) == 0 { 200 } else { 0 };
+        row.tap = TapIndex(u16::from(small(draw(state, 3))));
+        if draw(state, 64) == 0 {
+            row.count(Sender::High, 3 << 30, false);
+        }
+        row
     }
 
     #[test]
     fn it_is_a_map_that_sorts() {
         let mut state = 1;
         let mut table = ConversationTable::new(HashSeed::random());
+        let mut wide = (0, 0);
         for rows in [100, 30_000, 3_000] {
             let rows: Vec<_> = (0..rows).map(|_| row(&mut state)).collect();
             let mut model: HashMap<ConversationKey, Conversation> = HashMap::new();
             for row in &rows {
                 model.entry(ConversationKey::of(row)).or_default().add(row, 0.5);
             }
-            let mut model: Vec<Entry> = model.into_iter().collect();
+            let mut model: Vec<(ConversationKey, Conversation)> = model.into_iter().collect();
             model.sort_by_key(|(key, _)| *key);
             let full: u64 =
                 rows.chunks(77).map(|rows| table.add(&block(rows.to_vec()), usize::MAX)).sum();
             assert_eq!((full, table.len()), (0, model.len()));
-            let mut sorted = Vec::new();
-            table.sort_into(&mut sorted, || ());
-            assert_eq!(sorted, model);
+            let sorted = table.sort(|| ());
+            assert!(sorted.iter().eq(model.iter().copied()));
+            assert!(sorted.parts(7).flatten().eq(model));
+            wide.0 += sorted.wide.len();
+            wide.1 += sorted.len();
         }
+        // Both kinds were there.
+        assert!(wide.0 > 100 && wide.0 < wide.1 / 2, "{wide:?}");
+    }
+
+    #[test]
+    fn what_was_measured_stays_with_its_conversation() {
+        let mut table = ConversationTable::new(HashSeed::random());
+        let mut sent = 0;
+        for part in 0..40_u32 {
+            let mut rows = block((0..100).map(|place| of_source(place % 50)).collect());
+            let note = Note::new(What::Event(Event::Gap), Sender::Low, 1);
+            for place in 0..=u8::try_from(part).expect("small") {
+                rows.notes.note(note.of_row(place));
+                sent += 1;
+            }
+            // A conversation that does not fit its bytes any more.
+            rows.rows[0].count(Sender::High, 3 << 30, false);
+            table.add(&rows, usize::MAX);
+        }
+        let sorted = table.sort(|| ());
+        assert!(!sorted.wide.is_empty());
+        let gaps = |(key, sums): (ConversationKey, Conversation)| {
+            let extra = sorted.extras().get(sums.extra).expect("there is room");
+            let gaps = Direction::BOTH.map(|way| extra.events(Event::Gap, way)).iter().sum::<u64>();
+            let source = u32::from(key.source.0[15]);
+            // Two rows of a block are of one source, fifty apart.
+            assert_eq!(gaps, u64::from(40_u32.saturating_sub(source)), "{source}");
+            gaps
+        };
+        assert_eq!(sorted.iter().map(gaps).sum::<u64>(), sent);
     }
 
     #[test]
@@ -401,10 +515,11 @@ mod tests {
         let mut table = ConversationTable::new(HashSeed::random());
         let rows = (0..100_000_u32).map(|number| of_source(number.wrapping_mul(0x9e37_79b1)));
         assert_eq!(table.add(&block(rows.collect()), usize::MAX), 0);
-        let (mut sorted, mut pauses) = (Vec::new(), 0);
-        table.sort_into(&mut sorted, || pauses += 1);
-        assert_eq!((sorted.len(), pauses), (100_000, 2 * 4));
-        assert!(sorted.is_sorted_by(|(one, _), (other, _)| one < other));
+        let mut pauses = 0;
+        let sorted = table.sort(|| pauses += 1);
+        // Endpoints are sorted in as many parts, and the one path in one.
+        assert_eq!((sorted.len(), pauses), (100_000, 3 * 4 + 1));
+        assert!(sorted.iter().is_sorted_by(|(one, _), (other, _)| one < other));
     }
 
     #[test]
@@ -412,24 +527,53 @@ mod tests {
         let mut table = ConversationTable::new(HashSeed::fixed());
         let rows = (0..100).chain(0..100).map(of_source).collect();
         assert_eq!((table.add(&block(rows), 60), table.len()), (2 * 2 * 40, 60));
-        assert!(table.entries.iter().all(|(_, sums)| sums.packets == [2, 2]));
+        assert!(table.all.iter().all(|(_, sums)| sums.packets == [2, 2]));
+    }
+
+    #[test]
+    fn what_finds_no_room_leaves_no_name_behind() {
+        let mut table = ConversationTable::new(HashSeed::fixed());
+        for part in 0..100 {
+            let rows = (100 * part..100 * part + 100).map(of_source).collect();
+            table.add(&block(rows), 60);
+        }
+        assert_eq!((table.len(), table.all.paths.len()), (60, 1));
+        assert!(table.all.endpoints.len() <= 2 * (60 + BATCH_ROWS));
+        assert_eq!(table.places.len(), 1_024);
+    }
+
+    #[test]
+    fn a_quiet_window_after_a_flood_gives_memory_back() {
+        let mut table = ConversationTable::new(HashSeed::fixed());
+        table.add(&block((0..100_000).map(of_source).collect()), usize::MAX);
+        let mut memory = table.sort(|| ());
+        memory.clear();
+        assert!(memory.entries.capacity() >= 100_000);
+        table.take_memory(memory);
+        table.add(&block((0..1_000).map(of_source).collect()), usize::MAX);
+        let mut memory = table.sort(|| ());
+        memory.clear();
+        assert!(memory.entries.capacity() < 2_048 && memory.endpoints.capacity() < 2_048);
+        assert!(table.places.len() < 4_096 && table.endpoint_places.len() < 4_096);
     }
 
     #[test]
     fn a_table_that_is_used_again_takes_no_more_memory() {
         let mut table = ConversationTable::new(HashSeed::fixed());
-        let mut sorted = Vec::new();
         let mut sizes = Vec::new();
         for window in 0..4_u32 {
             let rows = (0..10_000).map(|number| of_source(window << 16 | number)).collect();
             table.add(&block(rows), 8_192);
-            table.sort_into(&mut sorted, || ());
-            let entries = table.entries.capacity() + sorted.capacity();
-            sizes.push((entries, table.places.len(), table.order.capacity()));
-            sorted.clear();
+            let mut memory = table.sort(|| ());
+            memory.clear();
+            sizes.push((
+                memory.entries.capacity(),
+                memory.endpoints.capacity(),
+                table.places.len(),
+            ));
+            table.take_memory(memory);
         }
-        // From the second window on there are two lists that take turns.
-        assert!(sizes[1].0 < 40_000 && sizes[1].1 == 16_384 && sizes[1].2 < 20_000, "{sizes:?}");
+        assert!(sizes[1].0 < 20_000 && sizes[1].1 < 20_000 && sizes[1].2 == 16_384, "{sizes:?}");
         assert!(sizes[1..].iter().all(|size| *size == sizes[1]), "{sizes:?}");
     }
 }

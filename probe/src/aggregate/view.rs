@@ -4,10 +4,11 @@
 //! Invariants: conversations are sorted by key.
 
 use crate::counters::{TapTotals, WorkerTotals};
+use crate::decode::protocol;
 use crate::index::{TapIndex, WindowNumber};
 use crate::time::Timestamp;
 
-use super::{Conversation, ConversationKey, Extras, LedgerTotals};
+use super::{Conversations, LedgerTotals};
 
 /// One window.
 #[derive(Clone, Debug)]
@@ -19,9 +20,7 @@ pub struct WindowView {
     /// First instant after it.
     pub end: Timestamp,
     /// Conversations in order of their keys.
-    pub conversations: Vec<(ConversationKey, Conversation)>,
-    /// What was measured in them, by [`Conversation::extra`].
-    pub extras: Extras,
+    pub conversations: Conversations,
     /// Measures that found no room here since the view before.
     pub measures_lost: u64,
     /// What the taps counted since the view before.
@@ -47,7 +46,15 @@ pub struct TapView {
     pub totals: TapTotals,
     /// Whether its mirror numbers the packets.
     pub has_sequence: bool,
+    /// TCP conversations of which it counted at least [`TALK_PACKETS_MIN`] packets in the window.
+    pub tcp_conversations: u64,
+    /// Of these, those of which one direction alone came by, at this tap and all others.
+    pub tcp_one_way_conversations: u64,
 }
+
+/// A TCP conversation with so many packets in a window has something acknowledged, so that both
+/// directions are there to be seen.
+const TALK_PACKETS_MIN: u64 = 4;
 
 impl TapView {
     /// Taps that have ever counted anything, with what they counted since `before`.
@@ -61,9 +68,27 @@ impl TapView {
                     tap: TapIndex(place),
                     totals: totals.since(earlier),
                     has_sequence: totals.sequenced > 0,
+                    tcp_conversations: 0,
+                    tcp_one_way_conversations: 0,
                 });
             }
         }
         views
+    }
+
+    /// Counts the conversations of a window at the tap that counted them.
+    pub fn count_conversations(views: &mut [Self], conversations: &Conversations) {
+        for (key, conversation) in conversations {
+            let [forward, reverse] = conversation.packets;
+            if key.protocol != protocol::TCP || forward + reverse < TALK_PACKETS_MIN {
+                continue;
+            }
+            // Taps are few, and in order.
+            let place = views.binary_search_by_key(&conversation.tap, |view| view.tap);
+            if let Some(view) = place.ok().and_then(|place| views.get_mut(place)) {
+                view.tcp_conversations += 1;
+                view.tcp_one_way_conversations += u64::from(forward == 0 || reverse == 0);
+            }
+        }
     }
 }

@@ -2,22 +2,20 @@
 //!
 //! Twelve octets of numbers prove little, so here the port is asked for beside the content.
 
-use crate::decode::Headers;
-
 const PORTS: [u16; 3] = [53, 5353, 5355];
 
 /// Whether a UDP payload begins with a DNS header.
-pub(super) fn begins_over_udp(head: &[u8], headers: &Headers) -> bool {
-    on_port(headers) && is_header(head)
+pub(super) fn begins_over_udp(head: &[u8], ports: [u16; 2]) -> bool {
+    on_port(ports) && is_header(head)
 }
 
 /// Whether a TCP payload begins with a length and a DNS header (RFC 1035 §4.2.2).
-pub(super) fn begins_over_tcp(head: &[u8], headers: &Headers) -> bool {
-    on_port(headers) && head.split_first_chunk::<2>().is_some_and(|(_, rest)| is_header(rest))
+pub(super) fn begins_over_tcp(head: &[u8], ports: [u16; 2]) -> bool {
+    on_port(ports) && head.split_first_chunk::<2>().is_some_and(|(_, rest)| is_header(rest))
 }
 
-fn on_port(headers: &Headers) -> bool {
-    PORTS.contains(&headers.source_port) || PORTS.contains(&headers.destination_port)
+fn on_port(ports: [u16; 2]) -> bool {
+    ports.iter().any(|port| PORTS.contains(port))
 }
 
 fn is_header(head: &[u8]) -> bool {

@@ -16,5 +16,7 @@ const STARTS: [&[u8]; 11] = [
 
 /// Whether `head` begins like a request, a response or the HTTP/2 preface.
 pub(super) fn begins(head: &[u8]) -> bool {
-    STARTS.iter().any(|start| head.starts_with(start))
+    // Capital letters: most payload has none here, and is told by its first octet.
+    head.first().is_some_and(u8::is_ascii_uppercase)
+        && STARTS.iter().any(|start| head.starts_with(start))
 }

@@ -45,16 +45,42 @@ impl Application {
     }
 }
 
-/// What the first octets of this packet's payload say.
-pub fn classify(headers: &Headers) -> Application {
-    let captured = usize::try_from(headers.payload_captured_octets).unwrap_or(usize::MAX);
-    let head = &headers.payload_head[..captured.min(PAYLOAD_HEAD_OCTETS)];
-    match headers.protocol {
+/// The first octets of a packet's payload, and what else says what they may be.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstWords {
+    /// TCP or UDP; anything else is not recognised.
+    pub protocol: u8,
+    /// Both ports.
+    pub ports: [u16; 2],
+    /// The first octets of payload.
+    pub head: [u8; PAYLOAD_HEAD_OCTETS],
+    /// Octets of payload that were captured, as many of which as `head` has are valid.
+    pub captured_octets: u32,
+}
+
+impl FirstWords {
+    /// Of a packet all of whose headers are known.
+    #[inline]
+    pub const fn of(headers: &Headers) -> Self {
+        Self {
+            protocol: headers.protocol,
+            ports: [headers.source_port, headers.destination_port],
+            head: headers.payload_head,
+            captured_octets: headers.payload_captured_octets,
+        }
+    }
+}
+
+/// What the first octets of a packet's payload say.
+pub fn classify(words: &FirstWords) -> Application {
+    let captured = usize::try_from(words.captured_octets).unwrap_or(usize::MAX);
+    let head = &words.head[..captured.min(PAYLOAD_HEAD_OCTETS)];
+    match words.protocol {
         protocol::TCP if tls::begins(head) => Application::Tls,
         protocol::TCP if http::begins(head) => Application::Http,
         protocol::TCP if ssh::begins(head) => Application::Ssh,
-        protocol::TCP if dns::begins_over_tcp(head, headers) => Application::Dns,
-        protocol::UDP if dns::begins_over_udp(head, headers) => Application::Dns,
+        protocol::TCP if dns::begins_over_tcp(head, words.ports) => Application::Dns,
+        protocol::UDP if dns::begins_over_udp(head, words.ports) => Application::Dns,
         _ => Application::Unknown,
     }
 }
@@ -89,7 +115,11 @@ mod tests {
             (17, 9999, &[0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3], Application::Unknown),
         ];
         for (protocol, port, payload, wanted) in cases {
-            assert_eq!(classify(&packet(protocol, port, payload)), wanted, "{payload:?}");
+            assert_eq!(
+                classify(&FirstWords::of(&packet(protocol, port, payload))),
+                wanted,
+                "{payload:?}"
+            );
         }
     }
 
@@ -97,8 +127,8 @@ mod tests {
     fn no_shorter_payload_panics() {
         let payload = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 0, 0, 0, 0, 0];
         for length in 0..=payload.len() {
-            classify(&packet(6, 53, &payload[..length]));
-            classify(&packet(17, 53, &payload[..length]));
+            classify(&FirstWords::of(&packet(6, 53, &payload[..length])));
+            classify(&FirstWords::of(&packet(17, 53, &payload[..length])));
         }
     }
 }

@@ -229,6 +229,12 @@ impl Burst for MemoryBurst<'_> {
     fn frame(&self, place: usize) -> Frame<'_> {
         self.records[place].frame(self.octets, self.shift_ns)
     }
+
+    #[inline]
+    fn touch(&self, place: usize) -> u8 {
+        let begin = self.records[place].begin;
+        self.octets.get(begin).unwrap_or(&0) ^ self.octets.get(begin + ALIGN_BYTES).unwrap_or(&0)
+    }
 }
 
 #[cfg(test)]

@@ -72,6 +72,14 @@ pub trait Burst {
     /// The `place`-th frame, in order of arrival; `place` is below [`Burst::len`].
     fn frame(&self, place: usize) -> Frame<'_>;
 
+    /// Reads the first and the second cache line of a frame, so that memory fetches them. What it
+    /// returns means nothing.
+    #[inline]
+    fn touch(&self, place: usize) -> u8 {
+        let bytes = self.frame(place).bytes;
+        bytes.first().unwrap_or(&0) ^ bytes.get(64).unwrap_or(&0)
+    }
+
     /// Names of the source's ports, in order of [`PortIndex`]; more may come with later bursts.
     /// Empty where the ports are known from the configuration.
     fn port_names(&self) -> &[String] {

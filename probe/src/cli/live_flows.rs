@@ -84,4 +84,7 @@ pub(crate) fn print_gaps(table: &GapTable) {
     if let Some(machine) = &table.machine {
         line(machine, "the machine itself, in arithmetic of that length");
     }
+    if let Some(machine) = &table.machine_beside_another {
+        line(machine, "the same while another core does arithmetic as well");
+    }
 }

@@ -294,7 +294,17 @@ fn spaces(sections: &[Section<'_>], plan: &Plan, report: &mut Report) {
 
 fn tunnel_ports(decode: &Section<'_>, report: &mut Report) {
     let mut seen = HashMap::new();
-    for name in ["vxlan_ports", "vxlan_gpe_ports", "geneve_ports"] {
+    let names = [
+        "vxlan_ports",
+        "vxlan_gpe_ports",
+        "geneve_ports",
+        "gtp_ports",
+        "mpls_ports",
+        "gre_ports",
+        "teredo_ports",
+        "capwap_ports",
+    ];
+    for name in names {
         for (at, port) in decode.items::<u16>(name) {
             if used_before(&mut seen, port, at).is_some() {
                 let what = format!("{port} stands twice (allowed: each port for one tunnel)");

@@ -36,9 +36,9 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
         spaces,
         decode: decode(&root.table("decode")),
         copies: copies(&root.table("copies")),
+        path: paths(&root.table("path")),
         flow: flow(&root.table("flow")),
         window: window(&root.table("window")),
-        path: path_measures(&root.table("path")),
         shed: shed(&root.table("shed")),
         detect: detect(&root.table("detect")),
         inventory: inventory(&root.table("inventory"), base),
@@ -177,8 +177,14 @@ fn decode(section: &Section<'_>) -> DecodePlan {
     section.read("vxlan_ports", &mut plan.vxlan_ports);
     section.read("vxlan_gpe_ports", &mut plan.vxlan_gpe_ports);
     section.read("geneve_ports", &mut plan.geneve_ports);
+    section.read("gtp_ports", &mut plan.gtp_ports);
+    section.read("mpls_ports", &mut plan.mpls_ports);
+    section.read("gre_ports", &mut plan.gre_ports);
+    section.read("teredo_ports", &mut plan.teredo_ports);
+    section.read("capwap_ports", &mut plan.capwap_ports);
     section.read("nvgre", &mut plan.nvgre);
     section.read("mpls_segments", &mut plan.mpls_segments);
+    section.read("gtp_segments", &mut plan.gtp_segments);
     section.read("fragment_slots", &mut plan.fragment_slots);
     section.read("fragment_timeout_ms", &mut plan.fragment_timeout_ms);
     plan
@@ -191,6 +197,17 @@ fn copies(section: &Section<'_>) -> CopiesPlan {
     section.read("path_window_ms", &mut plan.path_window_ms);
     section.read("slots", &mut plan.slots);
     section.read("digest_payload_octets", &mut plan.digest_payload_octets);
+    plan
+}
+
+fn paths(section: &Section<'_>) -> PathPlan {
+    let mut plan = PathPlan::default();
+    section.read("enabled", &mut plan.enabled);
+    section.read("sample_one_in", &mut plan.sample_one_in);
+    section.read_some("secret", &mut plan.secret);
+    section.read("verdict_ms", &mut plan.verdict_ms);
+    section.read("slots", &mut plan.slots);
+    section.read("samples", &mut plan.samples);
     plan
 }
 
@@ -209,12 +226,6 @@ fn window(section: &Section<'_>) -> WindowPlan {
     section.read("length_ms", &mut plan.length_ms);
     section.read("grace_ms", &mut plan.grace_ms);
     section.read("rows_max", &mut plan.rows_max);
-    plan
-}
-
-fn path_measures(section: &Section<'_>) -> PathPlan {
-    let mut plan = PathPlan::default();
-    section.read("verdict_ms", &mut plan.verdict_ms);
     plan
 }
 

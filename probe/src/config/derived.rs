@@ -33,6 +33,8 @@ pub struct Sizes {
     pub row_bytes: u64,
     /// A remembered digest.
     pub copy_bytes: u64,
+    /// A packet followed from tap to tap.
+    pub path_bytes: u64,
     /// A remembered datagram.
     pub fragment_bytes: u64,
     /// A packet in a spread ring.
@@ -78,10 +80,15 @@ impl Plan {
         u32::from(self.worker.count).max(self.queues()).max(1)
     }
 
-    /// Rows that a worker can have open; beyond them the oldest are handed over early. Half of the
-    /// flows can be in one window.
+    /// Rows that a worker can have open; beyond them the oldest are handed over early. A quarter of
+    /// the flows can be in one window.
     pub fn open_rows(&self) -> u32 {
-        (self.flow.slots_per_worker / 2).max(OPEN_ROWS_MIN)
+        (self.flow.slots_per_worker / 4).max(OPEN_ROWS_MIN)
+    }
+
+    /// Whether packets are followed from tap to tap: it takes two taps.
+    pub fn follows_paths(&self) -> bool {
+        self.path.enabled && self.taps.len() >= 2
     }
 
     /// The memory that this plan takes.
@@ -96,7 +103,9 @@ impl Plan {
             mbuf_bytes_max: self.mbuf_bytes(frame_room_octets),
             flow_bytes: tables(self.flow.slots_per_worker, sizes.flow_bytes),
             row_bytes: tables(self.open_rows() + ROWS_ON_THEIR_WAY, sizes.row_bytes),
-            copy_bytes: tables(self.copies.slots, sizes.copy_bytes),
+            copy_bytes: tables(self.copies.slots, sizes.copy_bytes).saturating_add(
+                if self.follows_paths() { tables(self.path.slots, sizes.path_bytes) } else { 0 },
+            ),
             fragment_bytes: tables(self.decode.fragment_slots, sizes.fragment_bytes),
             spread_bytes: tables(self.worker.spread_ring_packets, sizes.spread_bytes)
                 .saturating_mul(others),

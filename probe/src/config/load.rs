@@ -34,6 +34,9 @@ pub struct Loaded {
     pub warnings: Problems,
 }
 
+/// A replay follows every packet: it can wait, and gives the same each time.
+const REPLAY_ONE_IN: u32 = 1;
+
 /// Reads the file at `path`.
 ///
 /// # Errors
@@ -56,6 +59,9 @@ pub fn parse(text: &str, file_name: &str, base: &Path, mode: Mode) -> Result<Loa
     if !root.table("copies").has("remove") {
         plan.copies.remove = removes_copies(&plan, mode);
     }
+    if !root.table("path").has("sample_one_in") && mode == Mode::Replay {
+        plan.path.sample_one_in = REPLAY_ONE_IN;
+    }
     report.finish().map(|warnings| Loaded { plan, warnings })
 }
 
@@ -63,6 +69,7 @@ pub fn parse(text: &str, file_name: &str, base: &Path, mode: Mode) -> Result<Loa
 pub fn replay_without_file() -> Plan {
     let mut plan = Plan::default();
     plan.copies.remove = removes_copies(&plan, Mode::Replay);
+    plan.path.sample_one_in = REPLAY_ONE_IN;
     plan
 }
 

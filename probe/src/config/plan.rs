@@ -34,12 +34,12 @@ pub struct Plan {
     pub decode: DecodePlan,
     /// Copies of one packet.
     pub copies: CopiesPlan,
+    /// Delay and loss between taps.
+    pub path: PathPlan,
     /// Flow table.
     pub flow: FlowPlan,
     /// Windows.
     pub window: WindowPlan,
-    /// Delay and loss.
-    pub path: PathPlan,
     /// Shedding at overload.
     pub shed: ShedPlan,
     /// Detectors.
@@ -201,11 +201,23 @@ pub struct DecodePlan {
     pub vxlan_gpe_ports: Vec<u16>,
     /// UDP ports of GENEVE.
     pub geneve_ports: Vec<u16>,
+    /// UDP ports of GTP-U.
+    pub gtp_ports: Vec<u16>,
+    /// UDP ports of MPLS in UDP.
+    pub mpls_ports: Vec<u16>,
+    /// UDP ports of GRE in UDP.
+    pub gre_ports: Vec<u16>,
+    /// UDP ports of Teredo servers and relays.
+    pub teredo_ports: Vec<u16>,
+    /// UDP ports of CAPWAP data channels at the controller.
+    pub capwap_ports: Vec<u16>,
     /// Read the GRE key of Ethernet-in-GRE as NVGRE (24-bit VSID, 8-bit flow id) instead of a
     /// 32-bit key.
     pub nvgre: bool,
     /// MPLS bottom labels name segments (they differ by direction in most networks).
     pub mpls_segments: bool,
+    /// GTP-U tunnel endpoint ids name segments (each direction has its own).
+    pub gtp_segments: bool,
     /// Fragment table slots a worker, power of two.
     pub fragment_slots: u32,
     /// How long fragments wait for the first one of their datagram, in milliseconds. Its ports are
@@ -229,6 +241,23 @@ pub struct CopiesPlan {
     pub digest_payload_octets: u8,
 }
 
+/// Delay and loss between taps.
+#[derive(Clone, Debug)]
+pub struct PathPlan {
+    /// Whether it runs, where there are taps to compare.
+    pub enabled: bool,
+    /// One packet in so many is followed.
+    pub sample_one_in: u32,
+    /// Secret of the domain; without it each run has its own.
+    pub secret: Option<String>,
+    /// How long a packet is waited for at another tap, and evidence where it is, in milliseconds.
+    pub verdict_ms: u32,
+    /// Packets followed at once by a worker, power of two.
+    pub slots: u32,
+    /// Whether each sighting becomes a record.
+    pub samples: bool,
+}
+
 /// Flow table.
 #[derive(Clone, Debug)]
 pub struct FlowPlan {
@@ -242,19 +271,6 @@ pub struct FlowPlan {
     pub closed_ms: u32,
     /// A living flow gives a record at least this often, in milliseconds.
     pub active_ms: u32,
-}
-
-/// Delay and loss.
-#[derive(Clone, Debug)]
-pub struct PathPlan {
-    /// How long evidence of what became of unseen octets is waited for, in milliseconds.
-    pub verdict_ms: u32,
-}
-
-impl Default for PathPlan {
-    fn default() -> Self {
-        Self { verdict_ms: 5_000 }
-    }
 }
 
 /// Windows.
@@ -368,9 +384,9 @@ impl Default for Plan {
             spaces: Vec::new(),
             decode: DecodePlan::default(),
             copies: CopiesPlan::default(),
+            path: PathPlan::default(),
             flow: FlowPlan::default(),
             window: WindowPlan::default(),
-            path: PathPlan::default(),
             shed: ShedPlan::default(),
             detect: DetectPlan::default(),
             inventory: InventoryPlan::default(),
@@ -434,8 +450,14 @@ impl Default for DecodePlan {
             vxlan_ports: vec![4789, 8472],
             vxlan_gpe_ports: vec![4790],
             geneve_ports: vec![6081],
+            gtp_ports: vec![2152],
+            mpls_ports: vec![6635],
+            gre_ports: vec![4754],
+            teredo_ports: vec![3544],
+            capwap_ports: vec![5247],
             nvgre: false,
             mpls_segments: false,
+            gtp_segments: false,
             fragment_slots: 4096,
             fragment_timeout_ms: 30_000,
         }
@@ -450,6 +472,19 @@ impl Default for CopiesPlan {
             path_window_ms: 100,
             slots: 1 << 16,
             digest_payload_octets: 16,
+        }
+    }
+}
+
+impl Default for PathPlan {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            sample_one_in: 16,
+            secret: None,
+            verdict_ms: 5_000,
+            slots: 1 << 16,
+            samples: false,
         }
     }
 }

@@ -49,9 +49,9 @@ pub static ROOT: Table = Table {
         tables(&SPACE, SPACES_MAX),
         table(&DECODE),
         table(&COPIES),
+        table(&PATH),
         table(&FLOW),
         table(&WINDOW),
-        table(&PATH),
         table(&SHED),
         table(&DETECT),
         table(&INVENTORY),
@@ -357,7 +357,7 @@ static SEGMENTS: Table = Table {
     path: "segments",
     meaning: "Tenant networks, written domain/kind/id: default/none, default/vlan/42, \
               default/qinq/10.20, default/vxlan/4242, with kinds none, vlan, qinq, vxlan, geneve, \
-              nvgre, gre, mpls.",
+              nvgre, gre, mpls, pbb, gtp.",
     keys: &[key(
         "domains",
         Kind::List(&Kind::Name, 256),
@@ -393,6 +393,23 @@ static DECODE: Table = Table {
         key("vxlan_ports", UDP_PORTS, Default("[4789, 8472]"), "", "UDP ports of VXLAN."),
         key("vxlan_gpe_ports", UDP_PORTS, Default("[4790]"), "", "UDP ports of VXLAN-GPE."),
         key("geneve_ports", UDP_PORTS, Default("[6081]"), "", "UDP ports of GENEVE."),
+        key("gtp_ports", UDP_PORTS, Default("[2152]"), "", "UDP ports of GTP-U."),
+        key("mpls_ports", UDP_PORTS, Default("[6635]"), "", "UDP ports of MPLS in UDP."),
+        key("gre_ports", UDP_PORTS, Default("[4754]"), "", "UDP ports of GRE in UDP."),
+        key(
+            "teredo_ports",
+            UDP_PORTS,
+            Default("[3544]"),
+            "",
+            "UDP ports of Teredo servers; at either end of a datagram.",
+        ),
+        key(
+            "capwap_ports",
+            UDP_PORTS,
+            Default("[5247]"),
+            "",
+            "UDP ports of CAPWAP data at the controller; at either end of a datagram.",
+        ),
         key(
             "nvgre",
             Kind::Flag,
@@ -408,6 +425,13 @@ static DECODE: Table = Table {
             "",
             "MPLS bottom labels name segments. In most networks they differ by direction and do \
              not.",
+        ),
+        key(
+            "gtp_segments",
+            Kind::Flag,
+            Default("false"),
+            "",
+            "GTP-U tunnel endpoint ids name segments. Each direction of a session has its own.",
         ),
         key(
             "fragment_slots",
@@ -467,6 +491,51 @@ static COPIES: Table = Table {
             "octets",
             "Payload in the digest of what is not TCP. The same in the whole domain, and no more \
              than the shortest mirror leaves of a packet.",
+        ),
+    ],
+};
+
+static PATH: Table = Table {
+    path: "path",
+    meaning: "Delay and loss between taps, by the same packets at both. Runs with two taps or more.",
+    keys: &[
+        key("enabled", Kind::Flag, Default("true"), "", "Whether it runs."),
+        key(
+            "sample_one_in",
+            integer(1, 65_536),
+            Derived("16", "16, but 1 in a replay"),
+            "packets",
+            "One packet in so many is followed from tap to tap, chosen by its digest. The same in the \
+             whole domain.",
+        ),
+        key(
+            "secret",
+            Kind::Text,
+            Nothing("\"change me\""),
+            "",
+            "Decides which packets are followed, and keys the digests in records. The same at all \
+             probes of the domain, and unknown to others. Without it: another one in each run.",
+        ),
+        key(
+            "verdict_ms",
+            integer(100, 60_000),
+            Default("5000"),
+            "milliseconds",
+            "How long a packet that was not seen at a tap is waited for, and evidence why.",
+        ),
+        key(
+            "slots",
+            power(1_024, 16_777_216),
+            Default("65536"),
+            "packets",
+            "Packets followed at once by each worker.",
+        ),
+        key(
+            "samples",
+            Kind::Flag,
+            Default("false"),
+            "",
+            "Write each sighting down, so that taps of several probes can be matched.",
         ),
     ],
 };
@@ -539,19 +608,6 @@ static WINDOW: Table = Table {
             "Rows of one window and worker at most.",
         ),
     ],
-};
-
-static PATH: Table = Table {
-    path: "path",
-    meaning: "Delay and loss.",
-    keys: &[key(
-        "verdict_ms",
-        integer(100, 60_000),
-        Default("5000"),
-        "milliseconds",
-        "How long evidence of what became of unseen octets is waited for; then they are \
-         unresolved.",
-    )],
 };
 
 static SHED: Table = Table {

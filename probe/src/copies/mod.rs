@@ -9,7 +9,7 @@
 
 mod digest;
 
-pub use digest::{Digest, PayloadMask};
+pub use digest::{Digest, Invariant, PayloadMask};
 
 use crate::config::CopiesPlan;
 use crate::decode::Headers;
@@ -61,14 +61,8 @@ struct Entry {
 impl Entry {
     /// Of a packet that its tap sees for the first time.
     #[inline]
-    const fn of(headers: &Headers, digest: &Digest) -> Self {
-        Self {
-            seen: headers.timestamp,
-            tag_repeats: digest.tag & TAG_MASK,
-            tap: headers.tap,
-            strict: digest.strict,
-            count: 1,
-        }
+    const fn of((tap, seen): (TapIndex, Timestamp), digest: &Digest) -> Self {
+        Self { seen, tag_repeats: digest.tag & TAG_MASK, tap, strict: digest.strict, count: 1 }
     }
 
     #[inline]
@@ -127,28 +121,34 @@ impl CopyTable {
     /// The digest of a packet. For [`CopyTable::classify`].
     #[inline]
     pub fn digest(&self, headers: &Headers) -> Digest {
-        Digest::of(headers, self.payload_mask, self.seed)
+        self.digest_of(&Invariant::of(headers, self.seed))
     }
 
-    /// Says what the packet is, and remembers it.
+    /// The same from what is known of it.
     #[inline]
-    pub fn classify(&mut self, headers: &Headers, digest: &Digest) -> Verdict {
-        let now = headers.timestamp;
+    pub fn digest_of(&self, invariant: &Invariant) -> Digest {
+        Digest::of(invariant, self.payload_mask, self.seed)
+    }
+
+    /// Says what the packet is that was seen at a tap at some time, and remembers it.
+    #[inline]
+    pub fn classify(&mut self, at: (TapIndex, Timestamp), digest: &Digest) -> Verdict {
+        let now = at.1;
         let bucket = &mut self.buckets[digest.place & self.mask].0;
         // Hardly any packet is a copy: first all tags at once.
         let [a, b, c, d] = bucket.each_ref().map(|entry| entry.has(digest.tag));
         if !(a | b | c | d) {
             let way = free_way(bucket, now, self.path_window_ns, &mut self.evicted);
-            bucket[way] = Entry::of(headers, digest);
+            bucket[way] = Entry::of(at, digest);
             return Verdict::First;
         }
-        self.classify_known(headers, digest)
+        self.classify_known(at, digest)
     }
 
     /// A packet whose tag is in its bucket already.
     #[inline(never)]
-    fn classify_known(&mut self, headers: &Headers, digest: &Digest) -> Verdict {
-        let now = headers.timestamp;
+    fn classify_known(&mut self, at: (TapIndex, Timestamp), digest: &Digest) -> Verdict {
+        let (tap, now) = at;
         let bucket = &mut self.buckets[digest.place & self.mask].0;
         let mut here = None;
         let mut elsewhere: Option<Entry> = None;
@@ -159,7 +159,7 @@ impl CopyTable {
             if !is_seen {
                 continue;
             }
-            if entry.tap == headers.tap {
+            if entry.tap == tap {
                 here = Some(way);
             } else if elsewhere.is_none_or(|best| best.count < entry.count) {
                 elsewhere = Some(*entry);
@@ -167,10 +167,10 @@ impl CopyTable {
         }
         let Some(way) = here else {
             let way = free_way(bucket, now, self.path_window_ns, &mut self.evicted);
-            bucket[way] = Entry::of(headers, digest);
+            bucket[way] = Entry::of(at, digest);
             return judge(1, elsewhere, false);
         };
-        let known = self.known_to_duplicate.get(usize::from(headers.tap.0)).copied();
+        let known = self.known_to_duplicate.get(usize::from(tap.0)).copied();
         let may_repeat = digest.distinguishes || known.unwrap_or(false);
         let entry = &mut bucket[way];
         let is_close = now.0.abs_diff(entry.seen.0) <= self.window_ns;
@@ -260,7 +260,7 @@ mod tests {
 
     fn classify(table: &mut CopyTable, headers: &Headers) -> Verdict {
         let digest = table.digest(headers);
-        table.classify(headers, &digest)
+        table.classify((headers.tap, headers.timestamp), &digest)
     }
 
     fn table() -> CopyTable {

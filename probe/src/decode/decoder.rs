@@ -10,11 +10,15 @@
 
 use std::sync::Arc;
 
-use super::plain::Plain;
+use super::brief::{Brief, PortPlace};
+use super::plain::{Around, Plain};
 use super::tap::{MirrorTunnel, PortTaps, TapTable};
 use super::udp::TunnelPorts;
 use super::walk::{Next, Step, Walk, octets};
-use super::{Headers, Mac, Marks, ethernet, ipv4, ipv6, loopback, mpls, nsh, sll, transport, vlan};
+use super::{
+    Headers, Mac, Marks, TapOptions, ethernet, ipv4, ipv6, loopback, mpls, nsh, sll, transport,
+    vlan,
+};
 use crate::capture::{Frame, LinkType};
 use crate::config::Plan;
 use crate::counters::DropCause;
@@ -61,6 +65,7 @@ pub(super) struct Rules {
     pub(super) tunnels: TunnelPorts,
     pub(super) nvgre: bool,
     pub(super) mpls_segments: bool,
+    pub(super) gtp_segments: bool,
     depth_max: u8,
 }
 
@@ -71,6 +76,7 @@ impl Rules {
             tunnels: TunnelPorts::new(&plan.decode),
             nvgre: plan.decode.nvgre,
             mpls_segments: plan.decode.mpls_segments,
+            gtp_segments: plan.decode.gtp_segments,
             depth_max: plan.decode.depth_max,
         }
     }
@@ -96,22 +102,52 @@ impl Rules {
 pub struct Decoder {
     rules: Rules,
     map: Arc<SegmentMap>,
+    /// By port: where untagged frames belong, if that is the same for all.
+    places: Vec<Option<PortPlace>>,
 }
 
 impl Decoder {
     /// A decoder of its own for one worker.
     pub fn new(context: &DecodeContext) -> Self {
-        Self { rules: context.rules.clone(), map: Arc::clone(&context.map) }
+        let (rules, map) = (context.rules.clone(), Arc::clone(&context.map));
+        let mut decoder = Self { rules, map, places: Vec::new() };
+        decoder.find_places();
+        decoder
+    }
+
+    fn find_places(&mut self) {
+        self.places.clear();
+        self.find_new_places();
+    }
+
+    fn find_new_places(&mut self) {
+        let taps = &self.rules.taps;
+        for port in &taps.ports()[self.places.len()..] {
+            let segment = taps.segment(port.tap).of_untagged();
+            let place = PortPlace { tap: port.tap, segment, space: self.map.space_of(segment) };
+            self.places.push((!self.map.names_stations_of(port.tap)).then_some(place));
+        }
     }
 
     /// Adds the next port, found while reading files.
     pub fn add_port(&mut self, name: &str) {
         self.rules.taps.add_port(name);
+        self.find_new_places();
     }
 
     /// Exchanges the snapshot of segments; to be called between bursts.
     pub fn set_map(&mut self, map: Arc<SegmentMap>) {
         self.map = map;
+        self.find_places();
+    }
+
+    /// Writes what a settled flow needs of `frame`, if it has the shape for that; `clock` is the largest
+    /// receive time so far.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see `Brief::write`")]
+    pub fn brief(&self, frame: &Frame<'_>, clock: Timestamp, out: &mut Brief) -> Option<()> {
+        let place = self.places.get(usize::from(frame.port.0))?.as_ref()?;
+        Brief::write(frame, clock, place, &self.rules.tunnels, out)
     }
 
     /// The taps as this decoder knows them.
@@ -132,11 +168,11 @@ impl Decoder {
         clock: Timestamp,
         out: &mut Headers,
     ) -> Result<(), DropCause> {
-        *out = Headers { timestamp: frame.timestamp, clock, ..Headers::default() };
         let port = self.rules.taps.port(frame.port);
-        if self.plain(frame, port, out) {
+        if self.plain(frame, clock, port, out) {
             return Ok(());
         }
+        *out = Headers { timestamp: frame.timestamp, clock, ..Headers::default() };
         self.step_by_step::<true>(frame, port, out)
     }
 
@@ -170,7 +206,13 @@ impl Decoder {
 
     /// Decodes a frame of the common shape; `false`, with nothing written, for any other.
     #[inline]
-    fn plain(&self, frame: &Frame<'_>, port: PortTaps, out: &mut Headers) -> bool {
+    fn plain(
+        &self,
+        frame: &Frame<'_>,
+        clock: Timestamp,
+        port: PortTaps,
+        out: &mut Headers,
+    ) -> bool {
         let is_whole_ethernet = matches!(frame.link, LinkType::Ethernet)
             && frame.stripped_vlan.is_none()
             && !self.map.names_stations_of(port.tap);
@@ -182,48 +224,61 @@ impl Decoder {
         if plain.is_tagged() && port.by_vlan {
             return false;
         }
-        let Some(marks) = plain.write(&self.rules.tunnels, 0, out) else {
-            return !port.by_tunnel && self.plain_vxlan(&plain, port, out);
+        let Some(transport) = plain.transport(&self.rules.tunnels) else {
+            return !port.by_tunnel && self.plain_vxlan(frame, clock, &plain, out);
         };
         let tap = self.rules.taps.segment(port.tap);
         let segment = match plain.vlan {
-            0 => tap.untagged.unwrap_or(Segment::new(tap.domain, SegmentKind::None, 0)),
+            0 => tap.of_untagged(),
             id => Segment::new(tap.domain, SegmentKind::Vlan, u32::from(id)),
         };
-        self.write_place(&plain, (port.tap, segment), marks, out);
+        let around = self.around(frame, clock, (port.tap, segment), 0);
+        plain.write(&transport, &around, out);
         true
     }
 
     /// The same for a frame of the common shape inside VXLAN that no tap claims. Apart, so that the
     /// way of untunnelled frames keeps the registers.
     #[inline(never)]
-    fn plain_vxlan(&self, outer: &Plain<'_>, port: PortTaps, out: &mut Headers) -> bool {
+    fn plain_vxlan(
+        &self,
+        frame: &Frame<'_>,
+        clock: Timestamp,
+        outer: &Plain<'_>,
+        out: &mut Headers,
+    ) -> bool {
         let Some(inside) = outer.inside_vxlan(&self.rules.tunnels) else { return false };
         let Some(plain) = Plain::of(inside.bytes, inside.limit) else { return false };
         if self.rules.depth_max == 0 {
             return false;
         }
-        let Some(marks) = plain.write(&self.rules.tunnels, inside.before, out) else {
-            return false;
-        };
-        let domain = self.rules.taps.segment(port.tap).domain;
+        let Some(transport) = plain.transport(&self.rules.tunnels) else { return false };
+        let tap = self.rules.taps.port(frame.port).tap;
+        let domain = self.rules.taps.segment(tap).domain;
         let tunnel = Segment::new(domain, SegmentKind::Vxlan, inside.vni);
         let segment = tunnel.with_inner_vlans(0, plain.vlan).unwrap_or(tunnel);
-        self.write_place(&plain, (port.tap, segment), marks, out);
+        let around = self.around(frame, clock, (tap, segment), inside.before);
+        plain.write(&transport, &around, out);
         true
     }
 
     #[inline]
-    fn write_place(
+    fn around(
         &self,
-        plain: &Plain<'_>,
+        frame: &Frame<'_>,
+        clock: Timestamp,
         (tap, segment): (TapIndex, Segment),
-        marks: Marks,
-        out: &mut Headers,
-    ) {
-        (out.tap, out.segment, out.marks) = (tap, segment, marks);
-        write_ethernet(plain.ethernet, out);
-        out.space = self.map.space_of(segment);
+        before: usize,
+    ) -> Around {
+        Around {
+            timestamp: frame.timestamp,
+            clock,
+            tap,
+            segment,
+            space: self.map.space_of(segment),
+            mirror_sequence: 0,
+            before,
+        }
     }
 
     /// The same for a frame inside a tunnel.
@@ -233,9 +288,19 @@ impl Decoder {
             return false;
         }
         let Some(plain) = Plain::of(walk.rest, walk.limit) else { return false };
-        let before = walk.octets_before();
-        let Some(marks) = plain.write(&self.rules.tunnels, before, out) else { return false };
-        walk.ip_marks = marks;
+        let Some(transport) = plain.transport(&self.rules.tunnels) else { return false };
+        // Tap, segment and space are written when the walk is over.
+        let around = Around {
+            timestamp: out.timestamp,
+            clock: out.clock,
+            tap: walk.tap,
+            segment: Segment::NONE,
+            space: out.space,
+            mirror_sequence: out.mirror_sequence,
+            before: walk.octets_before(),
+        };
+        plain.write(&transport, &around, out);
+        walk.ip_marks = out.marks;
         walk.ethernet = Some(plain.ethernet);
         walk.vlans.push(plain.vlan);
         true
@@ -291,6 +356,9 @@ impl Decoder {
         out.layer2_octets = out.octets;
         if let Some(header) = walk.ethernet {
             write_ethernet(header, out);
+        }
+        if let Some(options) = TapOptions::of(walk.tap_options) {
+            out.set_tap_options(options);
         }
         out.segment = self.segment(walk, out)?;
         out.space = self.map.space_of(out.segment);

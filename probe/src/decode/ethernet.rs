@@ -6,7 +6,7 @@
 //! Source: IEEE 802.3-2022 section 3.1.1; EtherTypes, IANA "IEEE 802 Numbers".
 
 use super::walk::{Next, Step, Walk};
-use super::{Mac, llc, mpls, pppoe, vlan, vntag};
+use super::{Mac, fabricpath, llc, mpls, pbb, pppoe, vlan, vntag};
 use crate::counters::DropCause;
 use crate::decode::decoder::Rules;
 
@@ -28,8 +28,10 @@ pub mod ether_type {
     pub const EAPOL: u16 = 0x888e;
     pub const SERVICE_VLAN: u16 = 0x88a8;
     pub const LLDP: u16 = 0x88cc;
+    pub const BACKBONE_SERVICE: u16 = 0x88e7;
     pub const PTP: u16 = 0x88f7;
     pub const CFM: u16 = 0x8902;
+    pub const FABRICPATH: u16 = 0x8903;
     pub const VN_TAG: u16 = 0x8926;
     pub const E_TAG: u16 = 0x893f;
     pub const NSH: u16 = 0x894f;
@@ -98,6 +100,9 @@ fn rare(walk: &mut Walk<'_>, ether_type: u16) -> Step {
         ether_type::VN_TAG => vntag::step_vn_tag(walk),
         ether_type::E_TAG => vntag::step_e_tag(walk),
         ether_type::NSH => Ok(Next::Nsh),
+        ether_type::BACKBONE_SERVICE => pbb::step(walk),
+        ether_type::FABRICPATH => fabricpath::step(walk),
+        ether_type::JUMBO_LLC => llc::step(walk, walk.limit),
         _ => Err(not_ip(ether_type)),
     }
 }

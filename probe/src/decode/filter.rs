@@ -21,6 +21,11 @@ impl Filters {
         Self(filters.to_vec())
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the packet is to be left out.
     #[inline]
     pub fn matches(&self, headers: &Headers) -> bool {

@@ -1,7 +1,7 @@
 //! GENEVE with options.
 //!
 //! In: a UDP payload. Out: the inner packet that the protocol type names; the VNI names the
-//! segment. Options are skipped by their total length.
+//! segment. Options are skipped by their total length; those of a cloud's own tunnel are kept.
 //! Cost: two length checks.
 //! Invariants: another version or set reserved bits with an unknown protocol type cannot be
 //! GENEVE, and the packet is a UDP flow like any other.
@@ -70,7 +70,10 @@ pub(super) fn step(walk: &mut Walk<'_>) -> Result<Option<Next>, DropCause> {
         _ => return Err(DropCause::UnsupportedTunnel),
     };
     walk.take::<8>(DropCause::MalformedGeneve)?;
-    walk.skip(header.options_octets(), DropCause::MalformedGeneve)?;
+    let options = walk.skip(header.options_octets(), DropCause::MalformedGeneve)?;
+    if walk.may_be_mirror() {
+        walk.tap_options = options;
+    }
     walk.enter_overlay(SegmentKind::Geneve, header.vni())?;
     Ok(Some(next))
 }

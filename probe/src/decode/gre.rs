@@ -3,16 +3,17 @@
 //! In: the payload of an IP packet. Out: what the protocol type names; the key names the segment,
 //! or the tap where one claims it as its mirror.
 //! Cost: one length check for each part.
-//! Invariants: version 1 (PPTP) and source routing are not looked into: a flow of protocol 47.
+//! Invariants: source routing is not looked into: a flow of protocol 47. In UDP what cannot be GRE is
+//! a flow of its port; version 1 is PPTP's.
 //! Source: RFC 2784 section 2; RFC 2890 section 2; NVGRE, RFC 7637 section 3.2; version 1,
-//! RFC 2637 section 4.1.
+//! RFC 2637 section 4.1; in UDP, RFC 8086 section 3.
 
 use super::decoder::Rules;
 use super::ethernet::ether_type;
 use super::tap::MirrorTunnel;
 use super::transport::without_ports;
 use super::walk::{Next, Step, Walk};
-use super::{Headers, Marks, erspan, protocol};
+use super::{Headers, Marks, erspan, pptp, protocol};
 use crate::counters::DropCause;
 use crate::inventory::SegmentKind;
 
@@ -47,7 +48,8 @@ pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers, rules: &Rules) -> Ste
     let flags = header.flags();
     match flags & VERSION_MASK {
         0 if flags & FLAG_ROUTING == 0 => {}
-        0 | 1 => return without_ports(walk, out, protocol::GRE),
+        1 => return pptp::step(walk, out),
+        0 => return without_ports(walk, out, protocol::GRE),
         _ => return Err(DropCause::MalformedGre),
     }
     walk.take::<4>(DropCause::MalformedGre)?;
@@ -77,6 +79,33 @@ pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers, rules: &Rules) -> Ste
         walk.enter_overlay(SegmentKind::Gre, key.unwrap_or(0))?;
     }
     Ok(next)
+}
+
+/// The same in UDP; `None` where the payload cannot be GRE.
+pub(super) fn step_in_udp(
+    walk: &mut Walk<'_>,
+    out: &mut Headers,
+    rules: &Rules,
+) -> Result<Option<Next>, DropCause> {
+    let Some(header) = walk.peek(0)?.map(Gre) else { return Ok(None) };
+    let flags = header.flags();
+    let parts = [FLAG_CHECKSUM, FLAG_KEY, FLAG_SEQUENCE];
+    let parts_octets = 4 * parts.into_iter().filter(|part| flags & part != 0).count();
+    let has_room = (4 + parts_octets) < walk.limit as usize;
+    if flags & !(FLAG_CHECKSUM | FLAG_KEY | FLAG_SEQUENCE) != 0 || !has_room {
+        return Ok(None);
+    }
+    match header.protocol_type() {
+        ether_type::TRANSPARENT_ETHERNET
+        | ether_type::IPV4
+        | ether_type::IPV6
+        | ether_type::MPLS
+        | ether_type::MPLS_UPSTREAM
+        | ether_type::NSH
+        | erspan::PROTOCOL_TYPE_I_II
+        | erspan::PROTOCOL_TYPE_III => step(walk, out, rules).map(Some),
+        _ => Ok(None),
+    }
 }
 
 fn optional(walk: &mut Walk<'_>, flag: u16) -> Result<Option<u32>, DropCause> {
@@ -165,6 +194,30 @@ mod tests {
         let headers = decode_with(&decoder, &frame_of(&cut)).expect("cut by the mirror");
         assert!(headers.marks.has(Marks::SNAPPED) && headers.marks.has(Marks::MIRROR_TRUNCATED));
         assert_eq!((headers.octets, headers.payload_captured_octets), (35, 2));
+    }
+
+    #[test]
+    fn in_udp_it_is_gre_or_a_flow_of_the_port() {
+        let in_udp = |payload: &[u8]| ethernet(&ipv4(17, &udp(9, 4754, payload)));
+        let whole = [&[0x20, 0, 0x65, 0x58, 0, 0, 0, 7][..], &inner()].concat();
+        let frame = in_udp(&whole);
+        let headers = decode(&frame).expect("inner");
+        assert_eq!((headers.source_port, headers.octets), (1, 35));
+        assert_eq!(segment_text(&headers), "default/gre/7");
+        every_shorter_length(&frame, |at, outcome| match outcome {
+            Outcome::Snapped(result) if (42..88).contains(&at) => {
+                assert_eq!(result.err(), Some(DropCause::SnappedHeader), "{at}");
+            }
+            Outcome::Snapped(_) | Outcome::WireShort(_) => {}
+        });
+        for length in 0..=8 {
+            let headers = decode(&in_udp(whole.get(..length).expect("shorter"))).expect("a flow");
+            assert_eq!((headers.source_port, headers.destination_port), (9, 4754), "{length}");
+        }
+        for first in [[0x30, 1, 0x88, 0x0b], [0x40, 0, 8, 0], [0, 1, 8, 0], [0, 0, 0x88, 0x3e]] {
+            let payload = [&first[..], &ipv4(17, &udp(1, 2, b"x"))].concat();
+            assert_eq!(decode(&in_udp(&payload)).expect("a flow").destination_port, 4754);
+        }
     }
 
     #[test]

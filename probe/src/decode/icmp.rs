@@ -3,11 +3,12 @@
 //! In: the payload of an IP packet. Out: type and code; what follows the first eight octets is
 //! the payload.
 //! Cost: one length check.
-//! Invariants: ports stay 0; the packet quoted in an error is payload, not a packet.
+//! Invariants: ports stay 0; the packet quoted in an error is payload, not a packet, and names the
+//! flow that the error is about (`quote`).
 //! Source: RFC 792; RFC 4443 section 2.1.
 
-use super::Headers;
 use super::walk::{Next, Step, Walk, octets};
+use super::{Headers, Marks, quote};
 use crate::counters::DropCause;
 
 /// Type, code and checksum: the least that every message has.
@@ -29,6 +30,10 @@ pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers, number: u8) -> Step {
     walk.rest = walk.rest.get(captured..).unwrap_or(&[]);
     walk.limit -= header;
     walk.write_payload(out);
+    let [kind, _] = *type_code;
+    if !walk.ip_marks.has(Marks::FRAGMENT) && quote::note(walk.rest, kind, out) {
+        walk.ip_marks.set(Marks::ICMP_ERROR);
+    }
     Ok(Next::Flow)
 }
 

@@ -82,6 +82,15 @@ impl Ipv4<'_> {
     }
 }
 
+/// Whether an IPv4 packet that fits in `limit` octets may begin here. Used where a format does not
+/// say what it carries.
+pub(super) fn fits(octets: &[u8], limit: u32) -> bool {
+    octets.first_chunk().is_some_and(|[first, _, high, low]: &[u8; 4]| {
+        let total = u32::from(u16::from_be_bytes([*high, *low]));
+        first >> 4 == 4 && first & 0xf >= 5 && (HEADER_OCTETS..=limit).contains(&total)
+    })
+}
+
 /// Takes the header and leaves out what stands behind the packet.
 #[inline]
 pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers) -> Step {
@@ -178,6 +187,28 @@ mod tests {
         let mut bytes = frame();
         set_u16(&mut bytes, TOTAL, 0);
         assert_eq!(decode(&bytes).expect("offloaded").octets, 46);
+    }
+
+    #[test]
+    fn a_packet_before_segmentation_is_one_packet_in_a_tunnel_too() {
+        // Larger than any MTU, and longer than 16 bits of length can say.
+        for octets in [7_000, 70_000] {
+            let segment = crate::decode::testing::tcp(0x18, &[], &[7; 6_960]);
+            let mut inner = ethernet(&ipv4(6, &segment));
+            inner.resize(14 + octets, 7);
+            set_u16(&mut inner, TOTAL, 0);
+            let mut outer = crate::decode::testing::vxlan(9, inner.get(..7_014).expect("shorter"));
+            outer.extend(inner.get(7_014..).expect("the rest"));
+            // The outer lengths of such a packet are 0 too, in IP and in UDP.
+            set_u16(&mut outer, TOTAL, 0);
+            set_u16(&mut outer, 38, 0);
+            for frame in [inner, outer] {
+                let headers = decode(&frame).expect("one packet");
+                assert_eq!(headers.octets as usize, octets);
+                assert_eq!(headers.payload_octets as usize, octets - 40);
+                assert!(!headers.marks.has(Marks::SNAPPED));
+            }
+        }
     }
 
     #[test]

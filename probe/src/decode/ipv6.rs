@@ -107,6 +107,14 @@ impl Ipv6Fragment<'_> {
     }
 }
 
+/// Whether an IPv6 packet that fits in `limit` octets may begin here. Used where a format does not
+/// say what it carries.
+pub(super) fn fits(octets: &[u8], limit: u32) -> bool {
+    octets.first_chunk().is_some_and(|[first, _, _, _, high, low]: &[u8; 6]| {
+        first >> 4 == 6 && u32::from(u16::from_be_bytes([*high, *low])) + HEADER_OCTETS <= limit
+    })
+}
+
 /// Takes the header and leaves out what stands behind the packet.
 #[inline]
 pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers) -> Step {

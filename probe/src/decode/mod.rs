@@ -6,6 +6,7 @@
 //! cut by the capture length counts in full.
 //! Source: each file names its RFC or IEEE section.
 
+pub mod brief;
 mod decoder;
 mod plain;
 mod walk;
@@ -14,7 +15,10 @@ pub mod filter;
 pub mod ethernet;
 pub mod vlan;
 pub mod vntag;
+pub mod pbb;
+pub mod fabricpath;
 pub mod llc;
+mod ppp;
 pub mod pppoe;
 pub mod mpls;
 pub mod nsh;
@@ -28,15 +32,24 @@ mod transport;
 pub mod tcp;
 pub mod udp;
 pub mod sctp;
+mod quote;
 pub mod icmp;
 pub mod vxlan;
 pub mod vxlan_gpe;
+mod cloud;
 pub mod geneve;
 pub mod gre;
+mod pptp;
+pub mod gtp;
+mod teredo;
+mod wlan;
+pub mod capwap;
 pub mod erspan;
 #[cfg(test)]
 mod testing;
 
+pub use brief::Brief;
+pub use cloud::TapOptions;
 pub use decoder::{DecodeContext, Decoder};
 
 pub use crate::inventory::{Address, Mac};
@@ -82,8 +95,10 @@ impl Marks {
     pub const SEGMENT_UNMAPPED: Self = Self(1 << 12);
     /// A fragment that has been to the fragment table.
     pub const PORTS_RESOLVED: Self = Self(1 << 13);
-    /// TCP with the options that a SYN has: segment size or window scale.
-    pub const TCP_SYN_OPTIONS: Self = Self(1 << 14);
+    /// An ICMP error that names the flow it is about: see [`Headers::quoted`].
+    pub const ICMP_ERROR: Self = Self(1 << 14);
+    /// A cloud says where it took the packet: see [`Headers::tap_options`].
+    pub const TAP_OPTIONS: Self = Self(1 << 15);
 
     /// Whether all bits of `mark` are set.
     #[inline]
@@ -190,16 +205,59 @@ pub struct Headers {
     pub mirror_sequence: u32,
     /// The first payload octets; how many are valid is `min(payload_captured_octets, 16)`.
     pub payload_head: [u8; PAYLOAD_HEAD_OCTETS],
-    /// Maximum segment size (low half, 0 without) and shift of the window plus one (above, 0
-    /// without), valid with [`Marks::TCP_SYN_OPTIONS`].
+    /// Of TCP options: maximum segment size (low half, 0 without) and shift of the window plus one
+    /// (above, 0 without).
     pub tcp_syn_options: u32,
     /// Hash of the canonical flow key, filled in by `spread`; equal for both directions.
     pub hash: u64,
     /// Which endpoint of the canonical flow key sent the packet, filled in by `spread`.
     pub sender: Sender,
-    /// Begin and end of the first two SACK blocks, valid with [`Marks::TCP_SACK`]; one that is not
-    /// there is empty.
-    pub tcp_sack: [u32; 4],
+    /// Protocol of the packet that an ICMP error quotes, valid with [`Marks::ICMP_ERROR`]; the other
+    /// parts of its key stand in the TCP fields. 0 in [`Headers::quoted`] itself.
+    pub quoted_protocol: u8,
+    /// Its source port.
+    pub quoted_source_port: u16,
+    /// See [`Headers::tap_options`].
+    pub tap_flow_cookie: u32,
+    /// See [`Headers::tap_options`].
+    pub tap_endpoint: u64,
+    /// See [`Headers::tap_options`].
+    pub tap_attachment: u64,
+}
+
+impl Headers {
+    /// Begin and end of the first two SACK blocks; one that is not there is empty. They are kept
+    /// where the options of a cloud would be, and not where those are.
+    pub fn tcp_sack(&self) -> Option<[u32; 4]> {
+        let low = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
+        let edges = |word: u64| (low(word >> 32), low(word));
+        let ((a, b), (c, d)) = (edges(self.tap_endpoint), edges(self.tap_attachment));
+        let is_there = self.marks.has(Marks::TCP_SACK) && !self.marks.has(Marks::TAP_OPTIONS);
+        is_there.then_some([a, b, c, d])
+    }
+
+    #[cold]
+    fn set_tcp_sack(&mut self, [a, b, c, d]: [u32; 4]) {
+        let word = |begin: u32, end: u32| u64::from(begin) << 32 | u64::from(end);
+        (self.tap_endpoint, self.tap_attachment) = (word(a, b), word(c, d));
+    }
+
+    /// Where a cloud's mirror or load balancer says that it took the packet.
+    pub fn tap_options(&self) -> Option<TapOptions> {
+        self.marks.has(Marks::TAP_OPTIONS).then_some(TapOptions {
+            endpoint: self.tap_endpoint,
+            attachment: self.tap_attachment,
+            flow_cookie: self.tap_flow_cookie,
+        })
+    }
+
+    #[cold]
+    fn set_tap_options(&mut self, options: TapOptions) {
+        self.marks.set(Marks::TAP_OPTIONS);
+        self.tap_endpoint = options.endpoint;
+        self.tap_attachment = options.attachment;
+        self.tap_flow_cookie = options.flow_cookie;
+    }
 }
 
 const _: () =

@@ -4,10 +4,11 @@
 //! Cost: one length check a label; only MPLS comes here.
 //! Invariants: at most [`LABELS_MAX`] labels; labels name a segment only where the configuration
 //! says so, because they differ by direction.
-//! Source: RFC 3032 section 2.1; pseudowires, RFC 4448 section 4.6 and RFC 4385 section 3.
+//! Source: RFC 3032 section 2.1; in UDP, RFC 7510 section 3; pseudowires, RFC 4448 section 4.6 and RFC 4385 section 3.
 
 use super::ethernet::{self, ether_type};
 use super::walk::{Next, Step, Walk};
+use super::{ipv4, ipv6};
 use crate::counters::DropCause;
 use crate::decode::decoder::Rules;
 use crate::inventory::SegmentKind;
@@ -52,14 +53,39 @@ pub(super) fn step(walk: &mut Walk<'_>, rules: &Rules) -> Step {
     Err(DropCause::MalformedMpls)
 }
 
+/// Whether a UDP payload is a stack with a packet below it; then the stack comes next. Stricter
+/// than below an EtherType: a port alone says little.
+pub(super) fn step_in_udp(walk: &mut Walk<'_>) -> Result<Option<Next>, DropCause> {
+    for place in 0..LABELS_MAX {
+        let at = 4 * super::walk::octets(place);
+        let Some(entry) = walk.peek(at)?.map(MplsLabel) else { return Ok(None) };
+        if entry.is_bottom() {
+            return packet_in_udp(walk, entry.label(), at + 4);
+        }
+    }
+    Ok(None)
+}
+
+fn packet_in_udp(walk: &mut Walk<'_>, label: u32, begin: u32) -> Result<Option<Next>, DropCause> {
+    let Some(_) = walk.peek::<6>(begin)? else { return Ok(None) };
+    let limit = walk.limit - begin;
+    let rest = walk.rest.get(begin as usize..).unwrap_or(&[]);
+    let is_packet = match Carried::of(label, rest, limit) {
+        Carried::Ipv4 => ipv4::fits(rest, limit),
+        Carried::Ipv6 => ipv6::fits(rest, limit),
+        Carried::Ethernet | Carried::ControlledEthernet => true,
+        Carried::Other => false,
+    };
+    if !is_packet {
+        return Ok(None);
+    }
+    walk.descend()?;
+    Ok(Some(Next::Mpls))
+}
+
 /// Finds out what the stack carries: nothing in it says so (RFC 4928 section 3).
 fn below(walk: &mut Walk<'_>, rules: &Rules, label: u32) -> Step {
-    let carried = match label {
-        EXPLICIT_NULL_IPV4 => Carried::Ipv4,
-        EXPLICIT_NULL_IPV6 => Carried::Ipv6,
-        GENERIC_ASSOCIATED_CHANNEL => Carried::Other,
-        _ => Carried::guess(walk.rest, walk.limit),
-    };
+    let carried = Carried::of(label, walk.rest, walk.limit);
     if carried == Carried::Other {
         let empty = walk.rest.is_empty() && walk.limit > 0;
         return Err(if empty { DropCause::SnappedHeader } else { DropCause::NotIpMpls });
@@ -99,13 +125,22 @@ enum Carried {
 }
 
 impl Carried {
+    fn of(label: u32, rest: &[u8], limit: u32) -> Self {
+        match label {
+            EXPLICIT_NULL_IPV4 => Self::Ipv4,
+            EXPLICIT_NULL_IPV6 => Self::Ipv6,
+            GENERIC_ASSOCIATED_CHANNEL => Self::Other,
+            _ => Self::guess(rest, limit),
+        }
+    }
+
     /// The first nibble is 4 or 6 for IP and 0 for a control word, unless the packet is an
     /// Ethernet frame without control word whose first address begins so.
     fn guess(rest: &[u8], limit: u32) -> Self {
         let bare = ethernet::plausible(rest);
         match rest.first().map_or(0xff, |first| first >> 4) {
-            4 if !bare || fits_ipv4(rest, limit) => Self::Ipv4,
-            6 if !bare || fits_ipv6(rest, limit) => Self::Ipv6,
+            4 if !bare || ipv4::fits(rest, limit) => Self::Ipv4,
+            6 if !bare || ipv6::fits(rest, limit) => Self::Ipv6,
             _ if bare => Self::Ethernet,
             0 if rest.get(4..).is_some_and(ethernet::plausible) => Self::ControlledEthernet,
             _ => Self::Other,
@@ -113,23 +148,11 @@ impl Carried {
     }
 }
 
-fn fits_ipv4(rest: &[u8], limit: u32) -> bool {
-    rest.first_chunk().is_some_and(|[first, _, high, low]: &[u8; 4]| {
-        let total = u32::from(u16::from_be_bytes([*high, *low]));
-        first & 0xf >= 5 && (20..=limit).contains(&total)
-    })
-}
-
-fn fits_ipv6(rest: &[u8], limit: u32) -> bool {
-    rest.first_chunk().is_some_and(|[_, _, _, _, high, low]: &[u8; 6]| {
-        u32::from(u16::from_be_bytes([*high, *low])) + 40 <= limit
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::ether_type;
     use crate::config::{DecodePlan, Plan};
+    use crate::counters::DropCause;
     use crate::decode::testing::{
         Outcome, decode, decode_with, decoder_of, ethernet, every_shorter_length, frame_of, ipv4,
         segment_text, tagged, udp, with_ether_type,
@@ -151,6 +174,45 @@ mod tests {
 
     fn mpls(stack: &[u32], inner: &[u8]) -> Vec<u8> {
         with_ether_type(ether_type::MPLS, &labels(stack, inner))
+    }
+
+    #[test]
+    fn in_udp_it_is_a_stack_or_a_flow_of_the_port() {
+        let in_udp = |payload: &[u8]| ethernet(&ipv4(17, &udp(9, 6635, payload)));
+        for (stack, inner) in [
+            (&[20, 30][..], packet()),
+            (&[0], packet()),
+            (&[40], ethernet(&packet())),
+            (&[40], [&[0; 4][..], &ethernet(&packet())].concat()),
+        ] {
+            let whole = labels(stack, &inner);
+            let frame = tagged(&in_udp(&whole), &[(0x8100, 42)]);
+            let headers = decode(&frame).expect("inner");
+            assert_eq!((headers.source_port, headers.octets), (1, 35));
+            let inner_at = frame.len() - packet().len();
+            every_shorter_length(&frame, |at, outcome| match outcome {
+                Outcome::Snapped(Ok(headers)) if (46..inner_at).contains(&at) => {
+                    // What was captured of a frame below does not look like one yet.
+                    assert_eq!(headers.destination_port, 6635, "{at}");
+                }
+                Outcome::Snapped(Err(cause)) => assert_eq!(cause, DropCause::SnappedHeader),
+                Outcome::Snapped(_) | Outcome::WireShort(_) => {}
+            });
+            for length in 0..whole.len() - 20 {
+                let part = whole.get(..length).expect("shorter");
+                let headers = decode(&in_udp(part));
+                assert!(headers.is_err() || headers.is_ok_and(|h| h.source_port == 9), "{length}");
+            }
+        }
+        for payload in [
+            labels(&[20], b"no packet at all"),
+            labels(&[13], &packet()),
+            labels(&[20], packet().get(..20).expect("shorter")),
+            vec![0; 100],
+        ] {
+            let headers = decode(&in_udp(&payload)).expect("a flow");
+            assert_eq!((headers.source_port, headers.destination_port), (9, 6635));
+        }
     }
 
     #[test]

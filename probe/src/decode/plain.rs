@@ -3,19 +3,23 @@
 //!
 //! In: octets that begin with an Ethernet header, and how many there were on the wire. Out: [`Plain`],
 //! whose headers are in one piece, or nothing where the shape is another one.
-//! Cost: two length checks and a few compares; several times less than the walk, which this saves.
+//! Cost: one length check, after which no place can be outside, and a few compares; several times
+//! less than the walk, which this saves.
 //! Invariants: what it accepts, the walk accepts with the same result (a property test compares
 //! them); all that is wrong, cut, rare or another tunnel is left to the walk.
 //! Source: as in `ethernet`, `vlan`, `ipv4`, `tcp` and `udp`.
 
 use super::ethernet::{Ethernet, ether_type};
 use super::ipv4::Ipv4;
-use super::tcp::Tcp;
+use super::tcp::{self, ALIGNED_TIMESTAMP, Tcp};
 use super::udp::{TunnelPorts, Udp, UdpTunnel};
 use super::vlan::VlanTag;
 use super::vxlan::Vxlan;
 use super::walk::octets;
-use super::{Address, Headers, Marks, PAYLOAD_HEAD_OCTETS, protocol, tcp, tcp_flag};
+use super::{Address, Headers, Marks, PAYLOAD_HEAD_OCTETS, protocol, tcp_flag};
+use crate::index::{Sender, TapIndex};
+use crate::inventory::{AddressSpace, Segment};
+use crate::time::Timestamp;
 
 const ETHERNET_OCTETS: usize = 14;
 const TAG_OCTETS: usize = 4;
@@ -23,6 +27,13 @@ const IPV4_OCTETS: usize = 20;
 const TCP_OCTETS: u32 = 20;
 const UDP_OCTETS: u32 = 8;
 const VXLAN_OCTETS: u32 = 8;
+
+/// An IPv4 header and what a TCP header has without options. Shorter ones are padded to a minimal
+/// frame; where the capture has no padding the walk takes them.
+const HEAD_OCTETS: usize = 40;
+
+/// TCP header whose only option is the timestamps, laid out as nearly every sender does.
+const STAMPED_TCP_OCTETS: u32 = 32;
 
 /// Version 4, five words: no options.
 const VERSION_AND_LENGTH: u8 = 0x45;
@@ -44,6 +55,19 @@ pub(super) struct Inside<'a> {
     pub(super) before: usize,
 }
 
+/// What the headers do not say of their packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Around {
+    pub(super) timestamp: Timestamp,
+    pub(super) clock: Timestamp,
+    pub(super) tap: TapIndex,
+    pub(super) segment: Segment,
+    pub(super) space: AddressSpace,
+    pub(super) mirror_sequence: u32,
+    /// Octets of the whole frame before the ones that were looked at.
+    pub(super) before: usize,
+}
+
 /// The headers of a packet of the common shape.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plain<'a> {
@@ -52,40 +76,85 @@ pub(super) struct Plain<'a> {
     pub(super) vlan: u16,
     /// Place of the IPv4 header.
     at: usize,
-    ip: &'a [u8; IPV4_OCTETS],
+    head: &'a [u8; HEAD_OCTETS],
     /// IPv4 header and payload, as far as captured.
     packet: &'a [u8],
     /// Octets behind the IPv4 header.
     payload_octets: u32,
 }
 
+/// What TCP and UDP say, each in the same fields.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Transport {
+    header_octets: u32,
+    payload_octets: u32,
+    sequence: u32,
+    acknowledgement: u32,
+    flags: u16,
+    window: u16,
+    timestamp_value: u32,
+    timestamp_echo: u32,
+    marks: Marks,
+    /// There are options that are yet to be read.
+    has_other_options: bool,
+}
+
 impl<'a> Plain<'a> {
     /// Looks at the link layer and IPv4; `limit` is the length on the wire.
     #[inline]
     pub(super) fn of(bytes: &'a [u8], limit: u32) -> Option<Self> {
-        let ethernet = bytes.first_chunk()?;
-        let (mut at, mut vlan) = (ETHERNET_OCTETS, 0);
-        let mut ether_type = Ethernet(ethernet).ether_type();
-        if ether_type == ether_type::VLAN {
-            let tag = VlanTag(bytes.get(at..)?.first_chunk()?);
-            vlan = tag.control() & 0xfff;
-            ether_type = tag.ether_type();
-            at += TAG_OCTETS;
+        let (ethernet, behind) = bytes.split_first_chunk()?;
+        let ether_type = Ethernet(ethernet).ether_type();
+        if ether_type == ether_type::IPV4 {
+            return Self::of_ipv4(ethernet, ETHERNET_OCTETS, behind, limit);
         }
-        let from_ip = bytes.get(at..)?;
-        let ip: &[u8; IPV4_OCTETS] = from_ip.first_chunk()?;
-        let header = Ipv4(ip);
-        let total = usize::from(header.total_octets());
-        let is_plain = ether_type == ether_type::IPV4
-            && ip[0] == VERSION_AND_LENGTH
-            && header.flags_offset() & !NOT_FRAGMENT_BITS == 0
+        if ether_type == ether_type::VLAN {
+            return Self::of_tagged(ethernet, behind, limit);
+        }
+        None
+    }
+
+    /// The same behind a tag. Apart, so that untagged frames keep the registers.
+    #[inline(never)]
+    fn of_tagged(
+        ethernet: &'a [u8; ETHERNET_OCTETS],
+        behind: &'a [u8],
+        limit: u32,
+    ) -> Option<Self> {
+        let (tag, behind) = behind.split_first_chunk::<TAG_OCTETS>()?;
+        let tag = VlanTag(tag);
+        if tag.ether_type() != ether_type::IPV4 {
+            return None;
+        }
+        let plain = Self::of_ipv4(ethernet, ETHERNET_OCTETS + TAG_OCTETS, behind, limit)?;
+        Some(Self { vlan: tag.control() & 0xfff, ..plain })
+    }
+
+    #[inline]
+    fn of_ipv4(
+        ethernet: &'a [u8; ETHERNET_OCTETS],
+        at: usize,
+        from_ip: &'a [u8],
+        limit: u32,
+    ) -> Option<Self> {
+        let head: &[u8; HEAD_OCTETS] = from_ip.first_chunk()?;
+        let ip = Self::ipv4(head);
+        let total = usize::from(ip.total_octets());
+        let is_plain = head[0] == VERSION_AND_LENGTH
+            && ip.flags_offset() & !NOT_FRAGMENT_BITS == 0
             && total >= IPV4_OCTETS
             && octets(at + total) <= limit;
         if !is_plain {
             return None;
         }
         let packet = from_ip.get(..total).unwrap_or(from_ip);
-        Some(Self { ethernet, vlan, at, ip, packet, payload_octets: octets(total - IPV4_OCTETS) })
+        let payload_octets = octets(total - IPV4_OCTETS);
+        Some(Self { ethernet, vlan: 0, at, head, packet, payload_octets })
+    }
+
+    #[inline]
+    fn ipv4(head: &[u8; HEAD_OCTETS]) -> Ipv4<'_> {
+        Ipv4(head.first_chunk().expect("40 octets begin with 20"))
     }
 
     /// Whether there is a VLAN tag, a priority tag included.
@@ -98,7 +167,7 @@ impl<'a> Plain<'a> {
     /// nothing but that there is a VNI.
     #[inline]
     pub(super) fn inside_vxlan(&self, tunnels: &TunnelPorts) -> Option<Inside<'a>> {
-        if Ipv4(self.ip).protocol() != protocol::UDP {
+        if Self::ipv4(self.head).protocol() != protocol::UDP {
             return None;
         }
         let (header, datagram) = self.packet.get(IPV4_OCTETS..)?.split_first_chunk()?;
@@ -117,99 +186,160 @@ impl<'a> Plain<'a> {
         header.is_plain().then_some(Inside { vni: header.vni(), bytes, limit, before })
     }
 
-    /// Writes IP and transport fields, and gives the marks of the packet. `None`, with nothing
-    /// written, where the transport header is not of the common shape. `before` octets of the frame
-    /// stand before the ones that this was made of.
+    /// Looks at the transport header; `None` where it is not of the common shape.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see `Plain::write`")]
+    pub(super) fn transport(&self, tunnels: &TunnelPorts) -> Option<Transport> {
+        match Self::ipv4(self.head).protocol() {
+            protocol::TCP => self.tcp(),
+            protocol::UDP => self.udp(tunnels),
+            _ => None,
+        }
+    }
+
     #[inline]
-    pub(super) fn write(
-        &self,
-        tunnels: &TunnelPorts,
-        before: usize,
-        out: &mut Headers,
-    ) -> Option<Marks> {
-        let mut marks = Marks::default();
-        let header = Ipv4(self.ip);
-        let transport_octets = match header.protocol() {
-            protocol::TCP => self.write_tcp(&mut marks, out)?,
-            protocol::UDP => self.write_udp(tunnels, out)?,
-            _ => return None,
+    fn tcp(&self) -> Option<Transport> {
+        let header = Tcp(self.head.last_chunk().expect("40 octets end with 20"));
+        let header_octets = header.header_octets();
+        let flags = header.flags();
+        let mut transport = Transport {
+            header_octets,
+            payload_octets: self.payload_octets.checked_sub(header_octets)?,
+            sequence: header.sequence(),
+            acknowledgement: if flags & tcp_flag::ACK != 0 { header.acknowledgement() } else { 0 },
+            flags,
+            window: header.window(),
+            ..Transport::default()
         };
-        if header.flags_offset() & DONT_FRAGMENT != 0 {
+        if header_octets == TCP_OCTETS {
+            return Some(transport);
+        }
+        let options = self.options(header_octets)?;
+        if header_octets == STAMPED_TCP_OCTETS
+            && let Some((&ALIGNED_TIMESTAMP, times)) = options.split_first_chunk()
+            && let Some((value, echo)) = times.split_first_chunk()
+            && let Some(echo) = echo.first_chunk()
+        {
+            transport.timestamp_value = u32::from_be_bytes(*value);
+            transport.timestamp_echo = u32::from_be_bytes(*echo);
+            transport.marks = Marks::TCP_TIMESTAMP;
+        } else {
+            transport.has_other_options = true;
+        }
+        Some(transport)
+    }
+
+    /// The options of a TCP header so long; `None` where it is too short, or the capture cut it.
+    #[inline]
+    fn options(&self, header_octets: u32) -> Option<&'a [u8]> {
+        self.packet.get(HEAD_OCTETS..IPV4_OCTETS + header_octets as usize)
+    }
+
+    #[inline]
+    fn udp(&self, tunnels: &TunnelPorts) -> Option<Transport> {
+        let header = Udp(self.head[IPV4_OCTETS..].first_chunk().expect("20 octets begin with 8"));
+        let claimed = u32::from(header.octets());
+        let payload_octets = claimed.checked_sub(UDP_OCTETS)?;
+        if claimed > self.payload_octets
+            || tunnels.between(header.source_port(), header.destination_port()).is_some()
+        {
+            return None;
+        }
+        Some(Transport { header_octets: UDP_OCTETS, payload_octets, ..Transport::default() })
+    }
+
+    /// Writes all of the packet, every field, one after another: a whole `Headers` made at once would
+    /// not fit the registers.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "three structures stay in registers")]
+    pub(super) fn write(&self, transport: &Transport, around: &Around, out: &mut Headers) {
+        let ip = Self::ipv4(self.head);
+        let ethernet = Ethernet(self.ethernet);
+        out.timestamp = around.timestamp;
+        out.clock = around.clock;
+        out.space = around.space;
+        out.segment = around.segment;
+        out.tap = around.tap;
+        out.mirror_sequence = around.mirror_sequence;
+        out.source_mac = ethernet.source();
+        out.destination_mac = ethernet.destination();
+        out.source = Address::v4(ip.source());
+        out.destination = Address::v4(ip.destination());
+        // The ports: the same place in TCP and UDP.
+        let ports = [20, 21, 22, 23].map(|place: usize| self.head[place]);
+        out.source_port = u16::from_be_bytes([ports[0], ports[1]]);
+        out.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
+        out.protocol = ip.protocol();
+        out.ip_version = 4;
+        out.ttl = ip.ttl();
+        out.traffic_class = ip.traffic_class();
+        out.octets = octets(IPV4_OCTETS) + self.payload_octets;
+        out.layer2_octets = out.octets + octets(ETHERNET_OCTETS);
+        out.ip_identification = u32::from(ip.identification());
+        out.fragment_offset = 0;
+        out.icmp_type_code = 0;
+        out.tcp_flags = transport.flags;
+        out.tcp_sequence = transport.sequence;
+        out.tcp_acknowledgement = transport.acknowledgement;
+        out.tcp_timestamp_value = transport.timestamp_value;
+        out.tcp_timestamp_echo = transport.timestamp_echo;
+        out.tcp_window = transport.window;
+        out.marks = self.marks(transport, out.octets);
+        out.payload_octets = transport.payload_octets;
+        let begin = IPV4_OCTETS + transport.header_octets as usize;
+        let captured =
+            self.packet.len().saturating_sub(begin).min(transport.payload_octets as usize);
+        out.payload_captured_octets = octets(captured);
+        out.payload_offset = octets(around.before + self.at + begin);
+        out.payload_head = self.payload_head(begin, captured);
+        out.tcp_syn_options = 0;
+        out.hash = 0;
+        out.sender = Sender::Low;
+        (out.quoted_protocol, out.quoted_source_port) = (0, 0);
+        (out.tap_flow_cookie, out.tap_endpoint, out.tap_attachment) = (0, 0, 0);
+        if transport.has_other_options {
+            self.write_options(transport.header_octets, out);
+        }
+    }
+
+    #[inline(never)]
+    fn write_options(&self, header_octets: u32, out: &mut Headers) {
+        let mut marks = out.marks;
+        if let Some(options) = self.options(header_octets) {
+            tcp::read_options(options, &mut marks, out);
+        }
+        out.marks = marks;
+    }
+
+    #[inline]
+    fn marks(&self, transport: &Transport, octets_in_all: u32) -> Marks {
+        let mut marks = Marks(Marks::ETHERNET.0 | transport.marks.0);
+        if Self::ipv4(self.head).flags_offset() & DONT_FRAGMENT != 0 {
             marks.set(Marks::DONT_FRAGMENT);
         }
-        out.protocol = header.protocol();
-        out.ip_version = 4;
-        out.source = Address::v4(header.source());
-        out.destination = Address::v4(header.destination());
-        out.octets = octets(IPV4_OCTETS) + self.payload_octets;
-        out.ttl = header.ttl();
-        out.traffic_class = header.traffic_class();
-        out.ip_identification = u32::from(header.identification());
-        out.fragment_offset = 0;
-        if self.packet.len() < out.octets as usize {
+        if self.packet.len() < octets_in_all as usize {
             marks.set(Marks::SNAPPED);
         }
-        self.write_payload(transport_octets, before, out);
-        Some(marks)
-    }
-
-    #[inline]
-    fn write_tcp(&self, marks: &mut Marks, out: &mut Headers) -> Option<u32> {
-        let header = Tcp(self.packet.get(IPV4_OCTETS..)?.first_chunk()?);
-        let header_octets = header.header_octets();
-        if header_octets < TCP_OCTETS || header_octets > self.payload_octets {
-            return None;
-        }
-        if header_octets > TCP_OCTETS {
-            let begin = IPV4_OCTETS + TCP_OCTETS as usize;
-            let options = self.packet.get(begin..IPV4_OCTETS + header_octets as usize)?;
-            tcp::read_options(options, marks, out);
-        }
-        out.source_port = header.source_port();
-        out.destination_port = header.destination_port();
-        out.tcp_sequence = header.sequence();
-        out.tcp_flags = header.flags();
-        out.tcp_window = header.window();
-        let acknowledges = out.tcp_flags & tcp_flag::ACK != 0;
-        out.tcp_acknowledgement = if acknowledges { header.acknowledgement() } else { 0 };
-        out.payload_octets = self.payload_octets - header_octets;
-        Some(header_octets)
-    }
-
-    #[inline]
-    fn write_udp(&self, tunnels: &TunnelPorts, out: &mut Headers) -> Option<u32> {
-        let header = Udp(self.packet.get(IPV4_OCTETS..)?.first_chunk()?);
-        let claimed = u32::from(header.octets());
-        if claimed < UDP_OCTETS || claimed > self.payload_octets {
-            return None;
-        }
-        if tunnels.of(header.destination_port()).is_some() {
-            return None;
-        }
-        out.source_port = header.source_port();
-        out.destination_port = header.destination_port();
-        out.payload_octets = claimed - UDP_OCTETS;
-        Some(UDP_OCTETS)
-    }
-
-    /// `out.payload_octets` is written already.
-    #[inline]
-    fn write_payload(&self, transport_octets: u32, before: usize, out: &mut Headers) {
-        let begin = IPV4_OCTETS + transport_octets as usize;
-        let behind = self.packet.len().saturating_sub(begin);
-        let captured = behind.min(out.payload_octets as usize);
-        out.payload_captured_octets = octets(captured);
-        out.payload_offset = octets(before + self.at + begin);
-        out.payload_head = self.payload_head(begin, captured);
+        marks
     }
 
     /// The first octets of the payload; what is missing reads as 0.
     #[inline]
     fn payload_head(&self, begin: usize, captured: usize) -> [u8; PAYLOAD_HEAD_OCTETS] {
-        let valid = captured.min(PAYLOAD_HEAD_OCTETS);
-        if valid == 0 {
+        if captured == 0 {
             return [0; PAYLOAD_HEAD_OCTETS];
         }
+        if captured >= PAYLOAD_HEAD_OCTETS
+            && let Some(head) = self.packet.get(begin..).and_then(|payload| payload.first_chunk())
+        {
+            return *head;
+        }
+        self.short_payload_head(begin, captured)
+    }
+
+    #[inline(never)]
+    fn short_payload_head(&self, begin: usize, captured: usize) -> [u8; PAYLOAD_HEAD_OCTETS] {
+        let valid = captured.min(PAYLOAD_HEAD_OCTETS);
         // The sixteen octets that end where the valid ones do: headers stand before them.
         let end = begin + valid;
         let Some(window) = self.packet.get(..end).and_then(|octets| octets.last_chunk()) else {
@@ -227,12 +357,23 @@ mod tests {
     use crate::capture::Frame;
     use crate::config::Plan;
     use crate::counters::DropCause;
-    use crate::decode::testing::{decoder_of, ethernet, frame_of, ipv4, tagged, tcp, udp, vxlan};
+    use crate::decode::testing::{
+        decoder_of, ethernet, frame_of, ipv4, ipv6, tagged, tcp, udp, vxlan,
+    };
     use crate::decode::{Decoder, Headers};
     use crate::time::Timestamp;
 
     const TIMES: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
     const BLOCKS: [u8; 12] = [1, 1, 5, 10, 0, 0, 0, 7, 0, 0, 0, 9];
+
+    /// A tunnel's header and a small packet in a datagram.
+    fn in_udp((source, destination): (u16, u16), header: &[u8]) -> Vec<u8> {
+        let inner = ipv4(17, &udp(1, 2, &[7]));
+        let inner = if source == 3_544 { ipv6(17, &udp(1, 2, &[7])) } else { inner };
+        let wlan = [&[8, 1][..], &[0; 22], &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0]].concat();
+        let wlan = if source == 5_247 { wlan } else { Vec::new() };
+        ethernet(&ipv4(17, &udp(source, destination, &[header, &wlan, &inner].concat())))
+    }
 
     fn frames() -> Vec<Vec<u8>> {
         let payload: Vec<u8> = (1..40).collect();
@@ -243,6 +384,11 @@ mod tests {
             ethernet(&ipv4(17, &udp(1_000, 53, &payload[..16]))),
             ethernet(&ipv4(17, &udp(1_000, 4_789, &payload[..3]))),
             ethernet(&ipv4(1, &[8, 0, 0, 0, 0, 1, 0, 2])),
+            in_udp((2_152, 2_152), &[0x30, 255, 0, 29, 0, 0, 0, 1]),
+            in_udp((1_000, 6_635), &[0, 6, 0x41, 64]),
+            in_udp((1_000, 4_754), &[0, 0, 8, 0]),
+            in_udp((3_544, 1_000), &[]),
+            in_udp((5_247, 1_000), &[0, 0x10, 3, 0x20, 0, 0, 0, 0]),
         ];
         let tags: [&[(u16, u16)]; 4] =
             [&[(0x8100, 7)], &[(0x8100, 0)], &[(0x88a8, 7)], &[(0x8100, 7), (0x8100, 8)]];
@@ -312,9 +458,8 @@ mod tests {
         let read = frames()
             .iter()
             .filter(|frame| {
-                Plain::of(frame, frame_of(frame).wire_octets).is_some_and(|plain| {
-                    plain.write(&tunnels, 0, &mut Headers::default()).is_some()
-                })
+                Plain::of(frame, frame_of(frame).wire_octets)
+                    .is_some_and(|plain| plain.transport(&tunnels).is_some())
             })
             .count();
         // Of each TCP and UDP packet: untagged, and with one or a priority tag of type 0x8100.

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use crate::config::{TapMatch, TapPlan};
 use crate::index::{PortIndex, TapIndex};
-use crate::inventory::Segment;
+use crate::inventory::{Segment, SegmentKind};
 
 /// A tunnel that may be a mirror's, as a tap may describe it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,14 @@ pub struct TapSegment {
     pub domain: u8,
     /// Segment of packets that name none themselves.
     pub untagged: Option<Segment>,
+}
+
+impl TapSegment {
+    /// Segment of frames without a tag.
+    #[inline]
+    pub fn of_untagged(&self) -> Segment {
+        self.untagged.unwrap_or(Segment::new(self.domain, SegmentKind::None, 0))
+    }
 }
 
 /// All taps of a probe.
@@ -96,6 +104,11 @@ impl TapTable {
         let by_tunnel = specific.any(matches_tunnel);
         self.port_names.push(name.to_owned());
         self.ports.push(PortTaps { port, tap, by_vlan, by_tunnel });
+    }
+
+    /// What is configured for each port, by its index.
+    pub fn ports(&self) -> &[PortTaps] {
+        &self.ports
     }
 
     /// What is configured for `port`; a port that was never added is a tap of its own.

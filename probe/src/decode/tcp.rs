@@ -19,7 +19,7 @@ const CAPTURED_MIN: usize = 14;
 
 /// No operation, no operation, timestamps of ten octets: as nearly every sender lays it out
 /// (RFC 7323 appendix A).
-const ALIGNED_TIMESTAMP: [u8; 4] = [1, 1, 8, 10];
+pub(super) const ALIGNED_TIMESTAMP: [u8; 4] = [1, 1, 8, 10];
 
 /// A TCP header without its options.
 #[derive(Clone, Copy, Debug)]
@@ -193,9 +193,9 @@ fn option(kind: u8, body: &[u8], marks: &mut Marks, out: &mut Headers) {
             }
         }
         (5, 8..) => sack(body, marks, out),
-        (2, 2) => syn_option(0xffff, u16_of(body), marks, out),
+        (2, 2) => syn_option(0xffff, u16_of(body), out),
         // Larger shifts count as the largest there is (RFC 7323 section 2.3).
-        (3, 1) => syn_option(0xff << 16, (u32::from(body[0].min(14)) + 1) << 16, marks, out),
+        (3, 1) => syn_option(0xff << 16, (u32::from(body[0].min(14)) + 1) << 16, out),
         _ => {}
     }
 }
@@ -204,20 +204,18 @@ fn option(kind: u8, body: &[u8], marks: &mut Marks, out: &mut Headers) {
 #[cold]
 fn sack(body: &[u8], marks: &mut Marks, out: &mut Headers) {
     marks.set(Marks::TCP_SACK);
-    out.tcp_sack = [0; 4];
+    let mut edges = [0; 4];
     if body.len().is_multiple_of(8) {
-        let edges = body.as_chunks::<4>().0;
-        for (to, from) in out.tcp_sack.iter_mut().zip(edges) {
+        for (to, from) in edges.iter_mut().zip(body.as_chunks::<4>().0) {
             *to = u32::from_be_bytes(*from);
         }
     }
+    out.set_tcp_sack(edges);
 }
 
 #[cold]
-fn syn_option(mask: u32, bits: u32, marks: &mut Marks, out: &mut Headers) {
-    let others = if marks.has(Marks::TCP_SYN_OPTIONS) { out.tcp_syn_options & !mask } else { 0 };
-    out.tcp_syn_options = others | bits;
-    marks.set(Marks::TCP_SYN_OPTIONS);
+fn syn_option(mask: u32, bits: u32, out: &mut Headers) {
+    out.tcp_syn_options = out.tcp_syn_options & !mask | bits;
 }
 
 fn u16_of(body: &[u8]) -> u32 {
@@ -267,10 +265,9 @@ mod tests {
             assert_eq!((headers.tcp_timestamp_value, headers.tcp_timestamp_echo), (1, 2));
             assert!(headers.marks.has(Marks::TCP_TIMESTAMP));
             assert_eq!(headers.marks.has(Marks::TCP_SACK), has_sack);
-            assert_eq!(headers.tcp_sack, if has_sack { [1, 2, 0, 0] } else { [0; 4] });
+            assert_eq!(headers.tcp_sack(), has_sack.then_some([1, 2, 0, 0]));
             let of_syn = if has_sack { 0 } else { 8 << 16 | 1460 };
             assert_eq!(headers.tcp_syn_options, of_syn);
-            assert_eq!(headers.marks.has(Marks::TCP_SYN_OPTIONS), !has_sack);
             assert_eq!(headers.payload_octets, 1);
         }
     }

@@ -12,6 +12,8 @@ use super::{Headers, Marks, gre, icmp, ipip, ipv6, protocol, sctp, tcp, udp};
 
 /// MPLS in IP (RFC 4023).
 const MPLS_IN_IP: u8 = 137;
+/// NSH in IP (RFC 9491 section 7, IANA "Protocol Numbers").
+const NSH_IN_IP: u8 = 145;
 /// Authentication header, in IPv4 and IPv6 (RFC 4302).
 const AUTHENTICATION: u8 = 51;
 
@@ -38,6 +40,10 @@ fn rare(walk: &mut Walk<'_>, out: &mut Headers, rules: &Rules, number: u8) -> St
             walk.descend()?;
             Ok(Next::Mpls)
         }
+        NSH_IN_IP => {
+            walk.descend()?;
+            Ok(Next::Nsh)
+        }
         AUTHENTICATION => ipv6::extension_step(walk, out, number),
         _ if out.ip_version == 6 && ipv6::is_extension(number) => {
             ipv6::extension_step(walk, out, number)
@@ -55,7 +61,7 @@ pub(super) fn without_ports(walk: &mut Walk<'_>, out: &mut Headers, number: u8) 
 
 #[cfg(test)]
 mod tests {
-    use crate::decode::testing::{decode, ethernet, every_shorter_length, ipv4, udp};
+    use crate::decode::testing::{Outcome, decode, ethernet, every_shorter_length, ipv4, udp};
 
     #[test]
     fn other_protocols_are_flows_without_ports() {
@@ -74,6 +80,30 @@ mod tests {
         let frame = ethernet(&ipv4(51, &[&authentication[..], &udp(7, 8, b"x")].concat()));
         let headers = decode(&frame).expect("UDP");
         assert_eq!((headers.protocol, headers.destination_port), (17, 8));
+        every_shorter_length(&frame, |_, _| ());
+    }
+
+    #[test]
+    fn groups_and_ciphers_are_flows_at_every_length() {
+        // IGMP (RFC 9776 section 4.2) and ESP (RFC 4303 section 2): nothing in them has ports.
+        for number in [2, 50] {
+            let frame = ethernet(&ipv4(number, &[0x22, 0, 0, 0, 0, 0, 0, 1, 9, 9, 9, 9]));
+            every_shorter_length(&frame, |at, outcome| {
+                let (Outcome::Snapped(result) | Outcome::WireShort(result)) = outcome;
+                if at >= 34 {
+                    let headers = result.expect("a flow");
+                    assert_eq!((headers.protocol, headers.octets), (number, 32), "{at}");
+                    assert_eq!((headers.source_port, headers.payload_octets), (0, 12));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn nsh_in_ip_is_taken_off() {
+        let inner = [&[0, 2, 2, 1, 0, 0, 1, 255][..], &ipv4(17, &udp(7, 8, b"x"))].concat();
+        let frame = ethernet(&ipv4(145, &inner));
+        assert_eq!(decode(&frame).expect("UDP").destination_port, 8);
         every_shorter_length(&frame, |_, _| ());
     }
 

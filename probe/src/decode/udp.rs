@@ -1,14 +1,14 @@
-//! UDP headers, and the tunnels that their destination ports name.
+//! UDP headers, and the tunnels that their ports name.
 //!
 //! In: the payload of an IP packet. Out: ports and payload, or what a tunnel carries.
-//! Cost: one length check, and one bit test for the port.
+//! Cost: one length check, and one bit test for the ports.
 //! Invariants: what cannot be the tunnel that its port names is a flow like any other; the
 //! checksum is not verified, because virtual NICs leave it partial.
 //! Source: RFC 768; jumbograms, RFC 2675 section 4.
 
 use super::decoder::Rules;
 use super::walk::{Next, Step, Walk, octets};
-use super::{Headers, Marks, geneve, protocol, vxlan, vxlan_gpe};
+use super::{Headers, Marks, capwap, geneve, gre, gtp, mpls, protocol, teredo, vxlan, vxlan_gpe};
 use crate::config::DecodePlan;
 use crate::counters::DropCause;
 
@@ -47,13 +47,35 @@ pub enum UdpTunnel {
     VxlanGpe,
     /// RFC 8926.
     Geneve,
+    /// 3GPP TS 29.281.
+    Gtp,
+    /// RFC 7510.
+    Mpls,
+    /// RFC 8086.
+    Gre,
+    /// RFC 4380.
+    Teredo,
+    /// RFC 5415.
+    Capwap,
 }
 
-/// Which destination ports are tunnels.
+impl UdpTunnel {
+    /// Whether answers come from its port, to any: the peer's port is one that the network chose.
+    const fn answers_from_port(self) -> bool {
+        matches!(self, Self::Teredo | Self::Capwap)
+    }
+}
+
+/// Which ports are tunnels.
 #[derive(Clone, Debug, Default)]
 pub struct TunnelPorts {
-    /// Bit `port mod 64` is set where some tunnel has such a port: most packets stop here.
-    filter: u64,
+    /// Bit `port mod 64` is set where some tunnel has such a destination port: most packets stop
+    /// here.
+    destinations: u64,
+    /// The same of source ports.
+    sources: u64,
+    /// Bit `port / 64 mod 64`: stops most of the rest, port 53 among them.
+    high: u64,
     ports: Vec<(u16, UdpTunnel)>,
 }
 
@@ -65,16 +87,42 @@ impl TunnelPorts {
             of(&plan.vxlan_ports, UdpTunnel::Vxlan),
             of(&plan.vxlan_gpe_ports, UdpTunnel::VxlanGpe),
             of(&plan.geneve_ports, UdpTunnel::Geneve),
+            of(&plan.gtp_ports, UdpTunnel::Gtp),
+            of(&plan.mpls_ports, UdpTunnel::Mpls),
+            of(&plan.gre_ports, UdpTunnel::Gre),
+            of(&plan.teredo_ports, UdpTunnel::Teredo),
+            of(&plan.capwap_ports, UdpTunnel::Capwap),
         ]
         .concat();
-        let filter = ports.iter().fold(0, |filter, (port, _)| filter | bit(*port));
-        Self { filter, ports }
+        let mut of = Self { ports, ..Self::default() };
+        for (port, tunnel) in &of.ports {
+            of.destinations |= bit(*port);
+            of.high |= bit(port / 64);
+            if tunnel.answers_from_port() {
+                of.sources |= bit(*port);
+            }
+        }
+        of
     }
 
-    /// The tunnel of `port`, if it is one.
+    /// The tunnel that the destination `port` is one of, if any.
     #[inline]
     pub fn of(&self, port: u16) -> Option<UdpTunnel> {
-        if self.filter & bit(port) == 0 {
+        if self.destinations & bit(port) == 0 { None } else { self.find(port) }
+    }
+
+    /// The tunnel that a datagram may be of, by its ports.
+    #[inline]
+    pub fn between(&self, source: u16, destination: u16) -> Option<UdpTunnel> {
+        if (self.destinations & bit(destination)) | (self.sources & bit(source)) == 0 {
+            return None;
+        }
+        self.find(destination)
+            .or_else(|| self.find(source).filter(|tunnel| tunnel.answers_from_port()))
+    }
+
+    fn find(&self, port: u16) -> Option<UdpTunnel> {
+        if self.high & bit(port / 64) == 0 {
             return None;
         }
         self.ports.iter().find(|(tunnel, _)| *tunnel == port).map(|(_, tunnel)| *tunnel)
@@ -103,7 +151,7 @@ pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers, rules: &Rules) -> Ste
     };
     walk.rest = payload;
     walk.narrow(payload_octets);
-    if let Some(tunnel) = rules.tunnels.of(header.destination_port())
+    if let Some(tunnel) = rules.tunnels.between(out.source_port, out.destination_port)
         && let Some(next) = inside(walk, out, rules, tunnel)?
     {
         return Ok(next);
@@ -122,6 +170,11 @@ fn inside(
         UdpTunnel::Vxlan => vxlan::step(walk, out, rules),
         UdpTunnel::VxlanGpe => vxlan_gpe::step(walk),
         UdpTunnel::Geneve => geneve::step(walk),
+        UdpTunnel::Gtp => gtp::step(walk, rules),
+        UdpTunnel::Mpls => mpls::step_in_udp(walk),
+        UdpTunnel::Gre => gre::step_in_udp(walk, out, rules),
+        UdpTunnel::Teredo => teredo::step(walk),
+        UdpTunnel::Capwap => capwap::step(walk),
     }?;
     if next.is_some() {
         out.source_port = 0;
@@ -168,8 +221,28 @@ mod tests {
         assert_eq!(ports.of(8472), Some(UdpTunnel::Vxlan));
         assert_eq!(ports.of(4790), Some(UdpTunnel::VxlanGpe));
         assert_eq!(ports.of(6081), Some(UdpTunnel::Geneve));
+        assert_eq!(ports.of(2152), Some(UdpTunnel::Gtp));
+        assert_eq!(ports.of(6635), Some(UdpTunnel::Mpls));
+        assert_eq!(ports.of(4754), Some(UdpTunnel::Gre));
         assert_eq!(ports.of(4789 + 64), None, "the same bit of the filter");
-        assert_eq!((0..=u16::MAX).filter(|port| ports.of(*port).is_some()).count(), 4);
+        assert_eq!((0..=u16::MAX).filter(|port| ports.of(*port).is_some()).count(), 9);
+    }
+
+    #[test]
+    fn answers_of_some_tunnels_come_from_their_port() {
+        let ports = TunnelPorts::new(&DecodePlan::default());
+        for (source, destination, tunnel) in [
+            (3544, 50_000, Some(UdpTunnel::Teredo)),
+            (50_000, 3544, Some(UdpTunnel::Teredo)),
+            (5247, 50_000, Some(UdpTunnel::Capwap)),
+            (4789, 50_000, None),
+            (8472, 50_000, None),
+            (5247, 4789, Some(UdpTunnel::Vxlan)),
+            (5247 + 64, 50_000, None),
+            (53, 50_000, None),
+        ] {
+            assert_eq!(ports.between(source, destination), tunnel, "{source} {destination}");
+        }
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub(super) struct Walk<'a> {
     pub(super) marks: Marks,
     /// Marks of the present IP packet.
     pub(super) ip_marks: Marks,
+    /// Options of the outermost GENEVE tunnel.
+    pub(super) tap_options: &'a [u8],
     frame: &'a [u8],
 }
 
@@ -128,6 +130,7 @@ impl<'a> Walk<'a> {
             tap: port.tap,
             marks: Marks::default(),
             ip_marks: Marks::default(),
+            tap_options: &[],
             frame: frame.bytes,
         }
     }
@@ -156,6 +159,17 @@ impl<'a> Walk<'a> {
         self.rest = rest;
         self.limit = self.limit.saturating_sub(count);
         Ok(part)
+    }
+
+    /// Looks at `N` octets that stand `at` octets from here, and takes nothing. `None` where the
+    /// packet ends before them, [`DropCause::SnappedHeader`] where only the capture does.
+    #[inline]
+    pub(super) fn peek<const N: usize>(&self, at: u32) -> Result<Option<&'a [u8; N]>, DropCause> {
+        if let Some(part) = self.rest.get(at as usize..).and_then(<[u8]>::first_chunk) {
+            return Ok(Some(part));
+        }
+        let wanted = at.saturating_add(octets(N));
+        if self.limit >= wanted { Err(DropCause::SnappedHeader) } else { Ok(None) }
     }
 
     /// Which cause it is that `wanted` octets are not there.
@@ -276,6 +290,20 @@ mod tests {
         frame.wire_octets = 12;
         assert_eq!(walk(&frame).take::<12>(cause).err(), Some(DropCause::SnappedHeader));
         assert_eq!(walk(&frame).skip(13, cause).err(), Some(cause));
+    }
+
+    #[test]
+    fn a_look_ahead_takes_nothing() {
+        let bytes = [1, 2, 3, 4];
+        let mut frame = frame_of(&bytes);
+        frame.wire_octets = 6;
+        let walk = walk(&frame);
+        assert_eq!(walk.peek(2), Ok(Some(&[3, 4])));
+        assert_eq!(walk.peek::<2>(3), Err(DropCause::SnappedHeader));
+        assert_eq!(walk.peek::<2>(4), Err(DropCause::SnappedHeader));
+        assert_eq!(walk.peek::<2>(5), Ok(None));
+        assert_eq!(walk.peek::<2>(u32::MAX), Ok(None));
+        assert_eq!((walk.rest.len(), walk.limit), (4, 6));
     }
 
     #[test]

@@ -236,7 +236,7 @@ impl Detector for PortScan {
             .map(|(subject, state)| (*subject, state.waiting.clone()))
             .collect();
         for (key, conversation) in &view.conversations {
-            self.note(view, key, conversation);
+            self.note(view, &key, &conversation);
         }
         let steps = (self.log_success, self.log_failure);
         for (subject, contacts) in overdue {

@@ -58,6 +58,12 @@ impl Timeouts {
         (silent_ns >= timeout_ns).then_some(reason)
     }
 
+    /// Whether the flow was silent so long that it could be over.
+    #[inline]
+    pub(super) const fn may_be_over(&self, flow: &Flow, clock: Timestamp) -> bool {
+        clock.since_ns(flow.heard) >= self.least_ns
+    }
+
     fn of(&self, flow: &Flow) -> (u64, EndReason) {
         match flow.tcp {
             TcpState::Closed | TcpState::Reset => (self.closed_ns, EndReason::EndOfFlow),

@@ -7,10 +7,11 @@
 
 mod cut;
 mod measured;
+mod settled;
 
-pub use measured::MeasureTerms;
+pub use measured::{MeasureTerms, NotPlain};
 
-use crate::app::{self, Application};
+use crate::app::{self, FirstWords};
 use crate::config::FlowPlan;
 use crate::copies::Verdict;
 use crate::decode::{Headers, Marks, tcp_flag};
@@ -47,6 +48,27 @@ pub struct FlowCounts {
     pub evicted_embryonic: u64,
     /// The same, others.
     pub evicted: u64,
+}
+
+/// What one packet adds to its flow.
+#[derive(Clone, Copy)]
+struct Share {
+    sender: Sender,
+    octets: u32,
+    at: Timestamp,
+    clock: Timestamp,
+}
+
+impl Share {
+    #[inline]
+    const fn of(headers: &Headers) -> Self {
+        Self {
+            sender: headers.sender,
+            octets: headers.octets,
+            at: headers.timestamp,
+            clock: headers.clock,
+        }
+    }
 }
 
 /// Flow table with all that keeps it in time and in bounds.
@@ -139,16 +161,10 @@ impl FlowStage {
         self.sampling_rate = rate;
     }
 
-    /// Where the packet's flow probably is; its memory is fetched. For [`FlowStage::meter`].
+    /// Where the flow with this hash probably is; its memory is fetched. For [`FlowStage::meter`].
     #[inline]
-    pub fn guess(&self, headers: &Headers) -> Guess {
-        let mut guess = self.table.guess(headers.hash);
-        if is_tcp(headers)
-            && let Some(measures) = &self.measures
-        {
-            guess.touched ^= measures.touch(guess.place());
-        }
-        guess
+    pub fn guess(&self, hash: u64) -> Guess {
+        self.table.guess(hash)
     }
 
     /// Counts a logical packet on its flow in `window`.
@@ -184,6 +200,16 @@ impl FlowStage {
         if let Some(index) = self.table.find(headers, guess) {
             let (_, rest) = self.table.both_mut(index);
             measures.duplicate(&mut rest.beside, headers.sender);
+        }
+    }
+
+    /// Notes on its flow, if there is one, that an ICMP error quoted a packet.
+    #[cold]
+    pub fn note_icmp_error(&mut self, quoted: &Headers, guess: Guess) {
+        let Some(measures) = &mut self.measures else { return };
+        if let Some(index) = self.table.find(quoted, guess) {
+            let (_, rest) = self.table.both_mut(index);
+            measures.icmp_error(&mut rest.beside, quoted.sender);
         }
     }
 
@@ -298,19 +324,44 @@ impl FlowStage {
         (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
     ) {
-        let flow = self.table.flow(index);
-        if !flow.shows_same_side(headers) {
-            self.turn_side(index, headers, (window, late), output);
-        } else if flow.may_be_in(window)
-            && let Some(row) = output.open_row(flow.row, window, index)
-            && row.has_room(headers.sender, headers.octets)
-        {
-            row.count(headers.sender, headers.octets, late);
+        let share = Share::of(headers);
+        if self.table.flow(index).shows_same_side(headers) {
+            self.add(index, share, (window, late), output);
         } else {
-            self.begin_row(index, headers, (window, late), output);
+            self.turn_side(index, headers, (window, late), output);
+            self.count(index, share);
         }
-        if self.table.flow_mut(index).count(headers) {
-            self.carry_octets(index, headers.sender);
+    }
+
+    /// The same for a packet that looks like those of its sender before it.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "most packets go this way and no other")]
+    fn add(
+        &mut self,
+        index: FlowIndex,
+        share: Share,
+        (window, late): (WindowNumber, bool),
+        output: &mut impl FlowOutput,
+    ) {
+        let flow = self.table.flow_mut(index);
+        if flow.may_be_in(window)
+            && let Some(row) = output.open_row(flow.row, window, index)
+            && row.has_room(share.sender, share.octets)
+        {
+            row.count(share.sender, share.octets, late);
+            if flow.count(share.sender, share.octets, (share.at, share.clock)) {
+                self.carry_octets(index, share.sender);
+            }
+        } else {
+            self.begin_row(index, share, (window, late), output);
+            self.count(index, share);
+        }
+    }
+
+    fn count(&mut self, index: FlowIndex, share: Share) {
+        let Share { sender, octets, at, clock } = share;
+        if self.table.flow_mut(index).count(sender, octets, (at, clock)) {
+            self.carry_octets(index, sender);
         }
     }
 
@@ -336,8 +387,8 @@ impl FlowStage {
         let (events, application) = (flow.events, flow.application);
         flow.events |= first_events;
         let has_segment = flow.tcp != TcpState::NotTcp && !is_later_fragment(headers);
-        if has_segment && !tcp::is_plain(flow, headers) {
-            self.segment(index, headers);
+        if has_segment && !tcp::is_plain(flow, headers.sender, headers.tcp_flags) {
+            self.segment(index, tcp::Segment::of(headers), headers.clock);
         }
         let flow = self.table.flow_mut(index);
         note_answer(flow, headers);
@@ -347,6 +398,7 @@ impl FlowStage {
         if flow.events != events || flow.application != application {
             self.tell_row(index, window, events, output);
         }
+        self.table.flow_mut(index).settle();
         let rare = headers.marks.0 & (Marks::FRAGMENT.0 | Marks::SNAPPED.0) != 0;
         if (rare || verdict == Verdict::Duplicate)
             && let Some(measures) = &mut self.measures
@@ -377,27 +429,27 @@ impl FlowStage {
 
     /// A segment of a handshake or an ending.
     #[inline(never)]
-    fn segment(&mut self, index: FlowIndex, headers: &Headers) {
+    fn segment(&mut self, index: FlowIndex, segment: tcp::Segment, clock: Timestamp) {
         let (flow, rest) = self.table.both_mut(index);
-        tcp::segment(flow, rest, headers);
+        tcp::segment(flow, rest, segment);
         if flow.tcp.is_over() {
-            self.marks.set(index, flow, &self.timeouts, headers.clock);
+            self.marks.set(index, flow, &self.timeouts, clock);
         }
     }
 
     /// Begins a row with this packet: it is the first of its flow in `window`, or the row is full or
     /// sent.
-    #[inline]
+    #[inline(never)]
     fn begin_row(
         &mut self,
         index: FlowIndex,
-        headers: &Headers,
+        share: Share,
         (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
     ) {
-        self.record_long_lived(index, headers.timestamp, output);
+        self.record_long_lived(index, share.at, output);
         let mut row = self.row(index, window);
-        row.count(headers.sender, headers.octets, late);
+        row.count(share.sender, share.octets, late);
         let place = output.begin_row(window, &row);
         let flow = self.table.flow_mut(index);
         (flow.row, flow.window) = (place, low_window(window));
@@ -432,7 +484,7 @@ impl FlowStage {
             row.complete(ends, tap);
             row.count(sender, headers.octets, late);
         } else {
-            self.begin_row(index, headers, (window, late), output);
+            self.begin_row(index, Share::of(headers), (window, late), output);
         }
     }
 
@@ -516,16 +568,11 @@ fn note_answer(flow: &mut Flow, headers: &Headers) {
 /// Looks for the application in the first packets with payload.
 #[inline]
 fn recognise(flow: &mut Flow, headers: &Headers) {
-    let looked_at = flow.looked_at_packets();
-    if flow.application != Application::Unknown
-        || looked_at >= app::PACKETS_MAX
-        || headers.payload_captured_octets == 0
-        || is_later_fragment(headers)
+    if flow.is_to_recognise() && headers.payload_captured_octets != 0 && !is_later_fragment(headers)
     {
-        return;
+        flow.note_looked_at();
+        flow.application = app::classify(&FirstWords::of(headers));
     }
-    flow.note_looked_at();
-    flow.application = app::classify(headers);
 }
 
 #[cfg(test)]

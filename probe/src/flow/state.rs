@@ -5,7 +5,7 @@
 //! Invariants: what is counted in a window stands in the flow's row, not here; numbers of windows
 //! are kept by their low bits, and the row says whether it is the one that is meant.
 
-use crate::app::Application;
+use crate::app::{self, Application};
 use crate::decode::{Headers, Mac, Marks};
 use crate::index::{Sender, TapIndex, WindowNumber};
 use crate::inventory::Segment;
@@ -30,6 +30,8 @@ mod flag {
     pub(super) const APART: u16 = 1 << 8;
     pub(super) const LOOKED_SHIFT: u16 = 9;
     pub(super) const LOOKED: u16 = 0b111 << LOOKED_SHIFT;
+    /// And the bit above it: by sender.
+    pub(super) const SETTLED: u16 = 1 << 12;
 }
 
 /// What each packet of a flow touches: by the first line it is found, the second counts.
@@ -178,14 +180,75 @@ impl Flow {
 
     /// Counts a packet; `true` where the octets went round.
     #[inline]
-    pub(super) fn count(&mut self, headers: &Headers) -> bool {
-        let sender = headers.sender.place();
-        self.last_seen = self.last_seen.max(headers.timestamp);
-        self.heard = self.heard.max(headers.clock);
+    pub(super) fn count(
+        &mut self,
+        sender: Sender,
+        octets: u32,
+        (at, clock): (Timestamp, Timestamp),
+    ) -> bool {
+        let sender = sender.place();
+        // Compares and branches: the two maxima in one go of vectors are four times as much.
+        if at > self.last_seen {
+            self.last_seen = at;
+        }
+        if clock > self.heard {
+            self.heard = clock;
+        }
         self.packets[sender] = self.packets[sender].saturating_add(1);
-        let (octets, went_round) = self.octets[sender].overflowing_add(headers.octets);
+        let (octets, went_round) = self.octets[sender].overflowing_add(octets);
         self.octets[sender] = octets;
         went_round
+    }
+
+    /// Notes for which senders a packet is one more like those before it: one without SYN and RST,
+    /// between the same stations, before any timeout.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        let seen = (self.flags >> flag::SEEN.trailing_zeros()) & 0b11;
+        let ethernet = (self.flags >> flag::ETHERNET.trailing_zeros()) & 0b11;
+        let answered = self.events & event::ANSWERED != 0;
+        let may_send = if answered { 0b11 } else { 1 << self.initiator().place() };
+        let [low, high] = self.tcp_control_bits.map(|bits| u16::from(bits != 0));
+        let has_begun = match self.tcp {
+            TcpState::NotTcp => 0b11,
+            _ => low | (high << 1),
+        };
+        let is_together = if self.flags & flag::APART == 0 { 0b11 } else { 0 };
+        let settled = seen & ethernet & may_send & has_begun & is_together;
+        self.flags &= !(flag::SETTLED | (flag::SETTLED << 1));
+        self.flags |= settled << flag::SETTLED.trailing_zeros();
+    }
+
+    /// Whether an application is still to be looked for in payload.
+    #[inline]
+    pub(super) fn is_to_recognise(&self) -> bool {
+        self.application == Application::Unknown && self.looked_at_packets() < app::PACKETS_MAX
+    }
+
+    /// See [`Flow::settle`].
+    #[inline]
+    pub(super) const fn is_settled_for(&self, sender: Sender) -> bool {
+        self.flags & (flag::SETTLED << sender.place()) != 0
+    }
+
+    /// Whether a packet of `sender` comes and goes between the same stations as those before it;
+    /// `stations` are its destination and source MAC.
+    #[inline]
+    pub(super) fn stands_between(
+        &self,
+        stations: [u8; 12],
+        sender: Sender,
+        segment: Segment,
+    ) -> bool {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = stations;
+        let destination = Mac([a, b, c, d, e, f]).bits();
+        let source = Mac([g, h, i, j, k, l]).bits();
+        let [low, high] = self.stations.map(Mac::bits);
+        let (from, to) = match sender {
+            Sender::Low => (low, high),
+            Sender::High => (high, low),
+        };
+        ((from ^ source) | (to ^ destination)) == 0 && self.segment == segment
     }
 
     /// Whether the flow was counted as a flow in `window` already.

@@ -45,13 +45,13 @@ impl Bucket {
     /// The flows that a tag may belong to.
     #[inline]
     fn candidates(&self, tag: u8) -> Candidates<'_> {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = self.tags;
-        let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-        let second = u64::from_le_bytes([i, j, k, l, 0, 0, 0, 0]);
-        let matches = equal_octets(first, tag);
-        // The upper four octets of the second word are no ways.
-        let rest = equal_octets(second, tag) & 0xffff_ffff;
-        Candidates { bucket: self, matches, rest }
+        let [a, b, c, d, e, f, g, h, ..] = self.tags;
+        let matches = equal_octets(u64::from_le_bytes([a, b, c, d, e, f, g, h]), tag);
+        let mut candidates = Candidates { bucket: self, tag, base: 0, matches };
+        if matches == 0 {
+            candidates.go_on();
+        }
+        candidates
     }
 }
 
@@ -64,10 +64,26 @@ const fn equal_octets(word: u64, octet: u8) -> u64 {
     differences.wrapping_sub(ONES) & !differences & (ONES << 7)
 }
 
+/// Ways are taken from the first on, so the first eight are looked at first.
 struct Candidates<'a> {
     bucket: &'a Bucket,
+    tag: u8,
+    base: usize,
     matches: u64,
-    rest: u64,
+}
+
+impl Candidates<'_> {
+    /// To the last four ways.
+    #[inline]
+    fn go_on(&mut self) {
+        if self.base == 0 {
+            let [.., i, j, k, l] = self.bucket.tags;
+            // The upper four octets of the word are no ways.
+            let word = u64::from(u32::from_le_bytes([i, j, k, l]));
+            self.matches = equal_octets(word, self.tag) & 0xffff_ffff;
+            self.base = 8;
+        }
+    }
 }
 
 impl Iterator for Candidates<'_> {
@@ -75,17 +91,13 @@ impl Iterator for Candidates<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<u32> {
-        if self.matches != 0 {
-            let way = self.matches.trailing_zeros() as usize / 8;
-            self.matches &= self.matches - 1;
-            return self.bucket.flows.get(way).copied();
+        if self.matches == 0 {
+            self.go_on();
         }
-        if self.rest != 0 {
-            let way = 8 + self.rest.trailing_zeros() as usize / 8;
-            self.rest &= self.rest - 1;
-            return self.bucket.flows.get(way).copied();
-        }
-        None
+        // Without a match this is beyond all ways.
+        let way = self.base + self.matches.trailing_zeros() as usize / 8;
+        self.matches &= self.matches.wrapping_sub(1);
+        self.bucket.flows.get(way).copied()
     }
 }
 
@@ -304,6 +316,12 @@ pub struct Guess {
 }
 
 impl Guess {
+    /// The flow.
+    #[inline]
+    pub(super) const fn index(self) -> FlowIndex {
+        FlowIndex(self.flow)
+    }
+
     /// Nothing is known.
     pub const NONE: Self = Self { flow: NO_SLOT, touched: 0 };
 
@@ -413,5 +431,19 @@ mod tests {
     fn equal_octets_are_found() {
         assert_eq!(equal_octets(0x0500_0000_0000_0005, 5), 0x8000_0000_0000_0080);
         assert_eq!(equal_octets(u64::MAX, 5), 0);
+    }
+
+    #[test]
+    fn candidates_are_all_ways_with_the_tag() {
+        for ways in [&[][..], &[0], &[7], &[8], &[11], &[0, 3, 8, 11], &[2, 4]] {
+            let mut bucket = Bucket::EMPTY;
+            for &way in ways {
+                (bucket.tags[way], bucket.flows[way]) =
+                    (200, 100 + u32::try_from(way).expect("12"));
+            }
+            let found: Vec<u32> = bucket.candidates(200).collect();
+            let wanted: Vec<u32> = ways.iter().map(|&way| bucket.flows[way]).collect();
+            assert_eq!(found, wanted);
+        }
     }
 }

@@ -68,28 +68,42 @@ pub(super) fn opens_another(flow: &Flow, rest: &Rest, headers: &Headers) -> bool
         != headers.tcp_sequence
 }
 
+/// What of a segment the state of its connection depends on.
+#[derive(Clone, Copy)]
+pub(super) struct Segment {
+    pub(super) flags: u16,
+    pub(super) sequence: u32,
+    pub(super) sender: Sender,
+}
+
+impl Segment {
+    #[inline]
+    pub(super) const fn of(headers: &Headers) -> Self {
+        Self { flags: headers.tcp_flags, sequence: headers.tcp_sequence, sender: headers.sender }
+    }
+}
+
 /// Flags that may change the connection's state.
 const CHANGES: u16 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
 
 /// Whether this segment changes nothing but the flags that were seen; then they are noted.
 #[inline]
-pub(super) fn is_plain(flow: &mut Flow, headers: &Headers) -> bool {
-    let bits = &mut flow.tcp_control_bits[headers.sender.place()];
-    let plain = headers.tcp_flags & CHANGES == 0 && *bits != 0 && flow.tcp != TcpState::SynReceived;
+pub(super) fn is_plain(flow: &mut Flow, sender: Sender, flags: u16) -> bool {
+    let bits = &mut flow.tcp_control_bits[sender.place()];
+    let plain = flags & CHANGES == 0 && *bits != 0 && flow.tcp != TcpState::SynReceived;
     if plain {
-        *bits |= headers.tcp_flags.to_le_bytes()[0];
+        *bits |= flags.to_le_bytes()[0];
     }
     plain
 }
 
 /// Takes any segment of the flow in.
-pub(super) fn segment(flow: &mut Flow, rest: &mut Rest, headers: &Headers) {
-    let flags = headers.tcp_flags;
-    let sender = headers.sender.place();
-    if flow.tcp_control_bits[sender] == 0 {
-        rest.initial_sequence[sender] = headers.tcp_sequence;
+pub(super) fn segment(flow: &mut Flow, rest: &mut Rest, segment: Segment) {
+    let Segment { flags, sequence, sender } = segment;
+    if flow.tcp_control_bits[sender.place()] == 0 {
+        rest.initial_sequence[sender.place()] = sequence;
     }
-    flow.tcp_control_bits[sender] |= flags.to_le_bytes()[0];
+    flow.tcp_control_bits[sender.place()] |= flags.to_le_bytes()[0];
     if flags & tcp_flag::RST != 0 {
         flow.tcp = TcpState::Reset;
     } else if flags & HANDSHAKE == tcp_flag::SYN {
@@ -97,13 +111,13 @@ pub(super) fn segment(flow: &mut Flow, rest: &mut Rest, headers: &Headers) {
     } else if flags & HANDSHAKE == HANDSHAKE {
         syn_ack(flow);
     } else if flags & tcp_flag::ACK != 0
-        && headers.sender == flow.initiator()
+        && sender == flow.initiator()
         && flow.tcp == TcpState::SynReceived
     {
         established(flow);
     }
     if flags & tcp_flag::FIN != 0 {
-        fin(flow, headers.sender);
+        fin(flow, sender);
     }
 }
 
@@ -152,8 +166,8 @@ mod tests {
                 sender: *sender,
                 ..Headers::default()
             };
-            if !is_plain(&mut flow, &headers) {
-                segment(&mut flow, &mut rest, &headers);
+            if !is_plain(&mut flow, *sender, *flags) {
+                segment(&mut flow, &mut rest, Segment::of(&headers));
             }
         }
         (flow, rest)

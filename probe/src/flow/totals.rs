@@ -6,7 +6,10 @@
 //! Source: docs/measures.md.
 
 use crate::index::Sender;
-use crate::measure::tcp::{Cause, EVENTS, Event, Loss, Lost};
+use crate::measure::tcp::{Cause, Event, Loss, Lost};
+
+/// Events that are counted: refusals, the last of them, are told by how far the opening came.
+const COUNTED: usize = Event::Refused as usize;
 
 /// Counts of one record. Arrays of two are by sender.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,8 +17,9 @@ pub struct FlowTotals {
     lost_octets: [[u64; 4]; 2],
     stalled_ns: [u64; 2],
     lost_packets: [[u32; 4]; 2],
-    events: [[u32; EVENTS]; 2],
+    events: [[u32; COUNTED]; 2],
     duplicates: [u32; 2],
+    icmp_errors: [u16; 2],
     /// IP fragments.
     pub fragments: u32,
     /// Packets that the capture or the mirror cut.
@@ -28,15 +32,18 @@ impl FlowTotals {
         lost_octets: [[0; 4]; 2],
         stalled_ns: [0; 2],
         lost_packets: [[0; 4]; 2],
-        events: [[0; EVENTS]; 2],
+        events: [[0; COUNTED]; 2],
         duplicates: [0; 2],
+        icmp_errors: [0; 2],
         fragments: 0,
         snapped: 0,
     };
 
     /// Counts events by segments of `sender`.
     pub fn event(&mut self, event: Event, sender: Sender) {
-        add(&mut self.events[sender.place()][event as usize], 1);
+        if let Some(count) = self.events[sender.place()].get_mut(event as usize) {
+            add(count, 1);
+        }
     }
 
     /// Counts a loss.
@@ -58,6 +65,17 @@ impl FlowTotals {
         add(&mut self.duplicates[sender.place()], 1);
     }
 
+    /// Counts an ICMP error about a packet of `sender`.
+    pub fn icmp_error(&mut self, sender: Sender) {
+        let errors = &mut self.icmp_errors[sender.place()];
+        *errors = errors.saturating_add(1);
+    }
+
+    /// ICMP errors about packets of `sender`.
+    pub fn icmp_errors(&self, sender: Sender) -> u64 {
+        self.icmp_errors[sender.place()].into()
+    }
+
     /// Duplicates of what `sender` sent.
     pub fn duplicates(&self, sender: Sender) -> u64 {
         self.duplicates[sender.place()].into()
@@ -65,7 +83,7 @@ impl FlowTotals {
 
     /// How often `event` happened by segments of `sender`.
     pub fn events(&self, event: Event, sender: Sender) -> u64 {
-        self.events[sender.place()][event as usize].into()
+        self.events[sender.place()].get(event as usize).map_or(0, |count| u64::from(*count))
     }
 
     /// Losses of what `sender` sent.

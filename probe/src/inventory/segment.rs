@@ -31,10 +31,14 @@ pub enum SegmentKind {
     Mpls = 7,
     /// A name of the configuration or inventory, not a header.
     Named = 8,
+    /// Provider backbone bridging, by its service instance (802.1ah).
+    Pbb = 9,
+    /// GTP-U tunnel endpoint id, where the configuration says that they name segments.
+    Gtp = 10,
 }
 
 impl SegmentKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::None,
         Self::Vlan,
         Self::Qinq,
@@ -44,6 +48,8 @@ impl SegmentKind {
         Self::Gre,
         Self::Mpls,
         Self::Named,
+        Self::Pbb,
+        Self::Gtp,
     ];
 
     /// The word in `domain/kind/id`.
@@ -58,6 +64,8 @@ impl SegmentKind {
             Self::Gre => "gre",
             Self::Mpls => "mpls",
             Self::Named => "named",
+            Self::Pbb => "pbb",
+            Self::Gtp => "gtp",
         }
     }
 }
@@ -67,7 +75,7 @@ const DOMAIN_SHIFT: u32 = 52;
 const TAG_MASK: u64 = 0xfff;
 
 /// A tenant network as seen in the packet. From the high bits: kind (4), domain (8), id (28, for
-/// GRE 32), and the VLAN tags inside a tunnel (24: two of them, for GRE one).
+/// GRE and GTP 32), and the VLAN tags inside a tunnel (24: two of them, for GRE and GTP one).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Segment(u64);
@@ -79,7 +87,7 @@ impl Segment {
     /// Untagged traffic of domain 0.
     pub const NONE: Self = Self(0);
 
-    /// A segment named by one header; `id` is the VLAN id, VNI, VSID, GRE key or label. For
+    /// A segment named by one header; `id` is the VLAN id, VNI, VSID, GRE key, label, I-SID or TEID. For
     /// [`SegmentKind::Qinq`] use [`Segment::qinq`].
     pub const fn new(domain: u8, kind: SegmentKind, id: u32) -> Self {
         Self(
@@ -97,11 +105,11 @@ impl Segment {
 
     /// The same segment with the VLAN tags inside its tunnel, which are part of its name:
     /// `vxlan/4242.10`, `vxlan/4242.10.20`. Pass outer 0 for one tag. `None` where two tags do
-    /// not fit beside a GRE key.
+    /// not fit beside a GRE key or a TEID.
     #[must_use]
     pub fn with_inner_vlans(self, outer: u16, inner: u16) -> Option<Self> {
         let (outer, inner) = (u64::from(outer) & TAG_MASK, u64::from(inner) & TAG_MASK);
-        if outer != 0 && self.kind() == SegmentKind::Gre {
+        if outer != 0 && has_wide_id(self.kind()) {
             return None;
         }
         Some(Self(self.0 | (outer << 12) | inner))
@@ -119,7 +127,7 @@ impl Segment {
         (self.0 >> DOMAIN_SHIFT) as u8
     }
 
-    /// VLAN id, VNI, VSID, key or label; for two stacked VLANs both, 12 bits each.
+    /// VLAN id, VNI, VSID, key, label, I-SID or TEID; for two stacked VLANs both, 12 bits each.
     pub fn id(self) -> u32 {
         let field = self.0 & ((1 << DOMAIN_SHIFT) - 1);
         u32::try_from(field >> id_shift(self.kind())).unwrap_or(u32::MAX)
@@ -128,7 +136,7 @@ impl Segment {
     /// The VLAN tags inside the tunnel, outer then inner; 0 where there is none.
     #[expect(clippy::cast_possible_truncation, reason = "each field is 12 bits wide")]
     pub fn inner_vlans(self) -> (u16, u16) {
-        let outer = if self.kind() == SegmentKind::Gre { 0 } else { (self.0 >> 12) & TAG_MASK };
+        let outer = if has_wide_id(self.kind()) { 0 } else { (self.0 >> 12) & TAG_MASK };
         (outer as u16, (self.0 & TAG_MASK) as u16)
     }
 
@@ -173,11 +181,16 @@ impl Segment {
 }
 
 const fn id_shift(kind: SegmentKind) -> u32 {
-    if matches!(kind, SegmentKind::Gre) { 20 } else { 24 }
+    if has_wide_id(kind) { 20 } else { 24 }
+}
+
+/// Keys and TEIDs are 32 bits wide.
+const fn has_wide_id(kind: SegmentKind) -> bool {
+    matches!(kind, SegmentKind::Gre | SegmentKind::Gtp)
 }
 
 fn in_range(kind: SegmentKind, id: u32) -> bool {
-    kind == SegmentKind::Gre || id < 1 << 28
+    has_wide_id(kind) || id < 1 << 28
 }
 
 fn numbers_of(text: &str) -> Option<Vec<u32>> {
@@ -245,6 +258,8 @@ mod tests {
             "east/geneve/1",
             "default/nvgre/1",
             "default/mpls/16",
+            "default/pbb/16777215.4095.4094",
+            "default/gtp/4294967295",
         ];
         let mut seen = std::collections::HashSet::new();
         for text in texts {
@@ -266,6 +281,7 @@ mod tests {
             "default/qinq/1",
             "default/vxlan/x",
             "default/gre/1.2.3",
+            "default/gtp/1.2.3",
             "default/none/1",
         ] {
             assert_eq!(Segment::parse(text, &["default".to_owned()]), None, "{text}");

@@ -5,6 +5,7 @@
 //! Invariants: a VM is the one that had the address at the time of the traffic; a measure that is
 //! not taken is null, never 0.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ledger::ledger_rows;
@@ -14,8 +15,9 @@ use crate::aggregate::{Conversation, ConversationKey, EndedFlows, Extra, TapView
 use crate::decode::{Address, Mac, protocol};
 use crate::detect::Alert;
 use crate::flow::{EndedFlow, FlowTotals, TcpState};
-use crate::index::content_id;
-use crate::inventory::{AddressSpace, Inventory, TrafficClass, VmRef};
+use crate::hash::KeyedSet;
+use crate::index::{TapIndex, content_id};
+use crate::inventory::{AddressSpace, Inventory, Segment, TrafficClass, VmRef};
 use crate::time::Timestamp;
 use crate::window::{LateRow, WindowClock, sides};
 
@@ -33,25 +35,38 @@ pub struct RecordMaker {
     names: Names,
     inventory: Arc<Inventory>,
     inventory_known_from: Option<Timestamp>,
+    /// One packet in so many is followed from tap to tap.
+    pub(super) path_one_in: u32,
+    /// Segments that interfaces of the inventory are in.
+    segments_known: KeyedSet<Segment>,
 }
 
 /// Both endpoints as the inventory knows them.
-struct Endpoints {
-    source: Option<VmRef>,
-    destination: Option<VmRef>,
+pub(super) struct Endpoints {
+    pub(super) source: Option<VmRef>,
+    pub(super) destination: Option<VmRef>,
     class: TrafficClass,
 }
 
-struct VmTexts {
-    uuid: Option<Arc<str>>,
-    name: Option<Arc<str>>,
-    tenant: Option<Arc<str>>,
+#[derive(Default)]
+pub(super) struct VmTexts {
+    pub(super) uuid: Option<Arc<str>>,
+    pub(super) name: Option<Arc<str>>,
+    pub(super) tenant: Option<Arc<str>>,
 }
 
 impl RecordMaker {
     /// With the names of the plan and the inventory as it is known.
     pub fn new(names: Names, inventory: Arc<Inventory>) -> Self {
-        Self { names, inventory, inventory_known_from: None }
+        let interfaces = inventory.vms().iter().flat_map(|vm| &vm.interfaces);
+        let segments_known = interfaces.map(|interface| interface.segment).collect();
+        Self { names, inventory, inventory_known_from: None, path_one_in: 1, segments_known }
+    }
+
+    /// One packet in so many is followed from tap to tap.
+    #[must_use]
+    pub fn following_one_in(self, packets: u32) -> Self {
+        Self { path_one_in: packets, ..self }
     }
 
     /// Names of segments, spaces and taps.
@@ -67,12 +82,29 @@ impl RecordMaker {
             self.inventory_known_from = Some(view.start);
             rows.inventory = self.inventory_rows(view.start);
         }
+        let unknown = self.unknown_segments(view);
         for tap in &view.taps {
-            let record = self.tap(view, tap, clocks(tap));
+            let here = unknown.as_ref().map(|unknown| unknown.get(&tap.tap).copied().unwrap_or(0));
+            let record = self.tap(view, tap, clocks(tap), here);
             rows.taps.push(record);
         }
         rows.ledger = ledger_rows(view);
         rows
+    }
+
+    /// Packets in segments that the inventory has no interface in, by the tap that counted them.
+    fn unknown_segments(&self, view: &WindowView) -> Option<BTreeMap<TapIndex, u64>> {
+        if self.segments_known.is_empty() {
+            return None;
+        }
+        let mut unknown = BTreeMap::new();
+        for (key, conversation) in &view.conversations {
+            if !self.segments_known.contains(&key.segment) {
+                let packets: u64 = conversation.packets.iter().sum();
+                *unknown.entry(conversation.tap).or_default() += packets;
+            }
+        }
+        Some(unknown)
     }
 
     /// Records of some conversations of a window, behind those that are there.
@@ -84,7 +116,7 @@ impl RecordMaker {
     ) {
         records.reserve(conversations.len());
         for (key, conversation) in conversations {
-            let extra = view.extras.get(conversation.extra);
+            let extra = view.conversations.extras().get(conversation.extra);
             let record = self.conversation((view.start, view.end), key, conversation, extra);
             records.push(record);
         }
@@ -115,7 +147,7 @@ impl RecordMaker {
         Rows { alerts, ..Rows::default() }
     }
 
-    fn endpoints(
+    pub(super) fn endpoints(
         &self,
         space: AddressSpace,
         ip_version: u8,
@@ -134,7 +166,7 @@ impl RecordMaker {
         Endpoints { source: source_vm, destination: destination_vm, class }
     }
 
-    fn vm(&self, vm: Option<VmRef>) -> VmTexts {
+    pub(super) fn vm(&self, vm: Option<VmRef>) -> VmTexts {
         let vm = vm.and_then(|vm| self.inventory.vm(vm));
         VmTexts {
             uuid: vm.map(|vm| Arc::clone(&vm.uuid_text)),
@@ -311,7 +343,15 @@ impl RecordMaker {
         }
     }
 
-    fn tap(&mut self, view: &WindowView, tap: &TapView, clock: TapClock) -> TapRecord {
+    fn tap(
+        &mut self,
+        view: &WindowView,
+        tap: &TapView,
+        clock: TapClock,
+        unknown: Option<u64>,
+    ) -> TapRecord {
+        let said = tap.totals.cloud_packets > 0;
+        let cloud = |id: u64| said.then(|| format!("{id:016x}").into());
         TapRecord {
             window_start_ns: view.start.0,
             tap: self.names.tap(tap.tap),
@@ -320,10 +360,17 @@ impl RecordMaker {
             packet_count: tap.totals.packets,
             octet_count: tap.totals.octets,
             duplicate_packet_count: tap.totals.duplicates,
+            copy_other_tap_packet_count: tap.totals.copies_other_tap,
+            tcp_conversation_count: tap.tcp_conversations,
+            tcp_one_way_conversation_count: tap.tcp_one_way_conversations,
+            coverage: coverage(tap),
+            segment_unknown_packet_count: unknown,
             copy_ambiguous_packet_count: tap.totals.ambiguous,
             snapped_packet_count: tap.totals.snapped,
             segment_unmapped_packet_count: tap.totals.segment_unmapped,
             mirror_sequence_gap_count: tap.has_sequence.then_some(tap.totals.mirror_gaps),
+            cloud_endpoint_id: cloud(tap.totals.cloud_endpoint),
+            cloud_attachment_id: cloud(tap.totals.cloud_attachment),
             clock_source: clock.source,
             clock_error_bound_ns: clock.error_bound_ns,
         }
@@ -376,6 +423,12 @@ fn title(alert: &Alert, source: &VmTexts, destination: &VmTexts) -> String {
         ),
         other => other.to_owned(),
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn coverage(tap: &TapView) -> Option<f64> {
+    let (all, one_way) = (tap.tcp_conversations, tap.tcp_one_way_conversations);
+    (all > 0).then(|| (all - one_way) as f64 / all as f64)
 }
 
 fn known_mac(mac: Mac) -> Option<Mac> {

@@ -76,6 +76,10 @@ fn worker_rows(
         ("measures_refused", now.measures_refused - before.measures_refused),
         ("flows_evicted", evicted(now) - evicted(before)),
         ("digests_evicted", now.digests_evicted - before.digests_evicted),
+        ("icmp_quotes_lost", now.icmp_quotes_lost - before.icmp_quotes_lost),
+        ("path_samples_lost", now.path_samples_lost - before.path_samples_lost),
+        ("path_evicted", now.path_evicted - before.path_evicted),
+        ("path_unwatched", now.path_unwatched - before.path_unwatched),
     ] {
         // They are no part of the balance, so a row of 0 would say nothing.
         if count > 0 {
@@ -174,6 +178,7 @@ mod tests {
             flow_records_lost: 7,
             flows_evicted: [2, 1],
             digests_evicted: 5,
+            icmp_quotes_lost: 9,
             fragments_unresolved: 6,
             late_packets: 8,
             ..WorkerTotals::default()
@@ -182,8 +187,8 @@ mod tests {
         let worker = Rower { window_start: Timestamp(1), scope: "worker", name };
         let mut rows = Vec::new();
         worker_rows(&worker, &now, &before, &mut rows);
-        let sums = ["flow_records_lost", "flows_evicted", "digests_evicted"];
-        assert_eq!(sums.map(|measure| sum(&rows, measure)), [4, 3, 5]);
+        let sums = ["flow_records_lost", "flows_evicted", "digests_evicted", "icmp_quotes_lost"];
+        assert_eq!(sums.map(|measure| sum(&rows, measure)), [4, 3, 5, 9]);
         assert_eq!(["fragments_unresolved", "late"].map(|measure| sum(&rows, measure)), [6, 8]);
         assert!(rows.iter().all(|row| &*row.name == "p/0"));
     }

@@ -181,6 +181,8 @@ pub(super) fn of_flow(record: &mut FlowRecord, ended: &EndedFlow, totals: Option
         let (forward, reverse) = (ended.flow.initiator, ended.flow.initiator.other());
         record.duplicate_packet_count = Some(totals.duplicates(forward));
         record.reverse_duplicate_packet_count = Some(totals.duplicates(reverse));
+        record.icmp_error_count = Some(totals.icmp_errors(forward));
+        record.reverse_icmp_error_count = Some(totals.icmp_errors(reverse));
         record.fragment_count = Some(totals.fragments.into());
         record.snapped_packet_count = Some(totals.snapped.into());
     }

@@ -16,6 +16,7 @@ mod from_views;
 mod ledger;
 mod measures;
 mod names;
+mod paths;
 #[macro_use]
 mod schema;
 mod tables;

@@ -9,8 +9,8 @@
 //! Source: numbers, IANA's registry "IPFIX Entities"; 349–352 are its layer-2 and virtual station
 //! elements.
 //!
-//! The tables `path` (delay and loss between taps) and `apps` (transactions of applications) will
-//! stand in this list as well; another table needs nothing but its entry here.
+//! The table `apps` (transactions of applications) will stand in this list as well; another table
+//! needs nothing but its entry here.
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -382,6 +382,11 @@ tables! {
         /// Packets left out because the same one was seen before at its tap, responder to
         /// initiator; null where it is not measured.
         reverse_duplicate_packet_count: Option<u64>, "packets", Element::None;
+        /// ICMP errors that quote a packet from initiator to responder (each is a packet of its own
+        /// flow too), at most 65,535; null where it is not measured.
+        icmp_error_count: Option<u64>, "packets", Element::None;
+        /// ICMP errors that quote a packet from responder to initiator, likewise.
+        reverse_icmp_error_count: Option<u64>, "packets", Element::None;
         /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
         /// initiator to responder; null where it is not measured.
         retransmission_packet_count: Option<u64>, "packets", Element::None;
@@ -537,6 +542,131 @@ tables! {
         traffic_class: &'static str, "", Element::None;
     }
 
+    /// Delay and loss from one tap to another in one window, by the packets that the digest selects:
+    /// of everybody, and of each pair of endpoints and protocol. A window's rows come when all its
+    /// packets have their verdict.
+    Path "path" as path: PathRecord
+    by window_start_ns, sorted by window_start_ns from_tap to_tap scope address_space
+        source_address destination_address protocol_identifier
+    {
+        /// First instant of the window, since the epoch, UTC.
+        window_start_ns: u64, "ns", Element::None;
+        /// First instant after the window.
+        window_end_ns: u64, "ns", Element::None;
+        /// taps: everybody's packets on this way; endpoints: those of one direction between two
+        /// endpoints.
+        scope: &'static str, "", Element::None;
+        /// Tap that the packets pass first.
+        from_tap: Arc<str>, "", Element::None;
+        /// Tap that they pass later.
+        to_tap: Arc<str>, "", Element::None;
+        /// Host or switch of the first tap; null where not configured.
+        from_host: Option<Arc<str>>, "", Element::None;
+        /// Host or switch of the later tap; null where not configured.
+        to_host: Option<Arc<str>>, "", Element::None;
+        /// Address space of the endpoints; null where scope is taps, as all that follow.
+        address_space: Option<Arc<str>>, "", Element::None;
+        /// Address of the sender.
+        source_address: Option<IpAddr>, "RFC 5952", Element::Ie(&[8, 27]);
+        /// Address of the receiver.
+        destination_address: Option<IpAddr>, "RFC 5952", Element::Ie(&[12, 28]);
+        /// IP protocol.
+        protocol_identifier: Option<u8>, "IANA", Element::Ie(&[4]);
+        /// VM at the source address, as known when the record was made; null where the inventory
+        /// names none.
+        source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Name of that VM.
+        source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Tenant of that VM.
+        source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
+        /// VM at the destination address, as known when the record was made; null where the
+        /// inventory names none.
+        destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Name of that VM.
+        destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Tenant of that VM.
+        destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
+        /// Share of packets that is followed, by their digest.
+        sampling_probability: f64, "", Element::Ie(&[311]);
+        /// Logical packets that were followed: matched, missed at the first tap, or lost for any cause.
+        sampled_packet_count: u64, "packets", Element::None;
+        /// Seen at both taps.
+        matched_packet_count: u64, "packets", Element::None;
+        /// Of these, shown by the later tap in frames that were merged or split on the way, so without
+        /// a time.
+        recut_packet_count: u64, "packets", Element::None;
+        /// Seen at the later tap only: the first one's mirror did not show them.
+        first_tap_missed_packet_count: u64, "packets", Element::None;
+        /// Seen at the first tap only, and the sender repeated the range: lost between the taps.
+        network_loss_packet_count: u64, "packets", Element::None;
+        /// Seen at the first tap only, and the receiver acknowledged them, or a tap behind saw them:
+        /// lost by the later tap's mirror.
+        mirror_loss_packet_count: u64, "packets", Element::None;
+        /// Seen at the first tap only, and nothing says why.
+        unresolved_loss_packet_count: u64, "packets", Element::None;
+        /// Matched packets that one of the taps showed without a segment's tag and the other with one:
+        /// the mirror takes it off. Seen only where an address space joins both segments.
+        segment_stripped_packet_count: u64, "packets", Element::None;
+        /// Followed, but not to be told from equal ones; in no other count.
+        ambiguous_packet_count: u64, "packets", Element::None;
+        /// Share lost between the taps at least, 0–1: network; null without packets.
+        loss_low: Option<f64>, "", Element::None;
+        /// Share lost between the taps at most, 0–1: network and unresolved; null without packets.
+        loss_high: Option<f64>, "", Element::None;
+        /// Packets of which the time between the taps is known.
+        delay_sample_count: u64, "samples", Element::None;
+        /// Mean time from tap to tap, by their clocks; negative where these differ by more than it;
+        /// null without a sample, as all that follow.
+        delay_mean_ns: Option<i64>, "ns", Element::None;
+        /// Least of these times.
+        delay_min_ns: Option<i64>, "ns", Element::None;
+        /// Largest of these times.
+        delay_max_ns: Option<i64>, "ns", Element::None;
+        /// Median, off by at most 0.8 %.
+        delay_p50_ns: Option<i64>, "ns", Element::None;
+        /// 90th percentile.
+        delay_p90_ns: Option<i64>, "ns", Element::None;
+        /// 99th percentile.
+        delay_p99_ns: Option<i64>, "ns", Element::None;
+        /// Least time on this way in the last 60 s: any time less this one is free of a constant clock
+        /// offset.
+        delay_base_ns: Option<i64>, "ns", Element::None;
+        /// Mean time less the least of the last 60 s.
+        delay_excess_mean_ns: Option<i64>, "ns", Element::None;
+        /// How far the later tap's clock is ahead of the first one's, from the least times of both
+        /// directions in 60 s; null with one direction, or where scope is endpoints.
+        clock_offset_ns: Option<i64>, "ns", Element::None;
+        /// The offset is off by no more than this; null where there is none.
+        clock_offset_bound_ns: Option<u64>, "ns", Element::None;
+    }
+
+    /// Each sighting of each packet that the digest selects, so that taps of several probes can be
+    /// matched; written only where `path.samples` asks for it.
+    PathSamples "path_samples" as path_samples: PathSampleRecord
+    by observation_time_ns, sorted by observation_time_ns digest_hash_value tap
+    {
+        /// When the tap saw the packet, since the epoch, UTC.
+        observation_time_ns: u64, "ns", Element::Ie(&[325]);
+        /// First instant of the window that the packet is counted in.
+        window_start_ns: u64, "ns", Element::None;
+        /// Digest over what no hop changes, keyed by `path.secret`: equal at all taps.
+        digest_hash_value: u64, "", Element::Ie(&[326]);
+        /// The tap.
+        tap: Arc<str>, "", Element::None;
+        /// IP octets of the packet.
+        ip_total_length: u32, "octets", Element::Ie(&[224]);
+        /// Time to live or hop limit at this tap.
+        ip_ttl: u8, "", Element::Ie(&[192]);
+        /// Address space of the endpoints.
+        address_space: Arc<str>, "", Element::None;
+        /// Address of the sender.
+        source_address: IpAddr, "RFC 5952", Element::Ie(&[8, 27]);
+        /// Address of the receiver.
+        destination_address: IpAddr, "RFC 5952", Element::Ie(&[12, 28]);
+        /// IP protocol.
+        protocol_identifier: u8, "IANA", Element::Ie(&[4]);
+    }
+
     /// Alerts: each change of one is a row; the newest row of an `alert_id` is how it stands.
     Alerts "alerts" as alerts: AlertRecord
     by last_seen_ns, sorted by last_seen_ns detector alert_id
@@ -610,8 +740,11 @@ tables! {
         name: Arc<str>, "", Element::None;
         /// What is counted: received, accounted, unaccounted, or the cause of a loss. Beside the
         /// balance: late and late_rows (accounted packets that came after their own window),
-        /// fragments_unresolved, flow_records_lost (records), measures_lost (samples and
-        /// events), measures_refused (times), flows_evicted (flows) and digests_evicted (digests), where they are not 0.
+        /// fragments_unresolved, flow_records_lost (records), measures_lost (samples and events),
+        /// measures_refused (times), flows_evicted (flows), digests_evicted (digests),
+        /// icmp_quotes_lost (ICMP errors that could not be told to the worker of the flow that they
+        /// quote), path_samples_lost, path_evicted and path_unwatched (packets followed between
+        /// taps), where they are not 0.
         measure: Arc<str>, "", Element::None;
         /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
         /// queued how many there are now; of `unaccounted` the absolute value.
@@ -675,13 +808,30 @@ tables! {
         /// Packets equal to one before that could be a repeated packet as well; they count as
         /// traffic.
         copy_ambiguous_packet_count: u64, "packets", Element::None;
+        /// Copies of packets that another tap counted.
+        copy_other_tap_packet_count: u64, "packets", Element::None;
         /// Packets that the capture or the mirror cut.
         snapped_packet_count: u64, "packets", Element::None;
+        /// TCP conversations of which this tap counted four packets or more: both directions are there
+        /// to be seen.
+        tcp_conversation_count: u64, "conversations", Element::None;
+        /// Of these, those of which no tap showed more than one direction.
+        tcp_one_way_conversation_count: u64, "conversations", Element::None;
+        /// Share of these conversations of which both directions were seen, 0–1; null without any.
+        coverage: Option<f64>, "", Element::None;
+        /// Logical packets counted at this tap in segments that the inventory has no interface in;
+        /// null without an inventory.
+        segment_unknown_packet_count: Option<u64>, "packets", Element::None;
         /// Packets whose segment the configured map did not know; they count in the segment on the
         /// wire.
         segment_unmapped_packet_count: u64, "packets", Element::None;
         /// Packets missing by the mirror's own sequence numbers; null where the mirror has none.
         mirror_sequence_gap_count: Option<u64>, "packets", Element::None;
+        /// Where a cloud's GENEVE options say that the last packet was taken, in hexadecimal: VPC
+        /// endpoint (Amazon), virtual network (Google); null where none says so.
+        cloud_endpoint_id: Option<Arc<str>>, "", Element::None;
+        /// The same, attachment (Amazon) or profile (Google).
+        cloud_attachment_id: Option<Arc<str>>, "", Element::None;
         /// Where its time stamps come from.
         clock_source: &'static str, "", Element::None;
         /// Bound of their error against the wall clock; null where it is not known.

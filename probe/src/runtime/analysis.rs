@@ -20,9 +20,10 @@ use crate::record::{
     workers_rows,
 };
 use crate::store::{Patience, StoreHandle};
-use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms};
+use crate::time::{Timestamp, monotonic_ns, ms};
 
 use super::publish::{Beside, Publisher, Shares};
+use super::rest::Rest;
 use super::summary::{LastAlerts, TopConversations, TopSums};
 
 /// Flow records that wait for a window's rows at most; more go as a batch of their own.
@@ -122,22 +123,23 @@ impl Analysis {
 
     /// Runs until all workers have ended and all is handed on.
     pub fn run(mut self) -> RunSummary {
+        let mut rest = Rest::default();
         loop {
-            let any = self.parts.aggregator.collect();
+            let more = self.parts.aggregator.collect();
             self.collect_flows();
             while let Some(view) = self.parts.aggregator.next_view() {
                 self.window(&view);
                 self.parts.aggregator.recycle(view);
+                self.paths();
             }
             if self.parts.aggregator.has_ended() {
                 break;
             }
-            if !any {
-                sleep_ms(1);
-            }
+            rest.after(more);
         }
         // The last ones came while a window was made into records.
         self.collect_flows();
+        self.paths();
         self.finish()
     }
 
@@ -201,12 +203,24 @@ impl Analysis {
         self.hand_on(rows);
     }
 
+    /// Delay and loss between taps, of windows in which every packet has its verdict by now.
+    fn paths(&mut self) {
+        while let Some(view) = self.parts.aggregator.next_paths() {
+            if view.full_packets + view.late_packets > 0 {
+                let (full, late) = (view.full_packets, view.late_packets);
+                tracing::warn!(full, late, "packets between taps found no room, or came late");
+            }
+            let rows = self.parts.maker.paths(&view);
+            self.hand_on(rows);
+        }
+    }
+
     /// Records of the window's conversations, part by part; batches that are full are handed on.
     fn conversations(&mut self, view: &WindowView, rows: &mut Rows) -> Shares {
         let mut shares = Shares::default();
-        for part in view.conversations.chunks(PART_CONVERSATIONS) {
+        for part in view.conversations.parts(PART_CONVERSATIONS) {
             let before = rows.windows.len();
-            self.parts.maker.conversations(view, part, &mut rows.windows);
+            self.parts.maker.conversations(view, &part, &mut rows.windows);
             let records = rows.windows.get(before..).unwrap_or_default();
             for ((key, conversation), record) in part.iter().zip(records) {
                 self.top.note(key, conversation, record);
@@ -308,6 +322,7 @@ mod tests {
     use crate::runtime::Build;
     use crate::runtime::publish::PublisherParts;
     use crate::store;
+    use crate::time::sleep_ms;
     use crate::window::{HandoffReceiver, WindowClock, handoff};
     use crate::worker::{PortNames, Turn, Worker};
 

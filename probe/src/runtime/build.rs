@@ -14,6 +14,7 @@ use crate::decode::{DecodeContext, Decoder, Headers};
 use crate::flow::{FlowStage, MeasureTerms};
 use crate::index::TapIndex;
 use crate::inventory::{Inventory, InventoryData, Mac, STATIONS_MAX, SegmentMap, file};
+use crate::path::PathStage;
 use crate::spread::HashSeed;
 use crate::spread::fragments::FragmentTable;
 use crate::spread::ring::{RingReceiver, RingSender, ring};
@@ -66,6 +67,7 @@ pub struct Seat {
     handoff: HandoffSender,
     wishes: ShedWishes,
     seed: HashSeed,
+    digest_seed: HashSeed,
     place: usize,
     workers: usize,
     receivers: usize,
@@ -98,6 +100,7 @@ impl Build {
         let windows = WindowClock::new(plan.window.length_ms, plan.window.grace_ms);
         let port_names = PortNames::new(ports);
         let seed = HashSeed::random();
+        let digest_seed = digest_seed(plan, waits);
         let wishes = ShedWishes::new(workers);
         // What happened to be valid today says nothing of a capture, and the same capture gives
         // the same records every day.
@@ -118,6 +121,7 @@ impl Build {
                 handoff: sender,
                 wishes: wishes.clone(),
                 seed,
+                digest_seed,
                 place,
                 // A worker that never spreads is alone as far as it knows.
                 workers: if alone { 1 } else { workers },
@@ -155,11 +159,14 @@ impl Seat {
             ),
             outgoing: self.outgoing,
             incoming: self.incoming,
-            copies: Some(CopyTable::new(&plan.copies, self.seed, known)),
+            copies: Some(CopyTable::new(&plan.copies, self.digest_seed, known)),
+            path: plan
+                .follows_paths()
+                .then(|| PathStage::new(&plan.path, &plan.window, plan.taps.len())),
             remove_copies: plan.copies.remove,
             flows: FlowStage::measuring(&plan.flow, measure_terms(plan)),
             windows: WindowClock::new(plan.window.length_ms, plan.window.grace_ms),
-            handoff: self.handoff,
+            handoff: if plan.follows_paths() { self.handoff.with_paths() } else { self.handoff },
             seed: self.seed,
             place: if self.workers == 1 { 0 } else { self.place },
             workers: self.workers,
@@ -193,6 +200,16 @@ pub fn load_inventory(plan: &Plan) -> Result<Inventory, RuntimeError> {
     Ok(Inventory::new(data, &plan.inventory.home_networks))
 }
 
+/// Keys the digests that select packets: the domain's secret. Where there is none, every run has its
+/// own, but a replay that selects takes the same each time, because it gives the same each time.
+fn digest_seed(plan: &Plan, waits: bool) -> HashSeed {
+    match &plan.path.secret {
+        Some(secret) => HashSeed::of_secret(secret),
+        None if waits && plan.follows_paths() && plan.path.sample_one_in > 1 => HashSeed::fixed(),
+        None => HashSeed::random(),
+    }
+}
+
 /// Blocks of the rows that a worker can have open.
 fn open_blocks(plan: &Plan) -> usize {
     (plan.open_rows() as usize).div_ceil(ROWS_PER_BLOCK)
@@ -208,6 +225,7 @@ pub fn table_sizes() -> Sizes {
         ),
         row_bytes: entry(size_of::<Row>()),
         copy_bytes: 16,
+        path_bytes: 144,
         fragment_bytes: entry(2 * size_of::<Headers>()),
         spread_bytes: entry(size_of::<Headers>()),
     }

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use crate::aggregate::Aggregator;
 use crate::aggregate::live::{LiveCell, LiveMode, LivePort, live_cell};
+use crate::aggregate::path::{Paths, Stands};
 use crate::config::Plan;
 use crate::detect::Detectors;
 use crate::export::ParquetSink;
@@ -88,9 +89,14 @@ impl Prepared {
             folder: plan.store.folder.as_ref().map(|folder| folder.display().to_string()),
         });
         let analysis = Analysis::new(AnalysisParts {
-            aggregator: Aggregator::new(build.handoffs, build.windows, plan.window.rows_max),
+            aggregator: Aggregator::new(build.handoffs, build.windows, plan.window.rows_max)
+                .with_paths(
+                    plan.follows_paths()
+                        .then(|| Paths::new(plan, Stands::new(plan, Arc::clone(&self.inventory)))),
+                ),
             detectors: Detectors::new(&plan.detect),
-            maker: RecordMaker::new(Names::new(plan, build.port_names), self.inventory),
+            maker: RecordMaker::new(Names::new(plan, build.port_names), self.inventory)
+                .following_one_in(plan.path.sample_one_in),
             store: start_store(plan, way.mode)?,
             publisher,
             clock_of: way.clock_of,

@@ -6,7 +6,7 @@
 //! nobody outside can aim at one bucket, and it shows in no output.
 //! Source: biflow, RFC 5103 §2; multiply-and-fold mixing as in wyhash (Wang Yi, public domain).
 
-use crate::decode::{Address, Headers};
+use crate::decode::{Address, Brief, Headers};
 use crate::index::Sender;
 use crate::inventory::AddressSpace;
 
@@ -45,6 +45,17 @@ pub fn name_flow(headers: &mut Headers, seed: HashSeed) {
         headers.sender = sender;
         headers.hash = key.hash(seed);
     }
+}
+
+/// The same for what is known in brief.
+#[inline]
+pub fn name_brief(brief: &mut Brief, seed: HashSeed) {
+    let [source, destination] = brief.ends;
+    let is_low = source <= destination;
+    let (low, high) = if is_low { (source, destination) } else { (destination, source) };
+    brief.sender = if is_low { Sender::Low } else { Sender::High };
+    brief.ends = [low, high];
+    brief.hash = hash_v4(low, high, brief.protocol, brief.space, seed);
 }
 
 /// Hash of an IPv4 key from its endpoints in order.
@@ -118,6 +129,16 @@ impl FlowKey {
         (low_head | low_tail | high_head | high_tail | port_differences | space) == 0
     }
 
+    /// Whether this is the key of a packet known in brief, whose flow is named.
+    #[inline]
+    pub fn is_of_brief(&self, brief: &Brief) -> bool {
+        let low = endpoint_v4(self.low, self.low_port) ^ brief.ends[0];
+        let high = endpoint_v4(self.high, self.high_port) ^ brief.ends[1];
+        let space = self.space.bits() ^ brief.space.bits();
+        let kind = (self.protocol ^ brief.protocol) | (self.ip_version ^ IPV4);
+        (low | high | space | u64::from(kind)) == 0
+    }
+
     /// Hash of the key under `seed`.
     #[inline]
     pub fn hash(&self, seed: HashSeed) -> u64 {
@@ -166,6 +187,16 @@ impl HashSeed {
         // `RandomState` is keyed by the operating system; four of its hashes make a seed.
         let word = |number: u64| RandomState::new().hash_one(number) | 1;
         Self(word(0), word(1), word(2), word(3))
+    }
+
+    /// From a secret that several probes share.
+    pub fn of_secret(secret: &str) -> Self {
+        let fixed = Self::fixed();
+        let word = |start: u64| {
+            let step = |word, octet: &u8| mix(word ^ u64::from(*octet) ^ fixed.0, fixed.1);
+            secret.as_bytes().iter().fold(start, step) | 1
+        };
+        Self(word(fixed.0), word(fixed.1), word(fixed.2), word(fixed.3))
     }
 
     /// The words.

@@ -13,7 +13,7 @@ pub mod ring;
 pub mod shed;
 
 pub use crate::index::Sender;
-pub use key::{FlowKey, HashSeed, hash_words, name_flow};
+pub use key::{FlowKey, HashSeed, hash_words, name_brief, name_flow};
 
 use crate::decode::Headers;
 

@@ -70,6 +70,12 @@ impl Shedder {
         u32::try_from(mixed >> 32).unwrap_or(ALL) <= self.threshold
     }
 
+    /// Whether all flows are kept now.
+    #[inline]
+    pub fn keeps_all(&self) -> bool {
+        self.threshold == ALL
+    }
+
     /// Share of flows that is kept, above 0 to 1.
     #[expect(clippy::cast_possible_truncation, reason = "seven digits of a rate are enough")]
     pub fn rate(&self) -> f32 {

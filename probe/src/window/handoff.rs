@@ -15,6 +15,8 @@ use crossbeam::queue::ArrayQueue;
 use crate::counters::{DropCause, Snapshot, TapTotals, WorkerTotals};
 use crate::flow::{EndedFlow, FlowOutput, FlowTotals};
 use crate::index::{FlowIndex, WindowNumber};
+use crate::path::{PathOutput, Trajectory};
+use crate::time::sleep_us;
 
 use super::note::{CHUNK_BYTES, Chunk, NOTES_PER_CHUNK};
 use super::open_rows::{OpenRows, ROWS_PER_BLOCK, empty_rows, row_of};
@@ -31,9 +33,18 @@ const LATE_BLOCKS_MAX: usize = 16;
 
 /// Instead of the place of a flow's totals, where it has none.
 pub const NO_TOTALS: u32 = u32::MAX;
+/// Followed packets in a block.
+const PATHS_PER_BLOCK: usize = 256;
+
+/// Blocks of followed packets; none without that stage.
+const PATH_BLOCKS: usize = 64;
 
 /// Closed windows that can wait beside the blocks.
 const CLOSED_MAX: usize = 8;
+
+/// How long a worker that waits for the aggregator sleeps: spinning would take the core that the
+/// aggregator may need.
+const WAIT_US: u64 = 50;
 
 /// What the aggregator gets from a worker.
 pub enum FromWorker {
@@ -43,6 +54,8 @@ pub enum FromWorker {
     Flows(FlowBlock),
     /// Rows without packets of older windows.
     Late(Vec<LateRow>),
+    /// Packets that were followed from tap to tap.
+    Paths(Vec<Trajectory>),
     /// All windows up to this one are closed; all their rows came before.
     Closed(WindowNumber, Box<Snapshot>),
     /// The worker has ended; all its windows are closed.
@@ -76,6 +89,7 @@ struct Shared {
     notes: ArrayQueue<Box<Chunk>>,
     flows: ArrayQueue<FlowBlock>,
     late: ArrayQueue<Vec<LateRow>>,
+    paths: ArrayQueue<Vec<Trajectory>>,
     snapshots: ArrayQueue<Box<Snapshot>>,
 }
 
@@ -93,11 +107,12 @@ impl Shared {
 pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender, HandoffReceiver) {
     let chunks = ((blocks + open_blocks) * ROWS_PER_BLOCK * NOTES_PER_ROW) / NOTES_PER_CHUNK;
     let shared = Arc::new(Shared {
-        full: ArrayQueue::new(2 * blocks + LATE_BLOCKS_MAX + CLOSED_MAX + 1),
+        full: ArrayQueue::new(2 * blocks + LATE_BLOCKS_MAX + PATH_BLOCKS + CLOSED_MAX + 1),
         rows: ArrayQueue::new(blocks),
         notes: ArrayQueue::new(chunks),
         flows: ArrayQueue::new(blocks),
         late: ArrayQueue::new(LATE_BLOCKS_MAX),
+        paths: ArrayQueue::new(PATH_BLOCKS),
         snapshots: ArrayQueue::new(CLOSED_MAX),
     });
     for _ in 0..blocks {
@@ -116,12 +131,14 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
         open: OpenRows::new(open_blocks),
         flows: FlowBlock::empty(),
         late: Vec::with_capacity(FLOWS_PER_BLOCK),
+        paths: Vec::new(),
         shared: Arc::clone(&shared),
         waits,
         cut_packets: 0,
         lost_packets: 0,
         lost_flow_records: 0,
         lost_measures: 0,
+        lost_paths: 0,
     };
     (sender, HandoffReceiver { shared })
 }
@@ -131,6 +148,7 @@ pub struct HandoffSender {
     open: OpenRows,
     flows: FlowBlock,
     late: Vec<LateRow>,
+    paths: Vec<Trajectory>,
     shared: Arc<Shared>,
     waits: bool,
     cut_packets: u64,
@@ -138,13 +156,24 @@ pub struct HandoffSender {
     lost_flow_records: u64,
     /// Notes and late rows that found no room.
     lost_measures: u64,
+    lost_paths: u64,
 }
 
 impl HandoffSender {
-    /// Counts a packet that is in a row of `window`.
+    /// Makes the blocks for packets that are followed from tap to tap.
+    #[must_use]
+    pub fn with_paths(mut self) -> Self {
+        self.paths = Vec::with_capacity(PATHS_PER_BLOCK);
+        for _ in 1..PATH_BLOCKS {
+            let _ = self.shared.paths.push(Vec::with_capacity(PATHS_PER_BLOCK));
+        }
+        self
+    }
+
+    /// Counts packets that are in rows of `window`; their rows may have been sent already.
     #[inline]
-    pub fn count(&mut self, window: WindowNumber) {
-        self.open.count(window);
+    pub fn count(&mut self, window: WindowNumber, packets: u64) {
+        self.open.count(window, packets);
     }
 
     /// Reads the row at `place`, so that memory fetches it; what it returns means nothing.
@@ -202,6 +231,7 @@ impl HandoffSender {
         taps: &[TapTotals],
     ) -> bool {
         self.send_flows();
+        self.send_paths();
         self.note(totals);
         self.send_snapshot(totals, taps, |snapshot| FromWorker::Closed(window, snapshot))
     }
@@ -218,9 +248,10 @@ impl HandoffSender {
     pub fn end(&mut self, totals: &mut WorkerTotals, taps: &[TapTotals]) {
         self.send_all_windows();
         self.send_flows();
+        self.send_paths();
         self.note(totals);
         while !self.send_snapshot(totals, taps, FromWorker::Ended) {
-            std::thread::yield_now();
+            sleep_us(WAIT_US);
         }
     }
 
@@ -238,6 +269,7 @@ impl HandoffSender {
         totals.cut_packets = self.cut_packets;
         totals.flow_records_lost = self.lost_flow_records;
         totals.measures_lost = self.lost_measures;
+        totals.path_samples_lost = self.lost_paths;
         let known = totals.causes.of(DropCause::WindowRingFull);
         totals.causes.add(DropCause::WindowRingFull, self.lost_packets - known);
     }
@@ -325,6 +357,23 @@ impl HandoffSender {
         }
     }
 
+    /// Sends followed packets though their block is not full.
+    fn send_paths(&mut self) {
+        if self.paths.is_empty() {
+            return;
+        }
+        match self.take_spare(|shared| shared.paths.pop()) {
+            Some(spare) => {
+                let block = std::mem::replace(&mut self.paths, spare);
+                self.send(FromWorker::Paths(block));
+            }
+            None => {
+                self.lost_paths += self.paths.len() as u64;
+                self.paths.clear();
+            }
+        }
+    }
+
     fn send_snapshot(
         &self,
         totals: &WorkerTotals,
@@ -343,7 +392,7 @@ impl HandoffSender {
     fn take_spare<T>(&self, pop: impl Fn(&Shared) -> Option<T>) -> Option<T> {
         loop {
             match pop(&self.shared) {
-                None if self.waits => std::thread::yield_now(),
+                None if self.waits => sleep_us(WAIT_US),
                 spare => return spare,
             }
         }
@@ -406,6 +455,16 @@ impl FlowOutput for HandoffSender {
     }
 }
 
+impl PathOutput for HandoffSender {
+    #[inline]
+    fn trajectory(&mut self, trajectory: &Trajectory) {
+        self.paths.push(*trajectory);
+        if self.paths.len() == PATHS_PER_BLOCK {
+            self.send_paths();
+        }
+    }
+}
+
 /// The aggregator's end.
 pub struct HandoffReceiver {
     shared: Arc<Shared>,
@@ -433,6 +492,10 @@ impl HandoffReceiver {
             FromWorker::Late(mut rows) => {
                 rows.clear();
                 let _ = self.shared.late.push(rows);
+            }
+            FromWorker::Paths(mut paths) => {
+                paths.clear();
+                let _ = self.shared.paths.push(paths);
             }
             FromWorker::Closed(_, snapshot) | FromWorker::Ended(snapshot) => {
                 let _ = self.shared.snapshots.push(snapshot);
@@ -462,7 +525,7 @@ mod tests {
         let mut row = Row::default();
         row.count(Sender::Low, 100, false);
         sender.begin_row(window, &row);
-        sender.count(window);
+        sender.count(window, 1);
     }
 
     /// Packets that a receiver took until nothing came.
@@ -608,7 +671,7 @@ mod tests {
                 *newest = Some((sender.begin_row(window, &row), window));
             }
         }
-        sender.count(window);
+        sender.count(window, 1);
     }
 
     fn facts(key: &FlowKey) -> RowFacts<'_> {

@@ -72,51 +72,41 @@ impl WindowClock {
 #[derive(Clone, Copy, Debug)]
 pub struct Booking {
     clock: WindowClock,
-    own: Span,
-    oldest: Span,
-}
-
-/// A window and the times that belong to it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Span {
+    /// A window, and when it begins and ends.
     window: WindowNumber,
     begin: u64,
     end: u64,
-}
-
-impl Span {
-    #[inline]
-    const fn holds(&self, at: u64) -> bool {
-        self.begin <= at && at < self.end
-    }
+    /// Clocks from here on are too late for it.
+    late_from: u64,
 }
 
 impl Booking {
     /// Nothing is known yet.
     pub fn new(clock: WindowClock) -> Self {
-        Self { clock, own: Span::default(), oldest: Span::default() }
+        Self { clock, window: WindowNumber(0), begin: 0, end: 0, late_from: 0 }
     }
 
     /// See [`WindowClock::book`].
     #[inline]
-    pub fn book(&mut self, headers: &Headers) -> (WindowNumber, bool) {
-        let (at, clock) =
-            (headers.timestamp.0, headers.clock.0.saturating_sub(self.clock.grace_ns));
-        if !self.own.holds(at) {
-            self.own = self.span(at);
+    pub fn book(&mut self, at: Timestamp, clock: Timestamp) -> (WindowNumber, bool) {
+        if self.begin <= at.0 && at.0 < self.end && clock.0 < self.late_from {
+            return (self.window, false);
         }
-        if !self.oldest.holds(clock) {
-            self.oldest = self.span(clock);
-        }
-        let (own, oldest) = (self.own.window, self.oldest.window);
-        if own < oldest { (oldest, true) } else { (own, false) }
+        self.leave(at, clock)
     }
 
     #[cold]
-    fn span(&self, at: u64) -> Span {
+    fn leave(&mut self, at: Timestamp, clock: Timestamp) -> (WindowNumber, bool) {
         let length_ns = self.clock.length_ns;
-        let window = WindowNumber::of(Timestamp(at), length_ns);
-        Span { window, begin: window.start(length_ns).0, end: window.end(length_ns).0 }
+        let own = WindowNumber::of(at, length_ns);
+        let oldest = self.clock.oldest_open(clock);
+        if own < oldest {
+            return (oldest, true);
+        }
+        self.window = own;
+        (self.begin, self.end) = (own.start(length_ns).0, own.end(length_ns).0);
+        self.late_from = self.end.saturating_add(self.clock.grace_ns);
+        (own, false)
     }
 }
 
@@ -150,10 +140,11 @@ mod tests {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let (timestamp, ahead) = ((state >> 33) % (20 * SECOND), (state >> 20) % SECOND);
                 let headers = at(timestamp, timestamp + ahead);
-                assert_eq!(booking.book(&headers), clock.book(&headers));
+                let booked = booking.book(headers.timestamp, headers.clock);
+                assert_eq!(booked, clock.book(&headers));
             }
             let last = at(u64::MAX, u64::MAX);
-            assert_eq!(booking.book(&last), clock.book(&last));
+            assert_eq!(booking.book(last.timestamp, last.clock), clock.book(&last));
         }
     }
 }

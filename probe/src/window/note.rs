@@ -79,7 +79,7 @@ impl Note {
     /// The same in the row of that place in its block.
     #[inline]
     #[must_use]
-    pub(super) const fn of_row(self, row: u8) -> Self {
+    pub(crate) const fn of_row(self, row: u8) -> Self {
         Self { row, ..self }
     }
 
@@ -146,6 +146,15 @@ impl Notes {
                 Ok(())
             }
             _ => Err(note),
+        }
+    }
+
+    /// Adds a note, in another chunk where need be.
+    #[cfg(test)]
+    pub(crate) fn note(&mut self, note: Note) {
+        if let Err(note) = self.push(note) {
+            self.grow(Box::new(Chunk::empty()));
+            assert_eq!(self.push(note), Ok(()));
         }
     }
 

@@ -152,10 +152,11 @@ impl OpenRows {
         Ok(place_of(place, 0))
     }
 
-    /// Counts a packet that is in one of the rows of `window`.
+    /// Counts packets that are in rows of `window`.
     #[inline]
-    pub(super) fn count(&mut self, window: WindowNumber) {
-        self.windows[phase_of(window)].packets += 1;
+    pub(super) fn count(&mut self, window: WindowNumber, packets: u64) {
+        let counted = &mut self.windows[phase_of(window)].packets;
+        *counted = counted.wrapping_add(packets);
     }
 
     /// The share of flows that shedding keeps from now on, while `window` is the newest.
@@ -215,7 +216,8 @@ impl OpenRows {
     /// Packets of rows that left before their window was over no longer count as its own.
     pub(super) fn left(&mut self, window: WindowNumber, packets: u64) {
         let counted = &mut self.windows[phase_of(window)].packets;
-        *counted = counted.saturating_sub(packets);
+        // Below 0 for a moment where they are counted only now.
+        *counted = counted.wrapping_sub(packets);
     }
 
     /// The packets of a window all of whose blocks were taken; it is over.
@@ -298,7 +300,7 @@ mod tests {
         assert!(open.get(one, first, FlowIndex(1)).is_some());
         assert!(open.get(one, second, FlowIndex(1)).is_none(), "another window");
         assert!(open.get(one, first, FlowIndex(2)).is_none(), "another flow");
-        open.count(first);
+        open.count(first, 1);
         let block = open.take(first, empty_rows()).expect("there is one");
         assert_eq!((block.window, block.rows.len()), (first, 1));
         assert!(open.get(one, first, FlowIndex(1)).is_none() && !open.has(first));

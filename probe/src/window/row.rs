@@ -133,9 +133,12 @@ impl Row {
     #[inline]
     pub const fn count(&mut self, sender: Sender, octets: u32, late: bool) {
         let place = sender.place();
-        self.sent_packets[place] = self.sent_packets[place].saturating_add(1);
-        self.sent_octets[place] = self.sent_octets[place].saturating_add(octets);
-        self.late_packets = self.late_packets.saturating_add(late as u32);
+        // Room for the octets is room for the packet: each has twenty or more.
+        self.sent_packets[place] = self.sent_packets[place].wrapping_add(1);
+        self.sent_octets[place] = self.sent_octets[place].wrapping_add(octets);
+        if late {
+            self.late_packets = self.late_packets.saturating_add(1);
+        }
     }
 
     /// The other direction was seen for the first time.

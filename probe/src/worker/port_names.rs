@@ -52,6 +52,11 @@ impl PortNames {
         self.0.count.store(place + 1, Ordering::Relaxed);
     }
 
+    /// Names so far; at least those whose packets the caller has seen.
+    pub fn count(&self) -> usize {
+        self.0.count.load(Ordering::Relaxed)
+    }
+
     /// The name at `place`, if it is known by now.
     pub fn get(&self, place: usize) -> Option<Arc<str>> {
         let chunk = self.0.chunks.get(place / CHUNK_NAMES)?.get()?;
@@ -91,5 +96,6 @@ mod tests {
         });
         (0..1_000).for_each(|number: u32| names.add(&number.to_string()));
         thread.join().expect("the reader ends");
+        assert_eq!(names.count(), 1_000);
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use vmprobe::decode::Mac;
 use vmprobe::record::{
-    AlertRecord, FlowRecord, InventoryRecord, LedgerRecord, Rows, TEXT_BYTES_MAX, TapRecord,
-    WindowRecord,
+    AlertRecord, FlowRecord, InventoryRecord, LedgerRecord, PathRecord, PathSampleRecord, Rows,
+    TEXT_BYTES_MAX, TapRecord, WindowRecord,
 };
 
 /// A time of the year 2262, the last that a signed count of nanoseconds reaches.
@@ -22,6 +22,8 @@ pub(crate) fn rows() -> Rows {
         ledger: vec![LedgerRecord::default(), ledger()],
         inventory: vec![InventoryRecord::default(), inventory()],
         taps: vec![TapRecord::default(), tap()],
+        path: vec![PathRecord::default(), path()],
+        path_samples: vec![PathSampleRecord::default(), path_sample()],
     }
 }
 
@@ -121,6 +123,33 @@ fn inventory() -> InventoryRecord {
         mac: Some(MAC),
         address: Some(ip("fe80::1")),
         ..InventoryRecord::default()
+    }
+}
+
+fn path() -> PathRecord {
+    PathRecord {
+        window_start_ns: LATE_NS,
+        scope: "endpoints",
+        source_address: Some(ip("fe80::1")),
+        protocol_identifier: Some(u8::MAX),
+        sampled_packet_count: u64::MAX,
+        loss_high: Some(1.0),
+        delay_mean_ns: Some(i64::MIN),
+        delay_max_ns: Some(i64::MAX),
+        clock_offset_ns: Some(-1),
+        clock_offset_bound_ns: Some(u64::MAX),
+        ..PathRecord::default()
+    }
+}
+
+fn path_sample() -> PathSampleRecord {
+    PathSampleRecord {
+        observation_time_ns: LATE_NS,
+        digest_hash_value: u64::MAX,
+        ip_total_length: u32::MAX,
+        ip_ttl: u8::MAX,
+        source_address: ip("fe80::1"),
+        ..PathSampleRecord::default()
     }
 }
 

@@ -11,7 +11,8 @@
 //! Source: docs/measures.md.
 
 use crate::copies::Verdict;
-use crate::decode::{Headers, Marks, tcp_flag};
+use crate::decode::brief::Fields;
+use crate::decode::{Brief, Headers, Marks, protocol, tcp_flag};
 use crate::index::{FlowIndex, Sender, WindowNumber};
 use crate::measure::tcp::{
     self, Event, Loss, Method, Options, Range, Rare, Segment, TcpFlow, Terms, Timestamps,
@@ -20,10 +21,11 @@ use crate::memory;
 use crate::time::{Timestamp, ms};
 use crate::window::{LateLosses, LateRow, Note, RowPlace, What};
 
-use super::super::FlowTotals;
 use super::super::beside::Beside;
 use super::super::output::{FlowOutput, Measured};
 use super::super::slab::{NOWHERE, Slab};
+use super::super::table::Guess;
+use super::super::{FlowTotals, TcpState};
 use super::FlowStage;
 
 /// One of so many flows can have something to tell beside packets and octets.
@@ -192,6 +194,39 @@ impl Measures {
         }
     }
 
+    /// Notes an ICMP error about a packet of `sender`.
+    pub(super) fn icmp_error(&mut self, beside: &mut Beside, sender: Sender) {
+        if let Some(totals) = totals_of(&mut self.seldom, beside) {
+            totals.icmp_error(sender);
+        }
+    }
+
+    /// Whether a segment is plain; nothing is changed.
+    #[inline]
+    pub(super) fn is_plain(&self, place: usize, segment: &Segment) -> bool {
+        self.tcp.get(place).is_some_and(|flow| flow.is_plain(segment))
+    }
+
+    /// Takes a plain segment that counts in the row at `row`.
+    #[inline]
+    pub(super) fn plain(
+        &mut self,
+        (index, row, window): (FlowIndex, RowPlace, WindowNumber),
+        beside: &mut Beside,
+        segment: &Segment,
+        output: &mut impl FlowOutput,
+    ) {
+        let mut sink = Sink {
+            output,
+            place: (row, (window, index)),
+            window_ns: self.window_ns,
+            beside,
+            seldom: &mut self.seldom,
+            late: &mut self.late,
+        };
+        self.tcp[index.0 as usize].take_plain(segment, &mut sink);
+    }
+
     /// Decides what is open: the flow is over, `last_seen` was its last packet.
     pub(super) fn settle(&mut self, index: FlowIndex, beside: &mut Beside, last_seen: Timestamp) {
         let flow = &mut self.tcp[index.0 as usize];
@@ -269,6 +304,61 @@ impl FlowStage {
         }
     }
 
+    /// The segment of a packet that is known in brief, if there is anything to measure: `Err` where
+    /// all its headers are needed for that. The packet's flow is the one that was guessed.
+    #[inline]
+    pub fn segment_in_brief(
+        &self,
+        guess: Guess,
+        brief: &Brief,
+        fields: impl FnOnce() -> Option<Fields>,
+    ) -> Result<Option<Segment>, NotPlain> {
+        let Some(measures) = self.measures.as_ref().filter(|_| brief.protocol == protocol::TCP)
+        else {
+            return Ok(None);
+        };
+        let fields = fields().ok_or(NotPlain)?;
+        let timestamps = fields.tcp_timestamps.map(|(value, echo)| Timestamps { value, echo });
+        let segment = Segment {
+            at: brief.timestamp,
+            sequence: fields.tcp_sequence,
+            acknowledgement: fields.tcp_acknowledgement,
+            payload_octets: fields.payload_octets,
+            flags: fields.tcp_flags,
+            window: fields.tcp_window,
+            sender: brief.sender,
+            options: Options { timestamps, ..Options::default() },
+        };
+        if measures.is_plain(guess.place(), &segment) { Ok(Some(segment)) } else { Err(NotPlain) }
+    }
+
+    /// Takes a segment that [`FlowStage::segment_in_brief`] gave and that was counted in `window`
+    /// since, with nothing in between.
+    #[inline]
+    pub fn measure_settled(
+        &mut self,
+        guess: Guess,
+        segment: &Segment,
+        window: WindowNumber,
+        output: &mut impl FlowOutput,
+    ) {
+        let Some(measures) = &mut self.measures else { return };
+        let index = guess.index();
+        let (flow, rest) = self.table.both_mut(index);
+        measures.plain((index, flow.row, window), &mut rest.beside, segment, output);
+    }
+
+    /// Reads what is measured of the flow that was guessed, so that memory fetches it; what it
+    /// returns means nothing. The flow's own lines are there.
+    #[inline]
+    pub fn touch_measures(&self, guess: Guess) -> u64 {
+        let is_tcp = self.table.guessed(guess).is_some_and(|flow| flow.tcp != TcpState::NotTcp);
+        match &self.measures {
+            Some(measures) if is_tcp => measures.touch(guess.place()),
+            _ => 0,
+        }
+    }
+
     /// Gives out what was found out of older windows.
     #[cold]
     pub(super) fn tell_late(&mut self, index: FlowIndex, output: &mut impl FlowOutput) {
@@ -278,6 +368,10 @@ impl FlowStage {
         }
     }
 }
+
+/// All headers of a segment are needed to measure it.
+#[derive(Clone, Copy, Debug)]
+pub struct NotPlain;
 
 /// The segment, but for options that are rare.
 #[inline]
@@ -300,13 +394,12 @@ fn segment_of(headers: &Headers) -> Segment {
 
 /// SACK blocks, and what a SYN says.
 fn rare_options(segment: &mut Segment, headers: &Headers) {
-    if headers.marks.has(Marks::TCP_SACK) {
-        let [a, b, c, d] = headers.tcp_sack;
+    if let Some([a, b, c, d]) = headers.tcp_sack() {
         let blocks = [Range { begin: a, end: b }, Range { begin: c, end: d }];
         let blocks = blocks.into_iter().filter(|block| !block.is_empty());
         segment.options.take_blocks(blocks, headers.tcp_acknowledgement);
     }
-    if headers.tcp_flags & tcp_flag::SYN != 0 && headers.marks.has(Marks::TCP_SYN_OPTIONS) {
+    if headers.tcp_flags & tcp_flag::SYN != 0 {
         let [low, high, shift, _] = headers.tcp_syn_options.to_le_bytes();
         segment.options.segment_octets_max = u16::from_le_bytes([low, high]);
         segment.options.window_scale = shift.checked_sub(1);

@@ -59,8 +59,16 @@ impl Dense {
 
     /// The value at `per_mille` (500: median), off by at most 0.8 %; `None` without samples.
     pub fn percentile_ns(&self, per_mille: u32) -> Option<u64> {
+        self.summary.percentile(per_mille, self.buckets())
+    }
+
+    /// The value of the sample with this rank, from the shortest, which has 1.
+    pub fn at_rank_ns(&self, rank: u64) -> Option<u64> {
+        self.summary.at_rank(rank, self.buckets())
+    }
+
+    fn buckets(&self) -> impl Iterator<Item = (Bucket, u64)> {
         let buckets = (0_u16..).zip(&self.counts);
-        let buckets = buckets.map(|(number, count)| (Bucket { number, level: 0 }, *count));
-        self.summary.percentile(per_mille, buckets)
+        buckets.map(|(number, count)| (Bucket { number, level: 0 }, *count))
     }
 }

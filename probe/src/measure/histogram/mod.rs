@@ -55,10 +55,14 @@ impl Summary {
         per_mille: u32,
         buckets: impl Iterator<Item = (Bucket, u64)>,
     ) -> Option<u64> {
+        self.at_rank(rank(self.count, per_mille), buckets)
+    }
+
+    /// The same for the sample with this rank, from 1.
+    fn at_rank(&self, rank: u64, buckets: impl Iterator<Item = (Bucket, u64)>) -> Option<u64> {
         if self.count == 0 {
             return None;
         }
-        let rank = self.count.saturating_mul(u64::from(per_mille.min(1000))).div_ceil(1000).max(1);
         let mut below = 0;
         for (bucket, count) in buckets {
             below += count;
@@ -68,4 +72,9 @@ impl Summary {
         }
         Some(self.max_ns)
     }
+}
+
+/// Rank, from 1, of the sample at `per_mille` of `count` (nearest rank).
+pub fn rank(count: u64, per_mille: u32) -> u64 {
+    count.saturating_mul(u64::from(per_mille.min(1000))).div_ceil(1000).max(1)
 }

@@ -105,6 +105,11 @@ impl Sparse {
         self.summary.percentile(per_mille, self.buckets())
     }
 
+    /// The value of the sample with this rank, from the shortest, which has 1.
+    pub fn at_rank_ns(&self, rank: u64) -> Option<u64> {
+        self.summary.at_rank(rank, self.buckets())
+    }
+
     #[cfg(test)]
     pub(super) fn used(&self) -> (&[(u16, u32)], u8) {
         (&self.used, self.level)

@@ -207,9 +207,9 @@ impl Bench {
             rows
         });
         let mut shares = Shares::default();
-        for part in view.conversations.chunks(PART_CONVERSATIONS) {
+        for part in view.conversations.parts(PART_CONVERSATIONS) {
             let before = rows.windows.len();
-            timed(&mut times.name, || maker.conversations(&view, part, &mut rows.windows));
+            timed(&mut times.name, || maker.conversations(&view, &part, &mut rows.windows));
             timed(&mut times.show, || {
                 let records = rows.windows.get(before..).unwrap_or_default();
                 for ((key, conversation), record) in part.iter().zip(records) {
@@ -272,7 +272,7 @@ fn hand_over(
     let packets = row.packets_sum();
     totals.received_packets += packets;
     totals.booked_packets += packets;
-    (0..packets).for_each(|_| sender.count(window));
+    sender.count(window, packets);
     sender.begin_row(window, row);
 }
 

@@ -7,11 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::capture::Source;
+use crate::cores;
 use crate::time::thread_cpu_ns;
 use crate::worker::{Progress, Turn, Worker};
 
@@ -93,10 +95,12 @@ pub struct GapTable {
     /// The same clock around arithmetic that lasts as long as half of the turns: what the machine
     /// adds by itself.
     pub machine: Option<Gaps>,
+    /// The same while a thread on another core does arithmetic as well, where there is one.
+    pub machine_beside_another: Option<Gaps>,
 }
 
 /// One turn: what it did, and how long it was in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Gap {
     duties: Duties,
     pub(super) ns: u64,
@@ -147,6 +151,7 @@ pub(super) fn rate_without_overrun(gaps: &[Gap], burst_packets: u16, descriptors
 pub(super) struct GapRecorder {
     by_duties: BTreeMap<Duties, Histogram<u64>>,
     machine: Option<Histogram<u64>>,
+    machine_beside_another: Option<Histogram<u64>>,
 }
 
 impl GapRecorder {
@@ -155,20 +160,16 @@ impl GapRecorder {
         self.by_duties.entry(gap.duties).or_insert_with(empty).saturating_record(gap.ns);
     }
 
-    /// Times arithmetic on this thread, as many times as there were turns.
-    pub(super) fn time_the_machine(&mut self) {
+    /// Times arithmetic on this thread, as many times as there were turns; a second time beside a
+    /// thread on `others`, where there are other cores.
+    pub(super) fn time_the_machine(&mut self, others: &[u16]) {
         let all = self.all();
         let begun_ns = thread_cpu_ns();
         spin(SPIN_TRIAL);
         let trial_ns = (thread_cpu_ns() - begun_ns).max(1);
         let steps = all.value_at_quantile(0.5).saturating_mul(SPIN_TRIAL) / trial_ns;
-        let mut gaps = empty();
-        for _ in 0..all.len() {
-            let begun_ns = thread_cpu_ns();
-            spin(steps);
-            gaps.saturating_record(thread_cpu_ns() - begun_ns);
-        }
-        self.machine = Some(gaps);
+        self.machine = Some(time_arithmetic(steps, all.len()));
+        self.machine_beside_another = beside_another(others, || time_arithmetic(steps, all.len()));
     }
 
     /// Takes the gaps of another worker in.
@@ -176,8 +177,13 @@ impl GapRecorder {
         for (duties, gaps) in &other.by_duties {
             add(self.by_duties.entry(*duties).or_insert_with(empty), gaps);
         }
-        if let Some(machine) = &other.machine {
-            add(self.machine.get_or_insert_with(empty), machine);
+        for (sum, machine) in [
+            (&mut self.machine, &other.machine),
+            (&mut self.machine_beside_another, &other.machine_beside_another),
+        ] {
+            if let Some(machine) = machine {
+                add(sum.get_or_insert_with(empty), machine);
+            }
         }
     }
 
@@ -193,6 +199,7 @@ impl GapRecorder {
             all: Gaps::of(&self.all()),
             causes,
             machine: self.machine.as_ref().map(Gaps::of),
+            machine_beside_another: self.machine_beside_another.as_ref().map(Gaps::of),
         }
     }
 
@@ -253,6 +260,35 @@ fn add(sum: &mut Histogram<u64>, gaps: &Histogram<u64>) {
     let _ = sum.add(gaps);
 }
 
+fn time_arithmetic(steps: u64, turns: u64) -> Histogram<u64> {
+    let mut gaps = empty();
+    for _ in 0..turns {
+        let begun_ns = thread_cpu_ns();
+        spin(steps);
+        gaps.saturating_record(thread_cpu_ns() - begun_ns);
+    }
+    gaps
+}
+
+/// Works while another core does as well; not at all without another core.
+fn beside_another<T>(others: &[u16], work: impl FnOnce() -> T) -> Option<T> {
+    if others.is_empty() {
+        return None;
+    }
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = cores::stay_on(others);
+            while !ended.load(Ordering::Relaxed) {
+                spin(SPIN_TRIAL);
+            }
+        });
+        let result = work();
+        ended.store(true, Ordering::Relaxed);
+        Some(result)
+    })
+}
+
 #[inline(never)]
 fn spin(steps: u64) {
     for step in 0..steps {
@@ -302,10 +338,12 @@ mod tests {
         other.note(gap(4, 500_000));
         one.merge(&other);
         assert!(one.table().machine.is_none());
-        one.time_the_machine();
+        one.time_the_machine(cores::allowed().get(1..).unwrap_or_default());
         let table = one.table();
         let machine = table.machine.expect("timed");
         assert_eq!((table.all.turns, machine.turns), (100, 100));
+        let beside = table.machine_beside_another.map(|gaps| gaps.turns);
+        assert_eq!(beside, (cores::allowed().len() > 1).then_some(100));
         assert!((table.all.max - 500.0).abs() < 1.0 && (table.all.p50 - 50.0).abs() < 1.0);
         let causes: Vec<_> =
             table.causes.iter().map(|line| (line.cause.as_str(), line.gaps.turns)).collect();

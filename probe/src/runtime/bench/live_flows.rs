@@ -12,9 +12,11 @@
 use serde::Serialize;
 
 use crate::config;
+use crate::cores;
 use crate::counters::DropCause;
 
 use super::super::RuntimeError;
+use super::super::pipeline::{join, spawn};
 use super::gaps::{self, GapRecorder, GapTable};
 use super::pattern::FLOWS_MAX;
 use super::ring::DESCRIPTORS;
@@ -95,6 +97,8 @@ pub struct LiveFlowsGaps {
     /// Of each turn the shortest of all runs: what the worker itself needs, without what the machine
     /// adds now here, now there.
     pub shortest: GapTable,
+    /// Page faults of the worker in all runs.
+    pub page_faults: u64,
     /// Packets that a receive ring holds.
     pub descriptors: usize,
     /// Packets a second at which such a ring never overruns, by the turns of the first run.
@@ -156,13 +160,22 @@ fn measure(options: &LiveFlowsOptions, flows: u32) -> Result<LiveFlowsSize, Runt
 }
 
 fn gaps(run: Run<'_>) -> Result<LiveFlowsGaps, RuntimeError> {
-    let mut runs = Vec::new();
+    let (mut runs, mut page_faults) = (Vec::new(), 0);
     let mut recorder = GapRecorder::default();
     for _ in 0..GAP_RUNS {
-        runs.push(run.start(Bench::gaps)?.0);
+        let ((gaps, faults), _) = run.start(Bench::gaps)?;
+        runs.push(gaps);
+        page_faults += faults;
     }
     runs.iter().flatten().for_each(|gap| recorder.note(*gap));
-    recorder.time_the_machine();
+    // Where the worker was.
+    let recorder = join(spawn("machine", move || {
+        let cores = cores::allowed();
+        let (first, others) = cores.split_at(cores.len().min(1));
+        let _ = cores::stay_on(first);
+        recorder.time_the_machine(others);
+        recorder
+    })?);
     let shortest = gaps::shortest(&runs);
     let mut of_shortest = GapRecorder::default();
     for gap in &shortest {
@@ -173,6 +186,7 @@ fn gaps(run: Run<'_>) -> Result<LiveFlowsGaps, RuntimeError> {
         runs: runs.len(),
         all_runs: recorder.table(),
         shortest: of_shortest.table(),
+        page_faults,
         descriptors: DESCRIPTORS,
         rate_pps: runs.first().map_or(0, |run| rate(run)),
         rate_of_shortest_pps: rate(&shortest),

@@ -15,6 +15,15 @@ pub(super) fn resident_bytes() -> u64 {
     bytes_of("/proc/self/status", "VmRSS:").unwrap_or(0)
 }
 
+/// Page faults of this thread for which nothing was read from a disk (`minflt`, proc(5)); 0 where the
+/// system does not say.
+pub(super) fn page_faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    // The name of the thread may hold anything but ends with the last bracket.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    fields.split_whitespace().nth(7).and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
 /// A line `NAME   NUMBER kB`.
 fn bytes_of(path: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;
@@ -46,6 +55,9 @@ mod tests {
     #[test]
     fn the_machine_answers() {
         assert!(resident_bytes() > 1 << 20);
+        let before = page_faults();
+        let touched = vec![1_u8; 64 << 20];
+        assert!(page_faults() > before && touched[1 << 20] == 1);
         assert!(available_bytes() > 1 << 20);
         assert_eq!(bytes_of("/proc/meminfo", "NoSuchLine:"), None);
     }

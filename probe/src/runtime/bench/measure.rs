@@ -12,11 +12,12 @@ use crate::capture::memory::{MemorySource, Packets};
 use crate::config::Plan;
 use crate::cores;
 use crate::inventory::{Inventory, InventoryData};
-use crate::time::{monotonic_ns, sleep_ms, thread_cpu_ns};
+use crate::time::{monotonic_ns, thread_cpu_ns};
 use crate::worker::{Turn, Worker, WorkerParts};
 
 use super::super::build::Seat;
 use super::super::pipeline::{join, spawn};
+use super::super::rest::Rest;
 use super::super::{Build, RuntimeError};
 use super::gaps::{GapRecorder, GapTable, take_turn};
 use super::{BenchOptions, Features, machine};
@@ -95,7 +96,7 @@ pub(in crate::runtime) fn parts_for(seat: Seat, features: Features) -> WorkerPar
     match features {
         Features::All => parts,
         Features::Flow => {
-            WorkerParts { copies: None, flows: parts.flows.without_measures(), ..parts }
+            WorkerParts { copies: None, path: None, flows: parts.flows.without_measures(), ..parts }
         }
     }
 }
@@ -120,7 +121,7 @@ fn measure(
     let ended_ns = monotonic_ns();
     let resident_bytes = machine::resident_bytes();
     if let Some(gaps) = &mut gaps {
-        gaps.time_the_machine();
+        gaps.time_the_machine(&[]);
     }
     let totals = *worker.totals();
     let bytes_per_flow = worker.flows().bytes_per_flow();
@@ -176,8 +177,9 @@ pub(super) struct Aggregated {
 pub(super) fn aggregate(mut aggregator: Aggregator) -> Aggregated {
     let begun_ns = thread_cpu_ns();
     let (mut rows, mut records) = (0, 0);
+    let mut rest = Rest::default();
     loop {
-        let any = aggregator.collect();
+        let more = aggregator.collect();
         while let Some(view) = aggregator.next_view() {
             rows += view.conversations.len() as u64;
             aggregator.recycle(view);
@@ -189,8 +191,6 @@ pub(super) fn aggregate(mut aggregator: Aggregator) -> Aggregated {
             let cpu_ns = thread_cpu_ns() - begun_ns;
             return Aggregated { ledger: aggregator.ledger(), rows, records, cpu_ns };
         }
-        if !any {
-            sleep_ms(1);
-        }
+        rest.after(more);
     }
 }

@@ -148,16 +148,20 @@ impl Bench {
         }
     }
 
-    /// CPU time from one poll to the next, turn by turn.
-    pub(super) fn gaps(&mut self) -> Vec<Gap> {
+    /// CPU time from one poll to the next, turn by turn, and the page faults meanwhile.
+    pub(super) fn gaps(&mut self) -> (Vec<Gap>, u64) {
         self.warm();
-        let until = self.control.given.get() + GAP_SECONDS * self.flows * ROUNDS_PER_SECOND;
-        let mut gaps = Vec::new();
+        let packets = GAP_SECONDS * self.flows * ROUNDS_PER_SECOND;
+        let until = self.control.given.get() + packets;
+        // More than there are turns, written now: what faults are counted are the worker's.
+        let mut gaps = vec![Gap::default(); usize::try_from(packets).unwrap_or(0) / 16];
+        gaps.clear();
+        let faults = machine::page_faults();
         while self.control.given.get() < until {
             let (_, gap) = take_turn(&mut self.worker, || self.control.filling_ns.get());
             gaps.push(gap);
         }
-        gaps
+        (gaps, machine::page_faults() - faults)
     }
 
     /// Until everything is as it will stay.
@@ -216,7 +220,7 @@ mod tests {
     fn turns_are_alike_from_run_to_run() {
         let options = options();
         let run = Run { options: &options, flows: 1_500, flows_end: true };
-        let runs = [0, 1].map(|_| run.start(Bench::gaps).expect("threads can be had").0);
+        let runs = [0, 1].map(|_| run.start(Bench::gaps).expect("threads can be had").0.0);
         assert_eq!(runs[0].len(), runs[1].len());
         assert!(runs[0].len() as u64 >= GAP_SECONDS * 1_500 * ROUNDS_PER_SECOND / 32);
         assert!(runs[0].iter().all(|gap| gap.ns > 0));

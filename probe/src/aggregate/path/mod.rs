@@ -1,0 +1,411 @@
+//! Delay and loss between taps, by window: for each pair of taps, and for each pair of endpoints.
+//!
+//! In: trajectories of all workers. Out: a [`PathView`] a window.
+//! Cost: a look-up a trajectory; a histogram for each pair of endpoints while a window is open.
+//! Invariants: a window is given out when every packet of it has its verdict, in order; a loss
+//! is stated only where other packets of the same endpoints passed both taps, lately or soon after.
+//! Which worker a packet was at shows in nothing.
+//! Source: the definitions, docs/measures.md; offset from both directions, as in RFC 5905 section 8.
+
+mod delays;
+mod expect;
+mod history;
+mod places;
+mod window;
+
+pub use delays::{Delays, Ranks};
+
+use std::collections::BTreeMap;
+
+use crate::config::Plan;
+use crate::index::{TapIndex, WindowNumber};
+use crate::measure::histogram::{Dense, Sparse};
+use crate::path::{Ends, Trajectory};
+use crate::time::{Timestamp, ms};
+
+use expect::Taken;
+use history::{History, Least, Way};
+pub use places::Stands;
+
+use places::Places;
+use window::{Counts, Pair, Window};
+
+/// Sightings of a window that become records at most, if they are asked for.
+const SAMPLES_MAX: usize = 1 << 18;
+
+/// What is left of a sweep of a worker when a window closes, at most.
+const SWEEP_NS: u64 = ms(2_000);
+
+/// Packets of one way between two taps, selected ones only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathCounts {
+    /// Seen at both.
+    pub matched: u64,
+    /// Of these, at the second in frames that were cut otherwise, so without a time.
+    pub recut: u64,
+    /// Seen at the second only: the mirror of the first did not show them.
+    pub first_missed: u64,
+    /// Seen at the first only, and repeated by the sender.
+    pub network: u64,
+    /// Seen at the first only, and acknowledged, or seen further on.
+    pub mirror: u64,
+    /// Seen at the first only, without evidence.
+    pub unresolved: u64,
+    /// Of the matched ones, shown without a segment by one tap and with one by the other.
+    pub stripped: u64,
+    /// Can't be told apart from others; in no other count.
+    pub ambiguous: u64,
+}
+
+impl PathCounts {
+    /// Logical packets of this direction.
+    pub const fn total(&self) -> u64 {
+        self.matched + self.first_missed + self.network + self.mirror + self.unresolved
+    }
+
+    /// Share that was lost between the taps: proven, and with what is unresolved.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub fn loss(&self) -> Option<(f64, f64)> {
+        let total = self.total();
+        let share = |lost: u64| lost as f64 / total as f64;
+        (total > 0).then(|| (share(self.network), share(self.network + self.unresolved)))
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.matched += other.matched;
+        self.recut += other.recut;
+        self.first_missed += other.first_missed;
+        self.network += other.network;
+        self.mirror += other.mirror;
+        self.unresolved += other.unresolved;
+        self.ambiguous += other.ambiguous;
+        self.stripped += other.stripped;
+    }
+}
+
+/// Times from the first tap to the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathDelay {
+    /// Samples.
+    pub count: u64,
+    /// Their mean.
+    pub mean_ns: i64,
+    /// The least.
+    pub min_ns: i64,
+    /// The largest.
+    pub max_ns: i64,
+    /// Percentiles 50, 90 and 99.
+    pub percentiles_ns: [i64; 3],
+    /// The least of the last 60 s.
+    pub base_ns: i64,
+}
+
+impl PathDelay {
+    fn of<H: Ranks>(delays: &Delays<H>, base_ns: Option<i64>) -> Option<Self> {
+        let percentile = |per_mille| delays.percentile_ns(per_mille);
+        Some(Self {
+            count: delays.count,
+            mean_ns: delays.mean_ns()?,
+            min_ns: delays.min_ns,
+            max_ns: delays.max_ns,
+            percentiles_ns: [percentile(500)?, percentile(900)?, percentile(990)?],
+            base_ns: base_ns.unwrap_or(delays.min_ns),
+        })
+    }
+}
+
+/// How far the second tap's clock is ahead of the first's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockOffset {
+    /// Estimate: exact where both directions take the same least time.
+    pub offset_ns: i64,
+    /// It is off by no more than this, as no packet arrives before it was sent.
+    pub bound_ns: u64,
+}
+
+/// A way between two taps, of everybody or of one pair of endpoints.
+#[derive(Clone, Copy, Debug)]
+pub struct PathRow {
+    /// Whose packets; `None`: everybody's.
+    pub ends: Option<Ends>,
+    /// Tap that they pass first.
+    pub from: TapIndex,
+    /// Tap that they pass later.
+    pub to: TapIndex,
+    /// How many.
+    pub counts: PathCounts,
+    /// How long; `None` without samples.
+    pub delay: Option<PathDelay>,
+    /// The clocks, from both directions of everybody's packets; `None` with one direction.
+    pub offset: Option<ClockOffset>,
+}
+
+/// Delay and loss of one window.
+pub struct PathView {
+    /// First instant.
+    pub start: Timestamp,
+    /// First instant after it.
+    pub end: Timestamp,
+    /// Ways in order of their taps; everybody's first.
+    pub rows: Vec<PathRow>,
+    /// Each packet, if asked for.
+    pub samples: Vec<Trajectory>,
+    /// Selected packets that came too late for their own window.
+    pub late_packets: u64,
+    /// Selected packets that found no room.
+    pub full_packets: u64,
+}
+
+/// Windows that wait for verdicts, and what is known of ways.
+pub struct Paths {
+    windows: BTreeMap<WindowNumber, Window>,
+    next: WindowNumber,
+    length_ns: u64,
+    /// Windows until the last packet of one has its verdict.
+    lag: u64,
+    /// Windows behind one in which its ways may show.
+    ahead: u64,
+    keeps_samples: bool,
+    history: History,
+    /// Where endpoints were seen last.
+    known: Places,
+    stands: Stands,
+    least: BTreeMap<Way, Least>,
+}
+
+impl Paths {
+    /// As the plan says.
+    pub fn new(plan: &Plan, stands: Stands) -> Self {
+        let length_ns = ms(plan.window.length_ms.into());
+        let verdict = ms(plan.path.verdict_ms.into()).div_ceil(length_ns);
+        Self {
+            windows: BTreeMap::new(),
+            next: WindowNumber(0),
+            length_ns,
+            lag: verdict + SWEEP_NS.div_ceil(length_ns),
+            // With two taps a match is known at once, with more when nothing more can come.
+            ahead: if plan.taps.len() == 2 { verdict } else { 0 },
+            keeps_samples: plan.path.samples,
+            history: History::default(),
+            known: Places::default(),
+            stands,
+            least: BTreeMap::new(),
+        }
+    }
+
+    /// Takes what a worker hands over.
+    pub fn take(&mut self, trajectories: &[Trajectory]) {
+        for trajectory in trajectories {
+            let late = trajectory.window < self.next;
+            let window = self.windows.entry(trajectory.window.max(self.next)).or_default();
+            window.late_packets += u64::from(late);
+            if self.keeps_samples {
+                if window.samples.len() < SAMPLES_MAX {
+                    window.samples.push(*trajectory);
+                } else {
+                    window.full_packets += 1;
+                }
+            }
+            window.add(trajectory);
+        }
+    }
+
+    /// The next window whose packets all have their verdicts, when all workers have closed the
+    /// windows up to `closed`.
+    pub fn next_view(&mut self, closed: WindowNumber) -> Option<PathView> {
+        let (&number, _) = self.windows.first_key_value()?;
+        if number.0.saturating_add(self.lag) > closed.0 {
+            return None;
+        }
+        let mut window = self.windows.remove(&number)?;
+        self.next = number.next();
+        let (start, end) = (number.start(self.length_ns), number.end(self.length_ns));
+        let mut samples = std::mem::take(&mut window.samples);
+        samples.sort_by_key(|sample| (sample.first_seen(), sample.digest, sample.ends));
+        let rows = self.rows(number, start, &mut window);
+        Some(PathView {
+            start,
+            end,
+            rows,
+            samples,
+            late_packets: window.late_packets,
+            full_packets: window.full_packets,
+        })
+    }
+
+    /// Whether all was given out.
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty()
+    }
+
+    fn rows(
+        &mut self,
+        number: WindowNumber,
+        start: Timestamp,
+        window: &mut Window,
+    ) -> Vec<PathRow> {
+        let places = self.places(number, start, window);
+        let mut sums: BTreeMap<Way, (PathCounts, Delays<Dense>)> = BTreeMap::new();
+        let mut rows = Vec::new();
+        let mut full_packets = 0;
+        let mut sorted: Vec<_> = window.ends.iter().collect();
+        sorted.sort_by_key(|(ends, _)| **ends);
+        for (ends, counts) in sorted {
+            let here = self.taken(window, ends, start);
+            let all = self.taken_around(number, ends, start, &here);
+            if all.is_empty() {
+                continue;
+            }
+            full_packets += counts.alone_more;
+            let known: Vec<_> = self.known_places(number, &places).collect();
+            let counted: Vec<_> = all
+                .iter()
+                .map(|taken| {
+                    (taken.way, expect::count(counts, ends, taken, &all, (&self.stands, &known)))
+                })
+                .filter(|(_, counted)| *counted != PathCounts::default())
+                .collect();
+            for (way, counted) in counted {
+                let delays = delays_on(way, &here, counts);
+                let sum = sums.entry(way).or_default();
+                sum.0.add(&counted);
+                let taken = here.iter().find(|taken| taken.way == way);
+                let base = taken.zip(delays.as_ref()).and_then(|(taken, delays)| {
+                    sum.1.merge(delays);
+                    let least = (delays.count > 0).then_some(delays.min_ns);
+                    self.history.add(ends, way, (start, taken.last), least)
+                });
+                rows.push(PathRow {
+                    ends: Some(*ends),
+                    from: way.0,
+                    to: way.1,
+                    counts: counted,
+                    delay: delays.and_then(|delays| PathDelay::of(&delays, base)),
+                    offset: None,
+                });
+            }
+        }
+        window.full_packets += full_packets;
+        self.known.go_on(&places, start);
+        for (way, (_, delays)) in sums.iter().filter(|(_, (_, delays))| delays.count > 0) {
+            self.least.entry(*way).or_default().add(start, delays.min_ns);
+        }
+        let mut all: Vec<_> = sums
+            .iter()
+            .map(|(way, (counts, delays))| self.sum_row(*way, *counts, delays, start))
+            .collect();
+        rows.sort_by_key(|row| (row.from, row.to, row.ends));
+        all.append(&mut rows);
+        all
+    }
+
+    fn sum_row(
+        &self,
+        way: Way,
+        counts: PathCounts,
+        delays: &Delays<Dense>,
+        at: Timestamp,
+    ) -> PathRow {
+        let least = |way| self.least.get(&way).and_then(|least: &Least| least.at(at));
+        let (there, back) = (least(way), least((way.1, way.0)));
+        let offset = there.zip(back).map(|(there, back)| ClockOffset {
+            offset_ns: (there - back) / 2,
+            bound_ns: (there + back).max(0).unsigned_abs().div_ceil(2),
+        });
+        PathRow {
+            ends: None,
+            from: way.0,
+            to: way.1,
+            counts,
+            delay: PathDelay::of(delays, there),
+            offset,
+        }
+    }
+
+    /// The ways that packets of these endpoints took in a window, and when.
+    fn taken(&self, window: &Window, ends: &Ends, at: Timestamp) -> Vec<Taken> {
+        let Some(counts) = window.ends.get(ends) else { return Vec::new() };
+        let answers = window.ends.get(&ends.turned());
+        let taken = |pair: &Pair| {
+            let known = self.history.ways(ends, at).map(|(way, _)| way);
+            Taken { way: pair.way(answers, known), first: pair.first, last: pair.last }
+        };
+        counts.pairs.iter().map(taken).collect()
+    }
+
+    /// The same with what came before and what comes soon after.
+    fn taken_around(
+        &self,
+        number: WindowNumber,
+        ends: &Ends,
+        at: Timestamp,
+        here: &[Taken],
+    ) -> Vec<Taken> {
+        let mut all = here.to_vec();
+        let before = self.history.ways(ends, at);
+        expect::join(&mut all, before.map(|(way, last)| Taken { way, first: last, last }));
+        for (_, window) in self.windows.range(number..=self.last_ahead(number)) {
+            expect::join(&mut all, self.taken(window, ends, at).into_iter());
+        }
+        // Nobody of them has taken a way yet: only where both ends stand says that they should have.
+        if all.is_empty() {
+            let way = self.stands.way(ends, at).filter(|way| self.is_in_use(*way, at));
+            all.extend(way.map(Taken::by_none));
+        }
+        all
+    }
+
+    /// Whether anybody's packets took a way lately.
+    fn is_in_use(&self, way: Way, at: Timestamp) -> bool {
+        self.least.get(&way).is_some_and(|least| least.at(at).is_some())
+    }
+
+    fn last_ahead(&self, number: WindowNumber) -> WindowNumber {
+        WindowNumber(number.0.saturating_add(self.ahead))
+    }
+
+    /// Where endpoints stood in a window; makes sure that it is known of those behind it too.
+    fn places(&mut self, number: WindowNumber, at: Timestamp, window: &mut Window) -> Places {
+        let last = self.last_ahead(number);
+        let missing =
+            self.windows.range(number..=last).filter(|(_, window)| window.places.is_none());
+        let missing: Vec<_> =
+            missing.map(|(number, window)| (*number, self.stays(window, at))).collect();
+        for (number, places) in missing {
+            if let Some(window) = self.windows.get_mut(&number) {
+                window.places = Some(places);
+            }
+        }
+        window.places.take().unwrap_or_else(|| self.stays(window, at))
+    }
+
+    fn stays(&self, window: &Window, at: Timestamp) -> Places {
+        let mut places = Places::default();
+        for (ends, counts) in &window.ends {
+            if !counts.pairs.is_empty() {
+                for taken in self.taken(window, ends, at) {
+                    places.add(ends, taken.way, (taken.first, taken.last));
+                }
+            }
+        }
+        places
+    }
+
+    fn known_places<'a>(
+        &'a self,
+        number: WindowNumber,
+        here: &'a Places,
+    ) -> impl Iterator<Item = &'a Places> {
+        let ahead = self.windows.range(number..=self.last_ahead(number));
+        let ahead = ahead.filter_map(|(_, window)| window.places.as_ref());
+        [&self.known, here].into_iter().chain(ahead)
+    }
+}
+
+/// Times on a way, if packets took it in this window.
+fn delays_on(way: Way, here: &[Taken], counts: &Counts) -> Option<Delays<Sparse>> {
+    let place = here.iter().position(|taken| taken.way == way)?;
+    let pair = counts.pairs.get(place)?;
+    let delays = pair.delays.clone();
+    Some(if way.0 == pair.lower { delays } else { delays.turned() })
+}

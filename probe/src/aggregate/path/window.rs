@@ -1,0 +1,198 @@
+//! Trajectories of one window, added up by endpoints.
+//!
+//! In: trajectories. Out: for each pair of taps the times between them, and how many packets were
+//! seen at which taps only.
+//! Cost: a look-up a trajectory; a sparse histogram for endpoints and pair of taps.
+//! Invariants: nothing depends on the order in which trajectories come.
+
+use crate::hash::KeyedMap;
+use crate::index::TapIndex;
+use crate::measure::histogram::Sparse;
+use crate::path::{Ends, Evidence, SIGHTS_MAX, Sight, Trajectory};
+use crate::time::Timestamp;
+
+use super::delays::Delays;
+use super::history::Way;
+use super::places::Places;
+
+/// Endpoints in a window at most; the rest is counted.
+const ENDS_MAX: usize = 1 << 16;
+
+/// Packets of one pair of endpoints that one tap alone showed, in a window at most. Where no other tap
+/// ever shows any there may be many, and they say nothing.
+const ALONE_MAX: usize = 4_096;
+
+/// Taps that a packet was seen at, in order of their numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TapSet {
+    taps: [TapIndex; SIGHTS_MAX + 1],
+    count: u8,
+}
+
+impl TapSet {
+    fn of(trajectory: &Trajectory) -> Self {
+        let mut set = Self::default();
+        let taps = trajectory.sights().iter().map(|sight| sight.tap).chain(trajectory.recut);
+        for (place, tap) in set.taps.iter_mut().zip(taps) {
+            *place = tap;
+            set.count += 1;
+        }
+        set.taps[..usize::from(set.count)].sort_unstable();
+        set
+    }
+
+    pub(super) fn has(&self, tap: TapIndex) -> bool {
+        self.taps[..usize::from(self.count)].contains(&tap)
+    }
+}
+
+/// Two taps that showed the same packets: times are from the lower number to the higher.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pair {
+    pub(super) lower: TapIndex,
+    pub(super) higher: TapIndex,
+    pub(super) delays: Delays<Sparse>,
+    /// Of the packets that both showed.
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+    /// Packets that the lower, or the higher, showed whole and the other in pieces cut otherwise.
+    pub(super) recut: [u64; 2],
+    /// Packets that one of them showed without a segment's tag.
+    pub(super) stripped: u64,
+    /// Hops that were counted down from the lower to the higher, over all packets.
+    hops: i64,
+}
+
+/// What packets from one endpoint to another did.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) pairs: Vec<Pair>,
+    /// Packets by the taps that showed them, by evidence: those of several taps, and those that can't
+    /// be told apart.
+    pub(super) seen: Vec<(TapSet, [u64; Evidence::KINDS])>,
+    /// Packets that one tap alone showed.
+    pub(super) alone: Vec<Alone>,
+    /// More of them than are kept.
+    pub(super) alone_more: u64,
+}
+
+/// A packet that one tap alone showed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alone {
+    pub(super) at: Timestamp,
+    pub(super) tap: TapIndex,
+    pub(super) evidence: Evidence,
+}
+
+/// One window.
+#[derive(Default)]
+pub(super) struct Window {
+    pub(super) ends: KeyedMap<Ends, Counts>,
+    /// Packets of endpoints that found no room.
+    pub(super) full_packets: u64,
+    /// Packets that came after their own window was given out.
+    pub(super) late_packets: u64,
+    pub(super) samples: Vec<Trajectory>,
+    /// Made when it is asked for.
+    pub(super) places: Option<Places>,
+}
+
+impl Window {
+    pub(super) fn add(&mut self, trajectory: &Trajectory) {
+        if self.ends.len() >= ENDS_MAX && !self.ends.contains_key(&trajectory.ends) {
+            self.full_packets += 1;
+            return;
+        }
+        self.ends.entry(trajectory.ends).or_default().add(trajectory);
+    }
+}
+
+impl Counts {
+    fn add(&mut self, trajectory: &Trajectory) {
+        let set = TapSet::of(trajectory);
+        let at = trajectory.first_seen();
+        if set.count == 1 && trajectory.evidence != Evidence::Ambiguous {
+            if self.alone.len() < ALONE_MAX {
+                let (tap, evidence) = (set.taps[0], trajectory.evidence);
+                self.alone.push(Alone { at, tap, evidence });
+            } else {
+                self.alone_more += 1;
+            }
+            return;
+        }
+        let place = self.seen.iter().position(|(seen, _)| *seen == set).unwrap_or_else(|| {
+            self.seen.push((set, [0; Evidence::KINDS]));
+            self.seen.len() - 1
+        });
+        self.seen[place].1[trajectory.evidence as usize] += 1;
+        if trajectory.evidence == Evidence::Ambiguous {
+            return;
+        }
+        let sights = trajectory.sights();
+        for (place, one) in sights.iter().enumerate() {
+            for other in &sights[place + 1..] {
+                self.match_sights(one, other, at);
+            }
+        }
+        if let Some((first, recut)) = sights.first().zip(trajectory.recut) {
+            let place = usize::from(first.tap > recut);
+            self.pair(first.tap, recut, at).recut[place] += 1;
+        }
+    }
+
+    fn match_sights(&mut self, one: &Sight, other: &Sight, at: Timestamp) {
+        let (lower, higher) = if one.tap < other.tap { (one, other) } else { (other, one) };
+        let pair = self.pair(lower.tap, higher.tap, at);
+        pair.delays.record(higher.at.0.cast_signed().wrapping_sub(lower.at.0.cast_signed()));
+        pair.stripped += u64::from(lower.is_untagged != higher.is_untagged);
+        pair.hops += i64::from(lower.ttl) - i64::from(higher.ttl);
+    }
+
+    fn pair(&mut self, one: TapIndex, other: TapIndex, at: Timestamp) -> &mut Pair {
+        let (lower, higher) = (one.min(other), one.max(other));
+        let is_it = |pair: &Pair| (pair.lower, pair.higher) == (lower, higher);
+        let place = self.pairs.iter().position(is_it).unwrap_or_else(|| {
+            self.pairs.push(Pair { lower, higher, first: at, last: at, ..Pair::default() });
+            self.pairs.len() - 1
+        });
+        let pair = &mut self.pairs[place];
+        (pair.first, pair.last) = (pair.first.min(at), pair.last.max(at));
+        pair
+    }
+
+    fn find(&self, lower: TapIndex, higher: TapIndex) -> Option<&Pair> {
+        self.pairs.iter().find(|pair| (pair.lower, pair.higher) == (lower, higher))
+    }
+}
+
+impl Pair {
+    /// Which tap the packets passed first. Hops that were counted down say so. Else, because times
+    /// hold the offset between two clocks, both directions are compared: away from the lower tap
+    /// they are longer by twice the way. Else what was known; else the clocks are believed.
+    pub(super) fn way(
+        &self,
+        answers: Option<&Counts>,
+        mut known: impl Iterator<Item = Way>,
+    ) -> Way {
+        let up = (self.lower, self.higher);
+        let down = (self.higher, self.lower);
+        if self.hops != 0 {
+            return if self.hops > 0 { up } else { down };
+        }
+        let turned = answers.and_then(|answers| answers.find(self.lower, self.higher));
+        if let Some(turned) = turned.filter(|turned| turned.delays.count > 0) {
+            let (here, there) = (self.delays.mean_ns(), turned.delays.mean_ns());
+            if self.delays.count > 0 && here != there {
+                return if here > there { up } else { down };
+            }
+        }
+        if let Some(way) = known.find(|way| [up, down].contains(way)) {
+            return way;
+        }
+        match self.delays.mean_ns() {
+            Some(mean_ns) if mean_ns < 0 => down,
+            None if self.recut[0] < self.recut[1] => down,
+            _ => up,
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! What a flow that is settled needs of a packet: far less than [`Headers`].
+//!
+//! In: a frame of the common shape (see `plain`), whole, and without SYN and RST. Out: [`Brief`], or nothing where all headers must be read.
+//! Cost: one length check and some 40 instructions; a third of what [`Headers`] take.
+//! Invariants: where a brief is made, the decoder accepts the frame, and says the same of it (a
+//! property test compares them).
+//! Source: as in `ethernet`, `ipv4`, `tcp` and `udp`.
+//!
+//! [`Headers`]: super::Headers
+
+use super::tcp::ALIGNED_TIMESTAMP;
+use super::udp::TunnelPorts;
+use super::{PAYLOAD_HEAD_OCTETS, protocol, tcp_flag};
+use crate::capture::{Frame, LinkType};
+use crate::index::{Sender, TapIndex};
+use crate::inventory::{AddressSpace, Segment};
+use crate::time::Timestamp;
+
+/// Ethernet, IPv4, and TCP without options. Shorter frames are padded; where they are not, all
+/// headers are read.
+const HEAD_OCTETS: usize = 54;
+
+const ETHERNET_OCTETS: usize = 14;
+const IPV4_OCTETS: u32 = 20;
+const TCP_OCTETS: u32 = 20;
+const UDP_OCTETS: u32 = 8;
+
+/// TCP header whose only option is the timestamps, laid out as nearly every sender does.
+const STAMPED_TCP_OCTETS: u32 = 32;
+
+/// EtherType IPv4; version 4 and five words, no options.
+const IPV4_WITHOUT_OPTIONS: [u8; 3] = [0x08, 0x00, 0x45];
+
+/// All but don't-fragment and the reserved bit before it.
+const FRAGMENT_BITS: u16 = 0x3fff;
+
+/// Flags of segments that may begin a flow, or end it at once.
+const NOT_SETTLED: u16 = tcp_flag::SYN | tcp_flag::RST;
+
+/// Where untagged frames of one port belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PortPlace {
+    pub(super) tap: TapIndex,
+    pub(super) segment: Segment,
+    pub(super) space: AddressSpace,
+}
+
+/// A packet of a flow that may be settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Brief {
+    /// Hash of the canonical flow key, filled in by `spread`.
+    pub hash: u64,
+    /// Address (32 bits) and port (16) of source and destination; in the order of the key once
+    /// `spread` has named the flow.
+    pub ends: [u64; 2],
+    /// Address space.
+    pub space: AddressSpace,
+    /// Segment.
+    pub segment: Segment,
+    /// Receive time.
+    pub timestamp: Timestamp,
+    /// The largest receive time of the source up to this packet.
+    pub clock: Timestamp,
+    /// IP octets.
+    pub octets: u16,
+    /// Tap that copied the packet.
+    pub tap: TapIndex,
+    /// Low octet of the TCP flags, 0 with UDP; neither SYN nor RST.
+    pub tcp_flags: u8,
+    /// TCP or UDP.
+    pub protocol: u8,
+    /// Who sent it, filled in by `spread`.
+    pub sender: Sender,
+    /// Whether there is payload.
+    pub has_payload: bool,
+    /// Destination and source MAC, as they stand in the frame.
+    pub stations: [u8; 12],
+    /// Octets of the frame on the wire.
+    pub wire_octets: u32,
+}
+
+impl Brief {
+    /// Writes that of a frame, the largest receive time so far being `clock`; `None`, with nothing
+    /// written, where all headers must be read. Inlined, so that of the frame only
+    /// what is looked at is ever read.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a tenth of all instructions of a packet")]
+    pub(super) fn write(
+        frame: &Frame<'_>,
+        clock: Timestamp,
+        place: &PortPlace,
+        tunnels: &TunnelPorts,
+        out: &mut Self,
+    ) -> Option<()> {
+        if !matches!(frame.link, LinkType::Ethernet) || frame.stripped_vlan.is_some() {
+            return None;
+        }
+        let head: &[u8; HEAD_OCTETS] = frame.bytes.first_chunk()?;
+        let octets = short(head, 16);
+        let is_plain = [head[12], head[13], head[14]] == IPV4_WITHOUT_OPTIONS
+            && short(head, 20) & FRAGMENT_BITS == 0
+            && ETHERNET_OCTETS + usize::from(octets) <= frame.bytes.len();
+        if !is_plain {
+            return None;
+        }
+        let behind = u32::from(octets).checked_sub(IPV4_OCTETS)?;
+        let (tcp_flags, payload_octets) = match head[23] {
+            protocol::TCP if u16::from(head[47]) & NOT_SETTLED == 0 => {
+                (head[47], behind.checked_sub(tcp_header_octets(head)?)?)
+            }
+            protocol::UDP if tunnels.between(short(head, 34), short(head, 36)).is_none() => {
+                let claimed = u32::from(short(head, 38));
+                if claimed > behind {
+                    return None;
+                }
+                (0, claimed.checked_sub(UDP_OCTETS)?)
+            }
+            _ => return None,
+        };
+        *out = Self {
+            hash: 0,
+            ends: [end(head, 26, 34), end(head, 30, 36)],
+            space: place.space,
+            segment: place.segment,
+            timestamp: frame.timestamp,
+            clock,
+            octets,
+            tap: place.tap,
+            tcp_flags,
+            protocol: head[23],
+            sender: Sender::Low,
+            has_payload: payload_octets != 0,
+            stations: *head.first_chunk()?,
+            wire_octets: frame.wire_octets,
+        };
+        Some(())
+    }
+}
+
+impl Brief {
+    /// Both ports.
+    #[expect(clippy::cast_possible_truncation, reason = "the port is the low 16 bits")]
+    pub const fn ports(&self) -> [u16; 2] {
+        [self.ends[0] as u16, self.ends[1] as u16]
+    }
+}
+
+/// What a packet is known by wherever it is seen, and what TCP measures need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// IPv4 identification.
+    pub ip_identification: u16,
+    /// TCP flags, see [`tcp_flag`].
+    pub tcp_flags: u16,
+    /// TCP sequence number.
+    pub tcp_sequence: u32,
+    /// TCP acknowledgement number; 0 without ACK.
+    pub tcp_acknowledgement: u32,
+    /// TCP timestamps, value and echo.
+    pub tcp_timestamps: Option<(u32, u32)>,
+    /// TCP window, not scaled.
+    pub tcp_window: u16,
+    /// Octets behind the transport header.
+    pub payload_octets: u32,
+    /// The first of them; what is missing reads as 0.
+    pub payload_head: [u8; PAYLOAD_HEAD_OCTETS],
+}
+
+impl Fields {
+    /// Of a frame of which a [`Brief`] could be made; nothing where there are TCP options beside
+    /// the usual timestamps.
+    #[inline]
+    pub fn of(frame: &Frame<'_>, brief: &Brief) -> Option<Self> {
+        let head: &[u8; HEAD_OCTETS] = frame.bytes.first_chunk()?;
+        let packet = frame.bytes.get(..ETHERNET_OCTETS + usize::from(brief.octets))?;
+        let ip_identification = short(head, 18);
+        if brief.protocol != protocol::TCP {
+            let payload = packet.get(42..)?;
+            let claimed = usize::from(short(head, 38)).checked_sub(UDP_OCTETS as usize)?;
+            let payload = payload.get(..claimed)?;
+            return Some(Self {
+                ip_identification,
+                payload_octets: length(payload),
+                payload_head: head_of(payload),
+                ..Self::default()
+            });
+        }
+        let header_octets = tcp_header_octets(head)?;
+        let tcp_timestamps = timestamps(packet, header_octets).ok()?;
+        let payload = packet.get(34 + header_octets as usize..)?;
+        let tcp_flags = short(head, 46) & 0x1ff;
+        Some(Self {
+            ip_identification,
+            tcp_flags,
+            tcp_sequence: long(head, 38),
+            tcp_acknowledgement: if tcp_flags & tcp_flag::ACK == 0 { 0 } else { long(head, 42) },
+            tcp_timestamps,
+            tcp_window: short(head, 48),
+            payload_octets: length(payload),
+            payload_head: head_of(payload),
+        })
+    }
+}
+
+/// A TCP header has options beside the usual timestamps.
+struct OtherOptions;
+
+/// The timestamps option of a header that has it alone, or has none.
+#[inline]
+fn timestamps(packet: &[u8], header_octets: u32) -> Result<Option<(u32, u32)>, OtherOptions> {
+    if header_octets == TCP_OCTETS {
+        return Ok(None);
+    }
+    let options = packet.get(HEAD_OCTETS..).and_then(|behind| behind.first_chunk::<12>());
+    let [kinds @ .., a, b, c, d, e, f, g, h] = *options.ok_or(OtherOptions)?;
+    if header_octets != STAMPED_TCP_OCTETS || kinds != ALIGNED_TIMESTAMP {
+        return Err(OtherOptions);
+    }
+    Ok(Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))))
+}
+
+/// Length of a TCP header that is long enough.
+#[inline]
+fn tcp_header_octets(head: &[u8; HEAD_OCTETS]) -> Option<u32> {
+    let header_octets = u32::from(head[46] >> 4) * 4;
+    (header_octets >= TCP_OCTETS).then_some(header_octets)
+}
+
+#[inline]
+fn head_of(payload: &[u8]) -> [u8; PAYLOAD_HEAD_OCTETS] {
+    if let Some(head) = payload.first_chunk() {
+        return *head;
+    }
+    let mut head = [0; PAYLOAD_HEAD_OCTETS];
+    head.iter_mut().zip(payload).for_each(|(to, from)| *to = *from);
+    head
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "an IPv4 packet has at most 65,535 octets")]
+const fn length(payload: &[u8]) -> u32 {
+    payload.len() as u32
+}
+
+#[inline]
+const fn short(head: &[u8; HEAD_OCTETS], at: usize) -> u16 {
+    u16::from_be_bytes([head[at], head[at + 1]])
+}
+
+#[inline]
+const fn long(head: &[u8; HEAD_OCTETS], at: usize) -> u32 {
+    u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
+}
+
+/// Address and port of an endpoint in one word.
+#[inline]
+const fn end(head: &[u8; HEAD_OCTETS], address_at: usize, port_at: usize) -> u64 {
+    ((long(head, address_at) as u64) << 16) | short(head, port_at) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Plan;
+    use crate::copies::Invariant;
+    use crate::decode::testing::{decoder_of, ethernet, frame_of, ipv4, tagged, tcp, udp, vxlan};
+    use crate::decode::{Decoder, Headers, Marks};
+    use crate::spread::{HashSeed, name_brief, name_flow};
+
+    const TIMES: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
+    const BLOCKS: [u8; 12] = [1, 1, 5, 10, 0, 0, 0, 7, 0, 0, 0, 9];
+
+    fn frames() -> Vec<Vec<u8>> {
+        let payload: Vec<u8> = (1..40).collect();
+        vec![
+            ethernet(&ipv4(6, &tcp(0x10, &[], &payload))),
+            ethernet(&ipv4(6, &tcp(0x18, &TIMES, &payload[..9]))),
+            ethernet(&ipv4(6, &tcp(0x11, &TIMES, &[]))),
+            ethernet(&ipv4(6, &tcp(0x10, &BLOCKS, &[]))),
+            ethernet(&ipv4(6, &tcp(0x02, &TIMES, &[]))),
+            ethernet(&ipv4(17, &udp(1_000, 53, &payload[..16]))),
+            ethernet(&ipv4(17, &udp(50_000, 1_000, &payload[..13]))),
+            vxlan(4_242, &ethernet(&ipv4(6, &tcp(0x10, &[], &payload)))),
+            tagged(&ethernet(&ipv4(6, &tcp(0x10, &[], &payload))), &[(0x8100, 7)]),
+        ]
+    }
+
+    fn decoder() -> Decoder {
+        decoder_of(&Plan::default())
+    }
+
+    fn brief_of(decoder: &Decoder, frame: &Frame<'_>) -> Option<Brief> {
+        let mut brief = Brief::default();
+        decoder.brief(frame, Timestamp(9), &mut brief)?;
+        name_brief(&mut brief, HashSeed::fixed());
+        Some(brief)
+    }
+
+    /// What all headers of a packet say, in brief.
+    fn in_brief(headers: &Headers, stations: [u8; 12], wire_octets: u32) -> Brief {
+        let end = |address: crate::decode::Address, port: u16| {
+            let [.., a, b, c, d] = address.0;
+            (u64::from(u32::from_be_bytes([a, b, c, d])) << 16) | u64::from(port)
+        };
+        let source = end(headers.source, headers.source_port);
+        let destination = end(headers.destination, headers.destination_port);
+        let ends = match headers.sender {
+            Sender::Low => [source, destination],
+            Sender::High => [destination, source],
+        };
+        Brief {
+            hash: headers.hash,
+            ends,
+            space: headers.space,
+            segment: headers.segment,
+            timestamp: headers.timestamp,
+            clock: headers.clock,
+            octets: u16::try_from(headers.octets).expect("IPv4"),
+            tap: headers.tap,
+            tcp_flags: headers.tcp_flags.to_le_bytes()[0],
+            protocol: headers.protocol,
+            sender: headers.sender,
+            has_payload: headers.payload_octets != 0,
+            stations,
+            wire_octets,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4_096, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_brief_is_what_all_headers_say(
+            which in any::<prop::sample::Index>(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            padding in 0_usize..20,
+            captured in 20_usize..200,
+        ) {
+            let all = frames();
+            let mut bytes = which.get(&all).clone();
+            for (place, value) in changes {
+                // Mostly in the headers.
+                let places = bytes.len().min(70);
+                bytes[place.index(places)] = value;
+            }
+            bytes.resize(bytes.len() + padding, 0);
+            bytes.truncate(captured);
+            let decoder = decoder();
+            let frame = frame_of(&bytes);
+            if let Some(brief) = brief_of(&decoder, &frame) {
+                let seed = HashSeed::fixed();
+                let mut headers = Headers::default();
+                prop_assert_eq!(decoder.decode(&frame, Timestamp(9), &mut headers), Ok(()));
+                name_flow(&mut headers, seed);
+                let stations = *bytes.first_chunk().expect("a header");
+                prop_assert_eq!(brief, in_brief(&headers, stations, frame.wire_octets));
+                prop_assert!(!headers.marks.has(Marks::SNAPPED) && !headers.marks.has(Marks::FRAGMENT));
+                if let Some(fields) = Fields::of(&frame, &brief) {
+                    let invariant = Invariant::of_brief(&brief, &fields);
+                    prop_assert_eq!(invariant, Invariant::of(&headers, seed));
+                    prop_assert_eq!(fields.payload_octets, headers.payload_captured_octets);
+                    prop_assert_eq!(fields.payload_head, headers.payload_head);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_common_shape_is_known_in_brief() {
+        let decoder = decoder();
+        let all = frames();
+        let briefs: Vec<bool> =
+            all.iter().map(|bytes| brief_of(&decoder, &frame_of(bytes)).is_some()).collect();
+        assert_eq!(briefs, [true, true, true, true, false, true, true, false, false]);
+        let fields = |bytes: &[u8]| {
+            let frame = frame_of(bytes);
+            Fields::of(&frame, &brief_of(&decoder, &frame).expect("the common shape"))
+        };
+        assert!(fields(&all[1]).is_some_and(|fields| fields.tcp_timestamps == Some((7, 9))));
+        assert_eq!(fields(&all[3]), None, "SACK blocks are for all headers");
+    }
+}

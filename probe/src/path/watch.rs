@@ -1,0 +1,143 @@
+//! Flows of which packets wait for evidence.
+//!
+//! In: hash of a flow. Out: the ends of the two rows (one a sender) of its packets that wait.
+//! Cost: 64 bytes a flow; a packet of a flow without one looks at one octet.
+//! Invariants: a flow has at most one watch; a watch without packets may go to another flow.
+
+use super::entry::{NONE, Range, reaches};
+use crate::memory;
+
+/// Octets that say where there may be a watch: what every packet looks at.
+const PRESENCES: usize = 1 << 12;
+
+/// Places next to each other in which a flow's watch may be.
+const WAYS: usize = 8;
+
+/// The packets of one flow that wait. Arrays of two are by sender.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Watch {
+    pub(super) flow: u64,
+    /// Slots of the oldest and the newest.
+    pub(super) oldest: [u32; 2],
+    pub(super) newest: [u32; 2],
+    /// End of the oldest's range: an acknowledgement that does not reach it says nothing.
+    pub(super) oldest_end: [u32; 2],
+    /// No range that was selected ends behind this: a segment that begins there is new. Stays
+    /// when none waits any more, until another flow needs the place.
+    pub(super) top: [u32; 2],
+    /// Whether there was any.
+    pub(super) has_top: [bool; 2],
+    packets: u32,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            flow: 0,
+            oldest: [NONE; 2],
+            newest: [NONE; 2],
+            oldest_end: [0; 2],
+            top: [0; 2],
+            has_top: [false; 2],
+            packets: 0,
+        }
+    }
+}
+
+pub(super) struct Watches {
+    watches: Box<[Watch]>,
+    presences: Box<[u16]>,
+}
+
+impl Watches {
+    pub(super) fn new(watches: usize) -> Self {
+        let watches = watches.next_power_of_two().max(WAYS);
+        Self {
+            watches: memory::table(watches, Watch::default()),
+            presences: memory::table(PRESENCES, 0),
+        }
+    }
+
+    /// Whether a flow with this hash may be watched.
+    #[inline]
+    pub(super) fn may_have(&self, flow: u64) -> bool {
+        self.presences[presence(flow)] != 0
+    }
+
+    /// Place of the flow's watch.
+    pub(super) fn find(&self, flow: u64) -> Option<u32> {
+        let is_its = |watch: &Watch| watch.packets > 0 && watch.flow == flow;
+        self.places(flow).find(|place| self.watches.get(*place).is_some_and(is_its)).map(short)
+    }
+
+    pub(super) fn at(&mut self, place: u32) -> &mut Watch {
+        &mut self.watches[place as usize]
+    }
+
+    /// Place of the flow's watch for one packet more; `None`: there is no room.
+    pub(super) fn take(&mut self, flow: u64) -> Option<u32> {
+        if let Some(place) = self.find(flow) {
+            self.watches[place as usize].packets += 1;
+            return Some(place);
+        }
+        let is_left = |place: &usize| self.watches[*place].flow == flow;
+        let is_free = |place: &usize| self.watches[*place].packets == 0;
+        let left = self.places(flow).find(is_left);
+        let place = left.or_else(|| self.places(flow).find(is_free))?;
+        if left.is_none() {
+            self.watches[place] = Watch { flow, ..Watch::default() };
+        }
+        self.watches[place].packets = 1;
+        let presence = &mut self.presences[presence(flow)];
+        *presence = presence.saturating_add(1);
+        Some(short(place))
+    }
+
+    /// One packet less.
+    pub(super) fn release(&mut self, place: u32) {
+        let watch = &mut self.watches[place as usize];
+        watch.packets -= 1;
+        if watch.packets == 0 {
+            let presence = &mut self.presences[presence(watch.flow)];
+            *presence = presence.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.watches) + size_of_val(&*self.presences)
+    }
+
+    fn places(&self, flow: u64) -> impl Iterator<Item = usize> + use<> {
+        let mask = self.watches.len() - 1;
+        let first = low(flow >> 12);
+        (0..WAYS).map(move |way| first.wrapping_add(way) & mask)
+    }
+}
+
+impl Watch {
+    /// Whether a range of this sender may have been sent before.
+    pub(super) const fn may_repeat(&self, sender: usize, range: Range) -> bool {
+        self.oldest[sender] != NONE && !reaches(range.begin, self.top[sender])
+    }
+
+    /// Whether an acknowledgement covers what this sender has sent.
+    pub(super) const fn is_reached(&self, sender: usize, acknowledgement: u32) -> bool {
+        self.oldest[sender] != NONE && reaches(acknowledgement, self.oldest_end[sender])
+    }
+}
+
+#[inline]
+fn presence(flow: u64) -> usize {
+    low(flow) & (PRESENCES - 1)
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "it is masked to the table")]
+const fn low(word: u64) -> usize {
+    word as usize
+}
+
+fn short(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(NONE)
+}

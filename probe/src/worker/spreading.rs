@@ -1,0 +1,182 @@
+//! Packets on their way between workers, and fragments that wait for their ports.
+//!
+//! In: packets that another worker owns, packets that others have sent. Out: the same at their owner,
+//! oldest first.
+//! Cost: one copy of the headers each way; a ring is touched once a batch.
+//! Invariants: with files a worker that waits for room takes over meanwhile, so that no two wait for
+//! each other; with a live source what finds no room is counted.
+//! Source: ARCHITECTURE.md, "The loop".
+
+use crate::capture::Source;
+use crate::counters::DropCause;
+use crate::decode::{Headers, Marks};
+use crate::spread::ring::{CLOSED, QUIET};
+use crate::spread::{datagram_hash, name_flow, owner};
+use crate::time::Timestamp;
+
+use super::Worker;
+
+/// Packets taken over from other workers in a turn at most.
+const TAKE_PACKETS_MAX: usize = 256;
+
+impl<S: Source> Worker<S> {
+    /// Fragments find their ports here if this worker receives all of them, else at the worker
+    /// that owns their datagram.
+    pub(super) fn route_fragment(&mut self, headers: &Headers) {
+        let datagram_owner = if self.parts.receivers == 1 {
+            self.parts.place
+        } else {
+            owner(datagram_hash(headers, self.parts.seed), self.parts.receivers)
+        };
+        if datagram_owner == self.parts.place {
+            self.resolve_fragment(headers);
+        } else {
+            self.pass_on(datagram_owner, headers);
+        }
+    }
+
+    pub(super) fn resolve_fragment(&mut self, headers: &Headers) {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.parts.fragments.resolve(headers, &mut ready);
+        self.route_resolved(&mut ready);
+        self.ready = ready;
+        let deadline = self.parts.fragments.next_deadline();
+        self.next_event = self.next_event.min(deadline.unwrap_or(self.next_event));
+    }
+
+    pub(super) fn route_resolved(&mut self, ready: &mut Vec<Headers>) {
+        let waiting = ready.len() as u64;
+        self.in_hand_packets += waiting;
+        for mut headers in ready.drain(..) {
+            self.in_hand_packets -= 1;
+            headers.marks.set(Marks::PORTS_RESOLVED);
+            name_flow(&mut headers, self.parts.seed);
+            let ahead = self.look_ahead(&headers);
+            self.admit(&headers, &ahead);
+        }
+    }
+
+    pub(super) fn pass_on(&mut self, to: usize, headers: &Headers) {
+        while !self.parts.outgoing[to].push(headers) {
+            if !self.parts.waits {
+                self.totals.causes.add(DropCause::SpreadRingFull, 1);
+                return;
+            }
+            if self.blocked {
+                // Waiting inside waiting could go round in a circle; the aggregator joins what is
+                // split.
+                let ahead = self.look_ahead(headers);
+                self.own(headers, &ahead);
+                return;
+            }
+            self.publish(headers.clock);
+            self.in_hand_packets += 1;
+            self.wait_for_room();
+            self.in_hand_packets -= 1;
+        }
+        self.totals.spread_out_packets += 1;
+    }
+
+    /// Takes over what others have sent while a ring has no room: they may wait for this worker.
+    pub(super) fn wait_for_room(&mut self) {
+        self.blocked = true;
+        if self.take_over() == 0 {
+            std::thread::yield_now();
+        }
+        self.blocked = false;
+    }
+
+    /// Hands open batches over and says how far this worker has read.
+    pub(super) fn flush_outgoing(&mut self) {
+        for place in 0..self.parts.outgoing.len() {
+            while !self.parts.outgoing[place].flush() && self.parts.waits {
+                self.publish(self.read_clock);
+                self.wait_for_room();
+            }
+        }
+        self.publish(self.read_clock);
+    }
+
+    /// Says in each ring that has room that all packets before `clock` are there.
+    pub(super) fn publish(&mut self, clock: Timestamp) {
+        for ring in &mut self.parts.outgoing {
+            if !ring.flush() {
+                continue;
+            }
+            if self.quiet { ring.publish_quiet() } else { ring.publish(clock) }
+        }
+    }
+
+    /// Takes packets over from other workers, oldest first. A ring that is empty is waited for
+    /// until its worker has read further, with a live source not longer than the hold.
+    pub(super) fn take_over(&mut self) -> usize {
+        if self.parts.incoming.is_empty() {
+            return 0;
+        }
+        let mut taken = 0;
+        while taken < TAKE_PACKETS_MAX {
+            let Some(from) = self.oldest_ring() else { break };
+            let Some(headers) = self.parts.incoming[from].head().copied() else { break };
+            self.parts.incoming[from].advance();
+            taken += 1;
+            // Time first: what closes with it does not hold this packet yet.
+            self.advance(headers.clock);
+            if headers.is_quote() {
+                self.take_quote(&headers);
+                continue;
+            }
+            self.totals.spread_in_packets += 1;
+            let unresolved =
+                headers.marks.has(Marks::FRAGMENT) && !headers.marks.has(Marks::PORTS_RESOLVED);
+            if unresolved {
+                self.resolve_fragment(&headers);
+            } else {
+                let ahead = self.look_ahead(&headers);
+                self.own(&headers, &ahead);
+            }
+        }
+        if taken == 0 {
+            self.advance_by_rings();
+        }
+        taken
+    }
+
+    /// The ring whose head is to be taken next, if it may be.
+    fn oldest_ring(&mut self) -> Option<usize> {
+        let mut oldest: Option<(usize, Timestamp)> = None;
+        let mut read_up_to = Timestamp(u64::MAX);
+        for (place, ring) in self.parts.incoming.iter_mut().enumerate() {
+            let clock = ring.clock();
+            match ring.head() {
+                Some(headers) if oldest.is_none_or(|(_, best)| headers.clock < best) => {
+                    oldest = Some((place, headers.clock));
+                }
+                Some(_) => {}
+                None => read_up_to = read_up_to.min(clock),
+            }
+        }
+        let (place, clock) = oldest?;
+        let waited_enough =
+            !self.parts.waits && self.read_clock.since_ns(clock) > self.parts.hold_ns;
+        (clock <= read_up_to || waited_enough).then_some(place)
+    }
+
+    /// With all rings empty, time goes on as far as all workers have read.
+    fn advance_by_rings(&mut self) {
+        let mut read_up_to = Timestamp(u64::MAX);
+        for ring in &mut self.parts.incoming {
+            let clock = ring.clock();
+            if ring.head().is_some() {
+                return;
+            }
+            read_up_to = read_up_to.min(clock);
+        }
+        if read_up_to < QUIET && read_up_to != Timestamp::ZERO {
+            self.advance(read_up_to);
+        }
+    }
+
+    pub(super) fn incoming_ended(&mut self) -> bool {
+        self.parts.incoming.iter_mut().all(|ring| ring.clock() == CLOSED && ring.head().is_none())
+    }
+}

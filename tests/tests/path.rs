@@ -1,0 +1,292 @@
+//! Delay and loss between taps against a link that logs what it did to each frame.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use vmprobe::config::{self, Mode};
+use vmprobe::generate::{Options, Scenario, generate};
+use vmprobe_tests::folder::Folder;
+use vmprobe_tests::link::transfer::{RECEIVER, SENDER, transfer};
+use vmprobe_tests::link::{Frame, Impairments, Merge, Mirror, Truth, Way, impair_capture};
+use vmprobe_tests::records::{Row, number, rows, sum, text};
+use vmprobe_tests::replaying::run;
+
+const MS: u64 = 1_000_000;
+
+/// Counts of the table `path` that the truth knows too.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Seen {
+    sampled: u64,
+    matched: u64,
+    first_missed: u64,
+    network: u64,
+    mirror: u64,
+    unresolved: u64,
+    ambiguous: u64,
+    delays: u64,
+    sum_ns: i64,
+    min_ns: i64,
+    max_ns: i64,
+}
+
+/// Plays the captures of both taps back, with further lines of configuration.
+fn played(folder: &Folder, captures: &[PathBuf; 2], further: &str) -> PathBuf {
+    let records = folder.path("records");
+    let text = format!(
+        "[[tap]]\nname = \"a\"\nmatch = {{ port = \"tap-a\" }}\n\
+         [[tap]]\nname = \"b\"\nmatch = {{ port = \"tap-b\" }}\n\
+         [flow]\nslots_per_worker = 65536\n[window]\nrows_max = 65536\n\
+         [serve]\nenabled = false\n{further}"
+    );
+    let file = folder.write("replay.toml", &text);
+    let mut plan = config::load(&file, Mode::Replay).expect("a good configuration").plan;
+    plan.store.free_mib_min = 0;
+    let report = run(plan, captures, Some(&records)).expect("a replay").report;
+    assert_eq!(report.ledger.unaccounted, 0);
+    records
+}
+
+fn signed(row: &Row, column: &str) -> i64 {
+    row[column].as_i64().unwrap_or_else(|| panic!("{column}: {row:?}"))
+}
+
+/// What the chosen rows of `path` add up to.
+fn seen(rows: &[Row], choose: impl Fn(&Row) -> bool) -> Seen {
+    let of = |column: &str| sum(rows, column, &choose);
+    let sampled: Vec<_> =
+        rows.iter().filter(|row| choose(row) && number(row, "delay_sample_count") > 0).collect();
+    let total = |row: &&&Row| {
+        signed(row, "delay_mean_ns") * number(row, "delay_sample_count").cast_signed()
+    };
+    Seen {
+        sampled: of("sampled_packet_count"),
+        matched: of("matched_packet_count"),
+        first_missed: of("first_tap_missed_packet_count"),
+        network: of("network_loss_packet_count"),
+        mirror: of("mirror_loss_packet_count"),
+        unresolved: of("unresolved_loss_packet_count"),
+        ambiguous: of("ambiguous_packet_count"),
+        delays: of("delay_sample_count"),
+        sum_ns: sampled.iter().map(|row| total(&row)).sum(),
+        min_ns: sampled.iter().map(|row| signed(row, "delay_min_ns")).min().unwrap_or(0),
+        max_ns: sampled.iter().map(|row| signed(row, "delay_max_ns")).max().unwrap_or(0),
+    }
+}
+
+fn is_way(row: &Row, scope: &str, from: &str, to: &str) -> bool {
+    row["scope"] == scope && row["from_tap"] == from && row["to_tap"] == to
+}
+
+/// What one sends to the other.
+fn is_of(row: &Row, source: IpAddr, destination: IpAddr) -> bool {
+    row["scope"] == "endpoints"
+        && text(row, "source_address") == Some(&source.to_string())
+        && text(row, "destination_address") == Some(&destination.to_string())
+}
+
+/// |D − truth| ≤ 1 µs, on the same number of packets.
+fn check_delays(seen: &Seen, truth: &Truth, frames: impl Fn(&Frame) -> bool, offset_ns: i64) {
+    let delay = truth.of(frames).delay;
+    assert_eq!(seen.delays, delay.count);
+    let mean = |sum: i64| sum / delay.count.cast_signed();
+    let truly = mean(delay.sum_ns.cast_signed()) + offset_ns;
+    assert!((mean(seen.sum_ns) - truly).abs() <= 1_000, "{seen:?} {truly}");
+    assert_eq!(seen.min_ns, delay.min_ns.cast_signed() + offset_ns);
+    assert_eq!(seen.max_ns, delay.max_ns.cast_signed() + offset_ns);
+}
+
+fn is_sent(frame: &Frame) -> bool {
+    frame.source == Some(SENDER)
+}
+
+/// Delay, jitter, loss and reordering each way, and routers that count down.
+fn rough_way() -> Way {
+    Way {
+        delay_ns: 3 * MS,
+        jitter_ns: MS,
+        loss_ppm: 10_000,
+        reorder_ppm: 5_000,
+        reorder_ns: 2 * MS,
+        ..Way::default()
+    }
+}
+
+#[test]
+fn delay_and_loss_are_those_of_the_link() {
+    let folder = Folder::new("path-exact");
+    let impairments = Impairments::alike(rough_way(), Mirror::default());
+    let (captures, truth) = transfer(8_000_000, 21, impairments, folder.root()).expect("it runs");
+    let rows = rows(&played(&folder, &captures, ""), "path");
+
+    let there = seen(&rows, |row| is_of(row, SENDER, RECEIVER));
+    let sums = truth.pair(SENDER, RECEIVER);
+    assert!(sums.lost > 40, "{sums:?}");
+    assert_eq!((there.sampled, there.ambiguous), (sums.frames, 0));
+    assert_eq!(there.matched, sums.passed);
+    // All data that was lost was repeated, but for what had arrived already.
+    let repeated = truth.lost_repeated(SENDER, RECEIVER);
+    assert_eq!((there.network, there.mirror + there.unresolved), (repeated, sums.lost - repeated));
+    assert_eq!((there.first_missed, there.mirror), (0, 0), "{there:?}");
+    check_delays(&there, &truth, is_sent, 0);
+
+    let back = seen(&rows, |row| is_of(row, RECEIVER, SENDER));
+    let sums = truth.pair(RECEIVER, SENDER);
+    assert_eq!(back.matched + back.ambiguous, sums.passed + back.ambiguous);
+    // Nobody repeats an acknowledgement.
+    assert_eq!((back.network, back.mirror, back.unresolved), (0, 0, sums.lost));
+    check_delays(&back, &truth, |frame| !is_sent(frame), 0);
+
+    // Everybody's packets are these two.
+    assert_eq!(seen(&rows, |row| is_way(row, "taps", "a", "b")), there);
+    assert_eq!(seen(&rows, |row| is_way(row, "taps", "b", "a")), back);
+}
+
+#[test]
+fn clocks_that_differ_show_with_a_bound() {
+    let folder = Folder::new("path-offset");
+    let way = Way { delay_ns: 2 * MS, jitter_ns: MS / 2, ..Way::default() };
+    for offset_ns in [-50 * MS.cast_signed(), -MS.cast_signed(), 0, 30 * MS.cast_signed()] {
+        let mirror_b = Mirror { offset_ns, ..Mirror::default() };
+        let impairments =
+            Impairments { mirror_b, ..Impairments::alike(way.clone(), Mirror::default()) };
+        let out = folder.path(&format!("link{offset_ns}"));
+        std::fs::create_dir_all(&out).expect("a folder");
+        let (captures, truth) = transfer(1_000_000, 5, impairments, &out).expect("it runs");
+        let folder = Folder::new("path-offset-records");
+        let rows = rows(&played(&folder, &captures, ""), "path");
+        let there = seen(&rows, |row| is_way(row, "taps", "a", "b"));
+        let back = seen(&rows, |row| is_way(row, "taps", "b", "a"));
+        check_delays(&there, &truth, is_sent, offset_ns);
+        check_delays(&back, &truth, |frame| !is_sent(frame), -offset_ns);
+        for row in rows.iter().filter(|row| row["scope"] == "taps") {
+            let offset_ns = if row["from_tap"] == "a" { offset_ns } else { -offset_ns };
+            let (found, bound) =
+                (signed(row, "clock_offset_ns"), signed(row, "clock_offset_bound_ns"));
+            assert!((found - offset_ns).abs() <= bound, "{found} {offset_ns} {bound}");
+            // Both ways are alike, so the estimate is far better than its bound.
+            assert!((found - offset_ns).abs() <= MS.cast_signed() / 10, "{found} {offset_ns}");
+            assert!(bound <= 3 * MS.cast_signed(), "{bound}");
+            assert!(signed(row, "delay_excess_mean_ns") <= MS.cast_signed() / 2);
+        }
+    }
+}
+
+/// Segments of the sender whose first octet it had sent before, that the link passed and that were
+/// shown where they entered only.
+fn unshown_repetitions(truth: &Truth) -> u64 {
+    let mut sent = HashSet::new();
+    let is_one = |frame: &&Frame| {
+        let is_repeated = is_sent(frame) && !sent.insert(frame.sequence);
+        let is_shown = frame.shown.entry > 0 && frame.shown.exit == 0;
+        is_repeated && is_shown && !frame.is_lost()
+    };
+    truth.frames.iter().filter(is_one).count() as u64
+}
+
+#[test]
+fn what_a_mirror_loses_is_not_the_networks_loss() {
+    let lossy = Mirror { loss_ppm: 20_000, ..Mirror::default() };
+    for (name, mirror_a, mirror_b, loss_ppm) in [
+        ("b", Mirror::default(), lossy.clone(), 0),
+        ("a", lossy.clone(), Mirror::default(), 0),
+        ("both", lossy.clone(), lossy, 10_000),
+    ] {
+        let folder = Folder::new(&format!("path-mirror-{name}"));
+        let way = Way { loss_ppm, ..rough_way() };
+        let impairments =
+            Impairments { mirror_a, mirror_b, ..Impairments::alike(way, Mirror::default()) };
+        let (captures, truth) =
+            transfer(8_000_000, 33, impairments, folder.root()).expect("it runs");
+        let rows = rows(&played(&folder, &captures, ""), "path");
+        let there = seen(&rows, |row| is_of(row, SENDER, RECEIVER));
+        let data = |frame: &Frame| is_sent(frame) && frame.shown.entry > 0 && frame.shown.exit == 0;
+        let lost = truth.of(|frame| data(frame) && frame.is_lost()).frames;
+        let unshown = truth.of(|frame| data(frame) && !frame.is_lost()).frames;
+        let unseen =
+            truth.of(|frame| is_sent(frame) && frame.shown.entry == 0 && frame.shown.exit > 0);
+        // A repetition that is not shown may be acknowledged because of what it repeats.
+        let unsure = unshown_repetitions(&truth);
+        // What is lost and what is not shown are told apart, but for one in a hundred.
+        assert!(there.network.abs_diff(lost) * 100 <= lost.max(unshown), "{name} {there:?} {lost}");
+        let sure = unshown - unsure;
+        assert!(there.mirror.abs_diff(sure) * 100 <= sure.max(100), "{name} {there:?} {sure}");
+        assert_eq!(there.network + there.mirror + there.unresolved, lost + unshown, "{name}");
+        assert_eq!(there.first_missed, unseen.frames, "{name}");
+        assert_eq!(there.sampled, truth.pair(SENDER, RECEIVER).logical_packets, "{name}");
+        check_delays(&there, &truth, is_sent, 0);
+    }
+}
+
+#[test]
+fn hops_may_rewrite_what_they_rewrite_and_mirrors_may_cut() {
+    let folder = Folder::new("path-rewritten");
+    let way = Way {
+        ttl_decrement: 1,
+        router_mac: Some([2, 9, 9, 9, 9, 9]),
+        loss_ppm: 10_000,
+        delay_ns: MS,
+        ..Way::default()
+    };
+    let mirror_b = Mirror { snap_octets: Some(96), vlan: None, ..Mirror::default() };
+    let impairments = Impairments { mirror_b, ..Impairments::alike(way, Mirror::default()) };
+    let (captures, truth) = transfer(2_000_000, 7, impairments, folder.root()).expect("it runs");
+    let rows = rows(&played(&folder, &captures, ""), "path");
+    let there = seen(&rows, |row| is_of(row, SENDER, RECEIVER));
+    let sums = truth.pair(SENDER, RECEIVER);
+    assert_eq!((there.matched, there.sampled), (sums.passed, sums.frames));
+    assert_eq!(there.network + there.unresolved, sums.lost);
+    check_delays(&there, &truth, is_sent, 0);
+}
+
+#[test]
+fn merged_segments_are_no_loss() {
+    let folder = Folder::new("path-merged");
+    let merge = Some(Merge { frame_octets_max: 9_000, hold_ns: MS / 10 });
+    let way = Way { merge, delay_ns: MS, loss_ppm: 5_000, ..Way::default() };
+    let impairments = Impairments::alike(way, Mirror::default());
+    let (captures, truth) = transfer(4_000_000, 9, impairments, folder.root()).expect("it runs");
+    let sums = truth.pair(SENDER, RECEIVER);
+    assert!(sums.merged > 1_000 && sums.lost > 5, "{sums:?}");
+    let rows = rows(&played(&folder, &captures, ""), "path");
+    let there = seen(&rows, |row| is_of(row, SENDER, RECEIVER));
+    let recut = sum(&rows, "recut_packet_count", |row| is_of(row, SENDER, RECEIVER));
+    assert_eq!((there.matched, recut), (sums.passed + sums.merged, sums.merged), "{sums:?}");
+    assert_eq!(there.network, truth.lost_repeated(SENDER, RECEIVER));
+    assert_eq!((there.mirror, there.first_missed), (0, 0), "{there:?}");
+    check_delays(&there, &truth, is_sent, 0);
+}
+
+/// Packets of all kinds, over a link that loses some; each pair of endpoints is as the log says.
+#[test]
+fn a_cloud_over_a_link_pair_by_pair() {
+    let folder = Folder::new("path-cloud");
+    let options = Options { scale: 0.6, duration_s: Some(6) };
+    generate(Scenario::Benign, 4, folder.root(), options).expect("generated");
+    let out = folder.path("link");
+    std::fs::create_dir_all(&out).expect("a folder");
+    let way = Way { delay_ns: MS, jitter_ns: MS, loss_ppm: 40_000, ..Way::default() };
+    let impairments = Impairments::alike(way, Mirror::default());
+    let source = folder.path("tap-a.pcap");
+    let (captures, truth) = impair_capture(&source, 8, impairments, &out).expect("it runs");
+    let rows = rows(&played(&folder, &captures, ""), "path");
+    let mut pairs = BTreeMap::new();
+    for (source, destination) in truth.pairs() {
+        let there = seen(&rows, |row| is_of(row, source, destination));
+        pairs.insert((source, destination), there);
+        let sums = truth.pair(source, destination);
+        assert_eq!(there.first_missed, 0, "{source} {destination} {there:?}");
+        // A capture holds no answer to what the link does: receivers acknowledge what it loses.
+        let lost = there.network + there.unresolved + there.mirror;
+        assert!(lost <= sums.lost, "{source} {destination} {there:?} {sums:?}");
+    }
+    let all = pairs.values().fold((0, 0), |all, pair| {
+        (all.0 + pair.matched, all.1 + pair.network + pair.unresolved + pair.mirror)
+    });
+    let total = truth.total();
+    assert!(total.lost > 100, "{total:?}");
+    // Of whom nothing passed both taps, nobody knows that it should have; the log can't tell tenants
+    // with the same addresses apart.
+    let unknown = total.lost - all.1;
+    assert!(all.0 == total.passed && unknown * 20 <= total.lost, "{all:?} {total:?}");
+}
