@@ -5,7 +5,7 @@
 use vmprobe::config::FlowPlan;
 use vmprobe::copies::Verdict;
 use vmprobe::decode::{Brief, Headers, Marks, protocol};
-use vmprobe::flow::{EndReason, EndedFlow, FlowOutput, FlowStage};
+use vmprobe::flow::{EndReason, EndedFlow, FlowOutput, FlowStage, FlowTotals};
 use vmprobe::index::{FlowIndex, Sender, WindowNumber};
 use vmprobe::spread::{FlowKey, HashSeed, name_flow};
 use vmprobe::time::Timestamp;
@@ -39,7 +39,7 @@ impl FlowOutput for Sums {
         RowPlace(u32::try_from(self.rows.len() - 1).expect("an input is short"))
     }
 
-    fn ended(&mut self, ended: &EndedFlow) {
+    fn ended(&mut self, ended: &EndedFlow, _: Option<&FlowTotals>) {
         let EndedFlow { flow, reason, .. } = ended;
         self.record_packets += flow.packets[0] + flow.packets[1];
         self.record_octets += flow.octets[0] + flow.octets[1];

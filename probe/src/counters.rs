@@ -296,6 +296,11 @@ pub struct WorkerTotals {
     pub icmp_quotes_lost: u64,
     /// Records of ended flows lost because the aggregator did not keep up.
     pub flow_records_lost: u64,
+    /// Measures (samples, events, verdicts) that found no room in a block of rows or on the way to the
+    /// aggregator.
+    pub measures_lost: u64,
+    /// Times that a flow had something to tell and no place for it.
+    pub measures_refused: u64,
     /// Packets followed from tap to tap that were lost because the aggregator did not keep up.
     pub path_samples_lost: u64,
     /// Packets no longer followed, because their place was needed.

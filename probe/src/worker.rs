@@ -186,6 +186,9 @@ impl<S: Source> Worker<S> {
     /// Made on its own thread, so that its memory is near its core. `source` is `None` for a
     /// worker that only owns flows.
     pub fn new(source: Option<S>, parts: WorkerParts) -> Self {
+        if parts.flows.measures() {
+            parts.handoff.make_notes();
+        }
         Self {
             source_ended: source.is_none(),
             source,
@@ -278,7 +281,9 @@ impl<S: Source> Worker<S> {
         let flows = &self.parts.flows;
         let copies = self.parts.copies.as_ref().map_or(0, CopyTable::bytes)
             + self.parts.path.as_ref().map_or(0, PathStage::bytes);
-        flows.bytes() + flows.side_slab().0 + self.parts.handoff.row_bytes() + copies
+        let notes = if flows.measures() { self.parts.handoff.note_bytes() } else { 0 };
+        let slabs = flows.side_slab().0 + flows.measure_slabs().0;
+        flows.bytes() + slabs + self.parts.handoff.row_bytes() + notes + copies
     }
 
     /// How far it is beside packets, for measurements.
@@ -602,6 +607,7 @@ impl<S: Source> Worker<S> {
         self.totals.flows_created = counts.created;
         self.totals.flows_evicted = [counts.evicted_embryonic, counts.evicted];
         self.totals.flows_live = flows.table().len() as u64;
+        self.totals.measures_refused = flows.measure_slabs().1;
         self.totals.fragments_unresolved = self.parts.fragments.unresolved_packets();
         self.totals.held_packets = self.parts.fragments.held_packets() + self.in_hand_packets;
         let copies = self.parts.copies.as_ref();

@@ -30,10 +30,14 @@ impl Outcome {
     /// Says where two runs differ, in short.
     fn must_equal(&self, other: &Self, what: &str) {
         for ((table, one), two) in TABLES.iter().zip(&self.rows).zip(&other.rows) {
-            let differ = one.iter().zip(two).find(|(one, two)| one != two);
-            if let Some((one, two)) = differ {
-                panic!("{what}: {table} differ:\n{one}\n{two}");
-            }
+            let only = |rows: &[String], others: &[String]| -> Vec<String> {
+                rows.iter().filter(|row| others.binary_search(row).is_err()).cloned().collect()
+            };
+            let (left, right) = (only(one, two), only(two, one));
+            let [first, second] =
+                [left.first(), right.first()].map(|row| row.map_or("", |row| row));
+            let counts = (left.len(), right.len());
+            assert!(counts == (0, 0), "{what}: {table} differ in {counts:?}:\n{first}\n{second}");
             assert_eq!(one.len(), two.len(), "{what}: rows of {table}");
         }
         assert!(self == other, "{what}: totals differ");

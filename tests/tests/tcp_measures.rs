@@ -18,6 +18,9 @@ use vmprobe::decode::{DecodeContext, Decoder, Headers, protocol, tcp_flag};
 use vmprobe::index::Sender;
 use vmprobe::measure::tcp::{Event, Method, Options, Rare, Segment, Tally, TcpFlow, Terms};
 use vmprobe_tests::captures::{self, FOLDERS};
+use vmprobe_tests::folder::Folder;
+use vmprobe_tests::records;
+use vmprobe_tests::replaying::{self, run};
 
 /// An endpoint as tshark tells streams apart: no segment, no tap.
 type Endpoint = (IpAddr, u16);
@@ -452,4 +455,92 @@ fn times_are_those_of_deepflow() {
     }
     eprintln!("{}", agreement.line("deepflow times"));
     assert!(agreement.total >= 15, "{agreement:?}");
+}
+
+/// Endpoints of a stream in order, as texts.
+type Pair = [(String, u64); 2];
+
+fn pair(one: (String, u64), other: (String, u64)) -> Pair {
+    if one <= other { [one, other] } else { [other, one] }
+}
+
+/// Columns of `flows` for [`MEASURES`].
+const COLUMNS: [&str; MEASURES.len()] = [
+    "retransmission_packet_count",
+    "out_of_order_packet_count",
+    "duplicate_ack_count",
+    "zero_window_count",
+    "gap_count",
+];
+
+/// What the records of a capture say of each pair of endpoints: counts, and copies that were marked.
+fn recorded(capture: &Path) -> HashMap<Pair, (Counts, u64)> {
+    let files = [capture.to_owned()];
+    let folder = Folder::new("tcp-measures");
+    let mut plan = replaying::small_plan(&files);
+    // As tshark, which knows no timeouts: what comes after one is another flow's beginning.
+    let never_ms = 100_000_000;
+    plan.flow.idle_tcp_ms = never_ms;
+    plan.flow.idle_other_ms = never_ms;
+    plan.flow.closed_ms = never_ms;
+    run(plan, &files, Some(folder.root())).expect("a replay");
+    let mut pairs: HashMap<Pair, (Counts, u64)> = HashMap::new();
+    let flows = records::rows(folder.root(), "flows");
+    for flow in flows.iter().filter(|flow| records::number(flow, "protocol_identifier") == 6) {
+        let end = |address: &str, port: &str| {
+            let address = records::text(flow, address).expect("an address");
+            (address.to_owned(), records::number(flow, port))
+        };
+        let source = end("source_address", "source_port");
+        let destination = end("destination_address", "destination_port");
+        let (counts, copies) = pairs.entry(pair(source, destination)).or_default();
+        let both = |column: &str| {
+            let of = |column: &str| {
+                let count = flow[column].as_u64();
+                count.unwrap_or_else(|| panic!("{column} is null: {flow:?}"))
+            };
+            of(column) + of(&format!("reverse_{column}"))
+        };
+        for (count, column) in counts.0.iter_mut().zip(COLUMNS) {
+            *count += both(column);
+        }
+        *copies += both("duplicate_packet_count");
+    }
+    pairs
+}
+
+/// Records say what the measures say of the same streams, and so what tshark says: copies are only
+/// marked in a replay without taps, and are no retransmissions there. What differs beside are
+/// address spaces, by which one stream of tshark is several flows.
+#[test]
+fn records_say_what_the_measures_say() {
+    let Some(folder) = captures::folder() else { return };
+    let mut agreements = [Agreement::default(); MEASURES.len()];
+    for (capture, name) in analysed(&folder).filter(|(_, name)| name != FLOOD.0) {
+        let mut wanted: HashMap<Pair, Counts> = HashMap::new();
+        for stream in measure(&capture) {
+            let Some((from, to)) = stream.client else { continue };
+            let end = |(address, port): Endpoint| (address.to_string(), u64::from(port));
+            let sums = wanted.entry(pair(end(from), end(to))).or_default();
+            for (sum, count) in sums.0.iter_mut().zip(stream.counts().0) {
+                *sum += count;
+            }
+        }
+        let found = recorded(&capture);
+        for (pair, wanted) in &wanted {
+            let (counts, copies) = found.get(pair).copied().unwrap_or_default();
+            for (place, (ours, theirs)) in counts.0.iter().zip(wanted.0).enumerate() {
+                // A copy without payload is no retransmission either.
+                let explained = place == 0 && (*ours..=ours + copies).contains(&theirs);
+                agreements[place].add(if explained { theirs } else { *ours }, theirs);
+                if *ours != theirs && !explained && std::env::var_os("VMPROBE_SHOW").is_some() {
+                    eprintln!("{name} {pair:?} {} {ours} {theirs} ({copies})", COLUMNS[place]);
+                }
+            }
+        }
+    }
+    for ((measure, _), agreement) in MEASURES.iter().zip(&agreements) {
+        eprintln!("{}", agreement.line(measure));
+        assert!(agreement.reaches(LEAST_PER_MILLE), "{measure}: {agreement:?}");
+    }
 }

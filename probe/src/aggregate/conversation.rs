@@ -3,6 +3,7 @@
 //! In: rows. Out: [`ConversationKey`] and its [`Conversation`].
 //! Invariants: sums do not depend on the order of rows.
 
+use super::extras::ExtraPlace;
 use crate::app::Application;
 use crate::decode::{Address, Mac};
 use crate::flow::event;
@@ -86,14 +87,14 @@ pub struct Conversation {
     pub established: u64,
     /// Flows that asked in this window and had no answer up to its end.
     pub unanswered: u64,
-    /// Samples of SYN to SYN-ACK.
-    pub handshake_samples: u64,
-    /// Least, largest and sum of them in ns.
-    pub handshake_server_rtt_ns: (u64, u64, u64),
+    /// Flows whose SYN-ACK came in the window, and not what completes the handshake up to its end.
+    pub half_open: u64,
     /// Least share of flows that shedding kept.
     pub sampling_rate: f32,
     /// Lowest tap that counted the forward direction.
     pub tap: TapIndex,
+    /// What was measured in it.
+    pub extra: ExtraPlace,
 }
 
 impl Default for Conversation {
@@ -111,19 +112,27 @@ impl Default for Conversation {
             syns: 0,
             established: 0,
             unanswered: 0,
-            handshake_samples: 0,
-            handshake_server_rtt_ns: (u64::MAX, 0, 0),
+            half_open: 0,
             sampling_rate: 1.0,
             tap: TapIndex(u16::MAX),
+            extra: ExtraPlace::default(),
         }
     }
 }
 
 impl Conversation {
+    /// With one row.
+    #[inline]
+    pub fn first(row: &Row, sampling_rate: f32) -> Self {
+        let mut conversation = Self::default();
+        conversation.add(row, sampling_rate);
+        conversation
+    }
+
     /// Adds a row of a window in which shedding kept so large a share of flows.
     #[inline]
     pub fn add(&mut self, row: &Row, sampling_rate: f32) {
-        let [flows, started, contacts, answered, refused, syns, established, unanswered] =
+        let [flows, started, contacts, answered, refused, syns, established, unanswered, half_open] =
             counts_of(row).map(u64::from);
         let (packets, octets, layer2_octets) = (row.packets(), row.octets(), row.layer2_octets());
         for direction in 0..2 {
@@ -140,19 +149,9 @@ impl Conversation {
         self.syns += syns;
         self.established += established;
         self.unanswered += unanswered;
-        self.add_handshake(row.handshake_server_rtt_ns);
+        self.half_open += half_open;
         self.sampling_rate = self.sampling_rate.min(sampling_rate);
         self.tap = self.tap.min(row.tap);
-    }
-
-    fn add_handshake(&mut self, rtt_ns: u64) {
-        if rtt_ns == 0 {
-            return;
-        }
-        let (least, largest, sum) = self.handshake_server_rtt_ns;
-        self.handshake_samples += 1;
-        self.handshake_server_rtt_ns =
-            (least.min(rtt_ns), largest.max(rtt_ns), sum.saturating_add(rtt_ns));
     }
 
     /// Octets of both directions.
@@ -166,8 +165,8 @@ impl Conversation {
     }
 }
 
-/// Flows, those started, contacts, answered, refused, SYNs, established, unanswered.
-pub(super) type Counts = [u8; 8];
+/// Flows, those started, contacts, answered, refused, SYNs, established, unanswered, half open.
+pub(super) type Counts = [u8; 9];
 
 /// What a row adds to these counts.
 #[inline]
@@ -183,6 +182,7 @@ pub(super) fn counts_of(row: &Row) -> Counts {
         has(event::SYN),
         has(event::ESTABLISHED),
         if decided { 0 } else { has(event::CONTACT) },
+        if has(event::ESTABLISHED) == 0 { has(event::SYN_ACK) } else { 0 },
     ]
 }
 
@@ -192,9 +192,9 @@ mod tests {
     use crate::index::Sender;
 
     /// A row with so many packets forward and reverse.
-    fn row(events: u8, packets: [u32; 2], handshake_server_rtt_ns: u64) -> Row {
+    fn row(events: u8, packets: [u32; 2]) -> Row {
         let mut row = Row::default();
-        (row.events, row.handshake_server_rtt_ns) = (events, handshake_server_rtt_ns);
+        row.events = events;
         for (sender, packets) in [Sender::Low, Sender::High].into_iter().zip(packets) {
             (0..packets).for_each(|_| row.count(sender, 100, false));
         }
@@ -204,9 +204,9 @@ mod tests {
     #[test]
     fn the_order_of_rows_does_not_matter() {
         let begun = event::STARTED | event::CONTACT | event::SYN;
-        let mut asked = row(begun, [1, 0], 0);
+        let mut asked = row(begun, [1, 0]);
         asked.counts_flow = true;
-        let answered = row(event::ANSWERED, [2, 2], 7);
+        let answered = row(event::ANSWERED | event::SYN_ACK, [2, 2]);
         let sum = |rows: [(&Row, f32); 2]| {
             let mut conversation = Conversation::default();
             rows.iter().for_each(|(row, rate)| conversation.add(row, *rate));
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(conversation, sum([(&answered, 1.0), (&asked, 0.5)]));
         assert_eq!((conversation.flows, conversation.packets), (1, [3, 2]));
         assert_eq!((conversation.contacts, conversation.unanswered), (1, 1));
-        assert_eq!(conversation.handshake_server_rtt_ns, (7, 7, 7));
+        assert_eq!(conversation.half_open, 1);
         assert!((conversation.sampling_rate - 0.5).abs() < f32::EPSILON);
     }
 }

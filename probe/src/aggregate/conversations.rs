@@ -6,10 +6,11 @@
 //! them. A conversation whose sums do not fit its 52 bytes has them beside it as they are.
 
 use super::packed::{Name, Packed};
-use super::{Conversation, ConversationKey};
+use super::{Conversation, ConversationKey, Extras};
 use crate::decode::{Address, Mac};
+use crate::index::Sender;
 use crate::inventory::{AddressSpace, Segment};
-use crate::window::Row;
+use crate::window::{Note, Row};
 
 /// A list that has room for so many times as much as was in it gives memory back.
 const SPARE_TIMES: usize = 4;
@@ -69,6 +70,8 @@ pub struct Conversations {
     rates: Vec<f32>,
     /// Sums of those that do not fit.
     pub(super) wide: Vec<Conversation>,
+    /// What was measured in them, by [`Conversation::extra`].
+    extras: Extras,
 }
 
 impl Conversations {
@@ -103,6 +106,7 @@ impl Conversations {
         clear(&mut self.paths);
         clear(&mut self.wide);
         self.rates.clear();
+        self.extras = Extras::default();
     }
 
     /// Number of the share of flows that shedding kept, `None` if there are too many of them.
@@ -130,6 +134,20 @@ impl Conversations {
         match number.and_then(|number| packed.with(row, number)) {
             Some(sum) => *packed = sum,
             None => self.add_wide(entry, row, rate),
+        }
+    }
+
+    /// What was measured in its conversations.
+    pub fn extras(&self) -> &Extras {
+        &self.extras
+    }
+
+    /// Adds what was measured in a row of an entry, and who began there.
+    pub(super) fn add_note(&mut self, entry: usize, initiator: Sender, note: Note) {
+        let packed = &mut self.entries[entry];
+        match packed.wide() {
+            Some(place) => self.extras.add(&mut self.wide[place].extra, initiator, note),
+            None => self.extras.add(&mut packed.extra, initiator, note),
         }
     }
 

@@ -13,6 +13,8 @@
 
 pub mod conversation;
 mod conversations;
+mod ended;
+mod extras;
 mod ledger;
 pub mod live;
 mod packed;
@@ -23,16 +25,18 @@ mod view;
 
 pub use conversation::{Conversation, ConversationKey};
 pub use conversations::{Conversations, Iter as ConversationsIter};
+pub use ended::EndedFlows;
+pub use extras::{Direction, EXTRAS_BYTES_MAX, Extra, ExtraPlace, Extras};
 pub use ledger::{LedgerTotals, StageAccount, WorkerAccount};
 pub use view::{TapView, WindowView};
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::counters::{Snapshot, TapTotals, WorkerTotals};
-use crate::flow::EndedFlow;
 use crate::index::WindowNumber;
 use crate::spread::HashSeed;
-use crate::window::{FromWorker, HandoffReceiver, Row, RowBlock, WindowClock};
+use crate::window::{FromWorker, HandoffReceiver, LateRow, Row, RowBlock, WindowClock};
+use ended::LATE_ROWS_MAX;
 use path::{PathView, Paths};
 use table::ConversationTable;
 
@@ -109,7 +113,10 @@ pub struct Aggregator {
     /// Of the windows that are given out: the workers' totals cover the same ones.
     rows_full_packets: u64,
     late_rows_packets: u64,
-    ended_flows: Vec<EndedFlow>,
+    ended_flows: EndedFlows,
+    late_rows: Vec<LateRow>,
+    /// Measures that found no room since the last view.
+    measures_lost: u64,
     paths: Option<Paths>,
     reported_taps: Vec<TapTotals>,
     reported: LedgerTotals,
@@ -140,7 +147,9 @@ impl Aggregator {
             seed: HashSeed::random(),
             rows_full_packets: 0,
             late_rows_packets: 0,
-            ended_flows: Vec::new(),
+            ended_flows: EndedFlows::default(),
+            late_rows: Vec::new(),
+            measures_lost: 0,
             paths: None,
             reported_taps: Vec::new(),
             reported: LedgerTotals::default(),
@@ -203,13 +212,23 @@ impl Aggregator {
     }
 
     /// Flows that have ended since the last call, in a fixed order.
-    pub fn take_ended_flows(&mut self) -> Vec<EndedFlow> {
+    pub fn take_ended_flows(&mut self) -> EndedFlows {
         let mut flows = std::mem::take(&mut self.ended_flows);
-        flows.sort_by_key(|ended| {
-            let key = &ended.flow.key;
-            (ended.flow.record_start, key.space, key.low, key.high, key.low_port, key.high_port)
-        });
+        flows.sort();
         flows
+    }
+
+    /// Rows without packets of windows that may be given out already, since the last call, in a
+    /// fixed order.
+    pub fn take_late_rows(&mut self) -> Vec<LateRow> {
+        let mut rows = std::mem::take(&mut self.late_rows);
+        ended::sort_late(&mut rows);
+        rows
+    }
+
+    /// When a window begins and ends.
+    pub fn windows(&self) -> WindowClock {
+        self.windows
     }
 
     /// Whether all workers have ended and all windows are given out; the totals are final then.
@@ -275,12 +294,18 @@ impl Aggregator {
                 self.workers[place].rows_packets += packets;
                 self.add(block, packets);
             }
+            FromWorker::Flows(flows) => self.ended_flows.add(flows),
+            FromWorker::Late(rows) => {
+                let room = LATE_ROWS_MAX - self.late_rows.len().min(LATE_ROWS_MAX);
+                let taken = rows.len().min(room);
+                self.late_rows.extend_from_slice(rows.get(..taken).unwrap_or_default());
+                self.measures_lost += (rows.len() - taken) as u64;
+            }
             FromWorker::Paths(trajectories) => {
                 if let Some(paths) = &mut self.paths {
                     paths.take(trajectories);
                 }
             }
-            FromWorker::Flows(flows) => self.ended_flows.extend_from_slice(flows),
             FromWorker::Closed(window, snapshot) => {
                 let worker = &mut self.workers[place];
                 worker.closed = Some(*window);
@@ -345,6 +370,7 @@ impl Aggregator {
     fn view(&mut self, number: WindowNumber, window: OpenWindow) -> WindowView {
         let length_ns = self.windows.length_ns();
         let conversations = self.sorted(window.conversations);
+        let measures_lost = std::mem::take(&mut self.measures_lost) + conversations.extras().lost();
         let taps = self.taps();
         let before = std::mem::replace(&mut self.reported_taps, taps.clone());
         let mut taps = TapView::differences(&taps, &before);
@@ -360,6 +386,7 @@ impl Aggregator {
             start: number.start(length_ns),
             end: number.end(length_ns),
             conversations,
+            measures_lost,
             taps,
             ledger,
             ledger_before,

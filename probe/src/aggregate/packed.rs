@@ -5,8 +5,8 @@
 //! conversations have, is kept apart as it is (`Conversations::wide`).
 //! Invariants: sums are those of [`Conversation::add`], however they are kept.
 
-use super::Conversation;
 use super::conversation::{Counts, counts_of};
+use super::{Conversation, ExtraPlace};
 use crate::app::Application;
 use crate::index::TapIndex;
 use crate::window::Row;
@@ -34,8 +34,8 @@ pub(super) struct Packed {
     pub(super) name: Name,
     packets: [u32; 2],
     octets: [u32; 2],
-    /// The one sample of a handshake, 0 without; of a wide one its place.
-    handshake_ns: u32,
+    /// What was measured in it; of a wide one, whose sums say that, its place.
+    pub(super) extra: ExtraPlace,
     counts: Counts,
     /// Layer-2 octets are a multiple of it beyond the octets.
     layer2_header_octets: [u8; 2],
@@ -50,13 +50,13 @@ const _: () = assert!(size_of::<Packed>() == 52);
 
 impl Packed {
     /// Without a row.
-    pub(super) const fn new(name: Name) -> Self {
+    pub(super) fn new(name: Name) -> Self {
         Self {
             name,
             packets: [0; 2],
             octets: [0; 2],
-            handshake_ns: 0,
-            counts: [0; 8],
+            extra: ExtraPlace::default(),
+            counts: [0; 9],
             layer2_header_octets: [0; 2],
             tap: TapIndex(u16::MAX),
             rate: 0,
@@ -68,12 +68,13 @@ impl Packed {
     /// Its place among the wide ones, if it is one.
     #[inline]
     pub(super) fn wide(&self) -> Option<usize> {
-        self.is_wide.then_some(self.handshake_ns as usize)
+        self.is_wide.then_some(self.extra.number() as usize)
     }
 
     /// Makes it a wide one; its sums are at that place from now on.
     pub(super) fn widen(&mut self, place: usize) {
-        self.handshake_ns = u32::try_from(place).expect("there are fewer than numbers of entries");
+        let number = u32::try_from(place).expect("there are fewer than numbers of entries");
+        self.extra = ExtraPlace::of_number(number);
         self.is_wide = true;
     }
 
@@ -96,12 +97,6 @@ impl Packed {
         for (count, more) in sum.counts.iter_mut().zip(counts_of(row)) {
             *count = count.checked_add(more)?;
         }
-        if row.handshake_server_rtt_ns != 0 {
-            if self.handshake_ns != 0 {
-                return None;
-            }
-            sum.handshake_ns = u32::try_from(row.handshake_server_rtt_ns).ok()?;
-        }
         sum.late_packets = u8::try_from(u32::from(self.late_packets) + row.late_packets).ok()?;
         sum.rate = rate;
         sum.tap = self.tap.min(row.tap);
@@ -119,11 +114,8 @@ impl Packed {
     pub(super) fn sums(&self, sampling_rate: f32) -> Conversation {
         let [packets, octets] = [self.packets, self.octets].map(|sums| sums.map(u64::from));
         let header_octets = self.layer2_header_octets.map(u64::from);
-        let [flows, started, contacts, answered, refused, syns, established, unanswered] =
+        let [flows, started, contacts, answered, refused, syns, established, unanswered, half_open] =
             self.counts.map(u64::from);
-        let rtt_ns = u64::from(self.handshake_ns);
-        let (handshake_samples, handshake_server_rtt_ns) =
-            if rtt_ns == 0 { (0, (u64::MAX, 0, 0)) } else { (1, (rtt_ns, rtt_ns, rtt_ns)) };
         Conversation {
             flows,
             packets,
@@ -140,10 +132,10 @@ impl Packed {
             syns,
             established,
             unanswered,
-            handshake_samples,
-            handshake_server_rtt_ns,
+            half_open,
             sampling_rate,
             tap: self.tap,
+            extra: self.extra,
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct ConversationTable {
     places: Places,
     endpoint_places: Places,
     path_places: Places,
+    /// Entries of the rows of the block that is added now.
+    added: Vec<Option<usize>>,
     seed: HashSeed,
 }
 
@@ -53,6 +55,7 @@ impl ConversationTable {
             places: Places::default(),
             endpoint_places: Places::default(),
             path_places: Places::default(),
+            added: Vec::new(),
             seed,
         }
     }
@@ -74,6 +77,7 @@ impl ConversationTable {
         let rate = block.sampling_rate.min(1.0);
         let rate = (rate, self.all.number_rate(rate));
         let mut full_packets = 0;
+        self.added.clear();
         for batch in block.rows.chunks(BATCH_ROWS) {
             self.reserve(batch.len(), entries_max);
             let mut lookups = [Lookup::default(); BATCH_ROWS];
@@ -85,6 +89,14 @@ impl ConversationTable {
                     Some(entry) => self.all.add(entry, row, rate),
                     None => full_packets += row.packets_sum(),
                 }
+                self.added.push(entry);
+            }
+        }
+        // What was measured in a row that found no room is gone with its packets.
+        for note in block.notes.iter() {
+            let entry = self.added.get(note.row()).copied().flatten();
+            if let (Some(row), Some(entry)) = (block.rows.get(note.row()), entry) {
+                self.all.add_note(entry, row.initiator(), *note);
             }
         }
         full_packets
@@ -361,13 +373,15 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::aggregate::Direction;
     use crate::aggregate::{Conversation, ConversationKey};
     use crate::app::Application;
     use crate::decode::Mac;
     use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
     use crate::inventory::{AddressSpace, Segment, SegmentKind};
+    use crate::measure::tcp::Event;
     use crate::spread::FlowKey;
-    use crate::window::{Ends, RowFacts};
+    use crate::window::{Ends, Note, Notes, RowFacts, What};
 
     /// A number that looks drawn, from 0 to below `end`.
     fn draw(state: &mut u64, end: u64) -> u64 {
@@ -376,7 +390,7 @@ mod tests {
     }
 
     fn block(rows: Vec<Row>) -> RowBlock {
-        RowBlock { window: WindowNumber(1), sampling_rate: 0.5, rows }
+        RowBlock { window: WindowNumber(1), sampling_rate: 0.5, rows, notes: Notes::default() }
     }
 
     /// A row of so many packets there and back.
@@ -434,7 +448,6 @@ mod tests {
         let mut row = made(&key, ends, [draw(state, 9), draw(state, 9)]);
         row.events = small(draw(state, 128));
         // Few have more than a packed entry holds.
-        row.handshake_server_rtt_ns = if draw(state, 16) == 0 { draw(state, 1 << 31) } else { 0 };
         row.late_packets = if draw(state, 64) == 0 { 200 } else { 0 };
         row.tap = TapIndex(u16::from(small(draw(state, 3))));
         if draw(state, 64) == 0 {
@@ -467,6 +480,34 @@ mod tests {
         }
         // Both kinds were there.
         assert!(wide.0 > 100 && wide.0 < wide.1 / 2, "{wide:?}");
+    }
+
+    #[test]
+    fn what_was_measured_stays_with_its_conversation() {
+        let mut table = ConversationTable::new(HashSeed::random());
+        let mut sent = 0;
+        for part in 0..40_u32 {
+            let mut rows = block((0..100).map(|place| of_source(place % 50)).collect());
+            let note = Note::new(What::Event(Event::Gap), Sender::Low, 1);
+            for place in 0..=u8::try_from(part).expect("small") {
+                rows.notes.note(note.of_row(place));
+                sent += 1;
+            }
+            // A conversation that does not fit its bytes any more.
+            rows.rows[0].count(Sender::High, 3 << 30, false);
+            table.add(&rows, usize::MAX);
+        }
+        let sorted = table.sort(|| ());
+        assert!(!sorted.wide.is_empty());
+        let gaps = |(key, sums): (ConversationKey, Conversation)| {
+            let extra = sorted.extras().get(sums.extra).expect("there is room");
+            let gaps = Direction::BOTH.map(|way| extra.events(Event::Gap, way)).iter().sum::<u64>();
+            let source = u32::from(key.source.0[15]);
+            // Two rows of a block are of one source, fifty apart.
+            assert_eq!(gaps, u64::from(40_u32.saturating_sub(source)), "{source}");
+            gaps
+        };
+        assert_eq!(sorted.iter().map(gaps).sum::<u64>(), sent);
     }
 
     #[test]

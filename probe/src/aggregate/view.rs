@@ -21,6 +21,8 @@ pub struct WindowView {
     pub end: Timestamp,
     /// Conversations in order of their keys.
     pub conversations: Conversations,
+    /// Measures that found no room here since the view before.
+    pub measures_lost: u64,
     /// What the taps counted since the view before.
     pub taps: Vec<TapView>,
     /// The account so far.

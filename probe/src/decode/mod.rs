@@ -205,6 +205,9 @@ pub struct Headers {
     pub mirror_sequence: u32,
     /// The first payload octets; how many are valid is `min(payload_captured_octets, 16)`.
     pub payload_head: [u8; PAYLOAD_HEAD_OCTETS],
+    /// Of TCP options: maximum segment size (low half, 0 without) and shift of the window plus one
+    /// (above, 0 without).
+    pub tcp_syn_options: u32,
     /// Hash of the canonical flow key, filled in by `spread`; equal for both directions.
     pub hash: u64,
     /// Which endpoint of the canonical flow key sent the packet, filled in by `spread`.
@@ -223,6 +226,22 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Begin and end of the first two SACK blocks; one that is not there is empty. They are kept
+    /// where the options of a cloud would be, and not where those are.
+    pub fn tcp_sack(&self) -> Option<[u32; 4]> {
+        let low = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
+        let edges = |word: u64| (low(word >> 32), low(word));
+        let ((a, b), (c, d)) = (edges(self.tap_endpoint), edges(self.tap_attachment));
+        let is_there = self.marks.has(Marks::TCP_SACK) && !self.marks.has(Marks::TAP_OPTIONS);
+        is_there.then_some([a, b, c, d])
+    }
+
+    #[cold]
+    fn set_tcp_sack(&mut self, [a, b, c, d]: [u32; 4]) {
+        let word = |begin: u32, end: u32| u64::from(begin) << 32 | u64::from(end);
+        (self.tap_endpoint, self.tap_attachment) = (word(a, b), word(c, d));
+    }
+
     /// Where a cloud's mirror or load balancer says that it took the packet.
     pub fn tap_options(&self) -> Option<TapOptions> {
         self.marks.has(Marks::TAP_OPTIONS).then_some(TapOptions {

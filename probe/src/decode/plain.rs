@@ -292,6 +292,7 @@ impl<'a> Plain<'a> {
         out.payload_captured_octets = octets(captured);
         out.payload_offset = octets(around.before + self.at + begin);
         out.payload_head = self.payload_head(begin, captured);
+        out.tcp_syn_options = 0;
         out.hash = 0;
         out.sender = Sender::Low;
         (out.quoted_protocol, out.quoted_source_port) = (0, 0);

@@ -1,7 +1,7 @@
 //! TCP headers.
 //!
-//! In: the payload of an IP packet. Out: ports, flags, sequence numbers, window, the timestamps
-//! option, whether there are SACK blocks, the payload.
+//! In: the payload of an IP packet. Out: ports, flags, sequence numbers, window, timestamps, the
+//! first two SACK blocks, what a SYN says of segments and windows, the payload.
 //! Cost: one length check; options are read in one pass of at most 40 octets.
 //! Invariants: a header cut behind its flags is enough (14 octets); wrong options end the pass
 //! and are no error; the checksum is not verified.
@@ -192,9 +192,34 @@ fn option(kind: u8, body: &[u8], marks: &mut Marks, out: &mut Headers) {
                 timestamps(times, marks, out);
             }
         }
-        (5, 8..) => marks.set(Marks::TCP_SACK),
+        (5, 8..) => sack(body, marks, out),
+        (2, 2) => syn_option(0xffff, u16_of(body), out),
+        // Larger shifts count as the largest there is (RFC 7323 section 2.3).
+        (3, 1) => syn_option(0xff << 16, (u32::from(body[0].min(14)) + 1) << 16, out),
         _ => {}
     }
+}
+
+/// The first two blocks; a length that holds no whole number of them says nothing of octets.
+#[cold]
+fn sack(body: &[u8], marks: &mut Marks, out: &mut Headers) {
+    marks.set(Marks::TCP_SACK);
+    let mut edges = [0; 4];
+    if body.len().is_multiple_of(8) {
+        for (to, from) in edges.iter_mut().zip(body.as_chunks::<4>().0) {
+            *to = u32::from_be_bytes(*from);
+        }
+    }
+    out.set_tcp_sack(edges);
+}
+
+#[cold]
+fn syn_option(mask: u32, bits: u32, out: &mut Headers) {
+    out.tcp_syn_options = out.tcp_syn_options & !mask | bits;
+}
+
+fn u16_of(body: &[u8]) -> u32 {
+    body.iter().take(2).fold(0, |number, octet| number << 8 | u32::from(*octet))
 }
 
 #[inline]
@@ -240,6 +265,9 @@ mod tests {
             assert_eq!((headers.tcp_timestamp_value, headers.tcp_timestamp_echo), (1, 2));
             assert!(headers.marks.has(Marks::TCP_TIMESTAMP));
             assert_eq!(headers.marks.has(Marks::TCP_SACK), has_sack);
+            assert_eq!(headers.tcp_sack(), has_sack.then_some([1, 2, 0, 0]));
+            let of_syn = if has_sack { 0 } else { 8 << 16 | 1460 };
+            assert_eq!(headers.tcp_syn_options, of_syn);
             assert_eq!(headers.payload_octets, 1);
         }
     }

@@ -92,6 +92,7 @@ mod tests {
             start: number.start(second),
             end: number.end(second),
             conversations: conversations.into(),
+            measures_lost: 0,
             taps: Vec::new(),
             ledger: LedgerTotals::default(),
             ledger_before: LedgerTotals::default(),

@@ -7,22 +7,25 @@
 //! Source: terms, RFC 7011 §2; biflow, RFC 5103; end reasons, Information Element 136.
 
 mod begin;
+mod beside;
 mod bits;
 mod expiry;
-mod measures;
 mod output;
 mod sides;
+mod slab;
 mod stage;
 mod state;
 mod table;
 mod tcp;
+mod totals;
 
-pub use output::{Biflow, EndedFlow, FlowOutput};
+pub use output::{Biflow, EndedFlow, FlowOutput, Measured};
 pub use sides::Side;
-pub use stage::{FlowCounts, FlowStage};
+pub use stage::{FlowCounts, FlowStage, MeasureTerms, NotPlain};
 pub use state::Flow;
 pub use table::{FlowTable, Guess, TableFull};
 pub use tcp::TcpState;
+pub use totals::FlowTotals;
 
 /// Why a flow record was made (IE 136 `flowEndReason`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,11 +6,12 @@
 
 use crate::app::Application;
 use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
+use crate::measure::tcp::Opening;
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
-use crate::window::{Row, RowPlace};
+use crate::window::{LateRow, NO_TOTALS, Note, Row, RowPlace};
 
-use super::{EndReason, InitiatorMethod, Side, TcpState};
+use super::{EndReason, FlowTotals, InitiatorMethod, Side, TcpState};
 
 /// Where rows and ended flows go.
 pub trait FlowOutput {
@@ -23,8 +24,34 @@ pub trait FlowOutput {
     ) -> Option<&mut Row>;
     /// Begins a row of `window`.
     fn begin_row(&mut self, window: WindowNumber, row: &Row) -> RowPlace;
-    /// Takes a flow for which a record is due.
-    fn ended(&mut self, flow: &EndedFlow);
+    /// Takes a flow for which a record is due, with what there is to tell of it beside packets.
+    fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>);
+    /// Takes what was measured in a flow's row, which is open.
+    #[inline]
+    fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {
+        let _ = (place, of, note);
+    }
+    /// Takes what was found out of an older window.
+    fn late(&mut self, row: &LateRow) {
+        let _ = row;
+    }
+}
+
+/// What was measured of a flow; what was not is null in its record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Its packets were looked at: [`FlowTotals`] hold all that happened.
+    pub packets: bool,
+    /// Its TCP segments were, so that no events are no events.
+    pub segments: bool,
+    /// Its losses are all stated.
+    pub losses: bool,
+    /// How far its opening came; `None` where nobody looked.
+    pub opening: Option<Opening>,
+    /// SYN to SYN-ACK in ns, if no repetition hides it.
+    pub handshake_server_rtt_ns: Option<u64>,
+    /// SYN-ACK to ACK in ns, likewise.
+    pub handshake_client_rtt_ns: Option<u64>,
 }
 
 /// A biflow as its record tells of it. Arrays of two are by sender.
@@ -60,18 +87,8 @@ pub struct Biflow {
     pub octets: [u64; 2],
     /// Layer-2 octets of this record.
     pub layer2_octets: [u64; 2],
-    /// Duplicates at one tap; 0 without measures.
-    pub duplicates: [u32; 2],
-    /// ICMP errors about packets of each endpoint; 0 without measures.
-    pub icmp_errors: [u16; 2],
-    /// Fragments; 0 without measures.
-    pub fragments: u32,
-    /// Packets that the capture cut; 0 without measures.
-    pub snapped: u32,
-    /// SYN to SYN-ACK in ns, if no repetition hides it.
-    pub handshake_server_rtt_ns: Option<u64>,
-    /// SYN-ACK to ACK in ns, likewise.
-    pub handshake_client_rtt_ns: Option<u64>,
+    /// What was measured beside.
+    pub measured: Measured,
 }
 
 /// A flow record to be made: the flow as it was, and why.
@@ -83,4 +100,17 @@ pub struct EndedFlow {
     pub reason: EndReason,
     /// Share of flows kept by shedding when it ended.
     pub sampling_rate: f32,
+    /// Place of its totals among those that came with it; [`NO_TOTALS`] where all are 0.
+    pub totals: u32,
+}
+
+impl Default for EndedFlow {
+    fn default() -> Self {
+        Self {
+            flow: Biflow::default(),
+            reason: EndReason::ForcedEnd,
+            sampling_rate: 1.0,
+            totals: NO_TOTALS,
+        }
+    }
 }

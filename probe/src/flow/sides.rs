@@ -10,11 +10,11 @@
 use crate::decode::{Headers, Mac, Marks};
 use crate::inventory::Segment;
 
+pub(super) use super::slab::NOWHERE;
+use super::slab::Slab;
+
 /// Octets of an Ethernet header without tags.
 const ETHERNET_OCTETS: u8 = 14;
-
-/// No place.
-pub(super) const NOWHERE: u32 = u32::MAX;
 
 /// What one endpoint's packets looked like below IP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,59 +67,4 @@ pub(super) struct Apart {
 }
 
 /// Places for flows whose directions are apart.
-pub(super) struct ApartSlab {
-    entries: Vec<Apart>,
-    free: Vec<u32>,
-    places: usize,
-    refused: u64,
-}
-
-impl ApartSlab {
-    pub(super) fn new(places: usize) -> Self {
-        Self {
-            entries: Vec::with_capacity(places),
-            free: Vec::with_capacity(places),
-            places,
-            refused: 0,
-        }
-    }
-
-    /// Bytes when all places are taken.
-    pub(super) fn bytes(&self) -> usize {
-        self.places * (size_of::<Apart>() + size_of::<u32>())
-    }
-
-    /// Times that no place was free.
-    pub(super) fn refused(&self) -> u64 {
-        self.refused
-    }
-
-    pub(super) fn get(&self, place: u32) -> Option<&Apart> {
-        self.entries.get(place as usize)
-    }
-
-    pub(super) fn get_mut(&mut self, place: u32) -> Option<&mut Apart> {
-        self.entries.get_mut(place as usize)
-    }
-
-    /// Takes a place; `None`, and counted, where all are taken.
-    pub(super) fn take(&mut self, entry: Apart) -> Option<u32> {
-        if let Some(place) = self.free.pop() {
-            self.entries[place as usize] = entry;
-            return Some(place);
-        }
-        let place =
-            u32::try_from(self.entries.len()).ok().filter(|_| self.entries.len() < self.places);
-        match place {
-            Some(_) => self.entries.push(entry),
-            None => self.refused += 1,
-        }
-        place
-    }
-
-    pub(super) fn give_back(&mut self, place: u32) {
-        if place != NOWHERE {
-            self.free.push(place);
-        }
-    }
-}
+pub(super) type ApartSlab = Slab<Apart>;

@@ -6,14 +6,16 @@
 //! Source: flow expiration, RFC 5470 §5.1.1.
 
 mod cut;
+mod measured;
 mod settled;
+
+pub use measured::{MeasureTerms, NotPlain};
 
 use crate::app::{self, FirstWords};
 use crate::config::FlowPlan;
 use crate::copies::Verdict;
 use crate::decode::{Headers, Marks, tcp_flag};
 use crate::index::{FlowIndex, Sender, WindowNumber};
-use crate::memory;
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
 use crate::window::RowPlace;
@@ -21,12 +23,12 @@ use crate::window::RowPlace;
 use super::begin::{first_events, initiator_of, is_later_fragment, is_tcp};
 use super::bits::SlotBits;
 use super::expiry::{self, Timeouts};
-use super::measures::Measures;
 use super::output::FlowOutput;
 use super::sides::{Apart, ApartSlab, Side};
 use super::state::{Flow, Rest, low_window};
 use super::table::Guess;
 use super::{EndReason, FlowTable, TableFull, TcpState, event, tcp};
+use measured::Measures;
 
 /// Slots that are looked at to find an embryonic flow, and then to find the longest silent one.
 const EVICT_SLOTS_MAX: usize = 32;
@@ -76,7 +78,7 @@ pub struct FlowStage {
     embryonic: SlotBits,
     marks: expiry::Marks,
     apart: ApartSlab,
-    measures: Option<Box<[Measures]>>,
+    measures: Option<Measures>,
     timeouts: Timeouts,
     eviction_hand: usize,
     counts: FlowCounts,
@@ -88,13 +90,18 @@ pub struct FlowStage {
 impl FlowStage {
     /// Makes the table; all memory is taken here.
     pub fn new(plan: &FlowPlan) -> Self {
+        Self::measuring(plan, MeasureTerms::default())
+    }
+
+    /// The same, with measures that go by these times.
+    pub fn measuring(plan: &FlowPlan, terms: MeasureTerms) -> Self {
         let table = FlowTable::new(plan.slots_per_worker);
         let slots = table.slots();
         Self {
             embryonic: SlotBits::new(slots),
             marks: expiry::Marks::new(slots),
             apart: ApartSlab::new(slots / APART_SHARE),
-            measures: Some(memory::table(slots, Measures::default())),
+            measures: Some(Measures::new(slots, terms)),
             table,
             timeouts: Timeouts::new(plan),
             eviction_hand: 0,
@@ -112,6 +119,11 @@ impl FlowStage {
         self
     }
 
+    /// Whether it measures more than packets, octets and states.
+    pub fn measures(&self) -> bool {
+        self.measures.is_some()
+    }
+
     /// The table, to look at.
     pub fn table(&self) -> &FlowTable {
         &self.table
@@ -122,9 +134,9 @@ impl FlowStage {
         self.counts
     }
 
-    /// Bytes of the table, with all that is kept beside it but the side slab.
+    /// Bytes of the table, with all that is kept beside it but the slabs.
     pub fn bytes(&self) -> usize {
-        let measures = self.measures.as_ref().map_or(0, |measures| size_of_val(&**measures));
+        let measures = self.measures.as_ref().map_or(0, Measures::bytes);
         self.table.bytes() + self.embryonic.bytes() + self.marks.bytes() + measures
     }
 
@@ -137,6 +149,11 @@ impl FlowStage {
     /// had no place.
     pub fn side_slab(&self) -> (usize, u64) {
         (self.apart.bytes(), self.apart.refused())
+    }
+
+    /// The same of the slabs for flows of which there is more to measure.
+    pub fn measure_slabs(&self) -> (usize, u64) {
+        self.measures.as_ref().map_or((0, 0), Measures::slabs)
     }
 
     /// The share of flows that shedding keeps from now on.
@@ -181,7 +198,8 @@ impl FlowStage {
     pub fn note_duplicate(&mut self, headers: &Headers, guess: Guess) {
         let Some(measures) = &mut self.measures else { return };
         if let Some(index) = self.table.find(headers, guess) {
-            measures[index.0 as usize].duplicate(headers.sender);
+            let (_, rest) = self.table.both_mut(index);
+            measures.duplicate(&mut rest.beside, headers.sender);
         }
     }
 
@@ -190,7 +208,8 @@ impl FlowStage {
     pub fn note_icmp_error(&mut self, quoted: &Headers, guess: Guess) {
         let Some(measures) = &mut self.measures else { return };
         if let Some(index) = self.table.find(quoted, guess) {
-            measures[index.0 as usize].icmp_error(quoted.sender);
+            let (_, rest) = self.table.both_mut(index);
+            measures.icmp_error(&mut rest.beside, quoted.sender);
         }
     }
 
@@ -275,8 +294,10 @@ impl FlowStage {
         };
         self.marks.set(index, flow, &self.timeouts, headers.clock);
         self.embryonic.set(index);
-        if let Some(measures) = &mut self.measures {
-            measures[index.0 as usize] = Measures::default();
+        if is_tcp(headers)
+            && let Some(measures) = &mut self.measures
+        {
+            measures.begin(index);
         }
         (index, first_events(headers, headers.sender == initiator))
     }
@@ -382,7 +403,11 @@ impl FlowStage {
         if (rare || verdict == Verdict::Duplicate)
             && let Some(measures) = &mut self.measures
         {
-            measures[index.0 as usize].packet(headers, verdict);
+            let (_, rest) = self.table.both_mut(index);
+            measures.packet(&mut rest.beside, headers, verdict);
+        }
+        if has_segment && matches!(verdict, Verdict::First | Verdict::Ambiguous) {
+            self.measure(index, headers, window, output);
         }
     }
 
@@ -400,20 +425,13 @@ impl FlowStage {
         let news = flow.events & !events;
         row.events |= news;
         row.application = flow.application;
-        if news & event::SYN_ACK != 0
-            && let Some(measures) = &self.measures
-        {
-            let rtt_ns = measures[index.0 as usize].handshake_server_rtt_ns();
-            row.handshake_server_rtt_ns = rtt_ns.unwrap_or(0);
-        }
     }
 
     /// A segment of a handshake or an ending.
     #[inline(never)]
     fn segment(&mut self, index: FlowIndex, segment: tcp::Segment, clock: Timestamp) {
         let (flow, rest) = self.table.both_mut(index);
-        let measures = self.measures.as_mut().map(|measures| &mut measures[index.0 as usize]);
-        tcp::segment(flow, rest, measures, segment);
+        tcp::segment(flow, rest, segment);
         if flow.tcp.is_over() {
             self.marks.set(index, flow, &self.timeouts, clock);
         }

@@ -1,7 +1,7 @@
 //! What the table keeps of one flow: two cache lines that each packet touches, and the rest.
 //!
 //! In: packets, through the stage. Out: fields for rows and records.
-//! Cost: 128 bytes a flow, and 36 more that only its beginning and its ending touch.
+//! Cost: 128 bytes a flow, and 44 more that only its beginning and its ending touch.
 //! Invariants: what is counted in a window stands in the flow's row, not here; numbers of windows
 //! are kept by their low bits, and the row says whether it is the one that is meant.
 
@@ -13,6 +13,7 @@ use crate::spread::FlowKey;
 use crate::time::Timestamp;
 use crate::window::{Ends, RowPlace};
 
+use super::beside::Beside;
 use super::sides::{NOWHERE, Side};
 use super::{InitiatorMethod, TcpState, event};
 
@@ -85,14 +86,16 @@ pub(super) struct Rest {
     /// Time of the first packet of the record to come.
     pub(super) record_start: Timestamp,
     /// Octets of the record, by sender, above those that the flow's own line holds.
-    pub(super) octets_above: [u32; 2],
+    pub(super) octets_above: [u16; 2],
     /// First TCP sequence number seen, by sender.
     pub(super) initial_sequence: [u32; 2],
     /// Place among the flows whose directions are apart.
     pub(super) apart: u32,
+    /// What is measured beside packets and octets.
+    pub(super) beside: Beside,
 }
 
-const _: () = assert!(size_of::<Rest>() == 36, "bytes per flow as the documents state them");
+const _: () = assert!(size_of::<Rest>() == 44, "bytes per flow as the documents state them");
 
 impl Default for Rest {
     fn default() -> Self {
@@ -102,6 +105,7 @@ impl Default for Rest {
             octets_above: [0; 2],
             initial_sequence: [0; 2],
             apart: NOWHERE,
+            beside: Beside::default(),
         }
     }
 }

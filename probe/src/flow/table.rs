@@ -324,6 +324,12 @@ impl Guess {
 
     /// Nothing is known.
     pub const NONE: Self = Self { flow: NO_SLOT, touched: 0 };
+
+    /// The slot; beyond all of them where nothing is known.
+    #[inline]
+    pub(super) const fn place(&self) -> usize {
+        self.flow as usize
+    }
 }
 
 impl Default for Guess {

@@ -7,4 +7,5 @@
 //! Source: docs/measures.md defines each measure with a drawing.
 
 pub mod histogram;
+pub mod span;
 pub mod tcp;

@@ -9,16 +9,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ledger::ledger_rows;
+use super::measures;
 use super::{AlertRecord, FlowRecord, InventoryRecord, Names, Rows, TapRecord, WindowRecord};
-use crate::aggregate::{Conversation, ConversationKey, TapView, WindowView};
-use crate::decode::{Address, Mac};
+use crate::aggregate::{Conversation, ConversationKey, EndedFlows, Extra, TapView, WindowView};
+use crate::decode::{Address, Mac, protocol};
 use crate::detect::Alert;
-use crate::flow::{EndedFlow, TcpState};
+use crate::flow::{EndedFlow, FlowTotals, TcpState};
 use crate::hash::KeyedSet;
 use crate::index::{TapIndex, content_id};
 use crate::inventory::{AddressSpace, Inventory, Segment, TrafficClass, VmRef};
 use crate::time::Timestamp;
-use crate::window::sides;
+use crate::window::{LateRow, WindowClock, sides};
 
 /// Where a tap's times come from.
 #[derive(Clone, Copy, Debug)]
@@ -115,14 +116,28 @@ impl RecordMaker {
     ) {
         records.reserve(conversations.len());
         for (key, conversation) in conversations {
-            let record = self.conversation(view, key, conversation);
+            let extra = view.conversations.extras().get(conversation.extra);
+            let record = self.conversation((view.start, view.end), key, conversation, extra);
             records.push(record);
         }
     }
 
+    /// Records of what was found out of older windows: without packets, so that a window's losses
+    /// are the sums over all its records.
+    pub fn late(&mut self, rows: &[LateRow], windows: WindowClock) -> Vec<WindowRecord> {
+        let record = |late: &LateRow| {
+            let (start, end) = windows.span(late.losses.window);
+            let key = ConversationKey::of(&late.row);
+            let conversation = Conversation::first(&late.row, 1.0);
+            let extra = Extra::of_late(&late.losses, late.row.initiator());
+            self.conversation((start, end), &key, &conversation, Some(&extra))
+        };
+        rows.iter().map(record).collect()
+    }
+
     /// Records of flows that have ended.
-    pub fn flows(&mut self, flows: &[EndedFlow]) -> Rows {
-        let flows = flows.iter().map(|ended| self.flow(ended)).collect();
+    pub fn flows(&mut self, flows: &EndedFlows) -> Rows {
+        let flows = flows.iter().map(|(ended, totals)| self.flow(ended, totals)).collect();
         Rows { flows, ..Rows::default() }
     }
 
@@ -162,24 +177,23 @@ impl RecordMaker {
 
     fn conversation(
         &mut self,
-        view: &WindowView,
+        (start, end): (Timestamp, Timestamp),
         key: &ConversationKey,
         conversation: &Conversation,
+        extra: Option<&Extra>,
     ) -> WindowRecord {
         let ends = self.endpoints(
             key.space,
             key.ip_version,
             (key.source, key.source_mac),
             (key.destination, key.destination_mac),
-            view.start,
+            start,
         );
         let (source, destination) = (self.vm(ends.source), self.vm(ends.destination));
-        let (rtt_min, rtt_max, rtt_sum) = conversation.handshake_server_rtt_ns;
-        let sampled = conversation.handshake_samples > 0;
         let went_back = conversation.packets[1] > 0;
-        WindowRecord {
-            window_start_ns: view.start.0,
-            window_end_ns: view.end.0,
+        let mut record = WindowRecord {
+            window_start_ns: start.0,
+            window_end_ns: end.0,
             segment: self.names.segment(key.segment),
             reverse_segment: went_back.then(|| self.names.segment(key.reverse_segment)),
             address_space: self.names.space(key.space),
@@ -205,20 +219,24 @@ impl RecordMaker {
             layer2_octet_delta_count: conversation.layer2_octets[0],
             reverse_layer2_octet_delta_count: conversation.layer2_octets[1],
             late_packet_count: conversation.late_packets,
-            handshake_server_rtt_sample_count: conversation.handshake_samples,
-            handshake_server_rtt_min_ns: sampled.then_some(rtt_min),
-            handshake_server_rtt_max_ns: sampled.then_some(rtt_max),
-            handshake_server_rtt_sum_ns: sampled.then_some(rtt_sum),
             syn_count: conversation.syns,
             connection_established_count: conversation.established,
             connection_refused_count: conversation.refused,
             connection_unanswered_count: conversation.unanswered,
+            connection_half_open_count: conversation.half_open,
             sampling_rate: f64::from(conversation.sampling_rate),
             tap: self.names.tap(conversation.tap),
+            ..WindowRecord::default()
+        };
+        if key.protocol == protocol::TCP
+            && let Some(extra) = extra
+        {
+            measures::of_conversation(&mut record, extra, conversation.packets);
         }
+        record
     }
 
-    fn flow(&mut self, ended: &EndedFlow) -> FlowRecord {
+    fn flow(&mut self, ended: &EndedFlow, totals: Option<&FlowTotals>) -> FlowRecord {
         let flow = &ended.flow;
         let key = &flow.key;
         let (forward, reverse) = (flow.initiator.place(), flow.initiator.other().place());
@@ -234,7 +252,7 @@ impl RecordMaker {
         );
         let (source_vm, destination_vm) = (self.vm(ends.source), self.vm(ends.destination));
         let answered = flow.sides[reverse].seen;
-        FlowRecord {
+        let mut record = FlowRecord {
             flow_id: flow_id(flow),
             segment: self.names.segment(there.segment),
             reverse_segment: answered.then(|| self.names.segment(back.segment)),
@@ -265,14 +283,6 @@ impl RecordMaker {
                 .names
                 .tap(flow.taps[if flow.sides[forward].seen { forward } else { reverse }]),
             reverse_tap: answered.then(|| self.names.tap(flow.taps[reverse])),
-            duplicate_packet_count: Some(flow.duplicates[forward].into()),
-            reverse_duplicate_packet_count: Some(flow.duplicates[reverse].into()),
-            icmp_error_count: Some(flow.icmp_errors[forward].into()),
-            reverse_icmp_error_count: Some(flow.icmp_errors[reverse].into()),
-            handshake_server_rtt_ns: flow.handshake_server_rtt_ns,
-            handshake_client_rtt_ns: flow.handshake_client_rtt_ns,
-            fragment_count: flow.fragments.into(),
-            snapped_packet_count: flow.snapped.into(),
             sampling_rate: ended.sampling_rate.into(),
             source_virtual_station_uuid: source_vm.uuid,
             source_virtual_station_name: source_vm.name,
@@ -282,7 +292,9 @@ impl RecordMaker {
             destination_virtual_station_tenant: destination_vm.tenant,
             traffic_class: ends.class.name(),
             ..FlowRecord::default()
-        }
+        };
+        measures::of_flow(&mut record, ended, totals);
+        record
     }
 
     fn alert(&mut self, alert: &Alert) -> AlertRecord {

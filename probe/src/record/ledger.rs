@@ -29,6 +29,9 @@ pub(super) fn ledger_rows(view: &WindowView) -> Vec<LedgerRecord> {
     if view.late_packets > 0 {
         rows.push(probe.row("late_rows", view.late_packets));
     }
+    if view.measures_lost > 0 {
+        rows.push(probe.row("measures_lost", view.measures_lost));
+    }
     for (now, before) in now.stages().iter().zip(before.stages()) {
         let name = now.stage.name().to_owned();
         let stage = Rower { window_start: view.start, scope: "stage", name };
@@ -69,6 +72,8 @@ fn worker_rows(
         ("late", now.late_packets - before.late_packets),
         ("fragments_unresolved", now.fragments_unresolved - before.fragments_unresolved),
         ("flow_records_lost", now.flow_records_lost - before.flow_records_lost),
+        ("measures_lost", now.measures_lost - before.measures_lost),
+        ("measures_refused", now.measures_refused - before.measures_refused),
         ("flows_evicted", evicted(now) - evicted(before)),
         ("digests_evicted", now.digests_evicted - before.digests_evicted),
         ("icmp_quotes_lost", now.icmp_quotes_lost - before.icmp_quotes_lost),

@@ -14,6 +14,7 @@ mod column;
 mod docs;
 mod from_views;
 mod ledger;
+mod measures;
 mod names;
 mod paths;
 #[macro_use]

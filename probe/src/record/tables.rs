@@ -85,14 +85,109 @@ tables! {
         reverse_layer2_octet_delta_count: u64, "octets", Element::Reverse(352);
         /// Packets among these that belong to an older window that was closed already.
         late_packet_count: u64, "packets", Element::None;
-        /// Samples of the delay from SYN to SYN-ACK.
-        handshake_server_rtt_sample_count: u64, "samples", Element::None;
+        /// Samples of the delay from SYN to SYN-ACK; null where it is not measured.
+        handshake_server_rtt_sample_count: Option<u64>, "samples", Element::None;
         /// Least of these samples; null without one.
         handshake_server_rtt_min_ns: Option<u64>, "ns", Element::None;
         /// Largest of these samples; null without one.
         handshake_server_rtt_max_ns: Option<u64>, "ns", Element::None;
         /// Sum of these samples; null without one.
         handshake_server_rtt_sum_ns: Option<u64>, "ns", Element::None;
+        /// Median of these samples; null without one.
+        handshake_server_rtt_p50_ns: Option<u64>, "ns", Element::None;
+        /// 90th percentile of these samples; null without one.
+        handshake_server_rtt_p90_ns: Option<u64>, "ns", Element::None;
+        /// 99th percentile of these samples; null without one.
+        handshake_server_rtt_p99_ns: Option<u64>, "ns", Element::None;
+        /// Samples of the delay from SYN-ACK to its ACK; null where it is not measured.
+        handshake_client_rtt_sample_count: Option<u64>, "samples", Element::None;
+        /// Least of these samples; null without one.
+        handshake_client_rtt_min_ns: Option<u64>, "ns", Element::None;
+        /// Largest of these samples; null without one.
+        handshake_client_rtt_max_ns: Option<u64>, "ns", Element::None;
+        /// Sum of these samples; null without one.
+        handshake_client_rtt_sum_ns: Option<u64>, "ns", Element::None;
+        /// Median of these samples; null without one.
+        handshake_client_rtt_p50_ns: Option<u64>, "ns", Element::None;
+        /// 90th percentile of these samples; null without one.
+        handshake_client_rtt_p90_ns: Option<u64>, "ns", Element::None;
+        /// 99th percentile of these samples; null without one.
+        handshake_client_rtt_p99_ns: Option<u64>, "ns", Element::None;
+        /// Samples of the delay from a TCP timestamp of the initiator to the responder's echo of
+        /// it; null where it is not measured.
+        tcp_timestamp_rtt_sample_count: Option<u64>, "samples", Element::None;
+        /// Least of these samples; null without one.
+        tcp_timestamp_rtt_min_ns: Option<u64>, "ns", Element::None;
+        /// Largest of these samples; null without one.
+        tcp_timestamp_rtt_max_ns: Option<u64>, "ns", Element::None;
+        /// Sum of these samples; null without one.
+        tcp_timestamp_rtt_sum_ns: Option<u64>, "ns", Element::None;
+        /// Median of these samples; null without one.
+        tcp_timestamp_rtt_p50_ns: Option<u64>, "ns", Element::None;
+        /// 90th percentile of these samples; null without one.
+        tcp_timestamp_rtt_p90_ns: Option<u64>, "ns", Element::None;
+        /// 99th percentile of these samples; null without one.
+        tcp_timestamp_rtt_p99_ns: Option<u64>, "ns", Element::None;
+        /// Samples of the delay from a TCP timestamp of the responder to the initiator's echo of
+        /// it; null where it is not measured.
+        reverse_tcp_timestamp_rtt_sample_count: Option<u64>, "samples", Element::None;
+        /// Least of these samples; null without one.
+        reverse_tcp_timestamp_rtt_min_ns: Option<u64>, "ns", Element::None;
+        /// Largest of these samples; null without one.
+        reverse_tcp_timestamp_rtt_max_ns: Option<u64>, "ns", Element::None;
+        /// Sum of these samples; null without one.
+        reverse_tcp_timestamp_rtt_sum_ns: Option<u64>, "ns", Element::None;
+        /// Median of these samples; null without one.
+        reverse_tcp_timestamp_rtt_p50_ns: Option<u64>, "ns", Element::None;
+        /// 90th percentile of these samples; null without one.
+        reverse_tcp_timestamp_rtt_p90_ns: Option<u64>, "ns", Element::None;
+        /// 99th percentile of these samples; null without one.
+        reverse_tcp_timestamp_rtt_p99_ns: Option<u64>, "ns", Element::None;
+        /// Samples of the delay from data of the initiator to the responder's acknowledgement; null
+        /// where it is not measured.
+        sequence_ack_rtt_sample_count: Option<u64>, "samples", Element::None;
+        /// Least of these samples; null without one.
+        sequence_ack_rtt_min_ns: Option<u64>, "ns", Element::None;
+        /// Largest of these samples; null without one.
+        sequence_ack_rtt_max_ns: Option<u64>, "ns", Element::None;
+        /// Sum of these samples; null without one.
+        sequence_ack_rtt_sum_ns: Option<u64>, "ns", Element::None;
+        /// Median of these samples; null without one.
+        sequence_ack_rtt_p50_ns: Option<u64>, "ns", Element::None;
+        /// 90th percentile of these samples; null without one.
+        sequence_ack_rtt_p90_ns: Option<u64>, "ns", Element::None;
+        /// 99th percentile of these samples; null without one.
+        sequence_ack_rtt_p99_ns: Option<u64>, "ns", Element::None;
+        /// Samples of the delay from data of the responder to the initiator's acknowledgement; null
+        /// where it is not measured.
+        reverse_sequence_ack_rtt_sample_count: Option<u64>, "samples", Element::None;
+        /// Least of these samples; null without one.
+        reverse_sequence_ack_rtt_min_ns: Option<u64>, "ns", Element::None;
+        /// Largest of these samples; null without one.
+        reverse_sequence_ack_rtt_max_ns: Option<u64>, "ns", Element::None;
+        /// Sum of these samples; null without one.
+        reverse_sequence_ack_rtt_sum_ns: Option<u64>, "ns", Element::None;
+        /// Median of these samples; null without one.
+        reverse_sequence_ack_rtt_p50_ns: Option<u64>, "ns", Element::None;
+        /// 90th percentile of these samples; null without one.
+        reverse_sequence_ack_rtt_p90_ns: Option<u64>, "ns", Element::None;
+        /// 99th percentile of these samples; null without one.
+        reverse_sequence_ack_rtt_p99_ns: Option<u64>, "ns", Element::None;
+        /// Samples of the time from the end of a request of the initiator to the first octet of the
+        /// responder's response; null where it is not measured.
+        response_time_sample_count: Option<u64>, "samples", Element::None;
+        /// Least of these samples; null without one.
+        response_time_min_ns: Option<u64>, "ns", Element::None;
+        /// Largest of these samples; null without one.
+        response_time_max_ns: Option<u64>, "ns", Element::None;
+        /// Sum of these samples; null without one.
+        response_time_sum_ns: Option<u64>, "ns", Element::None;
+        /// Median of these samples; null without one.
+        response_time_p50_ns: Option<u64>, "ns", Element::None;
+        /// 90th percentile of these samples; null without one.
+        response_time_p90_ns: Option<u64>, "ns", Element::None;
+        /// 99th percentile of these samples; null without one.
+        response_time_p99_ns: Option<u64>, "ns", Element::None;
         /// SYN segments of initiators, repeated ones included.
         syn_count: u64, "packets", Element::None;
         /// TCP connections that were established in the window.
@@ -101,6 +196,119 @@ tables! {
         connection_refused_count: u64, "flows", Element::None;
         /// TCP connections given up without any answer.
         connection_unanswered_count: u64, "flows", Element::None;
+        /// TCP connections whose SYN-ACK came in the window, and up to its end nothing that completes
+        /// the handshake.
+        connection_half_open_count: u64, "flows", Element::None;
+        /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
+        /// initiator to responder; null where it is not measured.
+        retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
+        /// responder to initiator; null where it is not measured.
+        reverse_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions after duplicate acknowledgements, initiator to responder; null where it
+        /// is not measured.
+        fast_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions after duplicate acknowledgements, responder to initiator; null where it
+        /// is not measured.
+        reverse_fast_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions after a timeout, initiator to responder; null where it is not measured.
+        timeout_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions after a timeout, responder to initiator; null where it is not measured.
+        reverse_timeout_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions of what had arrived, initiator to responder; null where it is not
+        /// measured.
+        spurious_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions of what had arrived, responder to initiator; null where it is not
+        /// measured.
+        reverse_spurious_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Segments that arrived after a later one and are no retransmission, initiator to
+        /// responder; null where it is not measured.
+        out_of_order_packet_count: Option<u64>, "packets", Element::None;
+        /// Segments that arrived after a later one and are no retransmission, responder to
+        /// initiator; null where it is not measured.
+        reverse_out_of_order_packet_count: Option<u64>, "packets", Element::None;
+        /// Duplicate acknowledgements, initiator to responder; null where it is not measured.
+        duplicate_ack_count: Option<u64>, "packets", Element::None;
+        /// Duplicate acknowledgements, responder to initiator; null where it is not measured.
+        reverse_duplicate_ack_count: Option<u64>, "packets", Element::None;
+        /// Segments that announce a window of 0, initiator to responder; null where it is not
+        /// measured.
+        zero_window_count: Option<u64>, "packets", Element::None;
+        /// Segments that announce a window of 0, responder to initiator; null where it is not
+        /// measured.
+        reverse_zero_window_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions of the last segment before the timeout, initiator to responder; null
+        /// where it is not measured.
+        tail_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions of the last segment before the timeout, responder to initiator; null
+        /// where it is not measured.
+        reverse_tail_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Rows of retransmissions, initiator to responder; null where it is not measured.
+        retransmission_episode_count: Option<u64>, "rows", Element::None;
+        /// Rows of retransmissions, responder to initiator; null where it is not measured.
+        reverse_retransmission_episode_count: Option<u64>, "rows", Element::None;
+        /// Segments that fill the window, initiator to responder; null where it is not measured.
+        window_full_count: Option<u64>, "packets", Element::None;
+        /// Segments that fill the window, responder to initiator; null where it is not measured.
+        reverse_window_full_count: Option<u64>, "packets", Element::None;
+        /// Keep-alives, initiator to responder; null where it is not measured.
+        keep_alive_count: Option<u64>, "packets", Element::None;
+        /// Keep-alives, responder to initiator; null where it is not measured.
+        reverse_keep_alive_count: Option<u64>, "packets", Element::None;
+        /// Probes of a window of 0, initiator to responder; null where it is not measured.
+        window_probe_count: Option<u64>, "packets", Element::None;
+        /// Probes of a window of 0, responder to initiator; null where it is not measured.
+        reverse_window_probe_count: Option<u64>, "packets", Element::None;
+        /// Segments behind octets that were not seen (yet), initiator to responder; null where it
+        /// is not measured.
+        gap_count: Option<u64>, "packets", Element::None;
+        /// Segments behind octets that were not seen (yet), responder to initiator; null where it
+        /// is not measured.
+        reverse_gap_count: Option<u64>, "packets", Element::None;
+        /// Resets sent, initiator to responder; null where it is not measured.
+        reset_count: Option<u64>, "packets", Element::None;
+        /// Resets sent, responder to initiator; null where it is not measured.
+        reverse_reset_count: Option<u64>, "packets", Element::None;
+        /// How long the window of the initiator was 0, counted when that ends; null where it is not
+        /// measured.
+        zero_window_ns: Option<u64>, "ns", Element::None;
+        /// How long the window of the responder was 0, counted when that ends; null where it is not
+        /// measured.
+        reverse_zero_window_ns: Option<u64>, "ns", Element::None;
+        /// Lost before this tap: a hole that the sender filled later: packets, by an estimate,
+        /// initiator to responder; null where it is not measured.
+        network_upstream_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Lost before this tap: a hole that the sender filled later: packets, by an estimate,
+        /// responder to initiator; null where it is not measured.
+        reverse_network_upstream_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an
+        /// estimate, initiator to responder; null where it is not measured.
+        network_downstream_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an
+        /// estimate, responder to initiator; null where it is not measured.
+        reverse_network_downstream_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an
+        /// estimate, initiator to responder; null where it is not measured.
+        mirror_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an
+        /// estimate, responder to initiator; null where it is not measured.
+        reverse_mirror_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Not seen, and nothing tells why: packets, by an estimate, initiator to responder; null
+        /// where it is not measured.
+        unresolved_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Not seen, and nothing tells why: packets, by an estimate, responder to initiator; null
+        /// where it is not measured.
+        reverse_unresolved_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Share of packets lost in the network, initiator to responder: both network causes over
+        /// the packets of this row and the lost ones that were not seen; null without packets.
+        loss_low: Option<f64>, "0–1", Element::None;
+        /// The same with what is unresolved, initiator to responder.
+        loss_high: Option<f64>, "0–1", Element::None;
+        /// Share of packets lost in the network, responder to initiator: both network causes over
+        /// the packets of this row and the lost ones that were not seen; null without packets.
+        reverse_loss_low: Option<f64>, "0–1", Element::None;
+        /// The same with what is unresolved, responder to initiator.
+        reverse_loss_high: Option<f64>, "0–1", Element::None;
         /// Share of flows that was looked at, 0–1; below 1 the probe shed whole flows.
         sampling_rate: f64, "", Element::Ie(&[311]);
         /// Tap that saw the initiator's first packet.
@@ -217,14 +425,103 @@ tables! {
         /// Segments that announce a window of 0, responder to initiator; null where it is not
         /// measured.
         reverse_zero_window_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions of the last segment before the timeout, initiator to responder; null
+        /// where it is not measured.
+        tail_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Retransmissions of the last segment before the timeout, responder to initiator; null
+        /// where it is not measured.
+        reverse_tail_retransmission_packet_count: Option<u64>, "packets", Element::None;
+        /// Rows of retransmissions, initiator to responder; null where it is not measured.
+        retransmission_episode_count: Option<u64>, "rows", Element::None;
+        /// Rows of retransmissions, responder to initiator; null where it is not measured.
+        reverse_retransmission_episode_count: Option<u64>, "rows", Element::None;
+        /// Segments that fill the window, initiator to responder; null where it is not measured.
+        window_full_count: Option<u64>, "packets", Element::None;
+        /// Segments that fill the window, responder to initiator; null where it is not measured.
+        reverse_window_full_count: Option<u64>, "packets", Element::None;
+        /// Keep-alives, initiator to responder; null where it is not measured.
+        keep_alive_count: Option<u64>, "packets", Element::None;
+        /// Keep-alives, responder to initiator; null where it is not measured.
+        reverse_keep_alive_count: Option<u64>, "packets", Element::None;
+        /// Probes of a window of 0, initiator to responder; null where it is not measured.
+        window_probe_count: Option<u64>, "packets", Element::None;
+        /// Probes of a window of 0, responder to initiator; null where it is not measured.
+        reverse_window_probe_count: Option<u64>, "packets", Element::None;
+        /// Segments behind octets that were not seen (yet), initiator to responder; null where it
+        /// is not measured.
+        gap_count: Option<u64>, "packets", Element::None;
+        /// Segments behind octets that were not seen (yet), responder to initiator; null where it
+        /// is not measured.
+        reverse_gap_count: Option<u64>, "packets", Element::None;
+        /// Resets sent, initiator to responder; null where it is not measured.
+        reset_count: Option<u64>, "packets", Element::None;
+        /// Resets sent, responder to initiator; null where it is not measured.
+        reverse_reset_count: Option<u64>, "packets", Element::None;
+        /// How long the window of the initiator was 0, counted when that ends; null where it is not
+        /// measured.
+        zero_window_ns: Option<u64>, "ns", Element::None;
+        /// How long the window of the responder was 0, counted when that ends; null where it is not
+        /// measured.
+        reverse_zero_window_ns: Option<u64>, "ns", Element::None;
+        /// Lost before this tap: a hole that the sender filled later: packets, by an estimate,
+        /// initiator to responder; null where it is not measured.
+        network_upstream_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Lost before this tap: a hole that the sender filled later: octets of payload, initiator
+        /// to responder; null where it is not measured.
+        network_upstream_loss_octet_count: Option<u64>, "octets", Element::None;
+        /// Lost before this tap: a hole that the sender filled later: packets, by an estimate,
+        /// responder to initiator; null where it is not measured.
+        reverse_network_upstream_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Lost before this tap: a hole that the sender filled later: octets of payload, responder
+        /// to initiator; null where it is not measured.
+        reverse_network_upstream_loss_octet_count: Option<u64>, "octets", Element::None;
+        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an
+        /// estimate, initiator to responder; null where it is not measured.
+        network_downstream_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): octets of payload,
+        /// initiator to responder; null where it is not measured.
+        network_downstream_loss_octet_count: Option<u64>, "octets", Element::None;
+        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an
+        /// estimate, responder to initiator; null where it is not measured.
+        reverse_network_downstream_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): octets of payload,
+        /// responder to initiator; null where it is not measured.
+        reverse_network_downstream_loss_octet_count: Option<u64>, "octets", Element::None;
+        /// Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an
+        /// estimate, initiator to responder; null where it is not measured.
+        mirror_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Not seen, though the receiver has it: lost by the mirror or the probe: octets of
+        /// payload, initiator to responder; null where it is not measured.
+        mirror_loss_octet_count: Option<u64>, "octets", Element::None;
+        /// Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an
+        /// estimate, responder to initiator; null where it is not measured.
+        reverse_mirror_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Not seen, though the receiver has it: lost by the mirror or the probe: octets of
+        /// payload, responder to initiator; null where it is not measured.
+        reverse_mirror_loss_octet_count: Option<u64>, "octets", Element::None;
+        /// Not seen, and nothing tells why: packets, by an estimate, initiator to responder; null
+        /// where it is not measured.
+        unresolved_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Not seen, and nothing tells why: octets of payload, initiator to responder; null where
+        /// it is not measured.
+        unresolved_loss_octet_count: Option<u64>, "octets", Element::None;
+        /// Not seen, and nothing tells why: packets, by an estimate, responder to initiator; null
+        /// where it is not measured.
+        reverse_unresolved_loss_packet_count: Option<u64>, "packets", Element::None;
+        /// Not seen, and nothing tells why: octets of payload, responder to initiator; null where
+        /// it is not measured.
+        reverse_unresolved_loss_octet_count: Option<u64>, "octets", Element::None;
+        /// How far the opening of a TCP connection came: unseen, unanswered, refused, half_open or
+        /// open; null where it is not measured.
+        connection_opening: Option<&'static str>, "", Element::None;
         /// Delay from SYN to SYN-ACK; null without a sample (a repeated SYN gives none).
         handshake_server_rtt_ns: Option<u64>, "ns", Element::None;
         /// Delay from SYN-ACK to ACK; null without a sample (a repeated SYN-ACK gives none).
         handshake_client_rtt_ns: Option<u64>, "ns", Element::None;
-        /// IP fragments among the packets, both directions.
-        fragment_count: u64, "packets", Element::None;
-        /// Packets that the capture or the mirror cut, both directions.
-        snapped_packet_count: u64, "packets", Element::None;
+        /// IP fragments among the packets, both directions; null where it is not measured.
+        fragment_count: Option<u64>, "packets", Element::None;
+        /// Packets that the capture or the mirror cut, both directions; null where it is not measured.
+        snapped_packet_count: Option<u64>, "packets", Element::None;
         /// Share of flows that was looked at, 0–1; below 1 the probe shed whole flows.
         sampling_rate: f64, "", Element::Ie(&[311]);
         /// VM at the source address, as known when the record was made; null where the inventory
@@ -443,10 +740,11 @@ tables! {
         name: Arc<str>, "", Element::None;
         /// What is counted: received, accounted, unaccounted, or the cause of a loss. Beside the
         /// balance: late and late_rows (accounted packets that came after their own window),
-        /// fragments_unresolved, flow_records_lost (records), flows_evicted (flows),
-        /// digests_evicted (digests), icmp_quotes_lost (ICMP errors that could not be told to the
-        /// worker of the flow that they quote), path_samples_lost, path_evicted and path_unwatched
-        /// (packets followed between taps), where they are not 0.
+        /// fragments_unresolved, flow_records_lost (records), measures_lost (samples and events),
+        /// measures_refused (times), flows_evicted (flows), digests_evicted (digests),
+        /// icmp_quotes_lost (ICMP errors that could not be told to the worker of the flow that they
+        /// quote), path_samples_lost, path_evicted and path_unwatched (packets followed between
+        /// taps), where they are not 0.
         measure: Arc<str>, "", Element::None;
         /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
         /// queued how many there are now; of `unaccounted` the absolute value.

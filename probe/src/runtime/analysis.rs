@@ -16,7 +16,8 @@ use crate::counters::WorkerTotals;
 use crate::detect::{Alert, Detectors};
 use crate::export::SinkLedger;
 use crate::record::{
-    AlertRecord, FlowRecord, RecordMaker, Rows, TapClock, port_rows, sink_rows, workers_rows,
+    AlertRecord, FlowRecord, RecordMaker, Rows, TapClock, WindowRecord, port_rows, sink_rows,
+    workers_rows,
 };
 use crate::store::{Patience, StoreHandle};
 use crate::time::{Timestamp, monotonic_ns, ms};
@@ -88,6 +89,8 @@ pub struct Analysis {
     parts: AnalysisParts,
     /// Records of ended flows that go with the next window.
     flows: Vec<FlowRecord>,
+    /// Records of older windows that go with the next one.
+    late: Vec<WindowRecord>,
     /// The clock at the last packet of any of them.
     flows_heard: Timestamp,
     alerts: LastAlerts,
@@ -106,6 +109,7 @@ impl Analysis {
         Self {
             parts,
             flows: Vec::new(),
+            late: Vec::new(),
             flows_heard: Timestamp::ZERO,
             alerts: LastAlerts::default(),
             top: TopSums::default(),
@@ -139,15 +143,30 @@ impl Analysis {
         self.finish()
     }
 
+    /// Late rows wait likewise.
+    fn collect_late(&mut self) {
+        let late = self.parts.aggregator.take_late_rows();
+        if late.is_empty() || self.parts.store.is_none() {
+            return;
+        }
+        let windows = self.parts.aggregator.windows();
+        self.late.append(&mut self.parts.maker.late(&late, windows));
+        if self.late.len() >= FLOWS_WAITING_MAX {
+            let windows = std::mem::take(&mut self.late);
+            self.hand_on(Rows { windows, ..Rows::default() });
+        }
+    }
+
     /// Ended flows wait for the next window: a batch for the few of one turn would fill the way to
     /// the store with batches.
     fn collect_flows(&mut self) {
+        self.collect_late();
         let ended = self.parts.aggregator.take_ended_flows();
         if ended.is_empty() || self.parts.store.is_none() {
             return;
         }
         self.flows.append(&mut self.parts.maker.flows(&ended).flows);
-        let heard = ended.iter().map(|ended| ended.flow.heard).max().unwrap_or_default();
+        let heard = ended.iter().map(|(ended, _)| ended.flow.heard).max().unwrap_or_default();
         self.flows_heard = self.flows_heard.max(heard);
         if self.flows.len() >= FLOWS_WAITING_MAX {
             let flows = std::mem::take(&mut self.flows);
@@ -180,6 +199,7 @@ impl Analysis {
         let AnalysisParts { publisher, aggregator, maker, .. } = &mut self.parts;
         publisher.window(view, shares, aggregator, &beside, maker);
         rows.flows = std::mem::take(&mut self.flows);
+        rows.windows.append(&mut self.late);
         self.hand_on(rows);
     }
 
@@ -264,7 +284,8 @@ impl Analysis {
         let closed = self.parts.detectors.finish();
         let alerts = self.alert_records(&closed);
         let flows = std::mem::take(&mut self.flows);
-        self.hand_on(Rows { flows, alerts, ..Rows::default() });
+        let windows = std::mem::take(&mut self.late);
+        self.hand_on(Rows { windows, flows, alerts, ..Rows::default() });
         let AnalysisParts { aggregator, detectors, store, mut publisher, .. } = self.parts;
         let sink = store.map(StoreHandle::finish);
         publisher.last(&aggregator, sink.as_ref());
@@ -295,7 +316,7 @@ mod tests {
     use crate::capture::file::{FileSource, PcapWriter};
     use crate::capture::memory::Packets;
     use crate::config::{self, Plan};
-    use crate::flow::{Biflow, EndReason, EndedFlow, FlowOutput};
+    use crate::flow::{EndReason, EndedFlow, FlowOutput};
     use crate::inventory::{Inventory, InventoryData};
     use crate::record::Names;
     use crate::runtime::Build;
@@ -345,7 +366,7 @@ mod tests {
         let analysis = std::thread::spawn(move || analysis.run());
         for _ in 0..300 {
             let reason = EndReason::EndOfFlow;
-            sender.ended(&EndedFlow { flow: Biflow::default(), reason, sampling_rate: 1.0 });
+            sender.ended(&EndedFlow { reason, ..EndedFlow::default() }, None);
             sender.send_flows();
             sleep_ms(2);
         }

@@ -11,7 +11,7 @@ use crate::config::{FlowPlan, Plan, Problems, Sizes, Spread};
 use crate::copies::CopyTable;
 use crate::decode::filter::Filters;
 use crate::decode::{DecodeContext, Decoder, Headers};
-use crate::flow::FlowStage;
+use crate::flow::{FlowStage, MeasureTerms};
 use crate::index::TapIndex;
 use crate::inventory::{Inventory, InventoryData, Mac, STATIONS_MAX, SegmentMap, file};
 use crate::path::PathStage;
@@ -19,7 +19,7 @@ use crate::spread::HashSeed;
 use crate::spread::fragments::FragmentTable;
 use crate::spread::ring::{RingReceiver, RingSender, ring};
 use crate::spread::shed::{ShedWishes, Shedder};
-use crate::time::{Timestamp, wall_clock};
+use crate::time::{Timestamp, ms, wall_clock};
 use crate::window::{HandoffReceiver, HandoffSender, ROWS_PER_BLOCK, Row, WindowClock, handoff};
 use crate::worker::{PortNames, WorkerParts};
 
@@ -164,7 +164,7 @@ impl Seat {
                 .follows_paths()
                 .then(|| PathStage::new(&plan.path, &plan.window, plan.taps.len())),
             remove_copies: plan.copies.remove,
-            flows: FlowStage::new(&plan.flow),
+            flows: FlowStage::measuring(&plan.flow, measure_terms(plan)),
             windows: WindowClock::new(plan.window.length_ms, plan.window.grace_ms),
             handoff: if plan.follows_paths() { self.handoff.with_paths() } else { self.handoff },
             seed: self.seed,
@@ -176,6 +176,13 @@ impl Seat {
             taps_max: TAPS_MAX,
             port_names: self.port_names,
         }
+    }
+}
+
+fn measure_terms(plan: &Plan) -> MeasureTerms {
+    MeasureTerms {
+        window_ns: ms(u64::from(plan.window.length_ms)),
+        verdict_ns: ms(u64::from(plan.path.verdict_ms)),
     }
 }
 

@@ -13,17 +13,26 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::counters::{DropCause, Snapshot, TapTotals, WorkerTotals};
-use crate::flow::{EndedFlow, FlowOutput};
+use crate::flow::{EndedFlow, FlowOutput, FlowTotals};
 use crate::index::{FlowIndex, WindowNumber};
 use crate::path::{PathOutput, Trajectory};
 use crate::time::sleep_us;
 
-use super::open_rows::{OpenRows, ROWS_PER_BLOCK, empty_rows};
-use super::{Row, RowBlock, RowPlace};
+use super::note::{CHUNK_BYTES, Chunk, NOTES_PER_CHUNK};
+use super::open_rows::{OpenRows, ROWS_PER_BLOCK, empty_rows, row_of};
+use super::{LateRow, Note, Notes, Row, RowBlock, RowPlace};
 
-/// Ended flows in a block.
+/// Ended flows in a block, and late rows in one of theirs.
 const FLOWS_PER_BLOCK: usize = 64;
 
+/// Notes for each row that there can be: what is measured beyond them is lost and counted.
+const NOTES_PER_ROW: usize = 4;
+
+/// Blocks of late rows that can wait; each takes 16 KiB.
+const LATE_BLOCKS_MAX: usize = 16;
+
+/// Instead of the place of a flow's totals, where it has none.
+pub const NO_TOTALS: u32 = u32::MAX;
 /// Followed packets in a block.
 const PATHS_PER_BLOCK: usize = 256;
 
@@ -42,7 +51,9 @@ pub enum FromWorker {
     /// Rows of one window.
     Rows(RowBlock),
     /// Flows for which records are due.
-    Flows(Vec<EndedFlow>),
+    Flows(FlowBlock),
+    /// Rows without packets of older windows.
+    Late(Vec<LateRow>),
     /// Packets that were followed from tap to tap.
     Paths(Vec<Trajectory>),
     /// All windows up to this one are closed; all their rows came before.
@@ -51,21 +62,56 @@ pub enum FromWorker {
     Ended(Box<Snapshot>),
 }
 
+/// Flows for which records are due, and what those have of which anything is to be told.
+#[derive(Debug)]
+pub struct FlowBlock {
+    /// The flows.
+    pub flows: Vec<EndedFlow>,
+    /// By [`EndedFlow::totals`].
+    pub totals: Vec<FlowTotals>,
+}
+
+impl FlowBlock {
+    fn empty() -> Self {
+        let totals = Vec::with_capacity(FLOWS_PER_BLOCK);
+        Self { flows: Vec::with_capacity(FLOWS_PER_BLOCK), totals }
+    }
+
+    fn clear(&mut self) {
+        self.flows.clear();
+        self.totals.clear();
+    }
+}
+
 struct Shared {
     full: ArrayQueue<FromWorker>,
     rows: ArrayQueue<Vec<Row>>,
-    flows: ArrayQueue<Vec<EndedFlow>>,
+    notes: ArrayQueue<Box<Chunk>>,
+    flows: ArrayQueue<FlowBlock>,
+    late: ArrayQueue<Vec<LateRow>>,
     paths: ArrayQueue<Vec<Trajectory>>,
     snapshots: ArrayQueue<Box<Snapshot>>,
+}
+
+impl Shared {
+    fn give_notes_back(&self, mut notes: Notes) {
+        while let Some(chunk) = notes.shrink() {
+            // The ring has room for all chunks that exist.
+            let _ = self.notes.push(chunk);
+        }
+    }
 }
 
 /// Makes the way from one worker to the aggregator, with `blocks` blocks of each kind on their way at
 /// most, and `open_blocks` of rows whose windows are open. `waits`: the source is a file.
 pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender, HandoffReceiver) {
+    let chunks = ((blocks + open_blocks) * ROWS_PER_BLOCK * NOTES_PER_ROW) / NOTES_PER_CHUNK;
     let shared = Arc::new(Shared {
-        full: ArrayQueue::new(2 * blocks + PATH_BLOCKS + CLOSED_MAX + 1),
+        full: ArrayQueue::new(2 * blocks + LATE_BLOCKS_MAX + PATH_BLOCKS + CLOSED_MAX + 1),
         rows: ArrayQueue::new(blocks),
+        notes: ArrayQueue::new(chunks),
         flows: ArrayQueue::new(blocks),
+        late: ArrayQueue::new(LATE_BLOCKS_MAX),
         paths: ArrayQueue::new(PATH_BLOCKS),
         snapshots: ArrayQueue::new(CLOSED_MAX),
     });
@@ -73,20 +119,25 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
         let _ = shared.rows.push(empty_rows());
     }
     for _ in 1..blocks {
-        let _ = shared.flows.push(Vec::with_capacity(FLOWS_PER_BLOCK));
+        let _ = shared.flows.push(FlowBlock::empty());
+    }
+    for _ in 1..LATE_BLOCKS_MAX {
+        let _ = shared.late.push(Vec::with_capacity(FLOWS_PER_BLOCK));
     }
     for _ in 0..CLOSED_MAX {
         let _ = shared.snapshots.push(Box::default());
     }
     let sender = HandoffSender {
         open: OpenRows::new(open_blocks),
-        flows: Vec::with_capacity(FLOWS_PER_BLOCK),
+        flows: FlowBlock::empty(),
+        late: Vec::with_capacity(FLOWS_PER_BLOCK),
         paths: Vec::new(),
         shared: Arc::clone(&shared),
         waits,
         cut_packets: 0,
         lost_packets: 0,
         lost_flow_records: 0,
+        lost_measures: 0,
         lost_paths: 0,
     };
     (sender, HandoffReceiver { shared })
@@ -95,13 +146,16 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
 /// The worker's end.
 pub struct HandoffSender {
     open: OpenRows,
-    flows: Vec<EndedFlow>,
+    flows: FlowBlock,
+    late: Vec<LateRow>,
     paths: Vec<Trajectory>,
     shared: Arc<Shared>,
     waits: bool,
     cut_packets: u64,
     lost_packets: u64,
     lost_flow_records: u64,
+    /// Notes and late rows that found no room.
+    lost_measures: u64,
     lost_paths: u64,
 }
 
@@ -136,6 +190,16 @@ impl HandoffSender {
     /// Bytes of the rows that can be open or on their way.
     pub fn row_bytes(&self) -> usize {
         self.open.bytes() + self.shared.rows.capacity() * ROWS_PER_BLOCK * size_of::<Row>()
+    }
+
+    /// Makes room for what is measured in rows; without it all of that is lost and counted.
+    pub fn make_notes(&self) {
+        while self.shared.notes.push(Box::new(Chunk::empty())).is_ok() {}
+    }
+
+    /// Bytes of that room.
+    pub fn note_bytes(&self) -> usize {
+        self.shared.notes.capacity() * CHUNK_BYTES
     }
 
     /// Sends rows of `window`, which is over, at most `blocks_max` blocks of them; `true` when none is
@@ -204,6 +268,7 @@ impl HandoffSender {
     pub fn note(&self, totals: &mut WorkerTotals) {
         totals.cut_packets = self.cut_packets;
         totals.flow_records_lost = self.lost_flow_records;
+        totals.measures_lost = self.lost_measures;
         totals.path_samples_lost = self.lost_paths;
         let known = totals.causes.of(DropCause::WindowRingFull);
         totals.causes.add(DropCause::WindowRingFull, self.lost_packets - known);
@@ -234,13 +299,16 @@ impl HandoffSender {
         self.open.left(window, packets);
         self.cut_packets += packets;
         self.lost_packets += packets;
+        self.lost_measures += block.notes.iter().count() as u64;
+        self.shared.give_notes_back(block.notes);
         block.rows.clear();
         self.open.give_back(block.rows);
     }
 
     /// Sends ended flows though their block is not full, so that a quiet probe shows them in time.
     pub fn send_flows(&mut self) {
-        if self.flows.is_empty() {
+        self.send_late();
+        if self.flows.flows.is_empty() {
             return;
         }
         match self.take_spare(|shared| shared.flows.pop()) {
@@ -249,8 +317,42 @@ impl HandoffSender {
                 self.send(FromWorker::Flows(block));
             }
             None => {
-                self.lost_flow_records += self.flows.len() as u64;
+                self.lost_flow_records += self.flows.flows.len() as u64;
                 self.flows.clear();
+            }
+        }
+    }
+
+    #[cold]
+    fn measured_in_another_chunk(
+        &mut self,
+        place: RowPlace,
+        of: (WindowNumber, FlowIndex),
+        note: Note,
+    ) {
+        if let Some(notes) = self.open.notes(place, of)
+            && let Some(chunk) = self.shared.notes.pop()
+        {
+            notes.grow(chunk);
+            // An empty chunk has room.
+            let _ = notes.push(note);
+        } else {
+            self.lost_measures += 1;
+        }
+    }
+
+    fn send_late(&mut self) {
+        if self.late.is_empty() {
+            return;
+        }
+        match self.take_spare(|shared| shared.late.pop()) {
+            Some(spare) => {
+                let block = std::mem::replace(&mut self.late, spare);
+                self.send(FromWorker::Late(block));
+            }
+            None => {
+                self.lost_measures += self.late.len() as u64;
+                self.late.clear();
             }
         }
     }
@@ -324,10 +426,31 @@ impl FlowOutput for HandoffSender {
     }
 
     #[inline]
-    fn ended(&mut self, flow: &EndedFlow) {
-        self.flows.push(*flow);
-        if self.flows.len() == FLOWS_PER_BLOCK {
+    fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>) {
+        let mut ended = EndedFlow { totals: NO_TOTALS, ..*flow };
+        if let Some(totals) = totals {
+            ended.totals = u32::try_from(self.flows.totals.len()).unwrap_or(NO_TOTALS);
+            self.flows.totals.push(*totals);
+        }
+        self.flows.flows.push(ended);
+        if self.flows.flows.len() == FLOWS_PER_BLOCK {
             self.send_flows();
+        }
+    }
+
+    #[inline]
+    fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {
+        let note = note.of_row(row_of(place));
+        let taken = self.open.notes(place, of).is_some_and(|notes| notes.push(note).is_ok());
+        if !taken {
+            self.measured_in_another_chunk(place, of, note);
+        }
+    }
+
+    fn late(&mut self, row: &LateRow) {
+        self.late.push(*row);
+        if self.late.len() == FLOWS_PER_BLOCK {
+            self.send_late();
         }
     }
 }
@@ -358,12 +481,17 @@ impl HandoffReceiver {
         // Each of these rings has room for all blocks of its kind.
         match message {
             FromWorker::Rows(mut block) => {
+                self.shared.give_notes_back(block.notes);
                 block.rows.clear();
                 let _ = self.shared.rows.push(block.rows);
             }
             FromWorker::Flows(mut flows) => {
                 flows.clear();
                 let _ = self.shared.flows.push(flows);
+            }
+            FromWorker::Late(mut rows) => {
+                rows.clear();
+                let _ = self.shared.late.push(rows);
             }
             FromWorker::Paths(mut paths) => {
                 paths.clear();
@@ -383,12 +511,13 @@ mod tests {
     use super::*;
     use crate::app::Application;
     use crate::index::{Sender, TapIndex};
+    use crate::measure::tcp::Event;
     use crate::spread::FlowKey;
-    use crate::window::{Ends, RowFacts};
+    use crate::window::{Ends, RowFacts, What};
 
     fn ended_flow() -> EndedFlow {
         let reason = crate::flow::EndReason::ForcedEnd;
-        EndedFlow { flow: crate::flow::Biflow::default(), reason, sampling_rate: 1.0 }
+        EndedFlow { reason, ..EndedFlow::default() }
     }
 
     /// A row of one packet.
@@ -438,6 +567,32 @@ mod tests {
     }
 
     #[test]
+    fn notes_beyond_what_there_is_room_for_are_counted() {
+        let (mut sender, receiver) = handoff(1, 1, false);
+        sender.make_notes();
+        let window = WindowNumber(3);
+        let row = Row::default();
+        let place = sender.begin_row(window, &row);
+        let note = Note::new(What::Event(Event::Gap), Sender::Low, 1);
+        let room = 2 * ROWS_PER_BLOCK * NOTES_PER_ROW;
+        for _ in 0..room + 3 {
+            sender.measured(place, (window, row.flow()), note);
+        }
+        let mut totals = WorkerTotals::default();
+        sender.note(&mut totals);
+        assert_eq!(totals.measures_lost, 3);
+        assert!(sender.send_window(window, usize::MAX));
+        let Some(FromWorker::Rows(block)) = receiver.take() else { panic!("rows come first") };
+        assert_eq!(block.notes.iter().count(), room);
+        receiver.give_back(FromWorker::Rows(block));
+        // What came back is used again.
+        let place = sender.begin_row(window, &row);
+        sender.measured(place, (window, row.flow()), note);
+        sender.note(&mut totals);
+        assert_eq!(totals.measures_lost, 3);
+    }
+
+    #[test]
     fn a_file_worker_waits() {
         let (mut sender, receiver) = handoff(2, 2, true);
         let producer = std::thread::spawn(move || {
@@ -474,7 +629,7 @@ mod tests {
         let producer = std::thread::spawn(move || {
             sender.drain();
             for _ in 0..FLOWS {
-                sender.ended(&ended_flow());
+                sender.ended(&ended_flow(), None);
             }
             let mut totals = WorkerTotals::default();
             sender.end(&mut totals, &[]);
@@ -487,7 +642,7 @@ mod tests {
                 continue;
             };
             if let FromWorker::Flows(flows) = &message {
-                flows_taken += flows.len();
+                flows_taken += flows.flows.len();
                 // Slower than the worker, so that it runs out of blocks.
                 std::thread::sleep(std::time::Duration::from_micros(100));
             }

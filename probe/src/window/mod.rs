@@ -8,10 +8,14 @@
 //! Source: ARCHITECTURE.md, "Windows".
 
 mod handoff;
+mod late;
+mod note;
 mod open_rows;
 mod row;
 
-pub use handoff::{FromWorker, HandoffReceiver, HandoffSender, handoff};
+pub use handoff::{FlowBlock, FromWorker, HandoffReceiver, HandoffSender, NO_TOTALS, handoff};
+pub use late::{LateLosses, LateRow};
+pub use note::{Note, Notes, What};
 pub use open_rows::{ROWS_PER_BLOCK, RowBlock, RowPlace};
 pub use row::{Ends, Row, RowFacts, sides};
 
@@ -30,6 +34,11 @@ impl WindowClock {
     /// Windows of `length_ms`, open for `grace_ms` after their end.
     pub const fn new(length_ms: u32, grace_ms: u32) -> Self {
         Self { length_ns: ms(length_ms as u64), grace_ns: ms(grace_ms as u64) }
+    }
+
+    /// First instant of a window, and first instant after it.
+    pub const fn span(self, window: WindowNumber) -> (Timestamp, Timestamp) {
+        (window.start(self.length_ns), window.end(self.length_ns))
     }
 
     /// Length in nanoseconds.

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use crate::index::{FlowIndex, WindowNumber};
 
 use super::Row;
+use super::note::Notes;
 
 /// Rows in a block.
 pub const ROWS_PER_BLOCK: usize = 256;
@@ -30,6 +31,8 @@ pub struct RowBlock {
     pub sampling_rate: f32,
     /// The rows.
     pub rows: Vec<Row>,
+    /// What was measured in them.
+    pub notes: Notes,
 }
 
 /// All open rows of one worker.
@@ -44,6 +47,7 @@ pub(super) struct OpenRows {
 struct Block {
     window: WindowNumber,
     rows: Vec<Row>,
+    notes: Notes,
 }
 
 struct OpenWindow {
@@ -66,7 +70,7 @@ impl OpenRows {
     /// Of so many blocks, whose memory is written here, so that no packet meets a page fault later.
     pub(super) fn new(blocks: usize) -> Self {
         let blocks = blocks.max(1);
-        let block = || Block { window: NO_WINDOW, rows: empty_rows() };
+        let block = || Block { window: NO_WINDOW, rows: empty_rows(), notes: Notes::default() };
         let places = 0..u32::try_from(blocks).unwrap_or(u32::MAX);
         Self {
             blocks: (0..blocks).map(|_| block()).collect(),
@@ -92,6 +96,18 @@ impl OpenRows {
         let block = self.blocks.get_mut(place.0 as usize / ROWS_PER_BLOCK)?;
         let row = block.rows.get_mut(place.0 as usize % ROWS_PER_BLOCK)?;
         (block.window == window && row.flow() == flow).then_some(row)
+    }
+
+    /// Where notes on the row at `place` are written, if `flow` has it open in `window`.
+    #[inline]
+    pub(super) fn notes(
+        &mut self,
+        place: RowPlace,
+        (window, flow): (WindowNumber, FlowIndex),
+    ) -> Option<&mut Notes> {
+        let block = self.blocks.get_mut(place.0 as usize / ROWS_PER_BLOCK)?;
+        let row = block.rows.get(place.0 as usize % ROWS_PER_BLOCK)?;
+        (block.window == window && row.flow() == flow).then_some(&mut block.notes)
     }
 
     /// Reads the row at `place`, whoever has it, so that memory fetches it. What it returns means
@@ -163,8 +179,9 @@ impl OpenRows {
         let block = &mut self.blocks[place as usize];
         block.window = NO_WINDOW;
         let rows = std::mem::replace(&mut block.rows, empty);
+        let notes = std::mem::take(&mut block.notes);
         self.free.push(place);
-        Some(RowBlock { window, sampling_rate, rows })
+        Some(RowBlock { window, sampling_rate, rows, notes })
     }
 
     /// Whether rows of `window` are here.
@@ -237,6 +254,13 @@ const fn place_of(block: u32, row: usize) -> RowPlace {
     RowPlace(block * ROWS_PER_BLOCK as u32 + row as u32)
 }
 
+/// The place of a row in its block.
+#[inline]
+pub(super) const fn row_of(place: RowPlace) -> u8 {
+    const _: () = assert!(ROWS_PER_BLOCK == 256, "the low octet is the place in the block");
+    place.0.to_le_bytes()[0]
+}
+
 /// A block's memory, written once.
 pub(super) fn empty_rows() -> Vec<Row> {
     let mut rows = vec![Row::default(); ROWS_PER_BLOCK];
@@ -249,8 +273,10 @@ mod tests {
     use super::*;
     use crate::decode::Address;
     use crate::index::{Sender, TapIndex};
+    use crate::measure::tcp::Event;
     use crate::spread::FlowKey;
-    use crate::window::{Ends, RowFacts};
+    use crate::window::note::Chunk;
+    use crate::window::{Ends, Note, RowFacts, What};
 
     fn row(flow: u32) -> Row {
         let key = FlowKey { low: Address::v4([10, 0, 0, 1]), ..FlowKey::default() };
@@ -303,6 +329,26 @@ mod tests {
         assert_eq!(open.in_the_way_of(later), Some(window));
         let _ = open.take(window, empty_rows());
         assert!(open.push(later, &row(0)).is_ok());
+    }
+
+    #[test]
+    fn notes_go_with_their_rows() {
+        let mut open = OpenRows::new(4);
+        let (window, flow) = (WindowNumber(8), FlowIndex(7));
+        open.push(window, &row(6)).expect("there is room");
+        let place = open.push(window, &row(7)).expect("there is room");
+        assert_eq!(row_of(place), 1);
+        assert!(open.notes(place, (window, FlowIndex(6))).is_none(), "another flow's");
+        assert!(open.notes(place, (window.next(), flow)).is_none(), "another window's");
+        let notes = open.notes(place, (window, flow)).expect("they are there");
+        notes.grow(Box::new(Chunk::empty()));
+        let note = Note::new(What::Event(Event::Gap), Sender::Low, 1).of_row(row_of(place));
+        assert_eq!(notes.push(note), Ok(()));
+        let block = open.take(window, empty_rows()).expect("there is one");
+        assert_eq!(block.notes.iter().collect::<Vec<_>>(), [&note]);
+        open.push(window, &row(7)).expect("there is room");
+        let block = open.take(window, empty_rows()).expect("there is one");
+        assert_eq!(block.notes.iter().count(), 0, "a block that is used again has none");
     }
 
     #[test]

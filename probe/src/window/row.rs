@@ -20,8 +20,6 @@ pub struct Row {
     sent_packets: [u32; 2],
     /// IP octets.
     sent_octets: [u32; 2],
-    /// SYN to SYN-ACK, in the window in which the SYN-ACK came; else 0.
-    pub handshake_server_rtt_ns: u64,
     /// Packets that came after their own window was closed.
     pub late_packets: u32,
     /// The flow.
@@ -107,7 +105,6 @@ impl Row {
         Self {
             sent_packets: [0; 2],
             sent_octets: [0; 2],
-            handshake_server_rtt_ns: 0,
             late_packets: 0,
             flow: facts.flow,
             events: 0,
@@ -148,6 +145,12 @@ impl Row {
     pub const fn complete(&mut self, ends: Ends, tap: TapIndex) {
         self.ends = ends;
         self.tap = tap;
+    }
+
+    /// Who began.
+    #[inline]
+    pub const fn initiator(&self) -> Sender {
+        self.initiator
     }
 
     const fn forward<T: Copy>(&self, by_sender: [T; 2]) -> [T; 2] {

@@ -152,6 +152,7 @@ impl<S: Source> Worker<S> {
         for ahead in ahead {
             let row = flows.guess_row(ahead.guess, self.newest_active);
             touched ^= row.map_or(0, |row| self.parts.handoff.touch(row));
+            touched ^= flows.touch_measures(ahead.guess);
         }
         std::hint::black_box(touched);
     }
@@ -228,6 +229,10 @@ impl<S: Source> Worker<S> {
         if path.is_some_and(|path| path.concerns(brief.hash, &ahead.digest)) {
             return false;
         }
+        let fields = || Fields::of(&burst.frame(place), brief);
+        let Ok(segment) = self.parts.flows.segment_in_brief(ahead.guess, brief, fields) else {
+            return false;
+        };
         if let Some(copies) = &mut self.parts.copies {
             let verdict = copies.classify((brief.tap, brief.timestamp), &ahead.digest);
             if verdict != Verdict::First {
@@ -241,6 +246,9 @@ impl<S: Source> Worker<S> {
         let words = || first_words(&burst.frame(place), brief);
         let output = &mut self.parts.handoff;
         self.parts.flows.count_settled(ahead.guess, brief, booking, output, words);
+        if let Some(segment) = &segment {
+            self.parts.flows.measure_settled(ahead.guess, segment, booking.0, output);
+        }
         let (tap, octets) = (brief.tap, brief.wire_octets);
         if self.tally.tap != tap || self.tally.booking != booking {
             self.add_tally();

@@ -10,11 +10,10 @@ use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::time::Timestamp;
 use crate::window::{Ends, Row, RowFacts};
 
-use super::super::EndReason;
-use super::super::measures::Measures;
-use super::super::output::{Biflow, EndedFlow, FlowOutput};
+use super::super::output::{Biflow, EndedFlow, FlowOutput, Measured};
 use super::super::sides::NOWHERE;
 use super::super::state::second_of;
+use super::super::{EndReason, TcpState};
 use super::FlowStage;
 
 /// A record is made when a direction has counted so many packets.
@@ -40,6 +39,20 @@ impl FlowStage {
             tap,
             application: flow.application,
             counts_flow,
+        })
+    }
+
+    /// A row of the flow as it is, that counts nothing, not even the flow.
+    pub(super) fn row_of_nothing(&self, index: FlowIndex) -> Row {
+        let flow = self.table.flow(index);
+        Row::of(&RowFacts {
+            flow: index,
+            key: &flow.key,
+            initiator: flow.initiator(),
+            ends: self.ends(index),
+            tap: self.tap(index),
+            application: flow.application,
+            counts_flow: false,
         })
     }
 
@@ -69,13 +82,35 @@ impl FlowStage {
         reason: EndReason,
         output: &mut impl FlowOutput,
     ) {
-        output.ended(&self.ended(index, reason));
-        self.apart.give_back(self.table.rest(index).apart);
+        if let Some(measures) = &mut self.measures {
+            let (flow, rest) = self.table.both_mut(index);
+            if flow.tcp != TcpState::NotTcp {
+                measures.settle(index, &mut rest.beside, flow.last_seen);
+            }
+        }
+        self.tell_late(index, output);
+        self.give_record(index, reason, output);
+        let (_, rest) = self.table.both_mut(index);
+        if let Some(measures) = &mut self.measures {
+            measures.end(&mut rest.beside);
+        }
+        self.apart.give_back(rest.apart);
         self.table.remove(index);
     }
 
-    fn ended(&self, index: FlowIndex, reason: EndReason) -> EndedFlow {
-        EndedFlow { flow: self.biflow(index), reason, sampling_rate: self.sampling_rate }
+    fn give_record(&self, index: FlowIndex, reason: EndReason, output: &mut impl FlowOutput) {
+        let flow = self.biflow(index);
+        let beside = self.table.rest(index).beside;
+        let totals = self.measures.as_ref().and_then(|measures| measures.totals(&beside));
+        let sampling_rate = self.sampling_rate;
+        let ended = EndedFlow { flow, reason, sampling_rate, ..EndedFlow::default() };
+        output.ended(&ended, totals.as_ref());
+    }
+
+    fn measured(&self, index: FlowIndex) -> Measured {
+        let Some(measures) = &self.measures else { return Measured::default() };
+        let is_tcp = self.table.flow(index).tcp != TcpState::NotTcp;
+        measures.measured(index, &self.table.rest(index).beside, is_tcp)
     }
 
     fn biflow(&self, index: FlowIndex) -> Biflow {
@@ -95,7 +130,6 @@ impl FlowStage {
             let header = u64::from(sides[place].layer2_header_octets);
             (octets[place] + packets[place] * header).saturating_add_signed(correction[place])
         });
-        let measures = self.measures.as_ref().map(|measures| &measures[index.0 as usize]);
         Biflow {
             key: flow.key,
             initiator: flow.initiator(),
@@ -112,12 +146,7 @@ impl FlowStage {
             packets,
             octets,
             layer2_octets,
-            duplicates: measures.map_or([0; 2], |measures| measures.duplicates),
-            icmp_errors: measures.map_or([0; 2], |measures| measures.icmp_errors),
-            fragments: measures.map_or(0, |measures| measures.fragments),
-            snapped: measures.map_or(0, |measures| measures.snapped),
-            handshake_server_rtt_ns: measures.and_then(Measures::handshake_server_rtt_ns),
-            handshake_client_rtt_ns: measures.and_then(Measures::handshake_client_rtt_ns),
+            measured: self.measured(index),
         }
     }
 
@@ -150,7 +179,7 @@ impl FlowStage {
         {
             return;
         }
-        output.ended(&self.ended(index, EndReason::ActiveTimeout));
+        self.give_record(index, EndReason::ActiveTimeout, output);
         let (flow, rest) = self.table.both_mut(index);
         rest.record_start = now;
         flow.record_second = second_of(now);
@@ -159,7 +188,7 @@ impl FlowStage {
             apart.layer2_correction = [0; 2];
         }
         if let Some(measures) = &mut self.measures {
-            measures[index.0 as usize].record_made();
+            measures.record_made(&mut rest.beside);
         }
     }
 }

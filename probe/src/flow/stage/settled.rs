@@ -70,12 +70,8 @@ impl FlowStage {
     ) {
         let events = self.table.flow(index).events;
         // Of a sender whose first segment was seen the number is known.
-        let segment = tcp::Segment {
-            flags: u16::from(brief.tcp_flags),
-            sequence: 0,
-            sender: brief.sender,
-            at: brief.timestamp,
-        };
+        let segment =
+            tcp::Segment { flags: u16::from(brief.tcp_flags), sequence: 0, sender: brief.sender };
         self.segment(index, segment, brief.clock);
         if self.table.flow(index).events != events {
             self.tell_row(index, window, events, output);

@@ -1,8 +1,9 @@
 use super::*;
 use crate::decode::protocol;
-use crate::flow::EndedFlow;
+use crate::flow::{EndedFlow, FlowTotals};
+use crate::measure::tcp::{Cause, Event, Method};
 use crate::spread::{HashSeed, name_flow};
-use crate::window::{Row, RowPlace};
+use crate::window::{LateRow, Note, Row, RowPlace, What};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -11,6 +12,10 @@ struct Records {
     rows: Vec<Row>,
     windows: Vec<WindowNumber>,
     ended: Vec<EndedFlow>,
+    totals: Vec<FlowTotals>,
+    /// By row.
+    notes: Vec<(usize, Note)>,
+    late: Vec<LateRow>,
 }
 
 impl FlowOutput for Records {
@@ -29,8 +34,16 @@ impl FlowOutput for Records {
         self.windows.push(window);
         RowPlace(u32::try_from(self.rows.len() - 1).expect("few rows"))
     }
-    fn ended(&mut self, flow: &EndedFlow) {
+    fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>) {
         self.ended.push(*flow);
+        self.totals.push(totals.copied().unwrap_or_default());
+    }
+    fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {
+        assert!(self.open_row(place, of.0, of.1).is_some(), "the row is open");
+        self.notes.push((place.0 as usize, note));
+    }
+    fn late(&mut self, row: &LateRow) {
+        self.late.push(*row);
     }
 }
 
@@ -288,14 +301,153 @@ fn events_stand_in_the_row_of_the_packet_that_brought_them() {
     bench.take(Headers {
         source_port: 5_000,
         destination_port: 40_000,
+        tcp_acknowledgement: 2,
         ..tcp_segment(syn_ack, 9, SECOND + 5 * ms)
     });
-    bench.take(tcp_segment(tcp_flag::ACK, 2, 2 * SECOND));
-    let told: Vec<(u8, u64)> =
-        bench.records.rows.iter().map(|row| (row.events, row.handshake_server_rtt_ns)).collect();
+    let ack = tcp_segment(tcp_flag::ACK, 2, 2 * SECOND);
+    bench.take(Headers { tcp_acknowledgement: 10, ..ack });
+    let told: Vec<u8> = bench.records.rows.iter().map(|row| row.events).collect();
     let begun = event::STARTED | event::CONTACT | event::SYN;
     let answered = event::ANSWERED | event::SYN_ACK;
-    assert_eq!(told, [(begun, 0), (answered, SECOND + 5 * ms), (event::ESTABLISHED, 0)]);
+    assert_eq!(told, [begun, answered, event::ESTABLISHED]);
+    let delays: Vec<_> = bench
+        .records
+        .notes
+        .iter()
+        .filter_map(|(row, note)| match note.read()? {
+            (What::Delay(method), _, ns) => Some((*row, method, ns)),
+            _ => None,
+        })
+        .collect();
+    let (server, client) = (SECOND + 5 * ms, SECOND - 5 * ms);
+    assert_eq!(
+        delays,
+        [(1, Method::HandshakeServer, server), (2, Method::HandshakeClient, client)]
+    );
+    bench.stage.end_all(Timestamp(3 * SECOND), &mut bench.records);
+    let measured = bench.records.ended[0].flow.measured;
+    assert_eq!(
+        (measured.handshake_server_rtt_ns, measured.handshake_client_rtt_ns),
+        (Some(server), Some(client))
+    );
+}
+
+/// A segment of the client (`there`) or the server, with so much payload.
+fn data(there: bool, [sequence, acknowledgement, octets]: [u32; 3], at_ns: u64) -> Headers {
+    let headers = Headers {
+        tcp_acknowledgement: acknowledgement,
+        tcp_window: 500,
+        payload_octets: octets,
+        ..tcp_segment(tcp_flag::ACK, sequence, at_ns)
+    };
+    if there {
+        headers
+    } else {
+        Headers { source_port: 5_000, destination_port: 40_000, ..headers }
+    }
+}
+
+/// Losses by late rows and by notes: window, cause, packets.
+fn losses(records: &Records) -> Vec<(u64, Cause, u64)> {
+    let mut all = Vec::new();
+    for (row, note) in &records.notes {
+        if let Some((What::LostPackets(cause), _, packets)) = note.read() {
+            all.push((records.windows[*row].0, cause, packets));
+        }
+    }
+    for late in &records.late {
+        assert_eq!((late.row.packets_sum(), late.row.counts_flow), (0, false));
+        for cause in Cause::ALL {
+            let packets: u64 = [Sender::Low, Sender::High]
+                .map(|sender| late.losses.lost(cause, sender).packets)
+                .iter()
+                .sum();
+            if packets > 0 {
+                all.push((late.losses.window.0, cause, packets));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn a_loss_belongs_to_the_window_of_its_packets() {
+    let ms = SECOND / 1_000;
+    // The hole is noticed at 900 ms; it is filled in the same window, in the next, or never.
+    for (filled_at, at_end) in [(950 * ms, false), (1_200 * ms, false), (0, true)] {
+        let mut bench = Bench::new(1 << 8);
+        for at in [100, 500] {
+            bench.take(data(true, [1_000 + at, 1, 400], u64::from(at) * ms));
+            bench.take(data(false, [1, 1_400 + at, 0], (u64::from(at) + 1) * ms));
+        }
+        bench.take(data(true, [2_300, 1, 400], 900 * ms));
+        if !at_end {
+            bench.take(data(true, [1_900, 1, 400], filled_at));
+        }
+        bench.stage.end_all(Timestamp(9 * SECOND), &mut bench.records);
+        let cause = if at_end { Cause::Unresolved } else { Cause::NetworkUpstream };
+        assert_eq!(losses(&bench.records), [(0, cause, 1)], "{filled_at}");
+        assert_eq!(bench.records.late.len(), usize::from(filled_at != 950 * ms));
+        let totals = bench.records.totals[0];
+        let lost = [Sender::Low, Sender::High].map(|sender| totals.lost(cause, sender).octets);
+        assert_eq!(lost[0] + lost[1], 400);
+        let repeats =
+            [Sender::Low, Sender::High].map(|sender| totals.events(Event::Retransmission, sender));
+        assert_eq!(repeats[0] + repeats[1], u64::from(!at_end));
+    }
+}
+
+#[test]
+fn a_flow_that_is_only_reset_needs_no_place() {
+    let mut bench = Bench::new(1 << 8);
+    for port in 0..250 {
+        let first = tcp_segment(tcp_flag::SYN, 1, 0);
+        bench.take(Headers { destination_port: port, ..first });
+        let answer = tcp_segment(tcp_flag::RST | tcp_flag::ACK, 0, 1);
+        bench.take(Headers { source_port: port, destination_port: 40_000, ..answer });
+    }
+    bench.stage.end_all(Timestamp(9), &mut bench.records);
+    assert_eq!(bench.stage.measure_slabs().1, 0);
+    let resets = |sender| {
+        let all = bench.records.totals.iter().map(|totals| totals.events(Event::Reset, sender));
+        all.sum::<u64>()
+    };
+    assert_eq!(resets(Sender::Low) + resets(Sender::High), 250);
+}
+
+#[test]
+fn what_finds_no_place_is_null_and_counted() {
+    // As many places as slots; a table of one bucket more would have fewer.
+    let mut bench = Bench::new(1 << 14);
+    for port in 0..10_000 {
+        let mut cut = udp(port, 0);
+        cut.marks.set(Marks::SNAPPED);
+        bench.take(cut);
+    }
+    bench.stage.end_all(Timestamp(9), &mut bench.records);
+    let refused = bench.stage.measure_slabs().1;
+    let told = bench.records.ended.iter().filter(|ended| ended.flow.measured.packets).count();
+    assert_eq!((refused, told as u64), (10_000 - 2_048, 2_048));
+}
+
+#[test]
+fn counts_of_records_are_since_the_one_before() {
+    let mut bench = Bench::new(1 << 8);
+    for minute in 0..61 {
+        let mut cut = data(true, [1, 1, 0], minute * 50 * SECOND);
+        cut.marks.set(Marks::SNAPPED);
+        bench.take(cut);
+    }
+    bench.stage.end_all(Timestamp(61 * 50 * SECOND), &mut bench.records);
+    let told: Vec<(u32, u64)> = bench
+        .records
+        .ended
+        .iter()
+        .zip(&bench.records.totals)
+        .map(|(ended, totals)| (totals.snapped, ended.flow.packets.iter().sum()))
+        .collect();
+    assert_eq!(told.len(), 2);
+    assert!(told.iter().all(|(snapped, packets)| u64::from(*snapped) == *packets), "{told:?}");
 }
 
 #[test]

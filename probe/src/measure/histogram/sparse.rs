@@ -85,6 +85,11 @@ impl Sparse {
         self.summary
     }
 
+    /// Buckets in use.
+    pub const fn buckets_used(&self) -> usize {
+        self.used.len()
+    }
+
     /// Bytes that it takes now.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.used.capacity() * size_of::<(u16, u32)>()

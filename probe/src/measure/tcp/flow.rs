@@ -55,9 +55,23 @@ impl TcpFlow {
     /// trouble. Otherwise nothing has changed.
     #[inline]
     pub fn plain(&mut self, segment: &Segment, sink: &mut impl Sink) -> bool {
-        let (mine, theirs) = pair(&mut self.halves, segment.sender);
+        let is_plain = self.is_plain(segment);
+        if is_plain {
+            self.take_plain(segment, sink);
+        }
+        is_plain
+    }
+
+    /// Whether [`TcpFlow::plain`] would take the segment.
+    #[inline]
+    pub fn is_plain(&self, segment: &Segment) -> bool {
+        let [low, high] = &self.halves;
+        let (mine, theirs) = match segment.sender {
+            Sender::Low => (low, high),
+            Sender::High => (high, low),
+        };
         let advance = distance(mine.acked, segment.acknowledgement);
-        let is_plain = segment.flags & PLAIN_FLAGS == tcp_flag::ACK
+        segment.flags & PLAIN_FLAGS == tcp_flag::ACK
             && segment.sequence == mine.next
             && mine.marks & (mark::SEEN | mark::ACKED | NOT_PLAIN_MINE)
                 == (mark::SEEN | mark::ACKED)
@@ -66,10 +80,14 @@ impl TcpFlow {
             && (advance > 0 || advance == 0 && segment.payload_octets != 0)
             && segment.window != 0
             && segment.options.sacked.is_none()
-            && segment.options.duplicate.is_none();
-        if !is_plain {
-            return false;
-        }
+            && segment.options.duplicate.is_none()
+    }
+
+    /// Takes a segment for which [`TcpFlow::is_plain`] holds now.
+    #[inline]
+    pub fn take_plain(&mut self, segment: &Segment, sink: &mut impl Sink) {
+        let (mine, theirs) = pair(&mut self.halves, segment.sender);
+        let advance = distance(mine.acked, segment.acknowledgement);
         let far = segment.sender;
         if advance > 0 {
             mine.acked = segment.acknowledgement;
@@ -86,7 +104,12 @@ impl TcpFlow {
         }
         mine.window = segment.window;
         mine.marks &= !mark::WINDOW_PLAIN;
-        true
+    }
+
+    /// Reads both lines, so that memory fetches them; what it returns means nothing.
+    #[inline]
+    pub const fn touch(&self) -> u64 {
+        self.halves[0].next_at.0 ^ self.halves[1].next_at.0
     }
 
     /// Whether the flow has rare state, which the caller keeps for it. Where it has none any more
@@ -97,7 +120,7 @@ impl TcpFlow {
     }
 
     /// Whether this segment, which is not plain, needs rare state.
-    fn asks_rare(&self, segment: &Segment) -> bool {
+    pub fn asks_rare(&self, segment: &Segment) -> bool {
         const OPENING: u16 = tcp_flag::SYN | tcp_flag::RST;
         let (mine, theirs) = match segment.sender {
             Sender::Low => (&self.halves[0], &self.halves[1]),
@@ -115,7 +138,7 @@ impl TcpFlow {
     /// Takes a segment that is not plain. Without `rare` nothing is remembered of its trouble.
     #[cold]
     #[inline(never)]
-    fn not_plain(
+    pub fn not_plain(
         &mut self,
         segment: &Segment,
         rare: Option<&mut Rare>,

@@ -127,6 +127,27 @@ pub enum Event {
     Refused = 14,
 }
 
+impl Event {
+    /// All of them, in order.
+    pub const ALL: [Self; EVENTS] = [
+        Self::Retransmission,
+        Self::Fast,
+        Self::Timeout,
+        Self::Tail,
+        Self::Spurious,
+        Self::Episode,
+        Self::OutOfOrder,
+        Self::DuplicateAck,
+        Self::ZeroWindow,
+        Self::WindowFull,
+        Self::KeepAlive,
+        Self::WindowProbe,
+        Self::Gap,
+        Self::Reset,
+        Self::Refused,
+    ];
+}
+
 /// Number of [`Event`]s.
 pub const EVENTS: usize = 15;
 
@@ -145,6 +166,10 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] =
+        [Self::NetworkUpstream, Self::NetworkDownstream, Self::Mirror, Self::Unresolved];
+
     /// The word in records.
     pub const fn name(self) -> &'static str {
         match self {

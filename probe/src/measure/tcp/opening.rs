@@ -38,6 +38,19 @@ pub enum Opening {
     Open,
 }
 
+impl Opening {
+    /// The word in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unseen => "unseen",
+            Self::Unanswered => "unanswered",
+            Self::Refused => "refused",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+        }
+    }
+}
+
 impl TcpFlow {
     /// How far the opening came up to now.
     pub fn opening(&self) -> Opening {

@@ -75,7 +75,12 @@ impl Options {
     }
 
     fn blocks(&mut self, octets: &[u8], acknowledgement: u32) {
-        let mut blocks = octets.chunks_exact(8).filter_map(block);
+        self.take_blocks(octets.chunks_exact(8).filter_map(block), acknowledgement);
+    }
+
+    /// Takes the first SACK blocks, none of them empty, of a segment that acknowledges
+    /// `acknowledgement`.
+    pub fn take_blocks(&mut self, mut blocks: impl Iterator<Item = Range>, acknowledgement: u32) {
         let Some(first) = blocks.next() else { return };
         let second = blocks.next();
         let is_duplicate =

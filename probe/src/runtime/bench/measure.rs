@@ -185,6 +185,7 @@ pub(super) fn aggregate(mut aggregator: Aggregator) -> Aggregated {
             aggregator.recycle(view);
         }
         records += aggregator.take_ended_flows().len() as u64;
+        aggregator.take_late_rows();
         if aggregator.has_ended() {
             records += aggregator.take_ended_flows().len() as u64;
             let cpu_ns = thread_cpu_ns() - begun_ns;

@@ -165,7 +165,7 @@ fn send(mut sender: HandoffSender, options: &FloodOptions, place: u64, begun_ns:
             }
             totals.flows_created += 1;
             let (row, key) = flood_row(window, number);
-            sender.ended(&ended(&row, key, window));
+            sender.ended(&ended(&row, key, window), None);
             hand_over(&mut sender, &mut totals, window, &row);
         }
         wait_until(begun_ns + (second + 1) * WINDOW_NS);
@@ -197,7 +197,7 @@ fn ended(row: &Row, key: FlowKey, window: WindowNumber) -> EndedFlow {
         octets: row.octets(),
         ..Biflow::default()
     };
-    EndedFlow { flow, reason: EndReason::IdleTimeout, sampling_rate: 1.0 }
+    EndedFlow { flow, reason: EndReason::IdleTimeout, ..EndedFlow::default() }
 }
 
 fn wait_until(instant_ns: u64) {

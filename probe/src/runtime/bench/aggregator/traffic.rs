@@ -75,7 +75,6 @@ impl Traffic {
         }
         if begins {
             row.events = BEGUN;
-            row.handshake_server_rtt_ns = 200_000 + number % 1_000;
         }
         row
     }
