@@ -230,7 +230,7 @@ impl<S: Source> Worker<S> {
             return false;
         }
         let fields = || Fields::of(&burst.frame(place), brief);
-        let Ok(segment) = self.parts.flows.segment_in_brief(ahead.guess, brief, fields) else {
+        let Ok(segment) = self.parts.flows.segment_in_brief(brief, fields) else {
             return false;
         };
         if let Some(copies) = &mut self.parts.copies {

@@ -127,19 +127,12 @@ impl Measures {
         headers: &Headers,
         output: &mut impl FlowOutput,
     ) {
-        let segment = segment_of(headers);
-        let mut sink = Sink {
-            output: &mut *output,
-            place: (row, (window, index)),
-            window_ns: self.window_ns,
-            beside: &mut *beside,
-            seldom: &mut self.seldom,
-            late: &mut self.late,
-        };
-        let is_plain = !headers.marks.has(Marks::TCP_SACK)
-            && self.tcp[index.0 as usize].plain(&segment, &mut sink);
-        if !is_plain {
-            self.not_plain((index, row, window), beside, (segment, headers), output);
+        let mut segment = segment_of(headers);
+        if headers.marks.has(Marks::TCP_SACK) || headers.tcp_flags & tcp_flag::SYN != 0 {
+            rare_options(&mut segment, headers);
+            self.not_plain((index, row, window), beside, &segment, output);
+        } else {
+            self.usual((index, row, window), beside, &segment, output);
         }
     }
 
@@ -149,12 +142,11 @@ impl Measures {
         &mut self,
         (index, row, window): (FlowIndex, RowPlace, WindowNumber),
         beside: &mut Beside,
-        (mut segment, headers): (Segment, &Headers),
+        segment: &Segment,
         output: &mut impl FlowOutput,
     ) {
-        rare_options(&mut segment, headers);
         let flow = &mut self.tcp[index.0 as usize];
-        let rare = if flow.asks_rare(&segment) {
+        let rare = if flow.asks_rare(segment) {
             rare_of(&mut self.seldom, &mut self.rare, beside)
         } else {
             NOWHERE
@@ -167,7 +159,7 @@ impl Measures {
             seldom: &mut self.seldom,
             late: &mut self.late,
         };
-        flow.not_plain(&segment, self.rare.get_mut(rare), &self.terms, &mut sink);
+        flow.not_plain(segment, self.rare.get_mut(rare), &self.terms, &mut sink);
         if rare != NOWHERE && !flow.keeps_rare() {
             give_rare_back(&mut self.seldom, &mut self.rare, beside);
         }
@@ -201,15 +193,9 @@ impl Measures {
         }
     }
 
-    /// Whether a segment is plain; nothing is changed.
+    /// Takes a segment without rare options that counts in the row at `row`.
     #[inline]
-    pub(super) fn is_plain(&self, place: usize, segment: &Segment) -> bool {
-        self.tcp.get(place).is_some_and(|flow| flow.is_plain(segment))
-    }
-
-    /// Takes a plain segment that counts in the row at `row`.
-    #[inline]
-    pub(super) fn plain(
+    pub(super) fn usual(
         &mut self,
         (index, row, window): (FlowIndex, RowPlace, WindowNumber),
         beside: &mut Beside,
@@ -217,14 +203,16 @@ impl Measures {
         output: &mut impl FlowOutput,
     ) {
         let mut sink = Sink {
-            output,
+            output: &mut *output,
             place: (row, (window, index)),
             window_ns: self.window_ns,
-            beside,
+            beside: &mut *beside,
             seldom: &mut self.seldom,
             late: &mut self.late,
         };
-        self.tcp[index.0 as usize].take_plain(segment, &mut sink);
+        if !self.tcp[index.0 as usize].plain(segment, &mut sink) {
+            self.not_plain((index, row, window), beside, segment, output);
+        }
     }
 
     /// Decides what is open: the flow is over, `last_seen` was its last packet.
@@ -309,17 +297,15 @@ impl FlowStage {
     #[inline]
     pub fn segment_in_brief(
         &self,
-        guess: Guess,
         brief: &Brief,
         fields: impl FnOnce() -> Option<Fields>,
-    ) -> Result<Option<Segment>, NotPlain> {
-        let Some(measures) = self.measures.as_ref().filter(|_| brief.protocol == protocol::TCP)
-        else {
+    ) -> Result<Option<Segment>, OtherOptions> {
+        if self.measures.is_none() || brief.protocol != protocol::TCP {
             return Ok(None);
-        };
-        let fields = fields().ok_or(NotPlain)?;
+        }
+        let fields = fields().ok_or(OtherOptions)?;
         let timestamps = fields.tcp_timestamps.map(|(value, echo)| Timestamps { value, echo });
-        let segment = Segment {
+        Ok(Some(Segment {
             at: brief.timestamp,
             sequence: fields.tcp_sequence,
             acknowledgement: fields.tcp_acknowledgement,
@@ -328,8 +314,7 @@ impl FlowStage {
             window: fields.tcp_window,
             sender: brief.sender,
             options: Options { timestamps, ..Options::default() },
-        };
-        if measures.is_plain(guess.place(), &segment) { Ok(Some(segment)) } else { Err(NotPlain) }
+        }))
     }
 
     /// Takes a segment that [`FlowStage::segment_in_brief`] gave and that was counted in `window`
@@ -345,7 +330,10 @@ impl FlowStage {
         let Some(measures) = &mut self.measures else { return };
         let index = guess.index();
         let (flow, rest) = self.table.both_mut(index);
-        measures.plain((index, flow.row, window), &mut rest.beside, segment, output);
+        measures.usual((index, flow.row, window), &mut rest.beside, segment, output);
+        if !measures.late.is_empty() {
+            self.tell_late(index, output);
+        }
     }
 
     /// Reads what is measured of the flow that was guessed, so that memory fetches it; what it
@@ -369,9 +357,9 @@ impl FlowStage {
     }
 }
 
-/// All headers of a segment are needed to measure it.
+/// A segment has options that only all its headers tell.
 #[derive(Clone, Copy, Debug)]
-pub struct NotPlain;
+pub struct OtherOptions;
 
 /// The segment, but for options that are rare.
 #[inline]

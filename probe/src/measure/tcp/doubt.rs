@@ -59,6 +59,19 @@ pub(super) struct Doubts {
 }
 
 impl Doubts {
+    pub(super) const NONE: Self = Self {
+        list: [Doubt {
+            at: Timestamp::ZERO,
+            since: Timestamp::ZERO,
+            range: Range { begin: 0, end: 0 },
+            stamp: 0,
+            kind: Kind::Hole,
+            acked: false,
+            times: 0,
+        }; DOUBTS_MAX],
+        len: 0,
+    };
+
     pub(super) fn all(&self) -> &[Doubt] {
         self.list.get(..usize::from(self.len)).unwrap_or_default()
     }

@@ -145,12 +145,19 @@ impl TcpFlow {
         terms: &Terms,
         sink: &mut impl Sink,
     ) {
-        let mut none = Rare::default();
+        let mut none;
         let keeps = rare.is_some();
-        let rare = rare.unwrap_or(&mut none);
-        if !self.keeps_rare() {
-            *rare = Rare::default();
-        }
+        let rare = match rare {
+            Some(rare) if self.keeps_rare() => rare,
+            Some(rare) => {
+                *rare = Rare::NONE;
+                rare
+            }
+            None => {
+                none = Rare::NONE;
+                &mut none
+            }
+        };
         self.settle(rare, segment.at, terms, sink);
         let (mine, theirs) = pair(&mut self.halves, segment.sender);
         let (mine_trouble, theirs_trouble) = rare.pair(segment.sender);

@@ -43,6 +43,16 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
+    const NONE: Self = Self {
+        doubts: Doubts::NONE,
+        closed_since: Timestamp::ZERO,
+        beyond_since: Timestamp::ZERO,
+        repeated_at: Timestamp::ZERO,
+        recover: 0,
+        sacked_until: 0,
+        marks: 0,
+    };
+
     pub(super) const fn has(&self, marks: u8) -> bool {
         self.marks & marks == marks
     }
@@ -72,6 +82,9 @@ pub struct Rare {
 const _: () = assert!(size_of::<Rare>() == 416, "bytes as the documents state them");
 
 impl Rare {
+    /// Nothing is wrong.
+    pub(super) const NONE: Self = Self { halves: [Trouble::NONE; 2] };
+
     /// That of `sender`, and that of the other.
     pub(super) const fn pair(&mut self, sender: Sender) -> (&mut Trouble, &mut Trouble) {
         let [low, high] = &mut self.halves;
