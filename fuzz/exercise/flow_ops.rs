@@ -4,12 +4,13 @@
 
 use vmprobe::config::FlowPlan;
 use vmprobe::copies::Verdict;
+use vmprobe::decode::brief::Fields;
 use vmprobe::decode::{Brief, Headers, Marks, protocol};
 use vmprobe::flow::{EndReason, EndedFlow, FlowOutput, FlowStage, FlowTotals};
 use vmprobe::index::{FlowIndex, Sender, WindowNumber};
 use vmprobe::spread::{FlowKey, HashSeed, name_flow};
 use vmprobe::time::Timestamp;
-use vmprobe::window::{Row, RowPlace, WindowClock};
+use vmprobe::window::{LateRow, Note, Row, RowPlace, WindowClock};
 
 const MS: u64 = 1_000_000;
 
@@ -20,7 +21,9 @@ struct Sums {
     record_packets: u64,
     record_octets: u64,
     ended: u64,
-    records: Vec<EndedFlow>,
+    records: Vec<(EndedFlow, Option<FlowTotals>)>,
+    notes: Vec<(RowPlace, Note)>,
+    late: Vec<LateRow>,
 }
 
 impl FlowOutput for Sums {
@@ -39,13 +42,23 @@ impl FlowOutput for Sums {
         RowPlace(u32::try_from(self.rows.len() - 1).expect("an input is short"))
     }
 
-    fn ended(&mut self, ended: &EndedFlow, _: Option<&FlowTotals>) {
+    fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {
+        assert!(self.open_row(place, of.0, of.1).is_some(), "a note beside a row that is open");
+        self.notes.push((place, note));
+    }
+
+    fn late(&mut self, late: &LateRow) {
+        assert_eq!(late.row.packets_sum(), 0, "packets are told once");
+        self.late.push(*late);
+    }
+
+    fn ended(&mut self, ended: &EndedFlow, totals: Option<&FlowTotals>) {
         let EndedFlow { flow, reason, .. } = ended;
         self.record_packets += flow.packets[0] + flow.packets[1];
         self.record_octets += flow.octets[0] + flow.octets[1];
         self.ended += u64::from(*reason != EndReason::ActiveTimeout);
         assert!(flow.first_seen <= flow.last_seen, "a flow that ends before it begins");
-        self.records.push(*ended);
+        self.records.push((*ended, totals.copied()));
     }
 }
 
@@ -117,6 +130,9 @@ impl Driver {
             octets: 40 + u32::from(size),
             tcp_flags: if is_tcp { u16::from(flags & 0x1f) } else { 0 },
             tcp_sequence: u32::from(sequence % 4),
+            tcp_acknowledgement: if flags & 0x10 == 0 { 0 } else { u32::from(sequence / 4 % 4) },
+            tcp_window: u16::from(size % 4),
+            payload_octets: u32::from(size % 3),
             marks: Marks::ETHERNET,
             ..Headers::default()
         };
@@ -178,10 +194,17 @@ impl Driver {
         let brief = brief_of(headers);
         let may_be_brief = headers.tcp_flags & 0b110 == 0 && verdict == Verdict::First;
         if may_be_brief && self.short.is_settled(&brief, guess) {
-            self.short.count_settled(guess, &brief, booking, &mut self.short_sums, || None);
-        } else {
-            self.short.meter(headers, guess, verdict, booking, &mut self.short_sums);
+            let fields = || Some(fields_of(headers));
+            if let Ok(segment) = self.short.segment_in_brief(guess, &brief, fields) {
+                let sums = &mut self.short_sums;
+                self.short.count_settled(guess, &brief, booking, sums, || None);
+                if let Some(segment) = &segment {
+                    self.short.measure_settled(guess, segment, booking.0, sums);
+                }
+                return;
+            }
         }
+        self.short.meter(headers, guess, verdict, booking, &mut self.short_sums);
     }
 
     fn finish(mut self) {
@@ -197,6 +220,17 @@ impl Driver {
         );
         assert_eq!(sums.ended, self.stage.counts().created, "flows end once");
         assert_eq!(self.stage.table().len(), 0);
+    }
+}
+
+fn fields_of(headers: &Headers) -> Fields {
+    Fields {
+        tcp_flags: headers.tcp_flags,
+        tcp_sequence: headers.tcp_sequence,
+        tcp_acknowledgement: headers.tcp_acknowledgement,
+        tcp_window: headers.tcp_window,
+        payload_octets: headers.payload_octets,
+        ..Fields::default()
     }
 }
 
@@ -221,7 +255,7 @@ fn brief_of(headers: &Headers) -> Brief {
         tcp_flags: headers.tcp_flags.to_le_bytes()[0],
         protocol: headers.protocol,
         sender: headers.sender,
-        has_payload: false,
+        has_payload: headers.payload_octets != 0,
         stations,
         wire_octets: headers.octets,
     }

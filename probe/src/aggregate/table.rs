@@ -448,7 +448,7 @@ mod tests {
         let mut row = made(&key, ends, [draw(state, 9), draw(state, 9)]);
         row.events = small(draw(state, 128));
         // Few have more than a packed entry holds.
-        row.late_packets = if draw(state, 64) == 0 { 200 } else { 0 };
+        row.late_packets = if draw(state, 16) == 0 { 300 } else { 0 };
         row.tap = TapIndex(u16::from(small(draw(state, 3))));
         if draw(state, 64) == 0 {
             row.count(Sender::High, 3 << 30, false);

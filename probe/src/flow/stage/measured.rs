@@ -292,8 +292,11 @@ impl FlowStage {
         }
     }
 
-    /// The segment of a packet that is known in brief, if there is anything to measure: `Err` where
-    /// all its headers are needed for that. The packet's flow is the one that was guessed.
+    /// The segment of a packet that is known in brief, if there is anything to measure. The packet's
+    /// flow is the one that was guessed.
+    ///
+    /// # Errors
+    /// All its headers are needed to measure it.
     #[inline]
     pub fn segment_in_brief(
         &self,
