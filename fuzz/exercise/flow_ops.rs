@@ -195,7 +195,7 @@ impl Driver {
         let may_be_brief = headers.tcp_flags & 0b110 == 0 && verdict == Verdict::First;
         if may_be_brief && self.short.is_settled(&brief, guess) {
             let fields = || Some(fields_of(headers));
-            if let Ok(segment) = self.short.segment_in_brief(guess, &brief, fields) {
+            if let Ok(segment) = self.short.segment_in_brief(&brief, fields) {
                 let sums = &mut self.short_sums;
                 self.short.count_settled(guess, &brief, booking, sums, || None);
                 if let Some(segment) = &segment {
