@@ -167,7 +167,7 @@ fn the_document_has_the_router_s_routes() {
 #[test]
 fn every_answer_is_as_the_document_says() {
     let document = document();
-    for make in [snapshot::normal, |_| snapshot::empty(), snapshot::fault] {
+    for make in [snapshot::normal, |_| snapshot::empty(), snapshot::fault, snapshot::one_tap] {
         let cell = live_cell(make(snapshot::FIRST_TICK));
         let handle = serve::start(&any_port(), cell).expect("starts");
         for (path, item) in document["paths"].as_object().expect("paths") {
@@ -223,6 +223,14 @@ fn lists_are_filtered_and_cut() {
     assert_eq!(ask("/api/v1/alerts?state=closed&severity=critical")["total"], 0);
     assert_eq!(ask("/api/v1/workers?port=mirror-b")["items"][0]["worker"], 1);
     assert_eq!(ask("/api/v1/taps?host=leaf-3")["items"][0]["name"], "border-erspan");
+    assert_eq!(ask("/api/v1/paths")["total"], 3);
+    let way = &ask("/api/v1/paths?from_tap=rack12-ovs1&to_tap=rack12-ovs2")["items"][0];
+    assert_eq!(
+        (&way["clock_offset_ns"], &way["clock_offset_bound_ns"]),
+        (&(-1_250_000).into(), &38_400.into())
+    );
+    assert_eq!(ask("/api/v1/paths?from_tap=border-erspan")["total"], 0);
+    assert_eq!(ask("/api/v1/paths?host=leaf-3")["items"][0]["delay_mean_ns"], Value::Null);
     let ledger = ask("/api/v1/ledger");
     assert_eq!(ledger["unaccounted"], 0);
     assert!(ledger["meanings"]["duplicate"].is_string());
@@ -242,6 +250,9 @@ fn bad_parameters_say_what_is_allowed() {
         ("/api/v1/conversations?limit=1&limit=2", "once"),
         ("/api/v1/alerts?severity=loud", "critical"),
         ("/api/v1/taps?name=", "1 to 128"),
+        ("/api/v1/paths?from_tap=", "1 to 128"),
+        ("/api/v1/paths?tap=a", "from_tap, to_tap, host"),
+        ("/api/v1/paths?limit=201", "1 to 200"),
         ("/api/v1/live?x=1", "no parameters"),
         ("/api/v1/ledger?limit=1", "no parameters"),
     ] {

@@ -17,7 +17,7 @@ const hostile = process.env.VMPROBE_HOSTILE;
 const screenshot = process.env.VMPROBE_SCREENSHOT;
 const PATIENCE_MS = 20_000;
 
-const SECTIONS = ['traffic', 'alerts', 'conversations', 'ledger', 'workers', 'taps'];
+const SECTIONS = ['traffic', 'alerts', 'conversations', 'ledger', 'workers', 'taps', 'paths'];
 const BROWSER_FLAGS = [
   '--no-sandbox', '--disable-gpu', '--use-angle=swiftshader', '--enable-unsafe-swiftshader',
   '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run',
@@ -105,6 +105,47 @@ test('the ledger leaves nothing unaccounted and adds up', async () => {
   await page.locator('#pause').click();
   assert.ok(received > 0);
   assert.equal(received, accounted + inFlight + caused);
+});
+
+test('each tap says what it missed', async () => {
+  const rows = await texts(page.locator('#tap-rows tr'));
+  assert.ok(rows.length > 0);
+  for (const row of rows) assert.match(row, / in the window/);
+  assert.match(await page.locator('#taps-note').textContent(), /^shares of the last \d+\s(s|min)/);
+});
+
+test('ways between taps have a range and a bound, or words say why there are none', async () => {
+  const rows = page.locator('#path-rows tr');
+  if (await rows.count() === 0) {
+    assert.match(await page.locator('#paths-empty').textContent(), /nothing to compare|No packet/);
+    assert.ok(await page.locator('#paths-legend').isHidden());
+    return;
+  }
+  for (const row of await texts(rows)) {
+    assert.match(row, /\d\s%/);
+    assert.match(row, /± \d[\d.]*\s(ns|µs|ms|s)\d|one direction only/);
+    assert.doesNotMatch(row, /NaN|undefined|null/);
+  }
+  assert.ok(await page.locator('#paths-legend').isVisible());
+});
+
+test('one tap has nothing to compare, in both languages', async () => {
+  const opened = await open({});
+  await opened.route('**/api/v1/live/stream', (route) => route.abort());
+  await opened.route('**/api/v1/live', async (route) => {
+    const answer = await route.fetch();
+    const live = await answer.json();
+    await route.fulfill({ json: { ...live, taps: live.taps.slice(0, 1), paths: [], path_sample_one_in: null } });
+  });
+  const before = complaints.length;
+  await opened.reload();
+  const words = opened.locator('#paths-empty');
+  await words.waitFor();
+  assert.equal(await words.textContent(), 'One tap: nothing to compare.');
+  await opened.locator('#language').click();
+  assert.equal(await words.textContent(), '只有一个采集点：无从比较。');
+  complaints.length = before; // the stream that this test refused is logged as an error
+  await opened.context().close();
 });
 
 test('the filter leaves only rows that match', async () => {

@@ -1,7 +1,7 @@
 //! Serves the live page with made-up snapshots that advance every second, for work on the page
 //! and for its browser test. No packet is involved.
 //!
-//! Usage: `serve_fixture [ADDRESS] [normal|empty|fault]`; the first line printed is the URL.
+//! Usage: `serve_fixture [ADDRESS] [normal|empty|fault|one_tap]`; the first line printed is the URL.
 
 mod snapshot;
 
@@ -24,7 +24,8 @@ fn main() -> anyhow::Result<()> {
         None | Some("normal") => snapshot::normal,
         Some("empty") => |_| snapshot::empty(),
         Some("fault") => snapshot::fault,
-        Some(other) => bail!("second argument: {other} is not normal, empty or fault"),
+        Some("one_tap") => snapshot::one_tap,
+        Some(other) => bail!("second argument: {other} is not normal, empty, fault or one_tap"),
     };
     let cell = live_cell(make(snapshot::FIRST_TICK));
     let handle = serve::start(&ServePlan { enabled: true, listen }, Arc::clone(&cell))?;

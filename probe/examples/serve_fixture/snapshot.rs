@@ -1,9 +1,11 @@
 //! Believable snapshots as a function of the second, so that a test knows what it will see.
 
+#[path = "taps.rs"]
+mod taps;
+
 use vmprobe::aggregate::live::{
     ByClass, HistoryPoint, LiveAlert, LiveConversation, LiveHistory, LiveLedger, LiveMode,
-    LivePort, LiveSink, LiveSnapshot, LiveStore, LiveTap, LiveTotals, LiveWorker, ProtocolShare,
-    Volume,
+    LivePort, LiveSink, LiveSnapshot, LiveStore, LiveTotals, LiveWorker, ProtocolShare, Volume,
 };
 
 /// The first snapshot that is served has this many windows behind it.
@@ -81,7 +83,9 @@ pub(crate) fn normal(tick: u64) -> LiveSnapshot {
         alerts: alerts(tick),
         ledger: ledger(tick),
         workers: workers(tick),
-        taps: taps(tick),
+        taps: taps::taps(tick),
+        path_sample_one_in: Some(16),
+        paths: taps::paths(tick),
         store: LiveStore {
             folder: Some("/var/lib/vmprobe".to_owned()),
             state: "ok".to_owned(),
@@ -106,6 +110,15 @@ pub(crate) fn empty() -> LiveSnapshot {
         store: LiveStore { state: "off".to_owned(), ..LiveStore::default() },
         ..LiveSnapshot::default()
     }
+}
+
+/// A probe with one tap, so that no packets are followed.
+pub(crate) fn one_tap(tick: u64) -> LiveSnapshot {
+    let mut live = normal(tick);
+    live.taps.truncate(1);
+    live.path_sample_one_in = None;
+    live.paths.clear();
+    live
 }
 
 /// A probe that lost count, with a full disk and an overloaded worker.
@@ -379,24 +392,4 @@ fn workers(tick: u64) -> Vec<LiveWorker> {
         ..LiveWorker::default()
     };
     vec![worker(0, Some("mirror-a"), 61), worker(1, Some("mirror-b"), 34), worker(2, None, 12)]
-}
-
-fn taps(tick: u64) -> Vec<LiveTap> {
-    let tap = |name: &str, host: &str, share: u64, clock: &str, bound| LiveTap {
-        name: name.to_owned(),
-        host: known(host),
-        packets: share * tick,
-        octets: share * tick * 612,
-        duplicates: share * tick / 22,
-        copies: share * tick / 45,
-        snapped: share * tick / 900,
-        segment_unmapped: 0,
-        clock_source: clock.to_owned(),
-        clock_error_bound_ns: bound,
-    };
-    vec![
-        tap("rack12-ovs1", "hv-12-01", 19_400, "hardware", Some(250)),
-        tap("rack12-ovs2", "hv-12-02", 14_900, "tsc", Some(38_000)),
-        tap("border-erspan", "leaf-3", 10_360, "tsc", Some(38_000)),
-    ]
 }

@@ -2,17 +2,21 @@
 //!
 //! In: the aggregator's closed window, the counters of workers, ports and sinks. Out:
 //! [`LiveSnapshot`], swapped into a [`LiveCell`] from which API, page and metrics read.
-//! Cost: one allocation of some 100 kB a window at most; a reader loads one pointer.
+//! Cost: some 100 kB a window, a kilobyte more for each tap and way; a reader loads one pointer.
 //! Invariants: every list has a bound, applied by [`LiveSnapshot::bounded`]; a published
 //! snapshot is never changed; nobody who reads can make the aggregator wait.
 //! Source: field names, IPFIX Information Elements in snake case where one exists; the ledger,
 //! ARCHITECTURE.md.
+
+mod taps;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
+
+pub use taps::{LivePath, LivePathCounts, LiveTap, TapHealth};
 
 /// Windows of totals that the page can draw.
 pub const HISTORY_WINDOWS_MAX: usize = 300;
@@ -24,6 +28,8 @@ pub const ALERTS_MAX: usize = 200;
 pub const PROTOCOLS_MAX: usize = 16;
 /// Workers, taps, ports and sinks in a snapshot, each.
 pub const PARTS_MAX: usize = 256;
+/// Ways between taps in a snapshot, those with most packets.
+pub const PATHS_MAX: usize = 256;
 
 /// Where the aggregator leaves the newest snapshot and the server side finds it.
 pub type LiveCell = Arc<ArcSwap<LiveSnapshot>>;
@@ -82,6 +88,11 @@ pub struct LiveSnapshot {
     pub workers: Vec<LiveWorker>,
     /// Health of each tap.
     pub taps: Vec<LiveTap>,
+    /// One packet in so many is followed from tap to tap; `None` where none is: one tap, or
+    /// `path.enabled` is off.
+    pub path_sample_one_in: Option<u32>,
+    /// Ways between taps that had packets in the last minutes, at most [`PATHS_MAX`].
+    pub paths: Vec<LivePath>,
     /// Records on disk.
     pub store: LiveStore,
 }
@@ -315,31 +326,6 @@ pub struct LiveWorker {
     pub digests_evicted: u64,
 }
 
-/// One tap since the start.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct LiveTap {
-    /// Name of the tap.
-    pub name: String,
-    /// Host or switch it stands on, where the configuration says so.
-    pub host: Option<String>,
-    /// Frames as captured.
-    pub packets: u64,
-    /// Octets of those frames on the wire.
-    pub octets: u64,
-    /// Packets seen twice at this tap.
-    pub duplicates: u64,
-    /// Packets that were counted at another tap.
-    pub copies: u64,
-    /// Packets of which the capture kept only a part.
-    pub snapped: u64,
-    /// Packets whose segment the configured map did not know.
-    pub segment_unmapped: u64,
-    /// Where its time comes from: `hardware`, `tsc`, `file` …
-    pub clock_source: String,
-    /// How far its time can be from the wall clock, in nanoseconds; `None` where unknown.
-    pub clock_error_bound_ns: Option<u64>,
-}
-
 /// The records on disk.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LiveStore {
@@ -363,6 +349,7 @@ impl LiveSnapshot {
         self.alerts.truncate(ALERTS_MAX);
         self.workers.truncate(PARTS_MAX);
         self.taps.truncate(PARTS_MAX);
+        self.paths.truncate(PATHS_MAX);
         self.ledger.nic.truncate(PARTS_MAX);
         self.ledger.sinks.truncate(PARTS_MAX);
         self

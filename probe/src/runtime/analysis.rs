@@ -185,6 +185,7 @@ impl Analysis {
             tracing::warn!(findings, "more goes on than there may be alerts: these opened none");
         }
         let mut rows = self.parts.maker.window(view, &*self.parts.clock_of);
+        self.parts.publisher.taps(view, &rows.taps);
         rows.alerts = self.alert_records(&alerts);
         let beside = Beside {
             ports: self.parts.publisher.ports(),
@@ -210,6 +211,7 @@ impl Analysis {
                 let (full, late) = (view.full_packets, view.late_packets);
                 tracing::warn!(full, late, "packets between taps found no room, or came late");
             }
+            self.parts.publisher.paths(&view);
             let rows = self.parts.maker.paths(&view);
             self.hand_on(rows);
         }
@@ -286,9 +288,10 @@ impl Analysis {
         let flows = std::mem::take(&mut self.flows);
         let windows = std::mem::take(&mut self.late);
         self.hand_on(Rows { windows, flows, alerts, ..Rows::default() });
-        let AnalysisParts { aggregator, detectors, store, mut publisher, .. } = self.parts;
+        let AnalysisParts { aggregator, detectors, store, mut publisher, mut maker, .. } =
+            self.parts;
         let sink = store.map(StoreHandle::finish);
-        publisher.last(&aggregator, sink.as_ref());
+        publisher.last(&aggregator, &mut maker, sink.as_ref());
         RunSummary {
             windows: self.windows,
             flows: aggregator.workers().map(|worker| worker.flows_created).sum(),

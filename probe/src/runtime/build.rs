@@ -238,6 +238,7 @@ pub(super) fn empty_snapshot(plan: &Plan) -> LiveSnapshot {
         domain: plan.probe.domain.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         window_length_ms: plan.window.length_ms,
+        path_sample_one_in: plan.follows_paths().then_some(plan.path.sample_one_in),
         ..LiveSnapshot::default()
     }
 }

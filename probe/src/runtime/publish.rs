@@ -3,7 +3,9 @@
 //! In: views, records, totals of workers, ports and sinks. Out: [`LiveSnapshot`]s, log lines.
 //! Cost: one snapshot a window; the page reads it without a lock.
 
+mod recent;
 mod shares;
+mod taps;
 
 pub(super) use shares::Shares;
 
@@ -14,13 +16,16 @@ use crate::aggregate::live::{
     ALERTS_MAX, HistoryPoint, LiveAlert, LiveCell, LiveHistory, LiveLedger, LiveMode, LivePort,
     LiveSink, LiveSnapshot, LiveStore, LiveTap, LiveTotals, LiveWorker,
 };
+use crate::aggregate::path::PathView;
 use crate::aggregate::{Aggregator, TapView, WindowView};
 use crate::counters::{DropCause, WorkerTotals};
 use crate::export::{SinkCause, SinkHealth, SinkLedger};
-use crate::record::{AlertRecord, RecordMaker};
+use crate::record::{AlertRecord, RecordMaker, TapRecord};
 use crate::store::StoreReport;
+use crate::time::Timestamp;
 
 use super::analysis::ClockOf;
+use taps::{Taps, Ways};
 
 /// What a worker is, beside its counts.
 #[derive(Clone, Debug, Default)]
@@ -81,13 +86,21 @@ pub struct Publisher {
     alerts: VecDeque<LiveAlert>,
     alerts_opened: u64,
     workers_before: Vec<WorkerTotals>,
+    taps: Taps,
+    ways: Ways,
+    /// Start of the last window.
+    newest: Timestamp,
 }
 
 impl Publisher {
     /// With nothing seen yet.
     pub fn new(parts: PublisherParts) -> Self {
         let names = parts.places.iter().enumerate();
+        let length_ms = parts.base.window_length_ms;
         Self {
+            taps: Taps::new(length_ms),
+            ways: Ways::new(length_ms),
+            newest: Timestamp::ZERO,
             worker_names: names.map(|(number, place)| place.name(number)).collect(),
             parts,
             history: LiveHistory::default(),
@@ -150,6 +163,16 @@ impl Publisher {
         self.alerts.truncate(ALERTS_MAX);
     }
 
+    /// The taps in a window that is about to be shown; `records` are those of its taps.
+    pub fn taps(&mut self, view: &WindowView, records: &[TapRecord]) {
+        self.taps.window(view, records);
+    }
+
+    /// The packets between taps of a window have their verdicts; shown with the next window.
+    pub fn paths(&mut self, view: &PathView) {
+        self.ways.window(view);
+    }
+
     /// A window was closed.
     pub fn window(
         &mut self,
@@ -192,16 +215,24 @@ impl Publisher {
         let sink = sink.map(|store| live_sink(&store.ledger, health_name(&store.health)));
         snapshot.ledger = ledger(aggregator, beside.ports.clone(), sink);
         snapshot.workers = self.workers(&workers, seconds);
-        snapshot.taps = self.taps(aggregator, maker);
+        snapshot.taps = self.live_taps(aggregator, maker);
+        self.newest = self.newest.max(view.start);
+        snapshot.paths = self.ways.live(self.newest, maker.names());
         snapshot.store = self.store(beside.store.as_ref());
         self.workers_before = workers;
         self.parts.live.store(Arc::new(snapshot.bounded()));
     }
 
     /// After the last window: the final account.
-    pub fn last(&mut self, aggregator: &Aggregator, sink: Option<&SinkLedger>) {
+    pub fn last(
+        &mut self,
+        aggregator: &Aggregator,
+        maker: &mut RecordMaker,
+        sink: Option<&SinkLedger>,
+    ) {
         let mut snapshot = LiveSnapshot::clone(&self.parts.live.load());
         snapshot.ended = true;
+        snapshot.paths = self.ways.live(self.newest, maker.names());
         snapshot.alerts = self.alerts.iter().cloned().collect();
         if sink.is_some_and(|sink| sink.dropped(SinkCause::UndeliveredAtEnd) == 0) {
             "ok".clone_into(&mut snapshot.store.state);
@@ -245,26 +276,10 @@ impl Publisher {
             .collect()
     }
 
-    fn taps(&self, aggregator: &Aggregator, maker: &mut RecordMaker) -> Vec<LiveTap> {
-        let totals = aggregator.taps();
-        TapView::differences(&totals, &[])
+    fn live_taps(&self, aggregator: &Aggregator, maker: &mut RecordMaker) -> Vec<LiveTap> {
+        TapView::differences(&aggregator.taps(), &[])
             .iter()
-            .map(|tap| {
-                let clock = (self.parts.clock_of)(tap);
-                let names = maker.names();
-                LiveTap {
-                    name: names.tap(tap.tap).to_string(),
-                    host: names.tap_host(tap.tap).map(ToOwned::to_owned),
-                    packets: tap.totals.packets,
-                    octets: tap.totals.octets,
-                    duplicates: tap.totals.duplicates,
-                    copies: tap.totals.copies_other_tap,
-                    snapped: tap.totals.snapped,
-                    segment_unmapped: tap.totals.segment_unmapped,
-                    clock_source: clock.source.to_owned(),
-                    clock_error_bound_ns: clock.error_bound_ns,
-                }
-            })
+            .map(|tap| self.taps.live(tap, (self.parts.clock_of)(tap), maker.names()))
             .collect()
     }
 

@@ -11,7 +11,9 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::aggregate::live::{LiveAlert, LiveConversation, LiveLedger, LiveTap, LiveWorker};
+use crate::aggregate::live::{
+    LiveAlert, LiveConversation, LiveLedger, LivePath, LiveTap, LiveWorker,
+};
 use crate::counters::DropCause;
 
 use super::list::{self, Filter, Pairs};
@@ -90,6 +92,19 @@ pub(super) const TAP_FILTERS: &[Filter<LiveTap>] = &[
     Filter { name: "host", values: &[], passes: |tap, value| tap.host.as_deref() == Some(value) },
 ];
 
+/// What `/api/v1/paths` can be filtered by.
+pub(super) const PATH_FILTERS: &[Filter<LivePath>] = &[
+    Filter { name: "from_tap", values: &[], passes: |path, value| path.from_tap == value },
+    Filter { name: "to_tap", values: &[], passes: |path, value| path.to_tap == value },
+    Filter {
+        name: "host",
+        values: &[],
+        passes: |path, value| {
+            path.from_host.as_deref() == Some(value) || path.to_host.as_deref() == Some(value)
+        },
+    },
+];
+
 /// Names and UUIDs of both VMs.
 fn vms(row: &LiveConversation) -> impl Iterator<Item = &str> {
     [
@@ -143,6 +158,12 @@ pub(super) async fn workers(State(shared): State<Shared>, Query(pairs): Query<Pa
 pub(super) async fn taps(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Response {
     let snapshot = &shared.newest().snapshot;
     list::answer(snapshot, &snapshot.taps, TAP_FILTERS, &pairs)
+}
+
+/// `GET /api/v1/paths`.
+pub(super) async fn paths(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Response {
+    let snapshot = &shared.newest().snapshot;
+    list::answer(snapshot, &snapshot.paths, PATH_FILTERS, &pairs)
 }
 
 /// The ledger with what each of its causes means.

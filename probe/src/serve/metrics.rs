@@ -7,6 +7,8 @@
 //! enumeration (causes, classes), never from traffic, so the number of series is bounded.
 //! Source: OpenMetrics 1.0; Prometheus, "Metric and label naming".
 
+mod taps;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -118,7 +120,8 @@ impl Collector for SnapshotCollector {
         ports(&self.0, &mut families)?;
         sinks(&self.0, &mut families)?;
         workers(&self.0, &mut families)?;
-        taps(&self.0, &mut families)
+        taps::taps(&self.0, &mut families)?;
+        taps::paths(&self.0, &mut families)
     }
 }
 
@@ -380,32 +383,6 @@ fn workers(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
         "vmprobe_worker_evicted_digests",
         "Digests of packets forgotten before their time.",
         |worker| worker.digests_evicted,
-    )
-}
-
-fn taps(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
-    use crate::aggregate::live::LiveTap;
-    let mut family = |name, help, value: fn(&LiveTap) -> u64| {
-        let taps = live.taps.iter();
-        families.counters(
-            name,
-            help,
-            taps.map(|tap| sample([("tap", tap.name.clone())], value(tap))),
-        )
-    };
-    family("vmprobe_tap_packets", "Frames as captured.", |tap| tap.packets)?;
-    family("vmprobe_tap_octets", "Octets of those frames on the wire.", |tap| tap.octets)?;
-    family("vmprobe_tap_duplicate_packets", "Packets seen twice at the tap.", |tap| {
-        tap.duplicates
-    })?;
-    family("vmprobe_tap_copy_packets", "Packets counted at another tap.", |tap| tap.copies)?;
-    family("vmprobe_tap_snapped_packets", "Packets of which only a part was captured.", |tap| {
-        tap.snapped
-    })?;
-    family(
-        "vmprobe_tap_unmapped_packets",
-        "Packets whose segment the configured map did not know.",
-        |tap| tap.segment_unmapped,
     )
 }
 

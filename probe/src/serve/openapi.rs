@@ -58,6 +58,7 @@ mod tests {
         check(&document, "/api/v1/alerts", api::ALERT_FILTERS);
         check(&document, "/api/v1/workers", api::WORKER_FILTERS);
         check(&document, "/api/v1/taps", api::TAP_FILTERS);
+        check(&document, "/api/v1/paths", api::PATH_FILTERS);
     }
 
     #[test]

@@ -31,6 +31,8 @@ const FILES: &[(&str, &str, &str)] = &[
     ("alerts.js", SCRIPT, include_str!("page/alerts.js")),
     ("ledger.js", SCRIPT, include_str!("page/ledger.js")),
     ("load.js", SCRIPT, include_str!("page/load.js")),
+    ("taps.js", SCRIPT, include_str!("page/taps.js")),
+    ("paths.js", SCRIPT, include_str!("page/paths.js")),
 ];
 
 /// `GET /`.

@@ -44,7 +44,7 @@ impl Shared {
     }
 }
 
-fn table() -> [(&'static str, MethodRouter<Shared>); 12] {
+fn table() -> [(&'static str, MethodRouter<Shared>); 13] {
     [
         ("/", get(page::index)),
         ("/page/{file}", get(page::file)),
@@ -55,6 +55,7 @@ fn table() -> [(&'static str, MethodRouter<Shared>); 12] {
         ("/api/v1/ledger", get(api::ledger)),
         ("/api/v1/workers", get(api::workers)),
         ("/api/v1/taps", get(api::taps)),
+        ("/api/v1/paths", get(api::paths)),
         ("/api/v1/openapi.json", get(openapi::document)),
         ("/metrics", get(metrics::metrics)),
         ("/healthz", get(health::health)),

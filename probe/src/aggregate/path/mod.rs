@@ -71,7 +71,8 @@ impl PathCounts {
         (total > 0).then(|| (share(self.network), share(self.network + self.unresolved)))
     }
 
-    fn add(&mut self, other: &Self) {
+    /// Adds all counts of another.
+    pub fn add(&mut self, other: &Self) {
         self.matched += other.matched;
         self.recut += other.recut;
         self.first_missed += other.first_missed;

@@ -223,6 +223,7 @@ impl Bench {
         }
         timed(&mut times.show, || {
             let beside = Beside { ports: Vec::new(), store: None, alerts_opened: 0 };
+            publisher.taps(&view, &rows.taps);
             publisher.window(&view, shares, aggregator, &beside, maker);
         });
         timed(&mut times.store, || store(sink, rows, view.end));

@@ -58,12 +58,22 @@ export function dateTime(ns) {
   return `${date.join('-')} ${clock(ns)}`;
 }
 
-/** A duration of nanoseconds in the unit that suits it: ±250 ns, ±1.2 ms. */
+/** Two shares of 1 as a range in percent; one where both are shown alike. */
+export function percentRange(low, high) {
+  const digits = high > 0 && high < 0.1 ? 2 : 1;
+  const [least, most] = [low, high].map((share) => (share * 100).toFixed(digits));
+  if (most > 0 || high === 0) return `${least === most ? '' : `${least}–`}${most}${NARROW_SPACE}%`;
+  return `< 0.01${NARROW_SPACE}%`;
+}
+
+/** A duration of nanoseconds in the unit that suits it: 250 ns, −1.2 ms. */
 export function duration(ns) {
-  if (ns < 1e3) return `${Math.round(ns)}${NARROW_SPACE}ns`;
-  if (ns < 1e6) return `${Number((ns / 1e3).toPrecision(3))}${NARROW_SPACE}µs`;
-  if (ns < 1e9) return `${Number((ns / 1e6).toPrecision(3))}${NARROW_SPACE}ms`;
-  return `${Number((ns / 1e9).toPrecision(3))}${NARROW_SPACE}s`;
+  const size = Math.abs(ns);
+  const sign = ns < 0 ? '−' : '';
+  const scaled = (unit, per) => `${sign}${Number((size / per).toPrecision(3))}${NARROW_SPACE}${unit}`;
+  if (size < 1e3) return `${sign}${Math.round(size)}${NARROW_SPACE}ns`;
+  if (size < 1e6) return scaled('µs', 1e3);
+  return size < 1e9 ? scaled('ms', 1e6) : scaled('s', 1e9);
 }
 
 /** What is told apart of a span of seconds: number and unit key. */
@@ -73,4 +83,10 @@ export function span(seconds) {
   if (whole < 3600) return [Math.floor(whole / 60), 'min'];
   if (whole < 172800) return [Math.floor(whole / 3600), 'h'];
   return [Math.floor(whole / 86400), 'd'];
+}
+
+/** A span of seconds in the largest unit that leaves nothing out but seconds: 45 s, 5 min. */
+export function timeSpan(seconds) {
+  const [number, unit] = seconds < 120 ? [seconds, 's'] : seconds < 7200 ? [seconds / 60, 'min'] : [seconds / 3600, 'h'];
+  return `${Math.round(number)}${NARROW_SPACE}${unit}`;
 }

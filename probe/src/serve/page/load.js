@@ -1,8 +1,8 @@
-// Load of queues and workers, and the health of taps.
+// Load of queues and workers.
 
 import { byId, keyed, rowMaker, setBar, setEmpty, setText, text } from './dom.js';
-import { count, duration, percent, si } from './format.js';
-import { t, textOr } from './texts.js';
+import { percent, si } from './format.js';
+import { t } from './texts.js';
 
 const HIGH_PERCENT = 75;
 const FULL_PERCENT = 95;
@@ -47,31 +47,8 @@ const workerRow = rowMaker([
   },
 ]);
 
-function clockText(tap) {
-  const source = textOr(`clock.${tap.clock_source}`, tap.clock_source);
-  const bound = tap.clock_error_bound_ns;
-  return bound === null ? source : `${source} ±${duration(bound)}`;
-}
-
-const tapRow = rowMaker([
-  { header: true, fill: text((tap) => tap.name) },
-  { fill: text((tap) => tap.host ?? '–') },
-  { className: 'number', fill: text((tap) => count(tap.packets)) },
-  { className: 'number', fill: text((tap) => si(tap.octets, '')) },
-  { className: 'number', fill: text((tap) => count(tap.duplicates)) },
-  { className: 'number', fill: text((tap) => count(tap.copies)) },
-  { className: 'number', fill: text((tap) => count(tap.snapped)) },
-  { fill: text(clockText) },
-]);
-
 /** Shows each worker's load. */
 export function showWorkers(snapshot) {
   keyed(byId('worker-rows'), snapshot.workers, (worker) => String(worker.worker), workerRow);
   setEmpty(byId('workers-empty'), snapshot.workers.length === 0 ? t('workers.empty') : null);
-}
-
-/** Shows each tap. */
-export function showTaps(snapshot) {
-  keyed(byId('tap-rows'), snapshot.taps, (tap) => tap.name, tapRow);
-  setEmpty(byId('taps-empty'), snapshot.taps.length === 0 ? t('taps.empty') : null);
 }

@@ -7,7 +7,9 @@ import { byId, setAttribute, setText } from './dom.js';
 import { follow } from './feed.js';
 import { bitRate, dateTime, si } from './format.js';
 import { showLedger, showUnaccountedTile } from './ledger.js';
-import { showTaps, showWorkers } from './load.js';
+import { showWorkers } from './load.js';
+import { showPaths } from './paths.js';
+import { showTaps } from './taps.js';
 import { currentLanguage, loadTexts, t, toggleLanguage } from './texts.js';
 import { showTraffic } from './traffic.js';
 
@@ -58,6 +60,7 @@ function draw() {
   showLedger(snapshot);
   showWorkers(snapshot);
   showTaps(snapshot);
+  showPaths(snapshot);
 }
 
 function showIdentity() {

@@ -1,0 +1,127 @@
+//! Taps and the ways between them.
+
+use vmprobe::aggregate::live::{LivePath, LivePathCounts, LiveTap, TapHealth};
+use vmprobe::aggregate::path::PathCounts;
+
+use super::{START_NS, WINDOW_NS, known, noise};
+
+/// Verdicts come so many windows later.
+const LAG_WINDOWS: u64 = 8;
+/// Windows that sums of the last minutes are over.
+const RECENT_WINDOWS: u64 = 255;
+
+/// Name, host, frames a second, source and bound of its clock.
+type Tap = (&'static str, &'static str, u64, &'static str, Option<u64>);
+
+const OVS_1: Tap = ("rack12-ovs1", "hv-12-01", 19_400, "hardware", Some(250));
+const OVS_2: Tap = ("rack12-ovs2", "hv-12-02", 14_900, "tsc", Some(38_000));
+const BORDER: Tap = ("border-erspan", "leaf-3", 10_360, "tsc", Some(38_000));
+
+/// What `windows` windows count at a tap.
+fn health(tap: Tap, windows: u64) -> TapHealth {
+    let packets = tap.2 * windows;
+    let numbered = tap.0 == BORDER.0;
+    let talks = 80 * windows;
+    TapHealth {
+        packets,
+        octets: packets * 612,
+        duplicates: packets / 22,
+        ambiguous: packets / 5_000,
+        copies: packets / 45,
+        snapped: packets / 900,
+        segment_unknown: Some(packets / 700),
+        mirror_gaps: numbered.then_some(windows / 4),
+        tcp_conversations: talks,
+        // The border's mirror copies one direction only.
+        tcp_one_way_conversations: if numbered { talks * 3 / 4 } else { talks / 100 },
+        ..TapHealth::default()
+    }
+    .over_ms(windows * 1_000)
+}
+
+fn tap(tap: Tap, tick: u64) -> LiveTap {
+    let (name, host, _, clock, bound) = tap;
+    let all = health(tap, tick);
+    LiveTap {
+        name: name.to_owned(),
+        host: known(host),
+        packets: all.packets,
+        octets: all.octets,
+        duplicates: all.duplicates,
+        ambiguous: all.ambiguous,
+        copies: all.copies,
+        snapped: all.snapped,
+        segment_unmapped: 0,
+        mirror_gaps: all.mirror_gaps,
+        clock_source: clock.to_owned(),
+        clock_error_bound_ns: bound,
+        window: health(tap, 1),
+        recent: health(tap, RECENT_WINDOWS),
+    }
+}
+
+pub(super) fn taps(tick: u64) -> Vec<LiveTap> {
+    [OVS_1, OVS_2, BORDER].map(|it| tap(it, tick)).to_vec()
+}
+
+/// Packets of `windows` windows, of which so many in a thousand are lost.
+fn counts(windows: u64, network: u64, unresolved: u64) -> LivePathCounts {
+    let sampled = 1_000 * windows;
+    let counts = PathCounts {
+        matched: sampled - (network + unresolved + 2) * windows,
+        recut: 12 * windows,
+        network: network * windows,
+        mirror: windows,
+        first_missed: windows,
+        unresolved: unresolved * windows,
+        ..PathCounts::default()
+    };
+    LivePathCounts::new(&counts, windows * 1_000)
+}
+
+/// A way of which the clocks alone take `shift_ns`.
+fn path(from: Tap, to: Tap, tick: u64, shift_ns: i64) -> LivePath {
+    let jitter = i64::try_from(noise(tick, 77) % 900).unwrap_or(0);
+    let at = |ns: i64| Some(shift_ns + 38_000 + ns + jitter);
+    LivePath {
+        from_tap: from.0.to_owned(),
+        to_tap: to.0.to_owned(),
+        from_host: known(from.1),
+        to_host: known(to.1),
+        window_start_ns: START_NS + (tick - LAG_WINDOWS) * WINDOW_NS,
+        delay_sample_count: 985,
+        delay_mean_ns: at(9_400),
+        delay_min_ns: at(0),
+        delay_max_ns: at(1_420_000),
+        delay_p50_ns: at(6_200),
+        delay_p90_ns: at(21_000),
+        delay_p99_ns: at(164_000),
+        delay_excess_mean_ns: Some(9_400 + jitter),
+        clock_offset_ns: Some(shift_ns),
+        clock_offset_bound_ns: Some(38_400),
+        window: counts(1, 0, 1),
+        recent: counts(RECENT_WINDOWS, 0, 1),
+        total: counts(tick, 0, 1),
+    }
+}
+
+pub(super) fn paths(tick: u64) -> Vec<LivePath> {
+    // Nothing comes back this way, so nothing is known of the clocks; the last window had losses
+    // alone.
+    let one_way = LivePath {
+        delay_sample_count: 0,
+        delay_mean_ns: None,
+        delay_min_ns: None,
+        delay_max_ns: None,
+        delay_p50_ns: None,
+        delay_p90_ns: None,
+        delay_p99_ns: None,
+        delay_excess_mean_ns: None,
+        clock_offset_ns: None,
+        clock_offset_bound_ns: None,
+        window: counts(0, 0, 0),
+        recent: counts(RECENT_WINDOWS, 8, 14),
+        ..path(OVS_2, BORDER, tick, 0)
+    };
+    vec![path(OVS_1, OVS_2, tick, -1_250_000), path(OVS_2, OVS_1, tick, 1_250_000), one_way]
+}
