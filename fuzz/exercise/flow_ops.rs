@@ -258,6 +258,7 @@ fn brief_of(headers: &Headers) -> Brief {
         has_payload: headers.payload_octets != 0,
         stations,
         wire_octets: headers.octets,
+        ip_at: 14,
     }
 }
 

@@ -16,9 +16,9 @@ use crate::index::{Sender, TapIndex};
 use crate::inventory::{AddressSpace, Segment};
 use crate::time::Timestamp;
 
-/// Ethernet, IPv4, and TCP without options. Shorter frames are padded; where they are not, all
-/// headers are read.
-const HEAD_OCTETS: usize = 54;
+/// IPv4, and TCP without options. Shorter packets are padded; where they are not, all headers are
+/// read.
+const HEAD_OCTETS: usize = 40;
 
 const ETHERNET_OCTETS: usize = 14;
 const IPV4_OCTETS: u32 = 20;
@@ -37,9 +37,9 @@ const FRAGMENT_BITS: u16 = 0x3fff;
 /// Flags of segments that may begin a flow, or end it at once.
 const NOT_SETTLED: u16 = tcp_flag::SYN | tcp_flag::RST;
 
-/// Where untagged frames of one port belong.
+/// Where a frame belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PortPlace {
+pub(super) struct FramePlace {
     pub(super) tap: TapIndex,
     pub(super) segment: Segment,
     pub(super) space: AddressSpace,
@@ -77,39 +77,57 @@ pub struct Brief {
     pub stations: [u8; 12],
     /// Octets of the frame on the wire.
     pub wire_octets: u32,
+    /// Place of the IPv4 header in the frame.
+    pub ip_at: u16,
 }
 
 impl Brief {
-    /// Writes that of a frame, the largest receive time so far being `clock`; `None`, with nothing
-    /// written, where all headers must be read. Inlined, so that of the frame only
-    /// what is looked at is ever read.
+    /// Writes that of an untagged frame, the largest receive time so far being `clock`; `None`, with
+    /// nothing written, where it is another one. Inlined, so that of the frame only what is looked at
+    /// is ever read.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "a tenth of all instructions of a packet")]
     pub(super) fn write(
         frame: &Frame<'_>,
         clock: Timestamp,
-        place: &PortPlace,
+        place: &FramePlace,
         tunnels: &TunnelPorts,
         out: &mut Self,
     ) -> Option<()> {
         if !matches!(frame.link, LinkType::Ethernet) || frame.stripped_vlan.is_some() {
             return None;
         }
-        let head: &[u8; HEAD_OCTETS] = frame.bytes.first_chunk()?;
-        let octets = short(head, 16);
-        let is_plain = [head[12], head[13], head[14]] == IPV4_WITHOUT_OPTIONS
-            && short(head, 20) & FRAGMENT_BITS == 0
-            && ETHERNET_OCTETS + usize::from(octets) <= frame.bytes.len();
+        let (ethernet, from_ip) = frame.bytes.split_first_chunk::<ETHERNET_OCTETS>()?;
+        let head: &[u8; HEAD_OCTETS] = from_ip.first_chunk()?;
+        let is_plain = [ethernet[12], ethernet[13], head[0]] == IPV4_WITHOUT_OPTIONS
+            && short(head, 6) & FRAGMENT_BITS == 0
+            && usize::from(short(head, 2)) <= from_ip.len();
         if !is_plain {
             return None;
         }
+        let stations = *ethernet.first_chunk()?;
+        Self::write_packet((frame, clock), place, tunnels, (stations, head, 14), out)
+    }
+
+    /// The same of a packet that was found to be of the common shape, and whole, `ip_at` octets into
+    /// the frame.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see `Brief::write`")]
+    pub(super) fn write_packet(
+        (frame, clock): (&Frame<'_>, Timestamp),
+        place: &FramePlace,
+        tunnels: &TunnelPorts,
+        (stations, head, ip_at): ([u8; 12], &[u8; HEAD_OCTETS], u16),
+        out: &mut Self,
+    ) -> Option<()> {
+        let octets = short(head, 2);
         let behind = u32::from(octets).checked_sub(IPV4_OCTETS)?;
-        let (tcp_flags, payload_octets) = match head[23] {
-            protocol::TCP if u16::from(head[47]) & NOT_SETTLED == 0 => {
-                (head[47], behind.checked_sub(tcp_header_octets(head)?)?)
+        let (tcp_flags, payload_octets) = match head[9] {
+            protocol::TCP if u16::from(head[33]) & NOT_SETTLED == 0 => {
+                (head[33], behind.checked_sub(tcp_header_octets(head)?)?)
             }
-            protocol::UDP if tunnels.between(short(head, 34), short(head, 36)).is_none() => {
-                let claimed = u32::from(short(head, 38));
+            protocol::UDP if tunnels.between(short(head, 20), short(head, 22)).is_none() => {
+                let claimed = u32::from(short(head, 24));
                 if claimed > behind {
                     return None;
                 }
@@ -119,7 +137,7 @@ impl Brief {
         };
         *out = Self {
             hash: 0,
-            ends: [end(head, 26, 34), end(head, 30, 36)],
+            ends: [end(head, 12, 20), end(head, 16, 22)],
             space: place.space,
             segment: place.segment,
             timestamp: frame.timestamp,
@@ -127,11 +145,12 @@ impl Brief {
             octets,
             tap: place.tap,
             tcp_flags,
-            protocol: head[23],
+            protocol: head[9],
             sender: Sender::Low,
             has_payload: payload_octets != 0,
-            stations: *head.first_chunk()?,
+            stations,
             wire_octets: frame.wire_octets,
+            ip_at,
         };
         Some(())
     }
@@ -171,12 +190,14 @@ impl Fields {
     /// the usual timestamps.
     #[inline]
     pub fn of(frame: &Frame<'_>, brief: &Brief) -> Option<Self> {
-        let head: &[u8; HEAD_OCTETS] = frame.bytes.first_chunk()?;
-        let packet = frame.bytes.get(..ETHERNET_OCTETS + usize::from(brief.octets))?;
-        let ip_identification = short(head, 18);
+        let begin = usize::from(brief.ip_at);
+        let packet = frame.bytes.get(begin..begin + usize::from(brief.octets))?;
+        // Behind a short packet stands the padding of its frame.
+        let head: &[u8; HEAD_OCTETS] = frame.bytes.get(begin..)?.first_chunk()?;
+        let ip_identification = short(head, 4);
         if brief.protocol != protocol::TCP {
-            let payload = packet.get(42..)?;
-            let claimed = usize::from(short(head, 38)).checked_sub(UDP_OCTETS as usize)?;
+            let payload = packet.get(28..)?;
+            let claimed = usize::from(short(head, 24)).checked_sub(UDP_OCTETS as usize)?;
             let payload = payload.get(..claimed)?;
             return Some(Self {
                 ip_identification,
@@ -187,15 +208,15 @@ impl Fields {
         }
         let header_octets = tcp_header_octets(head)?;
         let tcp_timestamps = timestamps(packet, header_octets).ok()?;
-        let payload = packet.get(34 + header_octets as usize..)?;
-        let tcp_flags = short(head, 46) & 0x1ff;
+        let payload = packet.get((IPV4_OCTETS + header_octets) as usize..)?;
+        let tcp_flags = short(head, 32) & 0x1ff;
         Some(Self {
             ip_identification,
             tcp_flags,
-            tcp_sequence: long(head, 38),
-            tcp_acknowledgement: if tcp_flags & tcp_flag::ACK == 0 { 0 } else { long(head, 42) },
+            tcp_sequence: long(head, 24),
+            tcp_acknowledgement: if tcp_flags & tcp_flag::ACK == 0 { 0 } else { long(head, 28) },
             tcp_timestamps,
-            tcp_window: short(head, 48),
+            tcp_window: short(head, 34),
             payload_octets: length(payload),
             payload_head: head_of(payload),
         })
@@ -222,7 +243,7 @@ fn timestamps(packet: &[u8], header_octets: u32) -> Result<Option<(u32, u32)>, O
 /// Length of a TCP header that is long enough.
 #[inline]
 fn tcp_header_octets(head: &[u8; HEAD_OCTETS]) -> Option<u32> {
-    let header_octets = u32::from(head[46] >> 4) * 4;
+    let header_octets = u32::from(head[32] >> 4) * 4;
     (header_octets >= TCP_OCTETS).then_some(header_octets)
 }
 
@@ -299,7 +320,7 @@ mod tests {
     }
 
     /// What all headers of a packet say, in brief.
-    fn in_brief(headers: &Headers, stations: [u8; 12], wire_octets: u32) -> Brief {
+    fn in_brief(headers: &Headers, found: &Brief) -> Brief {
         let end = |address: crate::decode::Address, port: u16| {
             let [.., a, b, c, d] = address.0;
             (u64::from(u32::from_be_bytes([a, b, c, d])) << 16) | u64::from(port)
@@ -323,8 +344,12 @@ mod tests {
             protocol: headers.protocol,
             sender: headers.sender,
             has_payload: headers.payload_octets != 0,
-            stations,
-            wire_octets,
+            stations: *[headers.destination_mac.0, headers.source_mac.0]
+                .as_flattened()
+                .first_chunk()
+                .expect("twelve octets"),
+            wire_octets: found.wire_octets,
+            ip_at: found.ip_at,
         }
     }
 
@@ -336,13 +361,13 @@ mod tests {
             which in any::<prop::sample::Index>(),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
             padding in 0_usize..20,
-            captured in 20_usize..200,
+            captured in 20_usize..240,
         ) {
             let all = frames();
             let mut bytes = which.get(&all).clone();
             for (place, value) in changes {
                 // Mostly in the headers.
-                let places = bytes.len().min(70);
+                let places = bytes.len().min(130);
                 bytes[place.index(places)] = value;
             }
             bytes.resize(bytes.len() + padding, 0);
@@ -354,8 +379,8 @@ mod tests {
                 let mut headers = Headers::default();
                 prop_assert_eq!(decoder.decode(&frame, Timestamp(9), &mut headers), Ok(()));
                 name_flow(&mut headers, seed);
-                let stations = *bytes.first_chunk().expect("a header");
-                prop_assert_eq!(brief, in_brief(&headers, stations, frame.wire_octets));
+                prop_assert_eq!(brief, in_brief(&headers, &brief));
+                prop_assert_eq!(brief.wire_octets, frame.wire_octets);
                 prop_assert!(!headers.marks.has(Marks::SNAPPED) && !headers.marks.has(Marks::FRAGMENT));
                 if let Some(fields) = Fields::of(&frame, &brief) {
                     let invariant = Invariant::of_brief(&brief, &fields);
@@ -373,7 +398,7 @@ mod tests {
         let all = frames();
         let briefs: Vec<bool> =
             all.iter().map(|bytes| brief_of(&decoder, &frame_of(bytes)).is_some()).collect();
-        assert_eq!(briefs, [true, true, true, true, false, true, true, false, false]);
+        assert_eq!(briefs, [true, true, true, true, false, true, true, true, true]);
         let fields = |bytes: &[u8]| {
             let frame = frame_of(bytes);
             Fields::of(&frame, &brief_of(&decoder, &frame).expect("the common shape"))

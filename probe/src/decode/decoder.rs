@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::brief::{Brief, PortPlace};
+use super::brief::{Brief, FramePlace};
 use super::plain::{Around, Plain};
 use super::tap::{MirrorTunnel, PortTaps, TapTable};
 use super::udp::TunnelPorts;
@@ -103,7 +103,7 @@ pub struct Decoder {
     rules: Rules,
     map: Arc<SegmentMap>,
     /// By port: where untagged frames belong, if that is the same for all.
-    places: Vec<Option<PortPlace>>,
+    places: Vec<Option<FramePlace>>,
 }
 
 impl Decoder {
@@ -124,7 +124,7 @@ impl Decoder {
         let taps = &self.rules.taps;
         for port in &taps.ports()[self.places.len()..] {
             let segment = taps.segment(port.tap).of_untagged();
-            let place = PortPlace { tap: port.tap, segment, space: self.map.space_of(segment) };
+            let place = FramePlace { tap: port.tap, segment, space: self.map.space_of(segment) };
             self.places.push((!self.map.names_stations_of(port.tap)).then_some(place));
         }
     }
@@ -148,6 +148,57 @@ impl Decoder {
     pub fn brief(&self, frame: &Frame<'_>, clock: Timestamp, out: &mut Brief) -> Option<()> {
         let place = self.places.get(usize::from(frame.port.0))?.as_ref()?;
         Brief::write(frame, clock, place, &self.rules.tunnels, out)
+            .or_else(|| self.brief_of_enclosed(frame, clock, out))
+    }
+
+    /// The same behind a VLAN tag, or inside VXLAN.
+    #[inline(never)]
+    fn brief_of_enclosed(
+        &self,
+        frame: &Frame<'_>,
+        clock: Timestamp,
+        out: &mut Brief,
+    ) -> Option<()> {
+        if !matches!(frame.link, LinkType::Ethernet) || frame.stripped_vlan.is_some() {
+            return None;
+        }
+        let port = self.rules.taps.port(frame.port);
+        let limit = frame.wire_octets.max(octets(frame.bytes.len()));
+        let outer = Plain::of(frame.bytes, limit)?;
+        if outer.is_tagged() && port.by_vlan {
+            return None;
+        }
+        let (plain, segment, before) = match outer.inside_vxlan(&self.rules.tunnels) {
+            Some(_) if port.by_tunnel || self.rules.depth_max == 0 => return None,
+            Some(inside) => {
+                let plain = Plain::of(inside.bytes, inside.limit)?;
+                let segment = self.segment_in_vxlan(port, inside.vni, plain.vlan);
+                (plain, segment, inside.before)
+            }
+            None if outer.is_tagged() => (outer, self.segment_of_plain(port, outer.vlan), 0),
+            None => return None,
+        };
+        let (head, at) = plain.whole()?;
+        let place = FramePlace { tap: port.tap, segment, space: self.map.space_of(segment) };
+        let packet = (*plain.ethernet.first_chunk()?, head, u16::try_from(before + at).ok()?);
+        Brief::write_packet((frame, clock), &place, &self.rules.tunnels, packet, out)
+    }
+
+    /// The segment of a frame with at most one tag, whose id is `vlan`.
+    #[inline]
+    fn segment_of_plain(&self, port: PortTaps, vlan: u16) -> Segment {
+        let tap = self.rules.taps.segment(port.tap);
+        match vlan {
+            0 => tap.of_untagged(),
+            id => Segment::new(tap.domain, SegmentKind::Vlan, u32::from(id)),
+        }
+    }
+
+    #[inline]
+    fn segment_in_vxlan(&self, port: PortTaps, vni: u32, vlan: u16) -> Segment {
+        let domain = self.rules.taps.segment(port.tap).domain;
+        let tunnel = Segment::new(domain, SegmentKind::Vxlan, vni);
+        tunnel.with_inner_vlans(0, vlan).unwrap_or(tunnel)
     }
 
     /// The taps as this decoder knows them.
@@ -227,11 +278,7 @@ impl Decoder {
         let Some(transport) = plain.transport(&self.rules.tunnels) else {
             return !port.by_tunnel && self.plain_vxlan(frame, clock, &plain, out);
         };
-        let tap = self.rules.taps.segment(port.tap);
-        let segment = match plain.vlan {
-            0 => tap.of_untagged(),
-            id => Segment::new(tap.domain, SegmentKind::Vlan, u32::from(id)),
-        };
+        let segment = self.segment_of_plain(port, plain.vlan);
         let around = self.around(frame, clock, (port.tap, segment), 0);
         plain.write(&transport, &around, out);
         true
@@ -253,11 +300,9 @@ impl Decoder {
             return false;
         }
         let Some(transport) = plain.transport(&self.rules.tunnels) else { return false };
-        let tap = self.rules.taps.port(frame.port).tap;
-        let domain = self.rules.taps.segment(tap).domain;
-        let tunnel = Segment::new(domain, SegmentKind::Vxlan, inside.vni);
-        let segment = tunnel.with_inner_vlans(0, plain.vlan).unwrap_or(tunnel);
-        let around = self.around(frame, clock, (tap, segment), inside.before);
+        let port = self.rules.taps.port(frame.port);
+        let segment = self.segment_in_vxlan(port, inside.vni, plain.vlan);
+        let around = self.around(frame, clock, (port.tap, segment), inside.before);
         plain.write(&transport, &around, out);
         true
     }

@@ -157,6 +157,14 @@ impl<'a> Plain<'a> {
         Ipv4(head.first_chunk().expect("40 octets begin with 20"))
     }
 
+    /// IPv4 header and the octets behind it, and their place in what was looked at; `None` where the
+    /// capture cut the packet.
+    #[inline]
+    pub(super) fn whole(&self) -> Option<(&'a [u8; HEAD_OCTETS], usize)> {
+        let total = IPV4_OCTETS + self.payload_octets as usize;
+        (self.packet.len() == total).then_some((self.head, self.at))
+    }
+
     /// Whether there is a VLAN tag, a priority tag included.
     #[inline]
     pub(super) const fn is_tagged(&self) -> bool {
