@@ -2,7 +2,7 @@
 //!
 //! In: frames of its source, packets of its flows from other workers. Out: rows, ended flows and
 //! closed windows, through the hand-off.
-//! Cost: per burst one poll; per packet decode, hash, one line of copies, the flow's lines. No
+//! Cost: per burst one poll; per packet a brief look or all headers, hash, one line of copies, the flow's lines. No
 //! lock, no allocation, no log, no clock call per packet.
 //! Invariants: the same for NIC and file, and for any number of workers and any burst size. All
 //! that a packet brings about depends on the packets before it in the order of their clock.

@@ -69,7 +69,8 @@ pub trait Burst {
     /// Number of frames.
     fn len(&self) -> usize;
 
-    /// The `place`-th frame, in order of arrival; `place` is below [`Burst::len`].
+    /// The `place`-th frame, in order of arrival; `place` is below [`Burst::len`]. Changes nothing, and
+    /// is the same however often it is asked for.
     fn frame(&self, place: usize) -> Frame<'_>;
 
     /// Reads the first and the second cache line of a frame, so that memory fetches them. What it

@@ -244,8 +244,12 @@ impl Source for NicSource {
         };
         let quiet = matches!(stamps, BurstStamps::OfFile) && burst.is_empty();
         let state = if quiet { SourceState::Quiet } else { SourceState::Open(self.latest) };
-        let (polled, foreign) = (self.latest, &*self.foreign);
-        (NicBurst { burst, polled, stamps, port: self.port, foreign }, state)
+        let burst = NicBurst { burst, polled: self.latest, stamps, port: self.port };
+        let foreign_packets = burst.foreign_packets();
+        if foreign_packets > 0 {
+            self.foreign.add(foreign_packets);
+        }
+        (burst, state)
     }
 }
 
@@ -277,23 +281,38 @@ pub struct NicBurst<'a> {
     polled: Timestamp,
     stamps: BurstStamps,
     port: PortIndex,
-    foreign: &'a Counter,
 }
 
 impl NicBurst<'_> {
     #[inline]
     fn time_of(&self, packet: &Packet<'_>) -> Timestamp {
-        let own = match (&self.stamps, packet.stamp()) {
-            (BurstStamps::Poll, _) | (_, None) => return self.polled,
-            (BurstStamps::OfFile, Some(stamp)) => return of_microseconds(stamp),
-            (BurstStamps::Microseconds, Some(stamp)) => of_microseconds(stamp),
-            (BurstStamps::Ticks(conversion), Some(stamp)) => conversion.at(stamp),
-        };
-        if is_near(own, self.polled) {
-            return own;
+        self.stamp_of(packet).filter(|own| self.is_trusted(*own)).unwrap_or(self.polled)
+    }
+
+    /// The packet's own stamp, where it has one.
+    #[inline]
+    fn stamp_of(&self, packet: &Packet<'_>) -> Option<Timestamp> {
+        match &self.stamps {
+            BurstStamps::Poll => None,
+            BurstStamps::OfFile | BurstStamps::Microseconds => packet.stamp().map(of_microseconds),
+            BurstStamps::Ticks(conversion) => packet.stamp().map(|stamp| conversion.at(stamp)),
         }
-        self.foreign.add(1);
-        self.polled
+    }
+
+    /// A file has a time of its own; other stamps are near the poll, or foreign.
+    #[inline]
+    fn is_trusted(&self, own: Timestamp) -> bool {
+        matches!(self.stamps, BurstStamps::OfFile) || is_near(own, self.polled)
+    }
+
+    /// Packets whose own stamp is too far from the poll.
+    fn foreign_packets(&self) -> u64 {
+        if matches!(self.stamps, BurstStamps::Poll | BurstStamps::OfFile) {
+            return 0;
+        }
+        let stamps =
+            (0..self.burst.len()).filter_map(|place| self.stamp_of(&self.burst.packet(place)));
+        stamps.filter(|own| !self.is_trusted(*own)).count() as u64
     }
 }
 
@@ -307,6 +326,13 @@ impl Burst for NicBurst<'_> {
     #[inline]
     fn len(&self) -> usize {
         self.burst.len()
+    }
+
+    #[inline]
+    fn touch(&self, place: usize) -> u8 {
+        let packet = self.burst.packet(place);
+        let bytes = packet.bytes();
+        bytes.first().unwrap_or(&0) ^ bytes.get(64).unwrap_or(&0)
     }
 
     #[inline]

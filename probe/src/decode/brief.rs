@@ -81,6 +81,8 @@ pub struct Brief {
     pub ip_at: u16,
 }
 
+const _: () = assert!(size_of::<Brief>() == 88, "as the documents state it");
+
 impl Brief {
     /// Writes that of an untagged frame, the largest receive time so far being `clock`; `None`, with
     /// nothing written, where it is another one. Inlined, so that of the frame only what is looked at

@@ -3,7 +3,7 @@
 //! In: every packet with its digest and the verdict of `copies`. Out: a [`Trajectory`] for each
 //! packet that the digest selects: where it was seen and when, and what became of it where it was
 //! not.
-//! Cost: a packet that is not selected pays a comparison and the look at one octet; a selected one
+//! Cost: a packet that is not selected pays a comparison and the look at two octets; a selected one
 //! two cache lines, four more where others lie at its place.
 //! Invariants: what is selected, and what comes of it, depends on the packets alone, in the order of
 //! their clock: never on burst size, number of workers or when a sweep runs. Bounded memory; what had to be

@@ -88,6 +88,11 @@ impl PathStage {
         }
     }
 
+    /// Whether every packet is followed.
+    pub fn follows_all(&self) -> bool {
+        self.limit == u32::MAX
+    }
+
     /// Whether a packet of a flow with this hash has to be looked at.
     #[inline]
     pub fn concerns(&self, flow: u64, digest: &Digest) -> bool {

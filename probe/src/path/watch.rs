@@ -1,13 +1,13 @@
 //! Flows of which packets wait for evidence.
 //!
 //! In: hash of a flow. Out: the ends of the two rows (one a sender) of its packets that wait.
-//! Cost: 64 bytes a flow; a packet of a flow without one looks at one octet.
+//! Cost: 64 bytes a flow; a packet of a flow without one looks at two octets.
 //! Invariants: a flow has at most one watch; a watch without packets may go to another flow.
 
 use super::entry::{NONE, Range, reaches};
 use crate::memory;
 
-/// Octets that say where there may be a watch: what every packet looks at.
+/// Numbers that say where there may be a watch: what every packet looks at.
 const PRESENCES: usize = 1 << 12;
 
 /// Places next to each other in which a flow's watch may be.

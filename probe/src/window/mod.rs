@@ -61,8 +61,14 @@ impl WindowClock {
     /// the packet alone.
     #[inline]
     pub const fn book(self, headers: &Headers) -> (WindowNumber, bool) {
-        let own = WindowNumber::of(headers.timestamp, self.length_ns);
-        let oldest = self.oldest_open(headers.clock);
+        self.book_at(headers.timestamp, headers.clock)
+    }
+
+    /// The same of the packet's receive time, and the clock at it.
+    #[inline]
+    pub const fn book_at(self, at: Timestamp, clock: Timestamp) -> (WindowNumber, bool) {
+        let own = WindowNumber::of(at, self.length_ns);
+        let oldest = self.oldest_open(clock);
         if own.0 < oldest.0 { (oldest, true) } else { (own, false) }
     }
 }
@@ -98,10 +104,9 @@ impl Booking {
     #[cold]
     fn leave(&mut self, at: Timestamp, clock: Timestamp) -> (WindowNumber, bool) {
         let length_ns = self.clock.length_ns;
-        let own = WindowNumber::of(at, length_ns);
-        let oldest = self.clock.oldest_open(clock);
-        if own < oldest {
-            return (oldest, true);
+        let (own, late) = self.clock.book_at(at, clock);
+        if late {
+            return (own, true);
         }
         self.window = own;
         (self.begin, self.end) = (own.start(length_ns).0, own.end(length_ns).0);

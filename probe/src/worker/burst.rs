@@ -14,6 +14,7 @@ use crate::counters::DropCause;
 use crate::decode::brief::Fields;
 use crate::decode::{Brief, Headers};
 use crate::index::{TapIndex, WindowNumber};
+use crate::path::PathStage;
 use crate::spread::{name_brief, name_flow, owner};
 use crate::time::Timestamp;
 
@@ -95,7 +96,11 @@ impl<S: Source> Worker<S> {
     /// Whether nothing has to be asked of a packet but which flow it is of.
     fn may_be_brief(&self) -> bool {
         let parts = &self.parts;
-        parts.receivers == 1 && parts.filters.is_empty() && parts.shedder.keeps_all()
+        let follows_all = parts.path.as_ref().is_some_and(PathStage::follows_all);
+        parts.receivers == 1
+            && parts.filters.is_empty()
+            && parts.shedder.keeps_all()
+            && !follows_all
     }
 
     #[inline(always)]
@@ -212,8 +217,8 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// The same for a packet that is known in brief, if its flow is settled; then it is only counted.
-    /// `false`: all its headers are needed, and nothing was done.
+    /// One packet that is known in brief, if its flow is settled: it is only counted. `false`: all its
+    /// headers are needed; time went on, and nothing else was done.
     #[inline]
     fn handle_brief(&mut self, burst: &impl Burst, place: usize) -> bool {
         let clock = self.briefs[place].clock;
