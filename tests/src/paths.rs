@@ -1,10 +1,37 @@
-//! The table `path` added up, to be held against what a link logged.
+//! Captures of taps played back, and the table `path` added up, to be held against what a link logged.
 //!
-//! In: rows of `path`. Out: [`Seen`] of the rows that are asked for.
+//! In: captures, rows of `path`. Out: records, [`Seen`] of the rows that are asked for.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
+use vmprobe::config::{self, Mode};
+
+use crate::folder::Folder;
 use crate::records::{Row, number, sum, text};
+use crate::replaying::run;
+
+/// Plays captures back, each a tap named like its file (`tap-a.pcap` is `a`), with further lines of
+/// configuration; the answer is the folder of the records.
+pub fn played(folder: &Folder, captures: &[PathBuf], further: &str) -> PathBuf {
+    let records = folder.path("records");
+    let mut text = String::new();
+    for capture in captures {
+        let port = capture.file_stem().map(Path::new).expect("a name").display().to_string();
+        let name = port.trim_start_matches("tap-");
+        write!(text, "[[tap]]\nname = \"{name}\"\nmatch = {{ port = \"{port}\" }}\n")
+            .expect("text can be written");
+    }
+    text += "[flow]\nslots_per_worker = 65536\n[window]\nrows_max = 65536\n\
+             [serve]\nenabled = false\n";
+    let file = folder.write("replay.toml", text + further);
+    let mut plan = config::load(&file, Mode::Replay).expect("a good configuration").plan;
+    plan.store.free_mib_min = 0;
+    let report = run(plan, captures, Some(&records)).expect("a replay").report;
+    assert_eq!(report.ledger.unaccounted, 0);
+    records
+}
 
 /// Counts and times that the truth knows too.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,35 +1,15 @@
 //! Delay and loss between taps against a link that logs what it did to each frame.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
 
-use vmprobe::config::{self, Mode};
 use vmprobe::generate::{Options, Scenario, generate};
 use vmprobe_tests::folder::Folder;
 use vmprobe_tests::link::transfer::{RECEIVER, SENDER, transfer};
 use vmprobe_tests::link::{Frame, Impairments, Merge, Mirror, Truth, Way, impair_capture};
-use vmprobe_tests::paths::{Seen, is_of, is_way, seen, signed};
+use vmprobe_tests::paths::{Seen, is_of, is_way, played, seen, signed};
 use vmprobe_tests::records::{rows, sum};
-use vmprobe_tests::replaying::run;
 
 const MS: u64 = 1_000_000;
-
-/// Plays the captures of both taps back, with further lines of configuration.
-fn played(folder: &Folder, captures: &[PathBuf; 2], further: &str) -> PathBuf {
-    let records = folder.path("records");
-    let text = format!(
-        "[[tap]]\nname = \"a\"\nmatch = {{ port = \"tap-a\" }}\n\
-         [[tap]]\nname = \"b\"\nmatch = {{ port = \"tap-b\" }}\n\
-         [flow]\nslots_per_worker = 65536\n[window]\nrows_max = 65536\n\
-         [serve]\nenabled = false\n{further}"
-    );
-    let file = folder.write("replay.toml", &text);
-    let mut plan = config::load(&file, Mode::Replay).expect("a good configuration").plan;
-    plan.store.free_mib_min = 0;
-    let report = run(plan, captures, Some(&records)).expect("a replay").report;
-    assert_eq!(report.ledger.unaccounted, 0);
-    records
-}
 
 /// |D − truth| ≤ 1 µs, on the same number of packets.
 fn check_delays(seen: &Seen, truth: &Truth, frames: impl Fn(&Frame) -> bool, offset_ns: i64) {
