@@ -6,6 +6,7 @@ pub mod end_to_end;
 pub mod folder;
 pub mod link;
 pub mod oracles;
+pub mod paths;
 pub mod records;
 pub mod replaying;
 pub mod skips;

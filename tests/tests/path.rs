@@ -1,89 +1,15 @@
 //! Delay and loss between taps against a link that logs what it did to each frame.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::IpAddr;
-use std::path::PathBuf;
 
-use vmprobe::config::{self, Mode};
 use vmprobe::generate::{Options, Scenario, generate};
 use vmprobe_tests::folder::Folder;
 use vmprobe_tests::link::transfer::{RECEIVER, SENDER, transfer};
 use vmprobe_tests::link::{Frame, Impairments, Merge, Mirror, Truth, Way, impair_capture};
-use vmprobe_tests::records::{Row, number, rows, sum, text};
-use vmprobe_tests::replaying::run;
+use vmprobe_tests::paths::{Seen, is_of, is_way, played, seen, signed};
+use vmprobe_tests::records::{rows, sum};
 
 const MS: u64 = 1_000_000;
-
-/// Counts of the table `path` that the truth knows too.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Seen {
-    sampled: u64,
-    matched: u64,
-    first_missed: u64,
-    network: u64,
-    mirror: u64,
-    unresolved: u64,
-    ambiguous: u64,
-    delays: u64,
-    sum_ns: i64,
-    min_ns: i64,
-    max_ns: i64,
-}
-
-/// Plays the captures of both taps back, with further lines of configuration.
-fn played(folder: &Folder, captures: &[PathBuf; 2], further: &str) -> PathBuf {
-    let records = folder.path("records");
-    let text = format!(
-        "[[tap]]\nname = \"a\"\nmatch = {{ port = \"tap-a\" }}\n\
-         [[tap]]\nname = \"b\"\nmatch = {{ port = \"tap-b\" }}\n\
-         [flow]\nslots_per_worker = 65536\n[window]\nrows_max = 65536\n\
-         [serve]\nenabled = false\n{further}"
-    );
-    let file = folder.write("replay.toml", &text);
-    let mut plan = config::load(&file, Mode::Replay).expect("a good configuration").plan;
-    plan.store.free_mib_min = 0;
-    let report = run(plan, captures, Some(&records)).expect("a replay").report;
-    assert_eq!(report.ledger.unaccounted, 0);
-    records
-}
-
-fn signed(row: &Row, column: &str) -> i64 {
-    row[column].as_i64().unwrap_or_else(|| panic!("{column}: {row:?}"))
-}
-
-/// What the chosen rows of `path` add up to.
-fn seen(rows: &[Row], choose: impl Fn(&Row) -> bool) -> Seen {
-    let of = |column: &str| sum(rows, column, &choose);
-    let sampled: Vec<_> =
-        rows.iter().filter(|row| choose(row) && number(row, "delay_sample_count") > 0).collect();
-    let total = |row: &&&Row| {
-        signed(row, "delay_mean_ns") * number(row, "delay_sample_count").cast_signed()
-    };
-    Seen {
-        sampled: of("sampled_packet_count"),
-        matched: of("matched_packet_count"),
-        first_missed: of("first_tap_missed_packet_count"),
-        network: of("network_loss_packet_count"),
-        mirror: of("mirror_loss_packet_count"),
-        unresolved: of("unresolved_loss_packet_count"),
-        ambiguous: of("ambiguous_packet_count"),
-        delays: of("delay_sample_count"),
-        sum_ns: sampled.iter().map(|row| total(&row)).sum(),
-        min_ns: sampled.iter().map(|row| signed(row, "delay_min_ns")).min().unwrap_or(0),
-        max_ns: sampled.iter().map(|row| signed(row, "delay_max_ns")).max().unwrap_or(0),
-    }
-}
-
-fn is_way(row: &Row, scope: &str, from: &str, to: &str) -> bool {
-    row["scope"] == scope && row["from_tap"] == from && row["to_tap"] == to
-}
-
-/// What one sends to the other.
-fn is_of(row: &Row, source: IpAddr, destination: IpAddr) -> bool {
-    row["scope"] == "endpoints"
-        && text(row, "source_address") == Some(&source.to_string())
-        && text(row, "destination_address") == Some(&destination.to_string())
-}
 
 /// |D − truth| ≤ 1 µs, on the same number of packets.
 fn check_delays(seen: &Seen, truth: &Truth, frames: impl Fn(&Frame) -> bool, offset_ns: i64) {

@@ -42,6 +42,7 @@ pub struct Rig {
     hub: Namespace,
     folder: Folder,
     runs: AtomicU32,
+    kernel_stamps: bool,
     _server: Probe,
 }
 
@@ -89,8 +90,16 @@ impl Rig {
             hub,
             folder,
             runs: AtomicU32::new(0),
+            kernel_stamps: false,
             _server: server,
         })
+    }
+
+    /// Its probes stamp a frame when the kernel takes it, not when they come to look: on a core that
+    /// they share, the latter is milliseconds late.
+    #[must_use]
+    pub fn with_kernel_stamps(self) -> Self {
+        Self { kernel_stamps: true, ..self }
     }
 
     /// The address of the VM at a side.
@@ -219,6 +228,11 @@ impl Rig {
         let frames = (1 << 25) / frame_bytes / 4 * 4;
         let block_bytes = 4 * frame_bytes;
         let ring = format!("framesz={frame_bytes},blocksz={block_bytes},framecnt={frames}");
+        let device = if self.kernel_stamps {
+            "net_pcap0,rx_iface_in=tap".to_owned()
+        } else {
+            format!("net_af_packet0,iface=tap,{ring}")
+        };
         let mbufs = if mtu > MTU { 4_095 } else { 8_191 };
         let text = format!(
             r#"
@@ -228,7 +242,7 @@ huge_pages = false
 file_prefix = "{prefix}"
 [[port]]
 name = "mirror"
-device = "net_af_packet0,iface=tap,{ring}"
+device = "{device}"
 frame_octets_max = {frame_bytes}
 mbufs = {mbufs}
 [[tap]]

@@ -25,6 +25,7 @@ mod merge;
 mod offline;
 mod packet;
 mod random;
+mod relay;
 pub mod transfer;
 mod truth;
 
@@ -33,4 +34,5 @@ pub use expected::Counted;
 pub use impairments::{Direction, Impairments, Merge, Mirror, PPM, Side, Way};
 pub use offline::{Captures, impair_capture};
 pub use packet::{Headers, Tcp, parse};
+pub use relay::relay;
 pub use truth::{Delay, Fate, Frame, Shown, Sums, TapSums, Truth};

@@ -22,7 +22,7 @@ use super::packet::parse;
 use super::truth::Truth;
 
 /// `LINKTYPE_ETHERNET`.
-const ETHERNET: u16 = 1;
+pub(super) const ETHERNET: u16 = 1;
 
 /// The captures of both taps, being written.
 #[derive(Debug)]

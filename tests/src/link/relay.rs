@@ -1,0 +1,44 @@
+//! Captures made of others: merged by their stamps, each frame changed or left out.
+//!
+//! In: captures. Out: one.
+//! Cost: a frame at a time.
+//! Invariants: stamps stay.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use vmprobe::capture::file::{FileSource, PcapWriter};
+use vmprobe::capture::{Burst as _, Source as _, SourceState};
+
+use super::offline::ETHERNET;
+
+/// Writes what `change` makes of the whole frames of all captures; `None` leaves a frame out.
+///
+/// # Errors
+/// What the file system says.
+pub fn relay(
+    from: &[PathBuf],
+    to: &Path,
+    mut change: impl FnMut(&[u8]) -> Option<Vec<u8>>,
+) -> io::Result<()> {
+    let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let mut source = FileSource::open(from, 32).map_err(|error| bad(error.to_string()))?;
+    let mut out = PcapWriter::create(to, ETHERNET, true)?;
+    loop {
+        let (burst, state) = source.poll();
+        if state == SourceState::Ended {
+            break;
+        }
+        for place in 0..burst.len() {
+            let frame = burst.frame(place);
+            if let Some(changed) = change(frame.bytes) {
+                let octets = u32::try_from(changed.len()).unwrap_or(u32::MAX);
+                out.write(frame.timestamp, octets, &changed)?;
+            }
+        }
+    }
+    match source.errors().first() {
+        Some(error) => Err(bad(error.to_string())),
+        None => out.finish(),
+    }
+}

@@ -1,0 +1,119 @@
+//! Captures of taps played back, and the table `path` added up, to be held against what a link logged.
+//!
+//! In: captures, rows of `path`. Out: records, [`Seen`] of the rows that are asked for.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use vmprobe::config::{self, Mode};
+
+use crate::folder::Folder;
+use crate::records::{Row, number, sum, text};
+use crate::replaying::run;
+
+/// Plays captures back, each a tap named like its file (`tap-a.pcap` is `a`), with further lines of
+/// configuration; the answer is the folder of the records.
+pub fn played(folder: &Folder, captures: &[PathBuf], further: &str) -> PathBuf {
+    let records = folder.path("records");
+    let mut text = String::new();
+    for capture in captures {
+        let port = capture.file_stem().map(Path::new).expect("a name").display().to_string();
+        let name = port.trim_start_matches("tap-");
+        write!(text, "[[tap]]\nname = \"{name}\"\nmatch = {{ port = \"{port}\" }}\n")
+            .expect("text can be written");
+    }
+    text += "[flow]\nslots_per_worker = 65536\n[window]\nrows_max = 65536\n\
+             [serve]\nenabled = false\n";
+    let file = folder.write("replay.toml", text + further);
+    let mut plan = config::load(&file, Mode::Replay).expect("a good configuration").plan;
+    plan.store.free_mib_min = 0;
+    let report = run(plan, captures, Some(&records)).expect("a replay").report;
+    assert_eq!(report.ledger.unaccounted, 0);
+    records
+}
+
+/// Counts and times that the truth knows too.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// Logical packets that were followed.
+    pub sampled: u64,
+    /// Seen at both taps.
+    pub matched: u64,
+    /// Seen at the later tap only.
+    pub first_missed: u64,
+    /// Lost between the taps.
+    pub network: u64,
+    /// Lost by the later tap's mirror.
+    pub mirror: u64,
+    /// Not seen at the later tap, without evidence.
+    pub unresolved: u64,
+    /// In no other count.
+    pub ambiguous: u64,
+    /// Packets with a time.
+    pub delays: u64,
+    /// Sum of these times.
+    pub sum_ns: i64,
+    /// The least of them; 0 where there is none.
+    pub min_ns: i64,
+    /// The largest.
+    pub max_ns: i64,
+}
+
+impl Seen {
+    /// Share lost between the taps: proven, and with what is unresolved; 0 without packets.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a test are far below 2^52")]
+    pub fn loss(&self) -> (f64, f64) {
+        let share = |lost: u64| lost as f64 / self.sampled.max(1) as f64;
+        (share(self.network), share(self.network + self.unresolved))
+    }
+
+    /// Mean of the times; `None` without any.
+    #[expect(clippy::cast_precision_loss, reason = "sums of a test are far below 2^52 ns")]
+    pub fn mean_ns(&self) -> Option<f64> {
+        (self.delays > 0).then(|| self.sum_ns as f64 / self.delays as f64)
+    }
+}
+
+/// A column that may be negative.
+///
+/// # Panics
+/// If the row has no number there.
+pub fn signed(row: &Row, column: &str) -> i64 {
+    row[column].as_i64().unwrap_or_else(|| panic!("{column}: {row:?}"))
+}
+
+/// What the chosen rows add up to.
+pub fn seen(rows: &[Row], choose: impl Fn(&Row) -> bool) -> Seen {
+    let of = |column: &str| sum(rows, column, &choose);
+    let sampled: Vec<_> =
+        rows.iter().filter(|row| choose(row) && number(row, "delay_sample_count") > 0).collect();
+    let total = |row: &&&Row| {
+        signed(row, "delay_mean_ns") * number(row, "delay_sample_count").cast_signed()
+    };
+    Seen {
+        sampled: of("sampled_packet_count"),
+        matched: of("matched_packet_count"),
+        first_missed: of("first_tap_missed_packet_count"),
+        network: of("network_loss_packet_count"),
+        mirror: of("mirror_loss_packet_count"),
+        unresolved: of("unresolved_loss_packet_count"),
+        ambiguous: of("ambiguous_packet_count"),
+        delays: of("delay_sample_count"),
+        sum_ns: sampled.iter().map(|row| total(&row)).sum(),
+        min_ns: sampled.iter().map(|row| signed(row, "delay_min_ns")).min().unwrap_or(0),
+        max_ns: sampled.iter().map(|row| signed(row, "delay_max_ns")).max().unwrap_or(0),
+    }
+}
+
+/// Whether a row is of a way between two taps: everybody's (`taps`) or some endpoints'.
+pub fn is_way(row: &Row, scope: &str, from: &str, to: &str) -> bool {
+    row["scope"] == scope && row["from_tap"] == from && row["to_tap"] == to
+}
+
+/// Whether a row is of what one sends to the other.
+pub fn is_of(row: &Row, source: IpAddr, destination: IpAddr) -> bool {
+    row["scope"] == "endpoints"
+        && text(row, "source_address") == Some(&source.to_string())
+        && text(row, "destination_address") == Some(&destination.to_string())
+}

@@ -1,0 +1,220 @@
+//! Delay and loss between taps as `vmprobe run` measures them live, against the log of the link.
+//!
+//! Times are those of the log, never of this test: the link reads the same clock as the kernel that
+//! stamps frames for the probe. A probe that stamps a frame when it comes to look at it is late by
+//! milliseconds where it shares its core, so times are compared under kernel stamps only.
+#![cfg(feature = "dpdk")]
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use vmprobe_tests::end_to_end::{Ledger, Rig, Run, port};
+use vmprobe_tests::link::{Counted, Direction, Frame, Impairments, Mirror, Way};
+use vmprobe_tests::paths::{Seen, is_of, seen};
+use vmprobe_tests::records::{Row, number, rows, sum, text};
+
+const MS: u64 = 1_000_000;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Every packet is followed; a mirror may wait for a core as long as it takes.
+const FOLLOW_ALL: &str = "[copies]\nwindow_ms = 100\npath_window_ms = 1000\n\
+                          [path]\nsample_one_in = 1\nsamples = true\n";
+
+/// Runs until the probe was not kept from the frames.
+const TRIES_MAX: u32 = 3;
+
+/// A probe and a link take a core each.
+static CORES: Mutex<()> = Mutex::new(());
+
+/// Packets of one protocol in one direction.
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    protocol: u8,
+    direction: Direction,
+}
+
+impl Flow {
+    fn is_frame(self, frame: &Frame) -> bool {
+        frame.protocol == Some(self.protocol) && frame.direction == self.direction
+    }
+
+    fn is_row(self, row: &Row) -> bool {
+        let [source, destination] =
+            [self.direction.entry(), self.direction.exit()].map(Rig::address);
+        let [from, to] = match self.direction {
+            Direction::AToB => ["a", "b"],
+            Direction::BToA => ["b", "a"],
+        };
+        is_of(row, source, destination)
+            && number(row, "protocol_identifier") == u64::from(self.protocol)
+            && (text(row, "from_tap"), text(row, "to_tap")) == (Some(from), Some(to))
+    }
+}
+
+/// What a live probe counted; it missed nothing.
+fn counted(run: &Run) -> Counted {
+    let report = run.probe.as_ref().expect("a probe ran").expect(0, &[]).json();
+    let ledger = Ledger::even(&report);
+    assert_eq!(port(&report, "mirror", "missed"), 0, "{report}");
+    Counted { received: ledger.received, accounted: ledger.accounted, causes: ledger.causes }
+}
+
+/// Both taps count the union that the link logged, but for resets and the like that equal one another:
+/// where a mirror loses some, which of them a copy belongs to can't be told.
+fn check_union_nearly(run: &Run) {
+    let total = run.truth.total();
+    let unsure = run.truth.of(|frame| frame.identification == 0).frames;
+    assert!(unsure * 100 <= total.frames, "{unsure} {total:?}");
+    let counted = counted(run);
+    let copies = counted.causes.get("copy_other_tap").copied().unwrap_or(0);
+    for (found, truly) in [(counted.accounted, total.logical_packets), (copies, total.copies)] {
+        assert!(found.abs_diff(truly) <= unsure, "{counted:?} {unsure} {total:?}");
+    }
+    let not_ip: u64 = run.truth.taps.iter().map(|tap| tap.shown_not_ip).sum();
+    assert_eq!(counted.received, counted.accounted + copies + not_ip, "{counted:?}");
+}
+
+/// Frames that the kernel had no room for while the probe waited for a core.
+fn missed(run: &Run) -> u64 {
+    let report = run.probe.as_ref().expect("a probe ran").expect(0, &[]).json();
+    port(&report, "mirror", "missed")
+}
+
+/// A run of which the probe saw nearly all: where it has to wait long for a core it is done again.
+fn observed(rig: &Rig, seed: u64, impairments: &Impairments) -> Run {
+    let mut tries = 0;
+    loop {
+        let run = rig.run(seed, impairments.clone(), Some(FOLLOW_ALL), talk);
+        let shown: u64 = run.truth.taps.iter().map(|tap| tap.shown).sum();
+        tries += 1;
+        if missed(&run) * 20 <= shown || tries == TRIES_MAX {
+            return run;
+        }
+    }
+}
+
+/// Times between the two sightings of each packet.
+fn times_ns(run: &Run) -> Vec<f64> {
+    let mut sights: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for row in rows(&run.records, "path_samples") {
+        let packet =
+            (text(&row, "source_address").map(str::to_owned), number(&row, "digest_hash_value"));
+        sights.entry(packet).or_default().push(number(&row, "observation_time_ns"));
+    }
+    let both = sights.values().filter(|sights| sights.len() == 2);
+    both.map(|sights| nanoseconds(sights[0].abs_diff(sights[1]))).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "times and counts of a test are far below 2^52")]
+fn nanoseconds(ns: u64) -> f64 {
+    ns as f64
+}
+
+fn deviation(values: &[f64]) -> f64 {
+    let count = nanoseconds(values.len() as u64).max(1.0);
+    let mean = values.iter().sum::<f64>() / count;
+    (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt()
+}
+
+/// Deviation of one packet's time, where the link does nothing: that of the probe's times and that of
+/// the link's own, as if both erred together.
+fn noise_ns(run: &Run) -> f64 {
+    let logged: Vec<_> =
+        run.truth.frames.iter().filter_map(Frame::delay_ns).map(nanoseconds).collect();
+    let seen = times_ns(run);
+    assert!(seen.len() > 1_000 && logged.len() > 1_000, "{} {}", seen.len(), logged.len());
+    deviation(&seen) + deviation(&logged)
+}
+
+/// |D − log| is within one in a hundred, or three standard errors of the noise.
+fn check_delay(run: &Run, flow: Flow, noise_ns: f64) {
+    let path = rows(&run.records, "path");
+    let seen = seen(&path, |row| flow.is_row(row));
+    let delay = run.truth.of(|frame| flow.is_frame(frame)).delay;
+    assert!(delay.count > 300, "{flow:?} {delay:?}");
+    // Resets and the like equal each other, so that no time is theirs alone.
+    let equal = run.truth.of(|frame| flow.is_frame(frame) && frame.identification == 0).delay.count;
+    let sure = (delay.count - equal).saturating_sub(missed(run));
+    assert!((sure..=delay.count).contains(&seen.delays), "{flow:?} {seen:?} {delay:?} {equal}");
+    let (found, logged) = (seen.mean_ns().expect("samples"), delay.mean_ns().expect("samples"));
+    let bound = (logged / 100.0).max(3.0 * noise_ns / nanoseconds(delay.count).sqrt());
+    assert!((found - logged).abs() <= bound, "{flow:?} {found} {logged} {bound}");
+}
+
+fn flows() -> impl Iterator<Item = Flow> {
+    let there = Flow { protocol: UDP, direction: Direction::AToB };
+    let segments = Flow { protocol: TCP, ..there };
+    [there, segments, Flow { direction: Direction::BToA, ..segments }].into_iter()
+}
+
+fn talk(rig: &Rig) {
+    rig.iperf3(&["--time", "1", "--bitrate", "16M", "--udp", "--length", "500"]);
+    rig.iperf3(&["--time", "1", "--bitrate", "20M"]);
+}
+
+#[test]
+fn delay_is_that_of_the_log() {
+    let _cores = CORES.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(rig) = Rig::new("delay_is_that_of_the_log") else { return };
+    let rig = rig.with_kernel_stamps();
+    let noise_ns = noise_ns(&observed(&rig, 1, &Impairments::default()));
+    for seed in [2, 3] {
+        let there = Way { delay_ns: 4 * MS, jitter_ns: 2 * MS, loss_ppm: 10_000, ..Way::default() };
+        let back = Way { delay_ns: 2 * MS, jitter_ns: MS, ..Way::default() };
+        let impairments =
+            Impairments { b_to_a: back, ..Impairments::alike(there, Mirror::default()) };
+        let run = observed(&rig, seed, &impairments);
+        for flow in flows() {
+            check_delay(&run, flow, noise_ns);
+        }
+        let datagrams = flows().next().expect("the first");
+        let seen = seen(&rows(&run.records, "path"), |row| datagrams.is_row(row));
+        let lost = run.truth.of(|frame| datagrams.is_frame(frame)).lost;
+        // Nobody says of a datagram where it was lost.
+        assert!(lost > 10, "{lost}");
+        assert_eq!((seen.network, seen.mirror), (0, 0), "{seen:?}");
+        let missed = missed(&run);
+        assert!(seen.unresolved.abs_diff(lost) + seen.first_missed <= missed, "{seen:?} {missed}");
+    }
+}
+
+#[test]
+fn loss_is_that_of_the_log_and_mirrors_lose_apart() {
+    let _cores = CORES.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(rig) = Rig::new("loss_is_that_of_the_log_and_mirrors_lose_apart") else { return };
+    for seed in [5, 6] {
+        let way = Way { delay_ns: 2 * MS, jitter_ns: MS / 2, loss_ppm: 10_000, ..Way::default() };
+        let mirror = Mirror { loss_ppm: 20_000, ..Mirror::default() };
+        let run = rig.run(seed, Impairments::alike(way, mirror), Some(FOLLOW_ALL), |rig| {
+            rig.iperf3(&["--bytes", "80M", "--bitrate", "12M", "--parallel", "16"]);
+        });
+        check_union_nearly(&run);
+        let flow = Flow { protocol: TCP, direction: Direction::AToB };
+        let path = rows(&run.records, "path");
+        let seen: Seen = seen(&path, |row| flow.is_row(row));
+        let truth = run.truth.of(|frame| flow.is_frame(frame));
+        assert!(truth.frames >= 50_000, "{truth:?}");
+        // L_low and L_high.
+        for loss in <[f64; 2]>::from(seen.loss()) {
+            assert!((loss - truth.loss()).abs() <= 0.001, "{loss} {} {seen:?}", truth.loss());
+        }
+        // What neither tap showed nobody knows of.
+        let is_unshown = |frame: &Frame| frame.shown.entry > 0 && frame.shown.exit == 0;
+        let unshown =
+            run.truth.of(|frame| flow.is_frame(frame) && is_unshown(frame) && !frame.is_lost());
+        let (lost, unshown) = (truth.lost_shown, unshown.frames);
+        assert!(lost > 400 && unshown > 800, "{lost} {unshown}");
+        // At most one in a hundred of either is booked as the other; of what was under way when the
+        // connections were reset nobody says anything.
+        assert!(seen.network <= lost + unshown / 100, "{seen:?} {lost} {unshown}");
+        assert!(seen.mirror <= unshown + lost / 100, "{seen:?} {lost} {unshown}");
+        assert!(seen.unresolved * 20 <= lost + unshown, "{seen:?}");
+        assert_eq!(seen.network + seen.mirror + seen.unresolved, lost + unshown, "{seen:?}");
+        let first = run
+            .truth
+            .of(|frame| flow.is_frame(frame) && frame.shown.entry == 0 && frame.shown.exit > 0);
+        assert_eq!(seen.first_missed, first.frames, "{seen:?}");
+        assert_eq!(seen.sampled + seen.ambiguous, truth.logical_packets, "{seen:?} {truth:?}");
+    }
+}
