@@ -110,8 +110,11 @@ test('the ledger leaves nothing unaccounted and adds up', async () => {
 test('each tap says what it missed', async () => {
   const rows = await texts(page.locator('#tap-rows tr'));
   assert.ok(rows.length > 0);
-  for (const row of rows) assert.match(row, / in the window/);
-  assert.match(await page.locator('#taps-note').textContent(), /^shares of the last \d+\s(s|min)/);
+  for (const row of rows) {
+    assert.match(row, /bit\/s.*\d\s%/);
+    assert.doesNotMatch(row, /NaN|undefined|null/);
+  }
+  assert.match(await page.locator('#taps-note').textContent(), /^shares of the frames of the last \d+\s(s|min)/);
 });
 
 test('ways between taps have a range and a bound, or words say why there are none', async () => {

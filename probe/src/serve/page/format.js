@@ -61,9 +61,9 @@ export function dateTime(ns) {
 /** Two shares of 1 as a range in percent; one where both are shown alike. */
 export function percentRange(low, high) {
   const digits = high > 0 && high < 0.1 ? 2 : 1;
-  const [least, most] = [low, high].map((share) => (share * 100).toFixed(digits));
-  if (most > 0 || high === 0) return `${least === most ? '' : `${least}–`}${most}${NARROW_SPACE}%`;
-  return `< 0.01${NARROW_SPACE}%`;
+  const [least, most] = [low, high].map((share) => (share === 0 ? '0' : (share * 100).toFixed(digits)));
+  if (high > 0 && Number(most) === 0) return `< 0.01${NARROW_SPACE}%`;
+  return `${least === most ? '' : `${least}–`}${most}${NARROW_SPACE}%`;
 }
 
 /** A duration of nanoseconds in the unit that suits it: 250 ns, −1.2 ms. */

@@ -21,7 +21,7 @@ function offset(path) {
 const bound = (path) => (path.clock_offset_ns === null ? t('path.one_direction') : `± ${duration(path.clock_offset_bound_ns)}`);
 
 const between = (path) =>
-  (path.delay_min_ns === null ? '–' : `${duration(path.delay_min_ns)} – ${duration(path.delay_max_ns)}`);
+  (path.delay_min_ns === null ? '–' : `${duration(path.delay_min_ns)} … ${duration(path.delay_max_ns)}`);
 
 const pathRow = rowMaker([
   { header: true, className: 'place', fill: twoLines((path) => path.from_tap, (path) => path.from_host ?? '') },

@@ -28,7 +28,7 @@ const share = (of) => twoLines(
     const counted = of(tap.recent);
     return counted === null || tap.recent.packets === 0 ? '–' : percent(counted / tap.recent.packets);
   },
-  (tap) => (of(tap.window) === null ? '' : t('tap.in_window', { count: count(of(tap.window)) })),
+  (tap) => (of(tap.window) === null ? '' : count(of(tap.window))),
 );
 
 const perSecond = (health, value) => (value * 1000) / Math.max(1, health.length_ms);
@@ -76,7 +76,7 @@ const tapRow = rowMaker([
     fill: marked(
       twoLines(
         ({ recent }) => (recent.mirror_gaps === null ? '–' : count(recent.mirror_gaps)),
-        ({ window }) => (window.mirror_gaps === null ? '' : t('tap.in_window', { count: count(window.mirror_gaps) })),
+        ({ window }) => (window.mirror_gaps === null ? '' : count(window.mirror_gaps)),
       ),
       ({ recent }) => recent.mirror_gaps > 0,
     ),
