@@ -2,6 +2,7 @@
 //
 // VMPROBE_URL         where the page is (a probe that runs, or the example serve_fixture)
 // VMPROBE_VM          name of a VM that must be among the conversations (default: any named one)
+// VMPROBE_WAYS        ways between taps that must be shown (default: any number)
 // VMPROBE_HOSTILE     a name that would be markup, which the probe knows (default: not tested)
 // VMPROBE_SCREENSHOT  file for a screenshot (default: none is taken)
 // CHROMIUM            the browser (default: /usr/bin/chromium)
@@ -13,6 +14,7 @@ import { chromium } from 'playwright-core';
 
 const url = process.env.VMPROBE_URL;
 const vm = process.env.VMPROBE_VM;
+const ways = process.env.VMPROBE_WAYS;
 const hostile = process.env.VMPROBE_HOSTILE;
 const screenshot = process.env.VMPROBE_SCREENSHOT;
 const PATIENCE_MS = 20_000;
@@ -119,6 +121,7 @@ test('each tap says what it missed', async () => {
 
 test('ways between taps have a range and a bound, or words say why there are none', async () => {
   const rows = page.locator('#path-rows tr');
+  if (ways) assert.equal(await rows.count(), Number(ways));
   if (await rows.count() === 0) {
     assert.match(await page.locator('#paths-empty').textContent(), /nothing to compare|No packet/);
     assert.ok(await page.locator('#paths-legend').isHidden());
