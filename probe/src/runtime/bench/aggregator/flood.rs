@@ -229,8 +229,9 @@ fn report(
 mod tests {
     use super::*;
 
-    /// What all of it may take: the tables of so few conversations, and records on their way.
-    const GROWTH_BYTES_MAX: u64 = 96 << 20;
+    /// What all of it may take: the tables of so few conversations, and records on their way. Other
+    /// tests of the same process take memory meanwhile, where each has no process of its own.
+    const GROWTH_BYTES_MAX: u64 = 160 << 20;
 
     #[test]
     fn a_flood_gives_way_by_name_and_in_bounds() {
