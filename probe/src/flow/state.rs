@@ -6,7 +6,7 @@
 //! are kept by their low bits, and the row says whether it is the one that is meant.
 
 use crate::app::{self, Application};
-use crate::decode::{Headers, Mac, Marks};
+use crate::decode::{Headers, Mac, Marks, protocol};
 use crate::index::{Sender, TapIndex, WindowNumber};
 use crate::inventory::Segment;
 use crate::spread::FlowKey;
@@ -210,6 +210,8 @@ impl Flow {
         let may_send = if answered { 0b11 } else { 1 << self.initiator().place() };
         let [low, high] = self.tcp_control_bits.map(|bits| u16::from(bits != 0));
         let has_begun = match self.tcp {
+            // Of TCP only later fragments were seen: they tell nothing that is measured.
+            TcpState::NotTcp if self.key.protocol == protocol::TCP => 0,
             TcpState::NotTcp => 0b11,
             _ => low | (high << 1),
         };
