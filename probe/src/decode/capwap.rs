@@ -59,7 +59,7 @@ pub(super) fn step(walk: &mut Walk<'_>) -> Result<Option<Next>, DropCause> {
     }
     let begin = header.header_octets();
     if header.flags() & FLAG_NATIVE == 0 {
-        let is_frame = walk.rest.get(begin as usize..).is_some_and(ethernet::plausible);
+        let is_frame = ethernet::plausible_at(walk, begin, walk.limit - begin)?;
         return if is_frame { enter(walk, header, begin).map(Some) } else { Ok(None) };
     }
     if header.binding() != BINDING_802_11 {
@@ -128,6 +128,18 @@ mod tests {
                 assert!(at >= 38 || result.is_err(), "{at}");
             });
         }
+    }
+
+    #[test]
+    fn a_bridged_frame_that_the_capture_cut_is_snapped_and_no_flow_of_the_port() {
+        let frame = capwap((9, 5247), &BRIDGED, &in_ethernet(&inner()));
+        let (tunnel, begin) = (46, 54);
+        every_shorter_length(&frame, |at, outcome| match outcome {
+            Outcome::Snapped(result) if (tunnel..begin + 15).contains(&at) => {
+                assert_eq!(result.err(), Some(DropCause::SnappedHeader), "{at}");
+            }
+            Outcome::Snapped(_) | Outcome::WireShort(_) => {}
+        });
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! Invariants: 14 octets, no tags.
 //! Source: IEEE 802.3-2022 section 3.1.1; EtherTypes, IANA "IEEE 802 Numbers".
 
-use super::walk::{Next, Step, Walk};
+use super::walk::{self, Next, Step, Walk};
 use super::{Mac, fabricpath, llc, mpls, pbb, pppoe, vlan, vntag};
 use crate::counters::DropCause;
 use crate::decode::decoder::Rules;
@@ -136,6 +136,18 @@ pub(super) fn plausible(octets: &[u8]) -> bool {
         ether_type::VLAN | ether_type::SERVICE_VLAN | ether_type::ARP | ether_type::LLDP => true,
         other => mpls::is_ether_type(other),
     }
+}
+
+/// The same of the `octets` octets that stand `at` octets from here and are all that may be looked at.
+/// [`DropCause::SnappedHeader`] where the capture ended before that can be told.
+pub(super) fn plausible_at(walk: &Walk<'_>, at: u32, octets: u32) -> Result<bool, DropCause> {
+    // The header, and the version of a packet behind it.
+    const LOOKED_AT_OCTETS: usize = 15;
+    if octets < walk::octets(LOOKED_AT_OCTETS) {
+        return Ok(false);
+    }
+    let head = walk.peek::<LOOKED_AT_OCTETS>(at)?;
+    Ok(head.is_some_and(|head| plausible(head)))
 }
 
 #[cfg(test)]

@@ -69,13 +69,12 @@ pub(super) fn step(walk: &mut Walk<'_>, rules: &Rules) -> Result<Option<Next>, D
     let Some(begin) = payload_begin(walk, header)?.filter(|begin| *begin < end) else {
         return Ok(None);
     };
-    let Some(_) = walk.peek::<6>(begin)? else { return Ok(None) };
-    let inner = walk.rest.get(begin as usize..).unwrap_or(&[]);
+    let Some(inner) = walk.peek::<6>(begin)? else { return Ok(None) };
     let next = if ipv4::fits(inner, end - begin) {
         Next::Ipv4
     } else if ipv6::fits(inner, end - begin) {
         Next::Ipv6
-    } else if ethernet::plausible(inner) {
+    } else if ethernet::plausible_at(walk, begin, end - begin)? {
         Next::Ethernet
     } else {
         return Ok(None);
@@ -161,6 +160,30 @@ mod tests {
                 }
                 Outcome::Snapped(_) | Outcome::WireShort(_) => {}
             });
+        }
+    }
+
+    #[test]
+    fn a_frame_inside_that_the_capture_cut_is_snapped_and_no_flow_of_the_port() {
+        let inner = ethernet(&ipv4(17, &udp(1, 2, b"x")));
+        let frame = gtp(0x30, 255, &[], &inner);
+        let begin = frame.len() - inner.len();
+        every_shorter_length(&frame, |at, outcome| match outcome {
+            Outcome::Snapped(result) if (begin - 8..begin + 15).contains(&at) => {
+                assert_eq!(result.err(), Some(DropCause::SnappedHeader), "{at}");
+            }
+            Outcome::Snapped(_) | Outcome::WireShort(_) => {}
+        });
+    }
+
+    #[test]
+    fn what_stands_behind_a_message_is_not_taken_for_its_frame() {
+        let behind = ethernet(&ipv4(17, &udp(1, 2, b"x")));
+        for inside in 0..15_u8 {
+            let header = [0x30, 255, 0, inside, 0, 0, 0x12, 0x34];
+            let payload = [&header[..], &behind].concat();
+            let headers = decode(&ethernet(&ipv4(17, &udp(9, 2152, &payload)))).expect("a flow");
+            assert_eq!(headers.destination_port, 2152, "{inside} octets inside");
         }
     }
 
