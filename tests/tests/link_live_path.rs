@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use vmprobe_tests::end_to_end::{Ledger, Rig, Run, port};
 use vmprobe_tests::link::{Counted, Direction, Frame, Impairments, Mirror, Way};
 use vmprobe_tests::paths::{Seen, is_of, seen};
-use vmprobe_tests::records::{Row, number, rows, sum, text};
+use vmprobe_tests::records::{Row, number, rows, text};
 
 const MS: u64 = 1_000_000;
 const TCP: u8 = 6;
