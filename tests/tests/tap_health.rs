@@ -158,7 +158,7 @@ fn segments_that_the_inventory_does_not_know() {
     let text = format!("[inventory]\nfile = \"{}\"\n", inventory.display());
     let column = "segment_unknown_packet_count";
     let records = Folder::new("health-segments-known");
-    let taps = rows(&played(&records, &[capture.clone()], &text), "taps");
+    let taps = rows(&played(&records, std::slice::from_ref(&capture), &text), "taps");
     assert!(unknown > 100);
     assert_eq!(count(&taps, "a", column), unknown);
     // Without an inventory there is nothing that could know them.
