@@ -134,7 +134,8 @@ impl Driver {
             clock: self.clock,
             protocol: if is_tcp { protocol::TCP } else { protocol::UDP },
             ip_version: 4,
-            source_port: u16::from(port),
+            // Half of all packets are of few flows, so that those have many.
+            source_port: u16::from(if mac & 0x80 == 0 { port } else { port % 4 }),
             destination_port: 80,
             octets: 40 + u32::from(size),
             tcp_flags: if is_tcp { u16::from(flags & 0x1f) } else { 0 },

@@ -35,10 +35,13 @@ const UDP: u8 = 17;
 
 /// Flows below this one are TCP.
 const TCP_FLOWS: u8 = 5;
-const FLOWS: u64 = 9;
+const FLOWS: u8 = 9;
 const SERVICES: [u16; FLOWS as usize] = [443, 80, 22, 53, 0, 53, 5_247, 3_544, 7_777];
 /// Without ports, as later fragments are of which the first was not seen: those are of its flow.
 const WITHOUT_PORTS: u8 = 4;
+
+/// Offset of 16 octets, the last one.
+const LATER_FRAGMENT: u16 = 2;
 
 /// An IPv6 packet without payload, as Teredo has them, between addresses that are not its.
 const BARE_IPV6: [u8; 40] = {
@@ -131,7 +134,7 @@ impl Traffic {
     }
 
     fn frame(&mut self) -> Vec<u8> {
-        let flow = self.random.octet_below(FLOWS.to_le_bytes()[0]);
+        let flow = self.random.octet_below(FLOWS);
         let is_back = self.random.one_in(2);
         let (packet, source) = self.packet(flow, is_back);
         let mut bytes = self.link_header(flow, is_back);
@@ -194,7 +197,7 @@ impl Traffic {
         let identification =
             if self.random.one_in(3) { 0 } else { u16::from(self.random.octet_below(50)) };
         packet.extend(identification.to_be_bytes());
-        packet.extend(self.fragment_bits().to_be_bytes());
+        packet.extend(self.fragment_bits(flow).to_be_bytes());
         packet.extend([64 - self.random.octet_below(2), protocol, 0, 0]);
         packet.extend(ends.concat());
         packet.extend(behind);
@@ -202,11 +205,14 @@ impl Traffic {
     }
 
     /// Flags and offset.
-    fn fragment_bits(&mut self) -> u16 {
+    fn fragment_bits(&mut self, flow: u8) -> u16 {
+        if flow == WITHOUT_PORTS && self.random.one_in(4) {
+            return LATER_FRAGMENT;
+        }
         match self.random.below(40 * self.calm) {
             0 => 0x8000,
             1 => 0x2000,
-            2 => 0x0002,
+            2 => LATER_FRAGMENT,
             3 => 0xc000,
             4..=15 => 0,
             _ => 0x4000,

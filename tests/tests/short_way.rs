@@ -229,7 +229,7 @@ fn write(message: &FromWorker, told: &mut Vec<String>) {
         FromWorker::Late(rows) => told.push(format!("late {rows:?}")),
         FromWorker::Paths(paths) => told.extend(paths.iter().map(|path| format!("{path:?}"))),
         FromWorker::Closed(window, snapshot) => {
-            told.push(format!("closed {window:?} {snapshot:?}"))
+            told.push(format!("closed {window:?} {snapshot:?}"));
         }
         FromWorker::Ended(snapshot) => told.push(format!("ended {snapshot:?}")),
     }
