@@ -1,0 +1,265 @@
+//! Packets of settled flows give the same messages as if all of their headers were read.
+//!
+//! Two workers get the same frames. One of them has a filter that never matches, so that it reads all
+//! headers of every packet. All that they tell the aggregator is the same, in order.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use vmprobe::capture::{Burst, Frame, LinkType, Source, SourceState, StrippedVlan};
+use vmprobe::config::{FilterPlan, Plan, TapMatch, TapPlan};
+use vmprobe::copies::CopyTable;
+use vmprobe::index::PortIndex;
+use vmprobe::inventory::{Inventory, InventoryData};
+use vmprobe::runtime::Build;
+use vmprobe::spread::HashSeed;
+use vmprobe::time::Timestamp;
+use vmprobe::window::{FromWorker, HandoffReceiver, handoff};
+use vmprobe::worker::{Turn, Worker, WorkerParts};
+use vmprobe_tests::odd_traffic::{Record, Traffic};
+use vmprobe_tests::random::Random;
+
+const ROUNDS: u64 = 160;
+const RECORDS: usize = 1_000;
+
+/// How rare oddities are, in turn.
+const CALM: [u64; 3] = [1, 5, 30];
+
+const PORTS: [&str; 3] = ["a", "b", "c"];
+const BLOCKS: usize = 256;
+
+/// Of IP protocol numbers one for experiments, which no frame has (RFC 3692).
+const NO_PROTOCOL: u8 = 254;
+
+/// Frames in bursts of given sizes; counts how often each is asked for.
+struct Bursts {
+    records: Rc<[Record]>,
+    asked: Rc<[Cell<u32>]>,
+    sizes: Vec<usize>,
+    ports: Vec<String>,
+    begin: usize,
+    polls: usize,
+    now: Timestamp,
+    is_live: bool,
+}
+
+struct Part<'a>(&'a [Record], &'a [Cell<u32>], &'a [String]);
+
+impl Burst for Part<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn frame(&self, place: usize) -> Frame<'_> {
+        self.1[place].update(|times| times + 1);
+        let record = &self.0[place];
+        let stripped = |outer_tci| StrippedVlan { outer_tci, inner_tci: None };
+        Frame {
+            bytes: &record.bytes,
+            wire_octets: record.wire_octets,
+            timestamp: Timestamp(record.at_ns),
+            link: LinkType::Ethernet,
+            port: PortIndex(record.port),
+            stripped_vlan: record.stripped_tci.map(stripped),
+        }
+    }
+
+    fn port_names(&self) -> &[String] {
+        self.2
+    }
+}
+
+impl Source for Bursts {
+    type Burst<'a> = Part<'a>;
+
+    fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    fn poll(&mut self) -> (Part<'_>, SourceState) {
+        let size = self.sizes[self.polls % self.sizes.len()];
+        self.polls += 1;
+        let end = self.records.len().min(self.begin + size);
+        let range = std::mem::replace(&mut self.begin, end)..end;
+        let records = &self.records[range.clone()];
+        for record in records {
+            self.now = self.now.max(Timestamp(record.at_ns));
+            let known = self.ports.len();
+            let new = PORTS.iter().take(usize::from(record.port) + 1).skip(known);
+            self.ports.extend(new.map(|name| (*name).to_owned()));
+        }
+        if self.is_live && self.polls.is_multiple_of(3) {
+            self.now = Timestamp(self.now.0 + 7_000_000);
+        }
+        let has_ended = end == self.records.len();
+        let state = if has_ended { SourceState::Ended } else { SourceState::Open(self.now) };
+        (Part(records, &self.asked[range], &self.ports), state)
+    }
+}
+
+/// What one round is about.
+struct Round {
+    plan: Plan,
+    records: Rc<[Record]>,
+    sizes: Vec<usize>,
+    waits: bool,
+    open_blocks: usize,
+}
+
+impl Round {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let calm = CALM[usize::try_from(seed).expect("small") % CALM.len()];
+        let ports = 1 + random.below(PORTS.len() as u64);
+        let largest = if calm == 1 { 4 } else { 64 };
+        Self {
+            plan: plan(&mut random),
+            waits: random.one_in(2),
+            sizes: (0..7).map(|_| 1 + usize::from(random.octet_below(largest))).collect(),
+            open_blocks: 1 + usize::from(random.octet_below(3)),
+            records: Traffic::new(random, calm, ports).records(RECORDS).into(),
+        }
+    }
+
+    /// All messages of a worker with `plan`, and how often it asked for each frame.
+    fn run(&self, plan: &Plan) -> (Vec<String>, Rc<[Cell<u32>]>) {
+        let (parts, receiver) = self.parts(plan);
+        let asked: Rc<[Cell<u32>]> = self.records.iter().map(|_| Cell::new(0)).collect();
+        let source = Bursts {
+            records: Rc::clone(&self.records),
+            asked: Rc::clone(&asked),
+            sizes: self.sizes.clone(),
+            ports: Vec::new(),
+            begin: 0,
+            polls: 0,
+            now: Timestamp::ZERO,
+            is_live: !self.waits,
+        };
+        let mut worker = Worker::new(Some(source), parts);
+        let mut told = Vec::new();
+        if !self.waits {
+            while worker.turn() != Turn::Ended {
+                take(&receiver, &mut told);
+            }
+        }
+        // From here on the worker waits for room, so another thread has to make it.
+        let taker = std::thread::spawn(move || {
+            while !take(&receiver, &mut told) {
+                std::thread::yield_now();
+            }
+            told
+        });
+        while worker.turn() != Turn::Ended {}
+        worker.finish();
+        assert_eq!(worker.totals().unaccounted(), 0, "packets are lost");
+        (taker.join().expect("it takes all"), asked)
+    }
+
+    /// The same for both workers, chance included.
+    fn parts(&self, plan: &Plan) -> (WorkerParts, HandoffReceiver) {
+        let plan = Arc::new(plan.clone());
+        let inventory = Inventory::new(InventoryData::default(), &[]);
+        let mut build = Build::new(&plan, &inventory, &[], (1, 1), self.waits);
+        let mut parts = build.seats.remove(0).parts();
+        let known = plan.taps.iter().map(|tap| tap.duplicates).collect();
+        parts.seed = HashSeed::fixed();
+        parts.copies = Some(CopyTable::new(&plan.copies, HashSeed::fixed(), known));
+        let (sender, receiver) = handoff(BLOCKS, self.open_blocks, self.waits);
+        parts.handoff = if parts.path.is_some() { sender.with_paths() } else { sender };
+        (parts, receiver)
+    }
+}
+
+/// Small tables and short times, so that flows end and leave in every way.
+fn plan(random: &mut Random) -> Plan {
+    let mut plan = Plan::default();
+    plan.flow.slots_per_worker = random.pick(&[4, 8, 64, 256]);
+    plan.flow.idle_tcp_ms = 3_000;
+    plan.flow.idle_other_ms = 1_000;
+    plan.flow.closed_ms = 200;
+    plan.flow.active_ms = 4_000;
+    plan.window.length_ms = random.pick(&[100, 1_000, 10_000]);
+    plan.window.grace_ms = random.pick(&[0, 100, 1_000]);
+    plan.copies.remove = random.one_in(2);
+    plan.copies.slots = 1_024;
+    plan.path.enabled = random.one_in(2);
+    plan.path.sample_one_in = random.pick(&[1, 4, 16]);
+    plan.path.slots = 1_024;
+    plan.decode.fragment_slots = 1_024;
+    plan.decode.fragment_timeout_ms = 500;
+    if random.one_in(2) {
+        let duplicates = random.one_in(2);
+        plan.taps = vec![tap("a", false), tap("b", duplicates)];
+    }
+    plan
+}
+
+fn tap(port: &str, duplicates: bool) -> TapPlan {
+    TapPlan {
+        name: port.to_owned(),
+        matches: TapMatch { port: Some(port.to_owned()), ..TapMatch::default() },
+        duplicates,
+        ..TapPlan::default()
+    }
+}
+
+/// Writes down all messages that have come; `true` after the last.
+fn take(receiver: &HandoffReceiver, told: &mut Vec<String>) -> bool {
+    let mut has_ended = false;
+    while let Some(message) = receiver.take() {
+        has_ended |= matches!(message, FromWorker::Ended(_));
+        write(&message, told);
+        receiver.give_back(message);
+    }
+    has_ended
+}
+
+fn write(message: &FromWorker, told: &mut Vec<String>) {
+    match message {
+        FromWorker::Rows(block) => {
+            told.push(format!("rows {:?} {}", block.window, block.sampling_rate));
+            told.extend(block.rows.iter().map(|row| format!("row {row:?}")));
+            told.extend(block.notes.iter().map(|note| format!("{note:?} {:?}", note.read())));
+        }
+        FromWorker::Flows(block) => told.extend(block.flows.iter().map(|flow| {
+            let totals = block.totals.get(flow.totals as usize);
+            format!("flow {flow:?} {totals:?}")
+        })),
+        FromWorker::Late(rows) => told.push(format!("late {rows:?}")),
+        FromWorker::Paths(paths) => told.extend(paths.iter().map(|path| format!("{path:?}"))),
+        FromWorker::Closed(window, snapshot) => {
+            told.push(format!("closed {window:?} {snapshot:?}"));
+        }
+        FromWorker::Ended(snapshot) => told.push(format!("ended {snapshot:?}")),
+    }
+}
+
+/// Packets that the worker asked for less often than for the first one, of which it needs all
+/// headers, because no flow has begun yet.
+fn taken_shortly(asked: &[Cell<u32>]) -> usize {
+    asked.iter().filter(|times| times.get() < asked[0].get()).count()
+}
+
+#[test]
+fn the_short_way_and_the_long_one_tell_the_same() {
+    let (mut packets, mut shortly) = (0, 0);
+    for seed in 0..ROUNDS {
+        let round = Round::new(seed);
+        let (short, asked) = round.run(&round.plan);
+        let filter = FilterPlan { protocol: Some(NO_PROTOCOL), ..FilterPlan::default() };
+        let (long, asked_long) = round.run(&Plan { filters: vec![filter], ..round.plan.clone() });
+        if let Some(at) = (0..short.len().max(long.len())).find(|&at| short.get(at) != long.get(at))
+        {
+            panic!(
+                "seed {seed}, message {at}:\nshort {:#?}\nlong {:#?}",
+                short.get(at),
+                long.get(at)
+            );
+        }
+        assert_eq!(taken_shortly(&asked_long), 0, "seed {seed}: a filter");
+        shortly += taken_shortly(&asked);
+        packets += round.records.len();
+    }
+    assert!(shortly > packets / 10, "{shortly} of {packets} took the short way");
+}
