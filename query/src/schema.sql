@@ -270,6 +270,22 @@ CREATE TABLE "path" (
     "clock_offset_ns" BIGINT,
     "clock_offset_bound_ns" UBIGINT
 );
+CREATE TABLE "delays" (
+    "schema_version" USMALLINT NOT NULL,
+    "probe_id" VARCHAR NOT NULL,
+    "domain" VARCHAR NOT NULL,
+    "window_start_ns" UBIGINT NOT NULL,
+    "window_end_ns" UBIGINT NOT NULL,
+    "virtual_station_tenant" VARCHAR,
+    "method" VARCHAR NOT NULL,
+    "sample_count" UBIGINT NOT NULL,
+    "sum_ns" UBIGINT NOT NULL,
+    "min_ns" UBIGINT NOT NULL,
+    "max_ns" UBIGINT NOT NULL,
+    "p50_ns" UBIGINT NOT NULL,
+    "p90_ns" UBIGINT NOT NULL,
+    "p99_ns" UBIGINT NOT NULL
+);
 CREATE TABLE "path_samples" (
     "schema_version" USMALLINT NOT NULL,
     "probe_id" VARCHAR NOT NULL,

@@ -190,7 +190,7 @@ pub struct Extras {
 
 impl Extras {
     /// Adds a note to a conversation, whose place is kept in `place`.
-    pub(super) fn add(&mut self, place: &mut ExtraPlace, initiator: Sender, note: Note) {
+    pub(crate) fn add(&mut self, place: &mut ExtraPlace, initiator: Sender, note: Note) {
         if self.bytes >= EXTRAS_BYTES_MAX {
             place.0 = ExtraPlace::NO_ROOM;
         }

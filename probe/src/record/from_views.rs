@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::ledger::ledger_rows;
+use super::delays::TenantDelays;
+use super::ledger::{ledger_rows, tenant_delays_lost};
 use super::measures;
 use super::{AlertRecord, FlowRecord, InventoryRecord, Names, Rows, TapRecord, WindowRecord};
 use crate::aggregate::{Conversation, ConversationKey, EndedFlows, Extra, TapView, WindowView};
@@ -39,6 +40,8 @@ pub struct RecordMaker {
     pub(super) path_one_in: u32,
     /// Segments that interfaces of the inventory are in.
     segments_known: KeyedSet<Segment>,
+    /// Of the conversations since [`RecordMaker::delays`].
+    delays: TenantDelays,
 }
 
 /// Both endpoints as the inventory knows them.
@@ -60,7 +63,14 @@ impl RecordMaker {
     pub fn new(names: Names, inventory: Arc<Inventory>) -> Self {
         let interfaces = inventory.vms().iter().flat_map(|vm| &vm.interfaces);
         let segments_known = interfaces.map(|interface| interface.segment).collect();
-        Self { names, inventory, inventory_known_from: None, path_one_in: 1, segments_known }
+        Self {
+            names,
+            inventory,
+            inventory_known_from: None,
+            path_one_in: 1,
+            segments_known,
+            delays: TenantDelays::default(),
+        }
     }
 
     /// One packet in so many is followed from tap to tap.
@@ -118,8 +128,22 @@ impl RecordMaker {
         for (key, conversation) in conversations {
             let extra = view.conversations.extras().get(conversation.extra);
             let record = self.conversation((view.start, view.end), key, conversation, extra);
+            if let Some(extra) = extra {
+                let (initiator, responder) = (
+                    &record.source_virtual_station_tenant,
+                    &record.destination_virtual_station_tenant,
+                );
+                self.delays.add(initiator, responder, extra);
+            }
             records.push(record);
         }
+    }
+
+    /// Delays by tenant and method of a window whose conversations were all recorded.
+    pub fn delays(&mut self, view: &WindowView, rows: &mut Rows) {
+        let (delays, lost) = self.delays.take((view.start, view.end));
+        rows.delays = delays;
+        rows.ledger.extend((lost > 0).then(|| tenant_delays_lost(view, lost)));
     }
 
     /// Records of what was found out of older windows: without packets, so that a window's losses

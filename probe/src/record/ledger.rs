@@ -42,6 +42,12 @@ pub(super) fn ledger_rows(view: &WindowView) -> Vec<LedgerRecord> {
     rows
 }
 
+/// Samples of delays whose tenant found no room in a window.
+pub(super) fn tenant_delays_lost(view: &WindowView, samples: u64) -> LedgerRecord {
+    let probe = Rower { window_start: view.start, scope: "probe", name: "probe".to_owned() };
+    probe.row("tenant_delays_lost", samples)
+}
+
 /// Rows of the workers, named by `names` in their order: `port/queue` where one reads a queue.
 pub fn workers_rows(view: &WindowView, names: &[String]) -> Vec<LedgerRecord> {
     let nothing = WorkerTotals::default();

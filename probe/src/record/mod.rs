@@ -11,6 +11,7 @@
 //! reverse elements, RFC 5103 §6; address texts, RFC 5952.
 
 mod column;
+mod delays;
 mod docs;
 mod from_views;
 mod ledger;

@@ -640,6 +640,36 @@ tables! {
         clock_offset_bound_ns: Option<u64>, "ns", Element::None;
     }
 
+    /// Delays of TCP by tenant and method: all samples of a window whose answer came from a VM of the
+    /// tenant, in one histogram.
+    Delays "delays" as delays: DelayRecord
+    by window_start_ns, sorted by window_start_ns virtual_station_tenant method
+    {
+        /// First instant of the window, since the epoch, UTC.
+        window_start_ns: u64, "ns", Element::None;
+        /// First instant after the window.
+        window_end_ns: u64, "ns", Element::None;
+        /// Tenant of the end that answered, as known when the record was made; null where the
+        /// inventory names none.
+        virtual_station_tenant: Option<Arc<str>>, "", Element::None;
+        /// handshake_server, handshake_client, tcp_timestamp, sequence_ack or response.
+        method: &'static str, "", Element::None;
+        /// Samples.
+        sample_count: u64, "samples", Element::None;
+        /// Their sum.
+        sum_ns: u64, "ns", Element::None;
+        /// Least of them.
+        min_ns: u64, "ns", Element::None;
+        /// Largest of them.
+        max_ns: u64, "ns", Element::None;
+        /// Median.
+        p50_ns: u64, "ns", Element::None;
+        /// 90th percentile.
+        p90_ns: u64, "ns", Element::None;
+        /// 99th percentile.
+        p99_ns: u64, "ns", Element::None;
+    }
+
     /// Each sighting of each packet that the digest selects, so that taps of several probes can be
     /// matched; written only where `path.samples` asks for it.
     PathSamples "path_samples" as path_samples: PathSampleRecord
@@ -741,6 +771,7 @@ tables! {
         /// What is counted: received, accounted, unaccounted, or the cause of a loss. Beside the
         /// balance: late and late_rows (accounted packets that came after their own window),
         /// fragments_unresolved, flow_records_lost (records), measures_lost (samples and events),
+        /// tenant_delays_lost (samples that found no room in `delays`),
         /// measures_refused (times), flows_evicted (flows), digests_evicted (digests),
         /// icmp_quotes_lost (ICMP errors that could not be told to the worker of the flow that they
         /// quote), path_samples_lost, path_evicted and path_unwatched (packets followed between

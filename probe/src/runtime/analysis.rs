@@ -196,6 +196,7 @@ impl Analysis {
             self.add_account(view, &beside, &mut rows);
         }
         let shares = self.conversations(view, &mut rows);
+        self.parts.maker.delays(view, &mut rows);
         self.windows += u64::from(!view.conversations.is_empty());
         let AnalysisParts { publisher, aggregator, maker, .. } = &mut self.parts;
         publisher.window(view, shares, aggregator, &beside, maker);

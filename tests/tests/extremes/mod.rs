@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use vmprobe::decode::Mac;
 use vmprobe::record::{
-    AlertRecord, FlowRecord, InventoryRecord, LedgerRecord, PathRecord, PathSampleRecord, Rows,
-    TEXT_BYTES_MAX, TapRecord, WindowRecord,
+    AlertRecord, DelayRecord, FlowRecord, InventoryRecord, LedgerRecord, PathRecord,
+    PathSampleRecord, Rows, TEXT_BYTES_MAX, TapRecord, WindowRecord,
 };
 
 /// A time of the year 2262, the last that a signed count of nanoseconds reaches.
@@ -23,6 +23,7 @@ pub(crate) fn rows() -> Rows {
         inventory: vec![InventoryRecord::default(), inventory()],
         taps: vec![TapRecord::default(), tap()],
         path: vec![PathRecord::default(), path()],
+        delays: vec![DelayRecord::default(), delay()],
         path_samples: vec![PathSampleRecord::default(), path_sample()],
     }
 }
@@ -123,6 +124,17 @@ fn inventory() -> InventoryRecord {
         mac: Some(MAC),
         address: Some(ip("fe80::1")),
         ..InventoryRecord::default()
+    }
+}
+
+fn delay() -> DelayRecord {
+    DelayRecord {
+        window_start_ns: LATE_NS,
+        virtual_station_tenant: some("Ω"),
+        method: "handshake_client",
+        sample_count: u64::MAX,
+        min_ns: u64::MAX,
+        ..DelayRecord::default()
     }
 }
 
