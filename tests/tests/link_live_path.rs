@@ -4,6 +4,7 @@
 //! stamps frames for the probe. A probe that stamps a frame when it comes to look at it is late by
 //! milliseconds where it shares its core, so times are compared under kernel stamps only.
 #![cfg(feature = "dpdk")]
+#![expect(clippy::disallowed_types, reason = "tests wait for one another")]
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use vmprobe_tests::end_to_end::{Ledger, Rig, Run, port};
 use vmprobe_tests::link::{Counted, Direction, Frame, Impairments, Mirror, Way};
 use vmprobe_tests::paths::{Seen, is_of, seen};
-use vmprobe_tests::records::{Row, number, rows, sum, text};
+use vmprobe_tests::records::{Row, number, rows, text};
 
 const MS: u64 = 1_000_000;
 const TCP: u8 = 6;
