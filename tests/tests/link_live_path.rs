@@ -4,6 +4,7 @@
 //! stamps frames for the probe. A probe that stamps a frame when it comes to look at it is late by
 //! milliseconds where it shares its core, so times are compared under kernel stamps only.
 #![cfg(feature = "dpdk")]
+#![expect(clippy::disallowed_types, reason = "tests wait for one another")]
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
