@@ -221,6 +221,7 @@ impl Bench {
                 timed(&mut times.store, || store(sink, std::mem::take(&mut rows), view.end));
             }
         }
+        timed(&mut times.name, || maker.delays(&view, &mut rows));
         timed(&mut times.show, || {
             let beside = Beside { ports: Vec::new(), store: None, alerts_opened: 0 };
             publisher.taps(&view, &rows.taps);
