@@ -184,10 +184,20 @@ fn configuration() {
     run(&seeds, |input| config::exercise(&String::from_utf8_lossy(input)));
 }
 
+/// An operation that meters a packet, of few flows and between the same stations.
+fn of_few_flows(random: &mut Random) -> [u8; 8] {
+    let mut operation = [0; 8].map(|_: u8| random.octet());
+    let [kind, _, host, port, _, _, _, mac] = &mut operation;
+    (*kind, *host, *port) = (*kind % 10, 0, *port % 2);
+    *mac &= !1;
+    operation
+}
+
 #[test]
 fn flow_operations() {
     let mut random = Random(2);
-    let seeds: Vec<Vec<u8>> =
+    let mut seeds: Vec<Vec<u8>> =
         (0..50).map(|count| (0..8 * 40 * (count + 1)).map(|_| random.octet()).collect()).collect();
+    seeds.extend((0..50).map(|_| (0..100).flat_map(|_| of_few_flows(&mut random)).collect()));
     run(&seeds, flow_ops::exercise);
 }
