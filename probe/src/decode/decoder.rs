@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::brief::{Brief, FramePlace};
-use super::plain::{Around, Plain};
+use super::plain::{Around, Inside, Plain};
 use super::tap::{MirrorTunnel, PortTaps, TapTable};
 use super::udp::TunnelPorts;
 use super::walk::{Next, Step, Walk, octets};
@@ -169,12 +169,8 @@ impl Decoder {
             return None;
         }
         let (plain, segment, before) = match outer.inside_vxlan(&self.rules.tunnels) {
-            Some(_) if port.by_tunnel || self.rules.depth_max == 0 => return None,
-            Some(inside) => {
-                let plain = Plain::of(inside.bytes, inside.limit)?;
-                let segment = self.segment_in_vxlan(port, inside.vni, plain.vlan);
-                (plain, segment, inside.before)
-            }
+            Some(_) if port.by_tunnel => return None,
+            Some(inside) => self.plain_of_inside(port, &inside)?,
             None if outer.is_tagged() => (outer, self.segment_of_plain(port, outer.vlan), 0),
             None => return None,
         };
@@ -194,11 +190,22 @@ impl Decoder {
         }
     }
 
+    /// The frame inside VXLAN, its segment, and the octets before it; `None` where it is of another
+    /// shape, or no tunnel is taken off.
     #[inline]
-    fn segment_in_vxlan(&self, port: PortTaps, vni: u32, vlan: u16) -> Segment {
+    fn plain_of_inside<'a>(
+        &self,
+        port: PortTaps,
+        inside: &Inside<'a>,
+    ) -> Option<(Plain<'a>, Segment, usize)> {
+        if self.rules.depth_max == 0 {
+            return None;
+        }
+        let plain = Plain::of(inside.bytes, inside.limit)?;
         let domain = self.rules.taps.segment(port.tap).domain;
-        let tunnel = Segment::new(domain, SegmentKind::Vxlan, vni);
-        tunnel.with_inner_vlans(0, vlan).unwrap_or(tunnel)
+        let tunnel = Segment::new(domain, SegmentKind::Vxlan, inside.vni);
+        let segment = tunnel.with_inner_vlans(0, plain.vlan).unwrap_or(tunnel);
+        Some((plain, segment, inside.before))
     }
 
     /// The taps as this decoder knows them.
@@ -295,14 +302,12 @@ impl Decoder {
         out: &mut Headers,
     ) -> bool {
         let Some(inside) = outer.inside_vxlan(&self.rules.tunnels) else { return false };
-        let Some(plain) = Plain::of(inside.bytes, inside.limit) else { return false };
-        if self.rules.depth_max == 0 {
-            return false;
-        }
-        let Some(transport) = plain.transport(&self.rules.tunnels) else { return false };
         let port = self.rules.taps.port(frame.port);
-        let segment = self.segment_in_vxlan(port, inside.vni, plain.vlan);
-        let around = self.around(frame, clock, (port.tap, segment), inside.before);
+        let Some((plain, segment, before)) = self.plain_of_inside(port, &inside) else {
+            return false;
+        };
+        let Some(transport) = plain.transport(&self.rules.tunnels) else { return false };
+        let around = self.around(frame, clock, (port.tap, segment), before);
         plain.write(&transport, &around, out);
         true
     }
