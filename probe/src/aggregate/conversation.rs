@@ -209,7 +209,9 @@ mod tests {
         let answered = row(event::ANSWERED | event::SYN_ACK, [2, 2]);
         let sum = |rows: [(&Row, f32); 2]| {
             let mut conversation = Conversation::default();
-            rows.iter().for_each(|(row, rate)| conversation.add(row, *rate));
+            for (row, rate) in rows {
+                conversation.add(row, rate);
+            }
             conversation
         };
         let conversation = sum([(&asked, 0.5), (&answered, 1.0)]);
