@@ -32,7 +32,7 @@ mod quotes;
 mod spreading;
 
 use burst::{Seen, Tally};
-use marks::NOTED_MARKS;
+use marks::{MirrorSequence, NOTED_MARKS};
 pub use port_names::PortNames;
 
 /// Packets in a burst at most; a source gives no more.
@@ -110,7 +110,7 @@ pub struct Worker<S> {
     ready: Vec<Headers>,
     totals: WorkerTotals,
     taps: Vec<TapTotals>,
-    mirror_sequences: Vec<Option<u32>>,
+    mirror_sequences: Vec<Option<MirrorSequence>>,
     /// Largest stamp of the own source.
     read_clock: Timestamp,
     /// Clock of what is booked.
@@ -575,6 +575,7 @@ impl<S: Source> Worker<S> {
             path.end(&mut self.parts.handoff);
         }
         self.parts.handoff.send_all_windows();
+        self.end_mirror_sequences();
         self.refresh_totals();
         self.close_last_window();
         let taps = self.taps_used();
