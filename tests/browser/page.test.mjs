@@ -216,6 +216,9 @@ test('the language is switched and remembered', async () => {
   const english = await page.evaluate(() => [...document.querySelectorAll('[data-text]')]
     .map((node) => node.textContent).filter((text) => /^[A-Za-z ,:()]{4,}$/.test(text)));
   assert.deepEqual(english, []);
+  // What a real probe says of its alerts is said in Chinese too.
+  const titles = vm ? await texts(page.locator('.alert-title')) : [];
+  assert.deepEqual(titles.filter((title) => !/\p{Script=Han}/u.test(title)), []);
   await page.reload();
   await page.locator('#conversation-rows tr').first().waitFor();
   assert.equal(await page.locator('html').getAttribute('lang'), 'zh-Hans');
