@@ -16,7 +16,7 @@ use crate::counters::{DropCause, TapTotals, WorkerTotals};
 use crate::decode::filter::Filters;
 use crate::decode::{Brief, Decoder, Headers, Marks};
 use crate::flow::{FlowStage, Guess};
-use crate::index::WindowNumber;
+use crate::index::{TapIndex, WindowNumber};
 use crate::path::PathStage;
 use crate::spread::fragments::FragmentTable;
 use crate::spread::ring::{RingReceiver, RingSender};
@@ -402,6 +402,11 @@ impl<S: Source> Worker<S> {
                 DropCause::CopyOtherTap
             }
         };
+        if let Verdict::OtherTap { tap: counted, seen } = verdict
+            && (headers.timestamp, headers.tap) < (seen, counted)
+        {
+            self.note_nearer_tap(headers, ahead, counted);
+        }
         if self.parts.remove_copies {
             self.totals.causes.add(cause, 1);
             if verdict == Verdict::Duplicate {
@@ -409,6 +414,17 @@ impl<S: Source> Worker<S> {
             }
         }
         !self.parts.remove_copies
+    }
+
+    /// A copy that came later was seen earlier, or at the same time at a tap that is configured first.
+    #[cold]
+    fn note_nearer_tap(&mut self, headers: &Headers, ahead: &Ahead, counted: TapIndex) {
+        if self.parts.remove_copies {
+            let (window, late) = self.booking.book(headers.timestamp, headers.clock);
+            let (window, _) = self.open_window(window, late);
+            let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
+            flows.note_nearer_tap(headers, ahead.guess, (counted, window), output);
+        }
     }
 
     /// Time goes on: fragments that waited too long are let go, windows close.

@@ -93,6 +93,8 @@ pub struct Conversation {
     pub sampling_rate: f32,
     /// Lowest tap that counted the forward direction.
     pub tap: TapIndex,
+    /// In one of its flows one end has acknowledged what the other sent.
+    pub acknowledged: bool,
     /// What was measured in it.
     pub extra: ExtraPlace,
 }
@@ -115,6 +117,7 @@ impl Default for Conversation {
             half_open: 0,
             sampling_rate: 1.0,
             tap: TapIndex(u16::MAX),
+            acknowledged: false,
             extra: ExtraPlace::default(),
         }
     }
@@ -152,6 +155,7 @@ impl Conversation {
         self.half_open += half_open;
         self.sampling_rate = self.sampling_rate.min(sampling_rate);
         self.tap = self.tap.min(row.tap);
+        self.acknowledged |= has_acknowledged(row);
     }
 
     /// Octets of both directions.
@@ -184,6 +188,12 @@ pub(super) fn counts_of(row: &Row) -> Counts {
         if decided { 0 } else { has(event::CONTACT) },
         if has(event::ESTABLISHED) == 0 { has(event::SYN_ACK) } else { 0 },
     ]
+}
+
+/// Whether one end has acknowledged what the other sent.
+#[inline]
+pub(super) const fn has_acknowledged(row: &Row) -> bool {
+    row.events & event::ACKNOWLEDGED != 0
 }
 
 #[cfg(test)]

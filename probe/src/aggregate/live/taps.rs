@@ -65,7 +65,7 @@ pub struct TapHealth {
     pub segment_unknown: Option<u64>,
     /// Packets missing from the mirror's own numbers; `None` where it has none.
     pub mirror_gaps: Option<u64>,
-    /// TCP conversations with at least four packets in a window that it counted.
+    /// TCP conversations that it counted with acknowledged data and at least four packets in a window.
     pub tcp_conversations: u64,
     /// Of these, those of which one direction alone came by, at this tap and all others.
     pub tcp_one_way_conversations: u64,
