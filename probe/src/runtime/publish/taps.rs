@@ -212,6 +212,7 @@ mod tests {
             from: TapIndex(from),
             to: TapIndex(to),
             counts: PathCounts { matched, network, ..PathCounts::default() },
+            answers: None,
             delay: (count > 0).then_some(delay),
             offset: Some(ClockOffset { offset_ns: -3, bound_ns: 8 }),
         }
@@ -226,6 +227,7 @@ mod tests {
             samples: Vec::new(),
             late_packets: 0,
             full_packets: 0,
+            full_samples: 0,
         }
     }
 
