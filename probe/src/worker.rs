@@ -598,16 +598,20 @@ impl<S: Source> Worker<S> {
         self.parts.handoff.end(&mut self.totals, &self.taps[..taps]);
     }
 
-    /// What was counted since the last window closed belongs to the window that time stands in.
+    /// What was counted since the last window closed belongs to the next one that would have closed, as
+    /// it would had time gone on: where the end lies in its grace that is not the one time stands in.
     fn close_last_window(&mut self) {
         let clock_window = WindowNumber::of(self.clock, self.parts.windows.length_ns());
         let last = self.newest_active.max(clock_window);
         if self.totals.received_packets + self.totals.booked_packets == 0 {
             return;
         }
+        let next = self.open_from.unwrap_or(last).min(last);
         let taps = self.taps_used();
-        while !self.parts.handoff.close(last, &mut self.totals, &self.taps[..taps]) {
-            std::thread::yield_now();
+        for window in [next, last].into_iter().take(if next < last { 2 } else { 1 }) {
+            while !self.parts.handoff.close(window, &mut self.totals, &self.taps[..taps]) {
+                std::thread::yield_now();
+            }
         }
     }
 

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use etherparse::PacketBuilder;
+use vmprobe::capture::file::PcapWriter;
+use vmprobe::time::Timestamp;
 use vmprobe_tests::folder::Folder;
 use vmprobe_tests::link::transfer::{SENDER, transfer};
 use vmprobe_tests::link::{Impairments, Mirror, Side, Truth, Way, parse, relay};
 use vmprobe_tests::paths::{is_way, played, seen};
-use vmprobe_tests::records::{Row, rows, sum};
+use vmprobe_tests::records::{Row, number, rows, sum};
 
 const MS: u64 = 1_000_000;
 
@@ -127,6 +129,31 @@ fn questions_that_nobody_answers_are_no_gap_in_coverage() {
     let taps = rows(&played(&folder, &[capture], ""), "taps");
     assert!(count(&taps, "a", "packet_count") > 1_000);
     assert!(taps.iter().all(|row| row["coverage"].is_null()), "{taps:?}");
+}
+
+/// A window's counts are those up to its closing, also where the run ends within its grace.
+#[test]
+fn counts_are_of_the_window_that_closes_next_and_add_up() {
+    let folder = Folder::new("health-end");
+    let capture = folder.path("tap-a.pcap");
+    let mut out = PcapWriter::create(&capture, 1, true).expect("a file");
+    for number in 0..191_u64 {
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .udp(1, 2)
+            .write(&mut frame, &number.to_be_bytes())
+            .expect("it fits");
+        let octets = u32::try_from(frame.len()).expect("short");
+        let at = Timestamp(100_200 * MS + number * 10 * MS);
+        out.write(at, octets, &frame).expect("it is written");
+    }
+    out.finish().expect("it is written");
+    let taps = rows(&played(&folder, &[capture], ""), "taps");
+    let counted: Vec<_> = at(&taps, "a")
+        .map(|row| (number(row, "window_start_ns") / (1_000 * MS), number(row, "packet_count")))
+        .collect();
+    assert_eq!(counted, [(100, 100), (101, 91), (102, 0)]);
 }
 
 #[test]
