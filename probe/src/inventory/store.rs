@@ -258,9 +258,13 @@ impl Store {
                 Err(rejection) => self.reject(source, rejection, 1),
             }
         }
-        if let Scope::All { at, missing } = batch.scope {
-            let at = if self.plans(source) { at } else { at.min(known) };
-            self.end_missing(source, at, missing, &mut by_subject);
+        let of_source = |at: Timestamp| if self.plans(source) { at } else { at.min(known) };
+        match batch.scope {
+            Scope::Some => {}
+            Scope::Each { at } => self.end_of_each(source, of_source(at), &mut by_subject),
+            Scope::All { at, missing } => {
+                self.end_missing(source, of_source(at), missing, &mut by_subject);
+            }
         }
         by_subject
     }
@@ -291,6 +295,22 @@ impl Store {
     fn reject(&mut self, source: SourceId, rejection: Rejection, changes: usize) {
         if let Some(counts) = self.counts.get_mut(usize::from(source.0)) {
             *counts.rejected.entry(rejection.name()).or_default() += changes as u64;
+        }
+    }
+
+    /// What a source said before, of a time after `at`, of the VMs that it names again.
+    fn end_of_each(
+        &self,
+        source: SourceId,
+        at: Timestamp,
+        by_subject: &mut BTreeMap<Subject, Vec<Change>>,
+    ) {
+        for (subject, changes) in by_subject {
+            let Subject::Vm(uuid) = subject else { continue };
+            let entry = self.by_uuid.get(uuid).and_then(|vm| self.inventory.entry(*vm));
+            let ends = Ends { source, at, missing: Missing::Ended, subject: *subject };
+            let ended = entry.map(|entry| ends.of_vm(&entry.facts, changes));
+            changes.extend(ended.into_iter().flatten());
         }
     }
 

@@ -51,7 +51,7 @@ pub struct InventoryView {
 }
 
 impl InventoryView {
-    /// Of an inventory that nobody changes; for tests and measurements.
+    /// Of an inventory that nobody changes.
     pub fn of(inventory: Inventory) -> Self {
         Self {
             inventory: inventory.into_cell(),
