@@ -151,9 +151,9 @@ impl Record {
 
     #[inline]
     fn frame<'a>(&self, octets: &'a [u8], shift_ns: u64) -> Frame<'a> {
-        let end = self.begin + self.frame_octets as usize;
+        let behind = octets.get(self.begin..).unwrap_or_default();
         Frame {
-            bytes: octets.get(self.begin..end).unwrap_or(&[]),
+            bytes: behind.get(..self.frame_octets as usize).unwrap_or_default(),
             wire_octets: self.wire_octets,
             timestamp: self.stamp(shift_ns),
             link: self.link,
@@ -232,8 +232,9 @@ impl Burst for MemoryBurst<'_> {
 
     #[inline]
     fn touch(&self, place: usize) -> u8 {
-        let begin = self.records[place].begin;
-        self.octets.get(begin).unwrap_or(&0) ^ self.octets.get(begin + ALIGN_BYTES).unwrap_or(&0)
+        let behind = self.octets.get(self.records[place].begin..);
+        let lines: Option<&[u8; ALIGN_BYTES + 1]> = behind.and_then(|behind| behind.first_chunk());
+        lines.map_or(0, |lines| lines[0] ^ lines[ALIGN_BYTES])
     }
 }
 

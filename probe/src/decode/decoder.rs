@@ -141,14 +141,20 @@ impl Decoder {
         self.find_places();
     }
 
-    /// Writes what a settled flow needs of `frame`, if it has the shape for that; `clock` is the largest
-    /// receive time so far.
+    /// Writes what a settled flow needs of a frame, if it has the shape for that; `clock` is the
+    /// largest receive time so far. The frame is asked for where it is looked at: what is given to
+    /// no function need not be put together.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "see `Brief::write`")]
-    pub fn brief(&self, frame: &Frame<'_>, clock: Timestamp, out: &mut Brief) -> Option<()> {
-        let place = self.places.get(usize::from(frame.port.0))?.as_ref()?;
-        Brief::write(frame, clock, place, &self.rules.tunnels, out)
-            .or_else(|| self.brief_of_enclosed(frame, clock, out))
+    pub fn brief<'f>(
+        &self,
+        frame: impl Fn() -> Frame<'f>,
+        clock: Timestamp,
+        out: &mut Brief,
+    ) -> Option<()> {
+        let place = self.places.get(usize::from(frame().port.0))?.as_ref()?;
+        Brief::write(&frame(), clock, place, &self.rules.tunnels, out)
+            .or_else(|| self.brief_of_enclosed(&frame(), clock, out))
     }
 
     /// The same behind a VLAN tag, or inside VXLAN.

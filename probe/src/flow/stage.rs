@@ -9,7 +9,7 @@ mod cut;
 mod measured;
 mod settled;
 
-pub use measured::{MeasureTerms, OtherOptions};
+pub use measured::MeasureTerms;
 
 use crate::app::{self, FirstWords};
 use crate::config::FlowPlan;

@@ -292,48 +292,24 @@ impl FlowStage {
         }
     }
 
-    /// The segment of a packet that is known in brief, if there is anything to measure. The packet's
-    /// flow is the one that was guessed.
-    ///
-    /// # Errors
-    /// All its headers are needed to measure it.
-    #[inline]
-    pub fn segment_in_brief(
-        &self,
-        brief: &Brief,
-        fields: impl FnOnce() -> Option<Fields>,
-    ) -> Result<Option<Segment>, OtherOptions> {
-        if self.measures.is_none() || brief.protocol != protocol::TCP {
-            return Ok(None);
-        }
-        let fields = fields().ok_or(OtherOptions)?;
-        let timestamps = fields.tcp_timestamps.map(|(value, echo)| Timestamps { value, echo });
-        Ok(Some(Segment {
-            at: brief.timestamp,
-            sequence: fields.tcp_sequence,
-            acknowledgement: fields.tcp_acknowledgement,
-            payload_octets: fields.payload_octets,
-            flags: fields.tcp_flags,
-            window: fields.tcp_window,
-            sender: brief.sender,
-            options: Options { timestamps, ..Options::default() },
-        }))
-    }
-
-    /// Takes a segment that [`FlowStage::segment_in_brief`] gave and that was counted in `window`
-    /// since, with nothing in between.
+    /// Takes a packet that is known in brief and that was counted on the flow that was guessed in
+    /// `window` since, with nothing in between, if there is anything to measure.
     #[inline]
     pub fn measure_settled(
         &mut self,
         guess: Guess,
-        segment: &Segment,
+        (brief, fields): (&Brief, &Fields),
         window: WindowNumber,
         output: &mut impl FlowOutput,
     ) {
         let Some(measures) = &mut self.measures else { return };
+        if brief.protocol != protocol::TCP {
+            return;
+        }
         let index = guess.index();
         let (flow, rest) = self.table.both_mut(index);
-        measures.usual((index, flow.row, window), &mut rest.beside, segment, output);
+        let segment = segment_of_brief(brief, fields);
+        measures.usual((index, flow.row, window), &mut rest.beside, &segment, output);
         if !measures.late.is_empty() {
             self.tell_late(index, output);
         }
@@ -360,10 +336,6 @@ impl FlowStage {
     }
 }
 
-/// A segment has options that only all its headers tell.
-#[derive(Clone, Copy, Debug)]
-pub struct OtherOptions;
-
 /// The segment, but for options that are rare.
 #[inline]
 fn segment_of(headers: &Headers) -> Segment {
@@ -379,6 +351,22 @@ fn segment_of(headers: &Headers) -> Segment {
         flags: headers.tcp_flags,
         window: headers.tcp_window,
         sender: headers.sender,
+        options: Options { timestamps, ..Options::default() },
+    }
+}
+
+/// The same of a packet that is known in brief.
+#[inline]
+fn segment_of_brief(brief: &Brief, fields: &Fields) -> Segment {
+    let timestamps = fields.tcp_timestamps.map(|(value, echo)| Timestamps { value, echo });
+    Segment {
+        at: brief.timestamp,
+        sequence: fields.tcp_sequence,
+        acknowledgement: fields.tcp_acknowledgement,
+        payload_octets: fields.payload_octets,
+        flags: fields.tcp_flags,
+        window: fields.tcp_window,
+        sender: brief.sender,
         options: Options { timestamps, ..Options::default() },
     }
 }
