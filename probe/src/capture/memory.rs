@@ -9,6 +9,7 @@
 
 use crate::capture::{Burst, Frame, LinkType, STAMP_MAX, Source, SourceState, StrippedVlan};
 use crate::index::{PortIndex, WorkerIndex};
+use crate::memory;
 use crate::time::Timestamp;
 
 /// Each frame begins on a multiple of this, so that equal frames touch equally many cache lines.
@@ -122,7 +123,7 @@ impl Packets {
         self.octets.resize(begin, 0);
         self.octets.extend_from_slice(frame.bytes);
         self.records.push(Record {
-            timestamp: frame.timestamp,
+            timestamp: frame.timestamp.min(STAMP_MAX),
             begin,
             // A frame in memory is shorter than 4 GiB: its length on the wire has 32 bits.
             frame_octets: u32::try_from(frame.bytes.len()).unwrap_or(frame.wire_octets),
@@ -144,9 +145,10 @@ impl Packets {
 }
 
 impl Record {
+    /// `shift_ns` is at most the largest stamp, as each stamp is.
     #[inline]
     fn stamp(&self, shift_ns: u64) -> Timestamp {
-        (self.timestamp + shift_ns).min(STAMP_MAX)
+        Timestamp(self.timestamp.0 + shift_ns).min(STAMP_MAX)
     }
 
     #[inline]
@@ -194,7 +196,7 @@ impl Source for MemorySource {
             return (MemoryBurst { records: &[], octets, shift_ns: 0 }, SourceState::Ended);
         }
         let end = records.len().min(self.place + self.burst_packets);
-        let shift_ns = pass_ns.saturating_mul(u64::from(self.pass));
+        let shift_ns = pass_ns.saturating_mul(u64::from(self.pass)).min(STAMP_MAX.0);
         let records = records.get(self.place..end).unwrap_or(&[]);
         self.place = end;
         for record in records {
@@ -231,10 +233,13 @@ impl Burst for MemoryBurst<'_> {
     }
 
     #[inline]
-    fn touch(&self, place: usize) -> u8 {
+    fn fetch(&self, place: usize) {
         let behind = self.octets.get(self.records[place].begin..);
         let lines: Option<&[u8; ALIGN_BYTES + 1]> = behind.and_then(|behind| behind.first_chunk());
-        lines.map_or(0, |lines| lines[0] ^ lines[ALIGN_BYTES])
+        if let Some(lines) = lines {
+            memory::fetch(&lines[0]);
+            memory::fetch(&lines[ALIGN_BYTES]);
+        }
     }
 }
 

@@ -28,8 +28,8 @@ const UDP_OCTETS: u32 = 8;
 /// TCP header whose only option is the timestamps, laid out as nearly every sender does.
 const STAMPED_TCP_OCTETS: u32 = 32;
 
-/// EtherType IPv4; version 4 and five words, no options.
-const IPV4_WITHOUT_OPTIONS: [u8; 3] = [0x08, 0x00, 0x45];
+/// EtherType IPv4; version 4 and five words, no options; any traffic class.
+const IPV4_WITHOUT_OPTIONS: u32 = 0x0800_4500;
 
 /// All but don't-fragment and the reserved bit before it.
 const FRAGMENT_BITS: u16 = 0x3fff;
@@ -99,11 +99,14 @@ impl Brief {
         if !matches!(frame.link, LinkType::Ethernet) || frame.stripped_vlan.is_some() {
             return None;
         }
-        let (ethernet, from_ip) = frame.bytes.split_first_chunk::<ETHERNET_OCTETS>()?;
+        // One check of the length; the places of both headers follow from it.
+        let start: &[u8; ETHERNET_OCTETS + HEAD_OCTETS] = frame.bytes.first_chunk()?;
+        let (ethernet, from_ip) = start.split_first_chunk::<ETHERNET_OCTETS>()?;
         let head: &[u8; HEAD_OCTETS] = from_ip.first_chunk()?;
-        let is_plain = [ethernet[12], ethernet[13], head[0]] == IPV4_WITHOUT_OPTIONS
+        let kind = u32::from_be_bytes([ethernet[12], ethernet[13], head[0], head[1]]);
+        let is_plain = kind & !0xff == IPV4_WITHOUT_OPTIONS
             && short(head, 6) & FRAGMENT_BITS == 0
-            && usize::from(short(head, 2)) <= from_ip.len();
+            && usize::from(short(head, 2)) + ETHERNET_OCTETS <= frame.bytes.len();
         if !is_plain {
             return None;
         }
@@ -214,27 +217,29 @@ pub struct Fields {
 impl Fields {
     /// Of a frame of which a [`Brief`] could be made; nothing where there are TCP options beside
     /// the usual timestamps.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see `Brief::write`")]
     pub fn of(frame: &Frame<'_>, brief: &Brief) -> Option<Self> {
         let begin = usize::from(brief.ip_at);
-        let packet = frame.bytes.get(begin..begin + usize::from(brief.octets))?;
+        let from_ip = frame.bytes.get(begin..)?;
+        let packet = from_ip.get(..usize::from(brief.octets))?;
         // Behind a short packet stands the padding of its frame.
-        let head: &[u8; HEAD_OCTETS] = frame.bytes.get(begin..)?.first_chunk()?;
+        let head: &[u8; HEAD_OCTETS] = from_ip.first_chunk()?;
         let ip_identification = short(head, 4);
         if brief.protocol != protocol::TCP {
-            let payload = packet.get(28..)?;
-            let claimed = usize::from(short(head, 24)).checked_sub(UDP_OCTETS as usize)?;
-            let payload = payload.get(..claimed)?;
+            let payload_octets = u32::from(short(head, 24)).checked_sub(UDP_OCTETS)?;
+            let begin = (IPV4_OCTETS + UDP_OCTETS) as usize;
             return Some(Self {
                 ip_identification,
-                payload_octets: length(payload),
-                payload_head: head_of(payload),
+                payload_octets,
+                payload_head: head_of(packet, begin, payload_octets as usize)?,
                 ..Self::default()
             });
         }
         let header_octets = tcp_header_octets(head)?;
         let tcp_timestamps = timestamps(packet, header_octets).ok()?;
-        let payload = packet.get((IPV4_OCTETS + header_octets) as usize..)?;
+        let payload_octets = u32::from(brief.octets).checked_sub(IPV4_OCTETS + header_octets)?;
+        let begin = (IPV4_OCTETS + header_octets) as usize;
         let tcp_flags = short(head, 32) & 0x1ff;
         Some(Self {
             ip_identification,
@@ -243,8 +248,8 @@ impl Fields {
             tcp_acknowledgement: if tcp_flags & tcp_flag::ACK == 0 { 0 } else { long(head, 28) },
             tcp_timestamps,
             tcp_window: short(head, 34),
-            payload_octets: length(payload),
-            payload_head: head_of(payload),
+            payload_octets,
+            payload_head: head_of(packet, begin, payload_octets as usize)?,
         })
     }
 }
@@ -273,20 +278,19 @@ fn tcp_header_octets(head: &[u8; HEAD_OCTETS]) -> Option<u32> {
     (header_octets >= TCP_OCTETS).then_some(header_octets)
 }
 
+/// The first of so many octets of payload that begin at `begin`; what is missing reads as 0.
 #[inline]
-fn head_of(payload: &[u8]) -> [u8; PAYLOAD_HEAD_OCTETS] {
-    if let Some(head) = payload.first_chunk() {
-        return *head;
+fn head_of(packet: &[u8], begin: usize, octets: usize) -> Option<[u8; PAYLOAD_HEAD_OCTETS]> {
+    if octets == 0 {
+        return Some([0; PAYLOAD_HEAD_OCTETS]);
     }
-    let mut head = [0; PAYLOAD_HEAD_OCTETS];
-    head.iter_mut().zip(payload).for_each(|(to, from)| *to = *from);
-    head
-}
-
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "an IPv4 packet has at most 65,535 octets")]
-const fn length(payload: &[u8]) -> u32 {
-    payload.len() as u32
+    let payload_end = packet.get(..begin + octets)?;
+    if octets >= PAYLOAD_HEAD_OCTETS {
+        return payload_end.get(begin..)?.first_chunk().copied();
+    }
+    // The sixteen octets that end where the payload does: headers stand before it.
+    let window = u128::from_le_bytes(*payload_end.last_chunk()?);
+    Some((window >> (8 * (PAYLOAD_HEAD_OCTETS - octets))).to_le_bytes())
 }
 
 #[inline]
@@ -343,7 +347,9 @@ mod tests {
 
     fn brief_of(decoder: &Decoder, frame: &Frame<'_>) -> Option<Brief> {
         let mut brief = Brief::default();
-        decoder.brief(|| *frame, Timestamp(9), &mut brief)?;
+        decoder
+            .brief(frame, Timestamp(9), &mut brief)
+            .or_else(|| decoder.brief_of_enclosed(frame, Timestamp(9), &mut brief))?;
         name_brief(&mut brief, HashSeed::fixed());
         Some(brief)
     }

@@ -141,30 +141,24 @@ impl Decoder {
         self.find_places();
     }
 
-    /// Writes what a settled flow needs of a frame, if it has the shape for that; `clock` is the
-    /// largest receive time so far. The frame is asked for where it is looked at: what is given to
-    /// no function need not be put together.
+    /// Writes what a settled flow needs of an untagged frame, if it has the shape for that; `clock` is
+    /// the largest receive time so far.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "see `Brief::write`")]
-    pub fn brief<'f>(
-        &self,
-        frame: impl Fn() -> Frame<'f>,
-        clock: Timestamp,
-        out: &mut Brief,
-    ) -> Option<()> {
-        let place = self.places.get(usize::from(frame().port.0))?.as_ref()?;
-        Brief::write(&frame(), clock, place, &self.rules.tunnels, out)
-            .or_else(|| self.brief_of_enclosed(&frame(), clock, out))
+    pub fn brief(&self, frame: &Frame<'_>, clock: Timestamp, out: &mut Brief) -> Option<()> {
+        let place = self.places.get(usize::from(frame.port.0))?.as_ref()?;
+        Brief::write(frame, clock, place, &self.rules.tunnels, out)
     }
 
     /// The same behind a VLAN tag, or inside VXLAN.
     #[inline(never)]
-    fn brief_of_enclosed(
+    pub fn brief_of_enclosed(
         &self,
         frame: &Frame<'_>,
         clock: Timestamp,
         out: &mut Brief,
     ) -> Option<()> {
+        self.places.get(usize::from(frame.port.0))?.as_ref()?;
         if !matches!(frame.link, LinkType::Ethernet) || frame.stripped_vlan.is_some() {
             return None;
         }

@@ -36,6 +36,9 @@ const EVICT_SLOTS_MAX: usize = 32;
 /// Words of bits that a search for room looks at.
 const EVICT_WORDS_MAX: usize = 256;
 
+/// When all flows end, the bucket of the one so many slots on is fetched.
+const END_AHEAD_SLOTS: usize = 16;
+
 /// One of so many flows can have directions that differ in more than their order.
 const APART_SHARE: usize = 8;
 
@@ -239,6 +242,8 @@ impl FlowStage {
     /// Ends all flows when nothing will come any more.
     pub fn end_all(&mut self, clock: Timestamp, output: &mut impl FlowOutput) {
         for place in 0..self.table.slots_used() {
+            // Flows stand in order; the buckets that they leave do not.
+            self.table.fetch_bucket_of(place + END_AHEAD_SLOTS);
             let index = index_of(place);
             let flow = self.table.flow(index);
             if flow.is_live() {

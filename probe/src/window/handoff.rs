@@ -176,10 +176,10 @@ impl HandoffSender {
         self.open.count(window, packets);
     }
 
-    /// Reads the row at `place`, so that memory fetches it; what it returns means nothing.
+    /// Has the row at `place` fetched.
     #[inline]
-    pub fn touch(&self, place: RowPlace) -> u64 {
-        self.open.touch(place)
+    pub fn fetch(&self, place: RowPlace) {
+        self.open.fetch(place);
     }
 
     /// The share of flows that shedding keeps from now on, while `window` is the newest.

@@ -114,11 +114,16 @@ impl<S: Source> Worker<S> {
     fn look_in_brief(&mut self, burst: &impl Burst, packets: usize) -> usize {
         let parts = &self.parts;
         let wants_fields = parts.copies.is_some() || parts.flows.measures();
-        let (mut clock, mut read, mut touched) = (self.read_clock, 0, 0);
+        let (mut clock, mut read) = (self.read_clock, 0);
         for (place, seen) in self.seen[..packets].iter_mut().enumerate() {
-            clock = clock.max(burst.frame(place).timestamp);
+            let frame = burst.frame(place);
+            clock = clock.max(frame.timestamp);
             seen.kind = Kind::Unread;
-            if parts.decoder.brief(|| burst.frame(place), clock, &mut seen.brief).is_none() {
+            // Frames are asked for anew where one is given away: this one stays in registers.
+            let (decoder, brief) = (&parts.decoder, &mut seen.brief);
+            if decoder.brief(&frame, clock, brief).is_none()
+                && decoder.brief_of_enclosed(&burst.frame(place), clock, brief).is_none()
+            {
                 continue;
             }
             name_brief(&mut seen.brief, parts.seed);
@@ -127,7 +132,7 @@ impl<S: Source> Worker<S> {
             }
             seen.kind = Kind::BriefAlone;
             if wants_fields {
-                let Some(fields) = Fields::of(&burst.frame(place), &seen.brief) else { continue };
+                let Some(fields) = Fields::of(&frame, &seen.brief) else { continue };
                 seen.fields = fields;
                 if let Some(copies) = &parts.copies {
                     let invariant = Invariant::of_brief(&seen.brief, &seen.fields);
@@ -136,10 +141,9 @@ impl<S: Source> Worker<S> {
             }
             seen.hash = seen.brief.hash;
             seen.kind = Kind::Brief;
-            touched ^= parts.flows.table().touch_bucket(seen.hash);
+            parts.flows.table().fetch_bucket(seen.hash);
             read += 1;
         }
-        std::hint::black_box(touched);
         self.read_clock = clock;
         read
     }
@@ -158,8 +162,7 @@ impl<S: Source> Worker<S> {
                 Kind::BriefAlone => self.read_known(&burst.frame(place), place),
                 _ => continue,
             }
-            let hash = self.seen[place].hash;
-            std::hint::black_box(self.parts.flows.table().touch_bucket(hash));
+            self.parts.flows.table().fetch_bucket(self.seen[place].hash);
         }
         self.read_clock = clock;
     }
@@ -195,49 +198,51 @@ impl<S: Source> Worker<S> {
     fn fetch_tables(&mut self, packets: usize) {
         let (flows, copies) = (&self.parts.flows, self.parts.copies.as_ref());
         let seen = &mut self.seen[..packets];
-        let mut touched = 0;
         for seen in &mut *seen {
             seen.ahead.guess = flows.guess(seen.hash);
-            touched ^= seen.ahead.guess.touched;
-            touched ^= copies.map_or(0, |copies| copies.touch(&seen.ahead.digest));
+            flows.table().fetch(seen.ahead.guess);
+            if let Some(copies) = copies {
+                copies.fetch(&seen.ahead.digest);
+            }
         }
         for Seen { ahead, .. } in seen {
-            let row = flows.guess_row(ahead.guess, self.newest_active);
-            touched ^= row.map_or(0, |row| self.parts.handoff.touch(row));
-            touched ^= flows.touch_measures(ahead.guess);
+            if let Some(row) = flows.guess_row(ahead.guess, self.newest_active) {
+                self.parts.handoff.fetch(row);
+            }
+            flows.fetch_measures(ahead.guess);
         }
-        std::hint::black_box(touched);
     }
 
     /// All packets of a burst, one after another.
     #[inline(never)]
     fn handle_all(&mut self, burst: &impl Burst, packets: usize) {
-        for place in 0..packets {
-            if !matches!(self.seen[place].kind, Kind::Brief) {
-                self.handle_in_full(burst, place);
-            } else if !self.handle_brief(burst, place) {
-                self.handle_unsettled(burst, place);
+        // Out of the worker while it is changed by what they hold; nothing is allocated.
+        let all = std::mem::take(&mut self.seen);
+        for (place, seen) in all[..packets].iter().enumerate() {
+            if !matches!(seen.kind, Kind::Brief) {
+                self.handle_in_full(burst, place, seen);
+            } else if !self.handle_brief(burst, place, seen) {
+                self.handle_unsettled(&burst.frame(place), seen);
             }
         }
+        self.seen = all;
         self.add_tally();
     }
 
     /// One packet all of whose headers were read: time goes on, it is counted, and goes its way.
     #[inline(never)]
-    fn handle_in_full(&mut self, burst: &impl Burst, place: usize) {
+    fn handle_in_full(&mut self, burst: &impl Burst, place: usize, seen: &Seen) {
         self.add_tally();
-        // Out of the worker while it is changed by what they hold; nothing is allocated.
         let all = std::mem::take(&mut self.headers);
         let headers = &all[place];
         if self.parts.receivers == 1 {
             self.advance(headers.clock);
         }
         self.receive(headers.tap, (1, u64::from(burst.frame(place).wire_octets)));
-        if let Kind::Rejected(cause) = self.seen[place].kind {
+        if let Kind::Rejected(cause) = seen.kind {
             self.totals.causes.add(cause, 1);
         } else {
-            let ahead = self.seen[place].ahead;
-            self.accept(headers, &ahead);
+            self.accept(headers, &seen.ahead);
         }
         self.headers = all;
     }
@@ -245,16 +250,15 @@ impl<S: Source> Worker<S> {
     /// One packet that was read in brief, of a flow that is not settled. Time has come to it already,
     /// and it is this worker's: with brief looks nothing is filtered, shed or passed on.
     #[inline(never)]
-    fn handle_unsettled(&mut self, burst: &impl Burst, place: usize) {
+    fn handle_unsettled(&mut self, frame: &Frame<'_>, seen: &Seen) {
         self.add_tally();
         let mut all = std::mem::take(&mut self.headers);
-        let headers = &mut all[place];
-        let Seen { brief, ahead, .. } = &self.seen[place];
-        brief.write_headers(&burst.frame(place), headers);
-        let (wire_octets, ahead) = (brief.wire_octets, *ahead);
-        self.advance(headers.clock);
-        self.receive(headers.tap, (1, u64::from(wire_octets)));
-        self.own(headers, &ahead);
+        if let Some(headers) = all.first_mut() {
+            seen.brief.write_headers(frame, headers);
+            self.advance(headers.clock);
+            self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
+            self.own(headers, &seen.ahead);
+        }
         self.headers = all;
     }
 
@@ -271,13 +275,12 @@ impl<S: Source> Worker<S> {
     /// One packet that is known in brief, if its flow is settled: it is only counted. `false`: all its
     /// headers are needed; time went on, and nothing else was done.
     #[inline]
-    fn handle_brief(&mut self, burst: &impl Burst, place: usize) -> bool {
-        let clock = self.seen[place].brief.clock;
-        if clock >= self.next_event {
+    fn handle_brief(&mut self, burst: &impl Burst, place: usize, seen: &Seen) -> bool {
+        let Seen { brief, fields, ahead, .. } = seen;
+        if brief.clock >= self.next_event {
             self.add_tally();
-            self.advance_to_event(clock);
+            self.advance_to_event(brief.clock);
         }
-        let Seen { brief, fields, ahead, .. } = &self.seen[place];
         if !self.parts.flows.is_settled(brief, ahead.guess) {
             return false;
         }
@@ -288,25 +291,35 @@ impl<S: Source> Worker<S> {
         if let Some(copies) = &mut self.parts.copies {
             let verdict = copies.classify((brief.tap, brief.timestamp), &ahead.digest);
             if verdict != Verdict::First {
-                self.handle_copy(&burst.frame(place), place, verdict);
+                self.handle_copy(&burst.frame(place), seen, verdict);
                 return true;
             }
         }
-        self.clock = self.clock.max(clock);
+        self.clock = self.clock.max(brief.clock);
         // Time has just been brought to this packet's clock: what is not late has its window open.
-        let booking = self.booking.book(brief.timestamp, clock);
-        let output = &mut self.parts.handoff;
-        let words = || FirstWords::of_brief(brief, fields);
-        self.parts.flows.count_settled(ahead.guess, brief, booking, output, words);
-        self.parts.flows.measure_settled(ahead.guess, (brief, fields), booking.0, output);
-        let (tap, octets) = (brief.tap, brief.wire_octets);
-        if self.tally.tap != tap || self.tally.booking != booking {
-            self.add_tally();
-            (self.tally.tap, self.tally.booking) = (tap, booking);
+        let Tally { tap, booking: (window, late), .. } = self.tally;
+        if late || tap != brief.tap || !self.booking.stays_in(window, brief.timestamp, brief.clock)
+        {
+            self.tally_anew(brief);
         }
         self.tally.packets += 1;
-        self.tally.octets += u64::from(octets);
+        self.tally.octets += u64::from(brief.wire_octets);
+        let booking = self.tally.booking;
+        let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
+        let words = || FirstWords::of_brief(brief, fields);
+        flows.count_settled(ahead.guess, brief, booking, output, words);
+        if flows.measures() {
+            flows.measure_settled(ahead.guess, (brief, fields), booking.0, output);
+        }
         true
+    }
+
+    /// Another tally, for packets like this one.
+    #[inline(never)]
+    fn tally_anew(&mut self, brief: &Brief) {
+        self.add_tally();
+        self.tally.tap = brief.tap;
+        self.tally.booking = self.booking.book(brief.timestamp, brief.clock);
     }
 
     /// Adds what was tallied to all counts. Before anything else is counted, or anybody asks.
@@ -322,24 +335,20 @@ impl<S: Source> Worker<S> {
 
     /// All headers of a packet that was looked at in brief and is no first copy, and then its way.
     #[cold]
-    fn handle_copy(&mut self, frame: &Frame<'_>, place: usize, verdict: Verdict) {
+    fn handle_copy(&mut self, frame: &Frame<'_>, seen: &Seen, verdict: Verdict) {
         self.add_tally();
-        let Seen { brief, ahead, .. } = &self.seen[place];
         let mut headers = Headers::default();
-        brief.write_headers(frame, &mut headers);
-        let ahead = *ahead;
+        seen.brief.write_headers(frame, &mut headers);
         self.advance(headers.clock);
         self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
-        self.own_as(&headers, &ahead, verdict);
+        self.own_as(&headers, &seen.ahead, verdict);
     }
 }
 
-/// Reads the first and the second cache line of all frames, so that memory fetches them at once.
+/// Has the headers of all frames fetched.
 #[inline]
 fn fetch_frames(burst: &impl Burst, packets: usize) {
-    let mut touched = 0;
     for place in 0..packets {
-        touched ^= burst.touch(place);
+        burst.fetch(place);
     }
-    std::hint::black_box(touched);
 }

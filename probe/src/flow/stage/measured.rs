@@ -105,11 +105,12 @@ impl Measures {
         (self.seldom.bytes() + self.rare.bytes(), self.seldom.refused() + self.rare.refused())
     }
 
-    /// Reads the lines of the flow at `place`, so that memory fetches them; what it returns means
-    /// nothing.
+    /// Has the lines of the flow at `place` fetched.
     #[inline]
-    pub(super) fn touch(&self, place: usize) -> u64 {
-        self.tcp.get(place).map_or(0, TcpFlow::touch)
+    pub(super) fn fetch(&self, place: usize) {
+        if let Some(flow) = self.tcp.get(place) {
+            flow.fetch();
+        }
     }
 
     /// A new flow has the place.
@@ -315,14 +316,12 @@ impl FlowStage {
         }
     }
 
-    /// Reads what is measured of the flow that was guessed, so that memory fetches it; what it
-    /// returns means nothing. The flow's own lines are there.
+    /// Has what is measured of the flow that was guessed fetched. The flow's own lines are there.
     #[inline]
-    pub fn touch_measures(&self, guess: Guess) -> u64 {
-        let is_tcp = self.table.guessed(guess).is_some_and(|flow| flow.tcp != TcpState::NotTcp);
-        match &self.measures {
-            Some(measures) if is_tcp => measures.touch(guess.place()),
-            _ => 0,
+    pub fn fetch_measures(&self, guess: Guess) {
+        let Some(measures) = &self.measures else { return };
+        if self.table.guessed(guess).is_some_and(|flow| flow.tcp != TcpState::NotTcp) {
+            measures.fetch(guess.place());
         }
     }
 

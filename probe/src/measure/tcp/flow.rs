@@ -8,6 +8,7 @@
 
 use crate::decode::tcp_flag;
 use crate::index::Sender;
+use crate::memory;
 use crate::time::Timestamp;
 
 use super::half::{Half, RoundTrip, mark};
@@ -106,10 +107,10 @@ impl TcpFlow {
         mine.marks &= !mark::WINDOW_PLAIN;
     }
 
-    /// Reads both lines, so that memory fetches them; what it returns means nothing.
+    /// Has both lines fetched.
     #[inline]
-    pub const fn touch(&self) -> u64 {
-        self.halves[0].next_at.0 ^ self.halves[1].next_at.0
+    pub fn fetch(&self) {
+        self.halves.iter().for_each(memory::fetch);
     }
 
     /// Whether the flow has rare state, which the caller keeps for it. Where it has none any more
