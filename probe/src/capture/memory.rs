@@ -199,9 +199,14 @@ impl Source for MemorySource {
         let shift_ns = pass_ns.saturating_mul(u64::from(self.pass)).min(STAMP_MAX.0);
         let records = records.get(self.place..end).unwrap_or(&[]);
         self.place = end;
+        // Those of the next burst, which a NIC's driver would have fetched by then.
+        let next = end..end.saturating_add(records.len());
+        self.packets.records.get(next).unwrap_or_default().iter().for_each(memory::fetch);
+        let mut clock = self.clock;
         for record in records {
-            self.clock = self.clock.max(record.stamp(shift_ns));
+            clock = clock.max(record.stamp(shift_ns));
         }
+        self.clock = clock;
         (MemoryBurst { records, octets, shift_ns }, SourceState::Open(self.clock))
     }
 }

@@ -188,8 +188,7 @@ impl FlowTable {
     #[inline]
     pub fn fetch(&self, guess: Guess) {
         if let Some(flow) = self.guessed(guess) {
-            memory::fetch(&flow.key);
-            memory::fetch(&flow.last_seen);
+            memory::fetch(flow);
         }
     }
 
@@ -258,11 +257,28 @@ impl FlowTable {
         if let Some(free) = self.flows.get(self.first_free as usize) {
             let index = FlowIndex(self.first_free);
             self.first_free = free.hash;
+            self.fetch_slot(self.first_free as usize);
             return Some(index);
         }
         let index = u32::try_from(self.used).ok().filter(|_| self.used < self.flows.len())?;
         self.used += 1;
+        self.fetch_slot(self.used);
         Some(FlowIndex(index))
+    }
+
+    /// Has a slot fetched that the next flow will take.
+    #[inline]
+    fn fetch_slot(&self, slot: usize) {
+        if let (Some(flow), Some(rest)) = (self.flows.get(slot), self.rests.get(slot)) {
+            memory::fetch(flow);
+            memory::fetch(rest);
+        }
+    }
+
+    /// Has the flow in a slot fetched that may be over.
+    #[inline]
+    pub(super) fn fetch_flow(&self, index: FlowIndex) {
+        self.fetch_slot(index.0 as usize);
     }
 
     /// Takes a flow out; its index may be given to another flow from now on.

@@ -111,7 +111,7 @@ impl OpenRows {
         (block.window == window && row.flow() == flow).then_some(&mut block.notes)
     }
 
-    /// Has the row at `place` fetched, whoever has it: the line that packets are counted in.
+    /// Has the row at `place` fetched, whoever has it.
     #[inline]
     pub(super) fn fetch(&self, place: RowPlace) {
         let block = self.blocks.get(place.0 as usize / ROWS_PER_BLOCK);
@@ -134,6 +134,7 @@ impl OpenRows {
             && rows.len() < ROWS_PER_BLOCK
         {
             rows.push(*row);
+            memory::fetch_behind_next(rows);
             return Ok(place_of(place, rows.len() - 1));
         }
         self.open_block(window, row)

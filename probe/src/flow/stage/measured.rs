@@ -128,12 +128,12 @@ impl Measures {
         headers: &Headers,
         output: &mut impl FlowOutput,
     ) {
-        let mut segment = segment_of(headers);
         if headers.marks.has(Marks::TCP_SACK) || headers.tcp_flags & tcp_flag::SYN != 0 {
+            let mut segment = segment_of(headers);
             rare_options(&mut segment, headers);
             self.not_plain((index, row, window), beside, &segment, output);
         } else {
-            self.usual((index, row, window), beside, &segment, output);
+            self.usual((index, row, window), beside, || segment_of(headers), output);
         }
     }
 
@@ -194,13 +194,15 @@ impl Measures {
         }
     }
 
-    /// Takes a segment without rare options that counts in the row at `row`.
-    #[inline]
+    /// Takes a segment without rare options that counts in the row at `row`. It is made anew where it
+    /// is given away, so that the usual one stays in registers.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "two ways lead here, and each is most of its caller")]
     pub(super) fn usual(
         &mut self,
         (index, row, window): (FlowIndex, RowPlace, WindowNumber),
         beside: &mut Beside,
-        segment: &Segment,
+        segment: impl Fn() -> Segment,
         output: &mut impl FlowOutput,
     ) {
         let mut sink = Sink {
@@ -211,8 +213,8 @@ impl Measures {
             seldom: &mut self.seldom,
             late: &mut self.late,
         };
-        if !self.tcp[index.0 as usize].plain(segment, &mut sink) {
-            self.not_plain((index, row, window), beside, segment, output);
+        if !self.tcp[index.0 as usize].plain(&segment(), &mut sink) {
+            self.not_plain((index, row, window), beside, &segment(), output);
         }
     }
 
@@ -295,7 +297,7 @@ impl FlowStage {
 
     /// Takes a packet that is known in brief and that was counted on the flow that was guessed in
     /// `window` since, with nothing in between, if there is anything to measure.
-    #[inline]
+    #[inline(never)]
     pub fn measure_settled(
         &mut self,
         guess: Guess,
@@ -309,8 +311,8 @@ impl FlowStage {
         }
         let index = guess.index();
         let (flow, rest) = self.table.both_mut(index);
-        let segment = segment_of_brief(brief, fields);
-        measures.usual((index, flow.row, window), &mut rest.beside, &segment, output);
+        let segment = || segment_of_brief(brief, fields);
+        measures.usual((index, flow.row, window), &mut rest.beside, segment, output);
         if !measures.late.is_empty() {
             self.tell_late(index, output);
         }
@@ -442,11 +444,35 @@ struct Sink<'a, O> {
 impl<O: FlowOutput> Sink<'_, O> {
     #[inline]
     fn note(&mut self, what: What, sender: Sender, amount: u64) {
-        let (row, of) = self.place;
-        self.output.measured(row, of, Note::new(what, sender, amount));
+        note(self.output, self.place, (what, sender, amount));
     }
 }
 
+/// Notes what was measured in a row.
+#[inline(never)]
+fn note(
+    output: &mut impl FlowOutput,
+    (row, of): (RowPlace, (WindowNumber, FlowIndex)),
+    (what, sender, amount): (What, Sender, u64),
+) {
+    output.measured(row, of, Note::new(what, sender, amount));
+}
+
+/// Counts an event for the flow's record.
+#[cold]
+fn count_event(seldom: &mut Slab<Seldom>, beside: &mut Beside, (event, sender): (Event, Sender)) {
+    // Of a refusal the opening tells; the first reset stands beside.
+    let is_told = match event {
+        Event::Refused => true,
+        Event::Reset => beside.reset(sender),
+        _ => false,
+    };
+    if !is_told && let Some(totals) = totals_of(seldom, beside) {
+        totals.event(event, sender);
+    }
+}
+
+// What plain segments give is given on part by part, so that the sink itself stays in registers.
 impl<O: FlowOutput> tcp::Sink for Sink<'_, O> {
     #[inline]
     fn delay(&mut self, method: Method, far: Sender, ns: u64) {
@@ -458,18 +484,10 @@ impl<O: FlowOutput> tcp::Sink for Sink<'_, O> {
         self.note(What::Delay(method), far, ns);
     }
 
-    #[cold]
+    #[inline]
     fn event(&mut self, event: Event, sender: Sender) {
         self.note(What::Event(event), sender, 1);
-        // Of a refusal the opening tells; the first reset stands beside.
-        let is_told = match event {
-            Event::Refused => true,
-            Event::Reset => self.beside.reset(sender),
-            _ => false,
-        };
-        if !is_told && let Some(totals) = totals_of(self.seldom, self.beside) {
-            totals.event(event, sender);
-        }
+        count_event(self.seldom, self.beside, (event, sender));
     }
 
     #[cold]

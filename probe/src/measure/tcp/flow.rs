@@ -54,13 +54,14 @@ impl TcpFlow {
 
     /// Takes the segment if it is data in order, or a new acknowledgement, in a flow without
     /// trouble. Otherwise nothing has changed.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see `take_plain`")]
     pub fn plain(&mut self, segment: &Segment, sink: &mut impl Sink) -> bool {
-        let is_plain = self.is_plain(segment);
-        if is_plain {
+        if self.is_plain(segment) {
             self.take_plain(segment, sink);
+            return true;
         }
-        is_plain
+        false
     }
 
     /// Whether [`TcpFlow::plain`] would take the segment.
@@ -85,7 +86,8 @@ impl TcpFlow {
     }
 
     /// Takes a segment for which [`TcpFlow::is_plain`] holds now.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "most segments go this way and no other")]
     pub fn take_plain(&mut self, segment: &Segment, sink: &mut impl Sink) {
         let (mine, theirs) = pair(&mut self.halves, segment.sender);
         let advance = distance(mine.acked, segment.acknowledgement);
@@ -110,7 +112,7 @@ impl TcpFlow {
     /// Has both lines fetched.
     #[inline]
     pub fn fetch(&self) {
-        self.halves.iter().for_each(memory::fetch);
+        memory::fetch(self);
     }
 
     /// Whether the flow has rare state, which the caller keeps for it. Where it has none any more
@@ -235,7 +237,8 @@ pub(super) const fn pair(halves: &mut [Half; 2], sender: Sender) -> (&mut Half, 
 }
 
 /// `mine` acknowledges more of what `theirs` sent.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a part of `TcpFlow::take_plain`")]
 pub(super) fn acknowledged(
     mine: &mut Half,
     theirs: &mut Half,
@@ -250,7 +253,8 @@ pub(super) fn acknowledged(
 }
 
 /// Timestamps: the echo of theirs, and our own clock.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a part of `TcpFlow::take_plain`")]
 pub(super) fn stamps(
     mine: &mut Half,
     theirs: &mut Half,
@@ -268,7 +272,8 @@ pub(super) fn stamps(
 }
 
 /// New octets: `span` of them, payload and FIN, from the next one expected on.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a part of `TcpFlow::take_plain`")]
 pub(super) fn forward(
     mine: &mut Half,
     theirs: &mut Half,
