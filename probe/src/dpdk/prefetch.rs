@@ -8,12 +8,17 @@
 /// Octets of a cache line.
 const LINE_BYTES: usize = 64;
 
-/// Asks for the cache lines of `place`, counted from its beginning.
+/// What does not stand on a line of its own may end in one more than its size needs.
+const fn last_byte<T>() -> Option<usize> {
+    if align_of::<T>() < LINE_BYTES { size_of::<T>().checked_sub(1) } else { None }
+}
+
+/// Asks for all cache lines of `place`.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "it is a few instructions")]
 pub fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
-    for offset in (0..size_of::<T>()).step_by(LINE_BYTES) {
+    for offset in (0..size_of::<T>()).step_by(LINE_BYTES).chain(last_byte::<T>()) {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let line = core::ptr::from_ref(place).cast::<i8>().wrapping_add(offset);
         // SAFETY: a hint; it neither reads nor writes anything, and any address may be given.

@@ -57,7 +57,7 @@ const SEGMENT_OCTETS_DEFAULT: u32 = 536;
 
 /// One endpoint's part of a flow.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(super) struct Half {
     /// When `next` moved last.
     pub(super) next_at: Timestamp,
