@@ -201,7 +201,9 @@ impl Source for MemorySource {
         self.place = end;
         // Those of the next burst, which a NIC's driver would have fetched by then.
         let next = end..end.saturating_add(records.len());
-        self.packets.records.get(next).unwrap_or_default().iter().for_each(memory::fetch);
+        for record in self.packets.records.get(next).unwrap_or_default() {
+            memory::fetch(&record.begin);
+        }
         let mut clock = self.clock;
         for record in records {
             clock = clock.max(record.stamp(shift_ns));

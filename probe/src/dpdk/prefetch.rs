@@ -8,21 +8,26 @@
 /// Octets of a cache line.
 const LINE_BYTES: usize = 64;
 
-/// What does not stand on a line of its own may end in one more than its size needs.
-const fn last_byte<T>() -> Option<usize> {
-    if align_of::<T>() < LINE_BYTES { size_of::<T>().checked_sub(1) } else { None }
+/// What does not begin where a line does may end in one more than its size needs.
+const fn lines_end<T>() -> usize {
+    let straddles = align_of::<T>() < LINE_BYTES && size_of::<T>() > align_of::<T>();
+    if straddles { size_of::<T>() + LINE_BYTES - 1 } else { size_of::<T>() }
 }
 
 /// Asks for all cache lines of `place`.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it is a few instructions")]
+#[inline]
 pub fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
-    for offset in (0..size_of::<T>()).step_by(LINE_BYTES).chain(last_byte::<T>()) {
+    {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let line = core::ptr::from_ref(place).cast::<i8>().wrapping_add(offset);
-        // SAFETY: a hint; it neither reads nor writes anything, and any address may be given.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+        let begin = core::ptr::from_ref(place).cast::<i8>();
+        let mut offset = 0;
+        while offset < lines_end::<T>() {
+            let line = begin.wrapping_add(offset.min(size_of::<T>() - 1));
+            // SAFETY: a hint; it neither reads nor writes anything, and any address may be given.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+            offset += LINE_BYTES;
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;

@@ -241,8 +241,12 @@ impl FlowStage {
                 count += 1;
             }
             let due = &due[..count];
-            due.iter().for_each(|index| self.table.fetch_bucket_of(index.0 as usize));
-            due.iter().for_each(|&index| self.end_if_over(index, clock, output));
+            for index in due {
+                self.table.fetch_bucket_of(index.0 as usize);
+            }
+            for index in due {
+                self.end_if_over(*index, clock, output);
+            }
             if count < EXPIRE_AT_ONCE {
                 return self.marks.ends_round(used, clock);
             }

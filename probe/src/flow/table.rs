@@ -355,7 +355,7 @@ impl Guess {
 
     /// The slot; beyond all of them where nothing is known.
     #[inline]
-    pub(super) const fn place(&self) -> usize {
+    pub(super) const fn place(self) -> usize {
         self.0 as usize
     }
 }

@@ -147,6 +147,17 @@ impl Measures {
         output: &mut impl FlowOutput,
     ) {
         let flow = &mut self.tcp[index.0 as usize];
+        let mut sink = Sink {
+            output: &mut *output,
+            place: (row, (window, index)),
+            window_ns: self.window_ns,
+            beside: &mut *beside,
+            seldom: &mut self.seldom,
+            late: &mut self.late,
+        };
+        if flow.orderly(segment, &mut sink) {
+            return;
+        }
         let rare = if flow.asks_rare(segment) {
             rare_of(&mut self.seldom, &mut self.rare, beside)
         } else {

@@ -22,8 +22,9 @@ use super::{Event, Method, Segment, Sink, Terms};
 const PLAIN_FLAGS: u16 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST | tcp_flag::ACK;
 
 /// What either endpoint may have on it without a segment's being plain no longer.
-const NOT_PLAIN_MINE: u16 = mark::TROUBLE | mark::PROBED | mark::CLOSED_WINDOW | mark::UNSEEN;
-const NOT_PLAIN_THEIRS: u16 = mark::TROUBLE | mark::CLOSED_WINDOW;
+pub(super) const NOT_PLAIN_MINE: u16 =
+    mark::TROUBLE | mark::PROBED | mark::CLOSED_WINDOW | mark::UNSEEN;
+pub(super) const NOT_PLAIN_THEIRS: u16 = mark::TROUBLE | mark::CLOSED_WINDOW;
 
 /// One TCP connection, as seen at one place.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,7 +47,7 @@ impl TcpFlow {
         terms: &Terms,
         sink: &mut impl Sink,
     ) {
-        if !self.plain(segment, sink) {
+        if !self.plain(segment, sink) && !self.orderly(segment, sink) {
             let rare = if self.asks_rare(segment) { rare() } else { None };
             self.not_plain(segment, rare, terms, sink);
         }
@@ -57,11 +58,11 @@ impl TcpFlow {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "see `take_plain`")]
     pub fn plain(&mut self, segment: &Segment, sink: &mut impl Sink) -> bool {
-        if self.is_plain(segment) {
+        let is_plain = self.is_plain(segment);
+        if is_plain {
             self.take_plain(segment, sink);
-            return true;
         }
-        false
+        is_plain
     }
 
     /// Whether [`TcpFlow::plain`] would take the segment.

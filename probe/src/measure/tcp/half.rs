@@ -198,6 +198,13 @@ impl Half {
         self.rtt_smoothed_us = (7 * self.rtt_smoothed_us + us) / 8;
     }
 
+    /// Notes how large a segment of it was, where no SYN said how large they may be.
+    #[inline]
+    pub(super) fn takes_segment_octets(&mut self, payload_octets: u32) {
+        let seen = u16::try_from(payload_octets).unwrap_or(u16::MAX);
+        self.segment_octets_max = self.segment_octets_max.max(seen);
+    }
+
     /// Octets of one full segment from this endpoint: what the other allowed, else what was seen.
     pub(super) fn segment_octets(&self) -> u32 {
         match self.segment_octets_max {
