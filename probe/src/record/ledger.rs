@@ -8,6 +8,7 @@
 use super::LedgerRecord;
 use crate::aggregate::WindowView;
 use crate::aggregate::live::LivePort;
+use crate::aggregate::path::PathView;
 use crate::counters::{CauseCounts, DropCause, WorkerTotals};
 use crate::export::SinkLedger;
 use crate::time::Timestamp;
@@ -48,6 +49,20 @@ pub(super) fn tenant_delays_lost(view: &WindowView, samples: u64) -> LedgerRecor
     probe.row("tenant_delays_lost", samples)
 }
 
+/// Packets that were followed between taps and that no way counts, because there were too many endpoints,
+/// or too many packets at one tap alone; those that came after their own window was given out; and those
+/// whose sightings found no room in `path_samples`.
+pub(super) fn path_rows(view: &PathView) -> Vec<LedgerRecord> {
+    let probe = Rower { window_start: view.start, scope: "probe", name: "probe".to_owned() };
+    let counts = [
+        ("path_rows_full", view.full_packets),
+        ("path_late", view.late_packets),
+        ("path_samples_full", view.full_samples),
+    ];
+    let some = counts.into_iter().filter(|(_, packets)| *packets > 0);
+    some.map(|(measure, packets)| probe.row(measure, packets)).collect()
+}
+
 /// Rows of the workers, named by `names` in their order: `port/queue` where one reads a queue.
 pub fn workers_rows(view: &WindowView, names: &[String]) -> Vec<LedgerRecord> {
     let nothing = WorkerTotals::default();
@@ -73,20 +88,9 @@ fn worker_rows(
     rows.push(worker.row("booked", now.booked_packets - before.booked_packets));
     rows.push(worker.row("held", now.held_packets));
     worker.causes(&now.causes, &before.causes, rows);
-    let evicted = |totals: &WorkerTotals| totals.flows_evicted.iter().sum::<u64>();
-    for (measure, count) in [
-        ("late", now.late_packets - before.late_packets),
-        ("fragments_unresolved", now.fragments_unresolved - before.fragments_unresolved),
-        ("flow_records_lost", now.flow_records_lost - before.flow_records_lost),
-        ("measures_lost", now.measures_lost - before.measures_lost),
-        ("measures_refused", now.measures_refused - before.measures_refused),
-        ("flows_evicted", evicted(now) - evicted(before)),
-        ("digests_evicted", now.digests_evicted - before.digests_evicted),
-        ("icmp_quotes_lost", now.icmp_quotes_lost - before.icmp_quotes_lost),
-        ("path_samples_lost", now.path_samples_lost - before.path_samples_lost),
-        ("path_evicted", now.path_evicted - before.path_evicted),
-        ("path_unwatched", now.path_unwatched - before.path_unwatched),
-    ] {
+    let beside = now.beside_balance().into_iter().zip(before.beside_balance());
+    for ((measure, now), (_, before)) in beside {
+        let count = now - before;
         // They are no part of the balance, so a row of 0 would say nothing.
         if count > 0 {
             rows.push(worker.row(measure, count));
@@ -197,6 +201,24 @@ mod tests {
         assert_eq!(sums.map(|measure| sum(&rows, measure)), [4, 3, 5, 9]);
         assert_eq!(["fragments_unresolved", "late"].map(|measure| sum(&rows, measure)), [6, 8]);
         assert!(rows.iter().all(|row| &*row.name == "p/0"));
+    }
+
+    #[test]
+    fn packets_that_no_way_counts_have_their_rows() {
+        let view = |full_packets, late_packets, full_samples| PathView {
+            start: Timestamp(7),
+            end: Timestamp(8),
+            rows: Vec::new(),
+            samples: Vec::new(),
+            late_packets,
+            full_packets,
+            full_samples,
+        };
+        let rows = path_rows(&view(3, 2, 9));
+        let sums = ["path_rows_full", "path_late", "path_samples_full"];
+        assert_eq!(sums.map(|measure| sum(&rows, measure)), [3, 2, 9]);
+        assert!(rows.iter().all(|row| row.window_start_ns == 7 && row.scope == "probe"));
+        assert!(path_rows(&view(0, 0, 0)).is_empty());
     }
 
     #[test]
