@@ -38,6 +38,15 @@ pub(super) struct ConversationTable {
     seed: HashSeed,
 }
 
+/// What a table may hold.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    /// Conversations at most.
+    pub(super) entries_max: usize,
+    /// Bytes of what was measured in them at most.
+    pub(super) measured_bytes_max: usize,
+}
+
 /// What is known of a row before it is added.
 #[derive(Clone, Copy, Default)]
 struct Lookup {
@@ -71,9 +80,19 @@ impl ConversationTable {
         self.all = memory;
     }
 
-    /// Adds the rows of a block. Gives the packets of those that found no room, because it would
-    /// have held more than `entries_max`.
-    pub(super) fn add(&mut self, block: &RowBlock, entries_max: usize) -> u64 {
+    /// Bytes of what was measured in them.
+    pub(super) fn measured_bytes(&self) -> usize {
+        self.all.extras().bytes()
+    }
+
+    /// Measures that found no room.
+    pub(super) fn measures_lost(&self) -> u64 {
+        self.all.extras().lost()
+    }
+
+    /// Adds the rows of a block. Gives the packets of those that found no room.
+    pub(super) fn add(&mut self, block: &RowBlock, room: Room) -> u64 {
+        let Room { entries_max, measured_bytes_max } = room;
         let rate = block.sampling_rate.min(1.0);
         let rate = (rate, self.all.number_rate(rate));
         let mut full_packets = 0;
@@ -96,7 +115,7 @@ impl ConversationTable {
         for note in block.notes.iter() {
             let entry = self.added.get(note.row()).copied().flatten();
             if let (Some(row), Some(entry)) = (block.rows.get(note.row()), entry) {
-                self.all.add_note(entry, row.initiator(), *note);
+                self.all.add_note(entry, (row.initiator(), *note), measured_bytes_max);
             }
         }
         full_packets
@@ -410,6 +429,13 @@ mod tests {
         row
     }
 
+    const ROOM: Room = entries(usize::MAX);
+
+    /// Room for so many, and for all that is measured in them.
+    const fn entries(entries_max: usize) -> Room {
+        Room { entries_max, measured_bytes_max: usize::MAX }
+    }
+
     /// One packet each way of the source of that number.
     fn of_source(number: u32) -> Row {
         let low = Address::v4(number.to_be_bytes());
@@ -470,7 +496,7 @@ mod tests {
             let mut model: Vec<(ConversationKey, Conversation)> = model.into_iter().collect();
             model.sort_by_key(|(key, _)| *key);
             let full: u64 =
-                rows.chunks(77).map(|rows| table.add(&block(rows.to_vec()), usize::MAX)).sum();
+                rows.chunks(77).map(|rows| table.add(&block(rows.to_vec()), ROOM)).sum();
             assert_eq!((full, table.len()), (0, model.len()));
             let sorted = table.sort(|| ());
             assert!(sorted.iter().eq(model.iter().copied()));
@@ -495,13 +521,16 @@ mod tests {
             }
             // A conversation that does not fit its bytes any more.
             rows.rows[0].count(Sender::High, 3 << 30, false);
-            table.add(&rows, usize::MAX);
+            table.add(&rows, ROOM);
         }
         let sorted = table.sort(|| ());
         assert!(!sorted.wide.is_empty());
         let gaps = |(key, sums): (ConversationKey, Conversation)| {
             let extra = sorted.extras().get(sums.extra).expect("there is room");
-            let gaps = Direction::BOTH.map(|way| extra.events(Event::Gap, way)).iter().sum::<u64>();
+            let gaps = Direction::BOTH
+                .map(|way| extra.count(What::Event(Event::Gap), way))
+                .iter()
+                .sum::<u64>();
             let source = u32::from(key.source.0[15]);
             // Two rows of a block are of one source, fifty apart.
             assert_eq!(gaps, u64::from(40_u32.saturating_sub(source)), "{source}");
@@ -514,7 +543,7 @@ mod tests {
     fn what_is_sorted_in_parts_is_sorted_as_a_whole() {
         let mut table = ConversationTable::new(HashSeed::random());
         let rows = (0..100_000_u32).map(|number| of_source(number.wrapping_mul(0x9e37_79b1)));
-        assert_eq!(table.add(&block(rows.collect()), usize::MAX), 0);
+        assert_eq!(table.add(&block(rows.collect()), ROOM), 0);
         let mut pauses = 0;
         let sorted = table.sort(|| pauses += 1);
         // Endpoints are sorted in as many parts, and the one path in one.
@@ -526,7 +555,7 @@ mod tests {
     fn what_finds_no_room_is_counted_and_what_is_there_goes_on() {
         let mut table = ConversationTable::new(HashSeed::fixed());
         let rows = (0..100).chain(0..100).map(of_source).collect();
-        assert_eq!((table.add(&block(rows), 60), table.len()), (2 * 2 * 40, 60));
+        assert_eq!((table.add(&block(rows), entries(60)), table.len()), (2 * 2 * 40, 60));
         assert!(table.all.iter().all(|(_, sums)| sums.packets == [2, 2]));
     }
 
@@ -535,7 +564,7 @@ mod tests {
         let mut table = ConversationTable::new(HashSeed::fixed());
         for part in 0..100 {
             let rows = (100 * part..100 * part + 100).map(of_source).collect();
-            table.add(&block(rows), 60);
+            table.add(&block(rows), entries(60));
         }
         assert_eq!((table.len(), table.all.paths.len()), (60, 1));
         assert!(table.all.endpoints.len() <= 2 * (60 + BATCH_ROWS));
@@ -545,12 +574,12 @@ mod tests {
     #[test]
     fn a_quiet_window_after_a_flood_gives_memory_back() {
         let mut table = ConversationTable::new(HashSeed::fixed());
-        table.add(&block((0..100_000).map(of_source).collect()), usize::MAX);
+        table.add(&block((0..100_000).map(of_source).collect()), ROOM);
         let mut memory = table.sort(|| ());
         memory.clear();
         assert!(memory.entries.capacity() >= 100_000);
         table.take_memory(memory);
-        table.add(&block((0..1_000).map(of_source).collect()), usize::MAX);
+        table.add(&block((0..1_000).map(of_source).collect()), ROOM);
         let mut memory = table.sort(|| ());
         memory.clear();
         assert!(memory.entries.capacity() < 2_048 && memory.endpoints.capacity() < 2_048);
@@ -563,7 +592,7 @@ mod tests {
         let mut sizes = Vec::new();
         for window in 0..4_u32 {
             let rows = (0..10_000).map(|number| of_source(window << 16 | number)).collect();
-            table.add(&block(rows), 8_192);
+            table.add(&block(rows), entries(8_192));
             let mut memory = table.sort(|| ());
             memory.clear();
             sizes.push((

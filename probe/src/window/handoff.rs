@@ -91,6 +91,8 @@ struct Shared {
     late: ArrayQueue<Vec<LateRow>>,
     paths: ArrayQueue<Vec<Trajectory>>,
     snapshots: ArrayQueue<Box<Snapshot>>,
+    /// The source is a file.
+    waits: bool,
 }
 
 impl Shared {
@@ -114,6 +116,7 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
         late: ArrayQueue::new(LATE_BLOCKS_MAX),
         paths: ArrayQueue::new(PATH_BLOCKS),
         snapshots: ArrayQueue::new(CLOSED_MAX),
+        waits,
     });
     for _ in 0..blocks {
         let _ = shared.rows.push(empty_rows());
@@ -471,6 +474,11 @@ pub struct HandoffReceiver {
 }
 
 impl HandoffReceiver {
+    /// Whether the worker's source is a file, so that it can wait and nothing of it need be lost.
+    pub fn waits(&self) -> bool {
+        self.shared.waits
+    }
+
     /// The next message, if any.
     pub fn take(&self) -> Option<FromWorker> {
         self.shared.full.pop()

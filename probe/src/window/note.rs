@@ -83,6 +83,13 @@ impl Note {
         Self { row, ..self }
     }
 
+    /// The same with the senders turned round where `High` began.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn as_if_low_began(self, initiator: Sender) -> Self {
+        Self { what: self.what ^ initiator as u8, ..self }
+    }
+
     /// Place of its row in the block.
     #[inline]
     pub const fn row(self) -> usize {
