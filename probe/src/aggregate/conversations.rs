@@ -1,8 +1,8 @@
 //! All conversations of a window, packed.
 //!
 //! In: what a table has summed up. Out: each [`ConversationKey`] with its [`Conversation`].
-//! Cost: 52 bytes a conversation, 22 an endpoint, 32 for each way packets go, 12 for each note of what
-//! was measured; unpacking copies.
+//! Cost: 52 bytes a conversation, 22 an endpoint, 32 for each way packets go, what
+//! was measured beside; unpacking copies.
 //! Invariants: addresses, stations and segments are kept once, however many conversations name
 //! them. A conversation whose sums do not fit its 52 bytes has them beside it as they are.
 
@@ -146,10 +146,10 @@ impl Conversations {
     /// Adds what was measured in a row of an entry, and who began there, if all that is measured
     /// takes less than `bytes_max`.
     #[inline]
-    pub(super) fn add_note(
+    pub(super) fn add_notes(
         &mut self,
         entry: usize,
-        (initiator, note): (Sender, Note),
+        (initiator, notes): (Sender, &[Note]),
         bytes_max: usize,
     ) {
         let packed = &mut self.entries[entry];
@@ -157,7 +157,7 @@ impl Conversations {
             Some(place) => &mut self.wide[place].extra,
             None => &mut packed.extra,
         };
-        self.extras.add(place, initiator, note, bytes_max);
+        self.extras.add(place, initiator, notes, bytes_max);
     }
 
     #[cold]

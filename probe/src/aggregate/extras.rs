@@ -1,9 +1,10 @@
 //! What was measured in conversations beside packets and octets.
 //!
 //! In: notes of rows, late rows. Out: [`Extra`]: histograms of delays, counts of events and losses.
-//! Cost: nothing for a conversation without notes; 12 bytes for each of its first [`NOTES_MAX`] notes,
-//! which are kept as they came; with more of them 48 bytes, 72 for each kind of delay with 8 to 16
-//! for each bucket in use, 16 to 32 for each kind of event. All of a window are let go with it.
+//! Cost: nothing for a conversation without notes. The first [`NOTES_MAX`] notes are kept as they
+//! came: those of a row together, in 12 bytes for one, 28 for four, 48 for eight. With more of them
+//! 48 bytes, 72 for each kind of delay with 8 to 16 for each bucket in use, 16 to 32 for each kind of
+//! event. All of a window are let go with it.
 //! Invariants: adding up in any order gives the same; not more bytes than the caller allows: a
 //! conversation whose notes find no room says so and has no measures, and the notes are counted.
 //! Source: docs/measures.md, percentiles.
@@ -16,7 +17,9 @@ use crate::measure::tcp::{Cause, Method};
 use crate::window::{LateLosses, Note, What};
 
 /// Notes of a conversation that are kept as they are: beyond so many their sums take less.
-const NOTES_MAX: u8 = 32;
+const NOTES_MAX: usize = 64;
+
+const _: () = assert!(NOTES_MAX <= u8::MAX as usize, "their number is an octet of a run's head");
 
 /// Of which [`Extra`] a conversation is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,8 +42,8 @@ impl ExtraPlace {
     /// Set where the rest is a place among the sums, not among the notes.
     const SUMS: u32 = 1 << 31;
 
-    /// The newest note of a conversation.
-    const fn note(number: u32) -> Self {
+    /// The newest notes of a conversation.
+    const fn notes(number: u32) -> Self {
         Self(number + 1)
     }
 
@@ -63,7 +66,7 @@ impl ExtraPlace {
 enum Kept {
     Nothing,
     NoRoom,
-    /// The newest of its notes.
+    /// Where its newest run of notes begins.
     Notes(u32),
     Sums(usize),
 }
@@ -190,10 +193,10 @@ impl Extra {
         bytes + delays.bytes().saturating_sub(before)
     }
 
-    /// Adds a note of a row that `Low` began; the bytes that it took.
-    fn add(&mut self, note: Note) -> usize {
+    /// Adds a note of a row whose initiator this is; the bytes that it took.
+    fn add(&mut self, note: Note, initiator: Sender) -> usize {
         let Some((what, sender, amount)) = note.read() else { return 0 };
-        let direction = Direction::of(sender, Sender::Low);
+        let direction = Direction::of(sender, initiator);
         match what {
             // What the responder answered belongs to what the initiator sent.
             What::Delay(_) => self.add_delay(key_of(what, direction.turned()), amount),
@@ -202,124 +205,117 @@ impl Extra {
     }
 }
 
-/// A note of a conversation, and the one before it.
-#[derive(Clone, Copy, Debug)]
-struct Link {
-    /// As if `Low` had begun; instead of a row it says how many of its conversation there are up to
-    /// it.
-    note: Note,
-    before: u32,
-}
-
-const _: () = assert!(size_of::<Link>() == 12, "bytes as the documents state them");
-
-/// Stands behind the oldest note.
+/// Instead of the place of a run, behind the oldest.
 const END: u32 = u32::MAX;
 
+/// Subjects of notes in a word.
+const SUBJECTS_PER_WORD: usize = 4;
+
+/// Those of a run's first word of subjects; the other two octets of it are counts.
+const SUBJECTS_IN_HEAD: usize = 2;
+
 /// Measures of all conversations of a window.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Extras {
-    links: Vec<Link>,
-    /// The first of the links that are in use no more.
-    free: u32,
+    /// Runs of notes: where the run before begins, or [`END`]; in one word how many notes there are,
+    /// how many up to here, and what the first two are about; what the others are about, four in a
+    /// word; and their amounts.
+    runs: Vec<u32>,
     sums: Vec<Extra>,
     /// Bytes of the sums.
     sums_bytes: usize,
     lost: u64,
 }
 
-impl Default for Extras {
-    fn default() -> Self {
-        Self { links: Vec::new(), free: END, sums: Vec::new(), sums_bytes: 0, lost: 0 }
-    }
-}
-
 impl Extras {
-    /// Adds a note to a conversation, whose place is kept in `place`, if all of them take less than
-    /// `bytes_max`.
+    /// Adds the notes of a row, at least one, to its conversation, whose place is kept in `place`, if
+    /// all that is kept takes less than `bytes_max`.
     #[inline]
     pub(crate) fn add(
         &mut self,
         place: &mut ExtraPlace,
         initiator: Sender,
-        note: Note,
+        notes: &[Note],
         bytes_max: usize,
     ) {
-        let note = note.as_if_low_began(initiator);
         let newest = match place.read() {
-            _ if self.bytes() >= bytes_max => return self.lose(place),
-            Kept::NoRoom => return self.lose(place),
+            _ if self.bytes() >= bytes_max => return self.lose(place, notes),
+            Kept::NoRoom => return self.lose(place, notes),
             Kept::Nothing => END,
             Kept::Notes(newest) => newest,
-            Kept::Sums(sums) => return self.add_to_sums(sums, note),
+            Kept::Sums(sums) => return self.add_to_sums(sums, initiator, notes),
         };
-        let notes = self.links.get(newest as usize).map_or(0, |link| link.note.row());
-        if notes >= usize::from(NOTES_MAX) {
-            return self.add_up(place, newest, note);
+        let all = self.notes_up_to(newest) + notes.len();
+        if all > NOTES_MAX {
+            return self.add_up(place, newest, initiator, notes);
         }
-        let place_in_row = u8::try_from(notes + 1).unwrap_or(NOTES_MAX);
-        let link = Link { note: note.of_row(place_in_row), before: newest };
-        *place = ExtraPlace::note(self.put(link));
+        // The bytes that callers allow are fewer than such numbers.
+        let begin = u32::try_from(self.runs.len()).unwrap_or(END);
+        let subject =
+            |place: usize| notes.get(place).map_or(0, |note| note.subject_if_low_began(initiator));
+        self.runs.push(newest);
+        let counts = [notes.len(), all].map(|count| u8::try_from(count).unwrap_or(u8::MAX));
+        self.runs.push(u32::from_le_bytes([counts[0], counts[1], subject(0), subject(1)]));
+        for first in (SUBJECTS_IN_HEAD..notes.len()).step_by(SUBJECTS_PER_WORD) {
+            let subjects = [first, first + 1, first + 2, first + 3].map(subject);
+            self.runs.push(u32::from_le_bytes(subjects));
+        }
+        self.runs.extend(notes.iter().map(|note| note.amount_bits()));
+        *place = ExtraPlace::notes(begin);
     }
 
-    /// Where the link is from now on.
+    /// Notes of a conversation up to the run that begins there.
     #[inline]
-    fn put(&mut self, link: Link) -> u32 {
-        if let Some(free) = self.links.get_mut(self.free as usize) {
-            let number = std::mem::replace(&mut self.free, free.before);
-            *free = link;
-            return number;
-        }
-        self.links.push(link);
-        // The bytes that callers allow are fewer than such numbers.
-        u32::try_from(self.links.len() - 1).unwrap_or(END)
+    fn notes_up_to(&self, begin: u32) -> usize {
+        let head = self.runs.get(begin as usize + 1);
+        head.map_or(0, |head| usize::from(head.to_le_bytes()[1]))
     }
 
     #[cold]
-    fn lose(&mut self, place: &mut ExtraPlace) {
-        self.lost += 1;
+    fn lose(&mut self, place: &mut ExtraPlace, notes: &[Note]) {
+        self.lost += notes.len() as u64;
         if let Kept::Notes(newest) = place.read() {
-            self.lost += self.let_go(newest);
+            self.lost += self.notes_up_to(newest) as u64;
         }
         *place = ExtraPlace::NO_ROOM;
     }
 
-    /// Frees the notes of a conversation; how many they were.
-    fn let_go(&mut self, newest: u32) -> u64 {
-        let (mut number, mut notes) = (newest, 0);
-        while let Some(link) = self.links.get_mut(number as usize) {
-            notes += 1;
-            if link.before == END {
-                link.before = std::mem::replace(&mut self.free, newest);
-                break;
-            }
-            number = link.before;
-        }
-        notes
-    }
-
-    fn add_to_sums(&mut self, sums: usize, note: Note) {
+    fn add_to_sums(&mut self, sums: usize, initiator: Sender, notes: &[Note]) {
         if let Some(extra) = self.sums.get_mut(sums) {
-            self.sums_bytes += extra.add(note);
+            self.sums_bytes += notes.iter().map(|note| extra.add(*note, initiator)).sum::<usize>();
         }
     }
 
-    /// Adds up the notes of a conversation, and another one.
+    /// Adds up the notes of a conversation, and others. Their place is not used again: it is small
+    /// beside what the sums of so many take.
     #[cold]
-    fn add_up(&mut self, place: &mut ExtraPlace, newest: u32, note: Note) {
+    fn add_up(&mut self, place: &mut ExtraPlace, newest: u32, initiator: Sender, notes: &[Note]) {
         let mut extra = Extra::default();
-        let bytes = self.sum(newest, &mut extra) + extra.add(note);
-        self.let_go(newest);
+        let bytes = self.sum(newest, &mut extra);
         self.sums_bytes += size_of::<Extra>() + bytes;
-        *place = ExtraPlace::sums(u32::try_from(self.sums.len()).unwrap_or(0));
+        let number = self.sums.len();
+        *place = ExtraPlace::sums(u32::try_from(number).unwrap_or(0));
         self.sums.push(extra);
+        self.add_to_sums(number, initiator, notes);
     }
 
     /// Adds the notes of a conversation to its sums; the bytes that they took.
     fn sum(&self, newest: u32, sums: &mut Extra) -> usize {
-        let link = |number: u32| self.links.get(number as usize);
-        let links = std::iter::successors(link(newest), |newer| link(newer.before));
-        links.map(|link| sums.add(link.note)).sum()
+        let (mut begin, mut bytes) = (newest, 0);
+        while let Some([before, head, rest @ ..]) = self.runs.get(begin as usize..) {
+            let [count, _, first, second] = head.to_le_bytes();
+            let count = usize::from(count);
+            let words = count.saturating_sub(SUBJECTS_IN_HEAD).div_ceil(SUBJECTS_PER_WORD);
+            let (more, amounts) = rest.split_at(words.min(rest.len()));
+            let subjects = [first, second];
+            let subjects =
+                subjects.into_iter().chain(more.iter().flat_map(|word| word.to_le_bytes()));
+            for (subject, amount) in subjects.zip(amounts).take(count) {
+                bytes += sums.add(Note::of_bits(subject, *amount), Sender::Low);
+            }
+            begin = *before;
+        }
+        bytes
     }
 
     /// What was measured of a conversation; an empty one where nothing was, `None` where it found
@@ -346,14 +342,14 @@ impl Extras {
     /// Bytes that they take.
     #[inline]
     pub fn bytes(&self) -> usize {
-        self.links.len() * size_of::<Link>() + self.sums_bytes
+        size_of_val(self.runs.as_slice()) + self.sums_bytes
     }
 
     /// Forgets all, and keeps memory of notes as [`super::conversations::clear`] says.
     pub(super) fn clear(&mut self) {
-        let mut links = std::mem::take(&mut self.links);
-        super::conversations::clear(&mut links);
-        *self = Self { links, ..Self::default() };
+        let mut runs = std::mem::take(&mut self.runs);
+        super::conversations::clear(&mut runs);
+        *self = Self { runs, ..Self::default() };
     }
 }
 
@@ -382,61 +378,69 @@ mod tests {
         notes
     }
 
-    /// Adds all notes of a conversation that `initiator` began.
-    fn add_all(extras: &mut Extras, place: &mut ExtraPlace, initiator: Sender, notes: &[Note]) {
-        notes.iter().for_each(|note| extras.add(place, initiator, *note, usize::MAX));
-    }
-
-    fn sum(notes: &[Note]) -> Extra {
+    fn sum(rows: &[&[Note]]) -> Extra {
         let (mut extras, mut place) = (Extras::default(), ExtraPlace::default());
-        add_all(&mut extras, &mut place, Sender::High, notes);
+        for notes in rows {
+            extras.add(&mut place, Sender::High, notes, usize::MAX);
+        }
         assert_eq!(extras.lost(), 0);
         extras.get(place).expect("there is room").into_owned()
     }
 
+    fn model(notes: &[Note], initiator: Sender) -> Extra {
+        let mut sums = Extra::default();
+        notes.iter().for_each(|note| {
+            sums.add(*note, initiator);
+        });
+        sums
+    }
+
     #[test]
-    fn the_order_of_notes_does_not_matter() {
+    fn sums_are_those_of_all_notes_in_whatever_rows_they_come() {
+        let notes = notes();
         // Kept as they are, and added up.
-        for many in [1, 2, 31, 32, 33, 34, 300] {
-            let mut notes = notes();
-            notes.truncate(many);
-            let forwards = sum(&notes);
+        for many in [1, 2, 3, 5, 6, 7, 11, 63, 64, 65, 66, 300] {
+            let mut notes = notes[..many].to_vec();
+            let expected = model(&notes, Sender::High);
+            for in_row in [1, 2, 3, 4, 7, 64, 100, 300] {
+                let rows: Vec<_> = notes.chunks(in_row).collect();
+                assert_eq!(sum(&rows), expected, "{many} by {in_row}");
+            }
             notes.reverse();
-            assert_eq!(forwards, sum(&notes), "{many}");
+            assert_eq!(sum(&[&notes]), expected, "{many} turned");
         }
     }
 
     #[test]
-    fn sums_are_those_of_all_notes_however_they_are_kept() {
+    fn conversations_whose_notes_lie_among_each_other_keep_their_own() {
         let all = notes();
-        let (mut extras, mut places) = (Extras::default(), [ExtraPlace::default(); 40]);
-        // As many notes as its number, and one in turn, so that they lie among each other.
-        for round in 0..40 {
-            for (place, extra) in places.iter_mut().enumerate().skip(round) {
-                let note = all[(place + round) % all.len()];
-                extras.add(extra, Sender::Low, note, usize::MAX);
+        let (mut extras, mut places) = (Extras::default(), [ExtraPlace::default(); 80]);
+        for round in 0..80 {
+            for (number, place) in places.iter_mut().enumerate().skip(round) {
+                extras.add(place, Sender::Low, &all[number + round..][..1], usize::MAX);
             }
         }
         for (number, place) in places.iter().enumerate() {
-            let mut model = Extra::default();
-            for round in 0..=number {
-                model.add(all[(number + round) % all.len()]);
-            }
-            assert_eq!(extras.get(*place).as_deref(), Some(&model), "{number}");
+            let expected = model(&all[number..=2 * number], Sender::Low);
+            assert_eq!(extras.get(*place).as_deref(), Some(&expected), "{number}");
         }
-        assert_eq!(extras.sums.len(), 40 - usize::from(NOTES_MAX));
+        // Its number and one has each of them.
+        assert_eq!(extras.sums.len(), 80 - NOTES_MAX);
     }
 
     #[test]
-    fn places_of_notes_that_were_added_up_are_used_again() {
+    fn bytes_are_those_that_it_takes() {
         let mut extras = Extras::default();
-        for _ in 0..50 {
-            let mut place = ExtraPlace::default();
-            add_all(&mut extras, &mut place, Sender::Low, &notes());
+        let mut places = [ExtraPlace::default(); 5];
+        let counts = [1, 4, 8, 64, 300];
+        let mut taken = Vec::new();
+        for (place, count) in places.iter_mut().zip(counts) {
+            let before = extras.bytes();
+            extras.add(place, Sender::Low, &notes()[..count], usize::MAX);
+            taken.push(extras.bytes() - before);
         }
-        assert_eq!((extras.links.len(), extras.sums.len()), (usize::from(NOTES_MAX), 50));
-        let real: usize = extras.sums.iter().map(bytes_of).sum();
-        assert_eq!(extras.bytes(), real + usize::from(NOTES_MAX) * 12);
+        assert_eq!(taken[..4], [12, 28, 48, 4 * (2 + 16 + 64)]);
+        assert_eq!(taken[4], bytes_of(&extras.sums[0]));
         extras.clear();
         assert_eq!((extras.bytes(), extras.lost()), (0, 0));
     }
@@ -451,14 +455,11 @@ mod tests {
 
     #[test]
     fn a_delay_belongs_to_what_was_answered() {
-        let (mut extras, mut place) = (Extras::default(), ExtraPlace::default());
         let note = |what, sender| Note::new(what, sender, 5);
-        let notes = [
+        let extra = sum(&[&[
             note(What::Delay(Method::Response), Sender::Low),
             note(What::Event(Event::Gap), Sender::Low),
-        ];
-        add_all(&mut extras, &mut place, Sender::High, &notes);
-        let extra = extras.get(place).expect("there is room");
+        ]]);
         let samples = |direction| {
             let delays = extra.delay(Method::Response, direction);
             delays.map_or(0, |delays| delays.summary().count)
@@ -466,25 +467,25 @@ mod tests {
         assert_eq!(Direction::BOTH.map(samples), [1, 0]);
         let gaps = |way| extra.count(What::Event(Event::Gap), way);
         assert_eq!(Direction::BOTH.map(gaps), [0, 5]);
-        let nothing = extras.get(ExtraPlace::default());
-        assert!(nothing.is_some_and(|nothing| nothing.is_empty()));
+        let nothing = Extras::default();
+        assert!(nothing.get(ExtraPlace::default()).is_some_and(|nothing| nothing.is_empty()));
     }
 
     #[test]
     fn what_finds_no_room_is_counted_and_known() {
         let mut extras = Extras::default();
-        let note = Note::new(What::Event(Event::Gap), Sender::Low, 1);
+        let notes = [Note::new(What::Event(Event::Gap), Sender::Low, 1); 2];
         let (mut one, mut other) = (ExtraPlace::default(), ExtraPlace::default());
-        let bytes_max = 3 * size_of::<Link>();
+        let bytes_max = 3 * 16;
         for _ in 0..3 {
-            extras.add(&mut one, Sender::Low, note, bytes_max);
+            extras.add(&mut one, Sender::Low, &notes, bytes_max);
         }
         assert!(extras.get(one).is_some() && extras.lost() == 0);
-        extras.add(&mut other, Sender::Low, note, bytes_max);
-        assert!(extras.get(other).is_none() && extras.lost() == 1);
+        extras.add(&mut other, Sender::Low, &notes, bytes_max);
+        assert!(extras.get(other).is_none() && extras.lost() == 2);
         // With what it had before: half of its measures would be wrong ones.
-        extras.add(&mut one, Sender::Low, note, bytes_max);
-        assert!(extras.get(one).is_none() && extras.lost() == 5);
-        assert_eq!((extras.bytes(), extras.links.len()), (bytes_max, 3));
+        extras.add(&mut one, Sender::Low, &notes, bytes_max);
+        assert!(extras.get(one).is_none() && extras.lost() == 10);
+        assert_eq!(extras.bytes(), bytes_max);
     }
 }

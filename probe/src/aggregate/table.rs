@@ -16,7 +16,7 @@ use super::places::Places;
 use crate::decode::Address;
 use crate::hash::fold;
 use crate::spread::HashSeed;
-use crate::window::{Row, RowBlock};
+use crate::window::{Note, Notes, ROWS_PER_BLOCK, Row, RowBlock};
 
 /// Rows that are looked up together: as many misses as a core has under way.
 const BATCH_ROWS: usize = 32;
@@ -35,6 +35,8 @@ pub(super) struct ConversationTable {
     path_places: Places,
     /// Entries of the rows of the block that is added now.
     added: Vec<Option<usize>>,
+    /// Its notes.
+    notes: SortedNotes,
     seed: HashSeed,
 }
 
@@ -65,6 +67,7 @@ impl ConversationTable {
             endpoint_places: Places::default(),
             path_places: Places::default(),
             added: Vec::new(),
+            notes: SortedNotes::default(),
             seed,
         }
     }
@@ -111,14 +114,22 @@ impl ConversationTable {
                 self.added.push(entry);
             }
         }
-        // What was measured in a row that found no room is gone with its packets.
-        for note in block.notes.iter() {
-            let entry = self.added.get(note.row()).copied().flatten();
-            if let (Some(row), Some(entry)) = (block.rows.get(note.row()), entry) {
-                self.all.add_note(entry, (row.initiator(), *note), measured_bytes_max);
+        self.add_notes(block, measured_bytes_max);
+        full_packets
+    }
+
+    /// Adds what was measured in the rows of a block. Of a row that found no room it is gone with its
+    /// packets.
+    fn add_notes(&mut self, block: &RowBlock, bytes_max: usize) {
+        let ends = self.notes.sort(&block.notes);
+        let mut begin = 0;
+        for ((row, entry), end) in block.rows.iter().zip(&self.added).zip(ends) {
+            let notes = self.notes.sorted.get(begin..end).unwrap_or_default();
+            begin = end;
+            if let (Some(entry), false) = (*entry, notes.is_empty()) {
+                self.all.add_notes(entry, (row.initiator(), notes), bytes_max);
             }
         }
-        full_packets
     }
 
     /// Gives all conversations in order of their keys and forgets them, and their memory. Calls
@@ -304,6 +315,33 @@ impl ConversationTable {
     }
 }
 
+/// Notes of a block in order of their rows.
+#[derive(Default)]
+struct SortedNotes {
+    sorted: Vec<Note>,
+}
+
+impl SortedNotes {
+    /// Sorts the notes; where those of each row end.
+    fn sort(&mut self, notes: &Notes) -> [usize; ROWS_PER_BLOCK] {
+        let mut ends = [0; ROWS_PER_BLOCK];
+        notes.iter().for_each(|note| ends[note.row()] += 1);
+        let mut sum = 0;
+        for end in &mut ends {
+            // Where they begin, until each has moved it to its end.
+            sum += std::mem::replace(end, sum);
+        }
+        self.sorted.clear();
+        self.sorted.resize(sum, Note::default());
+        for note in notes.iter() {
+            let place = &mut ends[note.row()];
+            self.sorted[*place] = *note;
+            *place += 1;
+        }
+        ends
+    }
+}
+
 /// Hash of a name: every word under a secret one.
 #[inline]
 fn hash_of_name(name: &Name, seed: HashSeed) -> u64 {
@@ -400,7 +438,7 @@ mod tests {
     use crate::inventory::{AddressSpace, Segment, SegmentKind};
     use crate::measure::tcp::Event;
     use crate::spread::FlowKey;
-    use crate::window::{Ends, Note, Notes, RowFacts, What};
+    use crate::window::{Ends, RowFacts, What};
 
     /// A number that looks drawn, from 0 to below `end`.
     fn draw(state: &mut u64, end: u64) -> u64 {

@@ -83,11 +83,22 @@ impl Note {
         Self { row, ..self }
     }
 
-    /// The same with the senders turned round where `High` began.
+    /// From what [`Note::subject_if_low_began`] and [`Note::amount_bits`] gave.
     #[inline]
-    #[must_use]
-    pub(crate) const fn as_if_low_began(self, initiator: Sender) -> Self {
-        Self { what: self.what ^ initiator as u8, ..self }
+    pub(crate) const fn of_bits(subject: u8, amount: u32) -> Self {
+        Self { amount, row: 0, what: subject }
+    }
+
+    /// What it is about, and whom, in an octet; with the senders turned round where `High` began.
+    #[inline]
+    pub(crate) const fn subject_if_low_began(self, initiator: Sender) -> u8 {
+        self.what ^ initiator as u8
+    }
+
+    /// How much, as it is kept.
+    #[inline]
+    pub(crate) const fn amount_bits(self) -> u32 {
+        self.amount
     }
 
     /// Place of its row in the block.
