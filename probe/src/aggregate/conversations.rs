@@ -146,18 +146,13 @@ impl Conversations {
     /// Adds what was measured in a row of an entry, and who began there, if all that is measured
     /// takes less than `bytes_max`.
     #[inline]
-    pub(super) fn add_notes(
-        &mut self,
-        entry: usize,
-        (initiator, notes): (Sender, &[Note]),
-        bytes_max: usize,
-    ) {
+    pub(super) fn add_note(&mut self, entry: usize, note: (Sender, Note), bytes_max: usize) {
         let packed = &mut self.entries[entry];
         let place = match packed.wide() {
             Some(place) => &mut self.wide[place].extra,
             None => &mut packed.extra,
         };
-        self.extras.add(place, initiator, notes, bytes_max);
+        self.extras.add(place, note, bytes_max);
     }
 
     #[cold]

@@ -1,10 +1,9 @@
 //! What was measured in conversations beside packets and octets.
 //!
 //! In: notes of rows, late rows. Out: [`Extra`]: histograms of delays, counts of events and losses.
-//! Cost: nothing for a conversation without notes. The first [`NOTES_MAX`] notes are kept as they
-//! came: those of a row together, in 12 bytes for one, 28 for four, 48 for eight. With more of them
-//! 48 bytes, 72 for each kind of delay with 8 to 16 for each bucket in use, 16 to 32 for each kind of
-//! event. All of a window are let go with it.
+//! Cost: nothing for a conversation without notes; 8 bytes for each of its first [`NOTES_MAX`] notes,
+//! which are kept as they came; with more of them 48 bytes, 72 for each kind of delay with 8 to 16
+//! for each bucket in use, 16 to 32 for each kind of event. All of a window are let go with it.
 //! Invariants: adding up in any order gives the same; not more bytes than the caller allows: a
 //! conversation whose notes find no room says so and has no measures, and the notes are counted.
 //! Source: docs/measures.md, percentiles.
@@ -17,11 +16,15 @@ use crate::measure::tcp::{Cause, Method};
 use crate::window::{LateLosses, Note, What};
 
 /// Notes of a conversation that are kept as they are: beyond so many their sums take less.
-const NOTES_MAX: usize = 64;
+const NOTES_MAX: u8 = 64;
 
-const _: () = assert!(NOTES_MAX <= u8::MAX as usize, "their number is an octet of a run's head");
+/// Numbers of notes, and of sums, in a window are smaller than that: 128 MiB of notes.
+const END: u32 = (1 << NUMBER_BITS) - 1;
 
-/// Of which [`Extra`] a conversation is.
+const NUMBER_BITS: u32 = 24;
+
+/// Of which [`Extra`] a conversation is: in the low 24 bits a number, in the others how many notes
+/// there are, or what else the number means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExtraPlace(u32);
 
@@ -39,25 +42,20 @@ impl ExtraPlace {
     /// Something was measured, and found no room.
     const NO_ROOM: Self = Self(u32::MAX);
 
-    /// Set where the rest is a place among the sums, not among the notes.
-    const SUMS: u32 = 1 << 31;
+    /// Instead of a number of notes: that of the sums follows.
+    const SUMS: u8 = u8::MAX - 1;
 
-    /// The newest notes of a conversation.
-    const fn notes(number: u32) -> Self {
-        Self(number + 1)
-    }
-
-    /// Its sums.
-    const fn sums(number: u32) -> Self {
-        Self(number | Self::SUMS)
+    const fn of(kind: u8, number: u32) -> Self {
+        Self((kind as u32) << NUMBER_BITS | number & END)
     }
 
     const fn read(self) -> Kept {
-        match self.0 {
+        let (number, [.., kind]) = (self.0 & END, self.0.to_le_bytes());
+        match kind {
             0 => Kept::Nothing,
-            u32::MAX => Kept::NoRoom,
-            number if number & Self::SUMS == 0 => Kept::Notes(number - 1),
-            number => Kept::Sums((number & !Self::SUMS) as usize),
+            Self::SUMS => Kept::Sums(number as usize),
+            u8::MAX => Kept::NoRoom,
+            notes => Kept::Notes(notes, number),
         }
     }
 }
@@ -66,10 +64,12 @@ impl ExtraPlace {
 enum Kept {
     Nothing,
     NoRoom,
-    /// Where its newest run of notes begins.
-    Notes(u32),
+    /// So many notes, and the number of the newest.
+    Notes(u8, u32),
     Sums(usize),
 }
+
+const _: () = assert!(NOTES_MAX < ExtraPlace::SUMS, "a number of notes is no other kind");
 
 /// Which way, seen from the initiator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -205,22 +205,37 @@ impl Extra {
     }
 }
 
-/// Instead of the place of a run, behind the oldest.
-const END: u32 = u32::MAX;
+/// A note of a conversation.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    amount: u32,
+    /// What it is about, as if `Low` had begun, and the number of the note before; that is [`END`]
+    /// for the oldest.
+    subject_and_before: u32,
+}
 
-/// Subjects of notes in a word.
-const SUBJECTS_PER_WORD: usize = 4;
+const _: () = assert!(size_of::<Link>() == 8, "bytes as the documents state them");
 
-/// Those of a run's first word of subjects; the other two octets of it are counts.
-const SUBJECTS_IN_HEAD: usize = 2;
+impl Link {
+    const fn new(note: Note, initiator: Sender, before: u32) -> Self {
+        let subject = note.subject_if_low_began(initiator) as u32;
+        Self { amount: note.amount_bits(), subject_and_before: subject << NUMBER_BITS | before }
+    }
+
+    const fn note(self) -> Note {
+        let [.., subject] = self.subject_and_before.to_le_bytes();
+        Note::of_bits(subject, self.amount)
+    }
+
+    const fn before(self) -> u32 {
+        self.subject_and_before & END
+    }
+}
 
 /// Measures of all conversations of a window.
 #[derive(Clone, Debug, Default)]
 pub struct Extras {
-    /// Runs of notes: where the run before begins, or [`END`]; in one word how many notes there are,
-    /// how many up to here, and what the first two are about; what the others are about, four in a
-    /// word; and their amounts.
-    runs: Vec<u32>,
+    links: Vec<Link>,
     sums: Vec<Extra>,
     /// Bytes of the sums.
     sums_bytes: usize,
@@ -228,94 +243,67 @@ pub struct Extras {
 }
 
 impl Extras {
-    /// Adds the notes of a row, at least one, to its conversation, whose place is kept in `place`, if
-    /// all that is kept takes less than `bytes_max`.
+    /// Adds a note to a conversation, whose place is kept in `place`, and whose initiator this is in
+    /// the note's row, if all that is kept takes less than `bytes_max`.
     #[inline]
     pub(crate) fn add(
         &mut self,
         place: &mut ExtraPlace,
-        initiator: Sender,
-        notes: &[Note],
+        (initiator, note): (Sender, Note),
         bytes_max: usize,
     ) {
-        let newest = match place.read() {
-            _ if self.bytes() >= bytes_max => return self.lose(place, notes),
-            Kept::NoRoom => return self.lose(place, notes),
-            Kept::Nothing => END,
-            Kept::Notes(newest) => newest,
-            Kept::Sums(sums) => return self.add_to_sums(sums, initiator, notes),
+        let (notes, newest) = match place.read() {
+            _ if self.bytes() >= bytes_max || self.links.len() >= END as usize => {
+                return self.lose(place);
+            }
+            Kept::NoRoom => return self.lose(place),
+            Kept::Nothing => (0, END),
+            Kept::Notes(notes, newest) if notes < NOTES_MAX => (notes, newest),
+            Kept::Notes(_, newest) => {
+                let sums = self.add_up(place, newest);
+                return self.add_to_sums(sums, initiator, note);
+            }
+            Kept::Sums(sums) => return self.add_to_sums(sums, initiator, note),
         };
-        let all = self.notes_up_to(newest) + notes.len();
-        if all > NOTES_MAX {
-            return self.add_up(place, newest, initiator, notes);
-        }
-        // The bytes that callers allow are fewer than such numbers.
-        let begin = u32::try_from(self.runs.len()).unwrap_or(END);
-        let subject =
-            |place: usize| notes.get(place).map_or(0, |note| note.subject_if_low_began(initiator));
-        self.runs.push(newest);
-        let counts = [notes.len(), all].map(|count| u8::try_from(count).unwrap_or(u8::MAX));
-        self.runs.push(u32::from_le_bytes([counts[0], counts[1], subject(0), subject(1)]));
-        for first in (SUBJECTS_IN_HEAD..notes.len()).step_by(SUBJECTS_PER_WORD) {
-            let subjects = [first, first + 1, first + 2, first + 3].map(subject);
-            self.runs.push(u32::from_le_bytes(subjects));
-        }
-        self.runs.extend(notes.iter().map(|note| note.amount_bits()));
-        *place = ExtraPlace::notes(begin);
-    }
-
-    /// Notes of a conversation up to the run that begins there.
-    #[inline]
-    fn notes_up_to(&self, begin: u32) -> usize {
-        let head = self.runs.get(begin as usize + 1);
-        head.map_or(0, |head| usize::from(head.to_le_bytes()[1]))
+        let number = u32::try_from(self.links.len()).unwrap_or(END);
+        self.links.push(Link::new(note, initiator, newest));
+        *place = ExtraPlace::of(notes + 1, number);
     }
 
     #[cold]
-    fn lose(&mut self, place: &mut ExtraPlace, notes: &[Note]) {
-        self.lost += notes.len() as u64;
-        if let Kept::Notes(newest) = place.read() {
-            self.lost += self.notes_up_to(newest) as u64;
+    fn lose(&mut self, place: &mut ExtraPlace) {
+        self.lost += 1;
+        if let Kept::Notes(notes, _) = place.read() {
+            self.lost += u64::from(notes);
         }
         *place = ExtraPlace::NO_ROOM;
     }
 
-    fn add_to_sums(&mut self, sums: usize, initiator: Sender, notes: &[Note]) {
+    fn add_to_sums(&mut self, sums: usize, initiator: Sender, note: Note) {
         if let Some(extra) = self.sums.get_mut(sums) {
-            self.sums_bytes += notes.iter().map(|note| extra.add(*note, initiator)).sum::<usize>();
+            self.sums_bytes += extra.add(note, initiator);
         }
     }
 
-    /// Adds up the notes of a conversation, and others. Their place is not used again: it is small
-    /// beside what the sums of so many take.
+    /// Adds up the notes of a conversation; the number of its sums. The places of the notes are not
+    /// used again: they are few beside what the sums of so many take.
     #[cold]
-    fn add_up(&mut self, place: &mut ExtraPlace, newest: u32, initiator: Sender, notes: &[Note]) {
+    fn add_up(&mut self, place: &mut ExtraPlace, newest: u32) -> usize {
         let mut extra = Extra::default();
         let bytes = self.sum(newest, &mut extra);
         self.sums_bytes += size_of::<Extra>() + bytes;
         let number = self.sums.len();
-        *place = ExtraPlace::sums(u32::try_from(number).unwrap_or(0));
+        // Sums are fewer than the notes that they came of.
+        *place = ExtraPlace::of(ExtraPlace::SUMS, u32::try_from(number).unwrap_or(END));
         self.sums.push(extra);
-        self.add_to_sums(number, initiator, notes);
+        number
     }
 
     /// Adds the notes of a conversation to its sums; the bytes that they took.
     fn sum(&self, newest: u32, sums: &mut Extra) -> usize {
-        let (mut begin, mut bytes) = (newest, 0);
-        while let Some([before, head, rest @ ..]) = self.runs.get(begin as usize..) {
-            let [count, _, first, second] = head.to_le_bytes();
-            let count = usize::from(count);
-            let words = count.saturating_sub(SUBJECTS_IN_HEAD).div_ceil(SUBJECTS_PER_WORD);
-            let (more, amounts) = rest.split_at(words.min(rest.len()));
-            let subjects = [first, second];
-            let subjects =
-                subjects.into_iter().chain(more.iter().flat_map(|word| word.to_le_bytes()));
-            for (subject, amount) in subjects.zip(amounts).take(count) {
-                bytes += sums.add(Note::of_bits(subject, *amount), Sender::Low);
-            }
-            begin = *before;
-        }
-        bytes
+        let link = |number: u32| self.links.get(number as usize);
+        let links = std::iter::successors(link(newest), |newer| link(newer.before()));
+        links.map(|link| sums.add(link.note(), Sender::Low)).sum()
     }
 
     /// What was measured of a conversation; an empty one where nothing was, `None` where it found
@@ -325,7 +313,7 @@ impl Extras {
         match place.read() {
             Kept::Nothing => Some(Cow::Borrowed(&NOTHING)),
             Kept::NoRoom => None,
-            Kept::Notes(newest) => {
+            Kept::Notes(_, newest) => {
                 let mut sums = Extra::default();
                 self.sum(newest, &mut sums);
                 Some(Cow::Owned(sums))
@@ -342,14 +330,14 @@ impl Extras {
     /// Bytes that they take.
     #[inline]
     pub fn bytes(&self) -> usize {
-        size_of_val(self.runs.as_slice()) + self.sums_bytes
+        size_of_val(self.links.as_slice()) + self.sums_bytes
     }
 
     /// Forgets all, and keeps memory of notes as [`super::conversations::clear`] says.
     pub(super) fn clear(&mut self) {
-        let mut runs = std::mem::take(&mut self.runs);
-        super::conversations::clear(&mut runs);
-        *self = Self { runs, ..Self::default() };
+        let mut links = std::mem::take(&mut self.links);
+        super::conversations::clear(&mut links);
+        *self = Self { links, ..Self::default() };
     }
 }
 
@@ -378,13 +366,15 @@ mod tests {
         notes
     }
 
-    fn sum(rows: &[&[Note]]) -> Extra {
+    fn sum(notes: &[Note]) -> Extra {
         let (mut extras, mut place) = (Extras::default(), ExtraPlace::default());
-        for notes in rows {
-            extras.add(&mut place, Sender::High, notes, usize::MAX);
-        }
+        add_all(&mut extras, &mut place, Sender::High, notes);
         assert_eq!(extras.lost(), 0);
         extras.get(place).expect("there is room").into_owned()
+    }
+
+    fn add_all(extras: &mut Extras, place: &mut ExtraPlace, initiator: Sender, notes: &[Note]) {
+        notes.iter().for_each(|note| extras.add(place, (initiator, *note), usize::MAX));
     }
 
     fn model(notes: &[Note], initiator: Sender) -> Extra {
@@ -396,18 +386,14 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_those_of_all_notes_in_whatever_rows_they_come() {
-        let notes = notes();
+    fn sums_are_those_of_all_notes_in_whatever_order_they_come() {
         // Kept as they are, and added up.
-        for many in [1, 2, 3, 5, 6, 7, 11, 63, 64, 65, 66, 300] {
-            let mut notes = notes[..many].to_vec();
+        for many in [1, 2, 3, 63, 64, 65, 66, 300] {
+            let mut notes = notes()[..many].to_vec();
             let expected = model(&notes, Sender::High);
-            for in_row in [1, 2, 3, 4, 7, 64, 100, 300] {
-                let rows: Vec<_> = notes.chunks(in_row).collect();
-                assert_eq!(sum(&rows), expected, "{many} by {in_row}");
-            }
+            assert_eq!(sum(&notes), expected, "{many}");
             notes.reverse();
-            assert_eq!(sum(&[&notes]), expected, "{many} turned");
+            assert_eq!(sum(&notes), expected, "{many} turned");
         }
     }
 
@@ -417,7 +403,7 @@ mod tests {
         let (mut extras, mut places) = (Extras::default(), [ExtraPlace::default(); 80]);
         for round in 0..80 {
             for (number, place) in places.iter_mut().enumerate().skip(round) {
-                extras.add(place, Sender::Low, &all[number + round..][..1], usize::MAX);
+                extras.add(place, (Sender::Low, all[number + round]), usize::MAX);
             }
         }
         for (number, place) in places.iter().enumerate() {
@@ -425,22 +411,21 @@ mod tests {
             assert_eq!(extras.get(*place).as_deref(), Some(&expected), "{number}");
         }
         // Its number and one has each of them.
-        assert_eq!(extras.sums.len(), 80 - NOTES_MAX);
+        assert_eq!(extras.sums.len(), 80 - usize::from(NOTES_MAX));
     }
 
     #[test]
     fn bytes_are_those_that_it_takes() {
         let mut extras = Extras::default();
-        let mut places = [ExtraPlace::default(); 5];
-        let counts = [1, 4, 8, 64, 300];
+        let mut places = [ExtraPlace::default(); 4];
         let mut taken = Vec::new();
-        for (place, count) in places.iter_mut().zip(counts) {
+        for (place, count) in places.iter_mut().zip([1, 4, 64, 300]) {
             let before = extras.bytes();
-            extras.add(place, Sender::Low, &notes()[..count], usize::MAX);
+            add_all(&mut extras, place, Sender::Low, &notes()[..count]);
             taken.push(extras.bytes() - before);
         }
-        assert_eq!(taken[..4], [12, 28, 48, 4 * (2 + 16 + 64)]);
-        assert_eq!(taken[4], bytes_of(&extras.sums[0]));
+        assert_eq!(taken[..3], [8, 4 * 8, 64 * 8]);
+        assert_eq!(taken[3], 64 * 8 + bytes_of(&extras.sums[0]));
         extras.clear();
         assert_eq!((extras.bytes(), extras.lost()), (0, 0));
     }
@@ -456,10 +441,10 @@ mod tests {
     #[test]
     fn a_delay_belongs_to_what_was_answered() {
         let note = |what, sender| Note::new(what, sender, 5);
-        let extra = sum(&[&[
+        let extra = sum(&[
             note(What::Delay(Method::Response), Sender::Low),
             note(What::Event(Event::Gap), Sender::Low),
-        ]]);
+        ]);
         let samples = |direction| {
             let delays = extra.delay(Method::Response, direction);
             delays.map_or(0, |delays| delays.summary().count)
@@ -474,18 +459,18 @@ mod tests {
     #[test]
     fn what_finds_no_room_is_counted_and_known() {
         let mut extras = Extras::default();
-        let notes = [Note::new(What::Event(Event::Gap), Sender::Low, 1); 2];
+        let note = Note::new(What::Event(Event::Gap), Sender::Low, 1);
         let (mut one, mut other) = (ExtraPlace::default(), ExtraPlace::default());
-        let bytes_max = 3 * 16;
+        let bytes_max = 3 * size_of::<Link>();
         for _ in 0..3 {
-            extras.add(&mut one, Sender::Low, &notes, bytes_max);
+            extras.add(&mut one, (Sender::Low, note), bytes_max);
         }
         assert!(extras.get(one).is_some() && extras.lost() == 0);
-        extras.add(&mut other, Sender::Low, &notes, bytes_max);
-        assert!(extras.get(other).is_none() && extras.lost() == 2);
+        extras.add(&mut other, (Sender::Low, note), bytes_max);
+        assert!(extras.get(other).is_none() && extras.lost() == 1);
         // With what it had before: half of its measures would be wrong ones.
-        extras.add(&mut one, Sender::Low, &notes, bytes_max);
-        assert!(extras.get(one).is_none() && extras.lost() == 10);
+        extras.add(&mut one, (Sender::Low, note), bytes_max);
+        assert!(extras.get(one).is_none() && extras.lost() == 5);
         assert_eq!(extras.bytes(), bytes_max);
     }
 }

@@ -216,6 +216,14 @@ impl Aggregator {
         at_once
     }
 
+    /// As [`Aggregator::collect`], for who works on a window meanwhile: there may be as much as fills
+    /// another one, and the rest waits in the rings.
+    pub fn listen(&mut self) {
+        if self.conversations < self.rows_max {
+            self.collect();
+        }
+    }
+
     /// The next window that all workers have closed, in order of time.
     pub fn next_view(&mut self) -> Option<WindowView> {
         let watermark = self.watermark()?;
@@ -436,9 +444,7 @@ impl Aggregator {
         self.conversations -= table.len();
         self.measured_bytes -= table.measured_bytes();
         // Workers whose window is not over go on meanwhile.
-        let sorted = table.sort(|| {
-            self.collect();
-        });
+        let sorted = table.sort(|| self.listen());
         if self.spare_tables.len() < SPARE_MAX {
             self.spare_tables.push(table);
         }

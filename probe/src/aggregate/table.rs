@@ -16,7 +16,7 @@ use super::places::Places;
 use crate::decode::Address;
 use crate::hash::fold;
 use crate::spread::HashSeed;
-use crate::window::{Note, Notes, ROWS_PER_BLOCK, Row, RowBlock};
+use crate::window::{Row, RowBlock};
 
 /// Rows that are looked up together: as many misses as a core has under way.
 const BATCH_ROWS: usize = 32;
@@ -35,8 +35,6 @@ pub(super) struct ConversationTable {
     path_places: Places,
     /// Entries of the rows of the block that is added now.
     added: Vec<Option<usize>>,
-    /// Its notes.
-    notes: SortedNotes,
     seed: HashSeed,
 }
 
@@ -67,7 +65,6 @@ impl ConversationTable {
             endpoint_places: Places::default(),
             path_places: Places::default(),
             added: Vec::new(),
-            notes: SortedNotes::default(),
             seed,
         }
     }
@@ -114,22 +111,14 @@ impl ConversationTable {
                 self.added.push(entry);
             }
         }
-        self.add_notes(block, measured_bytes_max);
-        full_packets
-    }
-
-    /// Adds what was measured in the rows of a block. Of a row that found no room it is gone with its
-    /// packets.
-    fn add_notes(&mut self, block: &RowBlock, bytes_max: usize) {
-        let ends = self.notes.sort(&block.notes);
-        let mut begin = 0;
-        for ((row, entry), end) in block.rows.iter().zip(&self.added).zip(ends) {
-            let notes = self.notes.sorted.get(begin..end).unwrap_or_default();
-            begin = end;
-            if let (Some(entry), false) = (*entry, notes.is_empty()) {
-                self.all.add_notes(entry, (row.initiator(), notes), bytes_max);
+        // What was measured in a row that found no room is gone with its packets.
+        for note in block.notes.iter() {
+            let entry = self.added.get(note.row()).copied().flatten();
+            if let (Some(row), Some(entry)) = (block.rows.get(note.row()), entry) {
+                self.all.add_note(entry, (row.initiator(), *note), measured_bytes_max);
             }
         }
+        full_packets
     }
 
     /// Gives all conversations in order of their keys and forgets them, and their memory. Calls
@@ -150,23 +139,34 @@ impl ConversationTable {
     /// Numbers of the entries in order of their keys.
     fn order(&self, mut pause: impl FnMut()) -> Vec<u32> {
         let all = &self.all;
-        let spaces = ranks(all.paths.iter().map(|path| path.space.bits()), &mut pause);
+        let spaces = Ranks::new(all.paths.iter().map(|path| path.space.bits()), &mut pause);
         let address = |endpoint: &Endpoint| u128::from_be_bytes(endpoint.address.0);
-        let addresses = ranks(all.endpoints.iter().map(address), &mut pause);
+        let addresses = Ranks::new(all.endpoints.iter().map(address), &mut pause);
+        let number_bits = bits(all.entries.len());
+        // At most 25 + 2 · 26 + 25 + 25: a window has 2²⁴ conversations at most.
+        let key_bits = spaces.bits + 2 * addresses.bits + SERVICE_BITS + number_bits;
+        debug_assert!(key_bits <= u128::BITS, "{key_bits} bits");
         let ordered = |(number, entry): (u32, &Packed)| {
-            let Name { source, destination, path, .. } = entry.name;
-            let [path, source, destination] = [
-                spaces[path as usize],
-                addresses[source as usize],
-                addresses[destination as usize],
-            ]
-            .map(u128::from);
-            path << 96 | source << 64 | destination << 32 | u128::from(number)
+            let name = &entry.name;
+            let path = &all.paths[name.path as usize];
+            let mut key = u128::from(spaces.of(name.path));
+            for endpoint in [name.source, name.destination] {
+                key = key << addresses.bits | u128::from(addresses.of(endpoint));
+            }
+            key = key << SERVICE_BITS | u128::from(service(name, path.ip_version));
+            key << number_bits | u128::from(number)
         };
         let mut order: Vec<u128> = (0_u32..).zip(&all.entries).map(ordered).collect();
+        let number_in = |ordered: u128| {
+            #[expect(clippy::cast_possible_truncation, reason = "the other bits are of its key")]
+            let number = ordered as u32;
+            number & ((1 << number_bits) - 1)
+        };
         let key = |ordered: u128| all.key(&all.entries[number_in(ordered) as usize].name);
+        // Few differ in their application, stations or segments alone.
         let compare = |one: &u128, other: &u128| {
-            (one >> 32).cmp(&(other >> 32)).then_with(|| key(*one).cmp(&key(*other)))
+            let ranks = (one >> number_bits).cmp(&(other >> number_bits));
+            ranks.then_with(|| key(*one).cmp(&key(*other)))
         };
         sort_in_parts(&mut order, compare, pause);
         order.into_iter().map(number_in).collect()
@@ -315,33 +315,6 @@ impl ConversationTable {
     }
 }
 
-/// Notes of a block in order of their rows.
-#[derive(Default)]
-struct SortedNotes {
-    sorted: Vec<Note>,
-}
-
-impl SortedNotes {
-    /// Sorts the notes; where those of each row end.
-    fn sort(&mut self, notes: &Notes) -> [usize; ROWS_PER_BLOCK] {
-        let mut ends = [0; ROWS_PER_BLOCK];
-        notes.iter().for_each(|note| ends[note.row()] += 1);
-        let mut sum = 0;
-        for end in &mut ends {
-            // Where they begin, until each has moved it to its end.
-            sum += std::mem::replace(end, sum);
-        }
-        self.sorted.clear();
-        self.sorted.resize(sum, Note::default());
-        for note in notes.iter() {
-            let place = &mut ends[note.row()];
-            self.sorted[*place] = *note;
-            *place += 1;
-        }
-        ends
-    }
-}
-
 /// Hash of a name: every word under a secret one.
 #[inline]
 fn hash_of_name(name: &Name, seed: HashSeed) -> u64 {
@@ -376,17 +349,46 @@ const fn words(address: Address) -> [u64; 2] {
 }
 
 /// The rank of each value among those that differ.
-fn ranks<T: Copy + Ord>(values: impl Iterator<Item = T>, pause: impl FnMut()) -> Vec<u32> {
-    let mut order: Vec<(T, u32)> = values.zip(0..).collect();
-    sort_in_parts(&mut order, |one, other| one.0.cmp(&other.0), pause);
-    let mut ranks = vec![0; order.len()];
-    let (mut rank, mut before) = (0, None);
-    for (value, number) in order {
-        rank += u32::from(before.is_some_and(|before| before != value));
-        ranks[number as usize] = rank;
-        before = Some(value);
+struct Ranks {
+    ranks: Vec<u32>,
+    /// Bits that the largest takes.
+    bits: u32,
+}
+
+impl Ranks {
+    fn new<T: Copy + Ord>(values: impl Iterator<Item = T>, pause: impl FnMut()) -> Self {
+        let mut order: Vec<(T, u32)> = values.zip(0..).collect();
+        sort_in_parts(&mut order, |one, other| one.0.cmp(&other.0), pause);
+        let mut ranks = vec![0; order.len()];
+        let (mut rank, mut before) = (0_u32, None);
+        for (value, number) in order {
+            rank += u32::from(before.is_some_and(|before| before != value));
+            ranks[number as usize] = rank;
+            before = Some(value);
+        }
+        Self { ranks, bits: bits(rank as usize) }
     }
-    ranks
+
+    #[inline]
+    fn of(&self, number: u32) -> u32 {
+        self.ranks[number as usize]
+    }
+}
+
+/// Bits that numbers up to this one take.
+const fn bits(largest: usize) -> u32 {
+    usize::BITS - largest.leading_zeros()
+}
+
+/// Bits of [`service`].
+const SERVICE_BITS: u32 = 8 + 1 + 16;
+
+/// What orders conversations between the same addresses, in that order: protocol, version of IP,
+/// port.
+#[inline]
+fn service(name: &Name, ip_version: u8) -> u32 {
+    let version = u32::from(ip_version > 4);
+    u32::from(name.protocol) << 17 | version << 16 | u32::from(name.destination_port)
 }
 
 /// Sorts, with a pause after every part of the work.
@@ -418,13 +420,6 @@ fn put_in_order(entries: &mut [Packed], order: &mut [u32], start: usize) {
     }
 }
 
-/// The number of the entry: the low 32 bits.
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the other bits are of its rank")]
-const fn number_in(ordered: u128) -> u32 {
-    ordered as u32
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -438,7 +433,7 @@ mod tests {
     use crate::inventory::{AddressSpace, Segment, SegmentKind};
     use crate::measure::tcp::Event;
     use crate::spread::FlowKey;
-    use crate::window::{Ends, RowFacts, What};
+    use crate::window::{Ends, Note, Notes, RowFacts, What};
 
     /// A number that looks drawn, from 0 to below `end`.
     fn draw(state: &mut u64, end: u64) -> u64 {

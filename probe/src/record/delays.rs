@@ -98,7 +98,7 @@ mod tests {
         let (mut extras, mut place) = (Extras::default(), ExtraPlace::default());
         for ns in delays_ns {
             let note = Note::new(What::Delay(method), answered, *ns);
-            extras.add(&mut place, Sender::Low, &[note], usize::MAX);
+            extras.add(&mut place, (Sender::Low, note), usize::MAX);
         }
         extras.get(place).expect("there is room").into_owned()
     }
