@@ -28,6 +28,9 @@ const FLOWS_PER_BLOCK: usize = 64;
 /// Notes for each row that there can be: what is measured beyond them is lost and counted.
 const NOTES_PER_ROW: usize = 4;
 
+/// Bytes of these, beside a row's own.
+pub const NOTE_BYTES_PER_ROW: usize = (NOTES_PER_ROW * CHUNK_BYTES).div_ceil(NOTES_PER_CHUNK);
+
 /// Blocks of late rows that can wait; each takes 16 KiB.
 const LATE_BLOCKS_MAX: usize = 16;
 
