@@ -60,7 +60,7 @@ fn main() -> Result<()> {
     let mut feeder = None;
     let options = RunOptions { features, ..RunOptions::default() };
     let ready = |ready: Ready<'_>| {
-        let send = ready.ports.first().and_then(|port| port.tx_queue());
+        let send = ready.ports.first().and_then(vmprobe::dpdk::Port::tx_queue);
         let (eal, ended) = (ready.eal.clone(), Arc::clone(&stop));
         feeder = send.map(|send| {
             std::thread::spawn(move || {

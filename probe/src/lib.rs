@@ -10,6 +10,7 @@ pub mod hash;
 pub mod cores;
 pub mod inventory;
 pub mod config;
+pub mod sources;
 #[cfg(feature = "dpdk")]
 #[expect(unsafe_code, reason = "the only safe wrapper over the C library; counted by a test")]
 pub mod dpdk;

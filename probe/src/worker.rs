@@ -8,6 +8,7 @@
 //! that a packet brings about depends on the packets before it in the order of their clock.
 //! Source: ARCHITECTURE.md, "The loop".
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::capture::Source;
@@ -16,8 +17,9 @@ use crate::counters::{DropCause, TapTotals, WorkerTotals};
 use crate::decode::filter::Filters;
 use crate::decode::{Brief, Decoder, Headers, Marks};
 use crate::flow::{FlowStage, Guess};
-use crate::index::WindowNumber;
+use crate::index::{TapIndex, WindowNumber};
 use crate::path::PathStage;
+use crate::sources::MapCell;
 use crate::spread::fragments::FragmentTable;
 use crate::spread::ring::{RingReceiver, RingSender};
 use crate::spread::shed::Shedder;
@@ -32,7 +34,7 @@ mod quotes;
 mod spreading;
 
 use burst::{Seen, Tally};
-use marks::NOTED_MARKS;
+use marks::{MirrorSequence, NOTED_MARKS};
 pub use port_names::PortNames;
 
 /// Packets in a burst at most; a source gives no more.
@@ -96,6 +98,8 @@ pub struct WorkerParts {
     pub taps_max: usize,
     /// Names of ports, for the aggregator.
     pub port_names: PortNames,
+    /// Where the newest map of segments is; without it the decoder keeps the one that it has.
+    pub maps: Option<Arc<MapCell>>,
 }
 
 /// One core of the packet path.
@@ -110,7 +114,7 @@ pub struct Worker<S> {
     ready: Vec<Headers>,
     totals: WorkerTotals,
     taps: Vec<TapTotals>,
-    mirror_sequences: Vec<Option<u32>>,
+    mirror_sequences: Vec<Option<MirrorSequence>>,
     /// Largest stamp of the own source.
     read_clock: Timestamp,
     /// Clock of what is booked.
@@ -132,6 +136,8 @@ pub struct Worker<S> {
     ports_known: usize,
     /// The source expects nothing more.
     quiet: bool,
+    /// Of the map of segments that the decoder has.
+    map_version: u64,
     /// Waiting for room in a ring, and meanwhile taking over.
     blocked: bool,
     /// Packets that were received and are on their way through this worker while it does something
@@ -213,6 +219,7 @@ impl<S: Source> Worker<S> {
             expiring: false,
             ports_known: 0,
             quiet: false,
+            map_version: u64::MAX,
             blocked: false,
             in_hand_packets: 0,
             outgoing_closed: false,
@@ -242,6 +249,7 @@ impl<S: Source> Worker<S> {
 
     /// One turn: a poll, what other workers sent, a step of each chore.
     pub fn turn(&mut self) -> Turn {
+        self.swap_map();
         let polled = self.poll();
         if self.source_ended && !self.outgoing_closed {
             self.close_outgoing();
@@ -254,6 +262,17 @@ impl<S: Source> Worker<S> {
             return Turn::Busy;
         }
         if self.source_ended && self.incoming_ended() { Turn::Ended } else { Turn::Idle }
+    }
+
+    /// Takes the newest map of segments, between bursts. The old one is freed by who made it.
+    #[inline]
+    fn swap_map(&mut self) {
+        let Some(maps) = &self.parts.maps else { return };
+        let version = maps.version();
+        if version != self.map_version {
+            self.parts.decoder.set_map(maps.load());
+            self.map_version = version;
+        }
     }
 
     /// What this worker has counted so far.
@@ -402,6 +421,11 @@ impl<S: Source> Worker<S> {
                 DropCause::CopyOtherTap
             }
         };
+        if let Verdict::OtherTap { tap: counted, seen } = verdict
+            && (headers.timestamp, headers.tap) < (seen, counted)
+        {
+            self.note_nearer_tap(headers, ahead, counted);
+        }
         if self.parts.remove_copies {
             self.totals.causes.add(cause, 1);
             if verdict == Verdict::Duplicate {
@@ -409,6 +433,17 @@ impl<S: Source> Worker<S> {
             }
         }
         !self.parts.remove_copies
+    }
+
+    /// A copy that came later was seen earlier, or at the same time at a tap that is configured first.
+    #[cold]
+    fn note_nearer_tap(&mut self, headers: &Headers, ahead: &Ahead, counted: TapIndex) {
+        if self.parts.remove_copies {
+            let (window, late) = self.booking.book(headers.timestamp, headers.clock);
+            let (window, _) = self.open_window(window, late);
+            let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
+            flows.note_nearer_tap(headers, ahead.guess, (counted, window), output);
+        }
     }
 
     /// Time goes on: fragments that waited too long are let go, windows close.
@@ -575,22 +610,27 @@ impl<S: Source> Worker<S> {
             path.end(&mut self.parts.handoff);
         }
         self.parts.handoff.send_all_windows();
+        self.end_mirror_sequences();
         self.refresh_totals();
         self.close_last_window();
         let taps = self.taps_used();
         self.parts.handoff.end(&mut self.totals, &self.taps[..taps]);
     }
 
-    /// What was counted since the last window closed belongs to the window that time stands in.
+    /// What was counted since the last window closed belongs to the next one that would have closed, as
+    /// it would had time gone on: where the end lies in its grace that is not the one time stands in.
     fn close_last_window(&mut self) {
         let clock_window = WindowNumber::of(self.clock, self.parts.windows.length_ns());
         let last = self.newest_active.max(clock_window);
         if self.totals.received_packets + self.totals.booked_packets == 0 {
             return;
         }
+        let next = self.open_from.unwrap_or(last).min(last);
         let taps = self.taps_used();
-        while !self.parts.handoff.close(last, &mut self.totals, &self.taps[..taps]) {
-            std::thread::yield_now();
+        for window in [next, last].into_iter().take(if next < last { 2 } else { 1 }) {
+            while !self.parts.handoff.close(window, &mut self.totals, &self.taps[..taps]) {
+                std::thread::yield_now();
+            }
         }
     }
 

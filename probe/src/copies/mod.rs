@@ -351,7 +351,7 @@ mod tests {
         let verdicts: Vec<_> =
             (0..100).map(|at| classify(&mut table, &packet(0, at * 1_000))).collect();
         let duplicates = verdicts.iter().filter(|it| **it == Verdict::Duplicate).count();
-        assert_eq!(duplicates as u32, REPEATS_MAX, "no mirror makes a hundred copies");
+        assert_eq!(duplicates, REPEATS_MAX as usize, "no mirror makes a hundred copies");
     }
 
     #[test]

@@ -84,4 +84,7 @@ pub mod event {
     pub const SYN: u8 = 1 << 5;
     /// A SYN-ACK was seen.
     pub const SYN_ACK: u8 = 1 << 6;
+    /// One end has acknowledged what the other sent: a segment with ACK, without SYN and RST, was seen
+    /// in this window or before.
+    pub const ACKNOWLEDGED: u8 = 1 << 7;
 }

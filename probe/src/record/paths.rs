@@ -5,12 +5,13 @@
 //! Invariants: as of all records; a figure without samples or packets is null.
 
 use super::from_views::VmTexts;
+use super::ledger::path_rows;
 use super::{PathRecord, PathSampleRecord, RecordMaker, Rows};
 use crate::aggregate::path::{PathRow, PathView};
 use crate::decode::Mac;
 use crate::index::TapIndex;
+use crate::inventory::Interval;
 use crate::path::{Ends, Trajectory};
-use crate::time::Timestamp;
 
 impl RecordMaker {
     /// Records of a window's ways between taps.
@@ -20,11 +21,12 @@ impl RecordMaker {
         for sample in &view.samples {
             self.sightings(view, sample, &mut path_samples);
         }
-        Rows { path, path_samples, ..Rows::default() }
+        Rows { path, path_samples, ledger: path_rows(view), ..Rows::default() }
     }
 
     fn path_row(&mut self, view: &PathView, row: &PathRow) -> PathRecord {
-        let whose = row.ends.map(|ends| self.whose(&ends, view.start));
+        let whose =
+            row.ends.map(|ends| self.whose(&ends, Interval { from: view.start, to: view.end }));
         let (source, destination) = whose.unwrap_or_default();
         let counts = &row.counts;
         let loss = counts.loss();
@@ -38,7 +40,7 @@ impl RecordMaker {
             to_tap: self.names().tap(row.to),
             from_host: self.host(row.from),
             to_host: self.host(row.to),
-            address_space: row.ends.map(|ends| self.names().space(ends.space)),
+            address_space: row.ends.map(|ends| self.space(ends.space)),
             source_address: row.ends.map(|ends| ends.source.to_ip(ends.ip_version)),
             destination_address: row.ends.map(|ends| ends.destination.to_ip(ends.ip_version)),
             protocol_identifier: row.ends.map(|ends| ends.protocol),
@@ -58,6 +60,9 @@ impl RecordMaker {
             unresolved_loss_packet_count: counts.unresolved,
             segment_stripped_packet_count: counts.stripped,
             ambiguous_packet_count: counts.ambiguous,
+            answered_pair_count: row.answers.map(|answers| answers.pairs),
+            first_tap_one_way_pair_count: row.answers.map(|answers| answers.unseen_first),
+            later_tap_one_way_pair_count: row.answers.map(|answers| answers.unseen_later),
             loss_low: loss.map(|(low, _)| low),
             loss_high: loss.map(|(_, high)| high),
             delay_sample_count: delay.map_or(0, |delay| delay.count),
@@ -78,11 +83,11 @@ impl RecordMaker {
         self.names().tap_host(tap).map(Into::into)
     }
 
-    fn whose(&self, ends: &Ends, at: Timestamp) -> (VmTexts, VmTexts) {
+    fn whose(&self, ends: &Ends, time: Interval) -> (VmTexts, VmTexts) {
         let station = |address| (address, Mac::default());
         let (source, destination) = (station(ends.source), station(ends.destination));
-        let known = self.endpoints(ends.space, ends.ip_version, source, destination, at);
-        (self.vm(known.source), self.vm(known.destination))
+        let known = self.endpoints(ends.space, ends.ip_version, source, destination, time);
+        (self.vm(known.source, time), self.vm(known.destination, time))
     }
 
     fn sightings(
@@ -92,7 +97,7 @@ impl RecordMaker {
         rows: &mut Vec<PathSampleRecord>,
     ) {
         let ends = &sample.ends;
-        let address_space = self.names().space(ends.space);
+        let address_space = self.space(ends.space);
         for sight in sample.sights() {
             rows.push(PathSampleRecord {
                 observation_time_ns: sight.at.0,

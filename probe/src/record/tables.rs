@@ -100,7 +100,7 @@ tables! {
         connection_half_open_count: u64, "flows", Element::None;
         /// Share of flows that was looked at, 0–1; below 1 the probe shed whole flows.
         sampling_rate: f64, "", Element::Ie(&[311]);
-        /// Tap that saw the initiator's first packet.
+        /// Tap that saw the initiator's first packet first; at equal times the one configured first.
         tap: Arc<str>, "", Element::None;
     } with {
         /// What was measured of its TCP segments.
@@ -164,9 +164,9 @@ tables! {
         tcp_state: &'static str, "", Element::None;
         /// Application.
         application_name: &'static str, "", Element::Ie(&[96]);
-        /// Tap that saw the initiator's first packet.
+        /// Tap that saw the initiator's first packet first; at equal times the one configured first.
         tap: Arc<str>, "", Element::None;
-        /// Tap that saw the responder's first packet; null where none was seen.
+        /// Tap that saw the responder's first packet first; null where none was seen.
         reverse_tap: Option<Arc<str>>, "", Element::None;
         /// Packets left out because the same one was seen before at its tap, initiator to
         /// responder; null where it is not measured.
@@ -282,6 +282,14 @@ tables! {
         segment_stripped_packet_count: u64, "packets", Element::None;
         /// Followed, but not to be told from equal ones; in no other count.
         ambiguous_packet_count: u64, "packets", Element::None;
+        /// Pairs of endpoints whose TCP packets took this way in this window and whose answers some tap
+        /// showed, four of those that are followed at least; null where scope is endpoints.
+        answered_pair_count: Option<u64>, "pairs", Element::None;
+        /// Of these, those of which the first tap showed no answer: it shows one direction only, or
+        /// the answers take another way; null where scope is endpoints.
+        first_tap_one_way_pair_count: Option<u64>, "pairs", Element::None;
+        /// Of these, those of which the later tap showed no answer; null where scope is endpoints.
+        later_tap_one_way_pair_count: Option<u64>, "pairs", Element::None;
         /// Share lost between the taps at least, 0–1: network; null without packets.
         loss_low: Option<f64>, "", Element::None;
         /// Share lost between the taps at most, 0–1: network and unresolved; null without packets.
@@ -447,8 +455,8 @@ tables! {
         /// tenant_delays_lost (samples that found no room in `delays`),
         /// measures_refused (times), flows_evicted (flows), digests_evicted (digests),
         /// icmp_quotes_lost (ICMP errors that could not be told to the worker of the flow that they
-        /// quote), path_samples_lost, path_evicted and path_unwatched (packets followed between
-        /// taps), where they are not 0.
+        /// quote), path_samples_lost, path_evicted, path_unwatched, path_rows_full, path_late and
+        /// path_samples_full (packets followed between taps), where they are not 0.
         measure: Arc<str>, "", Element::None;
         /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
         /// queued how many there are now; of `unaccounted` the absolute value.
@@ -465,12 +473,17 @@ tables! {
     Inventory "inventory" as inventory: InventoryRecord
     by known_from_ns, sorted by known_from_ns uuid address valid_from_ns
     {
+        /// The same in the record that says that this became known and, if the probe learnt otherwise,
+        /// in the one that says so.
+        fact_id: u64, "", Element::None;
+        /// Start of the first window of the run of the probe that knew it, since the epoch, UTC.
+        run_start_ns: u64, "ns", Element::None;
         /// The VM.
         uuid: Arc<str>, "uuid", Element::Ie(&[349]);
-        /// Its name.
-        name: Arc<str>, "", Element::Ie(&[350]);
-        /// Its tenant.
-        tenant: Arc<str>, "", Element::None;
+        /// Its name; null where not known.
+        name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Its tenant; null where not known.
+        tenant: Option<Arc<str>>, "", Element::None;
         /// The host it ran on; null where not known.
         host: Option<Arc<str>>, "", Element::None;
         /// Its MAC address; null where not known.
@@ -479,15 +492,21 @@ tables! {
         address: Option<IpAddr>, "RFC 5952", Element::None;
         /// The segment of that address; null where not known.
         segment: Option<Arc<str>>, "domain/kind/id", Element::None;
+        /// The address space of that segment; null where not known.
+        address_space: Option<Arc<str>>, "", Element::None;
+        /// Whether traffic of the address is this VM's; false where another VM claims it too and is
+        /// right.
+        attributed: bool, "", Element::None;
         /// Since when it was so, since the epoch, UTC; 0 for always.
         valid_from_ns: u64, "ns", Element::None;
         /// Until when it was so; null for still.
         valid_to_ns: Option<u64>, "ns", Element::None;
         /// Since when the probe knew it.
         known_from_ns: u64, "ns", Element::None;
-        /// When the probe learnt otherwise; null for never.
+        /// When the probe learnt otherwise; null in the record that says that it became known.
         known_to_ns: Option<u64>, "ns", Element::None;
-        /// Where it was learnt: file, api, ovsdb, arp …
+        /// Who says the address, by the name of the source: file, api, ovsdb:host1 …; empty for a VM
+        /// without an interface.
         source: Arc<str>, "", Element::None;
     }
 
@@ -516,8 +535,8 @@ tables! {
         copy_other_tap_packet_count: u64, "packets", Element::None;
         /// Packets that the capture or the mirror cut.
         snapped_packet_count: u64, "packets", Element::None;
-        /// TCP conversations of which this tap counted four packets or more: both directions are there
-        /// to be seen.
+        /// TCP conversations that this tap counted, with four packets or more, in which one end has
+        /// acknowledged what the other sent: both directions are there to be seen.
         tcp_conversation_count: u64, "conversations", Element::None;
         /// Of these, those of which no tap showed more than one direction.
         tcp_one_way_conversation_count: u64, "conversations", Element::None;

@@ -208,10 +208,6 @@ impl Analysis {
     /// Delay and loss between taps, of windows in which every packet has its verdict by now.
     fn paths(&mut self) {
         while let Some(view) = self.parts.aggregator.next_paths() {
-            if view.full_packets + view.late_packets > 0 {
-                let (full, late) = (view.full_packets, view.late_packets);
-                tracing::warn!(full, late, "packets between taps found no room, or came late");
-            }
             self.parts.publisher.paths(&view);
             let rows = self.parts.maker.paths(&view);
             self.hand_on(rows);
@@ -288,7 +284,8 @@ impl Analysis {
         let alerts = self.alert_records(&closed);
         let flows = std::mem::take(&mut self.flows);
         let windows = std::mem::take(&mut self.late);
-        self.hand_on(Rows { windows, flows, alerts, ..Rows::default() });
+        let inventory = self.parts.maker.rest();
+        self.hand_on(Rows { windows, flows, alerts, inventory, ..Rows::default() });
         let AnalysisParts { aggregator, detectors, store, mut publisher, mut maker, .. } =
             self.parts;
         let sink = store.map(StoreHandle::finish);
@@ -321,8 +318,8 @@ mod tests {
     use crate::capture::memory::Packets;
     use crate::config::{self, Plan};
     use crate::flow::{EndReason, EndedFlow, FlowOutput};
-    use crate::inventory::{Inventory, InventoryData};
-    use crate::record::Names;
+    use crate::inventory::InventoryCell;
+    use crate::record::{InventoryRows, Names};
     use crate::runtime::Build;
     use crate::runtime::publish::PublisherParts;
     use crate::store;
@@ -350,7 +347,7 @@ mod tests {
         AnalysisParts {
             aggregator: Aggregator::new(receivers, WINDOWS, 1 << 20),
             detectors: Detectors::new(&plan.detect),
-            maker: RecordMaker::new(names, Arc::new(no_inventory())),
+            maker: RecordMaker::new(names, no_inventory(), InventoryRows::default()),
             store,
             publisher,
             clock_of,
@@ -359,8 +356,8 @@ mod tests {
         }
     }
 
-    fn no_inventory() -> Inventory {
-        Inventory::new(InventoryData::default(), &[])
+    fn no_inventory() -> InventoryCell {
+        InventoryCell::default()
     }
 
     #[test]
@@ -410,7 +407,7 @@ mod tests {
         let mut plan = config::replay_without_file();
         plan.flow.slots_per_worker = 1 << 17;
         let plan = Arc::new(plan);
-        let build = Build::new(&plan, &no_inventory(), &["p".to_owned()], (1, 1), false);
+        let build = Build::new(&plan, None, &["p".to_owned()], (1, 1), false);
         let seat = build.seats.into_iter().next().expect("one worker");
         let source = packets(FLOWS).source(256, 1);
         let worker = std::thread::spawn(move || {

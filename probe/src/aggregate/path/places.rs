@@ -11,7 +11,7 @@ use crate::config::Plan;
 use crate::decode::Address;
 use crate::hash::KeyedMap;
 use crate::index::TapIndex;
-use crate::inventory::{AddressSpace, Inventory};
+use crate::inventory::{AddressSpace, InventoryCell};
 use crate::path::Ends;
 use crate::time::Timestamp;
 
@@ -73,7 +73,10 @@ impl Places {
             stays.retain(|stay| at.since_ns(stay.last) < SPAN_NS);
             !stays.is_empty()
         });
-        for (endpoint, stays) in &later.0 {
+        let mut later: Vec<_> = later.0.iter().collect();
+        // Where there is no room for all it must not be the order in a table that decides.
+        later.sort_unstable_by_key(|(endpoint, _)| **endpoint);
+        for (endpoint, stays) in later {
             for stay in stays {
                 // A stay that goes on ends later; where it began says nothing any more.
                 self.stay(*endpoint, Stay { first: stay.last, ..*stay });
@@ -85,14 +88,14 @@ impl Places {
 /// Who an inventory says stands where.
 #[derive(Clone, Default)]
 pub struct Stands {
-    inventory: Option<Arc<Inventory>>,
+    inventory: Option<InventoryCell>,
     /// Of each tap.
     hosts: Vec<Option<String>>,
 }
 
 impl Stands {
     /// With the hosts of the plan's taps.
-    pub fn new(plan: &Plan, inventory: Arc<Inventory>) -> Self {
+    pub fn new(plan: &Plan, inventory: InventoryCell) -> Self {
         let hosts = plan.taps.iter().map(|tap| tap.host.clone()).collect();
         Self { inventory: Some(inventory), hosts }
     }
@@ -112,7 +115,7 @@ impl Stands {
     }
 
     fn host(&self, (space, address, version): Endpoint, at: Timestamp) -> Option<Arc<str>> {
-        let inventory = self.inventory.as_ref()?;
+        let inventory = self.inventory.as_ref()?.load();
         inventory.vm(inventory.resolve(space, address, version, None, at)?)?.host_at(at).cloned()
     }
 
