@@ -99,6 +99,9 @@ fn path(from: Tap, to: Tap, tick: u64, shift_ns: i64) -> LivePath {
         delay_excess_mean_ns: Some(9_400 + jitter),
         clock_offset_ns: Some(shift_ns),
         clock_offset_bound_ns: Some(38_400),
+        answered_pairs: 42,
+        first_tap_one_way_pairs: 0,
+        later_tap_one_way_pairs: 0,
         window: counts(1, 0, 1),
         recent: counts(RECENT_WINDOWS, 0, 1),
         total: counts(tick, 0, 1),
@@ -119,6 +122,7 @@ pub(super) fn paths(tick: u64) -> Vec<LivePath> {
         delay_excess_mean_ns: None,
         clock_offset_ns: None,
         clock_offset_bound_ns: None,
+        later_tap_one_way_pairs: 42,
         window: counts(0, 0, 0),
         recent: counts(RECENT_WINDOWS, 8, 14),
         ..path(OVS_2, BORDER, tick, 0)

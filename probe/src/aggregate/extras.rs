@@ -258,7 +258,9 @@ mod tests {
     fn the_order_of_notes_does_not_matter() {
         let sum = |notes: &[Note]| {
             let (mut extras, mut place) = (Extras::default(), ExtraPlace::default());
-            notes.iter().for_each(|note| extras.add(&mut place, Sender::High, *note));
+            for note in notes {
+                extras.add(&mut place, Sender::High, *note);
+            }
             extras.get(place).expect("there is room").clone()
         };
         let (one, mut turned) = (notes(), notes());

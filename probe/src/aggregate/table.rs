@@ -446,7 +446,7 @@ mod tests {
             ..Ends::default()
         };
         let mut row = made(&key, ends, [draw(state, 9), draw(state, 9)]);
-        row.events = small(draw(state, 128));
+        row.events = small(draw(state, 256));
         // Few have more than a packed entry holds.
         row.late_packets = if draw(state, 16) == 0 { 300 } else { 0 };
         row.tap = TapIndex(u16::from(small(draw(state, 3))));

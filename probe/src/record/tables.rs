@@ -311,7 +311,7 @@ tables! {
         reverse_loss_high: Option<f64>, "0–1", Element::None;
         /// Share of flows that was looked at, 0–1; below 1 the probe shed whole flows.
         sampling_rate: f64, "", Element::Ie(&[311]);
-        /// Tap that saw the initiator's first packet.
+        /// Tap that saw the initiator's first packet first; at equal times the one configured first.
         tap: Arc<str>, "", Element::None;
     }
 
@@ -372,9 +372,9 @@ tables! {
         tcp_state: &'static str, "", Element::None;
         /// Application.
         application_name: &'static str, "", Element::Ie(&[96]);
-        /// Tap that saw the initiator's first packet.
+        /// Tap that saw the initiator's first packet first; at equal times the one configured first.
         tap: Arc<str>, "", Element::None;
-        /// Tap that saw the responder's first packet; null where none was seen.
+        /// Tap that saw the responder's first packet first; null where none was seen.
         reverse_tap: Option<Arc<str>>, "", Element::None;
         /// Packets left out because the same one was seen before at its tap, initiator to
         /// responder; null where it is not measured.
@@ -609,6 +609,14 @@ tables! {
         segment_stripped_packet_count: u64, "packets", Element::None;
         /// Followed, but not to be told from equal ones; in no other count.
         ambiguous_packet_count: u64, "packets", Element::None;
+        /// Pairs of endpoints whose TCP packets took this way in this window and whose answers some tap
+        /// showed, four of those that are followed at least; null where scope is endpoints.
+        answered_pair_count: Option<u64>, "pairs", Element::None;
+        /// Of these, those of which the first tap showed no answer: it shows one direction only, or
+        /// the answers take another way; null where scope is endpoints.
+        first_tap_one_way_pair_count: Option<u64>, "pairs", Element::None;
+        /// Of these, those of which the later tap showed no answer; null where scope is endpoints.
+        later_tap_one_way_pair_count: Option<u64>, "pairs", Element::None;
         /// Share lost between the taps at least, 0–1: network; null without packets.
         loss_low: Option<f64>, "", Element::None;
         /// Share lost between the taps at most, 0–1: network and unresolved; null without packets.
@@ -774,8 +782,8 @@ tables! {
         /// tenant_delays_lost (samples that found no room in `delays`),
         /// measures_refused (times), flows_evicted (flows), digests_evicted (digests),
         /// icmp_quotes_lost (ICMP errors that could not be told to the worker of the flow that they
-        /// quote), path_samples_lost, path_evicted and path_unwatched (packets followed between
-        /// taps), where they are not 0.
+        /// quote), path_samples_lost, path_evicted, path_unwatched, path_rows_full, path_late and
+        /// path_samples_full (packets followed between taps), where they are not 0.
         measure: Arc<str>, "", Element::None;
         /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
         /// queued how many there are now; of `unaccounted` the absolute value.
@@ -854,8 +862,8 @@ tables! {
         copy_other_tap_packet_count: u64, "packets", Element::None;
         /// Packets that the capture or the mirror cut.
         snapped_packet_count: u64, "packets", Element::None;
-        /// TCP conversations of which this tap counted four packets or more: both directions are there
-        /// to be seen.
+        /// TCP conversations that this tap counted, with four packets or more, in which one end has
+        /// acknowledged what the other sent: both directions are there to be seen.
         tcp_conversation_count: u64, "conversations", Element::None;
         /// Of these, those of which no tap showed more than one direction.
         tcp_one_way_conversation_count: u64, "conversations", Element::None;

@@ -208,10 +208,6 @@ impl Analysis {
     /// Delay and loss between taps, of windows in which every packet has its verdict by now.
     fn paths(&mut self) {
         while let Some(view) = self.parts.aggregator.next_paths() {
-            if view.full_packets + view.late_packets > 0 {
-                let (full, late) = (view.full_packets, view.late_packets);
-                tracing::warn!(full, late, "packets between taps found no room, or came late");
-            }
             self.parts.publisher.paths(&view);
             let rows = self.parts.maker.paths(&view);
             self.hand_on(rows);

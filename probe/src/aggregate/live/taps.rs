@@ -65,7 +65,7 @@ pub struct TapHealth {
     pub segment_unknown: Option<u64>,
     /// Packets missing from the mirror's own numbers; `None` where it has none.
     pub mirror_gaps: Option<u64>,
-    /// TCP conversations with at least four packets in a window that it counted.
+    /// TCP conversations that it counted with acknowledged data and at least four packets in a window.
     pub tcp_conversations: u64,
     /// Of these, those of which one direction alone came by, at this tap and all others.
     pub tcp_one_way_conversations: u64,
@@ -144,6 +144,12 @@ pub struct LivePath {
     pub clock_offset_ns: Option<i64>,
     /// The offset is off by no more than this.
     pub clock_offset_bound_ns: Option<u64>,
+    /// Pairs of endpoints whose TCP packets took this way in that window and whose answers some tap showed.
+    pub answered_pairs: u64,
+    /// Of these, those of which the first tap showed no answer: it shows one direction only.
+    pub first_tap_one_way_pairs: u64,
+    /// Of these, those of which the later tap showed no answer.
+    pub later_tap_one_way_pairs: u64,
     /// Packets of that window.
     pub window: LivePathCounts,
     /// Sums of the last minutes.

@@ -160,6 +160,7 @@ impl Ways {
         let host = |names: &Names, tap| names.tap_host(tap).map(ToOwned::to_owned);
         let delay = row.delay.as_ref();
         let percentile = |place: usize| delay.map(|delay| delay.percentiles_ns[place]);
+        let answers = row.answers.unwrap_or_default();
         let since_start_ns = self.began.map_or(0, |began| self.end.since_ns(began));
         LivePath {
             from_tap: names.tap(row.from).to_string(),
@@ -177,6 +178,9 @@ impl Ways {
             delay_excess_mean_ns: delay.map(|delay| delay.mean_ns - delay.base_ns),
             clock_offset_ns: row.offset.map(|offset| offset.offset_ns),
             clock_offset_bound_ns: row.offset.map(|offset| offset.bound_ns),
+            answered_pairs: answers.pairs,
+            first_tap_one_way_pairs: answers.unseen_first,
+            later_tap_one_way_pairs: answers.unseen_later,
             window: LivePathCounts::new(&row.counts, self.window_ms),
             recent: LivePathCounts::new(recent, self.recent.length_ms()),
             total: LivePathCounts::new(total, since_start_ns / ms(1)),
@@ -187,7 +191,7 @@ impl Ways {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::path::{ClockOffset, PathDelay};
+    use crate::aggregate::path::{Answers, ClockOffset, PathDelay};
     use crate::config::{Plan, TapPlan};
     use crate::worker::PortNames;
 
@@ -212,6 +216,7 @@ mod tests {
             from: TapIndex(from),
             to: TapIndex(to),
             counts: PathCounts { matched, network, ..PathCounts::default() },
+            answers: Some(Answers { pairs: 5, unseen_first: 0, unseen_later: 4 }),
             delay: (count > 0).then_some(delay),
             offset: Some(ClockOffset { offset_ns: -3, bound_ns: 8 }),
         }
@@ -226,6 +231,7 @@ mod tests {
             samples: Vec::new(),
             late_packets: 0,
             full_packets: 0,
+            full_samples: 0,
         }
     }
 
@@ -245,6 +251,8 @@ mod tests {
         assert_eq!((path.recent.sampled, path.recent.loss_low_percent), (12, Some(25.0)));
         assert_eq!((path.recent.length_ms, path.total.length_ms), (3_000, 3_000));
         assert_eq!((path.clock_offset_ns, path.clock_offset_bound_ns), (Some(-3), Some(8)));
+        let one_way = [path.first_tap_one_way_pairs, path.later_tap_one_way_pairs];
+        assert_eq!((path.answered_pairs, one_way), (5, [0, 4]));
         let back = &paths[1];
         assert_eq!((back.delay_p99_ns, back.delay_excess_mean_ns), (Some(90), Some(30)));
     }
