@@ -176,7 +176,9 @@ fn every_answer_is_as_the_document_says() {
             }
             let answer = get(handle.address(), path);
             let code = answer.status.to_string();
-            assert!(answer.status == 200 || path == "/healthz", "{path}: {answer:?}");
+            // A fault of the probe, and records that are not kept, are told as such.
+            let may_fail = ["/healthz", "/api/v1/topology"].contains(&path.as_str());
+            assert!(answer.status == 200 || may_fail, "{path}: {answer:?}");
             let content = item["get"]["responses"][&code]["content"].as_object().expect(path);
             let (media_type, body) = content.iter().next().expect("one media type");
             let sent = answer.header("content-type").expect("content type");
