@@ -11,6 +11,10 @@ use ipnet::IpNet;
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
+mod ovsdb;
+
+pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
+
 /// The whole configuration of a probe.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -361,6 +365,8 @@ pub struct InventoryPlan {
     pub shared_tenants: Vec<String>,
     /// Networks of services that are everybody's.
     pub shared_networks: Vec<IpNet>,
+    /// Databases of Open vSwitches.
+    pub ovsdb: Vec<OvsdbPlan>,
 }
 
 /// Records on disk.
@@ -420,6 +426,7 @@ impl Default for InventoryPlan {
             vms_max: 100_000,
             facts_per_vm_max: 1_024,
             home_networks: Vec::new(),
+            ovsdb: Vec::new(),
             shared_tenants: Vec::new(),
             shared_networks: Vec::new(),
         }

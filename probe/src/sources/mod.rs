@@ -9,6 +9,7 @@ pub mod file;
 mod handle;
 pub mod json;
 mod keeper;
+pub mod ovsdb;
 mod segments;
 mod start;
 mod status;

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use super::file::FileSource;
 use super::handle::{InventorySource, SourceHandle, SourceSpec};
 use super::keeper::{InventoryView, Keeper};
+use super::ovsdb::{self, OvsdbSource};
 use crate::config::{Plan, Problems};
 use crate::inventory::{RowChange, SourceKind};
 use crate::time::{Timestamp, wall_clock};
@@ -52,6 +53,10 @@ impl Prepared {
         if !replays && plan.inventory.api {
             specs.push(spec(plan, SourceKind::Api, "api".to_owned(), None));
         }
+        for database in plan.inventory.ovsdb.iter().filter(|_| !replays) {
+            let stale_after_ms = Some(database.stale_after_ms.into());
+            specs.push(spec(plan, SourceKind::Ovsdb, ovsdb::source_name(database), stale_after_ms));
+        }
         let (mut keeper, handles) = Keeper::new(plan, specs, Arc::clone(&stop), replays, now);
         let mut handles = handles.into_iter();
         let mut sources: Vec<(Box<dyn InventorySource>, SourceHandle)> = Vec::new();
@@ -64,9 +69,13 @@ impl Prepared {
                 sources.push((Box::new(source), handle));
             }
         }
-        let api = handles.next();
+        let api = if !replays && plan.inventory.api { handles.next() } else { None };
         if let Some(api) = &api {
             api.live(now);
+        }
+        for ((place, database), handle) in plan.inventory.ovsdb.iter().enumerate().zip(handles) {
+            let source = OvsdbSource::new(database, keeper.coverage(), place);
+            sources.push((Box::new(source), handle));
         }
         keeper.publish(now);
         Ok(Self { keeper, sources, api, stop })
