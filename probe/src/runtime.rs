@@ -16,7 +16,7 @@ mod rest;
 mod summary;
 
 pub use analysis::{Analysis, AnalysisParts, ClockOf, RunSummary};
-pub use build::{Build, RuntimeError, Seat, load_inventory, table_sizes};
+pub use build::{Build, RuntimeError, Seat, table_sizes};
 pub use summary::TopConversations;
 
 use std::collections::BTreeMap;

@@ -8,6 +8,7 @@
 //! that a packet brings about depends on the packets before it in the order of their clock.
 //! Source: ARCHITECTURE.md, "The loop".
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::capture::Source;
@@ -18,6 +19,7 @@ use crate::decode::{Brief, Decoder, Headers, Marks};
 use crate::flow::{FlowStage, Guess};
 use crate::index::WindowNumber;
 use crate::path::PathStage;
+use crate::sources::MapCell;
 use crate::spread::fragments::FragmentTable;
 use crate::spread::ring::{RingReceiver, RingSender};
 use crate::spread::shed::Shedder;
@@ -96,6 +98,8 @@ pub struct WorkerParts {
     pub taps_max: usize,
     /// Names of ports, for the aggregator.
     pub port_names: PortNames,
+    /// Where the newest map of segments is; without it the decoder keeps the one that it has.
+    pub maps: Option<Arc<MapCell>>,
 }
 
 /// One core of the packet path.
@@ -132,6 +136,8 @@ pub struct Worker<S> {
     ports_known: usize,
     /// The source expects nothing more.
     quiet: bool,
+    /// Of the map of segments that the decoder has.
+    map_version: u64,
     /// Waiting for room in a ring, and meanwhile taking over.
     blocked: bool,
     /// Packets that were received and are on their way through this worker while it does something
@@ -213,6 +219,7 @@ impl<S: Source> Worker<S> {
             expiring: false,
             ports_known: 0,
             quiet: false,
+            map_version: u64::MAX,
             blocked: false,
             in_hand_packets: 0,
             outgoing_closed: false,
@@ -242,6 +249,7 @@ impl<S: Source> Worker<S> {
 
     /// One turn: a poll, what other workers sent, a step of each chore.
     pub fn turn(&mut self) -> Turn {
+        self.swap_map();
         let polled = self.poll();
         if self.source_ended && !self.outgoing_closed {
             self.close_outgoing();
@@ -254,6 +262,17 @@ impl<S: Source> Worker<S> {
             return Turn::Busy;
         }
         if self.source_ended && self.incoming_ended() { Turn::Ended } else { Turn::Idle }
+    }
+
+    /// Takes the newest map of segments, between bursts. The old one is freed by who made it.
+    #[inline]
+    fn swap_map(&mut self) {
+        let Some(maps) = &self.parts.maps else { return };
+        let version = maps.version();
+        if version != self.map_version {
+            self.parts.decoder.set_map(maps.load());
+            self.map_version = version;
+        }
     }
 
     /// What this worker has counted so far.

@@ -11,7 +11,6 @@ use vmprobe::capture::{Burst, Frame, LinkType, Source, SourceState, StrippedVlan
 use vmprobe::config::{FilterPlan, Plan, TapMatch, TapPlan};
 use vmprobe::copies::CopyTable;
 use vmprobe::index::PortIndex;
-use vmprobe::inventory::{Inventory, InventoryData};
 use vmprobe::runtime::Build;
 use vmprobe::spread::HashSeed;
 use vmprobe::time::Timestamp;
@@ -159,8 +158,7 @@ impl Round {
     /// The same for both workers, chance included.
     fn parts(&self, plan: &Plan) -> (WorkerParts, HandoffReceiver) {
         let plan = Arc::new(plan.clone());
-        let inventory = Inventory::new(InventoryData::default(), &[]);
-        let mut build = Build::new(&plan, &inventory, &[], (1, 1), self.waits);
+        let mut build = Build::new(&plan, None, &[], (1, 1), self.waits);
         let mut parts = build.seats.remove(0).parts();
         let known = plan.taps.iter().map(|tap| tap.duplicates).collect();
         parts.seed = HashSeed::fixed();

@@ -9,7 +9,6 @@ use vmprobe::aggregate::Aggregator;
 use vmprobe::capture::file::{FileSource, PcapWriter};
 use vmprobe::config;
 use vmprobe::counters::TapTotals;
-use vmprobe::inventory::{Inventory, InventoryData};
 use vmprobe::runtime::Build;
 use vmprobe::time::Timestamp;
 use vmprobe::worker::{Turn, Worker};
@@ -67,8 +66,7 @@ fn windows(path: &Path, workers: usize, owners: Owners) -> Vec<Window> {
     plan.window.rows_max = 1 << 10;
     plan.copies.slots = 1 << 12;
     let plan = Arc::new(plan);
-    let inventory = Inventory::new(InventoryData::default(), &[]);
-    let build = Build::new(&plan, &inventory, &[], (1, workers), true);
+    let build = Build::new(&plan, None, &[], (1, workers), true);
     let mut aggregator = Aggregator::new(build.handoffs, build.windows, plan.window.rows_max);
     let mut seats = build.seats.into_iter();
     let source = FileSource::open(&[path], BURST).expect("it was just written");

@@ -1,6 +1,7 @@
 //! `vmprobe bench`.
 
 mod aggregator;
+mod inventory;
 mod plan;
 
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ const SLOTS: std::ops::RangeInclusive<u32> = 1_024..=67_108_864;
 #[derive(Args)]
 pub(crate) struct BenchArguments {
     /// The capture (pcap or pcapng, plain, gzip or zstd); it is loaded into memory first.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["aggregator", "live_flows", "plan"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["aggregator", "inventory", "live_flows", "plan"])]
     pcap: Option<PathBuf>,
     /// Instead of a capture, packets of so many live flows, made in memory; several numbers,
     /// separated by commas, are measured one after the other.
@@ -42,6 +43,8 @@ pub(crate) struct BenchArguments {
     poll_gaps: bool,
     #[command(flatten)]
     aggregator: aggregator::AggregatorArguments,
+    #[command(flatten)]
+    inventory: inventory::InventoryArguments,
     /// Measure what passing packets to the owners of their flows costs, in runs of their own with
     /// `--workers` workers, at least two.
     #[arg(long, value_enum, value_name = "FROM", num_args = 0..=1, default_missing_value = "one")]
@@ -87,6 +90,9 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
             poll_gaps: arguments.poll_gaps,
         };
         return live_flows::bench(&options, arguments.json);
+    }
+    if arguments.inventory.inventory {
+        return inventory::bench(&arguments.inventory, arguments.json);
     }
     let options = options(arguments);
     if arguments.plan.is_asked() {

@@ -49,6 +49,7 @@ mod with_dpdk {
     use vmprobe::runtime::RuntimeError;
     use vmprobe::runtime::bench::Features;
     use vmprobe::runtime::live::{self, Live, Ready, RunOptions};
+    use vmprobe::sources::ReadAgain;
 
     use super::{Outcome, RunArguments, output};
 
@@ -71,10 +72,12 @@ mod with_dpdk {
             Ok(stop) => stop,
             Err(error) => return output::failed(&error),
         };
-        if let Err(error) = watch_reload(&arguments.config) {
+        let read_again = ReadAgain::default();
+        if let Err(error) = watch_reload(&arguments.config, &read_again) {
             return output::failed(&error);
         }
         let options = RunOptions {
+            read_again,
             seconds: arguments.seconds,
             idle_seconds: arguments.idle_seconds,
             features: arguments.features.into(),
@@ -101,22 +104,24 @@ mod with_dpdk {
         }
     }
 
-    /// SIGHUP: the configuration is read again and its problems are said. Nothing of it changes
-    /// while packets come in; that is said too, so that nobody waits for it.
-    fn watch_reload(config: &std::path::Path) -> std::io::Result<()> {
+    /// SIGHUP: the inventory is read again. The configuration is read again too and its problems are
+    /// said, but nothing of it changes while packets come in; that is said, so that nobody waits for
+    /// it.
+    fn watch_reload(config: &std::path::Path, read_again: &ReadAgain) -> std::io::Result<()> {
         let asked = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&asked))?;
-        let config = config.to_owned();
+        let (config, read_again) = (config.to_owned(), Arc::clone(read_again));
         let watch = move || {
             loop {
                 vmprobe::time::sleep_ms(RELOAD_POLL_MS);
                 if !asked.swap(false, Ordering::Relaxed) {
                     continue;
                 }
+                read_again.store(true, Ordering::Relaxed);
                 match config::load(&config, Mode::Run) {
                     Ok(_) => tracing::warn!(
-                        "SIGHUP: the configuration is sound, but no key of it can change while \
-                         the probe runs; restart it to use the new one"
+                        "SIGHUP: the inventory is read again; the configuration is sound, but no \
+                         key of it can change while the probe runs; restart it to use the new one"
                     ),
                     Err(problems) => {
                         tracing::error!("SIGHUP: the new configuration is wrong:\n{problems}");

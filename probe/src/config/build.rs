@@ -17,7 +17,7 @@ use super::plan::{
     TapPlan, WindowPlan, WorkerPlan,
 };
 use crate::index::TapIndex;
-use crate::inventory::{AddressSpace, Segment};
+use crate::inventory::{AddressSpace, Segment, SourceKind};
 
 /// Builds all but what depends on the mode.
 pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan {
@@ -259,8 +259,28 @@ fn detect(section: &Section<'_>) -> DetectPlan {
 
 fn inventory(section: &Section<'_>, base: &Path) -> InventoryPlan {
     let mut plan = InventoryPlan { file: path(section, "file", base), ..InventoryPlan::default() };
+    section.read("api", &mut plan.api);
+    plan.precedence = precedence(section);
+    section.read("clock_skew_max_ms", &mut plan.clock_skew_max_ms);
+    section.read("vms_max", &mut plan.vms_max);
+    section.read("facts_per_vm_max", &mut plan.facts_per_vm_max);
     section.read("home_networks", &mut plan.home_networks);
+    section.read("shared_tenants", &mut plan.shared_tenants);
+    section.read("shared_networks", &mut plan.shared_networks);
     plan
+}
+
+/// Kinds as written, then those that are not, in the order of the default.
+fn precedence(section: &Section<'_>) -> Vec<SourceKind> {
+    let written = section.items::<String>("precedence");
+    let named = |name: &String| SourceKind::ALL.into_iter().find(|kind| kind.name() == name);
+    let mut kinds: Vec<SourceKind> = written.iter().filter_map(|(_, name)| named(name)).collect();
+    for kind in SourceKind::ALL {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    kinds
 }
 
 fn store(section: &Section<'_>, base: &Path) -> StorePlan {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::index::TapIndex;
-use crate::inventory::{AddressSpace, Segment};
+use crate::inventory::{AddressSpace, Segment, SourceKind};
 
 /// The whole configuration of a probe.
 #[derive(Clone, Debug)]
@@ -341,12 +341,26 @@ pub struct SynFloodPlan {
 }
 
 /// Inventory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct InventoryPlan {
     /// TOML file with tenants and VMs.
     pub file: Option<PathBuf>,
+    /// Whether requests to the HTTP API may change the inventory.
+    pub api: bool,
+    /// All kinds of sources; the first one is heard first.
+    pub precedence: Vec<SourceKind>,
+    /// How far ahead of the probe's clock a source may date what it says.
+    pub clock_skew_max_ms: u32,
+    /// VMs at most, ended ones included.
+    pub vms_max: u32,
+    /// Facts of one VM in memory at most.
+    pub facts_per_vm_max: u32,
     /// Networks that count as inside although no VM is named there.
     pub home_networks: Vec<IpNet>,
+    /// Tenants that serve all others.
+    pub shared_tenants: Vec<String>,
+    /// Networks of services that are everybody's.
+    pub shared_networks: Vec<IpNet>,
 }
 
 /// Records on disk.
@@ -392,6 +406,22 @@ impl Default for Plan {
             inventory: InventoryPlan::default(),
             store: StorePlan::default(),
             serve: ServePlan::default(),
+        }
+    }
+}
+
+impl Default for InventoryPlan {
+    fn default() -> Self {
+        Self {
+            file: None,
+            api: false,
+            precedence: SourceKind::ALL.to_vec(),
+            clock_skew_max_ms: 5_000,
+            vms_max: 100_000,
+            facts_per_vm_max: 1_024,
+            home_networks: Vec::new(),
+            shared_tenants: Vec::new(),
+            shared_networks: Vec::new(),
         }
     }
 }

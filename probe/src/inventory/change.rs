@@ -118,7 +118,7 @@ impl Value {
 }
 
 /// Longest text of a name, tenant, host, tag, port or space, in bytes.
-pub const TEXT_BYTES_MAX: usize = 255;
+pub const TEXT_BYTES_MAX: usize = 1_024;
 /// Addresses of one interface at most.
 pub const ADDRESSES_MAX: usize = 256;
 /// Changes of one [`Batch`] at most.

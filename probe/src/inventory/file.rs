@@ -5,8 +5,10 @@
 //! Cost: one parse and a sort of all addresses; runs at start and on reload only. The text has at
 //! most [`INVENTORY_BYTES_MAX`].
 //! Invariants: never panics; an address belongs to one VM at a time within an address space.
+//! Read again, what stands without a time holds from that reading on and what it was before stays
+//! history; where times are written, they are the whole history, and correct what was said before.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +16,8 @@ use std::sync::Arc;
 use crate::config::document::{self, Report, Section, key, quoted, tables};
 use crate::config::{Given, Kind, Problems, SpacePlan, Table};
 use crate::inventory::{
-    Address, AddressSpace, Interface, Interval, Mac, Placement, Segment, Uuid, Vm,
+    Address, AddressSpace, Attribute, Change, Interface, InterfaceId, Interval, Mac, Placement,
+    SPACES_MAX, Segment, Subject, Until, Uuid, Value, Vm,
 };
 use crate::time::Timestamp;
 
@@ -24,8 +27,27 @@ pub const INVENTORY_BYTES_MAX: u64 = 64 << 20;
 pub const VMS_MAX: usize = 1_000_000;
 
 /// What may be written in an inventory file.
-pub static ROOT: Table =
-    Table { path: "", meaning: "", keys: &[tables(&TENANT, VMS_MAX), tables(&VM, VMS_MAX)] };
+pub static ROOT: Table = Table {
+    path: "",
+    meaning: "",
+    keys: &[tables(&TENANT, VMS_MAX), tables(&SPACE, SPACES_MAX), tables(&VM, VMS_MAX)],
+};
+
+static SPACE: Table = Table {
+    path: "space",
+    meaning: "Segments between which a tenant's router passes packets, so that their addresses are \
+              unique among them; one table each.",
+    keys: &[
+        key("name", Kind::Text, Given::Required("\"acme-router\""), "", "Name, unique."),
+        key(
+            "segments",
+            Kind::List(&Kind::Segment, 4_096),
+            Given::Required("[\"default/vxlan/1\", \"default/vxlan/2\"]"),
+            "",
+            "Tenant networks; each in one space at most.",
+        ),
+    ],
+};
 
 static TENANT: Table = Table {
     path: "tenant",
@@ -98,8 +120,104 @@ const VALID_TO: document::Key =
 pub struct InventoryData {
     /// Names of tenants, in order of the file.
     pub tenants: Vec<Arc<str>>,
+    /// Address spaces with their segments, in order of the file.
+    pub spaces: Vec<(Arc<str>, Vec<Segment>)>,
     /// Virtual machines, in order of the file.
     pub vms: Vec<Vm>,
+}
+
+impl InventoryData {
+    /// As changes that say everything. `again`: when it was read, if it was not the first time.
+    pub fn changes(&self, again: Option<Timestamp>) -> Vec<Change> {
+        let mut lines = Lines { again, changes: Vec::new() };
+        for vm in &self.vms {
+            lines.vm(vm);
+        }
+        for (name, segments) in &self.spaces {
+            for segment in segments {
+                let line = vec![(Interval::ALWAYS, Value::Text(Arc::clone(name)))];
+                lines.say(Subject::Segment(*segment), Attribute::Space, line);
+            }
+        }
+        lines.changes
+    }
+}
+
+/// Changes of a file.
+struct Lines {
+    again: Option<Timestamp>,
+    changes: Vec<Change>,
+}
+
+impl Lines {
+    fn vm(&mut self, vm: &Vm) {
+        let subject = Subject::Vm(vm.uuid);
+        self.say(subject, Attribute::Exists, exists(vm.valid));
+        for (attribute, text) in [(Attribute::Name, &vm.name), (Attribute::Tenant, &vm.tenant)] {
+            self.say(subject, attribute, vec![(Interval::ALWAYS, Value::Text(Arc::clone(text)))]);
+        }
+        let host = vm.host.iter().map(|host| (Interval::ALWAYS, Value::Text(Arc::clone(host))));
+        let placed = vm.placements.iter();
+        let placed = placed.map(|placed| (placed.valid, Value::Text(Arc::clone(&placed.host))));
+        self.say(subject, Attribute::Host, host.chain(placed).collect());
+        for (id, interfaces) in numbered(&vm.interfaces) {
+            let line = |value: fn(&Interface) -> Value| {
+                interfaces.iter().map(|one| (one.valid, value(one))).collect()
+            };
+            self.say(subject, Attribute::Attached(id), line(|_| Value::Flag(true)));
+            self.say(subject, Attribute::Segment(id), line(|one| Value::Segment(one.segment)));
+            // An interface without addresses leaves them to who knows them.
+            let known = interfaces.iter().filter(|one| !one.addresses.is_empty());
+            let known = known
+                .map(|one| (one.valid, Value::addresses(one.addresses.iter().copied())))
+                .collect();
+            self.say(subject, Attribute::Addresses(id), known);
+        }
+    }
+
+    /// Where any time is written, the line is the whole history; else it holds from now on.
+    fn say(&mut self, subject: Subject, attribute: Attribute, line: Vec<(Interval, Value)>) {
+        if line.is_empty() {
+            return;
+        }
+        let timeless = line.iter().all(|(valid, _)| *valid == Interval::ALWAYS);
+        let from = self.again.filter(|_| timeless).unwrap_or_default();
+        let whole = Interval { from, to: Interval::ALWAYS.to };
+        let cleared = (!timeless).then_some((whole, None));
+        let said = line.into_iter().map(|(valid, value)| {
+            let valid = if timeless { whole } else { valid };
+            (valid, Some(value))
+        });
+        for (valid, value) in cleared.into_iter().chain(said) {
+            let (attribute, until) = (attribute.clone(), Until::At(valid.to));
+            self.changes.push(Change { subject, attribute, value, from: valid.from, until });
+        }
+    }
+}
+
+/// A VM with a time of its own exists in it and at no other.
+fn exists(valid: Interval) -> Vec<(Interval, Value)> {
+    let before = Interval { from: Timestamp::ZERO, to: valid.from };
+    let after = Interval { from: valid.to, to: Interval::ALWAYS.to };
+    let spans = [(before, false), (valid, true), (after, false)];
+    let spans = spans.into_iter().filter(|(span, _)| span.from < span.to);
+    spans.map(|(span, exists)| (span, Value::Flag(exists))).collect()
+}
+
+/// Interfaces by MAC address; those of one address that are there at one time are told apart.
+fn numbered(interfaces: &[Interface]) -> BTreeMap<InterfaceId, Vec<&Interface>> {
+    let mut numbered: BTreeMap<InterfaceId, Vec<&Interface>> = BTreeMap::new();
+    for interface in interfaces {
+        let free = (0..=u8::MAX).map(|number| InterfaceId { mac: interface.mac, number });
+        let id = free.into_iter().find(|id| {
+            let there = numbered.get(id).map(Vec::as_slice).unwrap_or_default();
+            there.iter().all(|other| other.valid.and(interface.valid).is_none())
+        });
+        if let Some(id) = id {
+            numbered.entry(id).or_default().push(interface);
+        }
+    }
+    numbered
 }
 
 /// Reads the file at `path`; `domains` and `spaces` are those of the configuration.
@@ -127,12 +245,12 @@ pub fn parse(
 ) -> Result<InventoryData, Problems> {
     let (document, mut report) = document::parse(text, file_name, INVENTORY_BYTES_MAX, &ROOT)?;
     let root = Section::root(&ROOT, &document);
-    let spaces = spaces
+    let configured = spaces
         .iter()
         .flat_map(|space| space.segments.iter().map(|segment| (*segment, space.space)));
     let mut reader = Reader {
         domains,
-        spaces: spaces.collect(),
+        spaces: configured.collect(),
         tenants: HashMap::new(),
         hosts: HashMap::new(),
         uuids: HashMap::new(),
@@ -140,9 +258,10 @@ pub fn parse(
         report: &mut report,
     };
     let tenants = reader.tenants(&root.tables("tenant"));
+    let spaces = reader.address_spaces(&root.tables("space"), spaces);
     let vms = reader.vms(&root.tables("vm"));
     reader.conflicts(&vms);
-    report.finish().map(|_| InventoryData { tenants, vms })
+    report.finish().map(|_| InventoryData { tenants, spaces, vms })
 }
 
 struct Reader<'a> {
@@ -185,6 +304,52 @@ impl Reader<'_> {
         tenants
     }
 
+    /// Spaces, numbered behind those of the configuration but for the names that it has too.
+    fn address_spaces(
+        &mut self,
+        sections: &[Section<'_>],
+        configured: &[SpacePlan],
+    ) -> Vec<(Arc<str>, Vec<Segment>)> {
+        let mut numbers: HashMap<String, (AddressSpace, Option<usize>)> =
+            configured.iter().map(|space| (space.name.clone(), (space.space, None))).collect();
+        let mut spaces = Vec::new();
+        for section in sections {
+            let Some(name) = section.get::<String>("name") else { continue };
+            let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+            let at = section.at("name");
+            if let Some((_, Some(before))) = numbers.get(&name) {
+                let line = self.report.line(*before);
+                let what = format!("{} stands in line {line} too (allowed: once)", quoted(&name));
+                self.report.problem(at, section.path("name"), what);
+            }
+            let entry = numbers.entry(name.clone()).or_insert((AddressSpace::named(next), None));
+            entry.1 = Some(at);
+            let space = entry.0;
+            let segments = self.joined(section, space);
+            spaces.push((name.into(), segments));
+        }
+        spaces
+    }
+
+    fn joined(&mut self, section: &Section<'_>, space: AddressSpace) -> Vec<Segment> {
+        let mut segments = Vec::new();
+        for (at, text) in section.items::<String>("segments") {
+            let Some(segment) = Segment::parse(&text, self.domains) else {
+                let allowed = Kind::Segment.allowed();
+                let what = format!("{} names no segment (allowed: {allowed})", quoted(&text));
+                self.report.problem(at, section.path("segments"), what);
+                continue;
+            };
+            if self.spaces.insert(segment, space).is_some_and(|before| before != space) {
+                let what =
+                    format!("{} is joined elsewhere (allowed: one space at most)", quoted(&text));
+                self.report.problem(at, section.path("segments"), what);
+            }
+            segments.push(segment);
+        }
+        segments
+    }
+
     fn vms(&mut self, sections: &[Section<'_>]) -> Vec<Vm> {
         sections.iter().enumerate().map(|(place, section)| self.vm(place, section)).collect()
     }
@@ -197,7 +362,6 @@ impl Reader<'_> {
         let interfaces = section.tables("interface");
         Vm {
             uuid,
-            uuid_text: uuid.to_string().into(),
             name: section.get::<String>("name").unwrap_or_default().into(),
             tenant: self.tenant(section),
             host,
@@ -369,6 +533,7 @@ fn is_broadcast(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::ClassRules;
 
     const VM_1: &str =
         "uuid = \"00000000-0000-0000-0000-000000000001\"\nname = \"web-1\"\ntenant = \"acme\"\n";
@@ -400,7 +565,7 @@ mod tests {
             (vm.name.as_ref(), vm.tenant.as_ref(), vm.host.as_deref()),
             ("web-1", "acme", Some("h1"))
         );
-        assert_eq!(vm.uuid_text.as_ref(), "00000000-0000-0000-0000-000000000001");
+        assert_eq!(vm.uuid, Uuid(1));
         let [first, second] = vm.interfaces.as_slice() else { panic!("two interfaces") };
         assert_eq!(
             first.segment.text(&["default".to_owned(), "east".to_owned()]),
@@ -410,7 +575,10 @@ mod tests {
         assert_eq!(first.valid.from, vm.valid.from);
         assert!(first.valid.to < vm.valid.to);
         assert_eq!((second.segment, second.addresses.len()), (Segment::NONE, 0));
-        assert_eq!(vm.host_at(Timestamp(25)).map(AsRef::as_ref), Some("h2"));
+        let inventory = crate::inventory::Inventory::new(&data, ClassRules::default());
+        let (_, entry) = inventory.entries().next().expect("one VM");
+        let host = |at| entry.history.host_at(Timestamp(at)).map(AsRef::as_ref);
+        assert_eq!([5, 10, 25, 30].map(host), [Some("h1"), Some("h1"), Some("h2"), Some("h1")]);
     }
 
     #[test]

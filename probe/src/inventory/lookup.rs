@@ -1,110 +1,144 @@
 //! Which virtual machine was that, at that time; and which class of traffic.
 //!
 //! In: address space, address, MAC and time. Out: [`VmRef`], [`TrafficClass`].
-//! Cost: one hash and a binary search among the intervals of one address; no allocation.
-//! Invariants: immutable; a new inventory is a new snapshot. A [`VmRef`] belongs to the snapshot
-//! that gave it. Reused addresses never mix two VMs, because their intervals are apart.
+//! Cost: two hashes and a binary search among the spans of one address; no allocation.
+//! Invariants: immutable; what changes is in the next snapshot, which shares all else with this one, so
+//! no look-up ever waits. A [`VmRef`] belongs to the snapshot that gave it. Reused addresses never mix
+//! two VMs, because their spans are apart.
 //! Source: ARCHITECTURE.md, "Who is who"; link-local addresses, RFC 3927 and RFC 4291 section
 //! 2.5.6.
 
 use std::collections::BTreeMap;
-use std::hash::Hash;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use arc_swap::ArcSwap;
 
-use super::{Address, AddressSpace, Interval, InventoryData, Mac, Segment, Vm};
-use crate::hash::KeyedMap;
+use super::claims::{Conflict, Held, Name};
+use super::class::{ClassRules, Side, TrafficClass};
+use super::fact::Facts;
+use super::history::VmHistory;
+use super::precedence::SourceName;
+use super::spaces::{NOWHERE, Spaces};
+use super::{Address, AddressSpace, Interval, InventoryData, Mac, Segment};
+use crate::hash::{Keyed, KeyedMap};
 use crate::time::Timestamp;
+
+/// Parts of the look-up table: a change copies one of them.
+const BUCKETS: usize = 1_024;
+/// Virtual machines that lie together: a change copies so many references.
+const CHUNK_VMS: usize = 64;
+/// Conflicts that are listed at most; all are counted.
+pub const CONFLICTS_LISTED_MAX: usize = 1_000;
 
 /// A virtual machine of one [`Inventory`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VmRef(u32);
+pub struct VmRef(pub(super) u32);
 
-/// Where traffic goes, seen from the cloud.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TrafficClass {
-    /// Both ends inside, same tenant.
-    EastWest,
-    /// Both ends inside, different tenants.
-    InterTenant,
-    /// One end outside.
-    NorthSouth,
-    /// No end inside.
-    #[default]
-    Transit,
+/// Where the newest snapshot is found.
+pub type InventoryCell = Arc<ArcSwap<Inventory>>;
+
+/// A virtual machine with all that was ever said of it.
+#[derive(Clone, Debug, Default)]
+pub struct VmEntry {
+    /// As all sources together have it.
+    pub history: VmHistory,
+    /// What each said and when it became known.
+    pub facts: Facts,
 }
 
-impl TrafficClass {
-    /// The name in records.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::EastWest => "east_west",
-            Self::InterTenant => "inter_tenant",
-            Self::NorthSouth => "north_south",
-            Self::Transit => "transit",
+/// A conflict with the name that is claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedConflict {
+    /// Where.
+    pub space: AddressSpace,
+    /// Address or MAC address.
+    pub claimed: String,
+    /// By whom, and who is right.
+    pub conflict: Conflict,
+}
+
+type Bucket = KeyedMap<Name, Held>;
+
+/// A snapshot of who is who.
+#[derive(Clone, Debug)]
+pub struct Inventory {
+    pub(super) known: Timestamp,
+    chunks: Vec<Arc<Vec<Arc<VmEntry>>>>,
+    vm_count: usize,
+    buckets: Vec<Arc<Bucket>>,
+    hash: Keyed,
+    pub(super) spaces: Arc<Spaces>,
+    pub(super) segments: Arc<BTreeMap<Segment, u32>>,
+    pub(super) sources: Arc<[SourceName]>,
+    pub(super) rules: Arc<ClassRules>,
+    pub(super) conflicts: Arc<BTreeMap<Name, Vec<Conflict>>>,
+}
+
+impl Default for Inventory {
+    fn default() -> Self {
+        Self {
+            known: Timestamp::ZERO,
+            chunks: Vec::new(),
+            vm_count: 0,
+            buckets: (0..BUCKETS).map(|_| Arc::default()).collect(),
+            hash: Keyed::default(),
+            spaces: Arc::default(),
+            segments: Arc::default(),
+            sources: [].into(),
+            rules: Arc::default(),
+            conflicts: Arc::default(),
         }
     }
 }
 
-/// A snapshot of who is who.
-#[derive(Clone, Debug, Default)]
-pub struct Inventory {
-    tenants: Vec<Arc<str>>,
-    vms: Vec<Vm>,
-    home_networks: Vec<IpNet>,
-    by_address: Spans<(AddressSpace, Address, u8)>,
-    /// All interfaces, for addresses that no router passes on.
-    by_mac: Spans<(AddressSpace, Mac)>,
-    /// Interfaces whose addresses the inventory does not know.
-    by_mac_alone: Spans<(AddressSpace, Mac)>,
-}
-
 impl Inventory {
-    /// Builds the snapshot. Virtual machines beyond 2^32 are left out, which no file reaches.
-    pub fn new(data: InventoryData, home_networks: &[IpNet]) -> Self {
-        let mut addresses = Vec::new();
-        let mut macs = Vec::new();
-        let mut macs_alone = Vec::new();
-        for (number, vm) in (0..=u32::MAX).zip(&data.vms) {
-            for interface in &vm.interfaces {
-                let claim = (interface.valid, VmRef(number));
-                for address in &interface.addresses {
-                    let (address, version) = Address::of_ip(*address);
-                    addresses.push(((interface.space, address, version), claim));
-                }
-                let name = (interface.space, interface.mac);
-                macs.push((name, claim));
-                if interface.addresses.is_empty() {
-                    macs_alone.push((name, claim));
-                }
-            }
-        }
-        Self {
-            tenants: data.tenants,
-            vms: data.vms,
-            home_networks: home_networks.to_vec(),
-            by_address: Spans::new(addresses),
-            by_mac: Spans::new(macs),
-            by_mac_alone: Spans::new(macs_alone),
-        }
+    /// What a file says, and nothing else; for tests and measurements.
+    pub fn new(data: &InventoryData, rules: ClassRules) -> Self {
+        super::store::Store::of_file(data, rules).snapshot()
+    }
+
+    /// Without a VM.
+    pub(super) fn empty(
+        spaces: Arc<Spaces>,
+        rules: Arc<ClassRules>,
+        sources: Arc<[SourceName]>,
+    ) -> Self {
+        Self { spaces, rules, sources, ..Self::default() }
+    }
+
+    /// In a cell of its own, for who never changes it.
+    pub fn into_cell(self) -> InventoryCell {
+        Arc::new(ArcSwap::from_pointee(self))
+    }
+
+    /// Since when it is known.
+    pub fn known(&self) -> Timestamp {
+        self.known
     }
 
     /// The segment of each MAC address at a time; without one, as the inventory has it last. Of
     /// several interfaces with one MAC address the one whose time began last counts.
     pub fn stations(&self, at: Option<Timestamp>) -> BTreeMap<Mac, Segment> {
-        let interfaces = self.vms.iter().flat_map(|vm| &vm.interfaces);
-        let mut valid: Vec<_> =
-            interfaces.filter(|found| at.is_none_or(|at| found.valid.holds(at))).collect();
-        // Stable: of equal ones the last in the file counts.
-        valid.sort_by_key(|interface| (interface.valid.from, interface.valid.to));
-        valid.into_iter().map(|interface| (interface.mac, interface.segment)).collect()
+        let interfaces = self.entries().flat_map(|(_, entry)| &entry.history.interfaces);
+        let mut valid: Vec<_> = interfaces
+            .flat_map(|interface| {
+                interface.connections.spans().iter().filter_map(|(valid, connection)| {
+                    Some((*valid, interface.id.mac, connection.segment?))
+                })
+            })
+            .filter(|(valid, ..)| at.is_none_or(|at| valid.holds(at)))
+            .collect();
+        // Stable: of equal ones the last VM counts.
+        valid.sort_by_key(|(valid, ..)| (valid.from, valid.to));
+        valid.into_iter().map(|(_, mac, segment)| (mac, segment)).collect()
     }
 
     /// The VM that had `address` in `space` at a time; `ip_version` is 4 or 6. The MAC is asked
     /// only where it is sound evidence: for addresses that no router passes on, and for
     /// interfaces whose addresses the inventory does not know.
+    #[inline]
     pub fn resolve(
         &self,
         space: AddressSpace,
@@ -113,65 +147,247 @@ impl Inventory {
         mac: Option<Mac>,
         at: Timestamp,
     ) -> Option<VmRef> {
-        self.by_address.find(&(space, address, ip_version), at).or_else(|| {
-            let name = (space, mac?);
-            let stays = stays_on_link(address.to_ip(ip_version));
-            if stays { self.by_mac.find(&name, at) } else { self.by_mac_alone.find(&name, at) }
+        let held = self.held(&Name::address(space, address, ip_version));
+        held.and_then(|held| held.at(at))
+            .or_else(|| self.resolve_mac(space, address.to_ip(ip_version), mac?, at))
+    }
+
+    /// The VM that had `address` during a time. Where several had it one after the other, that is the
+    /// one with the MAC address, else the one that had it first.
+    pub fn resolve_within(
+        &self,
+        space: AddressSpace,
+        address: Address,
+        ip_version: u8,
+        mac: Option<Mac>,
+        time: Interval,
+    ) -> Option<VmRef> {
+        let held = self.held(&Name::address(space, address, ip_version));
+        let mut holders = held.into_iter().flat_map(|held| held.during(time));
+        if let Some((_, first)) = holders.next() {
+            let has_mac = |vm: VmRef| {
+                mac.is_some_and(|mac| self.vm(vm).is_some_and(|history| history.has_mac(mac)))
+            };
+            if has_mac(first) {
+                return Some(first);
+            }
+            return holders.map(|(_, vm)| vm).find(|vm| has_mac(*vm)).or(Some(first));
+        }
+        let ip = address.to_ip(ip_version);
+        let mac = mac?;
+        let first = self.resolve_mac(space, ip, mac, time.from);
+        first.or_else(|| {
+            // It may have come in the middle.
+            let names = mac_names(space, ip, mac);
+            let held = names.iter().filter_map(|name| self.held(name));
+            held.flat_map(|held| held.during(time)).next().map(|(_, vm)| vm)
         })
     }
 
-    /// The class of traffic between two endpoints with the VMs that [`Inventory::resolve`] gave.
-    /// An address of a home network is inside without a tenant, which differs from every tenant.
-    /// A multicast or broadcast destination is where its sender is.
+    #[cold]
+    fn resolve_mac(
+        &self,
+        space: AddressSpace,
+        ip: IpAddr,
+        mac: Mac,
+        at: Timestamp,
+    ) -> Option<VmRef> {
+        mac_names(space, ip, mac).iter().find_map(|name| self.held(name)?.at(at))
+    }
+
+    /// The class of traffic between two endpoints with the VMs that [`Inventory::resolve`] gave, in a
+    /// time; see [`ClassRules`].
     pub fn class(
         &self,
         source: (Option<VmRef>, Address),
         destination: (Option<VmRef>, Address),
         ip_version: u8,
+        time: Interval,
     ) -> TrafficClass {
-        let side = |(vm, address): (Option<VmRef>, Address)| self.side(vm, address, ip_version);
+        let side = |(vm, address): (Option<VmRef>, Address)| {
+            let tenant = vm.and_then(|vm| self.vm(vm)).map(|vm| vm.tenant_within(time));
+            self.rules
+                .side(tenant.map(|tenant| tenant.map(AsRef::as_ref)), address.to_ip(ip_version))
+        };
         let from = side(source);
-        let to =
-            if reaches_all(destination.1.to_ip(ip_version)) { from } else { side(destination) };
-        match (from, to) {
-            (Side::Outside, Side::Outside) => TrafficClass::Transit,
-            (Side::Outside, _) | (_, Side::Outside) => TrafficClass::NorthSouth,
-            (one, other) if one == other => TrafficClass::EastWest,
-            _ => TrafficClass::InterTenant,
-        }
+        let reaches_all = super::class::reaches_all(destination.1.to_ip(ip_version));
+        Side::class(from, if reaches_all { from } else { side(destination) })
     }
 
     /// A virtual machine; `None` if the reference is of another snapshot that had more.
-    pub fn vm(&self, vm: VmRef) -> Option<&Vm> {
-        usize::try_from(vm.0).ok().and_then(|place| self.vms.get(place))
+    pub fn vm(&self, vm: VmRef) -> Option<&VmHistory> {
+        self.entry(vm).map(|entry| &entry.history)
     }
 
-    /// All virtual machines, in order of the file, for the inventory record.
-    pub fn vms(&self) -> &[Vm] {
-        &self.vms
+    /// A virtual machine with its facts.
+    pub fn entry(&self, vm: VmRef) -> Option<&Arc<VmEntry>> {
+        let place = usize::try_from(vm.0).ok()?;
+        self.chunks.get(place / CHUNK_VMS)?.get(place % CHUNK_VMS)
     }
 
-    /// Names of all tenants, in order of the file.
-    pub fn tenants(&self) -> &[Arc<str>] {
-        &self.tenants
+    /// All virtual machines.
+    pub fn entries(&self) -> impl Iterator<Item = (VmRef, &Arc<VmEntry>)> {
+        (0..).map(VmRef).zip(self.chunks.iter().flat_map(|chunk| chunk.iter()))
     }
 
-    fn side(&self, vm: Option<VmRef>, address: Address, ip_version: u8) -> Side<'_> {
-        if let Some(vm) = vm.and_then(|vm| self.vm(vm)) {
-            return Side::Tenant(&vm.tenant);
+    /// How many virtual machines it knows, ended ones included.
+    pub fn vm_count(&self) -> usize {
+        self.vm_count
+    }
+
+    /// Names of all tenants.
+    pub fn tenants(&self) -> Vec<Arc<str>> {
+        let spans = self.entries().flat_map(|(_, entry)| entry.history.tenants.spans());
+        let mut tenants: Vec<_> = spans.map(|(_, tenant)| Arc::clone(tenant)).collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        tenants
+    }
+
+    /// Segments and address spaces.
+    pub fn spaces(&self) -> &Spaces {
+        &self.spaces
+    }
+
+    /// Whether any interface is, or was, in a segment.
+    pub fn knows_segment(&self, segment: Segment) -> bool {
+        self.segments.contains_key(&segment)
+    }
+
+    /// Whether any interface is in any segment.
+    pub fn knows_segments(&self) -> bool {
+        !self.segments.is_empty()
+    }
+
+    /// The sources, by number.
+    pub fn sources(&self) -> &[SourceName] {
+        &self.sources
+    }
+
+    /// How many names are claimed by several VMs at once, at any time.
+    pub fn conflict_count(&self) -> usize {
+        self.conflicts.values().map(Vec::len).sum()
+    }
+
+    /// The first [`CONFLICTS_LISTED_MAX`] of these.
+    pub fn conflicts(&self) -> Vec<NamedConflict> {
+        let all = self.conflicts.iter().flat_map(|(name, conflicts)| {
+            conflicts.iter().map(|conflict| NamedConflict {
+                space: name.space(),
+                claimed: name.text(),
+                conflict: conflict.clone(),
+            })
+        });
+        all.take(CONFLICTS_LISTED_MAX).collect()
+    }
+
+    /// The inventory as it was known at a time, made anew from the facts: costs what reading it costs.
+    #[must_use]
+    pub fn known_at(&self, known: Timestamp) -> Self {
+        let spaces = Arc::new(self.spaces.known_at(known, &self.sources));
+        let (rules, sources) = (Arc::clone(&self.rules), Arc::clone(&self.sources));
+        let mut then = Self { known, ..Self::empty(spaces, rules, sources) };
+        for (_, entry) in self.entries() {
+            let facts = entry.facts.known_at(known);
+            then.push(Arc::new(VmEntry {
+                history: VmHistory::new(entry.history.uuid, &facts, &self.sources),
+                facts,
+            }));
         }
-        let ip = address.to_ip(ip_version);
-        let home = self.home_networks.iter().any(|network| network.contains(&ip));
-        if home { Side::Home } else { Side::Outside }
+        for (vm, _) in self.entries() {
+            then.claim(vm, &[]);
+        }
+        then
+    }
+
+    #[inline]
+    fn held(&self, name: &Name) -> Option<&Held> {
+        self.buckets.get(bucket_of(self.hash, name))?.get(name)
+    }
+
+    /// Adds a VM without its claims.
+    pub(super) fn push(&mut self, entry: Arc<VmEntry>) -> Option<VmRef> {
+        let vm = VmRef(u32::try_from(self.vm_count).ok()?);
+        if self.vm_count.is_multiple_of(CHUNK_VMS) {
+            self.chunks.push(Arc::new(Vec::with_capacity(CHUNK_VMS)));
+        }
+        Arc::make_mut(self.chunks.last_mut()?).push(entry);
+        self.vm_count += 1;
+        Some(vm)
+    }
+
+    /// Changes a VM without its claims.
+    pub(super) fn entry_mut(&mut self, vm: VmRef) -> Option<&mut VmEntry> {
+        let place = usize::try_from(vm.0).ok()?;
+        let chunk = Arc::make_mut(self.chunks.get_mut(place / CHUNK_VMS)?);
+        chunk.get_mut(place % CHUNK_VMS).map(Arc::make_mut)
+    }
+
+    /// Makes a VM's claims anew; `before`: the names that it claimed. Gives the names that it claims
+    /// now.
+    pub(super) fn claim(&mut self, vm: VmRef, before: &[Name]) -> Vec<Name> {
+        let Some(entry) = self.entry(vm).map(Arc::clone) else { return Vec::new() };
+        let claims = super::claims::claims_of(vm, &entry.history, &self.spaces, &self.sources);
+        let mut names: Vec<Name> = claims.iter().map(|(name, _)| *name).collect();
+        names.dedup();
+        let mut touched = names.clone();
+        touched.extend(before.iter().filter(|name| names.binary_search(name).is_err()));
+        for name in touched {
+            let begin = claims.partition_point(|(other, _)| *other < name);
+            let of_name = claims.get(begin..).unwrap_or_default().iter();
+            let of_name = of_name.take_while(|(other, _)| *other == name).map(|(_, claim)| *claim);
+            self.put(&name, vm, of_name);
+        }
+        names
+    }
+
+    fn put(&mut self, name: &Name, vm: VmRef, claims: impl Iterator<Item = super::claims::Claim>) {
+        let Some(bucket) = self.buckets.get_mut(bucket_of(self.hash, name)) else { return };
+        let bucket = Arc::make_mut(bucket);
+        let held = bucket.entry(*name).or_default();
+        held.replace(name, vm, claims);
+        let known = self.conflicts.get(name).map(Vec::as_slice).unwrap_or_default();
+        if known != held.conflicts {
+            let conflicts = Arc::make_mut(&mut self.conflicts);
+            if held.conflicts.is_empty() {
+                conflicts.remove(name);
+            } else {
+                conflicts.insert(*name, held.conflicts.clone());
+            }
+        }
+        if held.is_empty() {
+            bucket.remove(name);
+        }
+    }
+
+    /// All who claim any of some names, each once.
+    pub(super) fn claimants(&self, names: &[Name]) -> Vec<VmRef> {
+        let held = names.iter().filter_map(|name| self.held(name));
+        let mut claimants: Vec<VmRef> = held.flat_map(Held::claimants).collect();
+        claimants.sort_unstable();
+        claimants.dedup();
+        claimants
+    }
+
+    /// For which parts of a time a name is attributed to a VM.
+    pub(super) fn attributed(&self, name: &Name, vm: VmRef, time: Interval) -> Vec<Interval> {
+        let held = self.held(name);
+        let during = held.into_iter().flat_map(|held| held.during(time));
+        during.filter(|(_, holder)| *holder == vm).filter_map(|(span, _)| span.and(time)).collect()
     }
 }
 
-/// Whom an endpoint belongs to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side<'a> {
-    Tenant(&'a str),
-    Home,
-    Outside,
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits choose")]
+fn bucket_of(hash: Keyed, name: &Name) -> usize {
+    hash.hash_one(name) as usize % BUCKETS
+}
+
+/// What a MAC address says of an endpoint: where the packet was seen, else of interfaces whose segment
+/// nobody names.
+fn mac_names(space: AddressSpace, ip: IpAddr, mac: Mac) -> [Name; 2] {
+    let name = if stays_on_link(ip) { Name::mac } else { Name::mac_alone };
+    [name(space, mac), name(NOWHERE, mac)]
 }
 
 /// Addresses that a router does not pass on, so that the MAC beside them is the endpoint's own.
@@ -179,68 +395,6 @@ fn stays_on_link(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_link_local() || ip.is_unspecified(),
         IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_unspecified(),
-    }
-}
-
-fn reaches_all(ip: IpAddr) -> bool {
-    ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())
-}
-
-/// Who had a name at which time. The spans of one name lie together, in order, apart.
-#[derive(Clone, Debug)]
-struct Spans<K> {
-    places: KeyedMap<K, std::ops::Range<usize>>,
-    spans: Vec<Span>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    valid: Interval,
-    /// `None` where several VMs claim the name at one time.
-    vm: Option<VmRef>,
-}
-
-impl<K> Default for Spans<K> {
-    fn default() -> Self {
-        Self { places: KeyedMap::default(), spans: Vec::new() }
-    }
-}
-
-impl<K: Copy + Ord + Hash> Spans<K> {
-    fn new(mut claims: Vec<(K, (Interval, VmRef))>) -> Self {
-        claims.sort_unstable_by_key(|(name, (valid, vm))| (*name, valid.from, *vm));
-        let mut made = Self::default();
-        for claims in claims.chunk_by(|one, other| one.0 == other.0) {
-            let Some((name, _)) = claims.first() else { continue };
-            let start = made.spans.len();
-            for (_, (valid, vm)) in claims {
-                made.append(start, Span { valid: *valid, vm: Some(*vm) });
-            }
-            made.places.insert(*name, start..made.spans.len());
-        }
-        made
-    }
-
-    /// Joins a span with the one before where they overlap; two VMs then make it nobody's.
-    fn append(&mut self, start: usize, span: Span) {
-        let before = self.spans.get_mut(start..).and_then(<[Span]>::last_mut);
-        match before {
-            Some(before) if span.valid.from < before.valid.to => {
-                before.valid.to = before.valid.to.max(span.valid.to);
-                before.vm = before.vm.filter(|vm| span.vm == Some(*vm));
-            }
-            _ => self.spans.push(span),
-        }
-    }
-
-    fn find(&self, name: &K, at: Timestamp) -> Option<VmRef> {
-        if self.spans.is_empty() {
-            return None;
-        }
-        let spans = self.spans.get(self.places.get(name)?.clone())?;
-        let after = spans.partition_point(|span| span.valid.from <= at);
-        let span = spans.get(after.checked_sub(1)?)?;
-        if span.valid.holds(at) { span.vm } else { None }
     }
 }
 
@@ -257,8 +411,8 @@ mod tests {
     fn inventory(text: &str, home: &[&str]) -> Inventory {
         let data = file::parse(text, "i.toml", &["default".to_owned()], &[])
             .unwrap_or_else(|problems| panic!("{problems}"));
-        let home: Vec<IpNet> = home.iter().map(|text| text.parse().expect("a network")).collect();
-        Inventory::new(data, &home)
+        let home = home.iter().map(|text| text.parse().expect("a network")).collect();
+        Inventory::new(&data, ClassRules { home_networks: home, ..ClassRules::default() })
     }
 
     fn vxlan(vni: u32) -> AddressSpace {
@@ -266,7 +420,8 @@ mod tests {
     }
 
     fn name(inventory: &Inventory, vm: Option<VmRef>) -> Option<&str> {
-        vm.and_then(|vm| inventory.vm(vm)).map(|vm| vm.name.as_ref())
+        let vm = vm.and_then(|vm| inventory.vm(vm));
+        vm.and_then(|vm| vm.name_within(Interval::ALWAYS)).map(AsRef::as_ref)
     }
 
     fn vm(out: &mut String, number: u32, tenant: u32, rest: &str) {
@@ -300,7 +455,7 @@ mod tests {
             }
         }
         let inventory = inventory(&text, &[]);
-        assert_eq!((inventory.vms().len(), inventory.tenants().len()), (1_000, 100));
+        assert_eq!((inventory.vm_count(), inventory.tenants().len()), (1_000, 100));
         for tenant in 0..100_u32 {
             for host in 0..10_u8 {
                 let address = Address::v4([10, 0, 0, host + 1]);
@@ -412,7 +567,7 @@ mod tests {
                 let address = Address::v4(octets);
                 (inventory.resolve(AddressSpace::default(), address, 4, None, NOON), address)
             };
-            inventory.class(end(source), end(destination), 4)
+            inventory.class(end(source), end(destination), 4, Interval::ALWAYS)
         };
         let (a, b, c) = ([10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3]);
         let (home, out) = ([192, 168, 0, 1], [8, 8, 8, 8]);
@@ -429,7 +584,12 @@ mod tests {
         assert_eq!(class(a, [255, 255, 255, 255]), TrafficClass::EastWest);
         assert_eq!(class(out, [224, 0, 0, 251]), TrafficClass::Transit);
         assert_eq!(
-            Inventory::default().class((None, Address::v4(a)), (None, Address::v4(b)), 4),
+            Inventory::default().class(
+                (None, Address::v4(a)),
+                (None, Address::v4(b)),
+                4,
+                Interval::ALWAYS
+            ),
             TrafficClass::Transit
         );
     }

@@ -17,7 +17,7 @@ use crate::index::TapIndex;
 pub const STATIONS_MAX: usize = 1 << 20;
 
 /// Segment → address space, and (tap, MAC) → segment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SegmentMap {
     spaces: HashMap<u64, AddressSpace, BuildHasherDefault<Mix>>,
     stations: HashMap<u64, Segment, BuildHasherDefault<Mix>>,

@@ -1,18 +1,42 @@
 //! Who is who: segments, address spaces, virtual machines and tenants.
 //!
-//! In: configuration and the inventory file. Out: [`SegmentMap`] for workers, [`Inventory`] for
-//! the aggregator.
+//! In: configuration, and what sources say ([`Change`]). Out: [`SegmentMap`] for workers, [`Inventory`]
+//! for the aggregator.
 //! Invariants: workers hold an immutable snapshot; the aggregator asks by address space, address
-//! and time.
+//! and time, in a snapshot as well. Nothing that was ever known is overwritten.
 //! Source: ARCHITECTURE.md, "Who is who".
+//!
+//! | file | |
+//! |---|---|
+//! | `address` `uuid` `segment` | what names an endpoint |
+//! | `map` | the workers' snapshot |
+//! | `change` `source` | what sources say, and who they are |
+//! | `timeline` `fact` | values over time; what was said and known when |
+//! | `precedence` `history` | whom to believe; a VM as all sources together have it |
+//! | `spaces` `claims` | who may have an address where; what if several do |
+//! | `store` | applies changes, gives snapshots |
+//! | `lookup` `class` | the snapshot; classes of traffic |
+//! | `rows` | rows of the `inventory` table |
+//! | `file` `vm` | the inventory file |
 
 mod address;
 mod change;
-mod map;
+mod claims;
+mod class;
+mod fact;
 pub mod file;
+mod history;
 mod lookup;
+mod map;
+#[cfg(test)]
+mod model;
+mod precedence;
+mod rows;
 mod segment;
 mod source;
+mod spaces;
+mod store;
+mod timeline;
 mod uuid;
 mod vm;
 
@@ -21,10 +45,21 @@ pub use change::{
     ADDRESSES_MAX, Attribute, BATCH_CHANGES_MAX, Batch, Change, InterfaceId, Missing, Scope,
     Statement, Subject, TEXT_BYTES_MAX, Until, Value, joined,
 };
+pub use claims::Conflict;
+pub use class::{ClassRules, TrafficClass};
+pub use fact::{Applied, Fact, Facts};
 pub use file::InventoryData;
-pub use lookup::{Inventory, TrafficClass, VmRef};
+pub use history::{Connection, InterfaceHistory, VmHistory};
+pub use lookup::{CONFLICTS_LISTED_MAX, Inventory, InventoryCell, NamedConflict, VmEntry, VmRef};
 pub use map::{STATIONS_MAX, SegmentMap};
+pub use precedence::SourceName;
+pub use rows::{InventoryRow, ROWS_PER_VM_MAX, RowChange};
 pub use segment::{AddressSpace, Segment, SegmentKind};
 pub use source::{SOURCES_MAX, SourceHealth, SourceId, SourceKind, SourceState};
+pub use spaces::{SEGMENTS_MAX, SPACES_MAX, Spaces};
+pub use store::{
+    INTERFACES_MAX, Rejection, SourceCounts, Store, StoreCounts, StoreLimits, TAGS_MAX,
+};
+pub use timeline::Timeline;
 pub use uuid::{NotUuid, Uuid};
 pub use vm::{Interface, Interval, Placement, Vm};

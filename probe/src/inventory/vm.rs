@@ -1,6 +1,6 @@
-//! Virtual machines with what is true of them at which time.
+//! Virtual machines as a file describes them, and intervals of time.
 //!
-//! In: an inventory's sources. Out: [`Vm`] and its parts, as the inventory record shows them.
+//! In: an inventory file. Out: [`Vm`] and its parts.
 //! Invariants: the UUID is the identity; all else is an attribute with an interval.
 
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use super::{AddressSpace, Mac, Segment, Uuid};
 use crate::time::Timestamp;
 
 /// A time span [from, to).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Interval {
     /// First instant in it.
     pub from: Timestamp,
@@ -39,8 +39,6 @@ impl Interval {
 pub struct Vm {
     /// Identity.
     pub uuid: Uuid,
-    /// The identity's text, made once.
-    pub uuid_text: Arc<str>,
     /// Name, as people call it.
     pub name: Arc<str>,
     /// Name of the tenant that it belongs to.
@@ -53,17 +51,6 @@ pub struct Vm {
     pub interfaces: Vec<Interface>,
     /// When the VM exists.
     pub valid: Interval,
-}
-
-impl Vm {
-    /// The host it runs on at a time.
-    pub fn host_at(&self, at: Timestamp) -> Option<&Arc<str>> {
-        let after = self.placements.partition_point(|placement| placement.valid.from <= at);
-        let last = after.checked_sub(1).and_then(|place| self.placements.get(place));
-        last.filter(|placement| placement.valid.holds(at))
-            .map(|placement| &placement.host)
-            .or(self.host.as_ref())
-    }
 }
 
 /// A time that a VM spends on a host.
@@ -105,24 +92,5 @@ mod tests {
         assert!(Interval::ALWAYS.holds(Timestamp(u64::MAX)));
         assert_eq!(span(5, 7).and(span(6, 9)), Some(span(6, 7)));
         assert_eq!(span(5, 7).and(span(7, 9)), None);
-    }
-
-    #[test]
-    fn the_host_follows_the_placements() {
-        let placement =
-            |host: &str, from, to| Placement { host: host.into(), valid: span(from, to) };
-        let vm = Vm {
-            uuid: Uuid(1),
-            uuid_text: "1".into(),
-            name: "a".into(),
-            tenant: "t".into(),
-            host: Some("home".into()),
-            placements: vec![placement("h1", 10, 20), placement("h2", 20, 30)],
-            interfaces: Vec::new(),
-            valid: Interval::ALWAYS,
-        };
-        for (at, host) in [(9, "home"), (10, "h1"), (19, "h1"), (20, "h2"), (30, "home")] {
-            assert_eq!(vm.host_at(Timestamp(at)).map(AsRef::as_ref), Some(host), "{at}");
-        }
     }
 }

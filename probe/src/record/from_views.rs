@@ -16,9 +16,11 @@ use crate::aggregate::{Conversation, ConversationKey, EndedFlows, Extra, TapView
 use crate::decode::{Address, Mac, protocol};
 use crate::detect::Alert;
 use crate::flow::{EndedFlow, FlowTotals, TcpState};
-use crate::hash::KeyedSet;
 use crate::index::{TapIndex, content_id};
-use crate::inventory::{AddressSpace, Inventory, Segment, TrafficClass, VmRef};
+use crate::inventory::{
+    AddressSpace, Interval, Inventory, InventoryCell, RowChange, TrafficClass, VmRef,
+};
+use crate::sources::RowQueue;
 use crate::time::Timestamp;
 use crate::window::{LateRow, WindowClock, sides};
 
@@ -31,15 +33,36 @@ pub struct TapClock {
     pub error_bound_ns: Option<u64>,
 }
 
+/// Rows of the inventory that are to be recorded.
+#[derive(Debug, Default)]
+pub struct InventoryRows {
+    /// Those that are known at start: all of them go with the first window.
+    first: Vec<RowChange>,
+    /// Those that become known later.
+    later: Option<RowQueue>,
+    /// Start of the first window.
+    run_start: Option<Timestamp>,
+}
+
+impl InventoryRows {
+    /// Known now, and to come.
+    pub fn new(first: Vec<RowChange>, later: RowQueue) -> Self {
+        Self { first, later: Some(later), run_start: None }
+    }
+}
+
+/// Rows of the inventory that one window takes at most, beside those that were known at start.
+const INVENTORY_ROWS_MAX: usize = 1 << 16;
+
 /// Makes records.
 pub struct RecordMaker {
     names: Names,
+    /// As of the last window.
     inventory: Arc<Inventory>,
-    inventory_known_from: Option<Timestamp>,
+    newest_inventory: InventoryCell,
+    inventory_rows: InventoryRows,
     /// One packet in so many is followed from tap to tap.
     pub(super) path_one_in: u32,
-    /// Segments that interfaces of the inventory are in.
-    segments_known: KeyedSet<Segment>,
     /// Of the conversations since [`RecordMaker::delays`].
     delays: TenantDelays,
 }
@@ -49,6 +72,8 @@ pub(super) struct Endpoints {
     pub(super) source: Option<VmRef>,
     pub(super) destination: Option<VmRef>,
     class: TrafficClass,
+    /// When.
+    pub(super) time: Interval,
 }
 
 #[derive(Default)]
@@ -60,15 +85,13 @@ pub(super) struct VmTexts {
 
 impl RecordMaker {
     /// With the names of the plan and the inventory as it is known.
-    pub fn new(names: Names, inventory: Arc<Inventory>) -> Self {
-        let interfaces = inventory.vms().iter().flat_map(|vm| &vm.interfaces);
-        let segments_known = interfaces.map(|interface| interface.segment).collect();
+    pub fn new(names: Names, inventory: InventoryCell, inventory_rows: InventoryRows) -> Self {
         Self {
             names,
-            inventory,
-            inventory_known_from: None,
+            inventory: inventory.load_full(),
+            newest_inventory: inventory,
+            inventory_rows,
             path_one_in: 1,
-            segments_known,
             delays: TenantDelays::default(),
         }
     }
@@ -84,14 +107,20 @@ impl RecordMaker {
         &mut self.names
     }
 
-    /// Records of a window without its conversations: taps, ledger; the inventory with the first
-    /// one.
-    pub fn window(&mut self, view: &WindowView, clocks: impl Fn(&TapView) -> TapClock) -> Rows {
-        let mut rows = Rows::default();
-        if self.inventory_known_from.is_none() {
-            self.inventory_known_from = Some(view.start);
-            rows.inventory = self.inventory_rows(view.start);
+    /// The name of an address space.
+    pub fn space(&mut self, space: AddressSpace) -> Arc<str> {
+        match self.inventory.spaces().name(space) {
+            Some(name) => Arc::clone(name),
+            None => self.names.space(space),
         }
+    }
+
+    /// Records of a window without its conversations: taps, ledger, what has become known of the
+    /// inventory. All records until the next window see the inventory as it is known now.
+    pub fn window(&mut self, view: &WindowView, clocks: impl Fn(&TapView) -> TapClock) -> Rows {
+        self.inventory = self.newest_inventory.load_full();
+        let inventory = self.inventory_records(view.start);
+        let mut rows = Rows { inventory, ..Rows::default() };
         let unknown = self.unknown_segments(view);
         for tap in &view.taps {
             let here = unknown.as_ref().map(|unknown| unknown.get(&tap.tap).copied().unwrap_or(0));
@@ -104,12 +133,12 @@ impl RecordMaker {
 
     /// Packets in segments that the inventory has no interface in, by the tap that counted them.
     fn unknown_segments(&self, view: &WindowView) -> Option<BTreeMap<TapIndex, u64>> {
-        if self.segments_known.is_empty() {
+        if !self.inventory.knows_segments() {
             return None;
         }
         let mut unknown = BTreeMap::new();
         for (key, conversation) in &view.conversations {
-            if !self.segments_known.contains(&key.segment) {
+            if !self.inventory.knows_segment(key.segment) {
                 let packets: u64 = conversation.packets.iter().sum();
                 *unknown.entry(conversation.tap).or_default() += packets;
             }
@@ -177,25 +206,25 @@ impl RecordMaker {
         ip_version: u8,
         (source, source_mac): (Address, Mac),
         (destination, destination_mac): (Address, Mac),
-        at: Timestamp,
+        time: Interval,
     ) -> Endpoints {
         let find = |address, mac: Mac| {
             let mac = (mac != Mac::default()).then_some(mac);
-            self.inventory.resolve(space, address, ip_version, mac, at)
+            self.inventory.resolve_within(space, address, ip_version, mac, time)
         };
         let source_vm = find(source, source_mac);
         let destination_vm = find(destination, destination_mac);
-        let class =
-            self.inventory.class((source_vm, source), (destination_vm, destination), ip_version);
-        Endpoints { source: source_vm, destination: destination_vm, class }
+        let ends = ((source_vm, source), (destination_vm, destination));
+        let class = self.inventory.class(ends.0, ends.1, ip_version, time);
+        Endpoints { source: source_vm, destination: destination_vm, class, time }
     }
 
-    pub(super) fn vm(&self, vm: Option<VmRef>) -> VmTexts {
+    pub(super) fn vm(&self, vm: Option<VmRef>, time: Interval) -> VmTexts {
         let vm = vm.and_then(|vm| self.inventory.vm(vm));
         VmTexts {
             uuid: vm.map(|vm| Arc::clone(&vm.uuid_text)),
-            name: vm.map(|vm| Arc::clone(&vm.name)),
-            tenant: vm.map(|vm| Arc::clone(&vm.tenant)),
+            name: vm.and_then(|vm| vm.name_within(time)).cloned(),
+            tenant: vm.and_then(|vm| vm.tenant_within(time)).cloned(),
         }
     }
 
@@ -211,16 +240,17 @@ impl RecordMaker {
             key.ip_version,
             (key.source, key.source_mac),
             (key.destination, key.destination_mac),
-            start,
+            Interval { from: start, to: end },
         );
-        let (source, destination) = (self.vm(ends.source), self.vm(ends.destination));
+        let vm = |vm| self.vm(vm, ends.time);
+        let (source, destination) = (vm(ends.source), vm(ends.destination));
         let went_back = conversation.packets[1] > 0;
         let mut record = WindowRecord {
             window_start_ns: start.0,
             window_end_ns: end.0,
             segment: self.names.segment(key.segment),
             reverse_segment: went_back.then(|| self.names.segment(key.reverse_segment)),
-            address_space: self.names.space(key.space),
+            address_space: self.space(key.space),
             source_address: key.source.to_ip(key.ip_version),
             destination_address: key.destination.to_ip(key.ip_version),
             source_mac: known_mac(key.source_mac),
@@ -272,15 +302,16 @@ impl RecordMaker {
             key.ip_version,
             (source, there.source_mac),
             (destination, there.destination_mac),
-            flow.record_start,
+            Interval { from: flow.record_start, to: flow.last_seen + 1 },
         );
-        let (source_vm, destination_vm) = (self.vm(ends.source), self.vm(ends.destination));
+        let vm = |vm| self.vm(vm, ends.time);
+        let (source_vm, destination_vm) = (vm(ends.source), vm(ends.destination));
         let answered = flow.sides[reverse].seen;
         let mut record = FlowRecord {
             flow_id: flow_id(flow),
             segment: self.names.segment(there.segment),
             reverse_segment: answered.then(|| self.names.segment(back.segment)),
-            address_space: self.names.space(key.space),
+            address_space: self.space(key.space),
             source_address: source.to_ip(key.ip_version),
             destination_address: destination.to_ip(key.ip_version),
             source_port: key.port(flow.initiator),
@@ -323,11 +354,13 @@ impl RecordMaker {
 
     fn alert(&mut self, alert: &Alert) -> AlertRecord {
         let finding = &alert.finding;
+        let time = Interval { from: finding.first_seen, to: finding.last_seen + 1 };
         let find = |address: Option<Address>| {
-            self.vm(address.and_then(|address| {
+            let vm = address.and_then(|address| {
                 let (space, version) = (finding.space, finding.ip_version);
-                self.inventory.resolve(space, address, version, None, finding.first_seen)
-            }))
+                self.inventory.resolve_within(space, address, version, None, time)
+            });
+            self.vm(vm, time)
         };
         let (source, destination) = (find(finding.source), find(finding.destination));
         let features: serde_json::Map<_, _> = finding
@@ -348,7 +381,7 @@ impl RecordMaker {
                 .map(|address| address.to_ip(finding.ip_version)),
             destination_port: finding.destination_port,
             segment: self.names.segment(finding.segment),
-            address_space: self.names.space(finding.space),
+            address_space: self.space(finding.space),
             title: title(alert, &source, &destination).into(),
             source_virtual_station_uuid: source.uuid,
             source_virtual_station_name: source.name,
@@ -400,32 +433,72 @@ impl RecordMaker {
         }
     }
 
-    fn inventory_rows(&mut self, known_from: Timestamp) -> Vec<InventoryRecord> {
-        let inventory = Arc::clone(&self.inventory);
-        let mut rows = Vec::new();
-        for vm in inventory.vms() {
-            for interface in &vm.interfaces {
-                let until = interface.valid.to;
-                for address in &interface.addresses {
-                    rows.push(InventoryRecord {
-                        uuid: Arc::clone(&vm.uuid_text),
-                        name: Arc::clone(&vm.name),
-                        tenant: Arc::clone(&vm.tenant),
-                        host: vm.host_at(known_from).cloned(),
-                        mac: Some(interface.mac),
-                        address: Some(*address),
-                        segment: Some(self.names.segment(interface.segment)),
-                        valid_from_ns: interface.valid.from.0,
-                        valid_to_ns: (until.0 != u64::MAX).then_some(until.0),
-                        known_from_ns: known_from.0,
-                        known_to_ns: None,
-                        source: "file".into(),
-                    });
-                }
-            }
+    /// Rows that became known, or known to be otherwise, since the window before.
+    fn inventory_records(&mut self, window_start: Timestamp) -> Vec<InventoryRecord> {
+        let run_start = *self.inventory_rows.run_start.get_or_insert(window_start);
+        let mut changes = std::mem::take(&mut self.inventory_rows.first);
+        while changes.len() < INVENTORY_ROWS_MAX {
+            let later = self.inventory_rows.later.as_ref();
+            let Some(change) = later.and_then(|later| later.pop()) else { break };
+            changes.push(change);
         }
-        rows
+        changes.into_iter().map(|change| self.inventory_record(&change, run_start)).collect()
     }
+
+    fn inventory_record(&mut self, change: &RowChange, run_start: Timestamp) -> InventoryRecord {
+        let row = &*change.row;
+        // What a replay reads at its start it knows since its first window.
+        let known = |at: Timestamp| if at == Timestamp::ZERO { run_start.0 } else { at.0 };
+        let until = row.valid.to.0;
+        let source =
+            row.source.and_then(|source| self.inventory.sources().get(usize::from(source.0)));
+        let source = source.map_or_else(|| "".into(), |source| Arc::clone(&source.name));
+        let mut record = InventoryRecord {
+            fact_id: 0,
+            run_start_ns: run_start.0,
+            uuid: Arc::clone(&row.uuid),
+            name: row.name.clone(),
+            tenant: row.tenant.clone(),
+            host: row.host.clone(),
+            mac: row.mac,
+            address: row.address,
+            segment: row.segment.map(|segment| self.names.segment(segment)),
+            address_space: row.space.map(|space| self.space(space)),
+            attributed: row.attributed,
+            valid_from_ns: row.valid.from.0,
+            valid_to_ns: (until != u64::MAX).then_some(until),
+            known_from_ns: known(change.known_from),
+            known_to_ns: change.known_to.map(|at| at.0),
+            source,
+        };
+        record.fact_id = fact_id(&record);
+        record
+    }
+}
+
+/// The same in the record that says that it became known and in the one that says that it is known to be
+/// otherwise, and in no other of the same run.
+fn fact_id(record: &InventoryRecord) -> u64 {
+    let none: &str = "";
+    let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or(none).to_owned();
+    let mut content = [
+        record.uuid.to_string(),
+        text(&record.name),
+        text(&record.tenant),
+        text(&record.host),
+        text(&record.segment),
+        text(&record.address_space),
+        record.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+        record.address.map(|address| address.to_string()).unwrap_or_default(),
+        record.attributed.to_string(),
+        record.source.to_string(),
+    ]
+    .join("\0")
+    .into_bytes();
+    let times =
+        [record.valid_from_ns, record.valid_to_ns.unwrap_or(u64::MAX), record.known_from_ns];
+    content.extend(times.into_iter().flat_map(u64::to_be_bytes));
+    content_id(&content)
 }
 
 /// One line for people.

@@ -24,7 +24,7 @@ mod tables;
 
 pub use column::{Column, ColumnBuilder, Element, Kind, TEXT_BYTES_MAX, Value};
 pub use docs::{ddl, markdown};
-pub use from_views::{RecordMaker, TapClock};
+pub use from_views::{InventoryRows, RecordMaker, TapClock};
 pub use ledger::{port_rows, sink_rows, workers_rows};
 pub use names::Names;
 pub use schema::{COMMON, Origin, Record, SCHEMA_VERSION, TableVisitor};

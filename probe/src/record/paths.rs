@@ -9,8 +9,8 @@ use super::{PathRecord, PathSampleRecord, RecordMaker, Rows};
 use crate::aggregate::path::{PathRow, PathView};
 use crate::decode::Mac;
 use crate::index::TapIndex;
+use crate::inventory::Interval;
 use crate::path::{Ends, Trajectory};
-use crate::time::Timestamp;
 
 impl RecordMaker {
     /// Records of a window's ways between taps.
@@ -24,7 +24,8 @@ impl RecordMaker {
     }
 
     fn path_row(&mut self, view: &PathView, row: &PathRow) -> PathRecord {
-        let whose = row.ends.map(|ends| self.whose(&ends, view.start));
+        let whose =
+            row.ends.map(|ends| self.whose(&ends, Interval { from: view.start, to: view.end }));
         let (source, destination) = whose.unwrap_or_default();
         let counts = &row.counts;
         let loss = counts.loss();
@@ -38,7 +39,7 @@ impl RecordMaker {
             to_tap: self.names().tap(row.to),
             from_host: self.host(row.from),
             to_host: self.host(row.to),
-            address_space: row.ends.map(|ends| self.names().space(ends.space)),
+            address_space: row.ends.map(|ends| self.space(ends.space)),
             source_address: row.ends.map(|ends| ends.source.to_ip(ends.ip_version)),
             destination_address: row.ends.map(|ends| ends.destination.to_ip(ends.ip_version)),
             protocol_identifier: row.ends.map(|ends| ends.protocol),
@@ -78,11 +79,11 @@ impl RecordMaker {
         self.names().tap_host(tap).map(Into::into)
     }
 
-    fn whose(&self, ends: &Ends, at: Timestamp) -> (VmTexts, VmTexts) {
+    fn whose(&self, ends: &Ends, time: Interval) -> (VmTexts, VmTexts) {
         let station = |address| (address, Mac::default());
         let (source, destination) = (station(ends.source), station(ends.destination));
-        let known = self.endpoints(ends.space, ends.ip_version, source, destination, at);
-        (self.vm(known.source), self.vm(known.destination))
+        let known = self.endpoints(ends.space, ends.ip_version, source, destination, time);
+        (self.vm(known.source, time), self.vm(known.destination, time))
     }
 
     fn sightings(
@@ -92,7 +93,7 @@ impl RecordMaker {
         rows: &mut Vec<PathSampleRecord>,
     ) {
         let ends = &sample.ends;
-        let address_space = self.names().space(ends.space);
+        let address_space = self.space(ends.space);
         for sight in sample.sights() {
             rows.push(PathSampleRecord {
                 observation_time_ns: sight.at.0,

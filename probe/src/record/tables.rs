@@ -792,12 +792,17 @@ tables! {
     Inventory "inventory" as inventory: InventoryRecord
     by known_from_ns, sorted by known_from_ns uuid address valid_from_ns
     {
+        /// The same in the record that says that this became known and, if the probe learnt otherwise,
+        /// in the one that says so.
+        fact_id: u64, "", Element::None;
+        /// Start of the first window of the run of the probe that knew it, since the epoch, UTC.
+        run_start_ns: u64, "ns", Element::None;
         /// The VM.
         uuid: Arc<str>, "uuid", Element::Ie(&[349]);
-        /// Its name.
-        name: Arc<str>, "", Element::Ie(&[350]);
-        /// Its tenant.
-        tenant: Arc<str>, "", Element::None;
+        /// Its name; null where not known.
+        name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Its tenant; null where not known.
+        tenant: Option<Arc<str>>, "", Element::None;
         /// The host it ran on; null where not known.
         host: Option<Arc<str>>, "", Element::None;
         /// Its MAC address; null where not known.
@@ -806,15 +811,21 @@ tables! {
         address: Option<IpAddr>, "RFC 5952", Element::None;
         /// The segment of that address; null where not known.
         segment: Option<Arc<str>>, "domain/kind/id", Element::None;
+        /// The address space of that segment; null where not known.
+        address_space: Option<Arc<str>>, "", Element::None;
+        /// Whether traffic of the address is this VM's; false where another VM claims it too and is
+        /// right.
+        attributed: bool, "", Element::None;
         /// Since when it was so, since the epoch, UTC; 0 for always.
         valid_from_ns: u64, "ns", Element::None;
         /// Until when it was so; null for still.
         valid_to_ns: Option<u64>, "ns", Element::None;
         /// Since when the probe knew it.
         known_from_ns: u64, "ns", Element::None;
-        /// When the probe learnt otherwise; null for never.
+        /// When the probe learnt otherwise; null in the record that says that it became known.
         known_to_ns: Option<u64>, "ns", Element::None;
-        /// Where it was learnt: file, api, ovsdb, arp …
+        /// Who says the address, by the name of the source: file, api, ovsdb:host1 …; empty for a VM
+        /// without an interface.
         source: Arc<str>, "", Element::None;
     }
 

@@ -321,8 +321,8 @@ mod tests {
     use crate::capture::memory::Packets;
     use crate::config::{self, Plan};
     use crate::flow::{EndReason, EndedFlow, FlowOutput};
-    use crate::inventory::{Inventory, InventoryData};
-    use crate::record::Names;
+    use crate::inventory::InventoryCell;
+    use crate::record::{InventoryRows, Names};
     use crate::runtime::Build;
     use crate::runtime::publish::PublisherParts;
     use crate::store;
@@ -350,7 +350,7 @@ mod tests {
         AnalysisParts {
             aggregator: Aggregator::new(receivers, WINDOWS, 1 << 20),
             detectors: Detectors::new(&plan.detect),
-            maker: RecordMaker::new(names, Arc::new(no_inventory())),
+            maker: RecordMaker::new(names, no_inventory(), InventoryRows::default()),
             store,
             publisher,
             clock_of,
@@ -359,8 +359,8 @@ mod tests {
         }
     }
 
-    fn no_inventory() -> Inventory {
-        Inventory::new(InventoryData::default(), &[])
+    fn no_inventory() -> InventoryCell {
+        InventoryCell::default()
     }
 
     #[test]
@@ -410,7 +410,7 @@ mod tests {
         let mut plan = config::replay_without_file();
         plan.flow.slots_per_worker = 1 << 17;
         let plan = Arc::new(plan);
-        let build = Build::new(&plan, &no_inventory(), &["p".to_owned()], (1, 1), false);
+        let build = Build::new(&plan, None, &["p".to_owned()], (1, 1), false);
         let seat = build.seats.into_iter().next().expect("one worker");
         let source = packets(FLOWS).source(256, 1);
         let worker = std::thread::spawn(move || {

@@ -12,6 +12,7 @@
 pub mod aggregator;
 mod costs;
 mod gaps;
+pub mod inventory;
 mod latency;
 mod live_flows;
 mod machine;

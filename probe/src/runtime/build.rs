@@ -12,14 +12,13 @@ use crate::copies::CopyTable;
 use crate::decode::filter::Filters;
 use crate::decode::{DecodeContext, Decoder, Headers};
 use crate::flow::{FlowStage, MeasureTerms};
-use crate::index::TapIndex;
-use crate::inventory::{Inventory, InventoryData, Mac, STATIONS_MAX, SegmentMap, file};
 use crate::path::PathStage;
+use crate::sources::MapCell;
 use crate::spread::HashSeed;
 use crate::spread::fragments::FragmentTable;
 use crate::spread::ring::{RingReceiver, RingSender, ring};
 use crate::spread::shed::{ShedWishes, Shedder};
-use crate::time::{Timestamp, ms, wall_clock};
+use crate::time::ms;
 use crate::window::{HandoffReceiver, HandoffSender, ROWS_PER_BLOCK, Row, WindowClock, handoff};
 use crate::worker::{PortNames, WorkerParts};
 
@@ -73,6 +72,7 @@ pub struct Seat {
     receivers: usize,
     waits: bool,
     port_names: PortNames,
+    maps: Option<Arc<MapCell>>,
 }
 
 /// All seats, and what the aggregation thread needs.
@@ -89,10 +89,11 @@ pub struct Build {
 
 impl Build {
     /// For `workers` workers of which the first `receivers` have a source. `waits`: the sources
-    /// are files. `ports`: those known now.
+    /// are files. `ports`: those known now. `maps`: segments by the inventory; without it, by the plan
+    /// alone.
     pub fn new(
         plan: &Arc<Plan>,
-        inventory: &Inventory,
+        maps: Option<&Arc<MapCell>>,
         ports: &[String],
         (receivers, workers): (usize, usize),
         waits: bool,
@@ -102,10 +103,7 @@ impl Build {
         let seed = HashSeed::random();
         let digest_seed = digest_seed(plan, waits);
         let wishes = ShedWishes::new(workers);
-        // What happened to be valid today says nothing of a capture, and the same capture gives
-        // the same records every day.
-        let at = if waits { None } else { Some(wall_clock()) };
-        let context = decode_context(plan, inventory, ports, at);
+        let context = DecodeContext::new(plan, ports);
         let (mut outgoing, mut incoming) = rings(plan, receivers, workers);
         let mut handoffs = Vec::new();
         let mut seats = Vec::new();
@@ -128,6 +126,7 @@ impl Build {
                 receivers: if alone { 1 } else { receivers },
                 waits,
                 port_names: port_names.clone(),
+                maps: maps.cloned(),
             });
         }
         Self { seats, handoffs, windows, port_names }
@@ -175,6 +174,7 @@ impl Seat {
             waits: self.waits,
             taps_max: TAPS_MAX,
             port_names: self.port_names,
+            maps: self.maps,
         }
     }
 }
@@ -184,20 +184,6 @@ fn measure_terms(plan: &Plan) -> MeasureTerms {
         window_ns: ms(u64::from(plan.window.length_ms)),
         verdict_ns: ms(u64::from(plan.path.verdict_ms)),
     }
-}
-
-/// Reads the inventory file of the plan; an empty inventory without one.
-///
-/// # Errors
-/// Every problem in the file at once.
-pub fn load_inventory(plan: &Plan) -> Result<Inventory, RuntimeError> {
-    let data = match &plan.inventory.file {
-        Some(path) => {
-            file::load(path, &plan.domains, &plan.spaces).map_err(RuntimeError::Inventory)?
-        }
-        None => InventoryData::default(),
-    };
-    Ok(Inventory::new(data, &plan.inventory.home_networks))
 }
 
 /// Keys the digests that select packets: the domain's secret. Where there is none, every run has its
@@ -243,38 +229,6 @@ pub(super) fn empty_snapshot(plan: &Plan) -> LiveSnapshot {
     }
 }
 
-/// Places of MACs at taps whose mirror took the tenant's tag off come from the inventory, as it is
-/// at `at`, for the whole run. Without a time, as for files, the interface that became valid last
-/// counts: a replay of an old capture places a MAC that has moved since where it is now.
-fn decode_context(
-    plan: &Plan,
-    inventory: &Inventory,
-    ports: &[String],
-    at: Option<Timestamp>,
-) -> DecodeContext {
-    let context = DecodeContext::new(plan, ports);
-    let mut map = SegmentMap::clone(context.map());
-    let stations = inventory.stations(at);
-    let mut left_out = 0_usize;
-    for (place, tap) in (0_u16..).zip(&plan.taps) {
-        let replaced = tap.matches.vlan.is_some() && tap.segment.is_none();
-        if !replaced {
-            continue;
-        }
-        let mut placed = |mac: Mac, segment| map.place(TapIndex(place), mac.0, segment);
-        left_out += stations.iter().filter(|(mac, segment)| !placed(**mac, **segment)).count();
-    }
-    if left_out > 0 {
-        tracing::warn!(
-            left_out,
-            stations_max = STATIONS_MAX,
-            "more MAC addresses in the inventory than can be placed at taps; the others have the \
-             segment that the wire says"
-        );
-    }
-    context.with_map(Arc::new(map))
-}
-
 /// Rings from each receiving worker to every worker, by sender and by receiver. A worker that
 /// receives alone keeps its own packets.
 fn rings(
@@ -297,42 +251,4 @@ fn rings(
         }
     }
     (outgoing, incoming)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{TapMatch, TapPlan};
-    use crate::inventory::Segment;
-
-    #[test]
-    fn a_mac_is_placed_where_it_is_at_the_time() {
-        let interface = |vlan: u16, from: u16| {
-            format!(
-                "[[vm.interface]]\nmac = \"fa:16:3e:00:00:01\"\nsegment = \"default/vlan/{vlan}\"\n\
-                 valid_from = {from}-01-01T00:00:00Z\nvalid_to = {}-01-01T00:00:00Z\n",
-                from + 1
-            )
-        };
-        let text = format!(
-            "[[tenant]]\nname = \"t\"\n[[vm]]\nuuid = \"00000000-0000-0000-0000-000000000001\"\n\
-             name = \"a\"\ntenant = \"t\"\n{}{}",
-            interface(20, 2025),
-            interface(10, 2024)
-        );
-        let domains = ["default".to_owned()];
-        let data = file::parse(&text, "i.toml", &domains, &[]).expect("it is right");
-        let inventory = Inventory::new(data, &[]);
-        let matches = TapMatch { vlan: Some(99), ..TapMatch::default() };
-        let taps = vec![TapPlan { matches, ..TapPlan::default() }];
-        let plan = Plan { taps, ..Plan::default() };
-        let vlan = |seconds: Option<u64>| {
-            let at = seconds.map(|seconds| Timestamp::from_parts(seconds, 0));
-            let context = decode_context(&plan, &inventory, &[], at);
-            context.map().station(TapIndex(0), [0xfa, 0x16, 0x3e, 0, 0, 1]).map(Segment::id)
-        };
-        // In the middle of 2024, of 2025 and of 2026; the last word.
-        let seconds = [Some(1_720_000_000), Some(1_750_000_000), Some(1_780_000_000), None];
-        assert_eq!(seconds.map(vlan), [Some(10), Some(20), None, Some(20)]);
-    }
 }

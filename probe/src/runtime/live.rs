@@ -19,6 +19,7 @@ use crate::cores;
 use crate::dpdk::{self, Eal, Port, PortWarning, WorkerThread};
 use crate::index::PortIndex;
 use crate::record::TapClock;
+use crate::sources::ReadAgain;
 use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms, wall_clock};
 use crate::worker::Worker;
 
@@ -42,7 +43,7 @@ pub struct Live {
 }
 
 /// What a run is asked to do beside its plan.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// Stop after so many seconds.
     pub seconds: Option<u64>,
@@ -50,6 +51,8 @@ pub struct RunOptions {
     pub idle_seconds: Option<u64>,
     /// What is done with packets; less than all is for measuring only.
     pub features: Features,
+    /// Set by SIGHUP: the inventory is read again.
+    pub read_again: ReadAgain,
 }
 
 /// A run that packets can come to.
@@ -80,7 +83,7 @@ pub fn run(
     let taken: Vec<u16> = cores.iter().flatten().copied().collect();
     let prepared = {
         let _off = cores::keep_off(&taken);
-        Prepared::new(plan, plan.serve.enabled)?
+        Prepared::new(plan, plan.serve.enabled, false, &options.read_again)?
     };
     let names: Vec<String> = plan.ports.iter().map(|port| port.name.clone()).collect();
     // On all cores again: those that DPDK sees decide which node its memory is on.
@@ -112,7 +115,7 @@ pub fn run(
         let features = options.features;
         threads.push(spawn(&name, move || work(source, seat, features, &eal, core, &stop))?);
     }
-    wait(&nics.ports, options, stop);
+    wait(&nics.ports, &options, stop);
     workers_stop.store(true, Ordering::Relaxed);
     for thread in threads {
         join(thread);
@@ -134,7 +137,7 @@ fn warn(warnings: &[(PortIndex, PortWarning)], names: &[String]) {
 }
 
 /// Until it is time to stop.
-fn wait(ports: &[Port], options: RunOptions, stop: &AtomicBool) {
+fn wait(ports: &[Port], options: &RunOptions, stop: &AtomicBool) {
     let begun_ns = monotonic_ns();
     let (mut received, mut changed_ns) = (0, begun_ns);
     let past = |since_ns: u64, seconds: Option<u64>| {

@@ -15,14 +15,14 @@ use crate::aggregate::path::{Paths, Stands};
 use crate::config::Plan;
 use crate::detect::Detectors;
 use crate::export::ParquetSink;
-use crate::inventory::Inventory;
-use crate::record::{Names, RecordMaker};
+use crate::record::{InventoryRows, Names, RecordMaker};
 use crate::serve::{self, ServeHandle};
+use crate::sources::{self, ReadAgain, Sources};
 use crate::store::{self, StoreClock, StoreHandle};
 use crate::time::monotonic_ns;
 
 use super::analysis::{Analysis, AnalysisParts, ClockOf, RunSummary};
-use super::build::{Build, RuntimeError, Seat, empty_snapshot, load_inventory};
+use super::build::{Build, RuntimeError, Seat, empty_snapshot};
 use super::publish::{Publisher, PublisherParts, WorkerPlace};
 use super::{Report, ReportLedger};
 
@@ -30,7 +30,7 @@ use super::{Report, ReportLedger};
 pub(super) struct Prepared {
     plan: Arc<Plan>,
     begun_ns: u64,
-    inventory: Arc<Inventory>,
+    sources: sources::Prepared,
     live: LiveCell,
     page: Option<ServeHandle>,
 }
@@ -60,24 +60,34 @@ pub(super) struct Pipeline {
     begun_ns: u64,
     page: Option<ServeHandle>,
     analysis: JoinHandle<RunSummary>,
+    sources: Sources,
 }
 
 impl Prepared {
-    /// Reads the inventory and starts the page.
-    pub(super) fn new(plan: &Arc<Plan>, serves: bool) -> Result<Self, RuntimeError> {
+    /// Reads the inventory and starts the page. `replays`: packets come from capture files; `again`
+    /// asks sources to read again what they can.
+    pub(super) fn new(
+        plan: &Arc<Plan>,
+        serves: bool,
+        replays: bool,
+        again: &ReadAgain,
+    ) -> Result<Self, RuntimeError> {
         let begun_ns = monotonic_ns();
-        let inventory = Arc::new(load_inventory(plan)?);
+        let sources =
+            sources::Prepared::new(plan, replays, again).map_err(RuntimeError::Inventory)?;
         let live = live_cell(empty_snapshot(plan));
         let page = if serves { Some(serve::start(&plan.serve, live.clone())?) } else { None };
-        Ok(Self { plan: Arc::clone(plan), begun_ns, inventory, live, page })
+        Ok(Self { plan: Arc::clone(plan), begun_ns, sources, live, page })
     }
 
     /// Starts the store and the aggregation thread. The seats are for the workers, whom the caller
     /// starts.
-    pub(super) fn start(self, way: Way) -> Result<(Pipeline, Vec<Seat>), RuntimeError> {
+    pub(super) fn start(mut self, way: Way) -> Result<(Pipeline, Vec<Seat>), RuntimeError> {
         let plan = &self.plan;
+        let view = self.sources.view().clone();
+        let inventory_rows = InventoryRows::new(self.sources.take_rows(), Arc::clone(&view.rows));
         let workers = (way.receivers, way.places.len());
-        let build = Build::new(plan, &self.inventory, &way.ports, workers, way.waits);
+        let build = Build::new(plan, Some(&view.maps), &way.ports, workers, way.waits);
         let publisher = Publisher::new(PublisherParts {
             live: self.live,
             base: empty_snapshot(plan),
@@ -88,14 +98,15 @@ impl Prepared {
             clock_of: Arc::clone(&way.clock_of),
             folder: plan.store.folder.as_ref().map(|folder| folder.display().to_string()),
         });
+        let names = Names::new(plan, build.port_names);
         let analysis = Analysis::new(AnalysisParts {
             aggregator: Aggregator::new(build.handoffs, build.windows, plan.window.rows_max)
                 .with_paths(
                     plan.follows_paths()
-                        .then(|| Paths::new(plan, Stands::new(plan, Arc::clone(&self.inventory)))),
+                        .then(|| Paths::new(plan, Stands::new(plan, Arc::clone(&view.inventory)))),
                 ),
             detectors: Detectors::new(&plan.detect),
-            maker: RecordMaker::new(Names::new(plan, build.port_names), self.inventory)
+            maker: RecordMaker::new(names, view.inventory, inventory_rows)
                 .following_one_in(plan.path.sample_one_in),
             store: start_store(plan, way.mode)?,
             publisher,
@@ -104,7 +115,9 @@ impl Prepared {
             ending: way.ending,
         });
         let analysis = spawn("aggregator", move || analysis.run())?;
-        Ok((Pipeline { begun_ns: self.begun_ns, page: self.page, analysis }, build.seats))
+        let sources = self.sources.start();
+        let pipeline = Pipeline { begun_ns: self.begun_ns, page: self.page, analysis, sources };
+        Ok((pipeline, build.seats))
     }
 }
 
@@ -121,6 +134,7 @@ impl Pipeline {
         ports: impl FnOnce() -> Vec<LivePort>,
     ) -> (Report, RunSummary, Option<ServeHandle>) {
         let summary = join(self.analysis);
+        self.sources.stop();
         let elapsed_ns = monotonic_ns().saturating_sub(self.begun_ns);
         let report = Report {
             packets: summary.ledger.received,

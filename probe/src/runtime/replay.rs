@@ -13,6 +13,7 @@ use crate::capture::Source;
 use crate::capture::file::{FileSource, Paced, Progress};
 use crate::config::Plan;
 use crate::record::TapClock;
+use crate::sources::ReadAgain;
 use crate::store;
 use crate::worker::Worker;
 
@@ -63,7 +64,7 @@ pub fn replay(
 ) -> Result<Replay, RuntimeError> {
     refuse_used(plan)?;
     // The inventory first: what is wrong with it is wrong with the configuration.
-    let prepared = Prepared::new(plan, options.serve)?;
+    let prepared = Prepared::new(plan, options.serve, true, &ReadAgain::default())?;
     let source = FileSource::open(&options.files, usize::from(plan.worker.burst_packets))?;
     watch(Arc::clone(source.progress()));
     let (pipeline, seats) = prepared.start(Way {

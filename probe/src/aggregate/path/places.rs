@@ -11,7 +11,7 @@ use crate::config::Plan;
 use crate::decode::Address;
 use crate::hash::KeyedMap;
 use crate::index::TapIndex;
-use crate::inventory::{AddressSpace, Inventory};
+use crate::inventory::{AddressSpace, InventoryCell};
 use crate::path::Ends;
 use crate::time::Timestamp;
 
@@ -85,14 +85,14 @@ impl Places {
 /// Who an inventory says stands where.
 #[derive(Clone, Default)]
 pub struct Stands {
-    inventory: Option<Arc<Inventory>>,
+    inventory: Option<InventoryCell>,
     /// Of each tap.
     hosts: Vec<Option<String>>,
 }
 
 impl Stands {
     /// With the hosts of the plan's taps.
-    pub fn new(plan: &Plan, inventory: Arc<Inventory>) -> Self {
+    pub fn new(plan: &Plan, inventory: InventoryCell) -> Self {
         let hosts = plan.taps.iter().map(|tap| tap.host.clone()).collect();
         Self { inventory: Some(inventory), hosts }
     }
@@ -112,7 +112,7 @@ impl Stands {
     }
 
     fn host(&self, (space, address, version): Endpoint, at: Timestamp) -> Option<Arc<str>> {
-        let inventory = self.inventory.as_ref()?;
+        let inventory = self.inventory.as_ref()?.load();
         inventory.vm(inventory.resolve(space, address, version, None, at)?)?.host_at(at).cloned()
     }
 

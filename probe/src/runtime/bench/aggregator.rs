@@ -25,7 +25,7 @@ use crate::detect::Detectors;
 use crate::export::ParquetSink;
 use crate::flow::FlowOutput;
 use crate::index::WindowNumber;
-use crate::record::{Names, RecordMaker, Rows, TapClock};
+use crate::record::{InventoryRows, Names, RecordMaker, Rows, TapClock};
 use crate::time::{Timestamp, thread_cpu_ns};
 use crate::window::{HandoffSender, Row, WindowClock, handoff};
 use crate::worker::PortNames;
@@ -141,7 +141,8 @@ fn measure_into(options: &AggregatorOptions, folder: &Path) -> AggregatorReport 
         aggregator: Aggregator::new(receivers, windows, plan.window.rows_max),
         maker: RecordMaker::new(
             Names::new(&plan, PortNames::default()),
-            Arc::new(traffic.inventory()),
+            traffic.inventory().into_cell(),
+            InventoryRows::default(),
         ),
         detectors: Detectors::new(&plan.detect),
         publisher: publisher(&plan, options.workers),

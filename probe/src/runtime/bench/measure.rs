@@ -11,7 +11,6 @@ use crate::aggregate::{Aggregator, LedgerTotals};
 use crate::capture::memory::{MemorySource, Packets};
 use crate::config::Plan;
 use crate::cores;
-use crate::inventory::{Inventory, InventoryData};
 use crate::time::{monotonic_ns, thread_cpu_ns};
 use crate::worker::{Turn, Worker, WorkerParts};
 
@@ -62,9 +61,8 @@ pub(super) fn run(
     parts: Vec<Packets>,
 ) -> Result<(Vec<Measured>, Aggregated), RuntimeError> {
     let workers = parts.len();
-    let inventory = Inventory::new(InventoryData::default(), &[]);
     // Not waiting for the aggregator, as with a NIC.
-    let build = Build::new(run.plan, &inventory, run.ports, (workers, workers), false);
+    let build = Build::new(run.plan, None, run.ports, (workers, workers), false);
     let cores = cores::allowed();
     let aggregator = Aggregator::new(build.handoffs, build.windows, run.plan.window.rows_max);
     let rest: Vec<u16> = cores.iter().skip(workers).copied().collect();

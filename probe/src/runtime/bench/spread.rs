@@ -20,7 +20,6 @@ use crate::capture::memory::{MemorySource, Packets};
 use crate::config::{Plan, Spread};
 use crate::cores;
 use crate::index::WorkerIndex;
-use crate::inventory::{Inventory, InventoryData};
 use crate::time::{monotonic_ns, ms, thread_cpu_ns};
 use crate::worker::{Turn, Worker, WorkerParts};
 
@@ -136,8 +135,7 @@ fn together(
 ) -> Result<(Sums, Vec<Packets>), RuntimeError> {
     let workers = usize::from(plan.worker.count);
     let receivers = parts.len();
-    let inventory = Inventory::new(InventoryData::default(), &[]);
-    let build = Build::new(plan, &inventory, ports, (receivers, workers), false);
+    let build = Build::new(plan, None, ports, (receivers, workers), false);
     let aggregator = Aggregator::new(build.handoffs, build.windows, plan.window.rows_max);
     let cores = cores::allowed();
     let rest: Vec<u16> = cores.iter().skip(workers).copied().collect();

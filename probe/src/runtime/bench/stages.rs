@@ -18,7 +18,6 @@ use crate::capture::{Burst, Source, SourceState};
 use crate::config::Plan;
 use crate::cores;
 use crate::decode::Headers;
-use crate::inventory::{Inventory, InventoryData};
 use crate::spread::name_flow;
 use crate::time::{Timestamp, thread_cpu_ns};
 use crate::worker::{BURST_PACKETS_MAX, WorkerParts};
@@ -66,8 +65,7 @@ pub(super) fn measure(
     parts: Vec<Packets>,
 ) -> Result<[f64; 4], RuntimeError> {
     let workers = parts.len();
-    let inventory = Inventory::new(InventoryData::default(), &[]);
-    let build = Build::new(plan, &inventory, ports, (workers, workers), false);
+    let build = Build::new(plan, None, ports, (workers, workers), false);
     let packets: u64 = parts.iter().map(|part| part.len() as u64).sum();
     let cores = cores::allowed();
     let start = Arc::new(Barrier::new(workers));

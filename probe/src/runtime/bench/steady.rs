@@ -11,7 +11,6 @@ use std::sync::Arc;
 use crate::aggregate::{Aggregator, LedgerTotals};
 use crate::config::{self, Plan, Spread};
 use crate::cores;
-use crate::inventory::{Inventory, InventoryData};
 use crate::time::thread_cpu_ns;
 use crate::worker::{Turn, Worker};
 
@@ -67,8 +66,7 @@ impl Run<'_> {
         measure: impl FnOnce(&mut Bench) -> T + Send + 'static,
     ) -> Result<(T, LedgerTotals), RuntimeError> {
         let plan = Arc::new(self.plan());
-        let inventory = Inventory::new(InventoryData::default(), &[]);
-        let mut build = Build::new(&plan, &inventory, &["ring".to_owned()], (1, 1), false);
+        let mut build = Build::new(&plan, None, &["ring".to_owned()], (1, 1), false);
         let aggregator = Aggregator::new(build.handoffs, build.windows, plan.window.rows_max);
         let cores = cores::allowed();
         let (first, rest) = cores.split_at(cores.len().min(1));

@@ -19,7 +19,7 @@ use crate::detect::Detectors;
 use crate::export::ParquetSink;
 use crate::flow::{Biflow, EndReason, EndedFlow, FlowOutput};
 use crate::index::WindowNumber;
-use crate::record::{Names, RecordMaker, TapClock};
+use crate::record::{InventoryRows, Names, RecordMaker, TapClock};
 use crate::spread::FlowKey;
 use crate::store::{self, StoreClock};
 use crate::time::{monotonic_ns, sleep_ms, thread_cpu_ns};
@@ -136,7 +136,8 @@ fn parts(plan: &Plan, aggregator: Aggregator, workers: u16) -> Result<AnalysisPa
         detectors: Detectors::new(&plan.detect),
         maker: RecordMaker::new(
             Names::new(plan, PortNames::default()),
-            Arc::new(traffic.inventory()),
+            traffic.inventory().into_cell(),
+            InventoryRows::default(),
         ),
         store: store.map_err(no_thread)?,
         publisher: publisher(plan, workers),

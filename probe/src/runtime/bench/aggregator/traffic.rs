@@ -13,7 +13,8 @@ use crate::decode::{Address, Mac, protocol};
 use crate::flow::event;
 use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::inventory::{
-    AddressSpace, Interface, Interval, Inventory, InventoryData, Segment, SegmentKind, Uuid, Vm,
+    AddressSpace, ClassRules, Interface, Interval, Inventory, InventoryData, Segment, SegmentKind,
+    Uuid, Vm,
 };
 use crate::spread::FlowKey;
 use crate::window::{Ends, Row, RowFacts};
@@ -88,7 +89,6 @@ impl Traffic {
             let uuid = Uuid(u128::from(number));
             Vm {
                 uuid,
-                uuid_text: uuid.to_string().into(),
                 name: format!("vm-{tenant}-{place}").into(),
                 tenant: Arc::clone(&tenants[tenant as usize]),
                 host: None,
@@ -104,7 +104,8 @@ impl Traffic {
             }
         });
         let vms = vms.collect();
-        Inventory::new(InventoryData { tenants, vms }, &[])
+        let data = InventoryData { tenants, vms, ..InventoryData::default() };
+        Inventory::new(&data, ClassRules::default())
     }
 
     fn vms(self) -> u32 {

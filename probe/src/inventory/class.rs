@@ -1,0 +1,121 @@
+//! Classes of traffic.
+//!
+//! In: whom both ends belong to. Out: [`TrafficClass`].
+//! Invariants: an end outside makes traffic north-south whatever the other end is.
+//! Source: ARCHITECTURE.md, "Who is who".
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+/// Where traffic goes, seen from the cloud.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TrafficClass {
+    /// Both ends inside, same tenant.
+    EastWest,
+    /// Both ends inside, different tenants.
+    InterTenant,
+    /// One end outside.
+    NorthSouth,
+    /// No end inside.
+    #[default]
+    Transit,
+}
+
+impl TrafficClass {
+    /// The name in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EastWest => "east_west",
+            Self::InterTenant => "inter_tenant",
+            Self::NorthSouth => "north_south",
+            Self::Transit => "transit",
+        }
+    }
+}
+
+/// Who is inside beside the VMs of the inventory, and who belongs to everybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassRules {
+    /// An address in one of these is inside, without a tenant, which differs from every tenant.
+    pub home_networks: Vec<IpNet>,
+    /// Tenants whose VMs serve all others (DNS, NTP, package mirrors): traffic with them is east-west,
+    /// as if they were the other end's own.
+    pub shared_tenants: BTreeSet<Arc<str>>,
+    /// The same by address, for services that are no VM, or that many tenants reach by one address.
+    pub shared_networks: Vec<IpNet>,
+}
+
+/// Whom an endpoint belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side<'a> {
+    Tenant(&'a str),
+    /// Inside, of no tenant that is known.
+    Home,
+    /// Of everybody.
+    Shared,
+    Outside,
+}
+
+impl ClassRules {
+    /// `tenant`: of the VM at the address, if there is one; a VM may have no tenant.
+    pub(super) fn side<'a>(&self, tenant: Option<Option<&'a str>>, ip: IpAddr) -> Side<'a> {
+        let among = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
+        match tenant {
+            _ if among(&self.shared_networks) => Side::Shared,
+            Some(Some(tenant)) if self.shared_tenants.contains(tenant) => Side::Shared,
+            Some(Some(tenant)) => Side::Tenant(tenant),
+            Some(None) => Side::Home,
+            None if among(&self.home_networks) => Side::Home,
+            None => Side::Outside,
+        }
+    }
+}
+
+impl Side<'_> {
+    pub(super) fn class(from: Self, to: Self) -> TrafficClass {
+        match (from, to) {
+            (Self::Outside, Self::Outside) => TrafficClass::Transit,
+            (Self::Outside, _) | (_, Self::Outside) => TrafficClass::NorthSouth,
+            (Self::Shared, _) | (_, Self::Shared) => TrafficClass::EastWest,
+            (one, other) if one == other => TrafficClass::EastWest,
+            _ => TrafficClass::InterTenant,
+        }
+    }
+}
+
+/// A multicast or broadcast destination is where its sender is.
+pub(super) fn reaches_all(ip: IpAddr) -> bool {
+    ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shared_belongs_to_the_other_end() {
+        let rules = ClassRules {
+            home_networks: vec!["192.168.0.0/16".parse().expect("a network")],
+            shared_tenants: ["infra".into()].into(),
+            shared_networks: vec!["169.254.169.254/32".parse().expect("a network")],
+        };
+        let ip = |text: &str| text.parse().expect("an address");
+        let (a, b) = (
+            rules.side(Some(Some("a")), ip("10.0.0.1")),
+            rules.side(Some(Some("b")), ip("10.0.0.2")),
+        );
+        let dns = rules.side(Some(Some("infra")), ip("10.0.0.53"));
+        let metadata = rules.side(None, ip("169.254.169.254"));
+        let (home, out) = (rules.side(None, ip("192.168.0.1")), rules.side(None, ip("8.8.8.8")));
+        assert!(Side::class(a, b) == TrafficClass::InterTenant);
+        assert!(Side::class(a, dns) == TrafficClass::EastWest);
+        assert!(Side::class(metadata, b) == TrafficClass::EastWest);
+        assert!(Side::class(home, dns) == TrafficClass::EastWest);
+        assert!(Side::class(home, a) == TrafficClass::InterTenant);
+        assert!(Side::class(out, dns) == TrafficClass::NorthSouth);
+        assert!(rules.side(Some(None), ip("10.0.0.9")) == Side::Home);
+    }
+}

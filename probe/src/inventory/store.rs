@@ -1,0 +1,619 @@
+//! The store of facts: applies what sources say, and gives snapshots to look-ups.
+//!
+//! In: [`Batch`]es of sources, with the time at which they became known. Out: [`Inventory`] snapshots;
+//! rows of the `inventory` table; counts of what was said, and why something was left out.
+//! Cost: a change costs what its VM has facts, and the copy of one part of the look-up table; a
+//! snapshot costs a reference for each part.
+//! Invariants: one writer. Known time never runs backwards. Nothing is overwritten: a correction ends the
+//! time in which the old fact was known. VMs, facts, interfaces, tags, addresses and texts are bounded, and
+//! each rejection is counted by its reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::change::{
+    ADDRESSES_MAX, Attribute, Batch, Change, InterfaceId, Missing, Scope, Subject, TEXT_BYTES_MAX,
+    Until, Value,
+};
+use super::claims::Name;
+use super::class::ClassRules;
+use super::fact::Facts;
+use super::history::VmHistory;
+use super::lookup::VmEntry;
+use super::precedence::SourceName;
+use super::rows::{InventoryRow, RowChange, rows_of};
+use super::source::{SourceId, SourceKind};
+use super::spaces::Spaces;
+use super::{AddressSpace, Interval, Inventory, InventoryData, Segment, Uuid, VmRef};
+use crate::hash::KeyedMap;
+use crate::time::{Timestamp, ms};
+
+/// Interfaces of one VM at most.
+pub const INTERFACES_MAX: usize = 64;
+/// Tags of one VM at most.
+pub const TAGS_MAX: usize = 64;
+
+/// How much the store takes.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreLimits {
+    /// Virtual machines, ended ones included; where more come, those that ended longest ago are
+    /// forgotten.
+    pub vms_max: usize,
+    /// Facts of one VM or segment, superseded ones included.
+    pub facts_max: usize,
+    /// How far ahead of the probe's clock a source may date what it says.
+    pub clock_skew_max_ns: u64,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self { vms_max: 100_000, facts_max: 1_024, clock_skew_max_ns: ms(5_000) }
+    }
+}
+
+/// Why a change was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rejection {
+    /// There are as many VMs as there may be, and none of them has ended.
+    VmsFull,
+    /// There are as many segments with a space, or spaces, as there may be.
+    SpacesFull,
+    /// The VM has as many interfaces as it may have.
+    InterfacesFull,
+    /// The VM has as many tags as it may have.
+    TagsFull,
+    /// A text is empty or longer than [`TEXT_BYTES_MAX`].
+    TextLength,
+    /// More than [`ADDRESSES_MAX`] addresses.
+    AddressesFull,
+    /// A multicast, broadcast or unspecified address.
+    AddressNotUnicast,
+    /// A MAC address that is none of one interface.
+    MacNotUnicast,
+    /// It ends before it begins.
+    TimeEmpty,
+    /// The value is of another form than the attribute has, or the subject has no such attribute.
+    WrongForm,
+}
+
+impl Rejection {
+    /// The name in the API and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::VmsFull => "vms_full",
+            Self::SpacesFull => "spaces_full",
+            Self::InterfacesFull => "interfaces_full",
+            Self::TagsFull => "tags_full",
+            Self::TextLength => "text_length",
+            Self::AddressesFull => "addresses_full",
+            Self::AddressNotUnicast => "address_not_unicast",
+            Self::MacNotUnicast => "mac_not_unicast",
+            Self::TimeEmpty => "time_empty",
+            Self::WrongForm => "wrong_form",
+        }
+    }
+}
+
+/// What the store counts of one source.
+#[derive(Clone, Debug, Default)]
+pub struct SourceCounts {
+    /// Changes received.
+    pub changes: u64,
+    /// Attributes of which nothing new was said.
+    pub unchanged: u64,
+    /// Changes that were left out, by reason.
+    pub rejected: BTreeMap<&'static str, u64>,
+    /// Changes dated beyond the allowed skew.
+    pub clamped: u64,
+    /// How far changes were dated ahead at most.
+    pub clock_ahead_max_ns: u64,
+    /// When the last change became known.
+    pub last_change: Option<Timestamp>,
+    /// The time that it has itself.
+    pub last_valid: Option<Timestamp>,
+}
+
+/// What the store counts in all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoreCounts {
+    /// Batches applied.
+    pub batches: u64,
+    /// Attributes whose history changed.
+    pub changed: u64,
+    /// Old facts that were forgotten for lack of room.
+    pub facts_forgotten: u64,
+    /// Ended VMs that were forgotten for lack of room.
+    pub vms_forgotten: u64,
+    /// Rows of the table that were left out because a VM has too many.
+    pub rows_left_out: u64,
+}
+
+/// What is kept of a VM beside the snapshot.
+#[derive(Default)]
+struct Slot {
+    names: Vec<Name>,
+    segments: BTreeSet<Segment>,
+    rows: Vec<(Arc<InventoryRow>, Timestamp)>,
+}
+
+/// The store.
+pub struct Store {
+    inventory: Inventory,
+    limits: StoreLimits,
+    slots: Vec<Slot>,
+    by_uuid: KeyedMap<Uuid, VmRef>,
+    counts: Vec<SourceCounts>,
+    totals: StoreCounts,
+    rows_wanted: bool,
+    row_changes: Vec<RowChange>,
+}
+
+impl Store {
+    /// Empty.
+    pub fn new(
+        limits: StoreLimits,
+        spaces: Spaces,
+        rules: ClassRules,
+        sources: Vec<SourceName>,
+    ) -> Self {
+        let counts = vec![SourceCounts::default(); sources.len()];
+        let inventory = Inventory::empty(Arc::new(spaces), Arc::new(rules), sources.into());
+        Self {
+            inventory,
+            limits,
+            slots: Vec::new(),
+            by_uuid: KeyedMap::default(),
+            counts,
+            totals: StoreCounts::default(),
+            rows_wanted: false,
+            row_changes: Vec::new(),
+        }
+    }
+
+    /// With what one file says.
+    pub(super) fn of_file(data: &InventoryData, rules: ClassRules) -> Self {
+        let source = SourceName { kind: SourceKind::File, name: "file".into(), rank: 0 };
+        let interfaces = data.vms.iter().flat_map(|vm| &vm.interfaces);
+        let joined = interfaces
+            .filter(|interface| interface.space != AddressSpace::of_segment(interface.segment))
+            .map(|interface| (interface.segment, interface.space));
+        let limits = StoreLimits { vms_max: usize::MAX, ..StoreLimits::default() };
+        let mut store = Self::new(limits, Spaces::new([], joined), rules, vec![source]);
+        store.apply(SourceId(0), Timestamp::ZERO, data.changes(None).into());
+        store
+    }
+
+    /// Also makes rows of the table.
+    #[must_use]
+    pub fn with_rows(self) -> Self {
+        Self { rows_wanted: true, ..self }
+    }
+
+    /// What look-ups see from now on.
+    pub fn snapshot(&self) -> Inventory {
+        self.inventory.clone()
+    }
+
+    /// The newest state.
+    pub fn inventory(&self) -> &Inventory {
+        &self.inventory
+    }
+
+    /// Counts of each source, by number.
+    pub fn source_counts(&self) -> &[SourceCounts] {
+        &self.counts
+    }
+
+    /// Counts in all.
+    pub fn counts(&self) -> StoreCounts {
+        self.totals
+    }
+
+    /// The changes of rows since the last call.
+    pub fn take_row_changes(&mut self) -> Vec<RowChange> {
+        std::mem::take(&mut self.row_changes)
+    }
+
+    /// Takes over what a source says. `true` where that changed anything.
+    pub fn apply(&mut self, source: SourceId, known: Timestamp, batch: Batch) -> bool {
+        let known = known.max(self.inventory.known);
+        self.inventory.known = known;
+        self.totals.batches += 1;
+        let by_subject = self.sorted(source, known, batch);
+        let mut changed = BTreeSet::new();
+        let mut segments = BTreeSet::new();
+        for (subject, changes) in by_subject {
+            match subject {
+                Subject::Vm(uuid) => changed.extend(self.vm(source, uuid, &changes, known)),
+                Subject::Segment(segment) => {
+                    if self.segment(source, segment, &changes, known) {
+                        segments.insert(segment);
+                    }
+                }
+            }
+        }
+        if !segments.is_empty() {
+            let slots = (0..).map(VmRef).zip(&self.slots);
+            let there = slots.filter(|(_, slot)| !slot.segments.is_disjoint(&segments));
+            changed.extend(there.map(|(vm, _)| vm));
+        }
+        let changes_anything = !changed.is_empty() || !segments.is_empty();
+        self.claim_anew(changed, known);
+        changes_anything
+    }
+
+    /// The sound changes by subject, and what ends because it is not said again.
+    fn sorted(
+        &mut self,
+        source: SourceId,
+        known: Timestamp,
+        batch: Batch,
+    ) -> BTreeMap<Subject, Vec<Change>> {
+        let mut by_subject: BTreeMap<Subject, Vec<Change>> = BTreeMap::new();
+        for mut change in batch.changes {
+            self.date(source, known, &mut change);
+            match sound(&change) {
+                Ok(()) => by_subject.entry(change.subject).or_default().push(change),
+                Err(rejection) => self.reject(source, rejection, 1),
+            }
+        }
+        if let Scope::All { at, missing } = batch.scope {
+            let at = if self.plans(source) { at } else { at.min(known) };
+            self.end_missing(source, at, missing, &mut by_subject);
+        }
+        by_subject
+    }
+
+    fn plans(&self, source: SourceId) -> bool {
+        let source = self.inventory.sources.get(usize::from(source.0));
+        source.is_some_and(|source| source.kind.plans())
+    }
+
+    /// Counts a change, and bounds how far ahead it is dated.
+    fn date(&mut self, source: SourceId, known: Timestamp, change: &mut Change) {
+        let (plans, skew_max_ns) = (self.plans(source), self.limits.clock_skew_max_ns);
+        let Some(counts) = self.counts.get_mut(usize::from(source.0)) else { return };
+        counts.changes += 1;
+        counts.last_change = Some(known);
+        counts.last_valid = Some(change.from);
+        if plans {
+            return;
+        }
+        let ahead_ns = change.from.since_ns(known);
+        counts.clock_ahead_max_ns = counts.clock_ahead_max_ns.max(ahead_ns);
+        if ahead_ns > skew_max_ns {
+            counts.clamped += 1;
+            change.from = known;
+        }
+    }
+
+    fn reject(&mut self, source: SourceId, rejection: Rejection, changes: usize) {
+        if let Some(counts) = self.counts.get_mut(usize::from(source.0)) {
+            *counts.rejected.entry(rejection.name()).or_default() += changes as u64;
+        }
+    }
+
+    /// All that a source said before of a time after `at`, and that it does not repeat.
+    fn end_missing(
+        &self,
+        source: SourceId,
+        at: Timestamp,
+        missing: Missing,
+        by_subject: &mut BTreeMap<Subject, Vec<Change>>,
+    ) {
+        for (_, entry) in self.inventory.entries() {
+            let subject = Subject::Vm(entry.history.uuid);
+            let said = by_subject.get(&subject).map(Vec::as_slice).unwrap_or_default();
+            let ends = Ends { source, at, missing, subject };
+            let ended = ends.of_vm(&entry.facts, said);
+            if !ended.is_empty() {
+                by_subject.entry(subject).or_default().extend(ended);
+            }
+        }
+        for (segment, facts) in self.inventory.spaces.facts() {
+            let subject = Subject::Segment(*segment);
+            if !by_subject.contains_key(&subject) {
+                let ends = Ends { source, at, missing: Missing::Unsaid, subject };
+                let ended = ends.of_vm(facts, &[]);
+                if !ended.is_empty() {
+                    by_subject.insert(subject, ended);
+                }
+            }
+        }
+    }
+
+    fn vm(
+        &mut self,
+        source: SourceId,
+        uuid: Uuid,
+        changes: &[Change],
+        known: Timestamp,
+    ) -> Option<VmRef> {
+        let Some(vm) = self.by_uuid.get(&uuid).copied().or_else(|| self.add(uuid, known)) else {
+            self.reject(source, Rejection::VmsFull, changes.len());
+            return None;
+        };
+        let changes = self.within_bounds(source, vm, changes);
+        let facts_max = self.limits.facts_max;
+        let sources = Arc::clone(&self.inventory.sources);
+        // What says nothing new copies nothing.
+        let mut facts = self.inventory.entry(vm)?.facts.clone();
+        let applied = facts.apply(source, &changes, known, facts_max);
+        self.count(source, applied.changed, applied.unchanged, applied.forgotten);
+        if applied.changed == 0 {
+            return None;
+        }
+        let history = VmHistory::new(uuid, &facts, &sources);
+        let entry = self.inventory.entry_mut(vm)?;
+        *entry = VmEntry { history, facts };
+        Some(vm)
+    }
+
+    fn count(&mut self, source: SourceId, changed: u64, unchanged: u64, forgotten: u64) {
+        self.totals.changed += changed;
+        self.totals.facts_forgotten += forgotten;
+        if let Some(counts) = self.counts.get_mut(usize::from(source.0)) {
+            counts.unchanged += unchanged;
+        }
+    }
+
+    /// Without what would give the VM too many interfaces or tags.
+    fn within_bounds(&mut self, source: SourceId, vm: VmRef, changes: &[Change]) -> Vec<Change> {
+        let history = self.inventory.vm(vm);
+        let known = history.into_iter().flat_map(|history| &history.interfaces);
+        let mut interfaces: BTreeSet<InterfaceId> = known.map(|interface| interface.id).collect();
+        let tags = history.into_iter().flat_map(|history| history.tags.keys());
+        let mut tags: BTreeSet<Arc<str>> = tags.cloned().collect();
+        let mut within = Vec::with_capacity(changes.len());
+        for change in changes {
+            let mut full = None;
+            if let Some(id) = change.attribute.interface()
+                && interfaces.insert(id)
+                && interfaces.len() > INTERFACES_MAX
+            {
+                interfaces.remove(&id);
+                full = Some(Rejection::InterfacesFull);
+            }
+            if let Attribute::Tag(name) = &change.attribute
+                && tags.insert(Arc::clone(name))
+                && tags.len() > TAGS_MAX
+            {
+                tags.remove(name);
+                full = Some(Rejection::TagsFull);
+            }
+            match full {
+                None => within.push(change.clone()),
+                Some(rejection) => self.reject(source, rejection, 1),
+            }
+        }
+        within
+    }
+
+    /// A place for a new VM: a free one, else that of the one that ended longest ago.
+    fn add(&mut self, uuid: Uuid, known: Timestamp) -> Option<VmRef> {
+        let history =
+            VmHistory { uuid, uuid_text: uuid.to_string().into(), ..VmHistory::default() };
+        let entry = VmEntry { history, facts: Facts::default() };
+        let vm = if self.slots.len() < self.limits.vms_max {
+            self.slots.push(Slot::default());
+            self.inventory.push(Arc::new(entry))?
+        } else {
+            let vm = self.forget_ended(known)?;
+            *self.inventory.entry_mut(vm)? = entry;
+            vm
+        };
+        self.by_uuid.insert(uuid, vm);
+        Some(vm)
+    }
+
+    /// Forgets the VM that ended longest ago; its rows of the table stay as they are.
+    fn forget_ended(&mut self, known: Timestamp) -> Option<VmRef> {
+        let ended = self.inventory.entries().filter_map(|(vm, entry)| {
+            let at = entry.history.ended().filter(|at| *at <= known)?;
+            Some((at, vm, entry.history.uuid))
+        });
+        let (_, vm, uuid) = ended.min()?;
+        self.by_uuid.remove(&uuid);
+        *self.inventory.entry_mut(vm)? = VmEntry::default();
+        let slot = self.slots.get_mut(usize::try_from(vm.0).ok()?)?;
+        let Slot { names, segments, .. } = std::mem::take(slot);
+        self.inventory.claim(vm, &names);
+        self.count_segments(&segments, &BTreeSet::new());
+        self.totals.vms_forgotten += 1;
+        Some(vm)
+    }
+
+    fn segment(
+        &mut self,
+        source: SourceId,
+        segment: Segment,
+        changes: &[Change],
+        known: Timestamp,
+    ) -> bool {
+        let facts_max = self.limits.facts_max;
+        let sources = Arc::clone(&self.inventory.sources);
+        let spaces = Arc::make_mut(&mut self.inventory.spaces);
+        let Some(facts) = spaces.facts_mut(segment) else {
+            self.reject(source, Rejection::SpacesFull, changes.len());
+            return false;
+        };
+        let applied = facts.apply(source, changes, known, facts_max);
+        let whole = applied.changed == 0 || spaces.resolve(segment, &sources);
+        if !whole {
+            self.reject(source, Rejection::SpacesFull, 1);
+        }
+        self.count(source, applied.changed, applied.unchanged, applied.forgotten);
+        applied.changed > 0
+    }
+
+    /// Makes claims and rows of VMs anew, and rows of those that claim the same.
+    fn claim_anew(&mut self, changed: BTreeSet<VmRef>, known: Timestamp) {
+        let mut affected = changed.clone();
+        for vm in changed {
+            let place = usize::try_from(vm.0).unwrap_or(usize::MAX);
+            let Some(slot) = self.slots.get_mut(place) else { continue };
+            let before = std::mem::take(&mut slot.names);
+            let segments_before = std::mem::take(&mut slot.segments);
+            let names = self.inventory.claim(vm, &before);
+            if self.rows_wanted {
+                affected.extend(self.inventory.claimants(&before));
+                affected.extend(self.inventory.claimants(&names));
+            }
+            let segments = self.inventory.vm(vm).map(segments_of).unwrap_or_default();
+            self.count_segments(&segments_before, &segments);
+            self.slots[place].names = names;
+            self.slots[place].segments = segments;
+        }
+        if self.rows_wanted {
+            for vm in affected {
+                self.rows_anew(vm, known);
+            }
+        }
+    }
+
+    fn count_segments(&mut self, before: &BTreeSet<Segment>, after: &BTreeSet<Segment>) {
+        if before == after {
+            return;
+        }
+        let segments = Arc::make_mut(&mut self.inventory.segments);
+        for segment in after.difference(before) {
+            *segments.entry(*segment).or_default() += 1;
+        }
+        for segment in before.difference(after) {
+            let left = segments.get_mut(segment).map(|count| {
+                *count -= 1;
+                *count
+            });
+            if left == Some(0) {
+                segments.remove(segment);
+            }
+        }
+    }
+
+    fn rows_anew(&mut self, vm: VmRef, known: Timestamp) {
+        let (rows, left_out) = rows_of(&self.inventory, vm);
+        self.totals.rows_left_out += left_out;
+        let Some(slot) = usize::try_from(vm.0).ok().and_then(|at| self.slots.get_mut(at)) else {
+            return;
+        };
+        let mut before = std::mem::take(&mut slot.rows);
+        for row in rows {
+            if let Some(place) = before.iter().position(|(old, _)| **old == row) {
+                slot.rows.push(before.swap_remove(place));
+                continue;
+            }
+            let row = Arc::new(row);
+            let change = RowChange { row: Arc::clone(&row), known_from: known, known_to: None };
+            self.row_changes.push(change);
+            slot.rows.push((row, known));
+        }
+        for (row, known_from) in before {
+            self.row_changes.push(RowChange { row, known_from, known_to: Some(known) });
+        }
+    }
+}
+
+fn segments_of(history: &VmHistory) -> BTreeSet<Segment> {
+    let spans = history.interfaces.iter().flat_map(|interface| interface.connections.spans());
+    spans.filter_map(|(_, connection)| connection.segment).collect()
+}
+
+/// What ends because a source that says everything does not say it.
+struct Ends {
+    source: SourceId,
+    at: Timestamp,
+    missing: Missing,
+    subject: Subject,
+}
+
+impl Ends {
+    fn of_vm(&self, facts: &Facts, said: &[Change]) -> Vec<Change> {
+        let before = facts
+            .current()
+            .filter(|fact| fact.source == self.source && fact.valid.to > self.at)
+            .map(|fact| &fact.attribute);
+        let before: BTreeSet<&Attribute> = before.collect();
+        if before.is_empty() {
+            return Vec::new();
+        }
+        let again: BTreeSet<&Attribute> = said.iter().map(|change| &change.attribute).collect();
+        let ends = self.missing == Missing::Ended;
+        if ends && again.is_empty() {
+            return vec![self.change(Attribute::Exists, Some(Value::Flag(false)))];
+        }
+        let interfaces: BTreeSet<_> =
+            again.iter().filter_map(|attribute| attribute.interface()).collect();
+        let mut changes = Vec::new();
+        let mut detached = BTreeSet::new();
+        for attribute in before.difference(&again) {
+            match attribute.interface() {
+                Some(id) if ends && !interfaces.contains(&id) => {
+                    if detached.insert(id) {
+                        changes
+                            .push(self.change(Attribute::Attached(id), Some(Value::Flag(false))));
+                    }
+                }
+                _ => changes.push(self.change((*attribute).clone(), None)),
+            }
+        }
+        changes
+    }
+
+    fn change(&self, attribute: Attribute, value: Option<Value>) -> Change {
+        let until = Until::At(Interval::ALWAYS.to);
+        Change { subject: self.subject, attribute, value, from: self.at, until }
+    }
+}
+
+/// Whether a change is of the right form and size.
+fn sound(change: &Change) -> Result<(), Rejection> {
+    if let Until::At(to) = change.until
+        && to <= change.from
+    {
+        return Err(Rejection::TimeEmpty);
+    }
+    if let Some(id) = change.attribute.interface()
+        && id.mac.0[0] & 1 != 0
+    {
+        return Err(Rejection::MacNotUnicast);
+    }
+    let of_segment = change.attribute == Attribute::Space;
+    if of_segment != matches!(change.subject, Subject::Segment(_)) {
+        return Err(Rejection::WrongForm);
+    }
+    if let Attribute::Tag(name) = &change.attribute {
+        text(name)?;
+    }
+    let Some(value) = &change.value else { return Ok(()) };
+    match (&change.attribute, value) {
+        (Attribute::Exists | Attribute::Attached(_), Value::Flag(_))
+        | (Attribute::Segment(_), Value::Segment(_)) => Ok(()),
+        (
+            Attribute::Name
+            | Attribute::Tenant
+            | Attribute::Host
+            | Attribute::Port(_)
+            | Attribute::Space,
+            Value::Text(value),
+        ) => text(value),
+        (Attribute::Tag(_), Value::Text(value)) if value.is_empty() => Ok(()),
+        (Attribute::Tag(_), Value::Text(value)) => text(value),
+        (Attribute::Addresses(_), Value::Addresses(list)) => addresses(list),
+        _ => Err(Rejection::WrongForm),
+    }
+}
+
+fn text(text: &str) -> Result<(), Rejection> {
+    let sound = !text.is_empty() && text.len() <= TEXT_BYTES_MAX;
+    if sound { Ok(()) } else { Err(Rejection::TextLength) }
+}
+
+fn addresses(list: &[IpAddr]) -> Result<(), Rejection> {
+    if list.len() > ADDRESSES_MAX {
+        return Err(Rejection::AddressesFull);
+    }
+    let broadcast = |ip: &IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    let wrong = |ip: &IpAddr| ip.is_multicast() || ip.is_unspecified() || broadcast(ip);
+    if list.iter().any(wrong) { Err(Rejection::AddressNotUnicast) } else { Ok(()) }
+}

@@ -1,0 +1,148 @@
+//! Which sources a plan has, and their threads.
+//!
+//! In: a plan. Out: a [`Sources`]: the inventory as others see it, fed for as long as it lives.
+//! Invariants: what is known at start (the file) is known before the first packet. All threads have ended
+//! when [`Sources::stop`] returns.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use super::file::FileSource;
+use super::handle::{InventorySource, SourceHandle, SourceSpec};
+use super::keeper::{InventoryView, Keeper};
+use crate::config::{Plan, Problems};
+use crate::inventory::{RowChange, SourceKind};
+use crate::time::{Timestamp, wall_clock};
+
+/// Asked by SIGHUP: sources that can be read again are.
+pub type ReadAgain = Arc<AtomicBool>;
+
+/// The sources of a plan before they run.
+pub struct Prepared {
+    keeper: Keeper,
+    sources: Vec<(Box<dyn InventorySource>, SourceHandle)>,
+    api: Option<SourceHandle>,
+    stop: Arc<AtomicBool>,
+}
+
+/// Running sources.
+pub struct Sources {
+    view: InventoryView,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Prepared {
+    /// Reads the inventory file, if there is one. `replays`: packets come from files, so that nothing
+    /// but the file is a source, and it is read once.
+    ///
+    /// # Errors
+    /// Every problem in the file at once.
+    pub fn new(plan: &Arc<Plan>, replays: bool, again: &ReadAgain) -> Result<Self, Problems> {
+        let now = if replays { Timestamp::ZERO } else { wall_clock() };
+        let stop = Arc::new(AtomicBool::new(false));
+        let opened = plan.inventory.file.as_deref();
+        let opened = opened.map(|path| FileSource::open(path, plan, Arc::clone(again)));
+        let opened = opened.transpose()?;
+        let mut specs = Vec::new();
+        if opened.is_some() {
+            specs.push(spec(plan, SourceKind::File, "file".to_owned(), None));
+        }
+        if !replays && plan.inventory.api {
+            specs.push(spec(plan, SourceKind::Api, "api".to_owned(), None));
+        }
+        let (mut keeper, handles) = Keeper::new(plan, specs, Arc::clone(&stop), replays, now);
+        let mut handles = handles.into_iter();
+        let mut sources: Vec<(Box<dyn InventorySource>, SourceHandle)> = Vec::new();
+        if let Some((source, data)) = opened
+            && let Some(handle) = handles.next()
+        {
+            keeper.apply(handle.id(), now, data.changes(None).into());
+            handle.live(now);
+            if !replays {
+                sources.push((Box::new(source), handle));
+            }
+        }
+        let api = handles.next();
+        if let Some(api) = &api {
+            api.live(now);
+        }
+        keeper.publish(now);
+        Ok(Self { keeper, sources, api, stop })
+    }
+
+    /// What others hold.
+    pub fn view(&self) -> &InventoryView {
+        self.keeper.view()
+    }
+
+    /// The way in for requests to the API, where they may change the inventory.
+    pub fn api(&self) -> Option<&SourceHandle> {
+        self.api.as_ref()
+    }
+
+    /// Rows known so far, for the first window.
+    pub fn take_rows(&mut self) -> Vec<RowChange> {
+        self.keeper.take_rows()
+    }
+
+    /// Starts all threads. A source whose thread the system does not give has failed.
+    pub fn start(self) -> Sources {
+        let view = self.keeper.view().clone();
+        let mut threads = Vec::new();
+        let has_sources = !self.sources.is_empty() || self.api.is_some();
+        for (source, handle) in self.sources {
+            let (of_thread, name) = (handle.clone(), format!("source-{}", handle.name()));
+            let thread = std::thread::Builder::new().name(name);
+            match thread.spawn(move || source.run(of_thread)) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => handle.failed(format_args!("no thread: {error}"), wall_clock()),
+            }
+        }
+        if has_sources {
+            let (keeper, stop) = (self.keeper, Arc::clone(&self.stop));
+            let thread = std::thread::Builder::new().name("inventory".to_owned());
+            match thread.spawn(move || keeper.run(&stop)) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => tracing::error!("the inventory stays as it is: no thread: {error}"),
+            }
+        }
+        Sources { view, stop: self.stop, threads }
+    }
+}
+
+impl Sources {
+    /// What others hold.
+    pub fn view(&self) -> &InventoryView {
+        &self.view
+    }
+
+    /// Ends all threads.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Sources {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a source of the inventory ended in a panic");
+            }
+        }
+    }
+}
+
+/// Sources of a kind have the rank of the kind.
+pub(super) fn spec(
+    plan: &Plan,
+    kind: SourceKind,
+    name: String,
+    stale_after_ms: Option<u64>,
+) -> SourceSpec {
+    let place = plan.inventory.precedence.iter().position(|other| *other == kind);
+    let rank = place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX - 1);
+    SourceSpec { kind, name, rank, stale_after_ms }
+}
