@@ -11,6 +11,10 @@ use ipnet::IpNet;
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
+mod openstack;
+
+pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
+
 /// The whole configuration of a probe.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -361,6 +365,8 @@ pub struct InventoryPlan {
     pub shared_tenants: Vec<String>,
     /// Networks of services that are everybody's.
     pub shared_networks: Vec<IpNet>,
+    /// Clouds whose notifications are listened to.
+    pub openstack: Vec<OpenstackPlan>,
 }
 
 /// Records on disk.
@@ -422,6 +428,7 @@ impl Default for InventoryPlan {
             home_networks: Vec::new(),
             shared_tenants: Vec::new(),
             shared_networks: Vec::new(),
+            openstack: Vec::new(),
         }
     }
 }

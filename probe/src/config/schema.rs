@@ -7,6 +7,11 @@
 
 use super::document::Given::{Default, Derived, Nothing, Required};
 use super::document::{Kind, Table, key, table, tables};
+use openstack::OPENSTACK;
+
+pub use openstack::OPENSTACK_MAX;
+
+mod openstack;
 
 /// Ports at most (`RTE_MAX_ETHPORTS` of DPDK 22.11 as Debian builds it).
 pub const PORTS_MAX: usize = 32;
@@ -790,6 +795,7 @@ static INVENTORY: Table = Table {
             "The same by address, in every address space: services that are no VM, such as \
              169.254.169.254/32.",
         ),
+        tables(&OPENSTACK, OPENSTACK_MAX),
     ],
 };
 

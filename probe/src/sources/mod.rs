@@ -8,6 +8,7 @@
 pub mod file;
 mod handle;
 mod keeper;
+pub mod openstack;
 mod segments;
 mod start;
 mod status;

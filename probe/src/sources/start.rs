@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use super::file::FileSource;
 use super::handle::{InventorySource, SourceHandle, SourceSpec};
 use super::keeper::{InventoryView, Keeper};
+use super::openstack::Openstack;
 use crate::config::{Plan, Problems};
 use crate::inventory::{RowChange, SourceKind};
 use crate::time::{Timestamp, wall_clock};
@@ -49,9 +50,12 @@ impl Prepared {
         if opened.is_some() {
             specs.push(spec(plan, SourceKind::File, "file".to_owned(), None));
         }
-        if !replays && plan.inventory.api {
+        let has_api = !replays && plan.inventory.api;
+        if has_api {
             specs.push(spec(plan, SourceKind::Api, "api".to_owned(), None));
         }
+        let remote = if replays { Vec::new() } else { remote(plan) };
+        specs.extend(remote.iter().map(|(spec, _)| spec.clone()));
         let (mut keeper, handles) = Keeper::new(plan, specs, Arc::clone(&stop), replays, now);
         let mut handles = handles.into_iter();
         let mut sources: Vec<(Box<dyn InventorySource>, SourceHandle)> = Vec::new();
@@ -64,10 +68,11 @@ impl Prepared {
                 sources.push((Box::new(source), handle));
             }
         }
-        let api = handles.next();
+        let api = if has_api { handles.next() } else { None };
         if let Some(api) = &api {
             api.live(now);
         }
+        sources.extend(remote.into_iter().map(|(_, source)| source).zip(handles));
         keeper.publish(now);
         Ok(Self { keeper, sources, api, stop })
     }
@@ -133,6 +138,17 @@ impl Drop for Sources {
             }
         }
     }
+}
+
+/// Other systems that are asked or listened to.
+fn remote(plan: &Plan) -> Vec<(SourceSpec, Box<dyn InventorySource>)> {
+    let mut all: Vec<(SourceSpec, Box<dyn InventorySource>)> = Vec::new();
+    for cloud in &plan.inventory.openstack {
+        let (name, stale_ms) = (format!("openstack:{}", cloud.name), cloud.stale_after_ms);
+        let spec = spec(plan, SourceKind::Openstack, name, Some(stale_ms.into()));
+        all.push((spec, Box::new(Openstack::new(cloud.clone()))));
+    }
+    all
 }
 
 /// Sources of a kind have the rank of the kind.

@@ -120,8 +120,8 @@ fn notification(mut inner: Object, known: Timestamp) -> Result<Notification, Lef
     let at = when("timestamp").or_else(|| when("_context_timestamp")).unwrap_or(known);
     let id = ["_unique_id", "message_id"].into_iter().find_map(|name| inner.get(name)?.as_str());
     let project = text(&inner, "_context_project_id").or_else(|| text(&inner, "_context_tenant"));
-    let name = text(&inner, "_context_project_name")
-        .or_else(|| text(&inner, "_context_tenant_name"));
+    let name =
+        text(&inner, "_context_project_name").or_else(|| text(&inner, "_context_tenant_name"));
     Ok(Notification {
         event,
         publisher_host: inner.get("publisher_id").and_then(Value::as_str).and_then(host),
@@ -197,7 +197,8 @@ mod tests {
     fn a_message_without_a_time_is_of_when_it_arrived() {
         let body = json!({"event_type": "a", "payload": {}, "timestamp": "yesterday"}).to_string();
         assert_eq!(open(body.as_bytes(), KNOWN).map(|notification| notification.at), Ok(KNOWN));
-        let body = json!({"event_type": "a", "payload": {}, "_context_timestamp": "1970-01-01T00:00:01"});
+        let body =
+            json!({"event_type": "a", "payload": {}, "_context_timestamp": "1970-01-01T00:00:01"});
         let opened = open(body.to_string().as_bytes(), KNOWN).map(|notification| notification.at);
         assert_eq!(opened, Ok(Timestamp(1_000_000_000)));
     }

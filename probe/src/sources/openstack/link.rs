@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use async_rs::Tokio;
 use async_rs::traits::{Executor, Reactor, RuntimeKit};
 use async_rs::util::Task;
-use async_rs::Tokio;
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::Stream as FutureStream;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
@@ -161,17 +161,4 @@ impl Reactor for Kit {
     ) -> impl Future<Output = io::Result<Link>> + Send + 'static {
         async move { connect(&address.ip().to_string(), address.port(), None).await }
     }
-}
-
-/// Where a broker is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BrokerUrl {
-    /// Encrypted (`amqps`).
-    pub tls: bool,
-    /// Name or address.
-    pub host: String,
-    /// Port; 5672, or 5671 encrypted, where the URL has none.
-    pub port: u16,
-    /// Virtual host; `/` where the URL has none.
-    pub vhost: String,
 }

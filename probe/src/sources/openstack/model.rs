@@ -226,8 +226,8 @@ impl Model {
     ) -> Result<(), LeftOut> {
         let before = self.ports.get(&port.id).map(|known| (known.vm, known.mac, known.at));
         let room = before.is_some() || self.ports.len() < PORTS_MAX;
-        let vm_room = port.vm.is_none_or(|vm| self.vms.contains_key(&vm))
-            || self.vms.len() < VMS_MAX;
+        let vm_room =
+            port.vm.is_none_or(|vm| self.vms.contains_key(&vm)) || self.vms.len() < VMS_MAX;
         if !room || !vm_room {
             return Err(LeftOut::Full);
         }
@@ -258,7 +258,8 @@ impl Model {
         at: Timestamp,
         newest: bool,
     ) -> Vec<Change> {
-        let tenant = port.project.as_ref().map(|project| (Arc::clone(project), self.tenant(project)));
+        let tenant =
+            port.project.as_ref().map(|project| (Arc::clone(project), self.tenant(project)));
         let vm = self.vms.entry(id).or_default();
         if newest {
             vm.nics.remove(&port.mac);
@@ -414,7 +415,11 @@ impl Model {
             _ => at,
         };
         network.router = router;
-        changes.push(joined(segment, router.map(|router| format!("router/{router}")).as_deref(), from));
+        changes.push(joined(
+            segment,
+            router.map(|router| format!("router/{router}")).as_deref(),
+            from,
+        ));
     }
 }
 

@@ -105,9 +105,11 @@ pub(super) fn events(notification: &Notification) -> Result<Vec<Event>, LeftOut>
             resources(payload, "network", "networks", |object| network(object).map(Event::Network))
         }
         "network.delete.end" => one(gone(payload, "network_id").map(Event::NetworkGone)),
-        "subnet.create.end" | "subnet.update.end" => resources(payload, "subnet", "subnets", |object| {
-            Some(Event::Subnet { id: id(object, "id")?, network: id(object, "network_id")? })
-        }),
+        "subnet.create.end" | "subnet.update.end" => {
+            resources(payload, "subnet", "subnets", |object| {
+                Some(Event::Subnet { id: id(object, "id")?, network: id(object, "network_id")? })
+            })
+        }
         "subnet.delete.end" => one(gone(payload, "subnet_id").map(Event::SubnetGone)),
         "router.interface.create" => one(router_interface(payload).map(Event::Joined)),
         "router.interface.delete" => one(router_interface(payload).map(Event::Parted)),

@@ -141,9 +141,9 @@ fn since(what: What, payload: &Object, said: Timestamp) -> Timestamp {
     let time = |name| payload.get(name).and_then(Value::as_str).and_then(timestamp);
     let at = match what {
         What::Created => time("launched_at"),
-        What::Ended => time("terminated_at").or_else(|| time("deleted_at")).map(|at| {
-            if at.0.is_multiple_of(SECOND_NS) { at + (SECOND_NS - 1) } else { at }
-        }),
+        What::Ended => time("terminated_at")
+            .or_else(|| time("deleted_at"))
+            .map(|at| if at.0.is_multiple_of(SECOND_NS) { at + (SECOND_NS - 1) } else { at }),
         What::Arrived | What::Detached | What::Changed => None,
     };
     at.unwrap_or(said).min(said)
@@ -181,7 +181,8 @@ fn nics(payload: &Object) -> BTreeMap<Mac, Nic> {
         }
         let nic = nics.entry(mac).or_default();
         nic.port = nic.port.take().or_else(|| text(item, "port_uuid"));
-        let address = item.get("address").and_then(Value::as_str).and_then(|a| a.parse().ok());
+        let address: Option<IpAddr> =
+            item.get("address").and_then(Value::as_str).and_then(|a| a.parse().ok());
         nic.addresses.extend(address);
     }
     nics
@@ -195,9 +196,9 @@ fn tags(metadata: &Value) -> Option<BTreeMap<Arc<str>, Arc<str>>> {
             all.iter().map(|(name, value)| (name.as_str(), value)).filter_map(named).collect()
         }
         Value::Array(all) => {
-            let pairs = all.iter().filter_map(|item| {
-                Some((item.get("key")?.as_str()?, item.get("value")?))
-            });
+            let pairs = all
+                .iter()
+                .filter_map(|item| Some((item.get("key")?.as_str()?, item.get("value")?)));
             pairs.filter_map(named).collect()
         }
         _ => return None,
