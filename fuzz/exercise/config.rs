@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use vmprobe::config::{self, Mode};
-use vmprobe::inventory::{Inventory, file};
+use vmprobe::inventory::{ClassRules, Inventory, file};
 
 /// Reads the text as both.
 pub(crate) fn exercise(text: &str) {
@@ -14,7 +14,7 @@ pub(crate) fn exercise(text: &str) {
         }
     }
     match file::parse(text, "f", &["default".to_owned()], &[]) {
-        Ok(data) => drop(Inventory::new(data, &[])),
+        Ok(data) => drop(Inventory::new(&data, ClassRules::default())),
         Err(problems) => assert!(!problems.list.is_empty()),
     }
 }

@@ -593,7 +593,7 @@ fn mutated_files_never_panic() {
         }
         let text = mutate(INVENTORY, &mut numbers);
         match inventory::file::parse(&text, "i.toml", &["default".to_owned()], &[]) {
-            Ok(data) => drop(inventory::Inventory::new(data, &[])),
+            Ok(data) => drop(inventory::Inventory::new(&data, inventory::ClassRules::default())),
             Err(problems) => assert!(!problems.list.is_empty(), "round {round}"),
         }
     }

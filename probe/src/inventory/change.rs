@@ -166,6 +166,12 @@ pub enum Missing {
 pub enum Scope {
     /// Something; all else stays as it was.
     Some,
+    /// Everything of the VMs that it names, from an instant on: what else the source has said of them
+    /// ends then. A VM is not ended by it.
+    Each {
+        /// The instant, by the source's clock.
+        at: Timestamp,
+    },
     /// Everything that holds at an instant (after a connection was made anew, or a file was read): what
     /// the source has said before and this does not repeat ends then.
     All {

@@ -165,13 +165,12 @@ impl Inventory {
         let held = self.held(&Name::address(space, address, ip_version));
         let mut holders = held.into_iter().flat_map(|held| held.during(time));
         if let Some((_, first)) = holders.next() {
-            let has_mac = |vm: VmRef| {
-                mac.is_some_and(|mac| self.vm(vm).is_some_and(|history| history.has_mac(mac)))
+            let Some((_, second)) = holders.next() else { return Some(first) };
+            let has_mac = |vm: &VmRef| {
+                mac.is_some_and(|mac| self.vm(*vm).is_some_and(|history| history.has_mac(mac)))
             };
-            if has_mac(first) {
-                return Some(first);
-            }
-            return holders.map(|(_, vm)| vm).find(|vm| has_mac(*vm)).or(Some(first));
+            let others = holders.map(|(_, vm)| vm);
+            return [first, second].into_iter().chain(others).find(has_mac).or(Some(first));
         }
         let ip = address.to_ip(ip_version);
         let mac = mac?;

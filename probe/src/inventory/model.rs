@@ -45,6 +45,15 @@ impl Model {
         if let Scope::All { at, missing } = batch.scope {
             changes.extend(self.missing(source, at, missing, &batch.changes));
         }
+        if let Scope::Each { at } = batch.scope {
+            let named = |change: &Change| {
+                matches!(change.subject, Subject::Vm(_))
+                    && batch.changes.iter().any(|said| said.subject == change.subject)
+            };
+            changes.extend(
+                self.missing(source, at, Missing::Ended, &batch.changes).into_iter().filter(named),
+            );
+        }
         for change in &changes {
             let key = (source, change.subject, change.attribute.clone());
             let line = self.lines.entry(key).or_insert_with(|| vec![None; INSTANTS]);
@@ -284,7 +293,8 @@ fn change() -> impl Strategy<Value = Change> {
 fn batch() -> impl Strategy<Value = (u8, Batch)> {
     let all = (0..INSTANTS as u64 - 1, select(vec![Missing::Ended, Missing::Unsaid]))
         .prop_map(|(at, missing)| Scope::All { at: Timestamp(at), missing });
-    let scope = prop_oneof![9 => Just(Scope::Some), 1 => all];
+    let each = (0..INSTANTS as u64 - 1).prop_map(|at| Scope::Each { at: Timestamp(at) });
+    let scope = prop_oneof![8 => Just(Scope::Some), 1 => all, 1 => each];
     (0..3_u8, prop::collection::vec(change(), 1..6), scope)
         .prop_map(|(source, changes, scope)| (source, Batch { changes, scope }))
 }

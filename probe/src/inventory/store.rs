@@ -258,9 +258,13 @@ impl Store {
                 Err(rejection) => self.reject(source, rejection, 1),
             }
         }
-        if let Scope::All { at, missing } = batch.scope {
-            let at = if self.plans(source) { at } else { at.min(known) };
-            self.end_missing(source, at, missing, &mut by_subject);
+        let of_source = |at: Timestamp| if self.plans(source) { at } else { at.min(known) };
+        match batch.scope {
+            Scope::Some => {}
+            Scope::Each { at } => self.end_of_each(source, of_source(at), &mut by_subject),
+            Scope::All { at, missing } => {
+                self.end_missing(source, of_source(at), missing, &mut by_subject);
+            }
         }
         by_subject
     }
@@ -291,6 +295,22 @@ impl Store {
     fn reject(&mut self, source: SourceId, rejection: Rejection, changes: usize) {
         if let Some(counts) = self.counts.get_mut(usize::from(source.0)) {
             *counts.rejected.entry(rejection.name()).or_default() += changes as u64;
+        }
+    }
+
+    /// What a source said before, of a time after `at`, of the VMs that it names again.
+    fn end_of_each(
+        &self,
+        source: SourceId,
+        at: Timestamp,
+        by_subject: &mut BTreeMap<Subject, Vec<Change>>,
+    ) {
+        for (subject, changes) in by_subject {
+            let Subject::Vm(uuid) = subject else { continue };
+            let entry = self.by_uuid.get(uuid).and_then(|vm| self.inventory.entry(*vm));
+            let ends = Ends { source, at, missing: Missing::Ended, subject: *subject };
+            let ended = entry.map(|entry| ends.of_vm(&entry.facts, changes));
+            changes.extend(ended.into_iter().flatten());
         }
     }
 
@@ -616,4 +636,95 @@ fn addresses(list: &[IpAddr]) -> Result<(), Rejection> {
     let broadcast = |ip: &IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     let wrong = |ip: &IpAddr| ip.is_multicast() || ip.is_unspecified() || broadcast(ip);
     if list.iter().any(wrong) { Err(Rejection::AddressNotUnicast) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::{Address, Mac, Statement};
+
+    fn store(vms_max: usize) -> Store {
+        let source = SourceName { kind: SourceKind::Ovsdb, name: "s".into(), rank: 0 };
+        let limits = StoreLimits { vms_max, ..StoreLimits::default() };
+        Store::new(limits, Spaces::default(), ClassRules::default(), vec![source]).with_rows()
+    }
+
+    fn vm(number: u8, at: u64) -> Statement {
+        let mac = Mac([2, 0, 0, 0, 0, number]);
+        let address = IpAddr::from([10, 0, 0, number]);
+        Statement::new(Uuid(number.into()), Timestamp(at))
+            .exists(true)
+            .segment(mac, Segment::NONE)
+            .addresses(mac, [address])
+    }
+
+    fn say(store: &mut Store, statement: Statement, known: u64) {
+        store.apply(SourceId(0), Timestamp(known), statement.into());
+    }
+
+    fn who(store: &Store, number: u8, at: u64) -> Option<u128> {
+        let address = Address::v4([10, 0, 0, number]);
+        let inventory = store.inventory();
+        let found = inventory.resolve(AddressSpace::default(), address, 4, None, Timestamp(at));
+        found.and_then(|vm| inventory.vm(vm)).map(|vm| vm.uuid.0)
+    }
+
+    #[test]
+    fn what_ended_longest_ago_makes_room_and_what_is_there_does_not() {
+        let mut store = store(3);
+        for number in 1..=3 {
+            say(&mut store, vm(number, 10), 10);
+        }
+        say(&mut store, vm(4, 20), 20);
+        assert_eq!(store.source_counts()[0].rejected.get("vms_full"), Some(&3));
+        assert_eq!((who(&store, 4, 30), store.counts().vms_forgotten), (None, 0));
+        say(&mut store, Statement::new(Uuid(2), Timestamp(22)).exists(false), 22);
+        say(&mut store, Statement::new(Uuid(3), Timestamp(21)).exists(false), 23);
+        say(&mut store, vm(4, 24), 24);
+        assert_eq!(store.counts().vms_forgotten, 1);
+        let found: Vec<_> = (1..=4).map(|number| who(&store, number, 15)).collect();
+        assert_eq!(found, [Some(1), Some(2), None, None], "the third ended first");
+        assert_eq!(who(&store, 4, 30), Some(4));
+        assert_eq!(store.inventory().vm_count(), 3);
+        assert!(store.inventory().knows_segment(Segment::NONE));
+    }
+
+    #[test]
+    fn an_interface_without_a_segment_is_known_by_its_mac_address_anywhere() {
+        let mut store = store(9);
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        say(&mut store, Statement::new(Uuid(1), Timestamp(5)).attached(mac, true), 5);
+        let inventory = store.inventory();
+        let space =
+            AddressSpace::of_segment(Segment::new(0, crate::inventory::SegmentKind::Vlan, 9));
+        let address = Address::v4([192, 0, 2, 1]);
+        assert!(inventory.resolve(space, address, 4, Some(mac), Timestamp(6)).is_some());
+        assert!(inventory.resolve(space, address, 4, None, Timestamp(6)).is_none());
+        let rows = store.take_row_changes();
+        assert_eq!((rows[0].row.space, rows[0].row.attributed), (None, true));
+    }
+
+    #[test]
+    fn known_time_never_runs_backwards() {
+        let mut store = store(9);
+        say(&mut store, vm(1, 10), 100);
+        say(&mut store, vm(2, 10), 50);
+        let facts = store.inventory().entries().flat_map(|(_, entry)| entry.facts.all());
+        assert!(facts.map(|fact| fact.known.from.0).all(|known| known == 100));
+    }
+
+    #[test]
+    fn a_vm_has_a_bounded_number_of_interfaces_and_tags() {
+        let mut store = store(9);
+        let mut statement = Statement::new(Uuid(1), Timestamp(1));
+        for number in 0..100_u8 {
+            statement = statement.attached(Mac([2, 0, 0, 0, 0, number]), true);
+            statement = statement.tag(format!("tag-{number}"), "x");
+        }
+        say(&mut store, statement, 1);
+        let rejected = &store.source_counts()[0].rejected;
+        assert_eq!((rejected["interfaces_full"], rejected["tags_full"]), (36, 36));
+        let (_, entry) = store.inventory().entries().next().expect("one VM");
+        assert_eq!((entry.history.interfaces.len(), entry.history.tags.len()), (64, 64));
+    }
 }

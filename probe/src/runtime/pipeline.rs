@@ -16,7 +16,7 @@ use crate::config::Plan;
 use crate::detect::Detectors;
 use crate::export::ParquetSink;
 use crate::record::{InventoryRows, Names, RecordMaker};
-use crate::serve::{self, ServeHandle};
+use crate::serve::{self, InventoryApi, ServeHandle};
 use crate::sources::{self, ReadAgain, Sources};
 use crate::store::{self, StoreClock, StoreHandle};
 use crate::time::monotonic_ns;
@@ -76,7 +76,12 @@ impl Prepared {
         let sources =
             sources::Prepared::new(plan, replays, again).map_err(RuntimeError::Inventory)?;
         let live = live_cell(empty_snapshot(plan));
-        let page = if serves { Some(serve::start(&plan.serve, live.clone())?) } else { None };
+        let api = InventoryApi {
+            view: sources.view().clone(),
+            handle: sources.api().cloned(),
+            plan: Arc::clone(plan),
+        };
+        let page = serves.then(|| serve::start_with(&plan.serve, live.clone(), api)).transpose()?;
         Ok(Self { plan: Arc::clone(plan), begun_ns, sources, live, page })
     }
 

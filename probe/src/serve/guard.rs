@@ -3,8 +3,8 @@
 //! In: a request. Out: the answer of its route, or a refusal; headers that keep a browser from
 //! doing more with it than the page needs.
 //! Invariants: a request whose `Host` is no name of this machine's loopback is refused, so a
-//! foreign web page cannot read the probe through a name of its own (DNS rebinding); a body is
-//! never read.
+//! foreign web page cannot read the probe through a name of its own (DNS rebinding); so is one that a
+//! page of another origin sent. A body is read only by routes of the inventory, within a bound.
 //! Source: RFC 9110 section 7.2 (Host), Content Security Policy Level 3.
 
 use axum::extract::Request;
@@ -15,8 +15,10 @@ use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
 
-/// Octets that a request's body may announce; no route reads one.
+/// Octets that a request's body may announce where no route reads one.
 const BODY_OCTETS_MAX: u64 = 4096;
+/// Where bodies are read.
+const INVENTORY: &str = "/api/v1/inventory";
 
 const HEADERS: [(HeaderName, HeaderValue); 6] = [
     (
@@ -58,9 +60,15 @@ fn refusal(uri: &Uri, headers: &HeaderMap) -> Option<Problem> {
         let allowed = "Host: localhost, 127.0.0.1 or [::1], with or without a port";
         return Some(Problem::new(StatusCode::FORBIDDEN, "this host name is not served", allowed));
     }
+    if !is_of_loopback(headers) {
+        let allowed = "requests of programs, and of pages that this machine serves";
+        return Some(Problem::new(StatusCode::FORBIDDEN, "another origin's page asks", allowed));
+    }
     let announced = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
-    (announced > BODY_OCTETS_MAX).then(|| {
-        let allowed = format!("a body of at most {BODY_OCTETS_MAX} octets; no route needs one");
+    let reads = uri.path().starts_with(INVENTORY);
+    let most = if reads { super::inventory::BODY_OCTETS_MAX as u64 } else { BODY_OCTETS_MAX };
+    (announced > most).then(|| {
+        let allowed = format!("a body of at most {most} octets");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large", allowed)
     })
 }
@@ -71,6 +79,13 @@ fn is_for_loopback(uri: &Uri, headers: &HeaderMap) -> bool {
     let host = hosts.next().and_then(|host| host.to_str().ok());
     let only_one = hosts.next().is_none();
     only_one && host.is_some_and(is_loopback) && uri.host().is_none_or(is_loopback)
+}
+
+/// A browser names the origin of a page that sends what a link cannot.
+fn is_of_loopback(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let host = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    host.is_some_and(|(_, host)| is_loopback(host))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -110,6 +125,20 @@ mod tests {
             ":80",
         ] {
             assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_refused() {
+        let from = |origin: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            is_of_loopback(&headers)
+        };
+        assert!(is_of_loopback(&HeaderMap::new()));
+        assert!(from("http://127.0.0.1:8080") && from("http://localhost"));
+        for origin in ["https://example.org", "null", "http://localhost.example.org", ""] {
+            assert!(!from(origin), "{origin}");
         }
     }
 

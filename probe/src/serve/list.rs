@@ -84,13 +84,17 @@ fn page<'a, T>(
     })
 }
 
-struct Query<'a, T> {
-    limit: usize,
-    offset: usize,
-    chosen: Vec<(&'a Filter<T>, &'a str)>,
+/// What a request for a list asks.
+pub(super) struct Query<'a, T> {
+    pub(super) limit: usize,
+    pub(super) offset: usize,
+    pub(super) chosen: Vec<(&'a Filter<T>, &'a str)>,
 }
 
-fn read<'a, T>(pairs: &'a Pairs, filters: &'a [Filter<T>]) -> Result<Query<'a, T>, Problem> {
+pub(super) fn read<'a, T>(
+    pairs: &'a Pairs,
+    filters: &'a [Filter<T>],
+) -> Result<Query<'a, T>, Problem> {
     let mut query = Query { limit: LIMIT_MAX, offset: 0, chosen: Vec::new() };
     for (place, (name, value)) in pairs.iter().enumerate() {
         if pairs.iter().take(place).any(|(earlier, _)| earlier == name) {

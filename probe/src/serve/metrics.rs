@@ -3,10 +3,11 @@
 //! In: the newest snapshot. Out: `/metrics`, as OpenMetrics where the client asks for it, else
 //! in the text format 0.0.4.
 //! Cost: rendered once a window, however often it is scraped.
-//! Invariants: labels come from configuration (ports, workers, taps, sinks) or from an
+//! Invariants: labels come from configuration (ports, workers, taps, sinks, sources) or from an
 //! enumeration (causes, classes), never from traffic, so the number of series is bounded.
 //! Source: OpenMetrics 1.0; Prometheus, "Metric and label naming".
 
+mod inventory;
 mod taps;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use prometheus_client::registry::Registry;
 use crate::aggregate::live::{LiveMode, LiveSnapshot, Volume};
 
 use super::routes::Shared;
+use crate::sources::InventoryStatus;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -57,7 +59,8 @@ fn rendered(shared: &Shared) -> Arc<Rendered> {
     match &*kept {
         Some(rendered) if rendered.sequence == published.sequence => Arc::clone(rendered),
         _ => {
-            let open_metrics = open_metrics(&published.snapshot);
+            let status = shared.inventory.view.status.load_full();
+            let open_metrics = open_metrics(&published.snapshot, status);
             let rendered = Arc::new(Rendered {
                 sequence: published.sequence,
                 text_format: text_format(&open_metrics).into(),
@@ -69,9 +72,9 @@ fn rendered(shared: &Shared) -> Arc<Rendered> {
     }
 }
 
-fn open_metrics(snapshot: &Arc<LiveSnapshot>) -> String {
+fn open_metrics(snapshot: &Arc<LiveSnapshot>, status: Arc<InventoryStatus>) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(SnapshotCollector(Arc::clone(snapshot))));
+    registry.register_collector(Box::new(SnapshotCollector(Arc::clone(snapshot), status)));
     let mut out = String::new();
     text::encode(&mut out, &registry).expect("writing to a string cannot fail");
     out
@@ -109,7 +112,7 @@ fn sample<N>(labels: impl IntoIterator<Item = (&'static str, String)>, value: N)
 }
 
 #[derive(Debug)]
-struct SnapshotCollector(Arc<LiveSnapshot>);
+struct SnapshotCollector(Arc<LiveSnapshot>, Arc<InventoryStatus>);
 
 impl Collector for SnapshotCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
@@ -121,7 +124,8 @@ impl Collector for SnapshotCollector {
         sinks(&self.0, &mut families)?;
         workers(&self.0, &mut families)?;
         taps::taps(&self.0, &mut families)?;
-        taps::paths(&self.0, &mut families)
+        taps::paths(&self.0, &mut families)?;
+        inventory::inventory(&self.1, &mut families)
     }
 }
 
@@ -405,7 +409,7 @@ mod tests {
 
     #[test]
     fn both_forms_hold_the_ledger() {
-        let open = open_metrics(&snapshot());
+        let open = open_metrics(&snapshot(), Arc::default());
         assert!(open.contains("# TYPE vmprobe_packets_received counter\n"), "{open}");
         assert!(open.contains("vmprobe_packets_received_total{} 12\n"), "{open}");
         assert!(open.ends_with("# EOF\n"));
@@ -430,7 +434,7 @@ mod tests {
         live.workers =
             vec![LiveWorker { flow_records_lost: 3, digests_evicted: 4, ..LiveWorker::default() }];
         live.taps = vec![LiveTap { segment_unmapped: 5, ..LiveTap::default() }];
-        let text = text_format(&open_metrics(&Arc::new(live)));
+        let text = text_format(&open_metrics(&Arc::new(live), Arc::default()));
         for line in [
             "vmprobe_packets_late_rows_total{} 7",
             "vmprobe_worker_lost_flow_records_total{worker=\"0\"} 3",
@@ -444,7 +448,7 @@ mod tests {
 
     #[test]
     fn names_are_escaped_and_cut_names_do_not_repeat_a_series() {
-        let text = text_format(&open_metrics(&snapshot()));
+        let text = text_format(&open_metrics(&snapshot(), Arc::default()));
         assert!(text.contains("vmprobe_tap_packets_total{tap=\"a\\\"b\\\\c\\nd\"} 5\n"), "{text}");
         let cut = format!("vmprobe_tap_packets_total{{tap=\"{}\"}} 10\n", "x".repeat(128));
         assert!(text.contains(&cut), "{text}");

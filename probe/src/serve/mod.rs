@@ -1,6 +1,6 @@
 //! HTTP API, live page and metrics.
 //!
-//! In: the newest [`LiveSnapshot`](crate::aggregate::live::LiveSnapshot). Out: JSON under
+//! In: the newest [`LiveSnapshot`](crate::aggregate::live::LiveSnapshot), the inventory. Out: JSON under
 //! `/api/v1`, server-sent events, the page, `/metrics`, `/healthz`.
 //! Cost: two threads of its own; a window is serialised once for all clients.
 //! Invariants: no worker and no aggregator ever waits for a client: they only swap a pointer.
@@ -13,6 +13,7 @@ mod connections;
 mod feed;
 mod guard;
 mod health;
+mod inventory;
 mod list;
 mod metrics;
 mod openapi;
@@ -32,7 +33,9 @@ use tokio::task::JoinHandle;
 
 use crate::aggregate::live::LiveCell;
 use crate::config::ServePlan;
+use crate::inventory::Inventory;
 
+pub use inventory::InventoryApi;
 pub use openapi::DOCUMENT as OPENAPI_DOCUMENT;
 pub use routes::paths as route_paths;
 pub use stream::STREAMS_MAX;
@@ -119,6 +122,18 @@ impl Drop for ServeHandle {
 /// # Errors
 /// [`ServeError`] where the address is no loopback address or cannot be bound.
 pub fn start(plan: &ServePlan, live: LiveCell) -> Result<ServeHandle, ServeError> {
+    start_with(plan, live, InventoryApi::of(Inventory::default()))
+}
+
+/// The same, with an inventory.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_with(
+    plan: &ServePlan,
+    live: LiveCell,
+    inventory: InventoryApi,
+) -> Result<ServeHandle, ServeError> {
     let listen = plan.listen;
     if !listen.ip().is_loopback() {
         return Err(ServeError::NotLoopback { listen });
@@ -133,7 +148,7 @@ pub fn start(plan: &ServePlan, live: LiveCell) -> Result<ServeHandle, ServeError
             .map_err(|source| ServeError::Listen { listen, source })?;
         let stopping = Stopping(stopping);
         let published = feed::start(live, stopping.clone());
-        let router = routes::router(routes::Shared::new(published, stopping.clone()));
+        let router = routes::router(routes::Shared::new(published, stopping.clone(), inventory));
         tokio::spawn(connections::accept(listener, router, stopping))
     };
     tracing::info!(%address, "page, API and metrics");

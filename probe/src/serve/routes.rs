@@ -1,11 +1,13 @@
 //! The table of routes.
 //!
 //! In: nothing. Out: the router, and the paths that the OpenAPI document must have.
-//! Invariants: every route answers GET and HEAD and changes nothing.
+//! Invariants: every route answers GET and HEAD; only those of the inventory change anything, by other
+//! methods.
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -15,9 +17,10 @@ use tokio::sync::{Semaphore, watch};
 
 use super::Stopping;
 use super::feed::Published;
+use super::inventory::InventoryApi;
 use super::metrics::Rendered;
 use super::problem::{Problem, repeated};
-use super::{api, guard, health, metrics, openapi, page, stream};
+use super::{api, guard, health, inventory, metrics, openapi, page, stream};
 
 /// What handlers see.
 #[derive(Clone)]
@@ -30,12 +33,18 @@ pub(super) struct Shared {
     pub(super) streams: Arc<Semaphore>,
     /// Metrics of the newest window that was asked for.
     pub(super) metrics: Arc<Mutex<Option<Arc<Rendered>>>>,
+    /// Who is who.
+    pub(super) inventory: InventoryApi,
 }
 
 impl Shared {
-    pub(super) fn new(published: watch::Receiver<Arc<Published>>, stopping: Stopping) -> Self {
+    pub(super) fn new(
+        published: watch::Receiver<Arc<Published>>,
+        stopping: Stopping,
+        inventory: InventoryApi,
+    ) -> Self {
         let streams = Arc::new(Semaphore::new(stream::STREAMS_MAX));
-        Self { published, stopping, streams, metrics: Arc::default() }
+        Self { published, stopping, streams, metrics: Arc::default(), inventory }
     }
 
     /// The newest snapshot.
@@ -44,7 +53,7 @@ impl Shared {
     }
 }
 
-fn table() -> [(&'static str, MethodRouter<Shared>); 13] {
+fn table() -> [(&'static str, MethodRouter<Shared>); 17] {
     [
         ("/", get(page::index)),
         ("/page/{file}", get(page::file)),
@@ -56,6 +65,13 @@ fn table() -> [(&'static str, MethodRouter<Shared>); 13] {
         ("/api/v1/workers", get(api::workers)),
         ("/api/v1/taps", get(api::taps)),
         ("/api/v1/paths", get(api::paths)),
+        ("/api/v1/inventory", get(inventory::status).post(inventory::events)),
+        ("/api/v1/inventory/vms", get(inventory::vms)),
+        (
+            "/api/v1/inventory/vms/{uuid}",
+            get(inventory::vm).put(inventory::put_vm).delete(inventory::end_vm),
+        ),
+        ("/api/v1/inventory/resolve/{address}", get(inventory::resolve)),
         ("/api/v1/openapi.json", get(openapi::document)),
         ("/metrics", get(metrics::metrics)),
         ("/healthz", get(health::health)),
@@ -74,6 +90,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .fold(Router::new(), |router, (path, handler)| router.route(path, handler))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(inventory::BODY_OCTETS_MAX))
         .layer(middleware::from_fn(guard::guard))
         .with_state(shared)
 }

@@ -51,7 +51,7 @@ pub struct InventoryView {
 }
 
 impl InventoryView {
-    /// Of an inventory that nobody changes; for tests and measurements.
+    /// Of an inventory that nobody changes.
     pub fn of(inventory: Inventory) -> Self {
         Self {
             inventory: inventory.into_cell(),
@@ -274,5 +274,162 @@ pub fn rules(plan: &Plan) -> ClassRules {
         home_networks: plan.inventory.home_networks.clone(),
         shared_tenants: tenants.map(|tenant| tenant.as_str().into()).collect(),
         shared_networks: plan.inventory.shared_networks.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::{
+        Address, AddressSpace, Mac, Segment, SegmentKind, SourceKind, Statement, Uuid, joined,
+    };
+
+    const SEGMENT: Segment = Segment::new(0, SegmentKind::Vxlan, 7);
+
+    fn keeper(kinds: &[SourceKind]) -> (Keeper, Vec<SourceHandle>) {
+        let spec = |(rank, kind): (u8, &SourceKind)| SourceSpec {
+            kind: *kind,
+            name: kind.name().to_owned(),
+            rank,
+            stale_after_ms: None,
+        };
+        let specs = (0..).zip(kinds).map(spec).collect();
+        Keeper::new(&Arc::default(), specs, Arc::default(), false, Timestamp(1))
+    }
+
+    fn vm(uuid: u128, from: Timestamp) -> Statement {
+        let [.., last] = uuid.to_be_bytes();
+        let mac = Mac([2, 0, 0, 0, 0, last]);
+        let address = "10.0.0.1".parse().expect("an address");
+        Statement::new(Uuid(uuid), from).segment(mac, SEGMENT).addresses(mac, [address])
+    }
+
+    fn who(keeper: &Keeper, at: Timestamp) -> Option<u128> {
+        let inventory = keeper.view().inventory.load();
+        let space = inventory.spaces().at(SEGMENT, at);
+        let found = inventory.resolve(space, Address::v4([10, 0, 0, 1]), 4, None, at);
+        found.and_then(|vm| inventory.vm(vm)).map(|vm| vm.uuid.0)
+    }
+
+    fn settle(keeper: &mut Keeper) -> Arc<InventoryStatus> {
+        while keeper.turn(0) {}
+        keeper.view().status.load_full()
+    }
+
+    #[test]
+    fn what_is_sent_is_seen_and_recorded() {
+        let now = wall_clock();
+        let (mut keeper, handles) = keeper(&[SourceKind::Ovsdb]);
+        handles[0].send(vm(1, now - 5), now).expect("room");
+        let status = settle(&mut keeper);
+        assert_eq!((who(&keeper, now), status.vms, status.changed), (Some(1), 1, 2));
+        let row = keeper.view().rows.pop().expect("a row");
+        assert_eq!((row.known_from, row.known_to), (now, None));
+        assert!(row.row.attributed && row.row.address.is_some());
+        // The same again is nothing new.
+        handles[0].send(vm(1, now - 3), now + 1).expect("room");
+        let status = settle(&mut keeper);
+        assert_eq!((status.changed, status.sources[0].unchanged), (2, 2));
+        assert!(keeper.view().rows.is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_runs_ahead_is_bounded_and_shown() {
+        let now = wall_clock();
+        let (mut keeper, handles) = keeper(&[SourceKind::Libvirt, SourceKind::Api]);
+        handles[0].send(vm(1, now + ms(3_000)), now).expect("room");
+        handles[0].send(Statement::new(Uuid(1), now + ms(60_000)).host("h"), now).expect("room");
+        handles[1].send(Statement::new(Uuid(2), now + ms(60_000)).host("h"), now).expect("room");
+        let status = settle(&mut keeper);
+        let ahead = &status.sources[0];
+        assert_eq!((ahead.clamped_changes, ahead.clock_ahead_max_ns), (1, ms(60_000)));
+        assert_eq!(status.sources[1].clamped_changes, 0, "the API may plan");
+        assert_eq!((who(&keeper, now), who(&keeper, now + ms(3_000))), (None, Some(1)));
+        let inventory = keeper.view().inventory.load();
+        let host = |uuid: u128, at: Timestamp| {
+            let entry = inventory.entries().find(|(_, entry)| entry.history.uuid.0 == uuid);
+            entry.and_then(|(_, entry)| entry.history.host_at(at).cloned())
+        };
+        assert!(host(1, now).is_some() && host(2, now).is_none());
+    }
+
+    #[test]
+    fn two_vms_with_one_address_are_a_conflict_and_the_rule_decides() {
+        let now = wall_clock();
+        let kinds = [SourceKind::Openstack, SourceKind::Ovsdb, SourceKind::Learned];
+        let (mut keeper, handles) = keeper(&kinds);
+        handles[1].send(vm(2, now - 9), now).expect("room");
+        handles[2].send(vm(3, now - 1), now).expect("room");
+        assert_eq!(settle(&mut keeper).conflicts, 0, "what is learned gives way");
+        assert_eq!(who(&keeper, now), Some(2));
+        handles[1].send(vm(4, now - 5), now).expect("room");
+        let status = settle(&mut keeper);
+        assert_eq!((status.conflicts, who(&keeper, now)), (1, Some(4)), "the later claim");
+        assert_eq!(status.conflict_list[0].claimants.len(), 2);
+        assert_eq!(status.conflict_list[0].claimed, "10.0.0.1");
+        handles[0].send(vm(1, now - 7), now).expect("room");
+        assert_eq!((settle(&mut keeper).conflicts, who(&keeper, now)), (2, Some(1)));
+        assert_eq!(who(&keeper, now - 8), Some(2));
+        for (source, uuid) in [(0, 1), (1, 4)] {
+            let ended = Statement::new(Uuid(uuid), now - 9).exists(false);
+            handles[source].send(ended, now).expect("room");
+        }
+        assert_eq!((settle(&mut keeper).conflicts, who(&keeper, now)), (0, Some(2)));
+    }
+
+    #[test]
+    fn unsound_changes_are_left_out_by_reason() {
+        let now = wall_clock();
+        let (mut keeper, handles) = keeper(&[SourceKind::Ovsdb]);
+        let group = Mac([1, 0, 0, 0, 0, 1]);
+        let many = (0..=255_u8).map(|last| std::net::IpAddr::from([10, 1, 0, last]));
+        let many = many.chain(["10.2.0.1".parse().expect("an address")]);
+        let statement = Statement::new(Uuid(1), now)
+            .name("")
+            .host("x".repeat(2_000))
+            .attached(group, true)
+            .addresses(Mac([2; 6]), many)
+            .addresses(Mac([4; 6]), ["224.0.0.1".parse().expect("an address")])
+            .until(crate::inventory::Until::At(now - 1))
+            .tenant("late");
+        handles[0].send(statement, now).expect("room");
+        let status = settle(&mut keeper);
+        let rejected: Vec<_> =
+            status.sources[0].rejected.iter().map(|(name, n)| (*name, *n)).collect();
+        let expected = [
+            ("address_not_unicast", 1),
+            ("addresses_full", 1),
+            ("mac_not_unicast", 1),
+            ("text_length", 2),
+            ("time_empty", 1),
+        ];
+        assert_eq!(rejected, expected);
+        assert_eq!(status.vms, 0);
+    }
+
+    #[test]
+    fn workers_get_a_new_map_when_a_router_joins_segments() {
+        let now = wall_clock();
+        let (mut keeper, handles) = keeper(&[SourceKind::Openstack]);
+        keeper.publish(now);
+        let maps = Arc::clone(&keeper.view().maps);
+        let (version, own) = (maps.version(), AddressSpace::of_segment(SEGMENT));
+        assert_eq!(maps.load().space_of(SEGMENT), own);
+        handles[0].send(vec![joined(SEGMENT, Some("router"), now - 1)], now).expect("room");
+        handles[0].send(vm(1, now - 1), now).expect("room");
+        settle(&mut keeper);
+        let space = maps.load().space_of(SEGMENT);
+        assert!(maps.version() != version && space != own);
+        assert_eq!(who(&keeper, now), Some(1));
+        let inventory = keeper.view().inventory.load();
+        assert_eq!(inventory.spaces().name(space).map(AsRef::as_ref), Some("router"));
+        // What was under way before the workers knew has the segment's own space.
+        let before = inventory.resolve(own, Address::v4([10, 0, 0, 1]), 4, None, now);
+        assert!(before.is_some());
+        drop(inventory);
+        let version = maps.version();
+        handles[0].send(vm(2, now).addresses(Mac([2; 6]), []), now).expect("room");
+        settle(&mut keeper);
+        assert_eq!(maps.version(), version, "a map that is the same is not swapped");
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod file;
 mod handle;
+pub mod json;
 mod keeper;
 pub mod openstack;
 mod segments;

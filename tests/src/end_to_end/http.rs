@@ -24,10 +24,25 @@ impl Answer {
 
 /// Asks for `path` at `address`.
 pub fn get(address: &str, path: &str) -> Answer {
+    send(address, "GET", path, "", "")
+}
+
+/// Sends JSON.
+pub fn send_json(address: &str, method: &str, path: &str, body: &Json) -> Answer {
+    send(address, method, path, "Content-Type: application/json\r\n", &body.to_string())
+}
+
+/// Sends a request; each of `headers` ends its line.
+pub fn send(address: &str, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(address).expect("the page listens");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time limit can be set");
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n")
-        .expect("the request can be sent");
+    let length =
+        if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n{headers}{length}\r\n{body}"
+    )
+    .expect("the request can be sent");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer");
     let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head");

@@ -120,7 +120,7 @@ mod tests {
     use crate::aggregate::live::{LivePathCounts, TapHealth};
 
     fn text(live: LiveSnapshot) -> String {
-        text_format(&open_metrics(&Arc::new(live)))
+        text_format(&open_metrics(&Arc::new(live), Arc::default()))
     }
 
     #[test]

@@ -9,6 +9,7 @@ import { bitRate, dateTime, si } from './format.js';
 import { showLedger, showUnaccountedTile } from './ledger.js';
 import { showWorkers } from './load.js';
 import { showPaths } from './paths.js';
+import { showSources, startSources } from './sources.js';
 import { showTaps } from './taps.js';
 import { currentLanguage, loadTexts, t, toggleLanguage } from './texts.js';
 import { showTraffic } from './traffic.js';
@@ -61,6 +62,7 @@ function draw() {
   showWorkers(snapshot);
   showTaps(snapshot);
   showPaths(snapshot);
+  showSources();
 }
 
 function showIdentity() {
@@ -131,6 +133,7 @@ function startButtons() {
 await loadTexts();
 startButtons();
 startConversations();
+startSources();
 packetChart.draw();
 bitChart.draw();
 showConnection();

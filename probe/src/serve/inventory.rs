@@ -1,0 +1,364 @@
+//! The inventory over HTTP: who is who, what the sources do, and changes.
+//!
+//! In: the newest snapshot of the inventory, requests. Out: JSON; changes to the keeper's queue.
+//! Cost: an answer reads one snapshot; what was known at an earlier time is made anew from the facts, on a
+//! thread that may block.
+//! Invariants: nothing waits for the keeper. A change needs a body of JSON, which no page of another
+//! origin can send, and is let in as a whole or not at all. Sending it again changes nothing.
+//! Source: RFC 9110 (methods), RFC 6901 (pointers in faults).
+
+mod shown;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::header::{self, HeaderMap};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use std::sync::Arc;
+
+use super::list::{self, Filter, Pairs};
+use super::problem::{Problem, repeated};
+use super::routes::Shared;
+use crate::config::Plan;
+use crate::inventory::{Address, Batch, Inventory, Mac, Scope, Segment, Uuid, VmEntry};
+use crate::sources::json::{Fault, Reader, ended, parse_time};
+use crate::sources::{InventoryStatus, InventoryView, SourceHandle};
+use crate::time::{Timestamp, wall_clock};
+
+pub(super) use shown::ShownVm;
+
+/// Octets of a request that changes the inventory.
+pub(super) const BODY_OCTETS_MAX: usize = 8 << 20;
+
+/// What the server side holds of the inventory.
+#[derive(Clone, Debug)]
+pub struct InventoryApi {
+    /// The inventory.
+    pub view: InventoryView,
+    /// The way in; `None` where requests may not change it.
+    pub handle: Option<SourceHandle>,
+    /// Names of domains.
+    pub plan: Arc<Plan>,
+}
+
+impl InventoryApi {
+    /// Of an inventory that nobody changes.
+    pub fn of(inventory: Inventory) -> Self {
+        Self { view: InventoryView::of(inventory), handle: None, plan: Arc::default() }
+    }
+}
+
+/// Ways to choose VMs.
+pub(super) const VM_FILTERS: &[Filter<ShownVm>] = &[
+    Filter { name: "name", values: &[], passes: |vm, value| vm.name.as_deref() == Some(value) },
+    Filter { name: "tenant", values: &[], passes: |vm, value| vm.tenant.as_deref() == Some(value) },
+    Filter { name: "host", values: &[], passes: |vm, value| vm.host.as_deref() == Some(value) },
+    Filter { name: "at", values: &[], passes: |_, _| true },
+];
+
+/// `GET /api/v1/inventory`: how the inventory and its sources are doing.
+pub(super) async fn status(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Response {
+    match list::none_allowed(&pairs) {
+        Ok(()) => Json::<&InventoryStatus>(&shared.inventory.view.status.load()).into_response(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+#[derive(Serialize)]
+struct VmPage {
+    /// Since when the snapshot is known.
+    known_ns: u64,
+    /// The instant that is shown.
+    at_ns: u64,
+    total: usize,
+    limit: usize,
+    offset: usize,
+    items: Vec<ShownVm>,
+}
+
+/// `GET /api/v1/inventory/vms`: VMs as they are at a time, now without one.
+pub(super) async fn vms(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Response {
+    answer(vm_page(&shared, &pairs).map(Json))
+}
+
+fn vm_page(shared: &Shared, pairs: &Pairs) -> Result<VmPage, Problem> {
+    let query = list::read(pairs, VM_FILTERS)?;
+    let at = time_of(pairs, "at")?.unwrap_or_else(wall_clock);
+    let inventory = shared.inventory.view.inventory.load_full();
+    let domains = &shared.inventory.plan.domains;
+    let (mut total, mut items) = (0, Vec::new());
+    for (_, entry) in inventory.entries() {
+        let Some(vm) = ShownVm::at(&entry.history, at, domains) else { continue };
+        if query.chosen.iter().all(|(filter, value)| (filter.passes)(&vm, value)) {
+            if total >= query.offset && items.len() < query.limit {
+                items.push(vm);
+            }
+            total += 1;
+        }
+    }
+    let (limit, offset) = (query.limit, query.offset);
+    Ok(VmPage { known_ns: inventory.known().0, at_ns: at.0, total, limit, offset, items })
+}
+
+/// `GET /api/v1/inventory/vms/{uuid}`: a VM with all that was ever said of it.
+pub(super) async fn vm(
+    State(shared): State<Shared>,
+    Path(uuid): Path<String>,
+    Query(pairs): Query<Pairs>,
+) -> Response {
+    if let Err(problem) = list::none_allowed(&pairs) {
+        return problem.into_response();
+    }
+    let inventory = shared.inventory.view.inventory.load_full();
+    let shown = uuid_of(&uuid).and_then(|uuid| {
+        let entry = entry(&inventory, uuid).ok_or_else(|| unknown_vm(uuid))?;
+        Ok(Json(shown::history(entry, &inventory, &shared.inventory.plan.domains)))
+    });
+    answer(shown)
+}
+
+fn entry(inventory: &Inventory, uuid: Uuid) -> Option<&Arc<VmEntry>> {
+    let mut entries = inventory.entries();
+    entries.find(|(_, entry)| entry.history.uuid == uuid).map(|(_, entry)| entry)
+}
+
+fn unknown_vm(uuid: Uuid) -> Problem {
+    let error = format!("no VM {uuid} is known");
+    Problem::new(StatusCode::NOT_FOUND, error, "see /api/v1/inventory/vms")
+}
+
+/// `GET /api/v1/inventory/resolve/{address}`: who had an address when, as far as it was known then.
+pub(super) async fn resolve(
+    State(shared): State<Shared>,
+    Path(address): Path<String>,
+    Query(pairs): Query<Pairs>,
+) -> Response {
+    let question = match Question::new(&address, &pairs) {
+        Ok(question) => question,
+        Err(problem) => return problem.into_response(),
+    };
+    let inventory = shared.inventory.view.inventory.load_full();
+    let plan = Arc::clone(&shared.inventory.plan);
+    let answered = tokio::task::spawn_blocking(move || question.ask(inventory, &plan.domains));
+    match answered.await {
+        Ok(found) => answer(found.map(Json)),
+        Err(_) => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "it was not found out", "another try")
+                .into_response()
+        }
+    }
+}
+
+/// What is asked of an address.
+struct Question {
+    address: (Address, u8),
+    space: String,
+    mac: Option<Mac>,
+    at: Timestamp,
+    known: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct Resolved {
+    at_ns: u64,
+    known_ns: u64,
+    /// Null: nobody of the inventory.
+    vm: Option<ShownVm>,
+}
+
+impl Question {
+    const NAMES: [&'static str; 4] = ["address_space", "mac", "at", "known"];
+
+    fn new(address: &str, pairs: &Pairs) -> Result<Self, Problem> {
+        let ip = address.parse().map_err(|_| {
+            let error = format!("{:?} is no address", repeated(address));
+            Problem::bad_request(error, "an IPv4 or IPv6 address")
+        })?;
+        for (place, (name, _)) in pairs.iter().enumerate() {
+            let twice = pairs.iter().take(place).any(|(earlier, _)| earlier == name);
+            if twice || !Self::NAMES.contains(&name.as_str()) {
+                let error = format!("parameter {:?} is unknown, or given twice", repeated(name));
+                return Err(Problem::bad_request(error, Self::NAMES.join(", ")));
+            }
+        }
+        let text =
+            |wanted: &str| pairs.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
+        let mac = text("mac").map(|text| text.parse::<Mac>());
+        let mac =
+            mac.transpose().map_err(|error| Problem::bad_request("mac", error.to_string()))?;
+        Ok(Self {
+            address: Address::of_ip(ip),
+            space: text("address_space").map_or("default/none", String::as_str).to_owned(),
+            mac,
+            at: time_of(pairs, "at")?.unwrap_or_else(wall_clock),
+            known: time_of(pairs, "known")?,
+        })
+    }
+
+    fn ask(self, newest: Arc<Inventory>, domains: &[String]) -> Result<Resolved, Problem> {
+        let inventory = match self.known {
+            Some(known) => Arc::new(newest.known_at(known)),
+            None => newest,
+        };
+        let spaces = inventory.spaces();
+        let of_segment =
+            || Segment::parse(&self.space, domains).map(|segment| spaces.at(segment, self.at));
+        let space = spaces.named(&self.space).or_else(of_segment).ok_or_else(|| {
+            let error = format!("address_space: {:?} is none", repeated(&self.space));
+            Problem::bad_request(error, "the name of a joined address space, or a segment")
+        })?;
+        let (address, version) = self.address;
+        let found = inventory.resolve(space, address, version, self.mac, self.at);
+        let vm = found.and_then(|vm| inventory.vm(vm));
+        Ok(Resolved {
+            at_ns: self.at.0,
+            known_ns: self.known.unwrap_or(inventory.known()).0,
+            vm: vm.map(|vm| ShownVm::new(vm, self.at, domains)),
+        })
+    }
+}
+
+/// A request that was let in.
+#[derive(Serialize)]
+struct Accepted {
+    /// Since when it is known.
+    known_ns: u64,
+    /// Changes of attributes.
+    changes: usize,
+}
+
+/// A body that is wrong.
+#[derive(Serialize)]
+struct Wrong {
+    error: &'static str,
+    allowed: &'static str,
+    faults: Vec<Fault>,
+}
+
+/// `POST /api/v1/inventory`: events, in bulk.
+pub(super) async fn events(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    change(&shared, &headers, Some(&body), |reader, body| Ok(reader.events(body)?.into()))
+}
+
+/// `PUT /api/v1/inventory/vms/{uuid}`: all that this way says of a VM.
+pub(super) async fn put_vm(
+    State(shared): State<Shared>,
+    Path(uuid): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let uuid = match uuid_of(&uuid) {
+        Ok(uuid) => uuid,
+        Err(problem) => return problem.into_response(),
+    };
+    change(&shared, &headers, Some(&body), |reader, body| {
+        let (changes, at) = reader.vm(uuid, body)?;
+        Ok(Batch { changes, scope: Scope::Each { at } })
+    })
+}
+
+/// `DELETE /api/v1/inventory/vms/{uuid}`: the VM ends, now or `at` a time.
+pub(super) async fn end_vm(
+    State(shared): State<Shared>,
+    Path(uuid): Path<String>,
+    Query(pairs): Query<Pairs>,
+    headers: HeaderMap,
+) -> Response {
+    let wanted = uuid_of(&uuid).and_then(|uuid| {
+        let unknown = pairs.iter().find(|(name, _)| name != "at").map(|(name, _)| name);
+        if let Some(name) = unknown {
+            let error = format!("unknown parameter {:?}", repeated(name));
+            return Err(Problem::bad_request(error, "at"));
+        }
+        let at = time_of(&pairs, "at")?.unwrap_or_else(wall_clock);
+        let inventory = shared.inventory.view.inventory.load();
+        entry(&inventory, uuid).ok_or_else(|| unknown_vm(uuid))?;
+        Ok((uuid, at))
+    });
+    match wanted {
+        Ok((uuid, at)) => change(&shared, &headers, None, |_, _| Ok(ended(uuid, at).into())),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Reads a body and hands over what it says.
+fn change(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Option<&Bytes>,
+    read: impl FnOnce(Reader<'_>, &serde_json::Value) -> Result<Batch, Vec<Fault>>,
+) -> Response {
+    let Some(handle) = &shared.inventory.handle else {
+        let error = "requests may not change the inventory";
+        return Problem::new(StatusCode::FORBIDDEN, error, "inventory.api = true").into_response();
+    };
+    let body = match body {
+        Some(body) => match parsed(headers, body) {
+            Ok(body) => body,
+            Err(problem) => return problem.into_response(),
+        },
+        None => serde_json::Value::Null,
+    };
+    let now = wall_clock();
+    let batch = match read(Reader::new(&shared.inventory.plan.domains, now), &body) {
+        Ok(batch) => batch,
+        Err(faults) => return wrong(faults),
+    };
+    let changes = batch.changes.len();
+    match handle.send(batch, now) {
+        Ok(()) => {
+            let accepted = Accepted { known_ns: now.0, changes };
+            (StatusCode::ACCEPTED, Json(accepted)).into_response()
+        }
+        Err(_) => {
+            let error = "too many changes wait already";
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, "the same, later");
+            ([(header::RETRY_AFTER, "1")], problem).into_response()
+        }
+    }
+}
+
+fn parsed(headers: &HeaderMap, body: &Bytes) -> Result<serde_json::Value, Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        let error = "the body is not announced as JSON";
+        let allowed = "Content-Type: application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error, allowed));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::bad_request(format!("the body is no JSON: {error}"), "one object")
+    })
+}
+
+fn wrong(faults: Vec<Fault>) -> Response {
+    let error = "the body is wrong; nothing of it was taken";
+    let wrong = Wrong { error, allowed: "see faults", faults };
+    (StatusCode::BAD_REQUEST, Json(wrong)).into_response()
+}
+
+fn answer<T: IntoResponse>(answer: Result<T, Problem>) -> Response {
+    answer.map_or_else(IntoResponse::into_response, IntoResponse::into_response)
+}
+
+fn uuid_of(text: &str) -> Result<Uuid, Problem> {
+    text.parse().map_err(|error: crate::inventory::NotUuid| {
+        let problem = format!("{:?} is no UUID", repeated(text));
+        Problem::bad_request(problem, error.to_string())
+    })
+}
+
+fn time_of(pairs: &Pairs, wanted: &str) -> Result<Option<Timestamp>, Problem> {
+    let Some((_, text)) = pairs.iter().find(|(name, _)| name == wanted) else { return Ok(None) };
+    parse_time(text).map(Some).ok_or_else(|| {
+        let error = format!("{wanted}: {:?} is no time", repeated(text));
+        let allowed = "nanoseconds since 1970, or a time with offset such as 2026-01-31T12:00:00Z";
+        Problem::bad_request(error, allowed)
+    })
+}
