@@ -3,6 +3,7 @@
 //! In: the sections (for their lines) and the plan made of them. Out: problems and warnings.
 //! Invariants: a key that was not allowed by itself is not judged again here.
 
+mod libvirt;
 mod openstack;
 
 use std::collections::HashMap;
@@ -50,6 +51,11 @@ pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Re
     unique(&clouds, "name", |name| name, report);
     for cloud in &clouds {
         openstack::check(cloud, report);
+    }
+    let hosts = root.table("inventory").tables("libvirt");
+    unique(&hosts, "name", |name| name, report);
+    for host in &hosts {
+        libvirt::check(host, report);
     }
     if mode == Mode::Run && !root.has("port") && !report.is_broken() {
         let what = "is missing (allowed: at least one [[port]], which `vmprobe run` receives from)";

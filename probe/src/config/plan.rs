@@ -11,8 +11,10 @@ use ipnet::IpNet;
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
+mod libvirt;
 mod openstack;
 
+pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 
 /// The whole configuration of a probe.
@@ -367,6 +369,8 @@ pub struct InventoryPlan {
     pub shared_networks: Vec<IpNet>,
     /// Clouds whose notifications are listened to.
     pub openstack: Vec<OpenstackPlan>,
+    /// Hosts whose libvirt is asked.
+    pub libvirt: Vec<LibvirtPlan>,
 }
 
 /// Records on disk.
@@ -429,6 +433,7 @@ impl Default for InventoryPlan {
             shared_tenants: Vec::new(),
             shared_networks: Vec::new(),
             openstack: Vec::new(),
+            libvirt: Vec::new(),
         }
     }
 }

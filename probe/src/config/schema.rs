@@ -7,10 +7,13 @@
 
 use super::document::Given::{Default, Derived, Nothing, Required};
 use super::document::{Kind, Table, key, table, tables};
+use libvirt::LIBVIRT;
 use openstack::OPENSTACK;
 
+pub use libvirt::LIBVIRT_MAX;
 pub use openstack::OPENSTACK_MAX;
 
+mod libvirt;
 mod openstack;
 
 /// Ports at most (`RTE_MAX_ETHPORTS` of DPDK 22.11 as Debian builds it).
@@ -796,6 +799,7 @@ static INVENTORY: Table = Table {
              169.254.169.254/32.",
         ),
         tables(&OPENSTACK, OPENSTACK_MAX),
+        tables(&LIBVIRT, LIBVIRT_MAX),
     ],
 };
 

@@ -11,7 +11,9 @@ use std::thread::JoinHandle;
 use super::file::FileSource;
 use super::handle::{InventorySource, SourceHandle, SourceSpec};
 use super::keeper::{InventoryView, Keeper};
+use super::libvirt::Libvirt;
 use super::openstack::Openstack;
+use super::usage::UsageQueue;
 use crate::config::{Plan, Problems};
 use crate::inventory::{RowChange, SourceKind};
 use crate::time::{Timestamp, wall_clock};
@@ -24,12 +26,14 @@ pub struct Prepared {
     keeper: Keeper,
     sources: Vec<(Box<dyn InventorySource>, SourceHandle)>,
     api: Option<SourceHandle>,
+    usage: UsageQueue,
     stop: Arc<AtomicBool>,
 }
 
 /// Running sources.
 pub struct Sources {
     view: InventoryView,
+    usage: UsageQueue,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -54,7 +58,8 @@ impl Prepared {
         if has_api {
             specs.push(spec(plan, SourceKind::Api, "api".to_owned(), None));
         }
-        let remote = if replays { Vec::new() } else { remote(plan) };
+        let usage = UsageQueue::default();
+        let remote = if replays { Vec::new() } else { remote(plan, &usage) };
         specs.extend(remote.iter().map(|(spec, _)| spec.clone()));
         let (mut keeper, handles) = Keeper::new(plan, specs, Arc::clone(&stop), replays, now);
         let mut handles = handles.into_iter();
@@ -74,7 +79,7 @@ impl Prepared {
         }
         sources.extend(remote.into_iter().map(|(_, source)| source).zip(handles));
         keeper.publish(now);
-        Ok(Self { keeper, sources, api, stop })
+        Ok(Self { keeper, sources, api, usage, stop })
     }
 
     /// What others hold.
@@ -113,7 +118,7 @@ impl Prepared {
                 Err(error) => tracing::error!("the inventory stays as it is: no thread: {error}"),
             }
         }
-        Sources { view, stop: self.stop, threads }
+        Sources { view, usage: self.usage, stop: self.stop, threads }
     }
 }
 
@@ -121,6 +126,11 @@ impl Sources {
     /// What others hold.
     pub fn view(&self) -> &InventoryView {
         &self.view
+    }
+
+    /// What VMs use of their hosts.
+    pub fn usage(&self) -> &UsageQueue {
+        &self.usage
     }
 
     /// Ends all threads.
@@ -141,12 +151,17 @@ impl Drop for Sources {
 }
 
 /// Other systems that are asked or listened to.
-fn remote(plan: &Plan) -> Vec<(SourceSpec, Box<dyn InventorySource>)> {
+fn remote(plan: &Plan, usage: &UsageQueue) -> Vec<(SourceSpec, Box<dyn InventorySource>)> {
     let mut all: Vec<(SourceSpec, Box<dyn InventorySource>)> = Vec::new();
     for cloud in &plan.inventory.openstack {
         let (name, stale_ms) = (format!("openstack:{}", cloud.name), cloud.stale_after_ms);
         let spec = spec(plan, SourceKind::Openstack, name, Some(stale_ms.into()));
         all.push((spec, Box::new(Openstack::new(cloud.clone()))));
+    }
+    for host in &plan.inventory.libvirt {
+        let (name, stale_ms) = (format!("libvirt:{}", host.name), host.stale_after_ms);
+        let spec = spec(plan, SourceKind::Libvirt, name, Some(stale_ms.into()));
+        all.push((spec, Box::new(Libvirt::new(host.clone(), usage.clone()))));
     }
     all
 }

@@ -172,7 +172,10 @@ impl Cloud {
 }
 
 fn line(change: &Change) -> String {
-    let second = change.from.0 as f64 / 1e9 - T0 as f64;
+    let ns = change.from.0 - T0 * 1_000_000_000;
+    let (whole, rest) = (ns / 1_000_000_000, ns % 1_000_000_000);
+    let second = format!("{whole}.{rest:09}");
+    let second = second.trim_end_matches('0').trim_end_matches('.');
     let value = match &change.value {
         None => "-".to_owned(),
         Some(Value::Flag(flag)) => flag.to_string(),
