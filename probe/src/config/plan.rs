@@ -349,7 +349,7 @@ pub struct SynFloodPlan {
 /// Inventory.
 #[derive(Clone, Debug)]
 pub struct InventoryPlan {
-    /// TOML file with tenants and VMs.
+    /// File with tenants and VMs.
     pub file: Option<PathBuf>,
     /// Whether requests to the HTTP API may change the inventory.
     pub api: bool,

@@ -733,8 +733,8 @@ static INVENTORY: Table = Table {
             Kind::Path,
             Nothing("\"inventory.toml\""),
             "",
-            "TOML file with tenants and VMs, read again when it changes and on SIGHUP; a wrong one \
-             changes nothing. Relative paths begin at this file's folder.",
+            "TOML file with tenants and VMs, or JSON if its name ends so; read again when it changes \
+             and on SIGHUP; a wrong one changes nothing. Relative paths begin at this file's folder.",
         ),
         key(
             "api",

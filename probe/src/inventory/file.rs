@@ -1,6 +1,6 @@
 //! The inventory file: tenants and virtual machines.
 //!
-//! In: TOML text, the domains and joined spaces of the configuration. Out: [`InventoryData`], or
+//! In: TOML or JSON text, the domains and joined spaces of the configuration. Out: [`InventoryData`], or
 //! every problem at once as `FILE:LINE: key: what is wrong and what is allowed`.
 //! Cost: one parse and a sort of all addresses; runs at start and on reload only. The text has at
 //! most [`INVENTORY_BYTES_MAX`].
@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::json_file::AsToml;
 use crate::config::document::{self, Report, Section, key, quoted, tables};
 use crate::config::{Given, Kind, Problems, SpacePlan, Table};
 use crate::inventory::{
@@ -220,7 +221,8 @@ fn numbered(interfaces: &[Interface]) -> BTreeMap<InterfaceId, Vec<&Interface>> 
     numbered
 }
 
-/// Reads the file at `path`; `domains` and `spaces` are those of the configuration.
+/// Reads the file at `path`, JSON if its name ends so, else TOML; `domains` and `spaces` are those of the
+/// configuration.
 ///
 /// # Errors
 /// Every problem of the file; or that it cannot be read, is no UTF-8, or is too large.
@@ -230,10 +232,31 @@ pub fn load(
     spaces: &[SpacePlan],
 ) -> Result<InventoryData, Problems> {
     let text = document::read(path, INVENTORY_BYTES_MAX)?;
-    parse(&text, &path.display().to_string(), domains, spaces)
+    let name = path.display().to_string();
+    let is_json = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
+    if is_json {
+        parse_json(&text, &name, domains, spaces)
+    } else {
+        parse(&text, &name, domains, spaces)
+    }
 }
 
-/// Reads `text` of a file called `file_name` in problems.
+/// Reads JSON `text` of a file called `file_name` in problems.
+///
+/// # Errors
+/// Every problem of the text.
+pub fn parse_json(
+    text: &str,
+    file_name: &str,
+    domains: &[String],
+    spaces: &[SpacePlan],
+) -> Result<InventoryData, Problems> {
+    let toml = AsToml::new(text, file_name)?;
+    // It may be longer than the text that was read.
+    read(&toml.text, u64::MAX, file_name, domains, spaces).map_err(|problems| toml.placed(problems))
+}
+
+/// Reads TOML `text` of a file called `file_name` in problems.
 ///
 /// # Errors
 /// Every problem of the text.
@@ -243,7 +266,17 @@ pub fn parse(
     domains: &[String],
     spaces: &[SpacePlan],
 ) -> Result<InventoryData, Problems> {
-    let (document, mut report) = document::parse(text, file_name, INVENTORY_BYTES_MAX, &ROOT)?;
+    read(text, INVENTORY_BYTES_MAX, file_name, domains, spaces)
+}
+
+fn read(
+    text: &str,
+    bytes_max: u64,
+    file_name: &str,
+    domains: &[String],
+    spaces: &[SpacePlan],
+) -> Result<InventoryData, Problems> {
+    let (document, mut report) = document::parse(text, file_name, bytes_max, &ROOT)?;
     let root = Section::root(&ROOT, &document);
     let configured = spaces
         .iter()

@@ -17,7 +17,7 @@
 //! | `store` | applies changes, gives snapshots |
 //! | `lookup` `class` | the snapshot; classes of traffic |
 //! | `rows` | rows of the `inventory` table |
-//! | `file` `vm` | the inventory file |
+//! | `file` `json_file` `vm` | the inventory file |
 
 mod address;
 mod change;
@@ -26,6 +26,7 @@ mod class;
 mod fact;
 pub mod file;
 mod history;
+mod json_file;
 mod lookup;
 mod map;
 #[cfg(test)]

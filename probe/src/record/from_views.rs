@@ -433,6 +433,14 @@ impl RecordMaker {
         }
     }
 
+    /// What became known of the inventory after the last window; nothing where there was none.
+    pub fn rest(&mut self) -> Vec<InventoryRecord> {
+        match self.inventory_rows.run_start {
+            Some(start) => self.inventory_records(start),
+            None => Vec::new(),
+        }
+    }
+
     /// Rows that became known, or known to be otherwise, since the window before.
     fn inventory_records(&mut self, window_start: Timestamp) -> Vec<InventoryRecord> {
         let run_start = *self.inventory_rows.run_start.get_or_insert(window_start);

@@ -288,7 +288,8 @@ impl Analysis {
         let alerts = self.alert_records(&closed);
         let flows = std::mem::take(&mut self.flows);
         let windows = std::mem::take(&mut self.late);
-        self.hand_on(Rows { windows, flows, alerts, ..Rows::default() });
+        let inventory = self.parts.maker.rest();
+        self.hand_on(Rows { windows, flows, alerts, inventory, ..Rows::default() });
         let AnalysisParts { aggregator, detectors, store, mut publisher, mut maker, .. } =
             self.parts;
         let sink = store.map(StoreHandle::finish);
