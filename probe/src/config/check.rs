@@ -44,6 +44,13 @@ pub fn report(plan: &Plan, sizes: &Sizes) -> String {
     );
     say("detectors", detectors_text(plan));
     say("inventory", path_text(plan.inventory.file.as_deref()));
+    for cloud in &plan.inventory.openstack {
+        let urls: Vec<_> = cloud.urls.iter().map(ToString::to_string).collect();
+        say("source", format!("openstack:{} at {}", cloud.name, urls.join(", ")));
+    }
+    for host in &plan.inventory.libvirt {
+        say("source", format!("libvirt:{} at {}", host.name, host.uri));
+    }
     say("records", path_text(plan.store.folder.as_deref()));
     say("pages", if plan.serve.enabled { plan.serve.listen.to_string() } else { "off".to_owned() });
     for line in memory_lines(plan, sizes) {
