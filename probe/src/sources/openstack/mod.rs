@@ -77,6 +77,17 @@ struct Feed<'a> {
     lost: Option<Timestamp>,
     /// Exchanges that were bound once.
     seen: BTreeSet<String>,
+    /// What is known of the exchanges on this connection, in the order of the plan.
+    looks: Vec<Look>,
+}
+
+/// When an exchange is to be looked at again.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// Looks in a row at which it was not there.
+    misses: u32,
+    /// By the monotonic clock.
+    next_ns: u64,
 }
 
 impl InventorySource for Openstack {
@@ -105,6 +116,7 @@ impl InventorySource for Openstack {
             live: false,
             lost: None,
             seen: BTreeSet::new(),
+            looks: Vec::new(),
         };
         runtime.block_on(feed.keep_on());
         runtime.shutdown_timeout(std::time::Duration::from_millis(END_MS));
@@ -142,6 +154,7 @@ impl Feed<'_> {
     /// A connection is up; where one was lost before, says what may be missing. `kept`: the queue was
     /// still there.
     fn connected(&mut self, kept: bool, now: Timestamp) {
+        self.looks.clear();
         let Some(lost) = self.lost.take() else { return };
         let away_s = now.since_ns(lost).div_ceil(1_000_000_000);
         let queue = if kept { "kept its queue" } else { "had lost its queue" };
@@ -154,16 +167,16 @@ impl Feed<'_> {
         );
     }
 
-    /// All exchanges but these are bound. One is enough to be live; none of them is not.
-    fn bound(&mut self, missing: &[&str], now: Timestamp) {
-        if missing.len() == self.plan.exchanges.len() {
-            let names = missing.join(", ");
+    /// Exchanges were looked at. One that is bound is enough to be live; none of them is not.
+    fn bound(&mut self, now: Timestamp) {
+        if self.looks.iter().all(|look| look.misses > 0) {
+            let names = self.plan.exchanges.join(", ");
             self.live = false;
             self.handle.failed(format_args!("no exchange of these is there yet: {names}"), now);
             return;
         }
-        for exchange in &self.plan.exchanges {
-            if !missing.contains(&exchange.as_str()) {
+        for (exchange, look) in self.plan.exchanges.iter().zip(&self.looks) {
+            if look.misses == 0 {
                 self.seen.insert(exchange.clone());
             } else if self.seen.contains(exchange) {
                 self.handle

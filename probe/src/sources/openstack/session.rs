@@ -23,16 +23,20 @@ use lapin::{Channel, Connection, ConnectionProperties, Consumer, ErrorKind, Exch
 
 use super::envelope::LeftOut;
 use super::link::{self, Kit};
-use super::{Feed, Trouble};
+use super::{Feed, Look, Trouble};
 use crate::config::BrokerUrl;
 use crate::inventory::{Batch, Change};
 use crate::sources::handle::Full;
-use crate::time::{Timestamp, wall_clock};
+use crate::time::{Timestamp, monotonic_ns, ms, wall_clock};
 
 /// Deliveries that are taken together at most.
 const TOGETHER_MAX: usize = 256;
-/// How often the broker is asked whether it is there, and bindings are made anew.
-const ASK_MS: u64 = 5_000;
+/// How often it is looked whether an exchange is due to be bound.
+const ASK_MS: u64 = 1_000;
+/// How often a binding is made anew, which also shows that the broker is there.
+const BIND_MS: u64 = 5_000;
+/// Longest wait for an exchange that is not there: each look at one leaves a line in the broker's log.
+const MISSING_MS_MAX: u64 = 300_000;
 /// Wait for room in the inventory's queue.
 const ROOM_MS: u64 = 100;
 /// Largest file of certificates, and of a password.
@@ -145,17 +149,31 @@ impl Feed<'_> {
         Ok(false)
     }
 
-    /// Binds the queue to all exchanges that are there. An answer shows that the broker is.
+    /// Binds the queue to all exchanges that are due. An answer shows that the broker is there.
     async fn ask(&mut self, connection: &Connection) -> Result<(), Trouble> {
         let patience = Duration::from_millis(self.plan.timeout_ms.into());
-        let mut missing = Vec::new();
-        for exchange in &self.plan.exchanges {
-            let bound = tokio::time::timeout(patience, self.bind(connection, exchange)).await;
-            if !bound.map_err(|_| Trouble::Timeout)?? {
-                missing.push(exchange.as_str());
+        let now_ns = monotonic_ns();
+        let due = |look: &Look| look.next_ns <= now_ns;
+        let mut looked = false;
+        for (place, exchange) in self.plan.exchanges.iter().enumerate() {
+            if !self.looks.get(place).is_none_or(due) {
+                continue;
             }
+            let bound = tokio::time::timeout(patience, self.bind(connection, exchange)).await;
+            let bound = bound.map_err(|_| Trouble::Timeout)??;
+            let misses =
+                if bound { 0 } else { self.looks.get(place).map_or(0, |look| look.misses) + 1 };
+            let wait_ms = if bound { BIND_MS } else { (500 << misses.min(16)).min(MISSING_MS_MAX) };
+            let look = Look { misses, next_ns: monotonic_ns() + ms(wait_ms) };
+            match self.looks.get_mut(place) {
+                Some(before) => *before = look,
+                None => self.looks.push(look),
+            }
+            looked = true;
         }
-        self.bound(&missing, wall_clock());
+        if looked {
+            self.bound(wall_clock());
+        }
         Ok(())
     }
 
