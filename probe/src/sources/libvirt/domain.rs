@@ -44,8 +44,6 @@ pub(super) struct Nic {
     pub(super) mac: Mac,
     /// Device on the host.
     pub(super) device: Option<String>,
-    /// Bridge or network that it is on.
-    pub(super) source: Option<String>,
     /// `interfaceid` of Open vSwitch: the id of the port.
     pub(super) port: Option<String>,
     /// VLAN tags; several on a trunk.
@@ -69,6 +67,44 @@ pub(super) fn domains(xml: &str) -> (Vec<Domain>, u64) {
     }
     let unfinished = u64::from(!reading.path.is_empty());
     (reading.whole, reading.broken + unfinished)
+}
+
+/// Elements that something is read of.
+#[derive(Clone, Copy)]
+enum Place {
+    Domain,
+    Name,
+    Uuid,
+    NovaName,
+    Project,
+    Interface,
+    Mac,
+    Parameters,
+    Target,
+    Tag,
+}
+
+impl Place {
+    fn of(path: &[String]) -> Option<Self> {
+        let (first, path) = path.split_first()?;
+        if first != "domain" {
+            return None;
+        }
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        Some(match path.as_slice() {
+            [] => Self::Domain,
+            ["name"] => Self::Name,
+            ["uuid"] => Self::Uuid,
+            ["metadata", "nova:instance", "nova:name"] => Self::NovaName,
+            ["metadata", "nova:instance", "nova:owner", "nova:project"] => Self::Project,
+            ["devices", "interface"] => Self::Interface,
+            ["devices", "interface", "mac"] => Self::Mac,
+            ["devices", "interface", "virtualport", "parameters"] => Self::Parameters,
+            ["devices", "interface", "target"] => Self::Target,
+            ["devices", "interface", "vlan", "tag"] => Self::Tag,
+            _ => return None,
+        })
+    }
 }
 
 #[derive(Default)]
@@ -96,20 +132,13 @@ impl Reading {
                 self.end();
             }
             Event::End(_) => self.end(),
-            Event::Text(text) => {
-                let text = text.decode().ok()?;
-                self.add(&text);
-            }
-            Event::CData(text) => {
-                let text = text.decode().ok()?;
-                self.add(&text);
-            }
+            Event::Text(text) => self.add(text),
+            Event::CData(text) => self.add(text),
             Event::GeneralRef(entity) => {
                 if let Some(character) = entity.resolve_char_ref().ok()? {
                     self.add(character.encode_utf8(&mut [0; 4]));
                 } else {
-                    let name = entity.decode().ok()?;
-                    self.add(resolve_predefined_entity(&name)?);
+                    self.add(resolve_predefined_entity(entity)?);
                 }
             }
             _ => {}
@@ -123,48 +152,41 @@ impl Reading {
         }
     }
 
-    fn at(&self) -> Vec<&str> {
-        self.path.iter().map(String::as_str).collect()
-    }
-
     fn begin(&mut self, start: &BytesStart<'_>) -> Option<()> {
         if self.path.len() >= DEPTH_MAX {
             return None;
         }
-        self.path.push(std::str::from_utf8(start.name().as_ref()).ok()?.to_owned());
+        self.path.push(start.name().as_ref().to_owned());
         self.text.clear();
         let attribute = |name: &str| {
             let found = start.try_get_attribute(name).ok()??;
             let value = found.normalized_value(quick_xml::XmlVersion::Implicit1_0).ok()?;
             (value.len() <= TEXT_BYTES_MAX).then(|| value.into_owned())
         };
-        match self.at().as_slice() {
-            ["domain"] => {
+        match Place::of(&self.path) {
+            Some(Place::Domain) => {
                 self.domain = Domain::default();
                 self.has_uuid = false;
             }
-            ["domain", "metadata", "nova:instance", "nova:owner", "nova:project"] => {
+            Some(Place::Project) => {
                 self.project.0 = attribute("uuid").unwrap_or_default();
             }
-            ["domain", "devices", "interface"] => {
+            Some(Place::Interface) => {
                 self.nic = Nic::default();
                 self.has_mac = false;
             }
-            ["domain", "devices", "interface", "mac"] => {
+            Some(Place::Mac) => {
                 let mac = attribute("address").and_then(|mac| mac.parse().ok());
                 self.has_mac = mac.is_some();
                 self.nic.mac = mac.unwrap_or_default();
             }
-            ["domain", "devices", "interface", "source"] => {
-                self.nic.source = attribute("bridge").or_else(|| attribute("network"));
-            }
-            ["domain", "devices", "interface", "virtualport", "parameters"] => {
+            Some(Place::Parameters) => {
                 self.nic.port = attribute("interfaceid").filter(|id| !id.is_empty());
             }
-            ["domain", "devices", "interface", "target"] => {
+            Some(Place::Target) => {
                 self.nic.device = attribute("dev").filter(|device| !device.is_empty());
             }
-            ["domain", "devices", "interface", "vlan", "tag"] => {
+            Some(Place::Tag) => {
                 self.nic.vlans.extend(attribute("id").and_then(|id| id.parse::<u16>().ok()));
             }
             _ => {}
@@ -174,29 +196,29 @@ impl Reading {
 
     fn end(&mut self) {
         let text = std::mem::take(&mut self.text);
-        match self.at().as_slice() {
-            ["domain", "name"] => self.domain.name = text,
-            ["domain", "uuid"] => {
+        match Place::of(&self.path) {
+            Some(Place::Name) => self.domain.name = text,
+            Some(Place::Uuid) => {
                 let uuid = text.trim().parse();
                 self.has_uuid = uuid.is_ok();
                 self.domain.uuid = uuid.unwrap_or_default();
             }
-            ["domain", "metadata", "nova:instance", "nova:name"] => {
+            Some(Place::NovaName) => {
                 self.domain.nova_name = Some(text).filter(|name| !name.is_empty());
             }
-            ["domain", "metadata", "nova:instance", "nova:owner", "nova:project"] => {
+            Some(Place::Project) => {
                 let id = std::mem::take(&mut self.project.0);
                 if !id.is_empty() && !text.is_empty() {
                     self.domain.project = Some((id, text));
                 }
             }
-            ["domain", "devices", "interface"] => {
+            Some(Place::Interface) => {
                 let nic = std::mem::take(&mut self.nic);
                 if self.has_mac && self.domain.nics.len() < NICS_MAX {
                     self.domain.nics.push(nic);
                 }
             }
-            ["domain"] => {
+            Some(Place::Domain) => {
                 let domain = std::mem::take(&mut self.domain);
                 if self.has_uuid && !domain.name.is_empty() {
                     self.whole.push(domain);
@@ -268,8 +290,8 @@ pub(super) mod tests {
         let [first, second] = domain.nics.as_slice() else { panic!("{:?}", domain.nics) };
         assert_eq!(first.port.as_deref(), Some("c1a7b1f2"));
         assert_eq!(first.device.as_deref(), Some("tapc1a7b1f2-6a"));
-        assert_eq!((first.source.as_deref(), first.vlans.as_slice()), (Some("br-int"), &[42][..]));
-        assert_eq!((second.source.as_deref(), second.vlans.len()), (Some("virbr0"), 2));
+        assert_eq!(first.vlans, [42]);
+        assert_eq!((second.port.as_deref(), second.vlans.len()), (None, 2));
     }
 
     #[test]

@@ -64,6 +64,10 @@ pub(super) async fn connect(
     Ok(Link::Tls(Box::new(connector.connect(name, stream).await?)))
 }
 
+async fn plain(address: SocketAddr) -> io::Result<Link> {
+    TcpStream::connect(address).await.map(Link::Plain)
+}
+
 impl AsyncRead for Link {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -159,6 +163,6 @@ impl Reactor for Kit {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Link>> + Send + 'static {
-        async move { connect(&address.ip().to_string(), address.port(), None).await }
+        plain(address)
     }
 }

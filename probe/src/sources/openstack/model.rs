@@ -118,7 +118,7 @@ impl Model {
                 events.into_iter().try_for_each(|event| self.event(event, at, &mut changes))
             })
         };
-        if let Some(id) = notification.id {
+        if let Some(id) = &notification.id {
             self.deliveries.add(id);
         }
         match taken {
@@ -486,8 +486,8 @@ impl Deliveries {
         self.ids.contains(id)
     }
 
-    fn add(&mut self, id: String) {
-        let id: Arc<str> = envelope::cut(&id);
+    fn add(&mut self, id: &str) {
+        let id = envelope::cut(id);
         if !self.ids.insert(Arc::clone(&id)) {
             return;
         }
