@@ -104,6 +104,8 @@ fn other_value(table: &Table, key: &Key) -> String {
         Kind::List(Kind::Integer { .. }, _) => "[7]".to_owned(),
         Kind::List(Kind::Network, _) => "[\"10.0.0.0/8\"]".to_owned(),
         Kind::List(Kind::Segment, _) => "[\"default/vlan/7\"]".to_owned(),
+        Kind::List(Kind::Word(words), _) => format!("[{:?}]", words.last().expect("words")),
+        Kind::List(Kind::Text, _) => "[\"other\"]".to_owned(),
         Kind::Device => "\"0000:3b:00.0\"".to_owned(),
         Kind::Address => "\"192.0.2.9\"".to_owned(),
         Kind::Network => "\"10.98.0.0/16\"".to_owned(),

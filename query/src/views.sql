@@ -34,10 +34,18 @@ WITH ends AS (
     WHERE held.valid_from_ns < ends.window_end_ns
         AND (held.valid_to_ns IS NULL OR held.valid_to_ns > ends.window_start_ns)
     UNION ALL
+    -- What was under way when the workers learnt that segments are joined has the segment's own space.
+    SELECT ends.*, held.uuid, held.name, held.tenant, held.run_start_ns, held.valid_from_ns,
+        1 AS evidence, coalesce(held.mac = ends.mac, false) AS same_mac
+    FROM ends JOIN held USING (probe_id, address)
+    WHERE held.segment = ends.address_space AND held.segment <> held.address_space
+        AND held.valid_from_ns < ends.window_end_ns
+        AND (held.valid_to_ns IS NULL OR held.valid_to_ns > ends.window_start_ns)
+    UNION ALL
     -- The MAC address speaks for interfaces whose addresses nobody knows, and for addresses that no
     -- router passes on.
     SELECT ends.*, held.uuid, held.name, held.tenant, held.run_start_ns, held.valid_from_ns,
-        1 AS evidence, true AS same_mac
+        2 AS evidence, true AS same_mac
     FROM ends JOIN held USING (probe_id, mac)
     WHERE (held.address_space IS NULL OR held.address_space = ends.address_space)
         AND (held.address IS NULL OR ends.address LIKE 'fe80:%' OR ends.address LIKE '169.254.%'

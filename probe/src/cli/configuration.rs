@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use vmprobe::config::{self, Mode, check as derived, doctor as host};
-use vmprobe::runtime::{load_inventory, table_sizes};
+use vmprobe::inventory::file;
+use vmprobe::runtime::table_sizes;
 
 use super::output::{self, Outcome};
 
@@ -33,8 +34,11 @@ pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
         Ok(loaded) => loaded,
         Err(problems) => return wrong(arguments, &problems.to_string()),
     };
-    if let Err(error) = load_inventory(&loaded.plan) {
-        return wrong(arguments, &error.to_string());
+    let plan = &loaded.plan;
+    let inventory = plan.inventory.file.as_ref();
+    let read = inventory.map(|path| file::load(path, &plan.domains, &plan.spaces)).transpose();
+    if let Err(problems) = read {
+        return wrong(arguments, &problems.to_string());
     }
     for warning in loaded.warnings.to_string().lines() {
         tracing::warn!("{warning}");

@@ -68,6 +68,7 @@ pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Re
     filters(&root.tables("filter"), report);
     domains(&root.table("segments"), report);
     spaces(&root.tables("space"), plan, report);
+    inventory(&root.table("inventory"), plan, report);
     tunnel_ports(&root.table("decode"), report);
     window(&root.table("window"), plan, report);
     shed(&root.table("shed"), plan, report);
@@ -302,6 +303,15 @@ fn spaces(sections: &[Section<'_>], plan: &Plan, report: &mut Report) {
             let what = "is empty (allowed: at least one segment)";
             report.problem(section.at("segments"), section.path("segments"), what);
         }
+    }
+}
+
+fn inventory(section: &Section<'_>, plan: &Plan, report: &mut Report) {
+    let precedence = section.items::<String>("precedence");
+    unique_items(precedence, &section.path("precedence"), report);
+    if plan.inventory.api && !plan.serve.enabled {
+        let what = "has no effect, because serve.enabled is false";
+        report.warning(section.at("api"), section.path("api"), what);
     }
 }
 

@@ -160,10 +160,12 @@ impl Held {
     pub(super) fn replace(&mut self, name: &Name, vm: VmRef, claims: impl Iterator<Item = Claim>) {
         self.claims.retain(|claim| claim.vm != vm);
         self.claims.extend(claims);
-        self.spans.clear();
-        self.conflicts.clear();
+        // Nearly every name has one claim, and there are many names.
+        self.claims.shrink_to_fit();
+        self.spans = Vec::new();
+        self.conflicts = Vec::new();
         if let [claim] = &*self.claims {
-            self.spans.push((claim.valid, claim.vm));
+            self.spans = vec![(claim.valid, claim.vm)];
             return;
         }
         for time in between(self.claims.iter().map(|claim| claim.valid)) {

@@ -176,7 +176,7 @@ impl SourceHandle {
     fn state(&self, state: SourceState, now: Timestamp) {
         if self.shared.state.swap(state as u8, Ordering::Relaxed) != state as u8 {
             self.shared.since_ns.store(now.0, Ordering::Relaxed);
-            tracing::info!(source = self.shared.name, state = state.name(), "inventory source");
+            tracing::debug!(source = self.shared.name, state = state.name(), "inventory source");
         }
     }
 }
