@@ -305,7 +305,8 @@ pub struct WorkerTotals {
     pub path_samples_lost: u64,
     /// Packets no longer followed, because their place was needed.
     pub path_evicted: u64,
-    /// Packets followed without looking for evidence of their loss, for lack of room.
+    /// Packets followed without looking for evidence of their loss, for lack of room, and flows that
+    /// were forgotten while what is known of them might still have been of use.
     pub path_unwatched: u64,
     /// Losses.
     pub causes: CauseCounts,
@@ -332,6 +333,24 @@ impl WorkerTotals {
         let gone =
             self.spread_out_packets + self.causes.sum() + self.booked_packets + self.held_packets;
         taken.cast_signed().wrapping_sub(gone.cast_signed())
+    }
+
+    /// What stands beside the balance, by name: what came late, and what was lost, forgotten or given
+    /// up where a bound was met. The same names in records and reports.
+    pub fn beside_balance(&self) -> [(&'static str, u64); 11] {
+        [
+            ("late", self.late_packets),
+            ("fragments_unresolved", self.fragments_unresolved),
+            ("flow_records_lost", self.flow_records_lost),
+            ("measures_lost", self.measures_lost),
+            ("measures_refused", self.measures_refused),
+            ("flows_evicted", self.flows_evicted.iter().sum()),
+            ("digests_evicted", self.digests_evicted),
+            ("icmp_quotes_lost", self.icmp_quotes_lost),
+            ("path_samples_lost", self.path_samples_lost),
+            ("path_evicted", self.path_evicted),
+            ("path_unwatched", self.path_unwatched),
+        ]
     }
 }
 

@@ -104,6 +104,9 @@ pub struct ReportLedger {
     pub causes: BTreeMap<&'static str, u64>,
     /// What is missing; not 0 means a bug.
     pub unaccounted: i64,
+    /// What stands beside the balance, over all workers: what came late, and what was lost, forgotten
+    /// or given up where a bound was met; only what is not 0.
+    pub beside: BTreeMap<&'static str, u64>,
     /// The same account stage by stage, in order of the path.
     pub stages: Vec<ReportStage>,
     /// Each worker's part.
@@ -144,6 +147,18 @@ pub struct ReportWorker {
     pub flows_evicted: u64,
     /// Digests of packets forgotten before their time.
     pub digests_evicted: u64,
+    /// Measures that found no room.
+    pub measures_lost: u64,
+    /// Times that a flow had something to tell and no place for it.
+    pub measures_refused: u64,
+    /// ICMP errors that did not reach the flow that they quote.
+    pub icmp_quotes_lost: u64,
+    /// Packets between taps lost on the way to the aggregator.
+    pub path_samples_lost: u64,
+    /// Packets no longer followed between taps, because their place was needed.
+    pub path_evicted: u64,
+    /// Packets followed without looking for evidence, and flows forgotten too early for it.
+    pub path_unwatched: u64,
     /// What is missing.
     pub unaccounted: i64,
 }
@@ -160,6 +175,12 @@ impl ReportWorker {
             flow_records_lost: totals.flow_records_lost,
             flows_evicted: totals.flows_evicted.iter().sum(),
             digests_evicted: totals.digests_evicted,
+            measures_lost: totals.measures_lost,
+            measures_refused: totals.measures_refused,
+            icmp_quotes_lost: totals.icmp_quotes_lost,
+            path_samples_lost: totals.path_samples_lost,
+            path_evicted: totals.path_evicted,
+            path_unwatched: totals.path_unwatched,
             unaccounted: totals.unaccounted(),
         }
     }
@@ -174,7 +195,13 @@ impl ReportLedger {
             left_out: account.left_out,
             packets_out: account.packets_out,
         };
+        let mut beside = BTreeMap::new();
+        for (name, count) in workers.iter().flat_map(WorkerTotals::beside_balance) {
+            *beside.entry(name).or_default() += count;
+        }
+        beside.retain(|_, count| *count > 0);
         Self {
+            beside,
             stages: totals.stages().into_iter().map(stage).collect(),
             workers: workers.iter().map(ReportWorker::new).collect(),
             received: totals.received,

@@ -324,6 +324,10 @@ pub struct LiveWorker {
     pub flows_evicted: u64,
     /// Digests forgotten before their time, so that a copy may count twice.
     pub digests_evicted: u64,
+    /// Packets no longer followed between taps, because their place was needed.
+    pub path_evicted: u64,
+    /// Packets followed without looking for evidence, and flows forgotten too early for it.
+    pub path_unwatched: u64,
 }
 
 /// The records on disk.

@@ -119,4 +119,10 @@ pub(crate) fn ledger(ledger: &ReportLedger) {
         line(format_args!("  {cause:<28}{packets:>14}"));
     }
     line(format_args!("  unaccounted: {}", ledger.unaccounted));
+    if !ledger.beside.is_empty() {
+        line("\nBeside the balance");
+        for (what, count) in &ledger.beside {
+            line(format_args!("  {what:<28}{count:>14}"));
+        }
+    }
 }

@@ -96,7 +96,7 @@ mod with_dpdk {
             print(arguments, run);
             keep_page(arguments, &plan, &stop);
         };
-        match live::run(&plan, options, &stop, ready, ended) {
+        match live::run(&plan, &options, &stop, ready, ended) {
             Ok(run) if run.report.is_whole() => Outcome::Success,
             Ok(_) => Outcome::Failure,
             Err(error @ RuntimeError::Inventory(_)) => output::misused(&error),

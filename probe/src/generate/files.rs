@@ -156,9 +156,11 @@ fn config(
         )?;
         writeln!(text, "segments = [{}]", segments.join(", "))?;
     }
+    // Room enough that nothing is forgotten in any scenario: the truth is met exactly.
     write!(
         text,
-        "\n[flow]\nslots_per_worker = 131072\n\n[window]\nrows_max = 65536\n\n\
+        "\n[copies]\nslots = 1048576\n\n[path]\nslots = 262144\n\n\
+         [flow]\nslots_per_worker = 131072\n\n[window]\nrows_max = 65536\n\n\
          [inventory]\nfile = \"{INVENTORY}\"\n\n[store]\nfolder = \"records\"\n\n\
          [serve]\nlisten = \"127.0.0.1:8080\"\n"
     )?;

@@ -60,15 +60,14 @@ pub(super) enum Side<'a> {
 }
 
 impl ClassRules {
-    /// `tenant`: of the VM at the address, if there is one; a VM may have no tenant.
-    pub(super) fn side<'a>(&self, tenant: Option<Option<&'a str>>, ip: IpAddr) -> Side<'a> {
+    /// `is_vm`: whether a VM is at the address; `tenant`: its tenant, if it is known.
+    pub(super) fn side<'a>(&self, is_vm: bool, tenant: Option<&'a str>, ip: IpAddr) -> Side<'a> {
         let among = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
         match tenant {
             _ if among(&self.shared_networks) => Side::Shared,
-            Some(Some(tenant)) if self.shared_tenants.contains(tenant) => Side::Shared,
-            Some(Some(tenant)) => Side::Tenant(tenant),
-            Some(None) => Side::Home,
-            None if among(&self.home_networks) => Side::Home,
+            Some(tenant) if self.shared_tenants.contains(tenant) => Side::Shared,
+            Some(tenant) => Side::Tenant(tenant),
+            None if is_vm || among(&self.home_networks) => Side::Home,
             None => Side::Outside,
         }
     }
@@ -104,18 +103,19 @@ mod tests {
         };
         let ip = |text: &str| text.parse().expect("an address");
         let (a, b) = (
-            rules.side(Some(Some("a")), ip("10.0.0.1")),
-            rules.side(Some(Some("b")), ip("10.0.0.2")),
+            rules.side(true, Some("a"), ip("10.0.0.1")),
+            rules.side(true, Some("b"), ip("10.0.0.2")),
         );
-        let dns = rules.side(Some(Some("infra")), ip("10.0.0.53"));
-        let metadata = rules.side(None, ip("169.254.169.254"));
-        let (home, out) = (rules.side(None, ip("192.168.0.1")), rules.side(None, ip("8.8.8.8")));
+        let dns = rules.side(true, Some("infra"), ip("10.0.0.53"));
+        let metadata = rules.side(false, None, ip("169.254.169.254"));
+        let (home, out) =
+            (rules.side(false, None, ip("192.168.0.1")), rules.side(false, None, ip("8.8.8.8")));
         assert!(Side::class(a, b) == TrafficClass::InterTenant);
         assert!(Side::class(a, dns) == TrafficClass::EastWest);
         assert!(Side::class(metadata, b) == TrafficClass::EastWest);
         assert!(Side::class(home, dns) == TrafficClass::EastWest);
         assert!(Side::class(home, a) == TrafficClass::InterTenant);
         assert!(Side::class(out, dns) == TrafficClass::NorthSouth);
-        assert!(rules.side(Some(None), ip("10.0.0.9")) == Side::Home);
+        assert!(rules.side(true, None, ip("10.0.0.9")) == Side::Home);
     }
 }

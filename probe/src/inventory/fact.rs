@@ -67,6 +67,7 @@ impl Facts {
     }
 
     /// As the probe knew them at a time.
+    #[must_use]
     pub fn known_at(&self, known: Timestamp) -> Self {
         let then = self.facts.iter().filter(|fact| fact.known.holds(known));
         let then = then.map(|fact| Fact {

@@ -105,7 +105,7 @@ impl Inventory {
         rules: Arc<ClassRules>,
         sources: Arc<[SourceName]>,
     ) -> Self {
-        Self { spaces, rules, sources, ..Self::default() }
+        Self { spaces, sources, rules, ..Self::default() }
     }
 
     /// In a cell of its own, for who never changes it.
@@ -204,9 +204,9 @@ impl Inventory {
         time: Interval,
     ) -> TrafficClass {
         let side = |(vm, address): (Option<VmRef>, Address)| {
-            let tenant = vm.and_then(|vm| self.vm(vm)).map(|vm| vm.tenant_within(time));
-            self.rules
-                .side(tenant.map(|tenant| tenant.map(AsRef::as_ref)), address.to_ip(ip_version))
+            let vm = vm.and_then(|vm| self.vm(vm));
+            let tenant = vm.and_then(|vm| vm.tenant_within(time)).map(AsRef::as_ref);
+            self.rules.side(vm.is_some(), tenant, address.to_ip(ip_version))
         };
         let from = side(source);
         let reaches_all = super::class::reaches_all(destination.1.to_ip(ip_version));

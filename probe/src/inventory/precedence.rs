@@ -62,7 +62,9 @@ pub(super) fn heard<V: Clone + PartialEq>(
     sorted.sort_by_key(|fact| (fact.valid.from, order(fact)));
     let apart = sorted.windows(2).all(|pair| pair[0].valid.to <= pair[1].valid.from);
     if apart {
-        sorted.iter().for_each(|fact| put(fact.valid, fact));
+        for fact in sorted {
+            put(fact.valid, fact);
+        }
         return timeline;
     }
     for time in between(sorted.iter().map(|fact| fact.valid)) {

@@ -79,7 +79,7 @@ pub(super) fn rows_of(inventory: &Inventory, vm: VmRef) -> (Vec<InventoryRow>, u
 /// Name, tenant and host over all of time.
 fn who(history: &VmHistory) -> Timeline<Who> {
     let lines = [&history.names, &history.tenants, &history.hosts];
-    let spans = lines.into_iter().flat_map(|line| line.spans()).map(|(valid, _)| *valid);
+    let spans = lines.into_iter().flat_map(Timeline::spans).map(|(valid, _)| *valid);
     let mut who = Timeline::default();
     for time in between(spans.chain([Interval::ALWAYS])) {
         let [name, tenant, host] = lines.map(|line| line.at(time.from).cloned());

@@ -8,6 +8,7 @@
 //! time in which the old fact was known. VMs, facts, interfaces, tags, addresses and texts are bounded, and
 //! each rejection is counted by its reason.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -333,11 +334,11 @@ impl Store {
         }
         for (segment, facts) in self.inventory.spaces.facts() {
             let subject = Subject::Segment(*segment);
-            if !by_subject.contains_key(&subject) {
+            if let Entry::Vacant(unsaid) = by_subject.entry(subject) {
                 let ends = Ends { source, at, missing: Missing::Unsaid, subject };
                 let ended = ends.of_vm(facts, &[]);
                 if !ended.is_empty() {
-                    by_subject.insert(subject, ended);
+                    unsaid.insert(ended);
                 }
             }
         }
@@ -609,6 +610,14 @@ fn sound(change: &Change) -> Result<(), Rejection> {
     match (&change.attribute, value) {
         (Attribute::Exists | Attribute::Attached(_), Value::Flag(_))
         | (Attribute::Segment(_), Value::Segment(_)) => Ok(()),
+        // A tag may stand for itself.
+        (Attribute::Tag(_), Value::Text(value)) => {
+            if value.is_empty() {
+                Ok(())
+            } else {
+                text(value)
+            }
+        }
         (
             Attribute::Name
             | Attribute::Tenant
@@ -617,8 +626,6 @@ fn sound(change: &Change) -> Result<(), Rejection> {
             | Attribute::Space,
             Value::Text(value),
         ) => text(value),
-        (Attribute::Tag(_), Value::Text(value)) if value.is_empty() => Ok(()),
-        (Attribute::Tag(_), Value::Text(value)) => text(value),
         (Attribute::Addresses(_), Value::Addresses(list)) => addresses(list),
         _ => Err(Rejection::WrongForm),
     }

@@ -134,6 +134,7 @@ pub trait PathOutput {
 pub struct PathCounts {
     /// Packets given up before their time, because their place was needed.
     pub evicted: u64,
-    /// Packets for which no evidence was looked for, because there was no room to watch their flow.
+    /// Packets for which no evidence was looked for, because there was no room to watch their flow,
+    /// and flows whose last packet was forgotten within the time of a verdict.
     pub unwatched: u64,
 }

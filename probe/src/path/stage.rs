@@ -13,10 +13,12 @@ use crate::memory;
 use crate::time::{Timestamp, ms};
 
 use super::entry::{Entry, Facts, NONE, Range, State, reaches};
-use super::watch::Watches;
+use super::watch::{Taken, Watches};
 use super::{Evidence, PathCounts, PathOutput, Trajectory};
 
-/// Slots in which a digest may lie.
+/// Slots next to each other in which a digest may lie, at either of two places. One place of four
+/// gives packets up early where a sixth of the table waits; two hardly before it is full (Azar,
+/// Broder, Karlin, Upfal, Balanced Allocations, 1999).
 const WAYS: usize = 4;
 
 /// Slots that a turn looks at for packets whose deadline has come.
@@ -124,8 +126,8 @@ impl PathStage {
 
     /// A selected packet at a tap.
     fn see(&mut self, headers: &Headers, digest: u64, is_copy: bool, output: &mut impl PathOutput) {
-        let first = (place_of(digest) & (self.entries.len() - 1)) & !(WAYS - 1);
-        for slot in first..first + WAYS {
+        let slots = self.slots_of(digest);
+        for slot in slots {
             let entry = &mut self.entries[slot];
             if entry.digest != digest || entry.state == State::Free {
                 continue;
@@ -156,20 +158,43 @@ impl PathStage {
         }
         // The copy of a packet that was given up already is nothing new.
         if !is_copy {
-            let slot = self.make_room(first, headers.clock, output);
+            let slot = self.make_room(slots, headers.clock, output);
             self.begin(slot, headers, digest);
         }
     }
 
-    /// A slot for a packet: free, over, due, or the one that was followed longest.
-    fn make_room(&mut self, first: usize, clock: Timestamp, output: &mut impl PathOutput) -> usize {
-        let entries = &self.entries[first..first + WAYS];
-        if let Some(way) = entries.iter().position(|entry| entry.state == State::Free) {
-            return first + way;
+    /// Where a digest may lie.
+    #[inline]
+    fn slots_of(&self, digest: u64) -> [usize; 2 * WAYS] {
+        let mask = (self.entries.len() - 1) & !(WAYS - 1);
+        // 2⁶⁴ / golden ratio: the upper half depends on all of the digest.
+        let other = digest.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let (one, other) = (place_of(digest) & mask, place_of(other) & mask);
+        std::array::from_fn(|way| if way < WAYS { one + way } else { other + way - WAYS })
+    }
+
+    /// A slot for a packet: free, over, due, or the one that was followed longest. Of two places
+    /// with room the one with more of it.
+    fn make_room(
+        &mut self,
+        slots: [usize; 2 * WAYS],
+        clock: Timestamp,
+        output: &mut impl PathOutput,
+    ) -> usize {
+        let is_free = |slot: &usize| self.entries[*slot].state != State::Open;
+        let (one, other) = slots.split_at(WAYS);
+        let free = |slots: &[usize]| slots.iter().filter(|slot| is_free(slot)).count();
+        let more = if free(other) > free(one) { other } else { one };
+        let is_empty = |slot: &usize| self.entries[*slot].state == State::Free;
+        if let Some(slot) = more.iter().find(|slot| is_empty(slot)) {
+            return *slot;
         }
-        let rank = |entry: &Entry| (entry.state != State::Over, entry.deadline);
-        let oldest = (0..WAYS).min_by_key(|way| rank(&entries[*way])).unwrap_or(0);
-        let slot = first + oldest;
+        let rank = |slot: &usize| {
+            let entry = &self.entries[*slot];
+            (entry.state != State::Over, entry.deadline)
+        };
+        let among = if free(more) > 0 { more } else { &slots[..] };
+        let slot = among.iter().copied().min_by_key(rank).unwrap_or(slots[0]);
         let entry = &self.entries[slot];
         if entry.state == State::Open {
             self.counts.evicted += u64::from(entry.deadline >= clock);
@@ -183,16 +208,19 @@ impl PathStage {
         self.entries[slot] = Entry::begin(headers, digest, deadline);
         self.facts[slot] = Facts::of(headers);
         if self.facts[slot].range.octets() > 0 {
-            self.watch(slot, headers.hash);
+            self.watch(slot, headers.hash, headers.clock);
         }
     }
 
     /// Puts a packet behind those of its flow that wait.
-    fn watch(&mut self, slot: usize, flow: u64) {
-        let Some(place) = self.watches.take(flow) else {
+    fn watch(&mut self, slot: usize, flow: u64, clock: Timestamp) {
+        let Some(Taken { place, forgot }) = self.watches.take(flow, clock) else {
             self.counts.unwatched += 1;
             return;
         };
+        // A packet of that flow would not be known for a repetition.
+        let is_early = forgot.is_some_and(|used| clock.since_ns(used) <= self.verdict_ns);
+        self.counts.unwatched += u64::from(is_early);
         let short = short(slot);
         let sender = self.entries[slot].sender.place();
         let end = self.facts[slot].range.end;
@@ -581,6 +609,52 @@ mod tests {
         let (plain, counts) = run(false);
         assert_eq!(counts, PathCounts::default());
         assert_eq!((plain, counts), run(true));
+    }
+
+    #[test]
+    fn a_flow_is_known_again_after_thousands_of_others() {
+        let plan = PathPlan { slots: 1 << 14, sample_one_in: 1, ..PathPlan::default() };
+        for seed in 1..40 {
+            let mut stage = PathStage::new(&plan, &WindowPlan::default(), 2);
+            let mut out = Vec::new();
+            let mut number = 0;
+            let mut both = |stage: &mut PathStage, headers: &Headers, out: &mut Vec<Trajectory>| {
+                number += 1;
+                first(stage, headers, number, out);
+                copy(stage, &Headers { tap: TapIndex(1), ..*headers }, number, out);
+            };
+            let flow = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed);
+            let of_flow = |headers| Headers { hash: flow, ..headers };
+            both(&mut stage, &of_flow(data(0, 0, 100, 50)), &mut out);
+            let mut hash = flow;
+            for _ in 0..3_000 {
+                hash = hash.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let other = Headers { hash: hash ^ (hash >> 29), ..data(0, 1, 7, 1) };
+                both(&mut stage, &other, &mut out);
+            }
+            // Sent again and lost, while the first one is acknowledged.
+            first(&mut stage, &of_flow(data(0, 200, 100, 50)), 1 << 20, &mut out);
+            first(&mut stage, &of_flow(answer(1, 201, 150)), 2 << 20, &mut out);
+            stage.end(&mut out);
+            let lost = out.iter().find(|it| it.digest == digest(1 << 20).bits());
+            // An acknowledgement may be of what was sent before.
+            assert_eq!(lost.map(|lost| lost.evidence), Some(Evidence::None), "{seed}");
+            assert_eq!(stage.counts(), PathCounts::default());
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_half_full_gives_nothing_up() {
+        let (mut stage, mut out) = (stage(2), Vec::new());
+        let mut state = 1_u64;
+        for _ in 0..600 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (place, tag) = ((state >> 20) as usize, (state >> 32) as u32);
+            let digest = Digest { place, tag, ..Digest::default() };
+            let headers = Headers { hash: state ^ (state >> 31), ..data(0, 0, 1, 1) };
+            stage.note(&headers, &digest, Verdict::First, &mut out);
+        }
+        assert_eq!((out.len(), stage.counts().evicted), (0, 0));
     }
 
     #[test]

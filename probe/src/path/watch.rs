@@ -2,16 +2,18 @@
 //!
 //! In: hash of a flow. Out: the ends of the two rows (one a sender) of its packets that wait.
 //! Cost: 64 bytes a flow; a packet of a flow without one looks at two octets.
-//! Invariants: a flow has at most one watch; a watch without packets may go to another flow.
+//! Invariants: a flow has at most one watch; a watch without packets may go to another flow, first
+//! the one that was left longest ago.
 
 use super::entry::{NONE, Range, reaches};
 use crate::memory;
+use crate::time::Timestamp;
 
 /// Numbers that say where there may be a watch: what every packet looks at.
 const PRESENCES: usize = 1 << 12;
 
-/// Places next to each other in which a flow's watch may be.
-const WAYS: usize = 8;
+/// Places next to each other in which a flow's watch may be, at either of two spots.
+const WAYS: usize = 4;
 
 /// The packets of one flow that wait. Arrays of two are by sender.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +31,17 @@ pub(super) struct Watch {
     /// Whether there was any.
     pub(super) has_top: [bool; 2],
     packets: u32,
+    /// Clock of the newest packet that was put here.
+    used: Timestamp,
+}
+
+const _: () = assert!(size_of::<Watch>() == 64, "one line");
+
+/// A place for one packet more.
+pub(super) struct Taken {
+    pub(super) place: u32,
+    /// Clock when the flow that had the place before was last there; what was known of it is lost.
+    pub(super) forgot: Option<Timestamp>,
 }
 
 impl Default for Watch {
@@ -41,6 +54,7 @@ impl Default for Watch {
             top: [0; 2],
             has_top: [false; 2],
             packets: 0,
+            used: Timestamp::ZERO,
         }
     }
 }
@@ -76,22 +90,26 @@ impl Watches {
     }
 
     /// Place of the flow's watch for one packet more; `None`: there is no room.
-    pub(super) fn take(&mut self, flow: u64) -> Option<u32> {
+    pub(super) fn take(&mut self, flow: u64, clock: Timestamp) -> Option<Taken> {
         if let Some(place) = self.find(flow) {
-            self.watches[place as usize].packets += 1;
-            return Some(place);
+            let watch = &mut self.watches[place as usize];
+            watch.packets += 1;
+            watch.used = clock;
+            return Some(Taken { place, forgot: None });
         }
         let is_left = |place: &usize| self.watches[*place].flow == flow;
-        let is_free = |place: &usize| self.watches[*place].packets == 0;
         let left = self.places(flow).find(is_left);
-        let place = left.or_else(|| self.places(flow).find(is_free))?;
+        let place = left.or_else(|| self.free_place(flow))?;
+        let watch = &mut self.watches[place];
+        let is_other = left.is_none() && watch.used > Timestamp::ZERO;
+        let forgot = is_other.then_some(watch.used);
         if left.is_none() {
-            self.watches[place] = Watch { flow, ..Watch::default() };
+            *watch = Watch { flow, ..Watch::default() };
         }
-        self.watches[place].packets = 1;
+        (watch.packets, watch.used) = (1, clock);
         let presence = &mut self.presences[presence(flow)];
         *presence = presence.saturating_add(1);
-        Some(short(place))
+        Some(Taken { place: short(place), forgot })
     }
 
     /// One packet less.
@@ -108,10 +126,28 @@ impl Watches {
         size_of_val(&*self.watches) + size_of_val(&*self.presences)
     }
 
+    /// The place of the two spots that was left longest ago, at the spot that is used less: one
+    /// that fills before the other would forget early (Azar, Broder, Karlin, Upfal, Balanced
+    /// Allocations, 1999).
+    fn free_place(&self, flow: u64) -> Option<usize> {
+        let used = |place: usize| self.watches[place].used;
+        let mut spots = self.spots(flow);
+        spots.sort_by_key(|first| {
+            (*first..*first + WAYS).map(|place| used(place).0 >> 3).sum::<u64>()
+        });
+        let is_free = |place: &usize| self.watches[*place].packets == 0;
+        let oldest =
+            |first: usize| (first..first + WAYS).filter(is_free).min_by_key(|place| used(*place));
+        spots.into_iter().find_map(oldest)
+    }
+
     fn places(&self, flow: u64) -> impl Iterator<Item = usize> + use<> {
-        let mask = self.watches.len() - 1;
-        let first = low(flow >> 12);
-        (0..WAYS).map(move |way| first.wrapping_add(way) & mask)
+        self.spots(flow).into_iter().flat_map(|first| first..first + WAYS)
+    }
+
+    fn spots(&self, flow: u64) -> [usize; 2] {
+        let mask = (self.watches.len() - 1) & !(WAYS - 1);
+        [low(flow >> 12) & mask, low(flow >> 38) & mask]
     }
 }
 

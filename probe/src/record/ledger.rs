@@ -73,20 +73,9 @@ fn worker_rows(
     rows.push(worker.row("booked", now.booked_packets - before.booked_packets));
     rows.push(worker.row("held", now.held_packets));
     worker.causes(&now.causes, &before.causes, rows);
-    let evicted = |totals: &WorkerTotals| totals.flows_evicted.iter().sum::<u64>();
-    for (measure, count) in [
-        ("late", now.late_packets - before.late_packets),
-        ("fragments_unresolved", now.fragments_unresolved - before.fragments_unresolved),
-        ("flow_records_lost", now.flow_records_lost - before.flow_records_lost),
-        ("measures_lost", now.measures_lost - before.measures_lost),
-        ("measures_refused", now.measures_refused - before.measures_refused),
-        ("flows_evicted", evicted(now) - evicted(before)),
-        ("digests_evicted", now.digests_evicted - before.digests_evicted),
-        ("icmp_quotes_lost", now.icmp_quotes_lost - before.icmp_quotes_lost),
-        ("path_samples_lost", now.path_samples_lost - before.path_samples_lost),
-        ("path_evicted", now.path_evicted - before.path_evicted),
-        ("path_unwatched", now.path_unwatched - before.path_unwatched),
-    ] {
+    let beside = now.beside_balance().into_iter().zip(before.beside_balance());
+    for ((measure, now), (_, before)) in beside {
+        let count = now - before;
         // They are no part of the balance, so a row of 0 would say nothing.
         if count > 0 {
             rows.push(worker.row(measure, count));

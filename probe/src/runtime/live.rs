@@ -73,7 +73,7 @@ pub struct Ready<'a> {
 /// [`RuntimeError`] where it cannot start.
 pub fn run(
     plan: &Arc<Plan>,
-    options: RunOptions,
+    options: &RunOptions,
     stop: &Arc<AtomicBool>,
     ready: impl FnOnce(Ready<'_>),
     ended: impl FnOnce(&Live),
@@ -115,7 +115,7 @@ pub fn run(
         let features = options.features;
         threads.push(spawn(&name, move || work(source, seat, features, &eal, core, &stop))?);
     }
-    wait(&nics.ports, &options, stop);
+    wait(&nics.ports, options, stop);
     workers_stop.store(true, Ordering::Relaxed);
     for thread in threads {
         join(thread);

@@ -271,6 +271,8 @@ impl Publisher {
                     flow_records_lost: worker.flow_records_lost,
                     flows_evicted: worker.flows_evicted.iter().sum(),
                     digests_evicted: worker.digests_evicted,
+                    path_evicted: worker.path_evicted,
+                    path_unwatched: worker.path_unwatched,
                 }
             })
             .collect()

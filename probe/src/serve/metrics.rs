@@ -387,6 +387,16 @@ fn workers(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
         "vmprobe_worker_evicted_digests",
         "Digests of packets forgotten before their time.",
         |worker| worker.digests_evicted,
+    )?;
+    counters(
+        "vmprobe_worker_evicted_path_packets",
+        "Packets no longer followed between taps, because their place was needed.",
+        |worker| worker.path_evicted,
+    )?;
+    counters(
+        "vmprobe_worker_unwatched_path_packets",
+        "Packets between taps whose evidence could not be looked for.",
+        |worker| worker.path_unwatched,
     )
 }
 

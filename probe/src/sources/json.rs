@@ -36,6 +36,7 @@ pub struct Fault {
     pub allowed: String,
 }
 
+const MAC: &str = "a MAC address of one interface, such as fa:16:3e:00:00:01";
 const EVENTS: &str = "create, update, migrate or terminate";
 const OF_VM: [&str; 5] = ["name", "tenant", "host", "tags", "interfaces"];
 
@@ -170,7 +171,6 @@ impl<'a> Reader<'a> {
     fn interface(&mut self, interface: &Json, at: &str, said: Statement) -> Statement {
         let members = ["mac", "addresses", "segment", "port", "attached"];
         let Some(interface) = self.object(interface, at, &members) else { return said };
-        const MAC: &str = "a MAC address of one interface, such as fa:16:3e:00:00:01";
         let Some(mac) = self.parsed::<Mac>(interface, at, "mac", MAC) else {
             if !interface.contains_key("mac") {
                 self.fault(format!("{at}/mac"), "is missing", MAC);
