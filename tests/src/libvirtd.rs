@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::end_to_end::{missing_tools, until};
+use crate::end_to_end::{is_root, missing_tools, until};
 use crate::folder::Folder;
 
 /// What it comes with.
@@ -51,7 +51,7 @@ impl Libvirtd {
     /// Starts it, or starts it again; the test driver keeps nothing.
     pub fn run(&mut self) {
         let path = |name: &str| self.folder.path(name);
-        let mut command = Command::new("libvirtd");
+        let mut command = daemon();
         command.arg("-f").arg(path("libvirtd.conf")).arg("-p").arg(path("pid"));
         command.env("LIBVIRT_DRIVER_DIR", path("drivers")).env("HOME", self.folder.root());
         command.env("XDG_RUNTIME_DIR", self.folder.root());
@@ -94,6 +94,18 @@ impl Libvirtd {
         fs::write(&path, text).expect("a file");
         path.display().to_string()
     }
+}
+
+/// The daemon's network driver has one place on each machine; here it has one of its own.
+fn daemon() -> Command {
+    if !is_root() {
+        return Command::new("libvirtd");
+    }
+    let script =
+        "mkdir -p /run/libvirt && mount -t tmpfs tmpfs /run/libvirt && exec libvirtd \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "libvirtd"]);
+    command
 }
 
 impl Drop for Libvirtd {

@@ -7,7 +7,7 @@ use vmprobe::config::{self, Mode};
 use vmprobe::inventory::{SourceHealth, SourceState, VmHistory};
 use vmprobe::sources::{Prepared, Sources};
 use vmprobe::time::wall_clock;
-use vmprobe_tests::end_to_end::{missing, until};
+use vmprobe_tests::end_to_end::{missing, missing_tools, until};
 use vmprobe_tests::libvirtd::{Libvirtd, PACKAGES, TOOLS};
 
 /// The domain that the test driver always has.
@@ -141,7 +141,7 @@ fn domains_of_a_daemon_are_followed() {
 fn domains_of_a_file_are_read() {
     let test = "domains_of_a_file_are_read";
     let folder = vmprobe_tests::folder::Folder::new("libvirt-file");
-    if Libvirtd::start().is_none() {
+    if !missing_tools(&TOOLS).is_empty() {
         missing(test, &TOOLS, PACKAGES);
         return;
     }
