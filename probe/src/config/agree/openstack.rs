@@ -15,8 +15,8 @@ pub(super) fn check(section: &Section<'_>, report: &mut Report) {
         }
     }
     if section.has("password") && section.has("password_file") {
-        let what = "is given, and password as well (allowed: one of them)";
-        report.problem(section.at("password_file"), section.path("password_file"), what);
+        let what = "has no effect, because password_file is given";
+        report.warning(section.at("password"), section.path("password"), what);
     }
     let urls = section.items::<BrokerUrl>("urls");
     if section.has("ca_file") && !urls.is_empty() && !urls.iter().any(|(_, url)| url.tls) {
@@ -60,8 +60,9 @@ mod tests {
 
     #[test]
     fn one_password_is_enough() {
-        let found = problems("urls = [\"amqp://h\"]\npassword = \"a\"\npassword_file = \"b\"\n");
-        assert!(found.contains("x:5: inventory.openstack.password_file: is given"), "{found}");
+        let both = "urls = [\"amqps://h\"]\npassword = \"a\"\npassword_file = \"b\"\n";
+        let warned = read(both).expect("allowed").warnings.to_string();
+        assert!(warned.contains("x:4: inventory.openstack.password: has no effect"), "{warned}");
     }
 
     #[test]

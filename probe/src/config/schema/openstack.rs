@@ -34,7 +34,8 @@ pub(super) static OPENSTACK: Table = Table {
             Kind::Text,
             Nothing("\"change me\""),
             "",
-            "Password of that user; better in a file of its own. Without either: guest.",
+            "Password of that user; better in a file of its own, which counts where both are given. Without \
+             either: guest.",
         ),
         key(
             "password_file",
@@ -142,7 +143,7 @@ pub(super) static OPENSTACK: Table = Table {
         key(
             "physical_domains",
             Kind::List(&Kind::Text, 256),
-            Nothing("[\"physnet2=east\"]"),
+            Nothing("[\"physnet2=default\"]"),
             "",
             "PHYSICAL_NETWORK=DOMAIN for VLAN and flat networks on a physical network of another \
              domain: the same VLAN id on two physical networks is two segments.",

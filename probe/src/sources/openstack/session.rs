@@ -102,12 +102,12 @@ impl Feed<'_> {
 
     fn uri(&self, url: &BrokerUrl) -> Result<AMQPUri, Trouble> {
         let password = match (&self.plan.password, &self.plan.password_file) {
-            (Some(password), _) => password.0.clone(),
-            (None, Some(file)) => {
+            (_, Some(file)) => {
                 let text = String::from_utf8(read(file, "password_file")?);
                 let text = text.map_err(|_| Trouble::PasswordFile)?;
                 text.lines().next().unwrap_or_default().to_owned()
             }
+            (Some(password), None) => password.0.clone(),
             (None, None) => "guest".to_owned(),
         };
         let userinfo = AMQPUserInfo { username: self.plan.user.clone(), password };
