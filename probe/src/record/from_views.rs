@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::delays::TenantDelays;
 use super::ledger::{ledger_rows, tenant_delays_lost};
 use super::measures;
+use super::usage::usage_records;
 use super::{AlertRecord, FlowRecord, InventoryRecord, Names, Rows, TapRecord, WindowRecord};
 use crate::aggregate::{Conversation, ConversationKey, EndedFlows, Extra, TapView, WindowView};
 use crate::decode::{Address, Mac, protocol};
@@ -21,6 +22,7 @@ use crate::inventory::{
     AddressSpace, Interval, Inventory, InventoryCell, RowChange, TrafficClass, VmRef,
 };
 use crate::sources::RowQueue;
+use crate::sources::usage::UsageQueue;
 use crate::time::Timestamp;
 use crate::window::{LateRow, WindowClock, sides};
 
@@ -61,6 +63,7 @@ pub struct RecordMaker {
     inventory: Arc<Inventory>,
     newest_inventory: InventoryCell,
     inventory_rows: InventoryRows,
+    usage: Option<UsageQueue>,
     /// One packet in so many is followed from tap to tap.
     pub(super) path_one_in: u32,
     /// Of the conversations since [`RecordMaker::delays`].
@@ -91,6 +94,7 @@ impl RecordMaker {
             inventory: inventory.load_full(),
             newest_inventory: inventory,
             inventory_rows,
+            usage: None,
             path_one_in: 1,
             delays: TenantDelays::default(),
         }
@@ -100,6 +104,12 @@ impl RecordMaker {
     #[must_use]
     pub fn following_one_in(self, packets: u32) -> Self {
         Self { path_one_in: packets, ..self }
+    }
+
+    /// Samples of what VMs use are recorded with each window.
+    #[must_use]
+    pub fn with_usage(self, usage: UsageQueue) -> Self {
+        Self { usage: Some(usage), ..self }
     }
 
     /// Names of segments, spaces and taps.
@@ -120,7 +130,8 @@ impl RecordMaker {
     pub fn window(&mut self, view: &WindowView, clocks: impl Fn(&TapView) -> TapClock) -> Rows {
         self.inventory = self.newest_inventory.load_full();
         let inventory = self.inventory_records(view.start);
-        let mut rows = Rows { inventory, ..Rows::default() };
+        let vm_usage = self.usage.as_ref().map(usage_records).unwrap_or_default();
+        let mut rows = Rows { inventory, vm_usage, ..Rows::default() };
         let unknown = self.unknown_segments(view);
         for tap in &view.taps {
             let here = unknown.as_ref().map(|unknown| unknown.get(&tap.tap).copied().unwrap_or(0));

@@ -87,6 +87,11 @@ impl Prepared {
         self.keeper.view()
     }
 
+    /// What VMs use of their hosts.
+    pub fn usage(&self) -> &UsageQueue {
+        &self.usage
+    }
+
     /// The way in for requests to the API, where they may change the inventory.
     pub fn api(&self) -> Option<&SourceHandle> {
         self.api.as_ref()

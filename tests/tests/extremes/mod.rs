@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vmprobe::decode::Mac;
 use vmprobe::record::{
     AlertRecord, DelayRecord, FlowRecord, InventoryRecord, LedgerRecord, PathRecord,
-    PathSampleRecord, Rows, TEXT_BYTES_MAX, TapRecord, WindowRecord,
+    PathSampleRecord, Rows, TEXT_BYTES_MAX, TapRecord, VmUsageRecord, WindowRecord,
 };
 
 /// A time of the year 2262, the last that a signed count of nanoseconds reaches.
@@ -21,6 +21,7 @@ pub(crate) fn rows() -> Rows {
         alerts: vec![AlertRecord::default(), alert()],
         ledger: vec![LedgerRecord::default(), ledger()],
         inventory: vec![InventoryRecord::default(), inventory()],
+        vm_usage: vec![VmUsageRecord::default(), vm_usage()],
         taps: vec![TapRecord::default(), tap()],
         path: vec![PathRecord::default(), path()],
         delays: vec![DelayRecord::default(), delay()],
@@ -124,6 +125,16 @@ fn inventory() -> InventoryRecord {
         mac: Some(MAC),
         address: Some(ip("fe80::1")),
         ..InventoryRecord::default()
+    }
+}
+
+fn vm_usage() -> VmUsageRecord {
+    VmUsageRecord {
+        sample_ns: LATE_NS,
+        mac: Some(MAC),
+        cpu_total_ns: Some(u64::MAX),
+        dropped_packet_total_count: Some(u64::MAX),
+        ..VmUsageRecord::default()
     }
 }
 
