@@ -7,10 +7,11 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::config::LibvirtPlan;
 use crate::sources::handle::SourceHandle;
@@ -58,16 +59,37 @@ pub(super) enum Trouble {
 }
 
 /// A child that ends with this.
-struct Held(Child);
+struct Held {
+    child: Child,
+    /// It was waited for, so its number may be another one's.
+    waited_for: bool,
+}
+
+impl Held {
+    fn number(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+    }
+
+    /// Whether it has ended. It is not waited for, so its number stays its own.
+    fn has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let status = self.number().map(|number| waitid(WaitId::Pid(number), options));
+        !matches!(status, Some(Ok(None)))
+    }
+
+    /// Ends it, if it has not ended, and all of its own children, which may hold its pipes open.
+    fn end(&mut self) -> Option<ExitStatus> {
+        if let Some(number) = self.number().filter(|_| !self.waited_for) {
+            let _ = kill_process_group(number, Signal::KILL);
+        }
+        self.waited_for = true;
+        self.child.wait().ok()
+    }
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw);
-        if let Some(pid) = pid {
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.end();
     }
 }
 
@@ -77,10 +99,10 @@ fn spawn(plan: &LibvirtPlan, arguments: &[&str]) -> Result<Held, Trouble> {
     command.envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.args(["--readonly", "--quiet", "--connect", &plan.uri]).args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+    let child = command
         .spawn()
-        .map(Held)
-        .map_err(|error| Trouble::Start { program: plan.program.display().to_string(), error })
+        .map_err(|error| Trouble::Start { program: plan.program.display().to_string(), error })?;
+    Ok(Held { child, waited_for: false })
 }
 
 /// Reads all, but keeps at most one byte more than allowed and reads no further then.
@@ -118,25 +140,31 @@ pub(super) fn ask(
     arguments: &[&str],
     handle: &SourceHandle,
 ) -> Result<String, Trouble> {
-    let mut child = spawn(plan, arguments)?;
-    let said = reader(child.0.stdout.take(), ANSWER_BYTES_MAX);
-    let errors = reader(child.0.stderr.take(), ERROR_BYTES_MAX);
+    let mut held = spawn(plan, arguments)?;
+    let said = reader(held.child.stdout.take(), ANSWER_BYTES_MAX);
+    let errors = reader(held.child.stderr.take(), ERROR_BYTES_MAX);
     let end_ns = monotonic_ns() + ms(plan.timeout_ms.into());
-    let status = loop {
-        match child.0.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if handle.is_stopping() => return Err(Trouble::Stopping),
-            Ok(None) if monotonic_ns() < end_ns => sleep_ms(LOOK_MS),
-            Ok(None) | Err(_) => return Err(Trouble::Timeout),
+    while !held.has_ended() {
+        if handle.is_stopping() {
+            return Err(Trouble::Stopping);
         }
-    };
+        if monotonic_ns() >= end_ns {
+            return Err(Trouble::Timeout);
+        }
+        sleep_ms(LOOK_MS);
+    }
+    let status = held.end();
     let said = text(said)?;
-    if status.success() { Ok(said) } else { Err(Trouble::Failed(error_text(errors))) }
+    if status.is_some_and(|status| status.success()) {
+        Ok(said)
+    } else {
+        Err(Trouble::Failed(error_text(errors)))
+    }
 }
 
 /// Events as they come.
 pub(super) struct Events {
-    child: Held,
+    held: Held,
     came: Receiver<Timestamp>,
     errors: Option<JoinHandle<Vec<u8>>>,
 }
@@ -152,9 +180,9 @@ pub(super) enum Came {
 impl Events {
     /// Begins to listen.
     pub(super) fn listen(plan: &LibvirtPlan) -> Result<Self, Trouble> {
-        let mut child = spawn(plan, &["event", "--loop", "--all"])?;
+        let mut held = spawn(plan, &["event", "--loop", "--all"])?;
         let (into, came) = channel::bounded(EVENTS_MAX);
-        let lines = child.0.stdout.take();
+        let lines = held.child.stdout.take();
         std::thread::spawn(move || {
             let Some(lines) = lines else { return };
             let mut lines = BufReader::new(lines);
@@ -172,8 +200,8 @@ impl Events {
                 }
             }
         });
-        let errors = Some(reader(child.0.stderr.take(), ERROR_BYTES_MAX));
-        Ok(Self { child, came, errors })
+        let errors = Some(reader(held.child.stderr.take(), ERROR_BYTES_MAX));
+        Ok(Self { held, came, errors })
     }
 
     /// Waits for events.
@@ -186,7 +214,9 @@ impl Events {
             }
             Err(RecvTimeoutError::Timeout) => Ok(Came::Nothing),
             Err(RecvTimeoutError::Disconnected) => {
-                let _ = self.child.0.kill();
+                // Nothing more is said, but what it says of the reason may still come.
+                sleep_ms(LOOK_MS);
+                self.held.end();
                 let why = self.errors.take().map(error_text);
                 Err(Trouble::Failed(why.unwrap_or_default()))
             }
