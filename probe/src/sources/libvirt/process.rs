@@ -27,6 +27,8 @@ const LINE_BYTES_MAX: u64 = 4_096;
 const EVENTS_MAX: usize = 64;
 /// How often a child is looked after.
 const LOOK_MS: u64 = 5;
+/// How often one that says no more is looked after before it is ended.
+const END_LOOKS: u32 = 40;
 /// What a child may see of the probe's environment: where programs and keys are.
 const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK"];
 
@@ -215,7 +217,12 @@ impl Events {
             Err(RecvTimeoutError::Timeout) => Ok(Came::Nothing),
             Err(RecvTimeoutError::Disconnected) => {
                 // Nothing more is said, but what it says of the reason may still come.
-                sleep_ms(LOOK_MS);
+                for _ in 0..END_LOOKS {
+                    if self.held.has_ended() {
+                        break;
+                    }
+                    sleep_ms(LOOK_MS);
+                }
                 self.held.end();
                 let why = self.errors.take().map(error_text);
                 Err(Trouble::Failed(why.unwrap_or_default()))
