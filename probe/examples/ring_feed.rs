@@ -60,7 +60,7 @@ fn main() -> Result<()> {
     let mut feeder = None;
     let options = RunOptions { features, ..RunOptions::default() };
     let ready = |ready: Ready<'_>| {
-        let send = ready.ports.first().and_then(|port| port.tx_queue());
+        let send = ready.ports.first().and_then(vmprobe::dpdk::Port::tx_queue);
         let (eal, ended) = (ready.eal.clone(), Arc::clone(&stop));
         feeder = send.map(|send| {
             std::thread::spawn(move || {
@@ -73,7 +73,7 @@ fn main() -> Result<()> {
             stop.store(true, Ordering::Relaxed);
         }
     };
-    let run = live::run(&Arc::new(plan), options, &stop, ready, |_| ())?;
+    let run = live::run(&Arc::new(plan), &options, &stop, ready, |_| ())?;
     let feeder = feeder.context("the first port has nothing to send by")?;
     let fed = feeder.join().ok().context("the feeder broke off")?;
     let json = serde_json::json!({

@@ -38,6 +38,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
+    /// Who talks to whom, where they stand and which taps see it, as JSON, GraphML or DOT.
+    #[command(disable_help_flag = true)]
+    Topology {
+        /// Passed on to vmprobe-query; see `vmprobe topology --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Measure the packet path on packets in memory.
     Bench(bench::BenchArguments),
 }
@@ -52,6 +59,10 @@ fn main() -> ExitCode {
         Command::Check(arguments) => configuration::check(&arguments),
         Command::Doctor(arguments) => configuration::doctor(&arguments),
         Command::Query { arguments } => output::failed(&vmprobe::store::query::exec(arguments)),
+        Command::Topology { arguments } => {
+            let arguments = std::iter::once("topology".into()).chain(arguments);
+            output::failed(&vmprobe::store::query::exec(arguments))
+        }
         Command::Bench(arguments) => bench::bench(&arguments),
     };
     outcome.into()

@@ -15,9 +15,9 @@ use crate::capture::Source;
 use crate::copies::{CopyTable, Digest, Verdict};
 use crate::counters::{DropCause, TapTotals, WorkerTotals};
 use crate::decode::filter::Filters;
-use crate::decode::{Brief, Decoder, Headers, Marks};
+use crate::decode::{Decoder, Headers, Marks};
 use crate::flow::{FlowStage, Guess};
-use crate::index::WindowNumber;
+use crate::index::{TapIndex, WindowNumber};
 use crate::path::PathStage;
 use crate::sources::MapCell;
 use crate::spread::fragments::FragmentTable;
@@ -34,7 +34,7 @@ mod quotes;
 mod spreading;
 
 use burst::{Seen, Tally};
-use marks::NOTED_MARKS;
+use marks::{MirrorSequence, NOTED_MARKS};
 pub use port_names::PortNames;
 
 /// Packets in a burst at most; a source gives no more.
@@ -108,13 +108,11 @@ pub struct Worker<S> {
     source: Option<S>,
     parts: WorkerParts,
     headers: Box<[Headers]>,
-    briefs: Box<[Brief]>,
     seen: Box<[Seen]>,
-    ahead: Box<[Ahead]>,
     ready: Vec<Headers>,
     totals: WorkerTotals,
     taps: Vec<TapTotals>,
-    mirror_sequences: Vec<Option<u32>>,
+    mirror_sequences: Vec<Option<MirrorSequence>>,
     /// Largest stamp of the own source.
     read_clock: Timestamp,
     /// Clock of what is booked.
@@ -199,9 +197,7 @@ impl<S: Source> Worker<S> {
             source_ended: source.is_none(),
             source,
             headers: vec![Headers::default(); BURST_PACKETS_MAX].into_boxed_slice(),
-            briefs: vec![Brief::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             seen: vec![Seen::default(); BURST_PACKETS_MAX].into_boxed_slice(),
-            ahead: vec![Ahead::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             ready: Vec::with_capacity(2 * BURST_PACKETS_MAX),
             totals: WorkerTotals { sampling_rate: 1.0, ..WorkerTotals::default() },
             taps: vec![TapTotals::default(); parts.taps_max],
@@ -421,6 +417,11 @@ impl<S: Source> Worker<S> {
                 DropCause::CopyOtherTap
             }
         };
+        if let Verdict::OtherTap { tap: counted, seen } = verdict
+            && (headers.timestamp, headers.tap) < (seen, counted)
+        {
+            self.note_nearer_tap(headers, ahead, counted);
+        }
         if self.parts.remove_copies {
             self.totals.causes.add(cause, 1);
             if verdict == Verdict::Duplicate {
@@ -428,6 +429,17 @@ impl<S: Source> Worker<S> {
             }
         }
         !self.parts.remove_copies
+    }
+
+    /// A copy that came later was seen earlier, or at the same time at a tap that is configured first.
+    #[cold]
+    fn note_nearer_tap(&mut self, headers: &Headers, ahead: &Ahead, counted: TapIndex) {
+        if self.parts.remove_copies {
+            let (window, late) = self.booking.book(headers.timestamp, headers.clock);
+            let (window, _) = self.open_window(window, late);
+            let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
+            flows.note_nearer_tap(headers, ahead.guess, (counted, window), output);
+        }
     }
 
     /// Time goes on: fragments that waited too long are let go, windows close.
@@ -594,22 +606,27 @@ impl<S: Source> Worker<S> {
             path.end(&mut self.parts.handoff);
         }
         self.parts.handoff.send_all_windows();
+        self.end_mirror_sequences();
         self.refresh_totals();
         self.close_last_window();
         let taps = self.taps_used();
         self.parts.handoff.end(&mut self.totals, &self.taps[..taps]);
     }
 
-    /// What was counted since the last window closed belongs to the window that time stands in.
+    /// What was counted since the last window closed belongs to the next one that would have closed, as
+    /// it would had time gone on: where the end lies in its grace that is not the one time stands in.
     fn close_last_window(&mut self) {
         let clock_window = WindowNumber::of(self.clock, self.parts.windows.length_ns());
         let last = self.newest_active.max(clock_window);
         if self.totals.received_packets + self.totals.booked_packets == 0 {
             return;
         }
+        let next = self.open_from.unwrap_or(last).min(last);
         let taps = self.taps_used();
-        while !self.parts.handoff.close(last, &mut self.totals, &self.taps[..taps]) {
-            std::thread::yield_now();
+        for window in [next, last].into_iter().take(if next < last { 2 } else { 1 }) {
+            while !self.parts.handoff.close(window, &mut self.totals, &self.taps[..taps]) {
+                std::thread::yield_now();
+            }
         }
     }
 

@@ -35,6 +35,9 @@ mod skips;
 // --- etherparse -------------------------------------------------------------------------------
 
 /// What both decoders say of a packet.
+/// Sequence, acknowledgement, flags, window, and the timestamps if there are any.
+type TcpFields = (u32, u32, u16, u16, Option<(u32, u32)>);
+
 #[derive(Debug, PartialEq, Eq, Default)]
 struct Seen {
     addresses: Option<(IpAddr, IpAddr)>,
@@ -43,7 +46,7 @@ struct Seen {
     ttl: u8,
     fragment: bool,
     ports: (u16, u16),
-    tcp: Option<(u32, u32, u16, u16, Option<(u32, u32)>)>,
+    tcp: Option<TcpFields>,
     icmp: Option<(u8, u8)>,
     octets: u32,
     payload: Vec<u8>,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use duckdb::{Config, Connection, Rows, Statement};
 
+use crate::cell::Cell;
 use crate::files::{Files, report_bad};
 use crate::{schema, statement};
 
@@ -70,6 +71,25 @@ impl Database {
     /// Runs it.
     pub(crate) fn run<'a>(&self, statement: &'a mut Statement<'_>) -> anyhow::Result<Rows<'a>> {
         self.explain(statement.query([]).map_err(Into::into))
+    }
+
+    /// Runs the program's own SQL, and gives its rows one by one.
+    pub(crate) fn each(
+        &self,
+        sql: &str,
+        mut take: impl FnMut(Vec<Cell>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut run = || {
+            let mut statement = self.connection.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            let columns = rows.as_ref().map_or(0, Statement::column_count);
+            while let Some(row) = rows.next()? {
+                let cell = |place| Ok(Cell::new(&row.get_ref(place)?.to_owned()));
+                take((0..columns).map(cell).collect::<anyhow::Result<_>>()?)?;
+            }
+            Ok(())
+        };
+        self.explain(run())
     }
 
     fn explain<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {

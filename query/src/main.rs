@@ -11,6 +11,7 @@ mod files;
 mod output;
 mod schema;
 mod statement;
+mod topology;
 
 use std::io::{self, BufWriter, Write as _};
 use std::path::PathBuf;
@@ -59,7 +60,7 @@ enum Format {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    match answer() {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -68,6 +69,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A graph, or the answer to a query. No query is the word `topology` alone.
+fn answer() -> anyhow::Result<()> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "topology") {
+        return topology::run(&topology::Arguments::of(arguments));
+    }
+    run(&Arguments::parse())
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {

@@ -1,4 +1,5 @@
 //! The query program over records that the probe's own sink wrote.
+#![expect(clippy::disallowed_methods, reason = "programs and devices are waited for by the clock")]
 
 #[path = "../../tests/tests/extremes/mod.rs"]
 mod extremes;

@@ -133,6 +133,9 @@ test('ways between taps have a range and a bound, or words say why there are non
     assert.doesNotMatch(row, /NaN|undefined|null/);
   }
   assert.ok(await page.locator('#paths-legend').isVisible());
+  // The fixture has a tap of that kind, the demo cloud has none.
+  const oneWay = (await texts(rows)).filter((row) => row.includes('shows one direction only'));
+  assert.equal(oneWay.length, hostile ? 1 : 0);
 });
 
 test('one tap has nothing to compare, in both languages', async () => {
@@ -216,6 +219,9 @@ test('the language is switched and remembered', async () => {
   const english = await page.evaluate(() => [...document.querySelectorAll('[data-text]')]
     .map((node) => node.textContent).filter((text) => /^[A-Za-z ,:()]{4,}$/.test(text)));
   assert.deepEqual(english, []);
+  // What a real probe says of its alerts is said in Chinese too.
+  const titles = vm ? await texts(page.locator('.alert-title')) : [];
+  assert.deepEqual(titles.filter((title) => !/\p{Script=Han}/u.test(title)), []);
   await page.reload();
   await page.locator('#conversation-rows tr').first().waitFor();
   assert.equal(await page.locator('html').getAttribute('lang'), 'zh-Hans');

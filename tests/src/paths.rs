@@ -15,6 +15,16 @@ use crate::replaying::run;
 /// Plays captures back, each a tap named like its file (`tap-a.pcap` is `a`), with further lines of
 /// configuration; the answer is the folder of the records.
 pub fn played(folder: &Folder, captures: &[PathBuf], further: &str) -> PathBuf {
+    played_in_order(folder, captures, captures, further)
+}
+
+/// The same with the files in another order than their taps are configured in.
+pub fn played_in_order(
+    folder: &Folder,
+    captures: &[PathBuf],
+    files: &[PathBuf],
+    further: &str,
+) -> PathBuf {
     let records = folder.path("records");
     let mut text = String::new();
     for capture in captures {
@@ -28,7 +38,7 @@ pub fn played(folder: &Folder, captures: &[PathBuf], further: &str) -> PathBuf {
     let file = folder.write("replay.toml", text + further);
     let mut plan = config::load(&file, Mode::Replay).expect("a good configuration").plan;
     plan.store.free_mib_min = 0;
-    let report = run(plan, captures, Some(&records)).expect("a replay").report;
+    let report = run(plan, files, Some(&records)).expect("a replay").report;
     assert_eq!(report.ledger.unaccounted, 0);
     records
 }

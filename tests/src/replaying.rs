@@ -10,6 +10,8 @@ use vmprobe::config::{self, Plan};
 use vmprobe::runtime::RuntimeError;
 use vmprobe::runtime::replay::{Replay, ReplayOptions, replay};
 
+use crate::folder::Folder;
+
 /// The plan of a replay without configuration file, with tables as small as such captures need.
 pub fn small_plan(captures: &[PathBuf]) -> Plan {
     let mut plan = config::replay_without_file();
@@ -41,4 +43,19 @@ pub fn run(
     plan.store.folder = records.map(Path::to_owned);
     let options = ReplayOptions { files: captures.to_vec(), ..ReplayOptions::default() };
     replay(&Arc::new(plan), &options, &Arc::new(AtomicBool::new(false)), |_| ())
+}
+
+/// Replays with so many workers, copies taken out; the answer is the folder of the records, which is in
+/// `folder`.
+///
+/// # Panics
+/// If the replay fails or packets are not accounted for.
+pub fn records_of(captures: &[PathBuf], workers: u16, folder: &Folder) -> PathBuf {
+    let mut plan = small_plan(captures);
+    plan.worker.count = workers;
+    plan.copies.remove = true;
+    let records = folder.path("records");
+    let replay = run(plan, captures, Some(&records)).expect("a replay");
+    assert_eq!(replay.report.ledger.unaccounted, 0);
+    records
 }

@@ -2,6 +2,7 @@
 //! where no fuzzer is installed.
 //!
 //! Each round takes one of the seeds and changes octets, copies pieces or cuts.
+#![expect(clippy::disallowed_methods, reason = "how long changes are tried is up to the clock")]
 
 use std::time::{Duration, Instant};
 
@@ -179,8 +180,7 @@ fn configuration() {
     ];
     // The reference file has every key as a comment: with them switched on it is a better seed.
     let on = seeds[0].replace("\n#", "\n");
-    let seeds: Vec<Vec<u8>> =
-        seeds.into_iter().chain([on.as_str()]).map(|text| text.into()).collect();
+    let seeds: Vec<Vec<u8>> = seeds.into_iter().chain([on.as_str()]).map(Into::into).collect();
     run(&seeds, |input| config::exercise(&String::from_utf8_lossy(input)));
 }
 

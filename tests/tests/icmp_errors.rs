@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use vmprobe_tests::folder::Folder;
 use vmprobe_tests::records::{self, number, text};
-use vmprobe_tests::replaying::{run, small_plan};
+use vmprobe_tests::replaying::records_of;
 
 /// Flows, each of which gets as many errors as its number says.
 const FLOWS: u8 = 20;
@@ -65,13 +65,7 @@ fn capture(folder: &Folder, copies: usize) -> PathBuf {
 fn check(workers: u16, copies: usize) {
     let folder = Folder::new("icmp-errors");
     let files = [capture(&folder, copies)];
-    let mut plan = small_plan(&files);
-    plan.worker.count = workers;
-    plan.copies.remove = true;
-    let records = folder.path("records");
-    let replay = run(plan, &files, Some(&records)).expect("a replay");
-    assert_eq!(replay.report.ledger.unaccounted, 0);
-    let flows = records::rows(&records, "flows");
+    let flows = records::rows(&records_of(&files, workers, &folder), "flows");
     let errors = u64::from(FLOWS) * u64::from(FLOWS - 1) / 2;
     let (mut quoted, mut own) = (0, 0);
     for flow in &flows {

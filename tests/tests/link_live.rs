@@ -1,5 +1,6 @@
 //! Real traffic over a link with known truth, mirrored at both ends into `vmprobe run`.
 #![cfg(feature = "dpdk")]
+#![expect(clippy::disallowed_types, reason = "tests wait for one another")]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -3,6 +3,7 @@
 //! Each packet that was sent is received or missed, received ones are accounted for, and neither
 //! SIGTERM under load nor a second start changes that. A capture that is sent gives what a replay of it
 //! gives.
+#![expect(clippy::disallowed_types, reason = "tests wait for one another")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -92,7 +93,7 @@ fn a_capture_over_memif_is_what_a_replay_of_it_is() {
     let config = test.folder.write("memif.toml", text);
     let mut plan = config::load(&config, Mode::Replay).expect("a good configuration").plan;
     plan.serve.enabled = false;
-    let replayed = run(plan, &[capture.clone()], Some(&test.folder.path("replayed")));
+    let replayed = run(plan, std::slice::from_ref(&capture), Some(&test.folder.path("replayed")));
     let replayed = replayed.expect("a replay").report;
 
     let socket = test.folder.path("memif.sock");

@@ -3,6 +3,7 @@
 //! EAL starts once a process, so each test runs its body in a process of its own, with its own
 //! file prefix. Tests that need root say so and pass where it is missing.
 #![cfg(feature = "dpdk")]
+#![expect(clippy::disallowed_methods, reason = "programs and devices are waited for by the clock")]
 
 use std::fs;
 use std::io::{Read, Write};

@@ -3,6 +3,7 @@
 //! Real ping, curl and iperf3 traffic. What the probe counted for each VM is what the VM's own
 //! interface sent: frames, and octets but for ARP, which is a cause in the ledger and no IP.
 #![cfg(feature = "dpdk")]
+#![expect(clippy::disallowed_types, reason = "tests wait for one another")]
 
 use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};

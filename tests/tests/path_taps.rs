@@ -12,7 +12,7 @@ use vmprobe_tests::link::transfer::{RECEIVER, SENDER, START_NS, transfer};
 use vmprobe_tests::link::{
     Frame, Impairments, Mirror, Side, Truth, Way, impair_capture, parse, relay,
 };
-use vmprobe_tests::paths::{Seen, is_of, is_way, played, seen};
+use vmprobe_tests::paths::{Seen, is_of, is_way, played, played_in_order, seen};
 use vmprobe_tests::records::{Row, rows, sum};
 
 const MS: u64 = 1_000_000;
@@ -277,4 +277,25 @@ fn three_taps_in_a_row_pair_by_pair() {
     ways.sort_unstable();
     ways.dedup();
     assert_eq!(ways.len(), 6, "{ways:?}");
+}
+
+/// Which tap counts: the one that saw the packet first, whatever the order in which copies come to be
+/// looked at; and of those that saw it at the same time the one that is configured first.
+#[test]
+fn the_tap_nearest_to_the_sender_counts_else_the_first_configured() {
+    for (delay_ns, reverse_tap) in [(MS, "b"), (0, "a")] {
+        let folder = Folder::new("path-nearest");
+        let way = Way { delay_ns, ..Way::default() };
+        let impairments = Impairments::alike(way, Mirror::default());
+        let (captures, truth) = transfer(200_000, 3, impairments, folder.root()).expect("it runs");
+        assert!(truth.total().copies > 100);
+        let [a, b] = captures.clone();
+        let records = played_in_order(&folder, &captures, &[b, a], "");
+        for (table, column, tap) in
+            [("windows", "tap", "a"), ("flows", "tap", "a"), ("flows", "reverse_tap", reverse_tap)]
+        {
+            let rows = rows(&records, table);
+            assert!(!rows.is_empty() && rows.iter().all(|row| row[column] == tap), "{rows:?}");
+        }
+    }
 }

@@ -1,4 +1,5 @@
 //! The records on disk: what is written is read back, and neither a crash nor a full disk tears it.
+#![expect(clippy::print_stdout, reason = "a child tells the test that started it how far it came")]
 
 mod extremes;
 

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use etherparse::PacketBuilder;
+use vmprobe::capture::file::PcapWriter;
+use vmprobe::time::Timestamp;
 use vmprobe_tests::folder::Folder;
 use vmprobe_tests::link::transfer::{SENDER, transfer};
 use vmprobe_tests::link::{Impairments, Mirror, Side, Truth, Way, parse, relay};
 use vmprobe_tests::paths::{is_way, played, seen};
-use vmprobe_tests::records::{Row, rows, sum};
+use vmprobe_tests::records::{Row, number, rows, sum};
 
 const MS: u64 = 1_000_000;
 
@@ -83,6 +85,75 @@ fn a_tap_with_one_direction_has_no_coverage() {
         let shares: Vec<_> = talks.map(|row| row["coverage"].as_f64()).collect();
         assert!(!shares.is_empty() && shares.iter().all(|share| *share == Some(coverage)));
     }
+}
+
+#[test]
+fn a_tap_with_one_direction_shows_beside_one_with_both() {
+    let folder = Folder::new("health-one-way");
+    let (captures, _) = sent(&folder, Mirror::default(), Mirror::default());
+    let one = changed(&folder, &captures[1], "b", |frame| {
+        (parse(frame)?.source == SENDER).then(|| frame.to_vec())
+    });
+    for (second, is_one_way) in [(captures[1].clone(), false), (one, true)] {
+        let folder = Folder::new("health-one-way-records");
+        let path = rows(&played(&folder, &[captures[0].clone(), second], ""), "path");
+        let of = |column| sum(&path, column, |row| is_way(row, "taps", "a", "b"));
+        let answered = of("answered_pair_count");
+        assert!(answered > 0);
+        assert_eq!(of("first_tap_one_way_pair_count"), 0);
+        let one_way = if is_one_way { answered } else { 0 };
+        assert_eq!(of("later_tap_one_way_pair_count"), one_way);
+        let of_ends = path.iter().filter(|row| row["scope"] == "endpoints");
+        assert!(of_ends.clone().count() > 0);
+        assert!(of_ends.clone().all(|row| row["answered_pair_count"].is_null()));
+    }
+}
+
+/// SYNs that nobody answers, however many: no tap misses an answer.
+#[test]
+fn questions_that_nobody_answers_are_no_gap_in_coverage() {
+    let folder = Folder::new("health-silence");
+    let (captures, _) = sent(&folder, Mirror::default(), Mirror::default());
+    let mut number = 0_u16;
+    let capture = changed(&folder, &captures[0], "a", |_| {
+        number += 1;
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .tcp(10_000 + number / 5, 80, u32::from(number / 5), 1_024)
+            .syn()
+            .write(&mut frame, &[])
+            .ok()?;
+        Some(frame)
+    });
+    let taps = rows(&played(&folder, &[capture], ""), "taps");
+    assert!(count(&taps, "a", "packet_count") > 1_000);
+    assert!(taps.iter().all(|row| row["coverage"].is_null()), "{taps:?}");
+}
+
+/// A window's counts are those up to its closing, also where the run ends within its grace.
+#[test]
+fn counts_are_of_the_window_that_closes_next_and_add_up() {
+    let folder = Folder::new("health-end");
+    let capture = folder.path("tap-a.pcap");
+    let mut out = PcapWriter::create(&capture, 1, true).expect("a file");
+    for number in 0..191_u64 {
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .udp(1, 2)
+            .write(&mut frame, &number.to_be_bytes())
+            .expect("it fits");
+        let octets = u32::try_from(frame.len()).expect("short");
+        let at = Timestamp(100_200 * MS + number * 10 * MS);
+        out.write(at, octets, &frame).expect("it is written");
+    }
+    out.finish().expect("it is written");
+    let taps = rows(&played(&folder, &[capture], ""), "taps");
+    let counted: Vec<_> = at(&taps, "a")
+        .map(|row| (number(row, "window_start_ns") / (1_000 * MS), number(row, "packet_count")))
+        .collect();
+    assert_eq!(counted, [(100, 100), (101, 91), (102, 0)]);
 }
 
 #[test]

@@ -93,9 +93,13 @@ fn without_tests(text: &str) -> &str {
 }
 
 /// Each use of another module of the library: who uses what, and where.
+fn is_rust(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| ending == "rs")
+}
+
 fn uses<'a>(order: &[&'a str], files: &'a [(String, String)]) -> Vec<(&'a str, &'a str, String)> {
     let mut uses = Vec::new();
-    for (name, text) in files.iter().filter(|(name, _)| name.ends_with(".rs")) {
+    for (name, text) in files.iter().filter(|(name, _)| is_rust(name)) {
         let Some(inside) = name.strip_prefix("probe/src/") else { continue };
         let module = inside.split(['/', '.']).next().unwrap_or_default();
         if !order.contains(&module) {
@@ -144,7 +148,7 @@ fn begins_unsafe(line: &str) -> bool {
 fn unsafe_stands_where_it_may_and_says_why() {
     let this = "tests/tests/tidy.rs";
     let mut wrong = String::new();
-    for (name, text) in files().iter().filter(|(name, _)| name.ends_with(".rs")) {
+    for (name, text) in files().iter().filter(|(name, _)| is_rust(name)) {
         if name == this {
             continue;
         }
@@ -165,7 +169,7 @@ fn unsafe_stands_where_it_may_and_says_why() {
 #[test]
 fn what_is_allowed_has_a_reason() {
     let mut wrong = String::new();
-    for (name, text) in files().iter().filter(|(name, _)| name.ends_with(".rs")) {
+    for (name, text) in files().iter().filter(|(name, _)| is_rust(name)) {
         for attribute in ["#[allow(", "#![allow(", "#[expect(", "#![expect("] {
             for (at, _) in text.match_indices(attribute) {
                 let line_begin = text[..at].rfind('\n').map_or(0, |end| end + 1);

@@ -93,6 +93,8 @@ pub struct Conversation {
     pub sampling_rate: f32,
     /// Lowest tap that counted the forward direction.
     pub tap: TapIndex,
+    /// In one of its flows one end has acknowledged what the other sent.
+    pub acknowledged: bool,
     /// What was measured in it.
     pub extra: ExtraPlace,
 }
@@ -115,6 +117,7 @@ impl Default for Conversation {
             half_open: 0,
             sampling_rate: 1.0,
             tap: TapIndex(u16::MAX),
+            acknowledged: false,
             extra: ExtraPlace::default(),
         }
     }
@@ -152,6 +155,7 @@ impl Conversation {
         self.half_open += half_open;
         self.sampling_rate = self.sampling_rate.min(sampling_rate);
         self.tap = self.tap.min(row.tap);
+        self.acknowledged |= has_acknowledged(row);
     }
 
     /// Octets of both directions.
@@ -186,6 +190,12 @@ pub(super) fn counts_of(row: &Row) -> Counts {
     ]
 }
 
+/// Whether one end has acknowledged what the other sent.
+#[inline]
+pub(super) const fn has_acknowledged(row: &Row) -> bool {
+    row.events & event::ACKNOWLEDGED != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,7 +219,9 @@ mod tests {
         let answered = row(event::ANSWERED | event::SYN_ACK, [2, 2]);
         let sum = |rows: [(&Row, f32); 2]| {
             let mut conversation = Conversation::default();
-            rows.iter().for_each(|(row, rate)| conversation.add(row, *rate));
+            for (row, rate) in rows {
+                conversation.add(row, rate);
+            }
             conversation
         };
         let conversation = sum([(&asked, 0.5), (&answered, 1.0)]);

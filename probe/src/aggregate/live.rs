@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
-pub use taps::{LivePath, LivePathCounts, LiveTap, TapHealth};
+pub use taps::{LivePath, LivePathCounts, LiveTap, TapCounts, TapHealth};
 
 /// Windows of totals that the page can draw.
 pub const HISTORY_WINDOWS_MAX: usize = 300;

@@ -5,7 +5,7 @@
 //! conversations have, is kept apart as it is (`Conversations::wide`).
 //! Invariants: sums are those of [`Conversation::add`], however they are kept.
 
-use super::conversation::{Counts, counts_of};
+use super::conversation::{Counts, counts_of, has_acknowledged};
 use super::{Conversation, ExtraPlace};
 use crate::app::Application;
 use crate::index::TapIndex;
@@ -43,7 +43,16 @@ pub(super) struct Packed {
     /// Number of the least rate.
     rate: u8,
     late_packets: u8,
-    is_wide: bool,
+    /// Bits of [`mark`].
+    marks: u8,
+}
+
+/// What is known of a conversation beside its sums.
+mod mark {
+    /// Its sums stand elsewhere.
+    pub(super) const WIDE: u8 = 1;
+    /// In one of its flows one end has acknowledged what the other sent.
+    pub(super) const ACKNOWLEDGED: u8 = 1 << 1;
 }
 
 const _: () = assert!(size_of::<Packed>() == 52);
@@ -61,21 +70,21 @@ impl Packed {
             tap: TapIndex(u16::MAX),
             rate: 0,
             late_packets: 0,
-            is_wide: false,
+            marks: 0,
         }
     }
 
     /// Its place among the wide ones, if it is one.
     #[inline]
     pub(super) fn wide(&self) -> Option<usize> {
-        self.is_wide.then_some(self.extra.number() as usize)
+        (self.marks & mark::WIDE != 0).then_some(self.extra.number() as usize)
     }
 
     /// Makes it a wide one; its sums are at that place from now on.
     pub(super) fn widen(&mut self, place: usize) {
         let number = u32::try_from(place).expect("there are fewer than numbers of entries");
         self.extra = ExtraPlace::of_number(number);
-        self.is_wide = true;
+        self.marks |= mark::WIDE;
     }
 
     /// With one row more, if that fits; not for a wide one. `rate`: number of the least rate
@@ -100,6 +109,7 @@ impl Packed {
         sum.late_packets = u8::try_from(u32::from(self.late_packets) + row.late_packets).ok()?;
         sum.rate = rate;
         sum.tap = self.tap.min(row.tap);
+        sum.marks |= if has_acknowledged(row) { mark::ACKNOWLEDGED } else { 0 };
         Some(sum)
     }
 
@@ -135,6 +145,7 @@ impl Packed {
             half_open,
             sampling_rate,
             tap: self.tap,
+            acknowledged: self.marks & mark::ACKNOWLEDGED != 0,
             extra: self.extra,
         }
     }

@@ -46,14 +46,14 @@ pub struct TapView {
     pub totals: TapTotals,
     /// Whether its mirror numbers the packets.
     pub has_sequence: bool,
-    /// TCP conversations of which it counted at least [`TALK_PACKETS_MIN`] packets in the window.
+    /// TCP conversations that it counted, in which one end has acknowledged what the other sent and that
+    /// have at least [`TALK_PACKETS_MIN`] packets in the window.
     pub tcp_conversations: u64,
     /// Of these, those of which one direction alone came by, at this tap and all others.
     pub tcp_one_way_conversations: u64,
 }
 
-/// A TCP conversation with so many packets in a window has something acknowledged, so that both
-/// directions are there to be seen.
+/// Packets of a conversation whose directions say something: fewer may be the end of a talk, or a probe.
 const TALK_PACKETS_MIN: u64 = 4;
 
 impl TapView {
@@ -80,7 +80,8 @@ impl TapView {
     pub fn count_conversations(views: &mut [Self], conversations: &Conversations) {
         for (key, conversation) in conversations {
             let [forward, reverse] = conversation.packets;
-            if key.protocol != protocol::TCP || forward + reverse < TALK_PACKETS_MIN {
+            let talks = key.protocol == protocol::TCP && conversation.acknowledged;
+            if !talks || forward + reverse < TALK_PACKETS_MIN {
                 continue;
             }
             // Taps are few, and in order.

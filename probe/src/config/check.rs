@@ -195,9 +195,9 @@ fn memory_lines(plan: &Plan, sizes: &Sizes) -> Vec<String> {
         sizes.flow_bytes
     ));
     lines.push(format!(
-        "{} MiB at most for rows of one window ({workers} × {} × {} bytes)",
+        "{} MiB for rows of open windows and on their way ({workers} × {} × {} bytes)",
         mib(memory.row_bytes),
-        plan.window.rows_max,
+        plan.rows_kept(),
         sizes.row_bytes
     ));
     let rest = memory.copy_bytes + memory.fragment_bytes + memory.spread_bytes;

@@ -266,7 +266,7 @@ mod tests {
             assert!(headers.marks.has(Marks::TCP_TIMESTAMP));
             assert_eq!(headers.marks.has(Marks::TCP_SACK), has_sack);
             assert_eq!(headers.tcp_sack(), has_sack.then_some([1, 2, 0, 0]));
-            let of_syn = if has_sack { 0 } else { 8 << 16 | 1460 };
+            let of_syn = if has_sack { 0 } else { (8 << 16) + 1_460 };
             assert_eq!(headers.tcp_syn_options, of_syn);
             assert_eq!(headers.payload_octets, 1);
         }

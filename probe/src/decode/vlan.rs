@@ -90,7 +90,7 @@ mod tests {
             (&[][..], "default/none"),
             (&[(0x8100, 42)], "default/vlan/42"),
             (&[(0x8100, 0xe000)], "default/none"),
-            (&[(0x8100, 0xe000 | 42)], "default/vlan/42"),
+            (&[(0x8100, 0xe02a)], "default/vlan/42"),
             (&[(0x88a8, 10), (0x8100, 20)], "default/qinq/10.20"),
             (&[(0x9100, 10), (0x9200, 20)], "default/qinq/10.20"),
             (&[(0x88a8, 5), (0x88a8, 10), (0x8100, 20)], "default/qinq/10.20"),

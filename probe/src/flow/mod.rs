@@ -21,7 +21,7 @@ mod totals;
 
 pub use output::{Biflow, EndedFlow, FlowOutput, Measured};
 pub use sides::Side;
-pub use stage::{FlowCounts, FlowStage, MeasureTerms, OtherOptions};
+pub use stage::{FlowCounts, FlowStage, MeasureTerms};
 pub use state::Flow;
 pub use table::{FlowTable, Guess, TableFull};
 pub use tcp::TcpState;
@@ -84,4 +84,7 @@ pub mod event {
     pub const SYN: u8 = 1 << 5;
     /// A SYN-ACK was seen.
     pub const SYN_ACK: u8 = 1 << 6;
+    /// One end has acknowledged what the other sent: a segment with ACK, without SYN and RST, was seen
+    /// in this window or before.
+    pub const ACKNOWLEDGED: u8 = 1 << 7;
 }

@@ -90,7 +90,8 @@ const CHANGES: u16 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
 #[inline]
 pub(super) fn is_plain(flow: &mut Flow, sender: Sender, flags: u16) -> bool {
     let bits = &mut flow.tcp_control_bits[sender.place()];
-    let plain = flags & CHANGES == 0 && *bits != 0 && flow.tcp != TcpState::SynReceived;
+    let opens = matches!(flow.tcp, TcpState::SynSent | TcpState::SynReceived);
+    let plain = flags & CHANGES == 0 && *bits != 0 && !opens;
     if plain {
         *bits |= flags.to_le_bytes()[0];
     }
@@ -104,6 +105,9 @@ pub(super) fn segment(flow: &mut Flow, rest: &mut Rest, segment: Segment) {
         rest.initial_sequence[sender.place()] = sequence;
     }
     flow.tcp_control_bits[sender.place()] |= flags.to_le_bytes()[0];
+    if flags & (tcp_flag::ACK | tcp_flag::SYN | tcp_flag::RST) == tcp_flag::ACK {
+        flow.events |= event::ACKNOWLEDGED;
+    }
     if flags & tcp_flag::RST != 0 {
         flow.tcp = TcpState::Reset;
     } else if flags & HANDSHAKE == tcp_flag::SYN {
@@ -182,6 +186,19 @@ mod tests {
         assert_eq!(flow.tcp, TcpState::HalfClosed);
         let (flow, _) = run(&[(Low, FIN | ACK), (High, FIN | ACK)]);
         assert_eq!(flow.tcp, TcpState::Closed);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_known_though_one_direction_alone_is_seen() {
+        use Sender::{High, Low};
+        let acknowledged = |segments: &[(Sender, u16)]| {
+            run(segments).0.events & event::ACKNOWLEDGED == event::ACKNOWLEDGED
+        };
+        assert!(acknowledged(&[(Low, SYN), (Low, ACK)]));
+        assert!(acknowledged(&[(High, SYN | ACK), (High, ACK)]));
+        assert!(acknowledged(&[(Low, ACK)]) && acknowledged(&[(Low, FIN | ACK)]));
+        assert!(!acknowledged(&[(Low, SYN), (Low, SYN), (High, RST | ACK)]));
+        assert!(!acknowledged(&[(High, SYN | ACK), (High, SYN | ACK), (High, RST)]));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl PathStage {
         Self {
             entries: memory::table(slots, Entry::default()),
             facts: memory::table(slots, Facts::default()),
-            watches: Watches::new(slots / 2),
+            watches: Watches::new(slots / 2, ms(plan.verdict_ms.into())),
             limit: u32::MAX / plan.sample_one_in.max(1),
             verdict_ns: ms(plan.verdict_ms.into()),
             length_ns: ms(windows.length_ms.into()),

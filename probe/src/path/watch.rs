@@ -3,7 +3,8 @@
 //! In: hash of a flow. Out: the ends of the two rows (one a sender) of its packets that wait.
 //! Cost: 64 bytes a flow; a packet of a flow without one looks at two octets.
 //! Invariants: a flow has at most one watch; a watch without packets may go to another flow, first
-//! the one that was left longest ago.
+//! the one that was left longest ago. How far a flow has sent is known as long as a packet is followed,
+//! and no longer, whoever needs its place or not.
 
 use super::entry::{NONE, Range, reaches};
 use crate::memory;
@@ -62,14 +63,18 @@ impl Default for Watch {
 pub(super) struct Watches {
     watches: Box<[Watch]>,
     presences: Box<[u16]>,
+    /// How long a packet is followed.
+    verdict_ns: u64,
 }
 
 impl Watches {
-    pub(super) fn new(watches: usize) -> Self {
+    /// For packets that are followed for so long.
+    pub(super) fn new(watches: usize, verdict_ns: u64) -> Self {
         let watches = watches.next_power_of_two().max(WAYS);
         Self {
             watches: memory::table(watches, Watch::default()),
             presences: memory::table(PRESENCES, 0),
+            verdict_ns,
         }
     }
 
@@ -94,7 +99,7 @@ impl Watches {
         if let Some(place) = self.find(flow) {
             let watch = &mut self.watches[place as usize];
             watch.packets += 1;
-            watch.used = clock;
+            watch.use_at(clock, self.verdict_ns);
             return Some(Taken { place, forgot: None });
         }
         let is_left = |place: &usize| self.watches[*place].flow == flow;
@@ -106,7 +111,8 @@ impl Watches {
         if left.is_none() {
             *watch = Watch { flow, ..Watch::default() };
         }
-        (watch.packets, watch.used) = (1, clock);
+        watch.packets = 1;
+        watch.use_at(clock, self.verdict_ns);
         let presence = &mut self.presences[presence(flow)];
         *presence = presence.saturating_add(1);
         Some(Taken { place: short(place), forgot })
@@ -152,6 +158,14 @@ impl Watches {
 }
 
 impl Watch {
+    /// Another packet comes: what is known of those before it may be too old.
+    fn use_at(&mut self, clock: Timestamp, verdict_ns: u64) {
+        if clock.since_ns(self.used) > verdict_ns {
+            self.has_top = [false; 2];
+        }
+        self.used = self.used.max(clock);
+    }
+
     /// Whether a range of this sender may have been sent before.
     pub(super) const fn may_repeat(&self, sender: usize, range: Range) -> bool {
         self.oldest[sender] != NONE && !reaches(range.begin, self.top[sender])
@@ -176,4 +190,30 @@ const fn low(word: u64) -> usize {
 
 fn short(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(NONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VERDICT_NS: u64 = 5_000;
+
+    /// What is known of a flow must not depend on when a sweep lets its packets go, nor on whether
+    /// another flow has taken its place since.
+    #[test]
+    fn how_far_a_flow_has_sent_is_known_as_long_as_its_last_packet_is_followed() {
+        for released in [true, false] {
+            for (at, is_known) in [(10 + VERDICT_NS, true), (11 + VERDICT_NS, false)] {
+                let mut watches = Watches::new(8, VERDICT_NS);
+                let place = watches.take(1, Timestamp(10)).expect("there is room").place;
+                watches.at(place).has_top[0] = true;
+                if released {
+                    watches.release(place);
+                }
+                let taken = watches.take(1, Timestamp(at)).expect("it has its place");
+                assert_eq!(taken.place, place);
+                assert_eq!(watches.at(place).has_top[0], is_known, "{released} {at}");
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::delays::TenantDelays;
+use super::group::Group;
 use super::ledger::{ledger_rows, tenant_delays_lost};
 use super::measures;
 use super::usage::usage_records;
@@ -21,6 +22,7 @@ use crate::index::{TapIndex, content_id};
 use crate::inventory::{
     AddressSpace, Interval, Inventory, InventoryCell, RowChange, TrafficClass, VmRef,
 };
+use crate::measure::tcp::Opening;
 use crate::sources::RowQueue;
 use crate::sources::usage::UsageQueue;
 use crate::time::Timestamp;
@@ -167,8 +169,9 @@ impl RecordMaker {
         records.reserve(conversations.len());
         for (key, conversation) in conversations {
             let extra = view.conversations.extras().get(conversation.extra);
+            let extra = extra.as_deref();
             let record = self.conversation((view.start, view.end), key, conversation, extra);
-            if let Some(extra) = extra {
+            if let Some(extra) = extra.filter(|extra| !extra.is_empty()) {
                 let (initiator, responder) = (
                     &record.source_virtual_station_tenant,
                     &record.destination_virtual_station_tenant,
@@ -256,7 +259,11 @@ impl RecordMaker {
         let vm = |vm| self.vm(vm, ends.time);
         let (source, destination) = (vm(ends.source), vm(ends.destination));
         let went_back = conversation.packets[1] > 0;
-        let mut record = WindowRecord {
+        let is_tcp = key.protocol == protocol::TCP;
+        let measures = extra
+            .filter(|_| is_tcp)
+            .map_or(Group::Null, |extra| measures::of_conversation(extra, conversation.packets));
+        WindowRecord {
             window_start_ns: start.0,
             window_end_ns: end.0,
             segment: self.names.segment(key.segment),
@@ -291,14 +298,8 @@ impl RecordMaker {
             connection_half_open_count: conversation.half_open,
             sampling_rate: f64::from(conversation.sampling_rate),
             tap: self.names.tap(conversation.tap),
-            ..WindowRecord::default()
-        };
-        if key.protocol == protocol::TCP
-            && let Some(extra) = extra
-        {
-            measures::of_conversation(&mut record, extra, conversation.packets);
+            measures,
         }
-        record
     }
 
     fn flow(&mut self, ended: &EndedFlow, totals: Option<&FlowTotals>) -> FlowRecord {
@@ -318,7 +319,12 @@ impl RecordMaker {
         let vm = |vm| self.vm(vm, ends.time);
         let (source_vm, destination_vm) = (vm(ends.source), vm(ends.destination));
         let answered = flow.sides[reverse].seen;
-        let mut record = FlowRecord {
+        let (segments, losses) = measures::of_flow(ended, totals);
+        let of_packets = |count: &dyn Fn(&FlowTotals) -> u64| {
+            // Without totals nothing happened.
+            flow.measured.packets.then(|| totals.map_or(0, count))
+        };
+        FlowRecord {
             flow_id: flow_id(flow),
             segment: self.names.segment(there.segment),
             reverse_segment: answered.then(|| self.names.segment(back.segment)),
@@ -357,10 +363,18 @@ impl RecordMaker {
             destination_virtual_station_name: destination_vm.name,
             destination_virtual_station_tenant: destination_vm.tenant,
             traffic_class: ends.class.name(),
-            ..FlowRecord::default()
-        };
-        measures::of_flow(&mut record, ended, totals);
-        record
+            duplicate_packet_count: of_packets(&|it| it.duplicates(flow.initiator)),
+            reverse_duplicate_packet_count: of_packets(&|it| it.duplicates(flow.initiator.other())),
+            icmp_error_count: of_packets(&|it| it.icmp_errors(flow.initiator)),
+            reverse_icmp_error_count: of_packets(&|it| it.icmp_errors(flow.initiator.other())),
+            fragment_count: of_packets(&|it| it.fragments.into()),
+            snapped_packet_count: of_packets(&|it| it.snapped.into()),
+            connection_opening: flow.measured.opening.map(Opening::name),
+            handshake_server_rtt_ns: flow.measured.handshake_server_rtt_ns,
+            handshake_client_rtt_ns: flow.measured.handshake_client_rtt_ns,
+            segments,
+            losses,
+        }
     }
 
     fn alert(&mut self, alert: &Alert) -> AlertRecord {

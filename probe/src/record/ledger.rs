@@ -8,6 +8,7 @@
 use super::LedgerRecord;
 use crate::aggregate::WindowView;
 use crate::aggregate::live::LivePort;
+use crate::aggregate::path::PathView;
 use crate::counters::{CauseCounts, DropCause, WorkerTotals};
 use crate::export::SinkLedger;
 use crate::time::Timestamp;
@@ -46,6 +47,20 @@ pub(super) fn ledger_rows(view: &WindowView) -> Vec<LedgerRecord> {
 pub(super) fn tenant_delays_lost(view: &WindowView, samples: u64) -> LedgerRecord {
     let probe = Rower { window_start: view.start, scope: "probe", name: "probe".to_owned() };
     probe.row("tenant_delays_lost", samples)
+}
+
+/// Packets that were followed between taps and that no way counts, because there were too many endpoints,
+/// or too many packets at one tap alone; those that came after their own window was given out; and those
+/// whose sightings found no room in `path_samples`.
+pub(super) fn path_rows(view: &PathView) -> Vec<LedgerRecord> {
+    let probe = Rower { window_start: view.start, scope: "probe", name: "probe".to_owned() };
+    let counts = [
+        ("path_rows_full", view.full_packets),
+        ("path_late", view.late_packets),
+        ("path_samples_full", view.full_samples),
+    ];
+    let some = counts.into_iter().filter(|(_, packets)| *packets > 0);
+    some.map(|(measure, packets)| probe.row(measure, packets)).collect()
 }
 
 /// Rows of the workers, named by `names` in their order: `port/queue` where one reads a queue.
@@ -186,6 +201,24 @@ mod tests {
         assert_eq!(sums.map(|measure| sum(&rows, measure)), [4, 3, 5, 9]);
         assert_eq!(["fragments_unresolved", "late"].map(|measure| sum(&rows, measure)), [6, 8]);
         assert!(rows.iter().all(|row| &*row.name == "p/0"));
+    }
+
+    #[test]
+    fn packets_that_no_way_counts_have_their_rows() {
+        let view = |full_packets, late_packets, full_samples| PathView {
+            start: Timestamp(7),
+            end: Timestamp(8),
+            rows: Vec::new(),
+            samples: Vec::new(),
+            late_packets,
+            full_packets,
+            full_samples,
+        };
+        let rows = path_rows(&view(3, 2, 9));
+        let sums = ["path_rows_full", "path_late", "path_samples_full"];
+        assert_eq!(sums.map(|measure| sum(&rows, measure)), [3, 2, 9]);
+        assert!(rows.iter().all(|row| row.window_start_ns == 7 && row.scope == "probe"));
+        assert!(path_rows(&view(0, 0, 0)).is_empty());
     }
 
     #[test]

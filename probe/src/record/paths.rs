@@ -5,6 +5,7 @@
 //! Invariants: as of all records; a figure without samples or packets is null.
 
 use super::from_views::VmTexts;
+use super::ledger::path_rows;
 use super::{PathRecord, PathSampleRecord, RecordMaker, Rows};
 use crate::aggregate::path::{PathRow, PathView};
 use crate::decode::Mac;
@@ -20,7 +21,7 @@ impl RecordMaker {
         for sample in &view.samples {
             self.sightings(view, sample, &mut path_samples);
         }
-        Rows { path, path_samples, ..Rows::default() }
+        Rows { path, path_samples, ledger: path_rows(view), ..Rows::default() }
     }
 
     fn path_row(&mut self, view: &PathView, row: &PathRow) -> PathRecord {
@@ -59,6 +60,9 @@ impl RecordMaker {
             unresolved_loss_packet_count: counts.unresolved,
             segment_stripped_packet_count: counts.stripped,
             ambiguous_packet_count: counts.ambiguous,
+            answered_pair_count: row.answers.map(|answers| answers.pairs),
+            first_tap_one_way_pair_count: row.answers.map(|answers| answers.unseen_first),
+            later_tap_one_way_pair_count: row.answers.map(|answers| answers.unseen_later),
             loss_low: loss.map(|(low, _)| low),
             loss_high: loss.map(|(_, high)| high),
             delay_sample_count: delay.map_or(0, |delay| delay.count),

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::column::{Column, ColumnBuilder, Element, Value};
+use super::group::{Columns, Group, joined, length};
+use super::measures::{FlowLosses, SegmentCounts, WindowMeasures};
 use super::schema::{Record, TableVisitor};
 use crate::decode::Mac;
 use crate::time::Timestamp;
@@ -85,109 +87,6 @@ tables! {
         reverse_layer2_octet_delta_count: u64, "octets", Element::Reverse(352);
         /// Packets among these that belong to an older window that was closed already.
         late_packet_count: u64, "packets", Element::None;
-        /// Samples of the delay from SYN to SYN-ACK; null where it is not measured.
-        handshake_server_rtt_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        handshake_server_rtt_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        handshake_server_rtt_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        handshake_server_rtt_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        handshake_server_rtt_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        handshake_server_rtt_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        handshake_server_rtt_p99_ns: Option<u64>, "ns", Element::None;
-        /// Samples of the delay from SYN-ACK to its ACK; null where it is not measured.
-        handshake_client_rtt_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        handshake_client_rtt_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        handshake_client_rtt_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        handshake_client_rtt_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        handshake_client_rtt_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        handshake_client_rtt_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        handshake_client_rtt_p99_ns: Option<u64>, "ns", Element::None;
-        /// Samples of the delay from a TCP timestamp of the initiator to the responder's echo of
-        /// it; null where it is not measured.
-        tcp_timestamp_rtt_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        tcp_timestamp_rtt_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        tcp_timestamp_rtt_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        tcp_timestamp_rtt_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        tcp_timestamp_rtt_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        tcp_timestamp_rtt_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        tcp_timestamp_rtt_p99_ns: Option<u64>, "ns", Element::None;
-        /// Samples of the delay from a TCP timestamp of the responder to the initiator's echo of
-        /// it; null where it is not measured.
-        reverse_tcp_timestamp_rtt_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        reverse_tcp_timestamp_rtt_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        reverse_tcp_timestamp_rtt_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        reverse_tcp_timestamp_rtt_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        reverse_tcp_timestamp_rtt_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        reverse_tcp_timestamp_rtt_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        reverse_tcp_timestamp_rtt_p99_ns: Option<u64>, "ns", Element::None;
-        /// Samples of the delay from data of the initiator to the responder's acknowledgement; null
-        /// where it is not measured.
-        sequence_ack_rtt_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        sequence_ack_rtt_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        sequence_ack_rtt_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        sequence_ack_rtt_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        sequence_ack_rtt_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        sequence_ack_rtt_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        sequence_ack_rtt_p99_ns: Option<u64>, "ns", Element::None;
-        /// Samples of the delay from data of the responder to the initiator's acknowledgement; null
-        /// where it is not measured.
-        reverse_sequence_ack_rtt_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        reverse_sequence_ack_rtt_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        reverse_sequence_ack_rtt_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        reverse_sequence_ack_rtt_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        reverse_sequence_ack_rtt_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        reverse_sequence_ack_rtt_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        reverse_sequence_ack_rtt_p99_ns: Option<u64>, "ns", Element::None;
-        /// Samples of the time from the end of a request of the initiator to the first octet of the
-        /// responder's response; null where it is not measured.
-        response_time_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        response_time_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        response_time_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        response_time_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        response_time_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        response_time_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        response_time_p99_ns: Option<u64>, "ns", Element::None;
         /// SYN segments of initiators, repeated ones included.
         syn_count: u64, "packets", Element::None;
         /// TCP connections that were established in the window.
@@ -199,120 +98,13 @@ tables! {
         /// TCP connections whose SYN-ACK came in the window, and up to its end nothing that completes
         /// the handshake.
         connection_half_open_count: u64, "flows", Element::None;
-        /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
-        /// initiator to responder; null where it is not measured.
-        retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
-        /// responder to initiator; null where it is not measured.
-        reverse_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after duplicate acknowledgements, initiator to responder; null where it
-        /// is not measured.
-        fast_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after duplicate acknowledgements, responder to initiator; null where it
-        /// is not measured.
-        reverse_fast_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after a timeout, initiator to responder; null where it is not measured.
-        timeout_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after a timeout, responder to initiator; null where it is not measured.
-        reverse_timeout_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of what had arrived, initiator to responder; null where it is not
-        /// measured.
-        spurious_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of what had arrived, responder to initiator; null where it is not
-        /// measured.
-        reverse_spurious_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Segments that arrived after a later one and are no retransmission, initiator to
-        /// responder; null where it is not measured.
-        out_of_order_packet_count: Option<u64>, "packets", Element::None;
-        /// Segments that arrived after a later one and are no retransmission, responder to
-        /// initiator; null where it is not measured.
-        reverse_out_of_order_packet_count: Option<u64>, "packets", Element::None;
-        /// Duplicate acknowledgements, initiator to responder; null where it is not measured.
-        duplicate_ack_count: Option<u64>, "packets", Element::None;
-        /// Duplicate acknowledgements, responder to initiator; null where it is not measured.
-        reverse_duplicate_ack_count: Option<u64>, "packets", Element::None;
-        /// Segments that announce a window of 0, initiator to responder; null where it is not
-        /// measured.
-        zero_window_count: Option<u64>, "packets", Element::None;
-        /// Segments that announce a window of 0, responder to initiator; null where it is not
-        /// measured.
-        reverse_zero_window_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of the last segment before the timeout, initiator to responder; null
-        /// where it is not measured.
-        tail_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of the last segment before the timeout, responder to initiator; null
-        /// where it is not measured.
-        reverse_tail_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Rows of retransmissions, initiator to responder; null where it is not measured.
-        retransmission_episode_count: Option<u64>, "rows", Element::None;
-        /// Rows of retransmissions, responder to initiator; null where it is not measured.
-        reverse_retransmission_episode_count: Option<u64>, "rows", Element::None;
-        /// Segments that fill the window, initiator to responder; null where it is not measured.
-        window_full_count: Option<u64>, "packets", Element::None;
-        /// Segments that fill the window, responder to initiator; null where it is not measured.
-        reverse_window_full_count: Option<u64>, "packets", Element::None;
-        /// Keep-alives, initiator to responder; null where it is not measured.
-        keep_alive_count: Option<u64>, "packets", Element::None;
-        /// Keep-alives, responder to initiator; null where it is not measured.
-        reverse_keep_alive_count: Option<u64>, "packets", Element::None;
-        /// Probes of a window of 0, initiator to responder; null where it is not measured.
-        window_probe_count: Option<u64>, "packets", Element::None;
-        /// Probes of a window of 0, responder to initiator; null where it is not measured.
-        reverse_window_probe_count: Option<u64>, "packets", Element::None;
-        /// Segments behind octets that were not seen (yet), initiator to responder; null where it
-        /// is not measured.
-        gap_count: Option<u64>, "packets", Element::None;
-        /// Segments behind octets that were not seen (yet), responder to initiator; null where it
-        /// is not measured.
-        reverse_gap_count: Option<u64>, "packets", Element::None;
-        /// Resets sent, initiator to responder; null where it is not measured.
-        reset_count: Option<u64>, "packets", Element::None;
-        /// Resets sent, responder to initiator; null where it is not measured.
-        reverse_reset_count: Option<u64>, "packets", Element::None;
-        /// How long the window of the initiator was 0, counted when that ends; null where it is not
-        /// measured.
-        zero_window_ns: Option<u64>, "ns", Element::None;
-        /// How long the window of the responder was 0, counted when that ends; null where it is not
-        /// measured.
-        reverse_zero_window_ns: Option<u64>, "ns", Element::None;
-        /// Lost before this tap: a hole that the sender filled later: packets, by an estimate,
-        /// initiator to responder; null where it is not measured.
-        network_upstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost before this tap: a hole that the sender filled later: packets, by an estimate,
-        /// responder to initiator; null where it is not measured.
-        reverse_network_upstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an
-        /// estimate, initiator to responder; null where it is not measured.
-        network_downstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an
-        /// estimate, responder to initiator; null where it is not measured.
-        reverse_network_downstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an
-        /// estimate, initiator to responder; null where it is not measured.
-        mirror_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an
-        /// estimate, responder to initiator; null where it is not measured.
-        reverse_mirror_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, and nothing tells why: packets, by an estimate, initiator to responder; null
-        /// where it is not measured.
-        unresolved_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, and nothing tells why: packets, by an estimate, responder to initiator; null
-        /// where it is not measured.
-        reverse_unresolved_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Share of packets lost in the network, initiator to responder: both network causes over
-        /// the packets of this row and the lost ones that were not seen; null without packets.
-        loss_low: Option<f64>, "0–1", Element::None;
-        /// The same with what is unresolved, initiator to responder.
-        loss_high: Option<f64>, "0–1", Element::None;
-        /// Share of packets lost in the network, responder to initiator: both network causes over
-        /// the packets of this row and the lost ones that were not seen; null without packets.
-        reverse_loss_low: Option<f64>, "0–1", Element::None;
-        /// The same with what is unresolved, responder to initiator.
-        reverse_loss_high: Option<f64>, "0–1", Element::None;
         /// Share of flows that was looked at, 0–1; below 1 the probe shed whole flows.
         sampling_rate: f64, "", Element::Ie(&[311]);
-        /// Tap that saw the initiator's first packet.
+        /// Tap that saw the initiator's first packet first; at equal times the one configured first.
         tap: Arc<str>, "", Element::None;
+    } with {
+        /// What was measured of its TCP segments.
+        measures: WindowMeasures;
     }
 
     /// Biflows that ended, or that live longer than the active timeout; several records of one
@@ -372,9 +164,9 @@ tables! {
         tcp_state: &'static str, "", Element::None;
         /// Application.
         application_name: &'static str, "", Element::Ie(&[96]);
-        /// Tap that saw the initiator's first packet.
+        /// Tap that saw the initiator's first packet first; at equal times the one configured first.
         tap: Arc<str>, "", Element::None;
-        /// Tap that saw the responder's first packet; null where none was seen.
+        /// Tap that saw the responder's first packet first; null where none was seen.
         reverse_tap: Option<Arc<str>>, "", Element::None;
         /// Packets left out because the same one was seen before at its tap, initiator to
         /// responder; null where it is not measured.
@@ -387,130 +179,6 @@ tables! {
         icmp_error_count: Option<u64>, "packets", Element::None;
         /// ICMP errors that quote a packet from responder to initiator, likewise.
         reverse_icmp_error_count: Option<u64>, "packets", Element::None;
-        /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
-        /// initiator to responder; null where it is not measured.
-        retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
-        /// responder to initiator; null where it is not measured.
-        reverse_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after duplicate acknowledgements, initiator to responder; null where it
-        /// is not measured.
-        fast_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after duplicate acknowledgements, responder to initiator; null where it
-        /// is not measured.
-        reverse_fast_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after a timeout, initiator to responder; null where it is not measured.
-        timeout_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after a timeout, responder to initiator; null where it is not measured.
-        reverse_timeout_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of what had arrived, initiator to responder; null where it is not
-        /// measured.
-        spurious_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of what had arrived, responder to initiator; null where it is not
-        /// measured.
-        reverse_spurious_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Segments that arrived after a later one and are no retransmission, initiator to
-        /// responder; null where it is not measured.
-        out_of_order_packet_count: Option<u64>, "packets", Element::None;
-        /// Segments that arrived after a later one and are no retransmission, responder to
-        /// initiator; null where it is not measured.
-        reverse_out_of_order_packet_count: Option<u64>, "packets", Element::None;
-        /// Duplicate acknowledgements, initiator to responder; null where it is not measured.
-        duplicate_ack_count: Option<u64>, "packets", Element::None;
-        /// Duplicate acknowledgements, responder to initiator; null where it is not measured.
-        reverse_duplicate_ack_count: Option<u64>, "packets", Element::None;
-        /// Segments that announce a window of 0, initiator to responder; null where it is not
-        /// measured.
-        zero_window_count: Option<u64>, "packets", Element::None;
-        /// Segments that announce a window of 0, responder to initiator; null where it is not
-        /// measured.
-        reverse_zero_window_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of the last segment before the timeout, initiator to responder; null
-        /// where it is not measured.
-        tail_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of the last segment before the timeout, responder to initiator; null
-        /// where it is not measured.
-        reverse_tail_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Rows of retransmissions, initiator to responder; null where it is not measured.
-        retransmission_episode_count: Option<u64>, "rows", Element::None;
-        /// Rows of retransmissions, responder to initiator; null where it is not measured.
-        reverse_retransmission_episode_count: Option<u64>, "rows", Element::None;
-        /// Segments that fill the window, initiator to responder; null where it is not measured.
-        window_full_count: Option<u64>, "packets", Element::None;
-        /// Segments that fill the window, responder to initiator; null where it is not measured.
-        reverse_window_full_count: Option<u64>, "packets", Element::None;
-        /// Keep-alives, initiator to responder; null where it is not measured.
-        keep_alive_count: Option<u64>, "packets", Element::None;
-        /// Keep-alives, responder to initiator; null where it is not measured.
-        reverse_keep_alive_count: Option<u64>, "packets", Element::None;
-        /// Probes of a window of 0, initiator to responder; null where it is not measured.
-        window_probe_count: Option<u64>, "packets", Element::None;
-        /// Probes of a window of 0, responder to initiator; null where it is not measured.
-        reverse_window_probe_count: Option<u64>, "packets", Element::None;
-        /// Segments behind octets that were not seen (yet), initiator to responder; null where it
-        /// is not measured.
-        gap_count: Option<u64>, "packets", Element::None;
-        /// Segments behind octets that were not seen (yet), responder to initiator; null where it
-        /// is not measured.
-        reverse_gap_count: Option<u64>, "packets", Element::None;
-        /// Resets sent, initiator to responder; null where it is not measured.
-        reset_count: Option<u64>, "packets", Element::None;
-        /// Resets sent, responder to initiator; null where it is not measured.
-        reverse_reset_count: Option<u64>, "packets", Element::None;
-        /// How long the window of the initiator was 0, counted when that ends; null where it is not
-        /// measured.
-        zero_window_ns: Option<u64>, "ns", Element::None;
-        /// How long the window of the responder was 0, counted when that ends; null where it is not
-        /// measured.
-        reverse_zero_window_ns: Option<u64>, "ns", Element::None;
-        /// Lost before this tap: a hole that the sender filled later: packets, by an estimate,
-        /// initiator to responder; null where it is not measured.
-        network_upstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost before this tap: a hole that the sender filled later: octets of payload, initiator
-        /// to responder; null where it is not measured.
-        network_upstream_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Lost before this tap: a hole that the sender filled later: packets, by an estimate,
-        /// responder to initiator; null where it is not measured.
-        reverse_network_upstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost before this tap: a hole that the sender filled later: octets of payload, responder
-        /// to initiator; null where it is not measured.
-        reverse_network_upstream_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an
-        /// estimate, initiator to responder; null where it is not measured.
-        network_downstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): octets of payload,
-        /// initiator to responder; null where it is not measured.
-        network_downstream_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an
-        /// estimate, responder to initiator; null where it is not measured.
-        reverse_network_downstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): octets of payload,
-        /// responder to initiator; null where it is not measured.
-        reverse_network_downstream_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an
-        /// estimate, initiator to responder; null where it is not measured.
-        mirror_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, though the receiver has it: lost by the mirror or the probe: octets of
-        /// payload, initiator to responder; null where it is not measured.
-        mirror_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an
-        /// estimate, responder to initiator; null where it is not measured.
-        reverse_mirror_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, though the receiver has it: lost by the mirror or the probe: octets of
-        /// payload, responder to initiator; null where it is not measured.
-        reverse_mirror_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Not seen, and nothing tells why: packets, by an estimate, initiator to responder; null
-        /// where it is not measured.
-        unresolved_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, and nothing tells why: octets of payload, initiator to responder; null where
-        /// it is not measured.
-        unresolved_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Not seen, and nothing tells why: packets, by an estimate, responder to initiator; null
-        /// where it is not measured.
-        reverse_unresolved_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, and nothing tells why: octets of payload, responder to initiator; null where
-        /// it is not measured.
-        reverse_unresolved_loss_octet_count: Option<u64>, "octets", Element::None;
         /// How far the opening of a TCP connection came: unseen, unanswered, refused, half_open or
         /// open; null where it is not measured.
         connection_opening: Option<&'static str>, "", Element::None;
@@ -540,6 +208,11 @@ tables! {
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// east-west, inter-tenant, north-south or transit.
         traffic_class: &'static str, "", Element::None;
+    } with {
+        /// What happened by its TCP segments.
+        segments: SegmentCounts;
+        /// What they lost.
+        losses: FlowLosses;
     }
 
     /// Delay and loss from one tap to another in one window, by the packets that the digest selects:
@@ -609,6 +282,14 @@ tables! {
         segment_stripped_packet_count: u64, "packets", Element::None;
         /// Followed, but not to be told from equal ones; in no other count.
         ambiguous_packet_count: u64, "packets", Element::None;
+        /// Pairs of endpoints whose TCP packets took this way in this window and whose answers some tap
+        /// showed, four of those that are followed at least; null where scope is endpoints.
+        answered_pair_count: Option<u64>, "pairs", Element::None;
+        /// Of these, those of which the first tap showed no answer: it shows one direction only, or
+        /// the answers take another way; null where scope is endpoints.
+        first_tap_one_way_pair_count: Option<u64>, "pairs", Element::None;
+        /// Of these, those of which the later tap showed no answer; null where scope is endpoints.
+        later_tap_one_way_pair_count: Option<u64>, "pairs", Element::None;
         /// Share lost between the taps at least, 0–1: network; null without packets.
         loss_low: Option<f64>, "", Element::None;
         /// Share lost between the taps at most, 0–1: network and unresolved; null without packets.
@@ -774,8 +455,8 @@ tables! {
         /// tenant_delays_lost (samples that found no room in `delays`),
         /// measures_refused (times), flows_evicted (flows), digests_evicted (digests),
         /// icmp_quotes_lost (ICMP errors that could not be told to the worker of the flow that they
-        /// quote), path_samples_lost, path_evicted and path_unwatched (packets followed between
-        /// taps), where they are not 0.
+        /// quote), path_samples_lost, path_evicted, path_unwatched, path_rows_full, path_late and
+        /// path_samples_full (packets followed between taps), where they are not 0.
         measure: Arc<str>, "", Element::None;
         /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
         /// queued how many there are now; of `unaccounted` the absolute value.
@@ -892,8 +573,8 @@ tables! {
         copy_other_tap_packet_count: u64, "packets", Element::None;
         /// Packets that the capture or the mirror cut.
         snapped_packet_count: u64, "packets", Element::None;
-        /// TCP conversations of which this tap counted four packets or more: both directions are there
-        /// to be seen.
+        /// TCP conversations that this tap counted, with four packets or more, in which one end has
+        /// acknowledged what the other sent: both directions are there to be seen.
         tcp_conversation_count: u64, "conversations", Element::None;
         /// Of these, those of which no tap showed more than one direction.
         tcp_one_way_conversation_count: u64, "conversations", Element::None;

@@ -208,10 +208,6 @@ impl Analysis {
     /// Delay and loss between taps, of windows in which every packet has its verdict by now.
     fn paths(&mut self) {
         while let Some(view) = self.parts.aggregator.next_paths() {
-            if view.full_packets + view.late_packets > 0 {
-                let (full, late) = (view.full_packets, view.late_packets);
-                tracing::warn!(full, late, "packets between taps found no room, or came late");
-            }
             self.parts.publisher.paths(&view);
             let rows = self.parts.maker.paths(&view);
             self.hand_on(rows);
@@ -233,7 +229,7 @@ impl Analysis {
                 self.hand_on(std::mem::take(rows));
             }
             if !self.parts.waits {
-                self.parts.aggregator.collect();
+                self.parts.aggregator.listen();
                 self.collect_flows();
             }
         }
@@ -310,7 +306,7 @@ impl Analysis {
 /// Takes what the workers have handed over in the meantime. Workers that read files wait instead.
 fn listen(aggregator: &mut Aggregator, waits: bool) {
     if !waits {
-        aggregator.collect();
+        aggregator.listen();
     }
 }
 

@@ -15,6 +15,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::counters::{DropCause, Snapshot, TapTotals, WorkerTotals};
 use crate::flow::{EndedFlow, FlowOutput, FlowTotals};
 use crate::index::{FlowIndex, WindowNumber};
+use crate::memory;
 use crate::path::{PathOutput, Trajectory};
 use crate::time::sleep_us;
 
@@ -27,6 +28,9 @@ const FLOWS_PER_BLOCK: usize = 64;
 
 /// Notes for each row that there can be: what is measured beyond them is lost and counted.
 const NOTES_PER_ROW: usize = 4;
+
+/// Bytes of these, beside a row's own.
+pub const NOTE_BYTES_PER_ROW: usize = (NOTES_PER_ROW * CHUNK_BYTES).div_ceil(NOTES_PER_CHUNK);
 
 /// Blocks of late rows that can wait; each takes 16 KiB.
 const LATE_BLOCKS_MAX: usize = 16;
@@ -91,6 +95,8 @@ struct Shared {
     late: ArrayQueue<Vec<LateRow>>,
     paths: ArrayQueue<Vec<Trajectory>>,
     snapshots: ArrayQueue<Box<Snapshot>>,
+    /// The source is a file.
+    waits: bool,
 }
 
 impl Shared {
@@ -114,6 +120,7 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
         late: ArrayQueue::new(LATE_BLOCKS_MAX),
         paths: ArrayQueue::new(PATH_BLOCKS),
         snapshots: ArrayQueue::new(CLOSED_MAX),
+        waits,
     });
     for _ in 0..blocks {
         let _ = shared.rows.push(empty_rows());
@@ -176,10 +183,10 @@ impl HandoffSender {
         self.open.count(window, packets);
     }
 
-    /// Reads the row at `place`, so that memory fetches it; what it returns means nothing.
+    /// Has the row at `place` fetched.
     #[inline]
-    pub fn touch(&self, place: RowPlace) -> u64 {
-        self.open.touch(place)
+    pub fn fetch(&self, place: RowPlace) {
+        self.open.fetch(place);
     }
 
     /// The share of flows that shedding keeps from now on, while `window` is the newest.
@@ -427,12 +434,16 @@ impl FlowOutput for HandoffSender {
 
     #[inline]
     fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>) {
-        let mut ended = EndedFlow { totals: NO_TOTALS, ..*flow };
+        let mut place = NO_TOTALS;
         if let Some(totals) = totals {
-            ended.totals = u32::try_from(self.flows.totals.len()).unwrap_or(NO_TOTALS);
+            place = u32::try_from(self.flows.totals.len()).unwrap_or(NO_TOTALS);
             self.flows.totals.push(*totals);
         }
-        self.flows.flows.push(ended);
+        self.flows.flows.push(*flow);
+        if let Some(ended) = self.flows.flows.last_mut() {
+            ended.totals = place;
+        }
+        memory::fetch_behind_next(&mut self.flows.flows);
         if self.flows.flows.len() == FLOWS_PER_BLOCK {
             self.send_flows();
         }
@@ -471,6 +482,11 @@ pub struct HandoffReceiver {
 }
 
 impl HandoffReceiver {
+    /// Whether the worker's source is a file, so that it can wait and nothing of it need be lost.
+    pub fn waits(&self) -> bool {
+        self.shared.waits
+    }
+
     /// The next message, if any.
     pub fn take(&self) -> Option<FromWorker> {
         self.shared.full.pop()

@@ -13,7 +13,9 @@ mod note;
 mod open_rows;
 mod row;
 
-pub use handoff::{FlowBlock, FromWorker, HandoffReceiver, HandoffSender, NO_TOTALS, handoff};
+pub use handoff::{
+    FlowBlock, FromWorker, HandoffReceiver, HandoffSender, NO_TOTALS, NOTE_BYTES_PER_ROW, handoff,
+};
 pub use late::{LateLosses, LateRow};
 pub use note::{Note, Notes, What};
 pub use open_rows::{ROWS_PER_BLOCK, RowBlock, RowPlace};
@@ -99,6 +101,15 @@ impl Booking {
             return (self.window, false);
         }
         self.leave(at, clock)
+    }
+
+    /// Whether `window` is that of the packet booked before, this one belongs to it as well, and in
+    /// time.
+    #[inline]
+    pub fn stays_in(&self, window: WindowNumber, at: Timestamp, clock: Timestamp) -> bool {
+        self.window == window
+            && at.0.wrapping_sub(self.begin) < self.end - self.begin
+            && clock.0 < self.late_from
     }
 
     #[cold]

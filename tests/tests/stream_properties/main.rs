@@ -10,7 +10,7 @@ use vmprobe::capture::file::PcapWriter;
 use vmprobe::time::Timestamp;
 use vmprobe_tests::folder::Folder;
 use vmprobe_tests::records::{Row, number, rows, sorted, sum};
-use vmprobe_tests::replaying::{run, small_plan};
+use vmprobe_tests::replaying::records_of;
 
 use talk::{Counted, HALF_TRIP_NS, Shape, Shown, Talk, counted, shown};
 
@@ -42,12 +42,7 @@ fn capture(folder: &Folder, talks: &[Vec<Shown>]) -> PathBuf {
 fn replayed(talks: &[Vec<Shown>], workers: u16) -> Records {
     let folder = Folder::new("stream-properties");
     let files = [capture(&folder, talks)];
-    let mut plan = small_plan(&files);
-    plan.worker.count = workers;
-    plan.copies.remove = true;
-    let records = folder.path("records");
-    let replay = run(plan, &files, Some(&records)).expect("a replay");
-    assert_eq!(replay.report.ledger.unaccounted, 0);
+    let records = records_of(&files, workers, &folder);
     let [flows, windows, taps] = ["flows", "windows", "taps"].map(|table| rows(&records, table));
     Records { flows, windows, taps }
 }

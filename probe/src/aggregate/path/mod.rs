@@ -18,6 +18,7 @@ pub use delays::{Delays, Ranks};
 use std::collections::BTreeMap;
 
 use crate::config::Plan;
+use crate::decode::protocol;
 use crate::index::{TapIndex, WindowNumber};
 use crate::measure::histogram::{Dense, Sparse};
 use crate::path::{Ends, Trajectory};
@@ -32,6 +33,9 @@ use window::{Counts, Pair, Window};
 
 /// Sightings of a window that become records at most, if they are asked for.
 const SAMPLES_MAX: usize = 1 << 18;
+
+/// Answers in a window that a tap can hardly lose all of.
+const ANSWERS_MIN: u64 = 4;
 
 /// What is left of a sweep of a worker when a window closes, at most.
 const SWEEP_NS: u64 = ms(2_000);
@@ -81,6 +85,28 @@ impl PathCounts {
         self.unresolved += other.unresolved;
         self.ambiguous += other.ambiguous;
         self.stripped += other.stripped;
+    }
+}
+
+/// Whether taps show both directions: of the pairs of endpoints whose TCP packets took a way, and whose
+/// answers some tap showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Pairs with at least [`ANSWERS_MIN`] answers.
+    pub pairs: u64,
+    /// Of these, those of which the first tap showed no answer.
+    pub unseen_first: u64,
+    /// Of these, those of which the later tap showed no answer.
+    pub unseen_later: u64,
+}
+
+impl Answers {
+    fn add(&mut self, way: Way, answers: &Counts) {
+        if answers.packets() >= ANSWERS_MIN {
+            self.pairs += 1;
+            self.unseen_first += u64::from(!answers.is_shown_by(way.0));
+            self.unseen_later += u64::from(!answers.is_shown_by(way.1));
+        }
     }
 }
 
@@ -135,6 +161,8 @@ pub struct PathRow {
     pub to: TapIndex,
     /// How many.
     pub counts: PathCounts,
+    /// Whether the taps show the answers; `None` of one pair of endpoints.
+    pub answers: Option<Answers>,
     /// How long; `None` without samples.
     pub delay: Option<PathDelay>,
     /// The clocks, from both directions of everybody's packets; `None` with one direction.
@@ -155,6 +183,8 @@ pub struct PathView {
     pub late_packets: u64,
     /// Selected packets that found no room.
     pub full_packets: u64,
+    /// Selected packets that found no room among the samples; they are in all counts.
+    pub full_samples: u64,
 }
 
 /// Windows that wait for verdicts, and what is known of ways.
@@ -204,7 +234,7 @@ impl Paths {
                 if window.samples.len() < SAMPLES_MAX {
                     window.samples.push(*trajectory);
                 } else {
-                    window.full_packets += 1;
+                    window.samples_full += 1;
                 }
             }
             window.add(trajectory);
@@ -231,6 +261,7 @@ impl Paths {
             samples,
             late_packets: window.late_packets,
             full_packets: window.full_packets,
+            full_samples: window.samples_full,
         })
     }
 
@@ -246,7 +277,7 @@ impl Paths {
         window: &mut Window,
     ) -> Vec<PathRow> {
         let places = self.places(number, start, window);
-        let mut sums: BTreeMap<Way, (PathCounts, Delays<Dense>)> = BTreeMap::new();
+        let mut sums: BTreeMap<Way, Sum> = BTreeMap::new();
         let mut rows = Vec::new();
         let mut full_packets = 0;
         let mut sorted: Vec<_> = window.ends.iter().collect();
@@ -269,10 +300,15 @@ impl Paths {
             for (way, counted) in counted {
                 let delays = delays_on(way, &here, counts);
                 let sum = sums.entry(way).or_default();
-                sum.0.add(&counted);
+                sum.counts.add(&counted);
                 let taken = here.iter().find(|taken| taken.way == way);
+                if let (Some(_), Some(answers), protocol::TCP) =
+                    (taken, window.ends.get(&ends.turned()), ends.protocol)
+                {
+                    sum.answers.add(way, answers);
+                }
                 let base = taken.zip(delays.as_ref()).and_then(|(taken, delays)| {
-                    sum.1.merge(delays);
+                    sum.delays.merge(delays);
                     let least = (delays.count > 0).then_some(delays.min_ns);
                     self.history.add(ends, way, (start, taken.last), least)
                 });
@@ -281,6 +317,7 @@ impl Paths {
                     from: way.0,
                     to: way.1,
                     counts: counted,
+                    answers: None,
                     delay: delays.and_then(|delays| PathDelay::of(&delays, base)),
                     offset: None,
                 });
@@ -288,25 +325,17 @@ impl Paths {
         }
         window.full_packets += full_packets;
         self.known.go_on(&places, start);
-        for (way, (_, delays)) in sums.iter().filter(|(_, (_, delays))| delays.count > 0) {
-            self.least.entry(*way).or_default().add(start, delays.min_ns);
+        for (way, sum) in sums.iter().filter(|(_, sum)| sum.delays.count > 0) {
+            self.least.entry(*way).or_default().add(start, sum.delays.min_ns);
         }
-        let mut all: Vec<_> = sums
-            .iter()
-            .map(|(way, (counts, delays))| self.sum_row(*way, *counts, delays, start))
-            .collect();
+        let mut all: Vec<_> =
+            sums.iter().map(|(way, sum)| self.sum_row(*way, sum, start)).collect();
         rows.sort_by_key(|row| (row.from, row.to, row.ends));
         all.append(&mut rows);
         all
     }
 
-    fn sum_row(
-        &self,
-        way: Way,
-        counts: PathCounts,
-        delays: &Delays<Dense>,
-        at: Timestamp,
-    ) -> PathRow {
+    fn sum_row(&self, way: Way, sum: &Sum, at: Timestamp) -> PathRow {
         let least = |way| self.least.get(&way).and_then(|least: &Least| least.at(at));
         let (there, back) = (least(way), least((way.1, way.0)));
         let offset = there.zip(back).map(|(there, back)| ClockOffset {
@@ -317,8 +346,9 @@ impl Paths {
             ends: None,
             from: way.0,
             to: way.1,
-            counts,
-            delay: PathDelay::of(delays, there),
+            counts: sum.counts,
+            answers: Some(sum.answers),
+            delay: PathDelay::of(&sum.delays, there),
             offset,
         }
     }
@@ -334,6 +364,17 @@ impl Paths {
         counts.pairs.iter().map(taken).collect()
     }
 
+    /// The same of a window that is not over yet: what cannot be known of it for certain is left out,
+    /// so that it does not matter how much of it has come.
+    fn taken_so_far(&self, window: &Window, ends: &Ends, at: Timestamp) -> Vec<Taken> {
+        let all = self.taken(window, ends, at);
+        let pairs = window.ends.get(ends).map_or(&[][..], |counts| &counts.pairs);
+        let whole = |(taken, pair): (Taken, &Pair)| {
+            pair.whole.map(|(first, last)| Taken { first, last, ..taken })
+        };
+        all.into_iter().zip(pairs).filter_map(whole).collect()
+    }
+
     /// The same with what came before and what comes soon after.
     fn taken_around(
         &self,
@@ -346,7 +387,7 @@ impl Paths {
         let before = self.history.ways(ends, at);
         expect::join(&mut all, before.map(|(way, last)| Taken { way, first: last, last }));
         for (_, window) in self.windows.range(number..=self.last_ahead(number)) {
-            expect::join(&mut all, self.taken(window, ends, at).into_iter());
+            expect::join(&mut all, self.taken_so_far(window, ends, at).into_iter());
         }
         // Nobody of them has taken a way yet: only where both ends stand says that they should have.
         if all.is_empty() {
@@ -384,7 +425,7 @@ impl Paths {
         let mut places = Places::default();
         for (ends, counts) in &window.ends {
             if !counts.pairs.is_empty() {
-                for taken in self.taken(window, ends, at) {
+                for taken in self.taken_so_far(window, ends, at) {
                     places.add(ends, taken.way, (taken.first, taken.last));
                 }
             }
@@ -403,10 +444,92 @@ impl Paths {
     }
 }
 
+/// Everybody's packets on a way.
+#[derive(Default)]
+struct Sum {
+    counts: PathCounts,
+    answers: Answers,
+    delays: Delays<Dense>,
+}
+
 /// Times on a way, if packets took it in this window.
 fn delays_on(way: Way, here: &[Taken], counts: &Counts) -> Option<Delays<Sparse>> {
     let place = here.iter().position(|taken| taken.way == way)?;
     let pair = counts.pairs.get(place)?;
     let delays = pair.delays.clone();
     Some(if way.0 == pair.lower { delays } else { delays.turned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{PathPlan, TapPlan};
+    use crate::copies::{Digest, Verdict};
+    use crate::decode::{Headers, tcp_flag};
+    use crate::path::{PathOutput, PathStage};
+
+    struct Followed(Vec<Trajectory>);
+
+    impl PathOutput for Followed {
+        fn trajectory(&mut self, trajectory: &Trajectory) {
+            self.0.push(*trajectory);
+        }
+    }
+
+    fn plan() -> Plan {
+        let tap = |name: &str| TapPlan { name: name.to_owned(), ..TapPlan::default() };
+        let path = PathPlan { slots: 1_024, sample_one_in: 1, ..PathPlan::default() };
+        Plan { taps: vec![tap("a"), tap("b")], path, ..Plan::default() }
+    }
+
+    /// What becomes of segments: tap, millisecond, sequence number, octets.
+    fn followed(segments: &[(u16, u64, u32, u32)]) -> Vec<Trajectory> {
+        let (plan, mut out) = (plan(), Followed(Vec::new()));
+        let mut stage = PathStage::new(&plan.path, &plan.window, 2);
+        for (place, (tap, at_ms, sequence, octets)) in segments.iter().enumerate() {
+            let at = Timestamp(ms(*at_ms));
+            let headers = Headers {
+                tap: TapIndex(*tap),
+                timestamp: at,
+                clock: at,
+                protocol: protocol::TCP,
+                tcp_flags: tcp_flag::ACK,
+                tcp_sequence: *sequence,
+                payload_octets: *octets,
+                octets: octets + 40,
+                ..Headers::default()
+            };
+            let digest = Digest { place, ..Digest::default() };
+            stage.note(&headers, &digest, Verdict::First, &mut out);
+        }
+        stage.end(&mut out);
+        out.0
+    }
+
+    /// Merged frames may take until their deadline to be known as the same octets, so how much of a
+    /// later window has come when an earlier one is given out must not show in that.
+    #[test]
+    fn what_a_later_window_may_still_learn_says_nothing_of_an_earlier_one() {
+        let alone = followed(&[(0, 100_500, 1, 50)]);
+        let merged =
+            followed(&[(0, 103_500, 100, 50), (0, 103_500, 150, 50), (1, 103_501, 100, 100)]);
+        assert!(merged.iter().all(|it| it.recut == Some(TapIndex(1))), "{merged:?}");
+        let rows = |early: bool| {
+            let mut paths = Paths::new(&plan(), Stands::default());
+            paths.take(&alone);
+            let mut views = Vec::new();
+            if early {
+                paths.take(&merged);
+            }
+            views.extend(paths.next_view(WindowNumber(107)));
+            if !early {
+                paths.take(&merged);
+            }
+            views.extend(std::iter::from_fn(|| paths.next_view(WindowNumber(200))));
+            let rows = views.iter().flat_map(|view| view.rows.iter().map(|row| (view.start, row)));
+            rows.map(|(start, row)| format!("{start:?} {row:?}")).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(true), rows(false));
+        assert_eq!(rows(true).len(), 2, "the merged ones are matched in their own window");
+    }
 }

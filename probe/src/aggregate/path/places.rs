@@ -73,7 +73,10 @@ impl Places {
             stays.retain(|stay| at.since_ns(stay.last) < SPAN_NS);
             !stays.is_empty()
         });
-        for (endpoint, stays) in &later.0 {
+        let mut later: Vec<_> = later.0.iter().collect();
+        // Where there is no room for all it must not be the order in a table that decides.
+        later.sort_unstable_by_key(|(endpoint, _)| **endpoint);
+        for (endpoint, stays) in later {
             for stay in stays {
                 // A stay that goes on ends later; where it began says nothing any more.
                 self.stay(*endpoint, Stay { first: stay.last, ..*stay });

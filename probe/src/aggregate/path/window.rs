@@ -55,6 +55,8 @@ pub(super) struct Pair {
     /// Of the packets that both showed.
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
+    /// Of those that both showed as they are: the others may take until their deadline to be known.
+    pub(super) whole: Option<(Timestamp, Timestamp)>,
     /// Packets that the lower, or the higher, showed whole and the other in pieces cut otherwise.
     pub(super) recut: [u64; 2],
     /// Packets that one of them showed without a segment's tag.
@@ -93,6 +95,8 @@ pub(super) struct Window {
     /// Packets that came after their own window was given out.
     pub(super) late_packets: u64,
     pub(super) samples: Vec<Trajectory>,
+    /// Packets whose sightings found no room among the samples.
+    pub(super) samples_full: u64,
     /// Made when it is asked for.
     pub(super) places: Option<Places>,
 }
@@ -146,6 +150,8 @@ impl Counts {
         pair.delays.record(higher.at.0.cast_signed().wrapping_sub(lower.at.0.cast_signed()));
         pair.stripped += u64::from(lower.is_untagged != higher.is_untagged);
         pair.hops += i64::from(lower.ttl) - i64::from(higher.ttl);
+        let (first, last) = pair.whole.unwrap_or((at, at));
+        pair.whole = Some((first.min(at), last.max(at)));
     }
 
     fn pair(&mut self, one: TapIndex, other: TapIndex, at: Timestamp) -> &mut Pair {
@@ -158,6 +164,18 @@ impl Counts {
         let pair = &mut self.pairs[place];
         (pair.first, pair.last) = (pair.first.min(at), pair.last.max(at));
         pair
+    }
+
+    /// How many there were, whatever is known of them.
+    pub(super) fn packets(&self) -> u64 {
+        let seen: u64 = self.seen.iter().flat_map(|(_, packets)| packets).sum();
+        seen + self.alone.len() as u64 + self.alone_more
+    }
+
+    /// Whether a tap showed any of them.
+    pub(super) fn is_shown_by(&self, tap: TapIndex) -> bool {
+        self.seen.iter().any(|(set, _)| set.has(tap))
+            || self.alone.iter().any(|alone| alone.tap == tap)
     }
 
     fn find(&self, lower: TapIndex, higher: TapIndex) -> Option<&Pair> {

@@ -173,7 +173,7 @@ pub(super) mod tests {
             for (magic, unit) in
                 [(MAGIC_MICROSECONDS, 1_000), (MAGIC_NANOSECONDS, 1), (MAGIC_MODIFIED, 1_000)]
             {
-                let seen = read(vec![("tap", file(order, magic, 1, &records))]);
+                let seen = read(&[("tap", file(order, magic, 1, &records))]);
                 assert_eq!(seen.errors, Vec::<String>::new(), "{order:?} {magic:#x}");
                 assert_eq!(seen.ports, ["tap"]);
                 let [first, second] = seen.frames.as_slice() else { panic!("{seen:?}") };
@@ -194,7 +194,7 @@ pub(super) mod tests {
             (0x3000_0001, LinkType::Ethernet, 64),
             (0x2400_0093, LinkType::Unsupported(147), 60),
         ] {
-            let seen = read(vec![("a", file(Order::Little, MAGIC_NANOSECONDS, word, &records))]);
+            let seen = read(&[("a", file(Order::Little, MAGIC_NANOSECONDS, word, &records))]);
             assert_eq!(seen.frames[0].link, link);
             assert_eq!((seen.frames[0].bytes.len(), seen.frames[0].wire_octets), (octets, 64));
             assert_eq!((seen.frames[1].bytes.len(), seen.frames[1].wire_octets), (50, 1000));
@@ -205,7 +205,7 @@ pub(super) mod tests {
     fn odd_values_are_taken_as_far_as_they_make_sense() {
         let records: [(u32, u32, &[u8], u32); 3] =
             [(1, 2_000_000, b"late", 4), (u32::MAX, u32::MAX, b"", 0), (3, 0, b"longer", 4)];
-        let seen = read(vec![("a", file(Order::Little, MAGIC_MICROSECONDS, 1, &records))]);
+        let seen = read(&[("a", file(Order::Little, MAGIC_MICROSECONDS, 1, &records))]);
         assert_eq!(seen.errors, Vec::<String>::new());
         assert_eq!(seen.frames[0].timestamp, Timestamp(3_000_000_000));
         assert_eq!(
@@ -224,7 +224,7 @@ pub(super) mod tests {
             file(Order::Little, MAGIC_MICROSECONDS, 1, &[(1, 0, b"ab", 2), (1, 0, b"cd", 2)]);
         let second = HEADER_BYTES + 16 + 2;
         bytes[second + 8..second + 12].copy_from_slice(&(CAPTURED_OCTETS_MAX + 1).to_le_bytes());
-        let seen = read(vec![("a", bytes)]);
+        let seen = read(&[("a", bytes)]);
         assert_eq!(seen.packets, 1);
         assert_eq!(
             seen.errors,
@@ -240,12 +240,12 @@ pub(super) mod tests {
             let (first, second) = if swapped { (60_u32, 2_u32) } else { (2, 60) };
             bytes[32..36].copy_from_slice(&first.to_le_bytes());
             bytes[36..40].copy_from_slice(&second.to_le_bytes());
-            let seen = read(vec![("a", bytes.clone())]);
+            let seen = read(&[("a", bytes.clone())]);
             assert_eq!((seen.frames[0].bytes.len(), seen.octets), (2, 60), "2.{minor} {swapped}");
         }
         bytes[4] = 9;
         assert_eq!(
-            read(vec![("a", bytes)]).errors,
+            read(&[("a", bytes)]).errors,
             ["a: at byte 0: version 9.4 of the format is not known"]
         );
     }

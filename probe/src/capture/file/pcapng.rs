@@ -367,7 +367,7 @@ pub(super) mod tests {
     const LE: Blocks = Blocks(Order::Little);
 
     fn one(blocks: &[Vec<u8>]) -> Seen {
-        read(vec![("t", blocks.concat())])
+        read(&[("t", blocks.concat())])
     }
 
     #[test]
@@ -532,7 +532,7 @@ pub(super) mod tests {
                 "corrupt block: its fields go beyond its length 12",
             ),
         ] {
-            let seen = read(vec![("t", [begin.clone(), block].concat())]);
+            let seen = read(&[("t", [begin.clone(), block].concat())]);
             assert_eq!(seen.packets, 1, "{what}");
             assert_eq!(seen.errors, [format!("t: at byte {}: {what}", begin.len())]);
         }

@@ -89,10 +89,10 @@ fn drain(mut source: FileSource) -> Seen {
 }
 
 /// Reads files in memory to their end.
-pub(super) fn read(files: Vec<(&str, Vec<u8>)>) -> Seen {
-    let seen = drain(sized(files.clone(), 64, 1 << 16));
+pub(super) fn read(files: &[(&str, Vec<u8>)]) -> Seen {
+    let seen = drain(sized(files.to_vec(), 64, 1 << 16));
     for (burst, buffer) in [(1, 1), (3, 50), (7, 1 << 16), (64, 50)] {
-        let again = drain(sized(files.clone(), burst, buffer));
+        let again = drain(sized(files.to_vec(), burst, buffer));
         assert_eq!(again, seen, "burst of {burst}, buffer of {buffer} bytes");
     }
     assert_eq!(seen.packets, seen.frames.len() as u64);
@@ -143,7 +143,7 @@ fn pcapng() -> Vec<u8> {
 
 #[test]
 fn files_are_merged_by_stamp_then_by_order() {
-    let seen = read(vec![
+    let seen = read(&[
         ("b", capture(&[10, 20, 30])),
         ("a", capture(&[10, 15, 30, 40])),
         ("c", capture(&[5])),
@@ -155,7 +155,7 @@ fn files_are_merged_by_stamp_then_by_order() {
 
 #[test]
 fn a_stamp_that_goes_back_stays_where_it_is_in_its_file() {
-    let seen = read(vec![("a", capture(&[10, 5, 11])), ("b", capture(&[7, 8, 10]))]);
+    let seen = read(&[("a", capture(&[10, 5, 11])), ("b", capture(&[7, 8, 10]))]);
     assert_eq!(order_of(&seen), [(1, 7), (1, 8), (0, 10), (0, 5), (1, 10), (0, 11)]);
 }
 
@@ -175,12 +175,8 @@ fn merging_agrees_with_a_stable_sort() {
             .flat_map(|(file, stamps)| stamps.iter().map(move |stamp| (*stamp, file)))
             .collect();
         expected.sort_unstable();
-        let seen = read(
-            ["a", "b", "c", "d", "e"]
-                .into_iter()
-                .zip(files.iter().map(|stamps| capture(stamps)))
-                .collect(),
-        );
+        let captures = files.iter().map(|stamps| capture(stamps));
+        let seen = read(&["a", "b", "c", "d", "e"].into_iter().zip(captures).collect::<Vec<_>>());
         let order: Vec<_> =
             order_of(&seen).into_iter().map(|(file, stamp)| (stamp, file)).collect();
         assert_eq!(order, expected);
@@ -189,22 +185,22 @@ fn merging_agrees_with_a_stable_sort() {
 
 #[test]
 fn equal_stems_give_different_ports() {
-    let seen = read(vec![("x/tap.pcap", capture(&[1])), ("y/tap.pcapng", capture(&[2]))]);
+    let seen = read(&[("x/tap.pcap", capture(&[1])), ("y/tap.pcapng", capture(&[2]))]);
     assert_eq!(seen.ports, ["tap", "tap#2"]);
 }
 
 #[test]
 fn compressed_files_are_the_plain_ones() {
     for plain in [capture(&[1, 2, 3]), pcapng()] {
-        let expected = read(vec![("a", plain.clone())]);
-        assert_eq!(read(vec![("a", gzip(&plain))]), expected);
-        assert_eq!(read(vec![("a", zstd(&plain))]), expected);
+        let expected = read(&[("a", plain.clone())]);
+        assert_eq!(read(&[("a", gzip(&plain))]), expected);
+        assert_eq!(read(&[("a", zstd(&plain))]), expected);
     }
 }
 
 #[test]
 fn one_layer_of_compression_is_taken_off() {
-    let seen = read(vec![("a", gzip(&gzip(&capture(&[1]))))]);
+    let seen = read(&[("a", gzip(&gzip(&capture(&[1]))))]);
     assert_eq!(seen.packets, 0);
     assert!(seen.errors[0].starts_with("a: at byte 0: neither pcap nor pcapng"), "{seen:?}");
 }
@@ -213,7 +209,7 @@ fn one_layer_of_compression_is_taken_off() {
 fn a_cut_compressed_file_gives_what_can_be_unpacked() {
     let stamps: Vec<u64> = (0..2_000).map(|number| number * 7_919).collect();
     for packed in [gzip(&capture(&stamps)), zstd(&capture(&stamps))] {
-        let seen = read(vec![("a", packed[..packed.len() - 12].to_vec())]);
+        let seen = read(&[("a", packed[..packed.len() - 12].to_vec())]);
         let given: Vec<u64> = seen.frames.iter().map(|frame| frame.timestamp.as_ns()).collect();
         assert!(stamps.starts_with(&given));
         assert_eq!(seen.errors.len(), 1);
@@ -223,7 +219,7 @@ fn a_cut_compressed_file_gives_what_can_be_unpacked() {
 
 #[test]
 fn what_is_no_capture_says_so_and_the_others_go_on() {
-    let seen = read(vec![
+    let seen = read(&[
         ("empty", vec![]),
         ("text", b"# not a capture".to_vec()),
         ("good", capture(&[1, 2])),
@@ -250,17 +246,17 @@ fn what_is_no_capture_says_so_and_the_others_go_on() {
 fn a_file_cut_anywhere_gives_all_whole_packets_and_one_error() {
     let classic = capture(&[1, 2, 3]);
     for length in 1..classic.len() {
-        let seen = read(vec![("a", classic[..length].to_vec()), ("b", capture(&[9]))]);
+        let seen = read(&[("a", classic[..length].to_vec()), ("b", capture(&[9]))]);
         let whole = length.saturating_sub(24) / 20;
         assert_eq!(seen.packets, whole as u64 + 1, "cut at {length}");
         let clean = length >= 24 && (length - 24) % 20 == 0;
         assert_eq!(seen.errors.len(), usize::from(!clean), "cut at {length}");
     }
     let blocks = pcapng();
-    let whole = read(vec![("a", blocks.clone())]);
+    let whole = read(&[("a", blocks.clone())]);
     assert_eq!((whole.packets, whole.errors.len()), (3, 0));
     for length in 1..blocks.len() {
-        let seen = read(vec![("a", blocks[..length].to_vec())]);
+        let seen = read(&[("a", blocks[..length].to_vec())]);
         assert!(whole.frames.starts_with(&seen.frames), "cut at {length}");
         assert!(seen.errors.len() <= 1);
     }
@@ -271,7 +267,7 @@ fn flipped_bits_never_panic_and_never_hang() {
     let modified =
         file(Order::Big, MAGIC_MODIFIED, 0x2400_0001, &[(1, 2, b"abc", 3), (1, 3, b"d", 5)]);
     for whole in [capture(&[1, 2, 3]), pcapng(), modified] {
-        assert_eq!(exercise(&whole), read(vec![("a", whole.clone())]).packets);
+        assert_eq!(exercise(&whole), read(&[("a", whole.clone())]).packets);
         for place in 0..whole.len() {
             for flip in [0x01, 0x10, 0x80, 0xff] {
                 let mut flipped = whole.clone();

@@ -6,6 +6,7 @@
 //! Invariants: each packet is counted in one row and in one record.
 //! Source: record of a biflow, RFC 5103 §2; flow expiration, RFC 5470 §5.1.1.
 
+use crate::decode::Headers;
 use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::time::Timestamp;
 use crate::window::{Ends, Row, RowFacts};
@@ -13,7 +14,8 @@ use crate::window::{Ends, Row, RowFacts};
 use super::super::output::{Biflow, EndedFlow, FlowOutput, Measured};
 use super::super::sides::NOWHERE;
 use super::super::state::second_of;
-use super::super::{EndReason, TcpState};
+use super::super::table::Guess;
+use super::super::{EndReason, TcpState, event};
 use super::FlowStage;
 
 /// A record is made when a direction has counted so many packets.
@@ -31,7 +33,7 @@ impl FlowStage {
         let flow = self.table.flow_mut(index);
         let counts_flow = !flow.was_counted_in(window);
         flow.note_counted_in(window);
-        Row::of(&RowFacts {
+        let mut row = Row::of(&RowFacts {
             flow: index,
             key: &flow.key,
             initiator: flow.initiator(),
@@ -39,7 +41,9 @@ impl FlowStage {
             tap,
             application: flow.application,
             counts_flow,
-        })
+        });
+        row.events = flow.events & event::ACKNOWLEDGED;
+        row
     }
 
     /// A row of the flow as it is, that counts nothing, not even the flow.
@@ -56,7 +60,7 @@ impl FlowStage {
         })
     }
 
-    /// The tap that counted the forward direction.
+    /// The tap of the forward direction: nearest to the sender of its first packet.
     #[inline]
     pub(super) fn tap(&self, index: FlowIndex) -> TapIndex {
         let flow = self.table.flow(index);
@@ -65,15 +69,40 @@ impl FlowStage {
         flow.taps[seen.place()]
     }
 
+    /// A packet that `counted` was the first to show was seen nearer to its sender: what that tap is named
+    /// for is this one's, in the row of `window` too, if it is open.
+    #[cold]
+    pub fn note_nearer_tap(
+        &mut self,
+        headers: &Headers,
+        guess: Guess,
+        (counted, window): (TapIndex, WindowNumber),
+        output: &mut impl FlowOutput,
+    ) {
+        let Some(index) = self.table.find(headers, guess) else { return };
+        let flow = self.table.flow_mut(index);
+        let named = &mut flow.taps[headers.sender.place()];
+        if *named != counted {
+            return;
+        }
+        *named = headers.tap;
+        let (row, may_be_open) = (flow.row, flow.may_be_in(window));
+        let tap = self.tap(index);
+        if may_be_open && let Some(row) = output.open_row(row, window, index) {
+            row.tap = tap;
+        }
+    }
+
     #[inline]
     pub(super) fn ends(&self, index: FlowIndex) -> Ends {
         let flow = self.table.flow(index);
-        if flow.is_apart() {
-            let sides = [self.side(index, Sender::Low), self.side(index, Sender::High)];
-            Ends::of(&sides, flow.initiator())
-        } else {
-            flow.ends()
-        }
+        if flow.is_apart() { self.ends_apart(index) } else { flow.ends() }
+    }
+
+    #[cold]
+    fn ends_apart(&self, index: FlowIndex) -> Ends {
+        let sides = [self.side(index, Sender::Low), self.side(index, Sender::High)];
+        Ends::of(&sides, self.table.flow(index).initiator())
     }
 
     pub(super) fn end(

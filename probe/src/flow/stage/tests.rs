@@ -1,6 +1,7 @@
 use super::*;
 use crate::decode::protocol;
 use crate::flow::{EndedFlow, FlowTotals};
+use crate::index::TapIndex;
 use crate::measure::tcp::{Cause, Event, Method};
 use crate::spread::{HashSeed, name_flow};
 use crate::window::{LateRow, Note, Row, RowPlace, What};
@@ -309,7 +310,7 @@ fn events_stand_in_the_row_of_the_packet_that_brought_them() {
     let told: Vec<u8> = bench.records.rows.iter().map(|row| row.events).collect();
     let begun = event::STARTED | event::CONTACT | event::SYN;
     let answered = event::ANSWERED | event::SYN_ACK;
-    assert_eq!(told, [begun, answered, event::ESTABLISHED]);
+    assert_eq!(told, [begun, answered, event::ESTABLISHED | event::ACKNOWLEDGED]);
     let delays: Vec<_> = bench
         .records
         .notes
@@ -468,4 +469,32 @@ fn a_flow_in_the_place_of_another_has_rows_of_its_own() {
     bench.take(udp(1, 2));
     assert_eq!(bench.records.rows.iter().map(Row::packets_sum).collect::<Vec<_>>(), [1, 1, 1]);
     assert!(bench.records.rows.iter().all(|row| row.counts_flow));
+}
+
+#[test]
+fn a_direction_is_named_after_the_tap_that_is_nearest_to_its_sender() {
+    let mut bench = Bench::new(16);
+    let at = |tap: u16| Headers { tap: TapIndex(tap), ..udp(9, SECOND) };
+    bench.take(at(1));
+    assert_eq!(bench.records.rows[0].tap, TapIndex(1));
+    let mut copy = at(0);
+    name_flow(&mut copy, HashSeed::fixed());
+    let guess = bench.stage.guess(copy.hash);
+    for (counted, named) in [(2, 1), (1, 0)] {
+        let counted = (TapIndex(counted), WindowNumber(1));
+        bench.stage.note_nearer_tap(&copy, guess, counted, &mut bench.records);
+        assert_eq!(bench.records.rows[0].tap, TapIndex(named));
+    }
+    bench.stage.end_all(Timestamp(2 * SECOND), &mut bench.records);
+    assert_eq!(bench.records.ended[0].flow.taps[copy.sender.place()], TapIndex(0));
+}
+
+#[test]
+fn that_one_end_has_acknowledged_stands_in_all_rows_that_follow() {
+    let mut bench = Bench::new(1 << 8);
+    for (second, flags) in [(0, tcp_flag::SYN), (1, tcp_flag::SYN), (2, tcp_flag::ACK), (3, 0x18)] {
+        bench.take(tcp_segment(flags, 1 + u32::from(second > 1), second * SECOND));
+    }
+    let told = bench.records.rows.iter().map(|row| row.events & event::ACKNOWLEDGED != 0);
+    assert_eq!(told.collect::<Vec<_>>(), [false, false, true, true]);
 }

@@ -15,13 +15,17 @@ fn samples() -> impl Strategy<Value = Vec<u64>> {
 
 fn sparse(samples: &[u64]) -> Sparse {
     let mut histogram = Sparse::default();
-    samples.iter().for_each(|ns| histogram.record(*ns));
+    for ns in samples {
+        histogram.record(*ns);
+    }
     histogram
 }
 
 fn dense(samples: &[u64]) -> Dense {
     let mut histogram = Dense::default();
-    samples.iter().for_each(|ns| histogram.record(*ns));
+    for ns in samples {
+        histogram.record(*ns);
+    }
     histogram
 }
 
@@ -79,7 +83,9 @@ proptest! {
         prop_assert_eq!(&merged, &many);
         prop_assert_eq!(few.error_per_mille(), 8);
         let mut other = hdrhistogram::Histogram::<u64>::new_with_max(VALUE_NS_MAX, 3).expect("bounds");
-        samples.iter().for_each(|ns| other.record(*ns).expect("in bounds"));
+        for ns in &samples {
+            other.record(*ns).expect("in bounds");
+        }
         for per_mille in [500, 900, 990] {
             let theirs = other.value_at_quantile(f64::from(per_mille) / 1000.0);
             let ours = many.percentile_ns(per_mille).expect("samples");

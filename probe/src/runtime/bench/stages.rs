@@ -172,6 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "sums of small whole numbers are exact")]
     fn stages_add_up_to_the_whole() {
         let mut stages = Stages { ending_ns: 3.0, ..Stages::default() };
         stages.fill([1.0, 5.0, 7.0, 11.0], 30.0, Features::All);

@@ -155,7 +155,7 @@ mod tests {
             packet_delta_count: 1,
             flow_count: 1,
             destination_port: port,
-            protocol_identifier: if port % 2 == 0 { 6 } else { 17 },
+            protocol_identifier: if port.is_multiple_of(2) { 6 } else { 17 },
             traffic_class: "east_west",
             ..WindowRecord::default()
         }

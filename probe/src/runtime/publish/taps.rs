@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use crate::aggregate::live::{LivePath, LivePathCounts, LiveTap, PATHS_MAX, TapHealth};
+use crate::aggregate::live::{LivePath, LivePathCounts, LiveTap, PATHS_MAX, TapCounts, TapHealth};
 use crate::aggregate::path::{PathCounts, PathRow, PathView};
 use crate::aggregate::{TapView, WindowView};
 use crate::index::TapIndex;
@@ -23,8 +23,8 @@ const WAYS_MAX: usize = 4_096;
 /// The health of each tap.
 pub(super) struct Taps {
     window_ms: u64,
-    window: BTreeMap<TapIndex, TapHealth>,
-    recent: Recent<TapIndex, TapHealth>,
+    window: BTreeMap<TapIndex, TapCounts>,
+    recent: Recent<TapIndex, TapCounts>,
 }
 
 impl Taps {
@@ -39,15 +39,15 @@ impl Taps {
 
     /// A window was closed; `records` are those of its taps, in their order.
     pub(super) fn window(&mut self, view: &WindowView, records: &[TapRecord]) {
-        let health = view.taps.iter().zip(records);
-        self.window = health.map(|(tap, record)| (tap.tap, health_of(tap, record))).collect();
-        let counted = self.window.iter().map(|(tap, health)| (*tap, health.clone()));
+        let counts = view.taps.iter().zip(records);
+        self.window = counts.map(|(tap, record)| (tap.tap, counts_of(tap, record))).collect();
+        let counted = self.window.iter().map(|(tap, counts)| (*tap, *counts));
         self.recent.add((view.start, view.end), counted);
     }
 
     /// A tap with what it counted since the start.
     pub(super) fn live(&self, tap: &TapView, clock: TapClock, names: &mut Names) -> LiveTap {
-        let window = self.window.get(&tap.tap).cloned().unwrap_or_default();
+        let window = self.window.get(&tap.tap).copied().unwrap_or_default();
         let recent = self.recent.sum(&tap.tap).unwrap_or_default();
         LiveTap {
             name: names.tap(tap.tap).to_string(),
@@ -62,26 +62,19 @@ impl Taps {
             mirror_gaps: tap.has_sequence.then_some(tap.totals.mirror_gaps),
             clock_source: clock.source.to_owned(),
             clock_error_bound_ns: clock.error_bound_ns,
-            window: window.over_ms(self.window_ms),
-            recent: recent.over_ms(self.recent.length_ms()),
+            window: TapHealth::new(&window, self.window_ms),
+            recent: TapHealth::new(&recent, self.recent.length_ms()),
         }
     }
 }
 
-fn health_of(tap: &TapView, record: &TapRecord) -> TapHealth {
-    TapHealth {
-        packets: tap.totals.packets,
-        octets: tap.totals.octets,
-        duplicates: tap.totals.duplicates,
-        ambiguous: tap.totals.ambiguous,
-        copies: tap.totals.copies_other_tap,
-        snapped: tap.totals.snapped,
-        segment_unmapped: tap.totals.segment_unmapped,
+fn counts_of(tap: &TapView, record: &TapRecord) -> TapCounts {
+    TapCounts {
+        totals: tap.totals,
+        has_sequence: tap.has_sequence,
         segment_unknown: record.segment_unknown_packet_count,
-        mirror_gaps: record.mirror_sequence_gap_count,
         tcp_conversations: tap.tcp_conversations,
         tcp_one_way_conversations: tap.tcp_one_way_conversations,
-        ..TapHealth::default()
     }
 }
 
@@ -160,6 +153,7 @@ impl Ways {
         let host = |names: &Names, tap| names.tap_host(tap).map(ToOwned::to_owned);
         let delay = row.delay.as_ref();
         let percentile = |place: usize| delay.map(|delay| delay.percentiles_ns[place]);
+        let answers = row.answers.unwrap_or_default();
         let since_start_ns = self.began.map_or(0, |began| self.end.since_ns(began));
         LivePath {
             from_tap: names.tap(row.from).to_string(),
@@ -177,6 +171,9 @@ impl Ways {
             delay_excess_mean_ns: delay.map(|delay| delay.mean_ns - delay.base_ns),
             clock_offset_ns: row.offset.map(|offset| offset.offset_ns),
             clock_offset_bound_ns: row.offset.map(|offset| offset.bound_ns),
+            answered_pairs: answers.pairs,
+            first_tap_one_way_pairs: answers.unseen_first,
+            later_tap_one_way_pairs: answers.unseen_later,
             window: LivePathCounts::new(&row.counts, self.window_ms),
             recent: LivePathCounts::new(recent, self.recent.length_ms()),
             total: LivePathCounts::new(total, since_start_ns / ms(1)),
@@ -187,7 +184,7 @@ impl Ways {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::path::{ClockOffset, PathDelay};
+    use crate::aggregate::path::{Answers, ClockOffset, PathDelay};
     use crate::config::{Plan, TapPlan};
     use crate::worker::PortNames;
 
@@ -212,6 +209,7 @@ mod tests {
             from: TapIndex(from),
             to: TapIndex(to),
             counts: PathCounts { matched, network, ..PathCounts::default() },
+            answers: Some(Answers { pairs: 5, unseen_first: 0, unseen_later: 4 }),
             delay: (count > 0).then_some(delay),
             offset: Some(ClockOffset { offset_ns: -3, bound_ns: 8 }),
         }
@@ -226,6 +224,7 @@ mod tests {
             samples: Vec::new(),
             late_packets: 0,
             full_packets: 0,
+            full_samples: 0,
         }
     }
 
@@ -245,6 +244,8 @@ mod tests {
         assert_eq!((path.recent.sampled, path.recent.loss_low_percent), (12, Some(25.0)));
         assert_eq!((path.recent.length_ms, path.total.length_ms), (3_000, 3_000));
         assert_eq!((path.clock_offset_ns, path.clock_offset_bound_ns), (Some(-3), Some(8)));
+        let one_way = [path.first_tap_one_way_pairs, path.later_tap_one_way_pairs];
+        assert_eq!((path.answered_pairs, one_way), (5, [0, 4]));
         let back = &paths[1];
         assert_eq!((back.delay_p99_ns, back.delay_excess_mean_ns), (Some(90), Some(30)));
     }

@@ -18,6 +18,18 @@ function who(alert, side) {
 }
 
 const detector = (alert) => textOr(`detector.${alert.detector}`, alert.detector);
+/** What the sentences of detectors say, so that they can be said in the page's language. */
+const TITLES = {
+  port_scan: /^(?<who>.*) scans ports$/,
+  syn_flood: /^SYN flood on (?<who>.*) port (?<port>\d+)$/,
+};
+
+/** The sentence of an alert; as it is where the page does not know it. */
+function title(alert) {
+  const said = TITLES[alert.detector]?.exec(alert.title);
+  return said ? t(`title.${alert.detector}`, said.groups) : alert.title;
+}
+
 const severity = (alert) => textOr(`severity.${alert.severity}`, alert.severity);
 
 function ago(ns, nowNs) {
@@ -50,7 +62,7 @@ function fillAlert(node, parts, alert) {
   setText(parts.severity, severity(alert));
   setText(parts.detector, detector(alert));
   setText(parts.state, textOr(`state.${alert.state}`, alert.state));
-  setText(parts.title, alert.title);
+  setText(parts.title, title(alert));
   const [source, destination] = [who(alert, 'source'), who(alert, 'destination')];
   setText(parts.source, source ?? '');
   setText(parts.destination, destination ?? '');
@@ -73,7 +85,7 @@ function announce(alerts) {
   const fresh = alerts.filter((alert) => announced !== null && isOpen(alert) && !announced.has(alert.id));
   announced = new Set(alerts.map((alert) => alert.id));
   if (fresh.length === 0) return;
-  const first = `${severity(fresh[0])}: ${detector(fresh[0])}, ${fresh[0].title}`;
+  const first = `${severity(fresh[0])}: ${detector(fresh[0])}, ${title(fresh[0])}`;
   const more = fresh.length > 1 ? ` ${t('alert.more', { count: fresh.length - 1 })}` : '';
   setText(byId('announcer'), `${t('alert.new')} ${first}.${more}`);
 }

@@ -23,9 +23,18 @@ const bound = (path) => (path.clock_offset_ns === null ? t('path.one_direction')
 const between = (path) =>
   (path.delay_min_ns === null ? '–' : `${duration(path.delay_min_ns)} … ${duration(path.delay_max_ns)}`);
 
+const ONE_WAY_SHARE_MAX = 0.5; // above it the tap copies one direction, rather than answers taking another way
+
+/** A tap with its host, and whether it shows one direction only. */
+function tap(side, oneWayPairs) {
+  const isOneWay = (path) => path[oneWayPairs] > ONE_WAY_SHARE_MAX * path.answered_pairs;
+  const about = (path) => [path[`${side}_host`], isOneWay(path) && t('path.tap_one_way')];
+  return marked(twoLines((path) => path[`${side}_tap`], (path) => about(path).filter(Boolean).join(' · ')), isOneWay);
+}
+
 const pathRow = rowMaker([
-  { header: true, className: 'place', fill: twoLines((path) => path.from_tap, (path) => path.from_host ?? '') },
-  { className: 'place', fill: twoLines((path) => path.to_tap, (path) => path.to_host ?? '') },
+  { header: true, className: 'place', fill: tap('from', 'first_tap_one_way_pairs') },
+  { className: 'place', fill: tap('to', 'later_tap_one_way_pairs') },
   {
     className: 'number',
     fill: twoLines((path) => count(path.delay_sample_count), (path) => si(path.recent.sampled, '')),

@@ -1,0 +1,99 @@
+//! Who talks to whom, where they stand, and which taps see it, for any span of time.
+//!
+//! In: the folder of the records and a span. Out: one graph as JSON, GraphML or DOT.
+//! Cost: a pass over `windows`, `path` and `inventory` in the span; at most `--limit` conversations
+//! are kept.
+//! Invariants: what is left out is counted in the graph; the same records give the same text.
+
+mod dot;
+mod graph;
+mod graphml;
+mod json;
+mod read;
+mod span;
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use crate::database::{Database, Limits};
+use crate::files;
+
+/// Tables that a graph is made of, as a text that names them.
+const TABLES: &str = "windows path taps inventory";
+
+/// Tenants, hosts, taps, segments and virtual machines, and the conversations between them.
+#[derive(Debug, Parser)]
+#[command(name = "vmprobe topology", version, about)]
+pub(crate) struct Arguments {
+    /// Folder of the records, as `store.folder` of the probe or `--out` of a replay.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Form of the graph.
+    #[arg(long, value_enum, default_value_t = Form::Json)]
+    format: Form,
+    /// First instant, as RFC 3339 (`2026-01-01T00:00:00Z`) or nanoseconds since the epoch; the
+    /// first record where nothing is said.
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// First instant after it; the last record where nothing is said.
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    /// Only conversations with this tenant at either end.
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+    /// Conversations at most, those with the most octets first, 1–100000.
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: u32,
+    /// Seconds after which it is stopped, 1–86400.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    timeout_s: u32,
+    /// Memory that it may use, in MiB, 64–1048576.
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
+    memory_mib: u32,
+    /// Leave out files that are no records, with a warning, instead of refusing to answer.
+    #[arg(long)]
+    skip_bad_files: bool,
+}
+
+/// Form of the graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// One JSON document with nodes and edges.
+    Json,
+    /// GraphML, for Gephi, yEd and others.
+    Graphml,
+    /// DOT, for Graphviz.
+    Dot,
+}
+
+impl Arguments {
+    /// From the arguments behind `topology`.
+    pub(crate) fn of(arguments: impl Iterator<Item = OsString>) -> Self {
+        Self::parse_from(std::iter::once("vmprobe topology".into()).chain(arguments))
+    }
+}
+
+/// Prints the graph.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let limits = Limits {
+        memory_mib: arguments.memory_mib,
+        time: Duration::from_secs(arguments.timeout_s.into()),
+    };
+    let span = span::Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
+    let files = files::find(&arguments.data, TABLES, arguments.skip_bad_files)?;
+    let database = Database::open(&files, limits, arguments.skip_bad_files)?;
+    let wanted =
+        read::Wanted { span, tenant: arguments.tenant.as_deref(), conversations: arguments.limit };
+    let graph = read::graph(&database, &wanted)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    match arguments.format {
+        Form::Json => json::write(&graph, &mut out)?,
+        Form::Graphml => graphml::write(&graph, &mut out)?,
+        Form::Dot => dot::write(&graph, &mut out)?,
+    }
+    Ok(out.flush()?)
+}

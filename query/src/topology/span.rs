@@ -1,0 +1,66 @@
+//! A span of time, as people write it.
+
+use anyhow::{Context as _, ensure};
+use chrono::DateTime;
+
+/// Nanoseconds since the epoch, the first one and the first one behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) from_ns: u64,
+    pub(super) to_ns: u64,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self { from_ns: 0, to_ns: u64::MAX }
+    }
+}
+
+impl Span {
+    /// From two texts; all of time where they are not there.
+    pub(super) fn of(from: Option<&str>, to: Option<&str>) -> anyhow::Result<Self> {
+        let all = Self::default();
+        let from_ns = from.map_or(Ok(all.from_ns), |text| instant("--from", text))?;
+        let to_ns = to.map_or(Ok(all.to_ns), |text| instant("--to", text))?;
+        ensure!(from_ns < to_ns, "--from must be before --to");
+        Ok(Self { from_ns, to_ns })
+    }
+}
+
+fn instant(option: &str, text: &str) -> anyhow::Result<u64> {
+    if let Ok(ns) = text.parse() {
+        return Ok(ns);
+    }
+    let allowed = "allowed: 2026-01-01T00:00:00Z, or nanoseconds since the epoch; 1970 to 2262";
+    let time = DateTime::parse_from_rfc3339(text)
+        .ok()
+        .with_context(|| format!("{option} {text}: no time ({allowed})"))?;
+    let ns = time.timestamp_nanos_opt().and_then(|ns| u64::try_from(ns).ok());
+    ns.with_context(|| format!("{option} {text}: out of range ({allowed})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_time_are_read_and_others_are_told() {
+        let span = Span::of(Some("2026-01-01T00:00:00Z"), Some("1767225600000000001"));
+        assert_eq!(
+            span.expect("a span"),
+            Span { from_ns: 1_767_225_600_000_000_000, to_ns: 1_767_225_600_000_000_001 }
+        );
+        assert_eq!(Span::of(None, None).expect("all of time"), Span::default());
+        let offset = Span::of(None, Some("2026-01-01T01:00:00+01:00")).expect("an offset");
+        assert_eq!(offset.to_ns, 1_767_225_600_000_000_000);
+        for (from, to) in [
+            (Some("yesterday"), None),
+            (Some("1960-01-01T00:00:00Z"), None),
+            (None, Some("2600-01-01T00:00:00Z")),
+            (Some("5"), Some("5")),
+            (None, Some("0")),
+        ] {
+            assert!(Span::of(from, to).is_err(), "{from:?} {to:?}");
+        }
+    }
+}
