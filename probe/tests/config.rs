@@ -46,6 +46,10 @@ fn each_key(table: &'static Table, visit: &mut impl FnMut(&'static Table, &'stat
     }
 }
 
+/// Tables of which there may be several.
+const MANY: [&str; 6] =
+    ["port", "tap", "filter", "space", "inventory.openstack", "inventory.libvirt"];
+
 /// A document in which `key` has the value `value`, and the line where that stands.
 fn document(table: &Table, key: &Key, value: &str) -> (String, usize) {
     let mut text = String::from("segments.domains = [\"default\", \"east\"]\n");
@@ -59,8 +63,6 @@ fn document(table: &Table, key: &Key, value: &str) -> (String, usize) {
         text.push_str("[[tap]]\nname = \"rack1\"\n");
         text.push_str("[[tap]]\nname = \"rack2\"\nmatch = { vlan = 7 }\n");
     }
-    const MANY: [&str; 6] =
-        ["port", "tap", "filter", "space", "inventory.openstack", "inventory.libvirt"];
     let many = MANY.contains(&table.path);
     let path = if table.path == "tap.match" { "[tap.match]" } else { table.path };
     match (table.path, many) {

@@ -79,7 +79,7 @@ impl Host {
 
     /// Where it runs now.
     fn host(&self, uuid: &str) -> Option<String> {
-        self.vm(uuid)?.host_at(wall_clock()).map(|host| host.to_string())
+        self.vm(uuid)?.host_at(wall_clock()).map(ToString::to_string)
     }
 }
 

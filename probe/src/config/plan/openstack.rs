@@ -206,7 +206,7 @@ mod tests {
             let url: Result<BrokerUrl, _> = text.parse();
             assert_eq!(url.map(|url| url.to_string()).as_deref(), Ok(text));
         }
-        let ports = ["amqp://h", "amqps://h/"].map(|text| text.parse::<BrokerUrl>());
+        let ports = ["amqp://h", "amqps://h/"].map(str::parse::<BrokerUrl>);
         let read = ports.map(|url| url.map(|url| (url.port, url.vhost)));
         assert_eq!(read, [Ok((PORT, "/".to_owned())), Ok((TLS_PORT, "/".to_owned()))]);
     }
