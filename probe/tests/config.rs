@@ -47,8 +47,15 @@ fn each_key(table: &'static Table, visit: &mut impl FnMut(&'static Table, &'stat
 }
 
 /// Tables of which there may be several.
-const MANY: [&str; 6] =
-    ["port", "tap", "filter", "space", "inventory.openstack", "inventory.libvirt"];
+const MANY: [&str; 7] = [
+    "port",
+    "tap",
+    "filter",
+    "space",
+    "inventory.openstack",
+    "inventory.libvirt",
+    "inventory.ovsdb",
+];
 
 /// A document in which `key` has the value `value`, and the line where that stands.
 fn document(table: &Table, key: &Key, value: &str) -> (String, usize) {
@@ -89,7 +96,7 @@ fn other_value(table: &Table, key: &Key) -> String {
     let default = key.given.example();
     match (table.path, key.name) {
         ("window", "length_ms") => return "500".to_owned(),
-        ("tap" | "inventory.openstack" | "inventory.libvirt", "domain") => {
+        ("tap" | "inventory.openstack" | "inventory.libvirt" | "inventory.ovsdb", "domain") => {
             return "\"east\"".to_owned();
         }
         ("tap", "segment") => return "\"default/vlan/43\"".to_owned(),
@@ -115,6 +122,7 @@ fn other_value(table: &Table, key: &Key) -> String {
         Kind::List(Kind::Text, _) => "[\"other\"]".to_owned(),
         Kind::List(Kind::Broker, _) => "[\"amqp://other\"]".to_owned(),
         Kind::Device => "\"0000:3b:00.0\"".to_owned(),
+        Kind::Ovsdb => "\"tcp:192.0.2.9:6640\"".to_owned(),
         Kind::Address => "\"192.0.2.9\"".to_owned(),
         Kind::Network => "\"10.98.0.0/16\"".to_owned(),
         Kind::Listen => "\"[::1]:8081\"".to_owned(),
@@ -135,7 +143,7 @@ fn bad_values(kind: &Kind) -> Vec<String> {
             vec![(min / 2).to_string(), (max * 2).to_string(), "100".to_owned(), "true".to_owned()]
         }
         Kind::Number { .. } => ["0.0", "1.0", "-0.5", "nan", "\"0.5\""].map(str::to_owned).to_vec(),
-        Kind::Word(_) | Kind::Name | Kind::Device | Kind::Address | Kind::Network => {
+        Kind::Word(_) | Kind::Name | Kind::Device | Kind::Ovsdb | Kind::Address | Kind::Network => {
             vec!["\"no such thing\"".to_owned(), "7".to_owned()]
         }
         Kind::Listen => ["\"0.0.0.0:80\"", "\"127.0.0.1\"", "\"[2001:db8::1]:80\"", "80"]
@@ -189,6 +197,7 @@ fn the_reference_file_with_all_examples_on_is_valid_and_complete() {
         .collect();
     let plan = plan(&text);
     assert_eq!((plan.taps.len(), plan.filters.len(), plan.spaces.len()), (1, 1, 1));
+    assert_eq!(plan.inventory.ovsdb.len(), 1);
     each_key(&ROOT, &mut |table, key| {
         if table.path != "tap.match" {
             assert!(

@@ -5,6 +5,7 @@
 
 mod libvirt;
 mod openstack;
+mod ovsdb;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -56,6 +57,11 @@ pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Re
     unique(&hosts, "name", |name| name, report);
     for host in &hosts {
         libvirt::check(host, report);
+    }
+    let databases = root.table("inventory").tables("ovsdb");
+    unique(&databases, "name", |name| name, report);
+    for database in &databases {
+        ovsdb::check(database, report);
     }
     if mode == Mode::Run && !root.has("port") && !report.is_broken() {
         let what = "is missing (allowed: at least one [[port]], which `vmprobe run` receives from)";

@@ -7,6 +7,7 @@
 
 mod libvirt;
 mod openstack;
+mod ovsdb;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -284,6 +285,9 @@ fn inventory(
         .iter()
         .filter_map(|found| openstack::openstack(found, base, domains, report))
         .collect();
+    let databases = section.tables("ovsdb");
+    plan.ovsdb =
+        databases.iter().filter_map(|found| ovsdb::ovsdb(found, base, domains, report)).collect();
     plan
 }
 

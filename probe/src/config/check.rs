@@ -51,6 +51,9 @@ pub fn report(plan: &Plan, sizes: &Sizes) -> String {
     for host in &plan.inventory.libvirt {
         say("source", format!("libvirt:{} at {}", host.name, host.uri));
     }
+    for database in &plan.inventory.ovsdb {
+        say("ovsdb", format!("{} at {}", database.name, database.address));
+    }
     say("records", path_text(plan.store.folder.as_deref()));
     say("pages", if plan.serve.enabled { plan.serve.listen.to_string() } else { "off".to_owned() });
     for line in memory_lines(plan, sizes) {

@@ -13,9 +13,11 @@ use crate::inventory::{AddressSpace, Segment, SourceKind};
 
 mod libvirt;
 mod openstack;
+mod ovsdb;
 
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
+pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
 
 /// The whole configuration of a probe.
 #[derive(Clone, Debug)]
@@ -371,6 +373,8 @@ pub struct InventoryPlan {
     pub openstack: Vec<OpenstackPlan>,
     /// Hosts whose libvirt is asked.
     pub libvirt: Vec<LibvirtPlan>,
+    /// Databases of Open vSwitches.
+    pub ovsdb: Vec<OvsdbPlan>,
 }
 
 /// Records on disk.
@@ -430,6 +434,7 @@ impl Default for InventoryPlan {
             vms_max: 100_000,
             facts_per_vm_max: 1_024,
             home_networks: Vec::new(),
+            ovsdb: Vec::new(),
             shared_tenants: Vec::new(),
             shared_networks: Vec::new(),
             openstack: Vec::new(),

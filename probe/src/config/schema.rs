@@ -9,12 +9,15 @@ use super::document::Given::{Default, Derived, Nothing, Required};
 use super::document::{Kind, Table, key, table, tables};
 use libvirt::LIBVIRT;
 use openstack::OPENSTACK;
+use ovsdb::OVSDB;
 
 pub use libvirt::LIBVIRT_MAX;
 pub use openstack::OPENSTACK_MAX;
+pub use ovsdb::OVSDB_MAX;
 
 mod libvirt;
 mod openstack;
+mod ovsdb;
 
 /// Ports at most (`RTE_MAX_ETHPORTS` of DPDK 22.11 as Debian builds it).
 pub const PORTS_MAX: usize = 32;
@@ -800,6 +803,7 @@ static INVENTORY: Table = Table {
         ),
         tables(&OPENSTACK, OPENSTACK_MAX),
         tables(&LIBVIRT, LIBVIRT_MAX),
+        tables(&OVSDB, OVSDB_MAX),
     ],
 };
 

@@ -13,8 +13,10 @@
 mod column;
 mod delays;
 mod docs;
+mod ends;
 mod from_views;
 mod group;
+mod inventory;
 mod ledger;
 mod measures;
 mod names;
@@ -26,8 +28,9 @@ mod usage;
 
 pub use column::{Column, ColumnBuilder, Element, Kind, TEXT_BYTES_MAX, Value};
 pub use docs::{ddl, markdown};
-pub use from_views::{InventoryRows, RecordMaker, TapClock};
+pub use from_views::{RecordMaker, TapClock};
 pub use group::{Cell, Columns, Group};
+pub use inventory::InventoryRows;
 pub use ledger::{port_rows, sink_rows, workers_rows};
 pub use measures::{Delays, FlowLosses, SegmentCounts, WindowMeasures};
 pub use names::Names;

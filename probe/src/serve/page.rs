@@ -34,6 +34,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("taps.js", SCRIPT, include_str!("page/taps.js")),
     ("paths.js", SCRIPT, include_str!("page/paths.js")),
     ("sources.js", SCRIPT, include_str!("page/sources.js")),
+    ("coverage.js", SCRIPT, include_str!("page/coverage.js")),
 ];
 
 /// `GET /`.

@@ -11,6 +11,7 @@ pub mod json;
 mod keeper;
 pub mod libvirt;
 pub mod openstack;
+pub mod ovsdb;
 mod segments;
 mod start;
 mod status;

@@ -13,6 +13,7 @@ use super::handle::{InventorySource, SourceHandle, SourceSpec};
 use super::keeper::{InventoryView, Keeper};
 use super::libvirt::Libvirt;
 use super::openstack::Openstack;
+use super::ovsdb::{self, OvsdbSource};
 use super::usage::UsageQueue;
 use crate::config::{Plan, Problems};
 use crate::inventory::{RowChange, SourceKind};
@@ -61,6 +62,10 @@ impl Prepared {
         let usage = UsageQueue::default();
         let remote = if replays { Vec::new() } else { remote(plan, &usage) };
         specs.extend(remote.iter().map(|(spec, _)| spec.clone()));
+        for database in plan.inventory.ovsdb.iter().filter(|_| !replays) {
+            let stale_after_ms = Some(database.stale_after_ms.into());
+            specs.push(spec(plan, SourceKind::Ovsdb, ovsdb::source_name(database), stale_after_ms));
+        }
         let (mut keeper, handles) = Keeper::new(plan, specs, Arc::clone(&stop), replays, now);
         let mut handles = handles.into_iter();
         let mut sources: Vec<(Box<dyn InventorySource>, SourceHandle)> = Vec::new();
@@ -77,7 +82,11 @@ impl Prepared {
         if let Some(api) = &api {
             api.live(now);
         }
-        sources.extend(remote.into_iter().map(|(_, source)| source).zip(handles));
+        sources.extend(remote.into_iter().map(|(_, source)| source).zip(handles.by_ref()));
+        for ((place, database), handle) in plan.inventory.ovsdb.iter().enumerate().zip(handles) {
+            let source = OvsdbSource::new(database, keeper.coverage(), place);
+            sources.push((Box::new(source), handle));
+        }
         keeper.publish(now);
         Ok(Self { keeper, sources, api, usage, stop })
     }
