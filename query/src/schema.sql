@@ -368,6 +368,26 @@ CREATE TABLE "inventory" (
     "known_to_ns" UBIGINT,
     "source" VARCHAR NOT NULL
 );
+CREATE TABLE "vm_usage" (
+    "schema_version" USMALLINT NOT NULL,
+    "probe_id" VARCHAR NOT NULL,
+    "domain" VARCHAR NOT NULL,
+    "sample_ns" UBIGINT NOT NULL,
+    "virtual_station_uuid" VARCHAR NOT NULL,
+    "mac" VARCHAR,
+    "cpu_total_ns" UBIGINT,
+    "vcpu_count" UBIGINT,
+    "memory_bytes" UBIGINT,
+    "resident_bytes" UBIGINT,
+    "layer2_octet_total_count" UBIGINT,
+    "reverse_layer2_octet_total_count" UBIGINT,
+    "packet_total_count" UBIGINT,
+    "reverse_packet_total_count" UBIGINT,
+    "dropped_packet_total_count" UBIGINT,
+    "reverse_dropped_packet_total_count" UBIGINT,
+    "error_packet_total_count" UBIGINT,
+    "reverse_error_packet_total_count" UBIGINT
+);
 CREATE TABLE "taps" (
     "schema_version" USMALLINT NOT NULL,
     "probe_id" VARCHAR NOT NULL,

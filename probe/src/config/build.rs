@@ -5,6 +5,8 @@
 //! Invariants: what is not given keeps the value of `Plan::default()`; relative paths begin at
 //! the file's folder.
 
+mod libvirt;
+mod openstack;
 mod ovsdb;
 
 use std::collections::HashMap;
@@ -275,6 +277,14 @@ fn inventory(
     section.read("home_networks", &mut plan.home_networks);
     section.read("shared_tenants", &mut plan.shared_tenants);
     section.read("shared_networks", &mut plan.shared_networks);
+    let hosts = section.tables("libvirt");
+    plan.libvirt =
+        hosts.iter().filter_map(|found| libvirt::libvirt(found, domains, report)).collect();
+    let clouds = section.tables("openstack");
+    plan.openstack = clouds
+        .iter()
+        .filter_map(|found| openstack::openstack(found, base, domains, report))
+        .collect();
     let databases = section.tables("ovsdb");
     plan.ovsdb =
         databases.iter().filter_map(|found| ovsdb::ovsdb(found, base, domains, report)).collect();

@@ -44,6 +44,13 @@ pub fn report(plan: &Plan, sizes: &Sizes) -> String {
     );
     say("detectors", detectors_text(plan));
     say("inventory", path_text(plan.inventory.file.as_deref()));
+    for cloud in &plan.inventory.openstack {
+        let urls: Vec<_> = cloud.urls.iter().map(ToString::to_string).collect();
+        say("source", format!("openstack:{} at {}", cloud.name, urls.join(", ")));
+    }
+    for host in &plan.inventory.libvirt {
+        say("source", format!("libvirt:{} at {}", host.name, host.uri));
+    }
     for database in &plan.inventory.ovsdb {
         say("ovsdb", format!("{} at {}", database.name, database.address));
     }

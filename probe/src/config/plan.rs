@@ -11,8 +11,12 @@ use ipnet::IpNet;
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
+mod libvirt;
+mod openstack;
 mod ovsdb;
 
+pub use libvirt::LibvirtPlan;
+pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
 
 /// The whole configuration of a probe.
@@ -365,6 +369,10 @@ pub struct InventoryPlan {
     pub shared_tenants: Vec<String>,
     /// Networks of services that are everybody's.
     pub shared_networks: Vec<IpNet>,
+    /// Clouds whose notifications are listened to.
+    pub openstack: Vec<OpenstackPlan>,
+    /// Hosts whose libvirt is asked.
+    pub libvirt: Vec<LibvirtPlan>,
     /// Databases of Open vSwitches.
     pub ovsdb: Vec<OvsdbPlan>,
 }
@@ -429,6 +437,8 @@ impl Default for InventoryPlan {
             ovsdb: Vec::new(),
             shared_tenants: Vec::new(),
             shared_networks: Vec::new(),
+            openstack: Vec::new(),
+            libvirt: Vec::new(),
         }
     }
 }

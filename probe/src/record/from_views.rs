@@ -14,6 +14,7 @@ use super::group::Group;
 use super::inventory::InventoryRows;
 use super::ledger::{ledger_rows, tenant_delays_lost};
 use super::measures;
+use super::usage::usage_records;
 use super::{AlertRecord, FlowRecord, Names, Rows, TapRecord, WindowRecord};
 use crate::aggregate::{Conversation, ConversationKey, EndedFlows, Extra, TapView, WindowView};
 use crate::decode::{Address, Mac, protocol};
@@ -22,6 +23,7 @@ use crate::flow::{EndedFlow, FlowTotals, TcpState};
 use crate::index::{TapIndex, content_id};
 use crate::inventory::{AddressSpace, Interval, Inventory, InventoryCell};
 use crate::measure::tcp::Opening;
+use crate::sources::usage::UsageQueue;
 use crate::time::Timestamp;
 use crate::window::{LateRow, WindowClock, sides};
 
@@ -42,6 +44,7 @@ pub struct RecordMaker {
     newest_inventory: InventoryCell,
     pub(super) inventory_rows: InventoryRows,
     pub(super) last_ends: LastEnds,
+    usage: Option<UsageQueue>,
     /// One packet in so many is followed from tap to tap.
     pub(super) path_one_in: u32,
     /// Of the conversations since [`RecordMaker::delays`].
@@ -57,6 +60,7 @@ impl RecordMaker {
             newest_inventory: inventory,
             inventory_rows,
             last_ends: LastEnds::default(),
+            usage: None,
             path_one_in: 1,
             delays: TenantDelays::default(),
         }
@@ -66,6 +70,12 @@ impl RecordMaker {
     #[must_use]
     pub fn following_one_in(self, packets: u32) -> Self {
         Self { path_one_in: packets, ..self }
+    }
+
+    /// Samples of what VMs use are recorded with each window.
+    #[must_use]
+    pub fn with_usage(self, usage: UsageQueue) -> Self {
+        Self { usage: Some(usage), ..self }
     }
 
     /// Names of segments, spaces and taps.
@@ -87,7 +97,8 @@ impl RecordMaker {
         self.inventory = self.newest_inventory.load_full();
         self.last_ends = LastEnds::default();
         let inventory = self.inventory_records(view.start);
-        let mut rows = Rows { inventory, ..Rows::default() };
+        let vm_usage = self.usage.as_ref().map(usage_records).unwrap_or_default();
+        let mut rows = Rows { inventory, vm_usage, ..Rows::default() };
         let unknown = self.unknown_segments(view);
         for tap in &view.taps {
             let here = unknown.as_ref().map(|unknown| unknown.get(&tap.tap).copied().unwrap_or(0));

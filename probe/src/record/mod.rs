@@ -24,6 +24,7 @@ mod paths;
 #[macro_use]
 mod schema;
 mod tables;
+mod usage;
 
 pub use column::{Column, ColumnBuilder, Element, Kind, TEXT_BYTES_MAX, Value};
 pub use docs::{ddl, markdown};

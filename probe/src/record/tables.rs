@@ -510,6 +510,44 @@ tables! {
         source: Arc<str>, "", Element::None;
     }
 
+    /// What VMs use of their hosts, as the hosts count it: one row a sample of a VM, and one for each of
+    /// its interfaces. Counts are since the VM began and fall back to 0 with it.
+    VmUsage "vm_usage" as vm_usage: VmUsageRecord
+    by sample_ns, sorted by sample_ns virtual_station_uuid mac
+    {
+        /// When it was read, since the epoch, UTC, by the probe's clock.
+        sample_ns: u64, "ns", Element::None;
+        /// The VM.
+        virtual_station_uuid: Arc<str>, "uuid", Element::Ie(&[349]);
+        /// The interface; null in the row of the VM itself.
+        mac: Option<Mac>, "aa:bb:cc:dd:ee:ff", Element::None;
+        /// CPU time of all its virtual CPUs; null in rows of interfaces and where the host does not say.
+        cpu_total_ns: Option<u64>, "ns", Element::None;
+        /// Virtual CPUs that it has; null as before.
+        vcpu_count: Option<u64>, "CPUs", Element::None;
+        /// Memory that it has; null as before.
+        memory_bytes: Option<u64>, "bytes", Element::None;
+        /// Memory of the host that it takes; null as before.
+        resident_bytes: Option<u64>, "bytes", Element::None;
+        /// Octets that the VM has sent, with Ethernet headers; this and what follows is null in the row
+        /// of the VM itself.
+        layer2_octet_total_count: Option<u64>, "octets", Element::Ie(&[353]);
+        /// Octets that it has received.
+        reverse_layer2_octet_total_count: Option<u64>, "octets", Element::Reverse(353);
+        /// Packets that it has sent.
+        packet_total_count: Option<u64>, "packets", Element::Ie(&[86]);
+        /// Packets that it has received.
+        reverse_packet_total_count: Option<u64>, "packets", Element::Reverse(86);
+        /// Packets that it sent and the host dropped.
+        dropped_packet_total_count: Option<u64>, "packets", Element::Ie(&[135]);
+        /// Packets for it that the host dropped.
+        reverse_dropped_packet_total_count: Option<u64>, "packets", Element::Reverse(135);
+        /// Packets that it sent and that were in error.
+        error_packet_total_count: Option<u64>, "packets", Element::None;
+        /// Packets for it that were in error.
+        reverse_error_packet_total_count: Option<u64>, "packets", Element::None;
+    }
+
     /// Health of each tap in each window.
     Taps "taps" as taps: TapRecord
     by window_start_ns, sorted by window_start_ns tap

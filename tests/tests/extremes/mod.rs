@@ -7,7 +7,8 @@ use vmprobe::decode::Mac;
 use vmprobe::measure::histogram::Summary;
 use vmprobe::record::{
     AlertRecord, DelayRecord, Delays, FlowRecord, Group, InventoryRecord, LedgerRecord, PathRecord,
-    PathSampleRecord, Rows, SegmentCounts, TEXT_BYTES_MAX, TapRecord, WindowMeasures, WindowRecord,
+    PathSampleRecord, Rows, SegmentCounts, TEXT_BYTES_MAX, TapRecord, VmUsageRecord,
+    WindowMeasures, WindowRecord,
 };
 
 /// A time of the year 2262, the last that a signed count of nanoseconds reaches.
@@ -22,6 +23,7 @@ pub(crate) fn rows() -> Rows {
         alerts: vec![AlertRecord::default(), alert()],
         ledger: vec![LedgerRecord::default(), ledger()],
         inventory: vec![InventoryRecord::default(), inventory()],
+        vm_usage: vec![VmUsageRecord::default(), vm_usage()],
         taps: vec![TapRecord::default(), tap()],
         path: vec![PathRecord::default(), path()],
         delays: vec![DelayRecord::default(), delay()],
@@ -142,6 +144,16 @@ fn inventory() -> InventoryRecord {
         mac: Some(MAC),
         address: Some(ip("fe80::1")),
         ..InventoryRecord::default()
+    }
+}
+
+fn vm_usage() -> VmUsageRecord {
+    VmUsageRecord {
+        sample_ns: LATE_NS,
+        mac: Some(MAC),
+        cpu_total_ns: Some(u64::MAX),
+        dropped_packet_total_count: Some(u64::MAX),
+        ..VmUsageRecord::default()
     }
 }
 
