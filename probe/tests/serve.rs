@@ -217,7 +217,7 @@ fn coverage_is_as_the_document_says() {
     let api = InventoryApi::of(Inventory::default());
     api.view.status.store(Arc::new(status));
     let cell = live_cell(snapshot::empty());
-    let handle = serve::start_with(&any_port(), cell, api).expect("starts");
+    let handle = serve::start_with(&any_port(), cell, api, None).expect("starts");
     let answer = get(handle.address(), "/api/v1/coverage").json();
     let schema = serde_json::json!({"$ref": "#/components/schemas/CoveragePage"});
     assert_eq!(conforms(&document(), &schema, &answer, "coverage"), Ok(()));
