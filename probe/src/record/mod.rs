@@ -16,6 +16,7 @@ mod docs;
 mod from_views;
 mod ledger;
 mod measures;
+mod migrations;
 mod names;
 mod paths;
 #[macro_use]
@@ -25,7 +26,7 @@ mod tables;
 pub use column::{Column, ColumnBuilder, Element, Kind, TEXT_BYTES_MAX, Value};
 pub use docs::{ddl, markdown};
 pub use from_views::{InventoryRows, RecordMaker, TapClock};
-pub use ledger::{port_rows, sink_rows, workers_rows};
+pub use ledger::{migrations_lost, port_rows, sink_rows, workers_rows};
 pub use names::Names;
 pub use schema::{COMMON, Origin, Record, SCHEMA_VERSION, TableVisitor};
 pub use tables::*;

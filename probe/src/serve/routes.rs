@@ -53,7 +53,7 @@ impl Shared {
     }
 }
 
-fn table() -> [(&'static str, MethodRouter<Shared>); 17] {
+fn table() -> [(&'static str, MethodRouter<Shared>); 18] {
     [
         ("/", get(page::index)),
         ("/page/{file}", get(page::file)),
@@ -65,6 +65,7 @@ fn table() -> [(&'static str, MethodRouter<Shared>); 17] {
         ("/api/v1/workers", get(api::workers)),
         ("/api/v1/taps", get(api::taps)),
         ("/api/v1/paths", get(api::paths)),
+        ("/api/v1/migrations", get(api::migrations)),
         ("/api/v1/inventory", get(inventory::status).post(inventory::events)),
         ("/api/v1/inventory/vms", get(inventory::vms)),
         (
