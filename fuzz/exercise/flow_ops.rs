@@ -216,20 +216,12 @@ impl Driver {
     ) {
         let guess = self.short.guess(headers.hash);
         let brief = brief_of(headers);
-        let may_be_brief = headers.tcp_flags & 0b110 == 0
-            && verdict == Verdict::First
-            && !headers.marks.has(Marks::FRAGMENT);
+        let may_be_brief = verdict == Verdict::First && !headers.marks.has(Marks::FRAGMENT);
         if may_be_brief && self.short.is_settled(&brief, guess) {
-            let fields = || Some(fields_of(headers));
-            if let Ok(segment) = self.short.segment_in_brief(&brief, fields) {
-                let sums = &mut self.short_sums;
-                self.short
-                    .count_settled(guess, &brief, booking, sums, || Some(FirstWords::of(headers)));
-                if let Some(segment) = &segment {
-                    self.short.measure_settled(guess, segment, booking.0, sums);
-                }
-                return;
-            }
+            let (fields, sums) = (fields_of(headers), &mut self.short_sums);
+            self.short.count_settled(guess, &brief, booking, sums, || FirstWords::of(headers));
+            self.short.measure_settled(guess, (&brief, &fields), booking.0, sums);
+            return;
         }
         self.short.meter(headers, guess, verdict, booking, &mut self.short_sums);
     }

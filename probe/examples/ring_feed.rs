@@ -73,7 +73,7 @@ fn main() -> Result<()> {
             stop.store(true, Ordering::Relaxed);
         }
     };
-    let run = live::run(&Arc::new(plan), options, &stop, ready, |_| ())?;
+    let run = live::run(&Arc::new(plan), &options, &stop, ready, |_| ())?;
     let feeder = feeder.context("the first port has nothing to send by")?;
     let fed = feeder.join().ok().context("the feeder broke off")?;
     let json = serde_json::json!({

@@ -15,7 +15,7 @@ use crate::capture::Source;
 use crate::copies::{CopyTable, Digest, Verdict};
 use crate::counters::{DropCause, TapTotals, WorkerTotals};
 use crate::decode::filter::Filters;
-use crate::decode::{Brief, Decoder, Headers, Marks};
+use crate::decode::{Decoder, Headers, Marks};
 use crate::flow::{FlowStage, Guess};
 use crate::index::{TapIndex, WindowNumber};
 use crate::path::PathStage;
@@ -108,9 +108,7 @@ pub struct Worker<S> {
     source: Option<S>,
     parts: WorkerParts,
     headers: Box<[Headers]>,
-    briefs: Box<[Brief]>,
     seen: Box<[Seen]>,
-    ahead: Box<[Ahead]>,
     ready: Vec<Headers>,
     totals: WorkerTotals,
     taps: Vec<TapTotals>,
@@ -199,9 +197,7 @@ impl<S: Source> Worker<S> {
             source_ended: source.is_none(),
             source,
             headers: vec![Headers::default(); BURST_PACKETS_MAX].into_boxed_slice(),
-            briefs: vec![Brief::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             seen: vec![Seen::default(); BURST_PACKETS_MAX].into_boxed_slice(),
-            ahead: vec![Ahead::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             ready: Vec::with_capacity(2 * BURST_PACKETS_MAX),
             totals: WorkerTotals { sampling_rate: 1.0, ..WorkerTotals::default() },
             taps: vec![TapTotals::default(); parts.taps_max],

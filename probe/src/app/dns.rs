@@ -15,7 +15,8 @@ pub(super) fn begins_over_tcp(head: &[u8], ports: [u16; 2]) -> bool {
 }
 
 fn on_port(ports: [u16; 2]) -> bool {
-    ports.iter().any(|port| PORTS.contains(port))
+    let [one, other] = ports;
+    PORTS.iter().any(|port| *port == one || *port == other)
 }
 
 fn is_header(head: &[u8]) -> bool {

@@ -10,7 +10,8 @@ mod http;
 mod ssh;
 mod tls;
 
-use crate::decode::{Headers, PAYLOAD_HEAD_OCTETS, protocol};
+use crate::decode::brief::Fields;
+use crate::decode::{Brief, Headers, PAYLOAD_HEAD_OCTETS, protocol};
 
 /// Packets with payload that are looked at, per flow.
 pub const PACKETS_MAX: u8 = 4;
@@ -67,6 +68,17 @@ impl FirstWords {
             ports: [headers.source_port, headers.destination_port],
             head: headers.payload_head,
             captured_octets: headers.payload_captured_octets,
+        }
+    }
+
+    /// Of a packet that is known in brief; it is whole.
+    #[inline]
+    pub const fn of_brief(brief: &Brief, fields: &Fields) -> Self {
+        Self {
+            protocol: brief.protocol,
+            ports: brief.ports(),
+            head: fields.payload_head,
+            captured_octets: fields.payload_octets,
         }
     }
 }

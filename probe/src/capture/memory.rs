@@ -9,6 +9,7 @@
 
 use crate::capture::{Burst, Frame, LinkType, STAMP_MAX, Source, SourceState, StrippedVlan};
 use crate::index::{PortIndex, WorkerIndex};
+use crate::memory;
 use crate::time::Timestamp;
 
 /// Each frame begins on a multiple of this, so that equal frames touch equally many cache lines.
@@ -122,7 +123,7 @@ impl Packets {
         self.octets.resize(begin, 0);
         self.octets.extend_from_slice(frame.bytes);
         self.records.push(Record {
-            timestamp: frame.timestamp,
+            timestamp: frame.timestamp.min(STAMP_MAX),
             begin,
             // A frame in memory is shorter than 4 GiB: its length on the wire has 32 bits.
             frame_octets: u32::try_from(frame.bytes.len()).unwrap_or(frame.wire_octets),
@@ -144,16 +145,17 @@ impl Packets {
 }
 
 impl Record {
+    /// `shift_ns` is at most the largest stamp, as each stamp is.
     #[inline]
     fn stamp(&self, shift_ns: u64) -> Timestamp {
-        (self.timestamp + shift_ns).min(STAMP_MAX)
+        Timestamp(self.timestamp.0 + shift_ns).min(STAMP_MAX)
     }
 
     #[inline]
     fn frame<'a>(&self, octets: &'a [u8], shift_ns: u64) -> Frame<'a> {
-        let end = self.begin + self.frame_octets as usize;
+        let behind = octets.get(self.begin..).unwrap_or_default();
         Frame {
-            bytes: octets.get(self.begin..end).unwrap_or(&[]),
+            bytes: behind.get(..self.frame_octets as usize).unwrap_or_default(),
             wire_octets: self.wire_octets,
             timestamp: self.stamp(shift_ns),
             link: self.link,
@@ -194,12 +196,19 @@ impl Source for MemorySource {
             return (MemoryBurst { records: &[], octets, shift_ns: 0 }, SourceState::Ended);
         }
         let end = records.len().min(self.place + self.burst_packets);
-        let shift_ns = pass_ns.saturating_mul(u64::from(self.pass));
+        let shift_ns = pass_ns.saturating_mul(u64::from(self.pass)).min(STAMP_MAX.0);
         let records = records.get(self.place..end).unwrap_or(&[]);
         self.place = end;
-        for record in records {
-            self.clock = self.clock.max(record.stamp(shift_ns));
+        // Those of the next burst, which a NIC's driver would have fetched by then.
+        let next = end..end.saturating_add(records.len());
+        for record in self.packets.records.get(next).unwrap_or_default() {
+            memory::fetch(&record.begin);
         }
+        let mut clock = self.clock;
+        for record in records {
+            clock = clock.max(record.stamp(shift_ns));
+        }
+        self.clock = clock;
         (MemoryBurst { records, octets, shift_ns }, SourceState::Open(self.clock))
     }
 }
@@ -231,9 +240,13 @@ impl Burst for MemoryBurst<'_> {
     }
 
     #[inline]
-    fn touch(&self, place: usize) -> u8 {
-        let begin = self.records[place].begin;
-        self.octets.get(begin).unwrap_or(&0) ^ self.octets.get(begin + ALIGN_BYTES).unwrap_or(&0)
+    fn fetch(&self, place: usize) {
+        let behind = self.octets.get(self.records[place].begin..);
+        let lines: Option<&[u8; ALIGN_BYTES + 1]> = behind.and_then(|behind| behind.first_chunk());
+        if let Some(lines) = lines {
+            memory::fetch(&lines[0]);
+            memory::fetch(&lines[ALIGN_BYTES]);
+        }
     }
 }
 

@@ -73,12 +73,10 @@ pub trait Burst {
     /// is the same however often it is asked for.
     fn frame(&self, place: usize) -> Frame<'_>;
 
-    /// Reads the first and the second cache line of a frame, so that memory fetches them. What it
-    /// returns means nothing.
+    /// Has the first two cache lines of a frame fetched.
     #[inline]
-    fn touch(&self, place: usize) -> u8 {
-        let bytes = self.frame(place).bytes;
-        bytes.first().unwrap_or(&0) ^ bytes.get(64).unwrap_or(&0)
+    fn fetch(&self, place: usize) {
+        fetch_lines(self.frame(place).bytes);
     }
 
     /// Names of the source's ports, in order of [`PortIndex`]; more may come with later bursts.
@@ -90,6 +88,17 @@ pub trait Burst {
     /// Whether nothing arrived.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// Has the lines fetched in which the headers of a frame lie.
+#[inline]
+fn fetch_lines(bytes: &[u8]) {
+    if let Some(first) = bytes.first() {
+        crate::memory::fetch(first);
+    }
+    if let Some(second) = bytes.get(64) {
+        crate::memory::fetch(second);
     }
 }
 

@@ -329,10 +329,8 @@ impl Burst for NicBurst<'_> {
     }
 
     #[inline]
-    fn touch(&self, place: usize) -> u8 {
-        let packet = self.burst.packet(place);
-        let bytes = packet.bytes();
-        bytes.first().unwrap_or(&0) ^ bytes.get(64).unwrap_or(&0)
+    fn fetch(&self, place: usize) {
+        super::fetch_lines(self.burst.packet(place).bytes());
     }
 
     #[inline]

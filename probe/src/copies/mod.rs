@@ -111,11 +111,10 @@ impl CopyTable {
         }
     }
 
-    /// Reads the line that the packet's digest lies in, so that the processor fetches it while other
-    /// packets of the burst are looked at. What it returns means nothing.
+    /// Has the line fetched that the packet's digest lies in.
     #[inline]
-    pub fn touch(&self, digest: &Digest) -> u64 {
-        self.buckets[digest.place & self.mask].0[0].seen.0
+    pub fn fetch(&self, digest: &Digest) {
+        memory::fetch(&self.buckets[digest.place & self.mask]);
     }
 
     /// The digest of a packet. For [`CopyTable::classify`].

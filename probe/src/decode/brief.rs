@@ -1,16 +1,16 @@
 //! What a flow that is settled needs of a packet: far less than [`Headers`].
 //!
-//! In: a frame of the common shape (see `plain`), whole, and without SYN and RST. Out: [`Brief`], or nothing where all headers must be read.
+//! In: a frame of the common shape (see `plain`), whole. Out: [`Brief`], or nothing where all headers
+//! must be read by the decoder; [`Headers`] from a brief, where the flow is not settled.
 //! Cost: one length check and some 40 instructions; a third of what [`Headers`] take.
 //! Invariants: where a brief is made, the decoder accepts the frame, and says the same of it (a
-//! property test compares them).
+//! property test compares them, and the headers made from a brief with the decoder's).
 //! Source: as in `ethernet`, `ipv4`, `tcp` and `udp`.
-//!
-//! [`Headers`]: super::Headers
 
+use super::plain::{Around, Plain};
 use super::tcp::ALIGNED_TIMESTAMP;
 use super::udp::TunnelPorts;
-use super::{PAYLOAD_HEAD_OCTETS, protocol, tcp_flag};
+use super::{Headers, PAYLOAD_HEAD_OCTETS, protocol, tcp_flag};
 use crate::capture::{Frame, LinkType};
 use crate::index::{Sender, TapIndex};
 use crate::inventory::{AddressSpace, Segment};
@@ -28,8 +28,8 @@ const UDP_OCTETS: u32 = 8;
 /// TCP header whose only option is the timestamps, laid out as nearly every sender does.
 const STAMPED_TCP_OCTETS: u32 = 32;
 
-/// EtherType IPv4; version 4 and five words, no options.
-const IPV4_WITHOUT_OPTIONS: [u8; 3] = [0x08, 0x00, 0x45];
+/// EtherType IPv4; version 4 and five words, no options; any traffic class.
+const IPV4_WITHOUT_OPTIONS: u32 = 0x0800_4500;
 
 /// All but don't-fragment and the reserved bit before it.
 const FRAGMENT_BITS: u16 = 0x3fff;
@@ -65,7 +65,7 @@ pub struct Brief {
     pub octets: u16,
     /// Tap that copied the packet.
     pub tap: TapIndex,
-    /// Low octet of the TCP flags, 0 with UDP; neither SYN nor RST.
+    /// Low octet of the TCP flags, 0 with UDP.
     pub tcp_flags: u8,
     /// TCP or UDP.
     pub protocol: u8,
@@ -99,11 +99,14 @@ impl Brief {
         if !matches!(frame.link, LinkType::Ethernet) || frame.stripped_vlan.is_some() {
             return None;
         }
-        let (ethernet, from_ip) = frame.bytes.split_first_chunk::<ETHERNET_OCTETS>()?;
+        // One check of the length; the places of both headers follow from it.
+        let start: &[u8; ETHERNET_OCTETS + HEAD_OCTETS] = frame.bytes.first_chunk()?;
+        let (ethernet, from_ip) = start.split_first_chunk::<ETHERNET_OCTETS>()?;
         let head: &[u8; HEAD_OCTETS] = from_ip.first_chunk()?;
-        let is_plain = [ethernet[12], ethernet[13], head[0]] == IPV4_WITHOUT_OPTIONS
+        let kind = u32::from_be_bytes([ethernet[12], ethernet[13], head[0], head[1]]);
+        let is_plain = kind & !0xff == IPV4_WITHOUT_OPTIONS
             && short(head, 6) & FRAGMENT_BITS == 0
-            && usize::from(short(head, 2)) <= from_ip.len();
+            && usize::from(short(head, 2)) + ETHERNET_OCTETS <= frame.bytes.len();
         if !is_plain {
             return None;
         }
@@ -125,9 +128,7 @@ impl Brief {
         let octets = short(head, 2);
         let behind = u32::from(octets).checked_sub(IPV4_OCTETS)?;
         let (tcp_flags, payload_octets) = match head[9] {
-            protocol::TCP if u16::from(head[33]) & NOT_SETTLED == 0 => {
-                (head[33], behind.checked_sub(tcp_header_octets(head)?)?)
-            }
+            protocol::TCP => (head[33], behind.checked_sub(tcp_header_octets(head)?)?),
             protocol::UDP if tunnels.between(short(head, 20), short(head, 22)).is_none() => {
                 let claimed = u32::from(short(head, 24));
                 if claimed > behind {
@@ -164,6 +165,32 @@ impl Brief {
     pub const fn ports(&self) -> [u16; 2] {
         [self.ends[0] as u16, self.ends[1] as u16]
     }
+
+    /// Whether it neither begins a connection nor breaks one off.
+    #[inline]
+    pub const fn goes_on(&self) -> bool {
+        self.tcp_flags as u16 & NOT_SETTLED == 0
+    }
+
+    /// Writes all headers of the packet, whose frame this is and whose flow is named: the same that
+    /// the decoder reads.
+    pub fn write_headers(&self, frame: &Frame<'_>, out: &mut Headers) {
+        // What is written of it are the stations; the tag behind them is in the segment.
+        let mut ethernet = [0; ETHERNET_OCTETS];
+        ethernet[..self.stations.len()].copy_from_slice(&self.stations);
+        let Some(plain) = Plain::of_brief(&ethernet, frame.bytes, self) else { return };
+        let around = Around {
+            timestamp: self.timestamp,
+            clock: self.clock,
+            tap: self.tap,
+            segment: self.segment,
+            space: self.space,
+            mirror_sequence: 0,
+            before: 0,
+        };
+        plain.write_known(&around, out);
+        (out.hash, out.sender) = (self.hash, self.sender);
+    }
 }
 
 /// What a packet is known by wherever it is seen, and what TCP measures need.
@@ -190,27 +217,29 @@ pub struct Fields {
 impl Fields {
     /// Of a frame of which a [`Brief`] could be made; nothing where there are TCP options beside
     /// the usual timestamps.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see `Brief::write`")]
     pub fn of(frame: &Frame<'_>, brief: &Brief) -> Option<Self> {
         let begin = usize::from(brief.ip_at);
-        let packet = frame.bytes.get(begin..begin + usize::from(brief.octets))?;
+        let from_ip = frame.bytes.get(begin..)?;
+        let packet = from_ip.get(..usize::from(brief.octets))?;
         // Behind a short packet stands the padding of its frame.
-        let head: &[u8; HEAD_OCTETS] = frame.bytes.get(begin..)?.first_chunk()?;
+        let head: &[u8; HEAD_OCTETS] = from_ip.first_chunk()?;
         let ip_identification = short(head, 4);
         if brief.protocol != protocol::TCP {
-            let payload = packet.get(28..)?;
-            let claimed = usize::from(short(head, 24)).checked_sub(UDP_OCTETS as usize)?;
-            let payload = payload.get(..claimed)?;
+            let payload_octets = u32::from(short(head, 24)).checked_sub(UDP_OCTETS)?;
+            let begin = (IPV4_OCTETS + UDP_OCTETS) as usize;
             return Some(Self {
                 ip_identification,
-                payload_octets: length(payload),
-                payload_head: head_of(payload),
+                payload_octets,
+                payload_head: head_of(packet, begin, payload_octets as usize)?,
                 ..Self::default()
             });
         }
         let header_octets = tcp_header_octets(head)?;
         let tcp_timestamps = timestamps(packet, header_octets).ok()?;
-        let payload = packet.get((IPV4_OCTETS + header_octets) as usize..)?;
+        let payload_octets = u32::from(brief.octets).checked_sub(IPV4_OCTETS + header_octets)?;
+        let begin = (IPV4_OCTETS + header_octets) as usize;
         let tcp_flags = short(head, 32) & 0x1ff;
         Some(Self {
             ip_identification,
@@ -219,8 +248,8 @@ impl Fields {
             tcp_acknowledgement: if tcp_flags & tcp_flag::ACK == 0 { 0 } else { long(head, 28) },
             tcp_timestamps,
             tcp_window: short(head, 34),
-            payload_octets: length(payload),
-            payload_head: head_of(payload),
+            payload_octets,
+            payload_head: head_of(packet, begin, payload_octets as usize)?,
         })
     }
 }
@@ -249,20 +278,19 @@ fn tcp_header_octets(head: &[u8; HEAD_OCTETS]) -> Option<u32> {
     (header_octets >= TCP_OCTETS).then_some(header_octets)
 }
 
+/// The first of so many octets of payload that begin at `begin`; what is missing reads as 0.
 #[inline]
-fn head_of(payload: &[u8]) -> [u8; PAYLOAD_HEAD_OCTETS] {
-    if let Some(head) = payload.first_chunk() {
-        return *head;
+fn head_of(packet: &[u8], begin: usize, octets: usize) -> Option<[u8; PAYLOAD_HEAD_OCTETS]> {
+    if octets == 0 {
+        return Some([0; PAYLOAD_HEAD_OCTETS]);
     }
-    let mut head = [0; PAYLOAD_HEAD_OCTETS];
-    head.iter_mut().zip(payload).for_each(|(to, from)| *to = *from);
-    head
-}
-
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "an IPv4 packet has at most 65,535 octets")]
-const fn length(payload: &[u8]) -> u32 {
-    payload.len() as u32
+    let payload_end = packet.get(..begin + octets)?;
+    if octets >= PAYLOAD_HEAD_OCTETS {
+        return payload_end.get(begin..)?.first_chunk().copied();
+    }
+    // The sixteen octets that end where the payload does: headers stand before it.
+    let window = u128::from_le_bytes(*payload_end.last_chunk()?);
+    Some((window >> (8 * (PAYLOAD_HEAD_OCTETS - octets))).to_le_bytes())
 }
 
 #[inline]
@@ -294,6 +322,7 @@ mod tests {
 
     const TIMES: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
     const BLOCKS: [u8; 12] = [1, 1, 5, 10, 0, 0, 0, 7, 0, 0, 0, 9];
+    const OPENING: [u8; 8] = [2, 4, 5, 180, 1, 3, 3, 7];
 
     fn frames() -> Vec<Vec<u8>> {
         let payload: Vec<u8> = (1..40).collect();
@@ -303,6 +332,8 @@ mod tests {
             ethernet(&ipv4(6, &tcp(0x11, &TIMES, &[]))),
             ethernet(&ipv4(6, &tcp(0x10, &BLOCKS, &[]))),
             ethernet(&ipv4(6, &tcp(0x02, &TIMES, &[]))),
+            ethernet(&ipv4(6, &tcp(0x12, &OPENING, &[]))),
+            ethernet(&ipv4(6, &tcp(0x14, &[], &[]))),
             ethernet(&ipv4(17, &udp(1_000, 53, &payload[..16]))),
             ethernet(&ipv4(17, &udp(50_000, 1_000, &payload[..13]))),
             vxlan(4_242, &ethernet(&ipv4(6, &tcp(0x10, &[], &payload)))),
@@ -316,7 +347,9 @@ mod tests {
 
     fn brief_of(decoder: &Decoder, frame: &Frame<'_>) -> Option<Brief> {
         let mut brief = Brief::default();
-        decoder.brief(frame, Timestamp(9), &mut brief)?;
+        decoder
+            .brief(frame, Timestamp(9), &mut brief)
+            .or_else(|| decoder.brief_of_enclosed(frame, Timestamp(9), &mut brief))?;
         name_brief(&mut brief, HashSeed::fixed());
         Some(brief)
     }
@@ -382,6 +415,9 @@ mod tests {
                 prop_assert_eq!(decoder.decode(&frame, Timestamp(9), &mut headers), Ok(()));
                 name_flow(&mut headers, seed);
                 prop_assert_eq!(brief, in_brief(&headers, &brief));
+                let mut from_brief = Headers { quoted_protocol: 1, ..Headers::default() };
+                brief.write_headers(&frame, &mut from_brief);
+                prop_assert_eq!(format!("{from_brief:?}"), format!("{headers:?}"));
                 prop_assert_eq!(brief.wire_octets, frame.wire_octets);
                 prop_assert!(!headers.marks.has(Marks::SNAPPED) && !headers.marks.has(Marks::FRAGMENT));
                 if let Some(fields) = Fields::of(&frame, &brief) {
@@ -400,7 +436,12 @@ mod tests {
         let all = frames();
         let briefs: Vec<bool> =
             all.iter().map(|bytes| brief_of(&decoder, &frame_of(bytes)).is_some()).collect();
-        assert_eq!(briefs, [true, true, true, true, false, true, true, true, true]);
+        assert_eq!(briefs, [true; 11]);
+        let goes_on = |bytes: &[u8]| {
+            brief_of(&decoder, &frame_of(bytes)).is_some_and(|brief| brief.goes_on())
+        };
+        assert!(goes_on(&all[0]) && goes_on(&all[7]));
+        assert!(!goes_on(&all[4]) && !goes_on(&all[5]) && !goes_on(&all[6]));
         let fields = |bytes: &[u8]| {
             let frame = frame_of(bytes);
             Fields::of(&frame, &brief_of(&decoder, &frame).expect("the common shape"))

@@ -141,24 +141,24 @@ impl Decoder {
         self.find_places();
     }
 
-    /// Writes what a settled flow needs of `frame`, if it has the shape for that; `clock` is the largest
-    /// receive time so far.
+    /// Writes what a settled flow needs of an untagged frame, if it has the shape for that; `clock` is
+    /// the largest receive time so far.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "see `Brief::write`")]
     pub fn brief(&self, frame: &Frame<'_>, clock: Timestamp, out: &mut Brief) -> Option<()> {
         let place = self.places.get(usize::from(frame.port.0))?.as_ref()?;
         Brief::write(frame, clock, place, &self.rules.tunnels, out)
-            .or_else(|| self.brief_of_enclosed(frame, clock, out))
     }
 
     /// The same behind a VLAN tag, or inside VXLAN.
     #[inline(never)]
-    fn brief_of_enclosed(
+    pub fn brief_of_enclosed(
         &self,
         frame: &Frame<'_>,
         clock: Timestamp,
         out: &mut Brief,
     ) -> Option<()> {
+        self.places.get(usize::from(frame.port.0))?.as_ref()?;
         if !matches!(frame.link, LinkType::Ethernet) || frame.stripped_vlan.is_some() {
             return None;
         }

@@ -9,6 +9,7 @@
 //! them); all that is wrong, cut, rare or another tunnel is left to the walk.
 //! Source: as in `ethernet`, `vlan`, `ipv4`, `tcp` and `udp`.
 
+use super::brief::Brief;
 use super::ethernet::{Ethernet, ether_type};
 use super::ipv4::Ipv4;
 use super::tcp::{self, ALIGNED_TIMESTAMP, Tcp};
@@ -152,6 +153,21 @@ impl<'a> Plain<'a> {
         Some(Self { ethernet, vlan: 0, at, head, packet, payload_octets })
     }
 
+    /// Of a frame of which a [`Brief`] was made, at its innermost IPv4 header; `ethernet` has its
+    /// stations.
+    #[inline]
+    pub(super) fn of_brief(
+        ethernet: &'a [u8; ETHERNET_OCTETS],
+        bytes: &'a [u8],
+        brief: &Brief,
+    ) -> Option<Self> {
+        let at = usize::from(brief.ip_at);
+        let from_ip = bytes.get(at..)?;
+        let packet = from_ip.get(..usize::from(brief.octets))?;
+        let payload_octets = u32::from(brief.octets).checked_sub(octets(IPV4_OCTETS))?;
+        Some(Self { ethernet, vlan: 0, at, head: from_ip.first_chunk()?, packet, payload_octets })
+    }
+
     #[inline]
     fn ipv4(head: &[u8; HEAD_OCTETS]) -> Ipv4<'_> {
         Ipv4(head.first_chunk().expect("40 octets begin with 20"))
@@ -245,15 +261,34 @@ impl<'a> Plain<'a> {
 
     #[inline]
     fn udp(&self, tunnels: &TunnelPorts) -> Option<Transport> {
-        let header = Udp(self.head[IPV4_OCTETS..].first_chunk().expect("20 octets begin with 8"));
-        let claimed = u32::from(header.octets());
+        let header = self.udp_header();
+        let is_tunnel = tunnels.between(header.source_port(), header.destination_port()).is_some();
+        if is_tunnel { None } else { self.datagram() }
+    }
+
+    #[inline]
+    fn udp_header(&self) -> Udp<'_> {
+        Udp(self.head[IPV4_OCTETS..].first_chunk().expect("20 octets begin with 8"))
+    }
+
+    #[inline]
+    fn datagram(&self) -> Option<Transport> {
+        let claimed = u32::from(self.udp_header().octets());
         let payload_octets = claimed.checked_sub(UDP_OCTETS)?;
-        if claimed > self.payload_octets
-            || tunnels.between(header.source_port(), header.destination_port()).is_some()
-        {
-            return None;
+        (claimed <= self.payload_octets).then_some(Transport {
+            header_octets: UDP_OCTETS,
+            payload_octets,
+            ..Transport::default()
+        })
+    }
+
+    /// Writes all of a packet of which a [`Brief`] was made: it is TCP or UDP, and no tunnel.
+    #[inline]
+    pub(super) fn write_known(&self, around: &Around, out: &mut Headers) {
+        let is_tcp = Self::ipv4(self.head).protocol() == protocol::TCP;
+        if let Some(transport) = if is_tcp { self.tcp() } else { self.datagram() } {
+            self.write(&transport, around, out);
         }
-        Some(Transport { header_octets: UDP_OCTETS, payload_octets, ..Transport::default() })
     }
 
     /// Writes all of the packet, every field, one after another: a whole `Headers` made at once would

@@ -21,7 +21,7 @@ mod totals;
 
 pub use output::{Biflow, EndedFlow, FlowOutput, Measured};
 pub use sides::Side;
-pub use stage::{FlowCounts, FlowStage, MeasureTerms, OtherOptions};
+pub use stage::{FlowCounts, FlowStage, MeasureTerms};
 pub use state::Flow;
 pub use table::{FlowTable, Guess, TableFull};
 pub use tcp::TcpState;

@@ -9,7 +9,7 @@ mod cut;
 mod measured;
 mod settled;
 
-pub use measured::{MeasureTerms, OtherOptions};
+pub use measured::MeasureTerms;
 
 use crate::app::{self, FirstWords};
 use crate::config::FlowPlan;
@@ -35,6 +35,12 @@ const EVICT_SLOTS_MAX: usize = 32;
 
 /// Words of bits that a search for room looks at.
 const EVICT_WORDS_MAX: usize = 256;
+
+/// Flows that may be over and whose memory is fetched at once.
+const EXPIRE_AT_ONCE: usize = 16;
+
+/// When all flows end, the bucket of the one so many slots on is fetched.
+const END_AHEAD_SLOTS: usize = 16;
 
 /// One of so many flows can have directions that differ in more than their order.
 const APART_SHARE: usize = 8;
@@ -223,22 +229,46 @@ impl FlowStage {
     ) -> bool {
         let used = self.table.slots_used();
         let mut slots_left = slots_max;
-        while let Some(index) = self.marks.next_due(used, &mut slots_left, clock) {
-            let flow = self.table.flow(index);
-            if !flow.is_live() {
-                continue;
+        // Several at a time, so that memory is fetched for all at once.
+        let mut due = [FlowIndex(0); EXPIRE_AT_ONCE];
+        loop {
+            let mut count = 0;
+            while count < EXPIRE_AT_ONCE
+                && let Some(index) = self.marks.next_due(used, &mut slots_left, clock)
+            {
+                self.table.fetch_flow(index);
+                due[count] = index;
+                count += 1;
             }
-            match self.timeouts.over(flow, clock) {
-                Some(reason) => self.end(index, reason, output),
-                None => self.marks.set(index, flow, &self.timeouts, clock),
+            let due = &due[..count];
+            for index in due {
+                self.table.fetch_bucket_of(index.0 as usize);
+            }
+            for index in due {
+                self.end_if_over(*index, clock, output);
+            }
+            if count < EXPIRE_AT_ONCE {
+                return self.marks.ends_round(used, clock);
             }
         }
-        self.marks.ends_round(used, clock)
+    }
+
+    fn end_if_over(&mut self, index: FlowIndex, clock: Timestamp, output: &mut impl FlowOutput) {
+        let flow = self.table.flow(index);
+        if !flow.is_live() {
+            return;
+        }
+        match self.timeouts.over(flow, clock) {
+            Some(reason) => self.end(index, reason, output),
+            None => self.marks.set(index, flow, &self.timeouts, clock),
+        }
     }
 
     /// Ends all flows when nothing will come any more.
     pub fn end_all(&mut self, clock: Timestamp, output: &mut impl FlowOutput) {
         for place in 0..self.table.slots_used() {
+            // Flows stand in order; the buckets that they leave do not.
+            self.table.fetch_bucket_of(place + END_AHEAD_SLOTS);
             let index = index_of(place);
             let flow = self.table.flow(index);
             if flow.is_live() {

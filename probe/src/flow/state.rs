@@ -242,10 +242,9 @@ impl Flow {
         sender: Sender,
         segment: Segment,
     ) -> bool {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = stations;
-        let destination = Mac([a, b, c, d, e, f]).bits();
-        let source = Mac([g, h, i, j, k, l]).bits();
-        let [low, high] = self.stations.map(Mac::bits);
+        let [destination, source] = two_stations(stations);
+        let [Mac([a, b, c, d, e, f]), Mac([g, h, i, j, k, l])] = self.stations;
+        let [low, high] = two_stations([a, b, c, d, e, f, g, h, i, j, k, l]);
         let (from, to) = match sender {
             Sender::Low => (low, high),
             Sender::High => (high, low),
@@ -382,6 +381,15 @@ impl Flow {
             self.flags += 1 << flag::LOOKED_SHIFT;
         }
     }
+}
+
+/// Two MAC addresses as numbers, by two loads that overlap.
+#[inline]
+const fn two_stations(stations: [u8; 12]) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = stations;
+    let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]) & 0xffff_ffff_ffff;
+    let second = u64::from_le_bytes([e, f, g, h, i, j, k, l]) >> 16;
+    [first, second]
 }
 
 fn parity(window: WindowNumber) -> usize {

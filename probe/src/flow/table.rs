@@ -163,29 +163,39 @@ impl FlowTable {
         self.flows.len()
     }
 
-    /// Reads the key's home bucket, so that the processor fetches it while other packets of the
-    /// burst are looked at. What it returns means nothing.
+    /// Has the key's home bucket fetched, while other packets of the burst are looked at.
     #[inline]
-    pub fn touch_bucket(&self, hash: u64) -> u32 {
-        self.buckets[self.home(low(hash))].overflowed
+    pub fn fetch_bucket(&self, hash: u64) {
+        memory::fetch(&self.buckets[self.home(low(hash))]);
     }
 
-    /// Where the key's flow probably is, from tags alone; its lines are read, so that they are
-    /// fetched. To be given to [`FlowTable::find`].
+    /// The same for the flow in a slot.
+    #[inline]
+    pub(super) fn fetch_bucket_of(&self, slot: usize) {
+        if let Some(flow) = self.flows.get(slot) {
+            memory::fetch(&self.buckets[self.home(flow.hash)]);
+        }
+    }
+
+    /// Where the key's flow probably is, from tags alone. To be given to [`FlowTable::find`].
     #[inline]
     pub fn guess(&self, hash: u64) -> Guess {
         let candidate = self.buckets[self.home(low(hash))].candidates(tag_of(hash)).next();
-        let touched = candidate.map_or(0, |flow| {
-            let flow = &self.flows[flow as usize];
-            u64::from(flow.key.protocol) ^ u64::from(flow.packets[0])
-        });
-        Guess { flow: candidate.unwrap_or(NO_SLOT), touched }
+        Guess(candidate.unwrap_or(NO_SLOT))
+    }
+
+    /// Has both lines of the flow that was guessed fetched.
+    #[inline]
+    pub fn fetch(&self, guess: Guess) {
+        if let Some(flow) = self.guessed(guess) {
+            memory::fetch(flow);
+        }
     }
 
     /// The flow that was guessed; perhaps another's than the packet's.
     #[inline]
     pub fn guessed(&self, guess: Guess) -> Option<&Flow> {
-        self.flows.get(guess.flow as usize)
+        self.flows.get(guess.0 as usize)
     }
 
     /// The flow of a packet; `guess` is tried first.
@@ -193,7 +203,7 @@ impl FlowTable {
     pub fn find(&self, headers: &Headers, guess: Guess) -> Option<FlowIndex> {
         let guessed = self.guessed(guess);
         if guessed.is_some_and(|flow| flow.key.is_of(headers)) {
-            return Some(FlowIndex(guess.flow));
+            return Some(FlowIndex(guess.0));
         }
         self.search(headers)
     }
@@ -204,8 +214,7 @@ impl FlowTable {
         for probe in 0..PROBES_MAX {
             let bucket = &self.buckets[(home + probe) & self.mask];
             for flow in bucket.candidates(tag) {
-                let candidate = &self.flows[flow as usize];
-                if candidate.key.is_of(headers) {
+                if self.is_at(flow, headers) {
                     return Some(FlowIndex(flow));
                 }
             }
@@ -214,6 +223,12 @@ impl FlowTable {
             }
         }
         None
+    }
+
+    /// Apart, because most who search find no flow that might be theirs.
+    #[inline(never)]
+    fn is_at(&self, flow: u32, headers: &Headers) -> bool {
+        self.flows[flow as usize].key.is_of(headers)
     }
 
     /// Takes a slot for a flow whose key is not there yet; the caller writes the flow.
@@ -242,11 +257,28 @@ impl FlowTable {
         if let Some(free) = self.flows.get(self.first_free as usize) {
             let index = FlowIndex(self.first_free);
             self.first_free = free.hash;
+            self.fetch_slot(self.first_free as usize);
             return Some(index);
         }
         let index = u32::try_from(self.used).ok().filter(|_| self.used < self.flows.len())?;
         self.used += 1;
+        self.fetch_slot(self.used);
         Some(FlowIndex(index))
+    }
+
+    /// Has a slot fetched that the next flow will take.
+    #[inline]
+    fn fetch_slot(&self, slot: usize) {
+        if let (Some(flow), Some(rest)) = (self.flows.get(slot), self.rests.get(slot)) {
+            memory::fetch(flow);
+            memory::fetch(rest);
+        }
+    }
+
+    /// Has the flow in a slot fetched that may be over.
+    #[inline]
+    pub(super) fn fetch_flow(&self, index: FlowIndex) {
+        self.fetch_slot(index.0 as usize);
     }
 
     /// Takes a flow out; its index may be given to another flow from now on.
@@ -309,26 +341,22 @@ impl FlowTable {
 
 /// Where a flow probably is.
 #[derive(Clone, Copy, Debug)]
-pub struct Guess {
-    flow: u32,
-    /// What was read on the way, so that reading is not left out.
-    pub touched: u64,
-}
+pub struct Guess(u32);
 
 impl Guess {
     /// The flow.
     #[inline]
     pub(super) const fn index(self) -> FlowIndex {
-        FlowIndex(self.flow)
+        FlowIndex(self.0)
     }
 
     /// Nothing is known.
-    pub const NONE: Self = Self { flow: NO_SLOT, touched: 0 };
+    pub const NONE: Self = Self(NO_SLOT);
 
     /// The slot; beyond all of them where nothing is known.
     #[inline]
-    pub(super) const fn place(&self) -> usize {
-        self.flow as usize
+    pub(super) const fn place(self) -> usize {
+        self.0 as usize
     }
 }
 

@@ -81,7 +81,9 @@ impl Prepared {
             handle: sources.api().cloned(),
             plan: Arc::clone(plan),
         };
-        let page = serves.then(|| serve::start_with(&plan.serve, live.clone(), api)).transpose()?;
+        let page = serves
+            .then(|| serve::start_with(&plan.serve, live.clone(), api, plan.store.folder.clone()))
+            .transpose()?;
         Ok(Self { plan: Arc::clone(plan), begun_ns, sources, live, page })
     }
 

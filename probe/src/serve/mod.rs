@@ -22,9 +22,11 @@ mod problem;
 mod routes;
 mod stall;
 mod stream;
+mod topology;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -122,10 +124,10 @@ impl Drop for ServeHandle {
 /// # Errors
 /// [`ServeError`] where the address is no loopback address or cannot be bound.
 pub fn start(plan: &ServePlan, live: LiveCell) -> Result<ServeHandle, ServeError> {
-    start_with(plan, live, InventoryApi::of(Inventory::default()))
+    start_with(plan, live, InventoryApi::of(Inventory::default()), None)
 }
 
-/// The same, with an inventory.
+/// The same, with an inventory, and the folder of the records where they are kept.
 ///
 /// # Errors
 /// As [`start`].
@@ -133,6 +135,7 @@ pub fn start_with(
     plan: &ServePlan,
     live: LiveCell,
     inventory: InventoryApi,
+    records: Option<PathBuf>,
 ) -> Result<ServeHandle, ServeError> {
     let listen = plan.listen;
     if !listen.ip().is_loopback() {
@@ -148,7 +151,8 @@ pub fn start_with(
             .map_err(|source| ServeError::Listen { listen, source })?;
         let stopping = Stopping(stopping);
         let published = feed::start(live, stopping.clone());
-        let router = routes::router(routes::Shared::new(published, stopping.clone(), inventory));
+        let router =
+            routes::router(routes::Shared::new(published, stopping.clone(), (inventory, records)));
         tokio::spawn(connections::accept(listener, router, stopping))
     };
     tracing::info!(%address, "page, API and metrics");

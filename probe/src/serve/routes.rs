@@ -4,6 +4,7 @@
 //! Invariants: every route answers GET and HEAD; only those of the inventory change anything, by other
 //! methods.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -20,7 +21,7 @@ use super::feed::Published;
 use super::inventory::InventoryApi;
 use super::metrics::Rendered;
 use super::problem::{Problem, repeated};
-use super::{api, guard, health, inventory, metrics, openapi, page, stream};
+use super::{api, guard, health, inventory, metrics, openapi, page, stream, topology};
 
 /// What handlers see.
 #[derive(Clone)]
@@ -35,16 +36,22 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Mutex<Option<Arc<Rendered>>>>,
     /// Who is who.
     pub(super) inventory: InventoryApi,
+    /// Folder of the records, where they are kept.
+    pub(super) records: Option<PathBuf>,
+    /// Places for questions to the records.
+    pub(super) questions: Arc<Semaphore>,
 }
 
 impl Shared {
     pub(super) fn new(
         published: watch::Receiver<Arc<Published>>,
         stopping: Stopping,
-        inventory: InventoryApi,
+        (inventory, records): (InventoryApi, Option<PathBuf>),
     ) -> Self {
         let streams = Arc::new(Semaphore::new(stream::STREAMS_MAX));
-        Self { published, stopping, streams, metrics: Arc::default(), inventory }
+        let questions = Arc::new(Semaphore::new(1));
+        let metrics = Arc::default();
+        Self { published, stopping, streams, metrics, inventory, records, questions }
     }
 
     /// The newest snapshot.
@@ -53,7 +60,7 @@ impl Shared {
     }
 }
 
-fn table() -> [(&'static str, MethodRouter<Shared>); 18] {
+fn table() -> [(&'static str, MethodRouter<Shared>); 19] {
     [
         ("/", get(page::index)),
         ("/page/{file}", get(page::file)),
@@ -66,6 +73,7 @@ fn table() -> [(&'static str, MethodRouter<Shared>); 18] {
         ("/api/v1/taps", get(api::taps)),
         ("/api/v1/paths", get(api::paths)),
         ("/api/v1/migrations", get(api::migrations)),
+        ("/api/v1/topology", get(topology::topology)),
         ("/api/v1/inventory", get(inventory::status).post(inventory::events)),
         ("/api/v1/inventory/vms", get(inventory::vms)),
         (

@@ -1,6 +1,7 @@
 //! The way to the query program.
 //!
-//! In: the arguments of `vmprobe query`. Out: this process becomes `vmprobe-query`.
+//! In: the arguments of `vmprobe query` or `topology`. Out: this process becomes `vmprobe-query`; or
+//! where that is, for those that run it beside.
 //! Invariants: the program beside this one is preferred, so that both are of one version.
 //!
 //! SQL runs in a program of its own: DuckDB is a library of 70 MB that the probe must start and
@@ -38,13 +39,21 @@ pub enum QueryError {
 
 /// Replaces this process by the query program with these arguments. Returns only if that fails.
 pub fn exec(arguments: impl IntoIterator<Item = OsString>) -> QueryError {
-    let beside = std::env::current_exe().ok().and_then(|program| program.parent().map(sibling));
-    let program = match find(beside.as_deref(), std::env::var_os("PATH")) {
+    let program = match program() {
         Ok(program) => program,
         Err(error) => return error,
     };
     let source = Command::new(&program).args(arguments).exec();
     QueryError::Start { program, source }
+}
+
+/// Where the query program is.
+///
+/// # Errors
+/// [`QueryError::Missing`] where it is neither beside this program nor in `PATH`.
+pub fn program() -> Result<PathBuf, QueryError> {
+    let beside = std::env::current_exe().ok().and_then(|program| program.parent().map(sibling));
+    find(beside.as_deref(), std::env::var_os("PATH"))
 }
 
 fn sibling(folder: &Path) -> PathBuf {

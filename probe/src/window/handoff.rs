@@ -15,6 +15,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::counters::{DropCause, Snapshot, TapTotals, WorkerTotals};
 use crate::flow::{EndedFlow, FlowOutput, FlowTotals};
 use crate::index::{FlowIndex, WindowNumber};
+use crate::memory;
 use crate::path::{PathOutput, Trajectory};
 use crate::time::sleep_us;
 
@@ -176,10 +177,10 @@ impl HandoffSender {
         self.open.count(window, packets);
     }
 
-    /// Reads the row at `place`, so that memory fetches it; what it returns means nothing.
+    /// Has the row at `place` fetched.
     #[inline]
-    pub fn touch(&self, place: RowPlace) -> u64 {
-        self.open.touch(place)
+    pub fn fetch(&self, place: RowPlace) {
+        self.open.fetch(place);
     }
 
     /// The share of flows that shedding keeps from now on, while `window` is the newest.
@@ -427,12 +428,16 @@ impl FlowOutput for HandoffSender {
 
     #[inline]
     fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>) {
-        let mut ended = EndedFlow { totals: NO_TOTALS, ..*flow };
+        let mut place = NO_TOTALS;
         if let Some(totals) = totals {
-            ended.totals = u32::try_from(self.flows.totals.len()).unwrap_or(NO_TOTALS);
+            place = u32::try_from(self.flows.totals.len()).unwrap_or(NO_TOTALS);
             self.flows.totals.push(*totals);
         }
-        self.flows.flows.push(ended);
+        self.flows.flows.push(*flow);
+        if let Some(ended) = self.flows.flows.last_mut() {
+            ended.totals = place;
+        }
+        memory::fetch_behind_next(&mut self.flows.flows);
         if self.flows.flows.len() == FLOWS_PER_BLOCK {
             self.send_flows();
         }

@@ -101,6 +101,15 @@ impl Booking {
         self.leave(at, clock)
     }
 
+    /// Whether `window` is that of the packet booked before, this one belongs to it as well, and in
+    /// time.
+    #[inline]
+    pub fn stays_in(&self, window: WindowNumber, at: Timestamp, clock: Timestamp) -> bool {
+        self.window == window
+            && at.0.wrapping_sub(self.begin) < self.end - self.begin
+            && clock.0 < self.late_from
+    }
+
     #[cold]
     fn leave(&mut self, at: Timestamp, clock: Timestamp) -> (WindowNumber, bool) {
         let length_ns = self.clock.length_ns;

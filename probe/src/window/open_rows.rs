@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use crate::index::{FlowIndex, WindowNumber};
+use crate::memory;
 
 use super::Row;
 use super::note::Notes;
@@ -110,13 +111,14 @@ impl OpenRows {
         (block.window == window && row.flow() == flow).then_some(&mut block.notes)
     }
 
-    /// Reads the row at `place`, whoever has it, so that memory fetches it. What it returns means
-    /// nothing.
+    /// Has the row at `place` fetched, whoever has it.
     #[inline]
-    pub(super) fn touch(&self, place: RowPlace) -> u64 {
+    pub(super) fn fetch(&self, place: RowPlace) {
         let block = self.blocks.get(place.0 as usize / ROWS_PER_BLOCK);
         let row = block.and_then(|block| block.rows.get(place.0 as usize % ROWS_PER_BLOCK));
-        row.map_or(0, Row::packets_sum)
+        if let Some(row) = row {
+            memory::fetch(row);
+        }
     }
 
     /// Puts a row into `window`.
@@ -132,6 +134,7 @@ impl OpenRows {
             && rows.len() < ROWS_PER_BLOCK
         {
             rows.push(*row);
+            memory::fetch_behind_next(rows);
             return Ok(place_of(place, rows.len() - 1));
         }
         self.open_block(window, row)

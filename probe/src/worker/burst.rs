@@ -18,14 +18,19 @@ use crate::path::PathStage;
 use crate::spread::{name_brief, name_flow, owner};
 use crate::time::Timestamp;
 
-use super::{BURST_PACKETS_MAX, Worker};
+use super::{Ahead, BURST_PACKETS_MAX, Worker};
 
 /// What is known of one frame of a burst.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
+    kind: Kind,
+    /// Valid where something was read in brief.
+    brief: Brief,
+    /// The same, where something more than counting is to be done.
+    fields: Fields,
     /// Hash of its flow's key; 0 where it was rejected.
     hash: u64,
-    kind: Kind,
+    ahead: Ahead,
 }
 
 /// Packets of settled flows that are alike, counted together.
@@ -40,8 +45,12 @@ pub(super) struct Tally {
 /// How much was read of a frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Kind {
-    /// What a settled flow needs.
+    /// Nothing yet.
     #[default]
+    Unread,
+    /// The brief, but all headers are needed.
+    BriefAlone,
+    /// What a settled flow needs.
     Brief,
     /// All headers.
     Headers,
@@ -80,16 +89,13 @@ impl<S: Source> Worker<S> {
         packets
     }
 
-    /// Reads what each packet needs: in brief where that may do, else all headers. This loop and the
-    /// others of a burst stand apart, so that each has the registers for itself.
-    #[inline(never)]
+    /// Reads what each packet needs: in brief where that may do, else all headers. The loops of a
+    /// burst stand apart, so that each has the registers for itself.
     fn look(&mut self, burst: &impl Burst, packets: usize) {
-        let may_be_brief = self.may_be_brief();
-        for place in 0..packets {
-            self.read_clock = self.read_clock.max(burst.frame(place).timestamp);
-            if !may_be_brief || !self.look_in_brief(&burst.frame(place), place) {
-                self.decode(&burst.frame(place), self.read_clock, place);
-            }
+        let before = self.read_clock;
+        let read = if self.may_be_brief() { self.look_in_brief(burst, packets) } else { 0 };
+        if read < packets {
+            self.look_in_full(burst, packets, before);
         }
     }
 
@@ -103,108 +109,157 @@ impl<S: Source> Worker<S> {
             && !follows_all
     }
 
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "see `Brief::write`")]
-    fn look_in_brief(&mut self, frame: &Frame<'_>, place: usize) -> bool {
-        let brief = &mut self.briefs[place];
-        if self.parts.decoder.brief(frame, self.read_clock, brief).is_none() {
-            return false;
+    /// Reads in brief what can be; how many packets that is enough for.
+    #[inline(never)]
+    fn look_in_brief(&mut self, burst: &impl Burst, packets: usize) -> usize {
+        let parts = &self.parts;
+        let wants_fields = parts.copies.is_some() || parts.flows.measures();
+        let (mut clock, mut read) = (self.read_clock, 0);
+        for (place, seen) in self.seen[..packets].iter_mut().enumerate() {
+            let frame = burst.frame(place);
+            clock = clock.max(frame.timestamp);
+            seen.kind = Kind::Unread;
+            // Frames are asked for anew where one is given away: this one stays in registers.
+            let (decoder, brief) = (&parts.decoder, &mut seen.brief);
+            if decoder.brief(&frame, clock, brief).is_none()
+                && decoder.brief_of_enclosed(&burst.frame(place), clock, brief).is_none()
+            {
+                continue;
+            }
+            name_brief(&mut seen.brief, parts.seed);
+            if parts.workers > 1 && owner(seen.brief.hash, parts.workers) != parts.place {
+                continue;
+            }
+            seen.kind = Kind::BriefAlone;
+            if wants_fields {
+                let Some(fields) = Fields::of(&frame, &seen.brief) else { continue };
+                seen.fields = fields;
+                if let Some(copies) = &parts.copies {
+                    let invariant = Invariant::of_brief(&seen.brief, &seen.fields);
+                    seen.ahead.digest = copies.digest_of(&invariant);
+                }
+            }
+            seen.hash = seen.brief.hash;
+            seen.kind = Kind::Brief;
+            parts.flows.table().fetch_bucket(seen.hash);
+            read += 1;
         }
-        name_brief(brief, self.parts.seed);
-        if self.parts.workers > 1 && owner(brief.hash, self.parts.workers) != self.parts.place {
-            return false;
+        self.read_clock = clock;
+        read
+    }
+
+    /// Reads all headers of what was not read in brief; `clock` was the source's before the burst.
+    #[inline(never)]
+    fn look_in_full(&mut self, burst: &impl Burst, packets: usize, mut clock: Timestamp) {
+        let may_be_brief = self.may_be_brief();
+        for place in 0..packets {
+            clock = clock.max(burst.frame(place).timestamp);
+            if !may_be_brief {
+                self.seen[place].kind = Kind::Unread;
+            }
+            match self.seen[place].kind {
+                Kind::Unread => self.decode(&burst.frame(place), clock, place),
+                Kind::BriefAlone => self.read_known(&burst.frame(place), place),
+                _ => continue,
+            }
+            self.parts.flows.table().fetch_bucket(self.seen[place].hash);
         }
-        if let Some(copies) = &self.parts.copies {
-            let Some(fields) = Fields::of(frame, brief) else { return false };
-            self.ahead[place].digest = copies.digest_of(&Invariant::of_brief(brief, &fields));
-        }
-        self.seen[place] = Seen { hash: brief.hash, kind: Kind::Brief };
-        true
+        self.read_clock = clock;
     }
 
     /// Reads all headers of a frame.
-    #[inline(never)]
     pub(super) fn decode(&mut self, frame: &Frame<'_>, clock: Timestamp, place: usize) {
-        let headers = &mut self.headers[place];
-        let decoded = self.parts.decoder.decode(frame, clock, headers);
-        self.seen[place] = match decoded {
+        let (headers, seen) = (&mut self.headers[place], &mut self.seen[place]);
+        match self.parts.decoder.decode(frame, clock, headers) {
             Ok(()) => {
                 name_flow(headers, self.parts.seed);
                 if let Some(copies) = &self.parts.copies {
-                    self.ahead[place].digest = copies.digest(headers);
+                    seen.ahead.digest = copies.digest(headers);
                 }
-                Seen { hash: headers.hash, kind: Kind::Headers }
+                (seen.hash, seen.kind) = (headers.hash, Kind::Headers);
             }
-            Err(cause) => Seen { hash: 0, kind: Kind::Rejected(cause) },
-        };
+            Err(cause) => (seen.hash, seen.kind) = (0, Kind::Rejected(cause)),
+        }
+    }
+
+    /// The same for a frame that was read in brief.
+    fn read_known(&mut self, frame: &Frame<'_>, place: usize) {
+        let (headers, seen) = (&mut self.headers[place], &mut self.seen[place]);
+        seen.brief.write_headers(frame, headers);
+        if let Some(copies) = &self.parts.copies {
+            seen.ahead.digest = copies.digest(headers);
+        }
+        (seen.hash, seen.kind) = (headers.hash, Kind::Headers);
     }
 
     /// Looks at where the flows and digests of the burst lie, so that memory is fetched for all at
-    /// once.
+    /// once; their buckets were looked at before.
     #[inline(never)]
     fn fetch_tables(&mut self, packets: usize) {
         let (flows, copies) = (&self.parts.flows, self.parts.copies.as_ref());
-        let (seen, ahead) = (&self.seen[..packets], &mut self.ahead[..packets]);
-        let mut touched = 0;
-        for seen in seen {
-            touched ^= u64::from(flows.table().touch_bucket(seen.hash));
+        let seen = &mut self.seen[..packets];
+        for seen in &mut *seen {
+            seen.ahead.guess = flows.guess(seen.hash);
+            flows.table().fetch(seen.ahead.guess);
+            if let Some(copies) = copies {
+                copies.fetch(&seen.ahead.digest);
+            }
         }
-        for (seen, ahead) in seen.iter().zip(&mut *ahead) {
-            ahead.guess = flows.guess(seen.hash);
-            touched ^= ahead.guess.touched;
-            touched ^= copies.map_or(0, |copies| copies.touch(&ahead.digest));
+        for Seen { ahead, .. } in seen {
+            if let Some(row) = flows.guess_row(ahead.guess, self.newest_active) {
+                self.parts.handoff.fetch(row);
+            }
+            flows.fetch_measures(ahead.guess);
         }
-        for ahead in ahead {
-            let row = flows.guess_row(ahead.guess, self.newest_active);
-            touched ^= row.map_or(0, |row| self.parts.handoff.touch(row));
-            touched ^= flows.touch_measures(ahead.guess);
-        }
-        std::hint::black_box(touched);
     }
 
     /// All packets of a burst, one after another.
     #[inline(never)]
     fn handle_all(&mut self, burst: &impl Burst, packets: usize) {
-        for place in 0..packets {
-            self.handle(burst, place);
-        }
-        self.add_tally();
-    }
-
-    /// One packet of the own source: time goes on, it is counted, and goes its way.
-    #[inline]
-    fn handle(&mut self, burst: &impl Burst, place: usize) {
-        let is_brief = matches!(self.seen[place].kind, Kind::Brief);
-        if !is_brief || !self.handle_brief(burst, place) {
-            self.handle_in_full(burst, place, is_brief);
-        }
-    }
-
-    #[inline(never)]
-    fn handle_in_full(&mut self, burst: &impl Burst, place: usize, is_brief: bool) {
-        if is_brief {
-            self.decode(&burst.frame(place), self.briefs[place].clock, place);
-        }
-        self.add_tally();
         // Out of the worker while it is changed by what they hold; nothing is allocated.
-        let headers = std::mem::take(&mut self.headers);
-        self.handle_headers(&headers[place], burst.frame(place).wire_octets, place);
-        self.headers = headers;
+        let all = std::mem::take(&mut self.seen);
+        for (place, seen) in all[..packets].iter().enumerate() {
+            if !matches!(seen.kind, Kind::Brief) {
+                self.handle_in_full(burst, place, seen);
+            } else if !self.handle_brief(burst, place, seen) {
+                self.handle_unsettled(&burst.frame(place), seen);
+            }
+        }
+        self.seen = all;
+        self.add_tally();
     }
 
-    #[inline]
-    fn handle_headers(&mut self, headers: &Headers, wire_octets: u32, place: usize) {
+    /// One packet all of whose headers were read: time goes on, it is counted, and goes its way.
+    #[inline(never)]
+    fn handle_in_full(&mut self, burst: &impl Burst, place: usize, seen: &Seen) {
+        self.add_tally();
+        let all = std::mem::take(&mut self.headers);
+        let headers = &all[place];
         if self.parts.receivers == 1 {
             self.advance(headers.clock);
         }
-        self.receive(headers.tap, (1, u64::from(wire_octets)));
-        match self.seen[place].kind {
-            Kind::Rejected(cause) => self.totals.causes.add(cause, 1),
-            _ => {
-                let ahead = self.ahead[place];
-                self.accept(headers, &ahead);
-            }
+        self.receive(headers.tap, (1, u64::from(burst.frame(place).wire_octets)));
+        if let Kind::Rejected(cause) = seen.kind {
+            self.totals.causes.add(cause, 1);
+        } else {
+            self.accept(headers, &seen.ahead);
         }
+        self.headers = all;
+    }
+
+    /// One packet that was read in brief, of a flow that is not settled. Time has come to it already,
+    /// and it is this worker's: with brief looks nothing is filtered, shed or passed on.
+    #[inline(never)]
+    fn handle_unsettled(&mut self, frame: &Frame<'_>, seen: &Seen) {
+        self.add_tally();
+        let mut all = std::mem::take(&mut self.headers);
+        if let Some(headers) = all.first_mut() {
+            seen.brief.write_headers(frame, headers);
+            self.advance(headers.clock);
+            self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
+            self.own(headers, &seen.ahead);
+        }
+        self.headers = all;
     }
 
     #[inline]
@@ -220,13 +275,12 @@ impl<S: Source> Worker<S> {
     /// One packet that is known in brief, if its flow is settled: it is only counted. `false`: all its
     /// headers are needed; time went on, and nothing else was done.
     #[inline]
-    fn handle_brief(&mut self, burst: &impl Burst, place: usize) -> bool {
-        let clock = self.briefs[place].clock;
-        if clock >= self.next_event {
+    fn handle_brief(&mut self, burst: &impl Burst, place: usize, seen: &Seen) -> bool {
+        let Seen { brief, fields, ahead, .. } = seen;
+        if brief.clock >= self.next_event {
             self.add_tally();
-            self.advance_to_event(clock);
+            self.advance_to_event(brief.clock);
         }
-        let (brief, ahead) = (&self.briefs[place], &self.ahead[place]);
         if !self.parts.flows.is_settled(brief, ahead.guess) {
             return false;
         }
@@ -234,34 +288,38 @@ impl<S: Source> Worker<S> {
         if path.is_some_and(|path| path.concerns(brief.hash, &ahead.digest)) {
             return false;
         }
-        let fields = || Fields::of(&burst.frame(place), brief);
-        let Ok(segment) = self.parts.flows.segment_in_brief(brief, fields) else {
-            return false;
-        };
         if let Some(copies) = &mut self.parts.copies {
             let verdict = copies.classify((brief.tap, brief.timestamp), &ahead.digest);
             if verdict != Verdict::First {
-                self.handle_copy(&burst.frame(place), place, verdict);
+                self.handle_copy(&burst.frame(place), seen, verdict);
                 return true;
             }
         }
-        self.clock = self.clock.max(clock);
+        self.clock = self.clock.max(brief.clock);
         // Time has just been brought to this packet's clock: what is not late has its window open.
-        let booking = self.booking.book(brief.timestamp, clock);
-        let words = || first_words(&burst.frame(place), brief);
-        let output = &mut self.parts.handoff;
-        self.parts.flows.count_settled(ahead.guess, brief, booking, output, words);
-        if let Some(segment) = &segment {
-            self.parts.flows.measure_settled(ahead.guess, segment, booking.0, output);
-        }
-        let (tap, octets) = (brief.tap, brief.wire_octets);
-        if self.tally.tap != tap || self.tally.booking != booking {
-            self.add_tally();
-            (self.tally.tap, self.tally.booking) = (tap, booking);
+        let Tally { tap, booking: (window, late), .. } = self.tally;
+        if late || tap != brief.tap || !self.booking.stays_in(window, brief.timestamp, brief.clock)
+        {
+            self.tally_anew(brief);
         }
         self.tally.packets += 1;
-        self.tally.octets += u64::from(octets);
+        self.tally.octets += u64::from(brief.wire_octets);
+        let booking = self.tally.booking;
+        let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
+        let words = || FirstWords::of_brief(brief, fields);
+        flows.count_settled(ahead.guess, brief, booking, output, words);
+        if flows.measures() {
+            flows.measure_settled(ahead.guess, (brief, fields), booking.0, output);
+        }
         true
+    }
+
+    /// Another tally, for packets like this one.
+    #[inline(never)]
+    fn tally_anew(&mut self, brief: &Brief) {
+        self.add_tally();
+        self.tally.tap = brief.tap;
+        self.tally.booking = self.booking.book(brief.timestamp, brief.clock);
     }
 
     /// Adds what was tallied to all counts. Before anything else is counted, or anybody asks.
@@ -277,33 +335,20 @@ impl<S: Source> Worker<S> {
 
     /// All headers of a packet that was looked at in brief and is no first copy, and then its way.
     #[cold]
-    fn handle_copy(&mut self, frame: &Frame<'_>, place: usize, verdict: Verdict) {
+    fn handle_copy(&mut self, frame: &Frame<'_>, seen: &Seen, verdict: Verdict) {
         self.add_tally();
-        self.decode(frame, self.briefs[place].clock, place);
-        let (headers, ahead) = (self.headers[place], self.ahead[place]);
+        let mut headers = Headers::default();
+        seen.brief.write_headers(frame, &mut headers);
         self.advance(headers.clock);
         self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
-        self.own_as(&headers, &ahead, verdict);
+        self.own_as(&headers, &seen.ahead, verdict);
     }
 }
 
-/// The beginning of a packet's payload.
-fn first_words(frame: &Frame<'_>, brief: &Brief) -> Option<FirstWords> {
-    let fields = Fields::of(frame, brief)?;
-    Some(FirstWords {
-        protocol: brief.protocol,
-        ports: brief.ports(),
-        head: fields.payload_head,
-        captured_octets: fields.payload_octets,
-    })
-}
-
-/// Reads the first and the second cache line of all frames, so that memory fetches them at once.
+/// Has the headers of all frames fetched.
 #[inline]
 fn fetch_frames(burst: &impl Burst, packets: usize) {
-    let mut touched = 0;
     for place in 0..packets {
-        touched ^= burst.touch(place);
+        burst.fetch(place);
     }
-    std::hint::black_box(touched);
 }

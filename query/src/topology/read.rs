@@ -1,7 +1,7 @@
 //! The graph from the records.
 //!
 //! In: tables. Out: [`Graph`].
-//! Invariants: a VM is its UUID, whatever its address was; an address that no inventory named is
+//! Invariants: who had an address is answered as it is known now. A VM is its UUID, whatever its address was; an address that no inventory named is
 //! itself, in its address space. A conversation is seen by the tap that counted it and by the taps
 //! that its followed packets passed.
 
@@ -70,7 +70,7 @@ fn conversations_sql(wanted: &Wanted<'_>) -> String {
                   sum(packet_delta_count) AS packets, sum(reverse_packet_delta_count) AS back,
                   sum(octet_delta_count) AS octets, sum(reverse_octet_delta_count) AS octets_back,
                   min(window_start_ns) AS first, max(window_end_ns) AS last
-           FROM windows WHERE {in_span}{tenant} GROUP BY ALL),
+           FROM windows_now WHERE {in_span}{tenant} GROUP BY ALL),
          edges AS (
            SELECT CASE WHEN source_uuid IS NULL
                        THEN 'endpoint:' || sums.address_space || '/' || source_address
@@ -163,7 +163,7 @@ fn name_of(end: &str, name: &Cell) -> Cell {
     Cell::Text(end.rsplit('/').next().unwrap_or(end).to_owned())
 }
 
-/// What the inventory says, as known at the end of the records, of all VMs that were there.
+/// What the inventory says, as it is known now, of all VMs that were there.
 fn inventory(database: &Database, wanted: &Wanted<'_>, graph: &mut Graph) -> anyhow::Result<()> {
     let Span { from_ns, to_ns } = wanted.span;
     let tenant =
@@ -171,7 +171,7 @@ fn inventory(database: &Database, wanted: &Wanted<'_>, graph: &mut Graph) -> any
     let sql = format!(
         "SELECT DISTINCT uuid, name, tenant, host, segment,
                 valid_from_ns, valid_to_ns
-         FROM inventory WHERE known_to_ns IS NULL AND valid_from_ns < {to_ns}
+         FROM inventory_now WHERE valid_from_ns < {to_ns}
            AND (valid_to_ns IS NULL OR valid_to_ns > {from_ns}){tenant}
          ORDER BY ALL"
     );

@@ -74,7 +74,7 @@ fn reported(found: &Migration) -> (Option<&str>, bool, [Option<&str>; 2]) {
 
 #[test]
 fn what_is_reported_is_stated_once_and_nothing_from_before_the_run() {
-    let hosts = [(0, "x"), (50, "a"), (103, "b"), (103, "b"), (106, "c")];
+    let hosts = [(0, "x"), (50, "a"), (103, "b"), (106, "c")];
     let mut migrations = migrations(vec![vm(1, &hosts), vm(2, &[(0, "a")])]);
     assert!(until(&mut migrations, 100, 102, &[]).is_empty());
     let found = until(&mut migrations, 103, 103, &[]);

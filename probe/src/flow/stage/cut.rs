@@ -96,12 +96,13 @@ impl FlowStage {
     #[inline]
     pub(super) fn ends(&self, index: FlowIndex) -> Ends {
         let flow = self.table.flow(index);
-        if flow.is_apart() {
-            let sides = [self.side(index, Sender::Low), self.side(index, Sender::High)];
-            Ends::of(&sides, flow.initiator())
-        } else {
-            flow.ends()
-        }
+        if flow.is_apart() { self.ends_apart(index) } else { flow.ends() }
+    }
+
+    #[cold]
+    fn ends_apart(&self, index: FlowIndex) -> Ends {
+        let sides = [self.side(index, Sender::Low), self.side(index, Sender::High)];
+        Ends::of(&sides, self.table.flow(index).initiator())
     }
 
     pub(super) fn end(

@@ -105,11 +105,12 @@ impl Measures {
         (self.seldom.bytes() + self.rare.bytes(), self.seldom.refused() + self.rare.refused())
     }
 
-    /// Reads the lines of the flow at `place`, so that memory fetches them; what it returns means
-    /// nothing.
+    /// Has the lines of the flow at `place` fetched.
     #[inline]
-    pub(super) fn touch(&self, place: usize) -> u64 {
-        self.tcp.get(place).map_or(0, TcpFlow::touch)
+    pub(super) fn fetch(&self, place: usize) {
+        if let Some(flow) = self.tcp.get(place) {
+            flow.fetch();
+        }
     }
 
     /// A new flow has the place.
@@ -127,12 +128,12 @@ impl Measures {
         headers: &Headers,
         output: &mut impl FlowOutput,
     ) {
-        let mut segment = segment_of(headers);
         if headers.marks.has(Marks::TCP_SACK) || headers.tcp_flags & tcp_flag::SYN != 0 {
+            let mut segment = segment_of(headers);
             rare_options(&mut segment, headers);
             self.not_plain((index, row, window), beside, &segment, output);
         } else {
-            self.usual((index, row, window), beside, &segment, output);
+            self.usual((index, row, window), beside, || segment_of(headers), output);
         }
     }
 
@@ -146,6 +147,17 @@ impl Measures {
         output: &mut impl FlowOutput,
     ) {
         let flow = &mut self.tcp[index.0 as usize];
+        let mut sink = Sink {
+            output: &mut *output,
+            place: (row, (window, index)),
+            window_ns: self.window_ns,
+            beside: &mut *beside,
+            seldom: &mut self.seldom,
+            late: &mut self.late,
+        };
+        if flow.orderly(segment, &mut sink) {
+            return;
+        }
         let rare = if flow.asks_rare(segment) {
             rare_of(&mut self.seldom, &mut self.rare, beside)
         } else {
@@ -193,13 +205,15 @@ impl Measures {
         }
     }
 
-    /// Takes a segment without rare options that counts in the row at `row`.
-    #[inline]
+    /// Takes a segment without rare options that counts in the row at `row`. It is made anew where it
+    /// is given away, so that the usual one stays in registers.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "two ways lead here, and each is most of its caller")]
     pub(super) fn usual(
         &mut self,
         (index, row, window): (FlowIndex, RowPlace, WindowNumber),
         beside: &mut Beside,
-        segment: &Segment,
+        segment: impl Fn() -> Segment,
         output: &mut impl FlowOutput,
     ) {
         let mut sink = Sink {
@@ -210,8 +224,8 @@ impl Measures {
             seldom: &mut self.seldom,
             late: &mut self.late,
         };
-        if !self.tcp[index.0 as usize].plain(segment, &mut sink) {
-            self.not_plain((index, row, window), beside, segment, output);
+        if !self.tcp[index.0 as usize].plain(&segment(), &mut sink) {
+            self.not_plain((index, row, window), beside, &segment(), output);
         }
     }
 
@@ -292,61 +306,35 @@ impl FlowStage {
         }
     }
 
-    /// The segment of a packet that is known in brief, if there is anything to measure. The packet's
-    /// flow is the one that was guessed.
-    ///
-    /// # Errors
-    /// All its headers are needed to measure it.
-    #[inline]
-    pub fn segment_in_brief(
-        &self,
-        brief: &Brief,
-        fields: impl FnOnce() -> Option<Fields>,
-    ) -> Result<Option<Segment>, OtherOptions> {
-        if self.measures.is_none() || brief.protocol != protocol::TCP {
-            return Ok(None);
-        }
-        let fields = fields().ok_or(OtherOptions)?;
-        let timestamps = fields.tcp_timestamps.map(|(value, echo)| Timestamps { value, echo });
-        Ok(Some(Segment {
-            at: brief.timestamp,
-            sequence: fields.tcp_sequence,
-            acknowledgement: fields.tcp_acknowledgement,
-            payload_octets: fields.payload_octets,
-            flags: fields.tcp_flags,
-            window: fields.tcp_window,
-            sender: brief.sender,
-            options: Options { timestamps, ..Options::default() },
-        }))
-    }
-
-    /// Takes a segment that [`FlowStage::segment_in_brief`] gave and that was counted in `window`
-    /// since, with nothing in between.
-    #[inline]
+    /// Takes a packet that is known in brief and that was counted on the flow that was guessed in
+    /// `window` since, with nothing in between, if there is anything to measure.
+    #[inline(never)]
     pub fn measure_settled(
         &mut self,
         guess: Guess,
-        segment: &Segment,
+        (brief, fields): (&Brief, &Fields),
         window: WindowNumber,
         output: &mut impl FlowOutput,
     ) {
         let Some(measures) = &mut self.measures else { return };
+        if brief.protocol != protocol::TCP {
+            return;
+        }
         let index = guess.index();
         let (flow, rest) = self.table.both_mut(index);
+        let segment = || segment_of_brief(brief, fields);
         measures.usual((index, flow.row, window), &mut rest.beside, segment, output);
         if !measures.late.is_empty() {
             self.tell_late(index, output);
         }
     }
 
-    /// Reads what is measured of the flow that was guessed, so that memory fetches it; what it
-    /// returns means nothing. The flow's own lines are there.
+    /// Has what is measured of the flow that was guessed fetched. The flow's own lines are there.
     #[inline]
-    pub fn touch_measures(&self, guess: Guess) -> u64 {
-        let is_tcp = self.table.guessed(guess).is_some_and(|flow| flow.tcp != TcpState::NotTcp);
-        match &self.measures {
-            Some(measures) if is_tcp => measures.touch(guess.place()),
-            _ => 0,
+    pub fn fetch_measures(&self, guess: Guess) {
+        let Some(measures) = &self.measures else { return };
+        if self.table.guessed(guess).is_some_and(|flow| flow.tcp != TcpState::NotTcp) {
+            measures.fetch(guess.place());
         }
     }
 
@@ -359,10 +347,6 @@ impl FlowStage {
         }
     }
 }
-
-/// A segment has options that only all its headers tell.
-#[derive(Clone, Copy, Debug)]
-pub struct OtherOptions;
 
 /// The segment, but for options that are rare.
 #[inline]
@@ -379,6 +363,22 @@ fn segment_of(headers: &Headers) -> Segment {
         flags: headers.tcp_flags,
         window: headers.tcp_window,
         sender: headers.sender,
+        options: Options { timestamps, ..Options::default() },
+    }
+}
+
+/// The same of a packet that is known in brief.
+#[inline]
+fn segment_of_brief(brief: &Brief, fields: &Fields) -> Segment {
+    let timestamps = fields.tcp_timestamps.map(|(value, echo)| Timestamps { value, echo });
+    Segment {
+        at: brief.timestamp,
+        sequence: fields.tcp_sequence,
+        acknowledgement: fields.tcp_acknowledgement,
+        payload_octets: fields.payload_octets,
+        flags: fields.tcp_flags,
+        window: fields.tcp_window,
+        sender: brief.sender,
         options: Options { timestamps, ..Options::default() },
     }
 }
@@ -455,11 +455,35 @@ struct Sink<'a, O> {
 impl<O: FlowOutput> Sink<'_, O> {
     #[inline]
     fn note(&mut self, what: What, sender: Sender, amount: u64) {
-        let (row, of) = self.place;
-        self.output.measured(row, of, Note::new(what, sender, amount));
+        note(self.output, self.place, (what, sender, amount));
     }
 }
 
+/// Notes what was measured in a row.
+#[inline(never)]
+fn note(
+    output: &mut impl FlowOutput,
+    (row, of): (RowPlace, (WindowNumber, FlowIndex)),
+    (what, sender, amount): (What, Sender, u64),
+) {
+    output.measured(row, of, Note::new(what, sender, amount));
+}
+
+/// Counts an event for the flow's record.
+#[cold]
+fn count_event(seldom: &mut Slab<Seldom>, beside: &mut Beside, (event, sender): (Event, Sender)) {
+    // Of a refusal the opening tells; the first reset stands beside.
+    let is_told = match event {
+        Event::Refused => true,
+        Event::Reset => beside.reset(sender),
+        _ => false,
+    };
+    if !is_told && let Some(totals) = totals_of(seldom, beside) {
+        totals.event(event, sender);
+    }
+}
+
+// What plain segments give is given on part by part, so that the sink itself stays in registers.
 impl<O: FlowOutput> tcp::Sink for Sink<'_, O> {
     #[inline]
     fn delay(&mut self, method: Method, far: Sender, ns: u64) {
@@ -471,18 +495,10 @@ impl<O: FlowOutput> tcp::Sink for Sink<'_, O> {
         self.note(What::Delay(method), far, ns);
     }
 
-    #[cold]
+    #[inline]
     fn event(&mut self, event: Event, sender: Sender) {
         self.note(What::Event(event), sender, 1);
-        // Of a refusal the opening tells; the first reset stands beside.
-        let is_told = match event {
-            Event::Refused => true,
-            Event::Reset => self.beside.reset(sender),
-            _ => false,
-        };
-        if !is_told && let Some(totals) = totals_of(self.seldom, self.beside) {
-            totals.event(event, sender);
-        }
+        count_event(self.seldom, self.beside, (event, sender));
     }
 
     #[cold]

@@ -21,6 +21,7 @@ impl FlowStage {
     pub fn is_settled(&self, brief: &Brief, guess: Guess) -> bool {
         self.table.guessed(guess).is_some_and(|flow| {
             flow.key.is_of_brief(brief)
+                && brief.goes_on()
                 && flow.is_settled_for(brief.sender)
                 && flow.stands_between(brief.stations, brief.sender, brief.segment)
                 && !self.timeouts.may_be_over(flow, brief.clock)
@@ -37,7 +38,7 @@ impl FlowStage {
         brief: &Brief,
         (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
-        words: impl FnOnce() -> Option<FirstWords>,
+        words: impl FnOnce() -> FirstWords,
     ) {
         let share = Share {
             sender: brief.sender,
@@ -54,8 +55,8 @@ impl FlowStage {
         if changes {
             self.change_settled(index, brief, window, output);
         }
-        if speaks && let Some(words) = words() {
-            self.recognise_settled(index, &words, window, output);
+        if speaks {
+            self.recognise_settled(index, &words(), window, output);
         }
     }
 

@@ -8,6 +8,7 @@
 
 use crate::decode::tcp_flag;
 use crate::index::Sender;
+use crate::memory;
 use crate::time::Timestamp;
 
 use super::half::{Half, RoundTrip, mark};
@@ -21,8 +22,9 @@ use super::{Event, Method, Segment, Sink, Terms};
 const PLAIN_FLAGS: u16 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST | tcp_flag::ACK;
 
 /// What either endpoint may have on it without a segment's being plain no longer.
-const NOT_PLAIN_MINE: u16 = mark::TROUBLE | mark::PROBED | mark::CLOSED_WINDOW | mark::UNSEEN;
-const NOT_PLAIN_THEIRS: u16 = mark::TROUBLE | mark::CLOSED_WINDOW;
+pub(super) const NOT_PLAIN_MINE: u16 =
+    mark::TROUBLE | mark::PROBED | mark::CLOSED_WINDOW | mark::UNSEEN;
+pub(super) const NOT_PLAIN_THEIRS: u16 = mark::TROUBLE | mark::CLOSED_WINDOW;
 
 /// One TCP connection, as seen at one place.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,7 +47,7 @@ impl TcpFlow {
         terms: &Terms,
         sink: &mut impl Sink,
     ) {
-        if !self.plain(segment, sink) {
+        if !self.plain(segment, sink) && !self.orderly(segment, sink) {
             let rare = if self.asks_rare(segment) { rare() } else { None };
             self.not_plain(segment, rare, terms, sink);
         }
@@ -53,7 +55,8 @@ impl TcpFlow {
 
     /// Takes the segment if it is data in order, or a new acknowledgement, in a flow without
     /// trouble. Otherwise nothing has changed.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see `take_plain`")]
     pub fn plain(&mut self, segment: &Segment, sink: &mut impl Sink) -> bool {
         let is_plain = self.is_plain(segment);
         if is_plain {
@@ -84,7 +87,8 @@ impl TcpFlow {
     }
 
     /// Takes a segment for which [`TcpFlow::is_plain`] holds now.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "most segments go this way and no other")]
     pub fn take_plain(&mut self, segment: &Segment, sink: &mut impl Sink) {
         let (mine, theirs) = pair(&mut self.halves, segment.sender);
         let advance = distance(mine.acked, segment.acknowledgement);
@@ -106,10 +110,10 @@ impl TcpFlow {
         mine.marks &= !mark::WINDOW_PLAIN;
     }
 
-    /// Reads both lines, so that memory fetches them; what it returns means nothing.
+    /// Has both lines fetched.
     #[inline]
-    pub const fn touch(&self) -> u64 {
-        self.halves[0].next_at.0 ^ self.halves[1].next_at.0
+    pub fn fetch(&self) {
+        memory::fetch(self);
     }
 
     /// Whether the flow has rare state, which the caller keeps for it. Where it has none any more
@@ -234,7 +238,8 @@ pub(super) const fn pair(halves: &mut [Half; 2], sender: Sender) -> (&mut Half, 
 }
 
 /// `mine` acknowledges more of what `theirs` sent.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a part of `TcpFlow::take_plain`")]
 pub(super) fn acknowledged(
     mine: &mut Half,
     theirs: &mut Half,
@@ -249,7 +254,8 @@ pub(super) fn acknowledged(
 }
 
 /// Timestamps: the echo of theirs, and our own clock.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a part of `TcpFlow::take_plain`")]
 pub(super) fn stamps(
     mine: &mut Half,
     theirs: &mut Half,
@@ -267,7 +273,8 @@ pub(super) fn stamps(
 }
 
 /// New octets: `span` of them, payload and FIN, from the next one expected on.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a part of `TcpFlow::take_plain`")]
 pub(super) fn forward(
     mine: &mut Half,
     theirs: &mut Half,

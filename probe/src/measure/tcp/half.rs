@@ -57,7 +57,7 @@ const SEGMENT_OCTETS_DEFAULT: u32 = 536;
 
 /// One endpoint's part of a flow.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(super) struct Half {
     /// When `next` moved last.
     pub(super) next_at: Timestamp,
@@ -196,6 +196,13 @@ impl Half {
         let off = self.rtt_smoothed_us.abs_diff(us);
         self.rtt_variation_us = (3 * self.rtt_variation_us + off) / 4;
         self.rtt_smoothed_us = (7 * self.rtt_smoothed_us + us) / 8;
+    }
+
+    /// Notes how large a segment of it was, where no SYN said how large they may be.
+    #[inline]
+    pub(super) fn takes_segment_octets(&mut self, payload_octets: u32) {
+        let seen = u16::try_from(payload_octets).unwrap_or(u16::MAX);
+        self.segment_octets_max = self.segment_octets_max.max(seen);
     }
 
     /// Octets of one full segment from this endpoint: what the other allowed, else what was seen.

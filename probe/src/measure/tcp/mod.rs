@@ -14,6 +14,7 @@ mod half;
 mod loss;
 mod old;
 mod opening;
+mod orderly;
 pub mod options;
 mod rare;
 mod sequence;

@@ -12,9 +12,10 @@ use super::doubt::Doubt;
 use super::flow::{acknowledged, forward, stamps};
 use super::half::{Half, RoundTrip, mark};
 use super::loss::Judge;
+use super::orderly::completes;
 use super::sequence::{Range, distance, later, reaches};
 use super::trouble::{Trouble, state};
-use super::{Event, Method, Segment, Sink};
+use super::{Event, Segment, Sink};
 
 /// A hole, or an acknowledgement ahead of all data, that is larger than any window can be
 /// (RFC 7323 section 2.3: 2³⁰) is no loss but another stream, or nonsense.
@@ -176,8 +177,7 @@ impl<S: Sink> Turn<'_, S> {
         }
         self.mine.marks &= !mark::PROBED;
         if !self.mine.has(mark::SYN) && payload_octets != 0 {
-            let seen = u16::try_from(payload_octets).unwrap_or(u16::MAX);
-            self.mine.segment_octets_max = self.mine.segment_octets_max.max(seen);
+            self.mine.takes_segment_octets(payload_octets);
         }
         if self.mine.has(mark::UNSEEN) {
             self.mine.marks &= !mark::UNSEEN;
@@ -295,14 +295,6 @@ impl<S: Sink> Turn<'_, S> {
             self.theirs.next = self.segment.acknowledgement;
             return;
         }
-        let completes = self.theirs.has(mark::SYN | mark::RESPONDER)
-            && self.mine.has(mark::SYN)
-            && self.segment.acknowledgement == self.theirs.next;
-        if completes && !self.theirs.has(mark::SYN_AGAIN) && self.segment.at >= self.theirs.next_at
-        {
-            let ns = self.segment.at.since_ns(self.theirs.next_at);
-            self.mine.round_trip(ns);
-            self.sink.delay(Method::HandshakeClient, self.segment.sender, ns);
-        }
+        completes(self.mine, self.theirs, self.segment, self.sink);
     }
 }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::flow::pair;
 use super::*;
 
 const RTT_MS: u64 = 10;
@@ -213,6 +214,48 @@ proptest! {
         let (_, tally) = measured(&list);
         prop_assert_eq!(tally.lost(Cause::Mirror, Low).octets, u64::from(octets));
         prop_assert_eq!(tally.lost(Cause::NetworkUpstream, Low).octets, 0);
+    }
+
+    /// Segments as the flow expects them, mostly, go both ways: the orderly one, and that of any.
+    #[test]
+    fn what_is_orderly_changes_what_anything_would(
+        segments in prop::collection::vec((noise(), 0_u8..8, any::<bool>()), 1..60),
+    ) {
+        let (mut flow, mut tally) = (TcpFlow::default(), Tally::default());
+        let mut rare = Rare::default();
+        let terms = Terms::default();
+        for (segment, expected, carries) in segments {
+            let (mine, theirs) = pair(&mut flow.halves, segment.sender);
+            let segment = match expected {
+                0 => segment,
+                1 => Segment { flags: SYN, options: Options::default(), ..segment },
+                2 => Segment {
+                    flags: SYN | ACK,
+                    acknowledgement: theirs.next,
+                    options: Options::default(),
+                    ..segment
+                },
+                _ => Segment {
+                    sequence: mine.next,
+                    acknowledgement: theirs.next,
+                    flags: if expected < 5 { FIN | ACK } else { ACK },
+                    payload_octets: if carries { segment.payload_octets } else { 0 },
+                    options: Options { sacked: None, duplicate: None, ..segment.options },
+                    ..segment
+                },
+            };
+            let (mut orderly, mut given) = (flow, tally);
+            let takes = !flow.is_plain(&segment) && orderly.orderly(&segment, &mut given);
+            prop_assert!(!takes || !flow.asks_rare(&segment));
+            if !flow.plain(&segment, &mut tally) {
+                let lent = flow.asks_rare(&segment).then_some(&mut rare);
+                flow.not_plain(&segment, lent, &terms, &mut tally);
+            }
+            if takes {
+                prop_assert_eq!(format!("{orderly:?}"), format!("{flow:?}"));
+                prop_assert_eq!(given, tally);
+            }
+        }
     }
 
     #[test]
