@@ -53,6 +53,9 @@ const FULL_WINDOWS_MAX: usize = 4;
 /// Conversations that are looked at between two looks at the workers.
 const PART_CONVERSATIONS: usize = 4_096;
 
+/// Conversations of a window that may show which network card an endpoint has.
+const NOTED_CONVERSATIONS_MAX: usize = 1 << 18;
+
 /// Indices, and memory of views, that are kept for the next window.
 const SPARE_MAX: usize = 2;
 
@@ -241,7 +244,8 @@ impl Aggregator {
             self.migrations.window((view.start, view.end), &[], None);
             return;
         }
-        for part in view.conversations.parts(PART_CONVERSATIONS) {
+        let parts = view.conversations.parts(PART_CONVERSATIONS);
+        for part in parts.take(NOTED_CONVERSATIONS_MAX / PART_CONVERSATIONS) {
             if let Some(paths) = &mut self.paths {
                 for (key, conversation) in &part {
                     paths.note(view.number, key, conversation.packets);
