@@ -225,7 +225,7 @@ WITH traffic AS (
     SELECT probe_id, time_ns, virtual_station_uuid, mac, blackout_ns, first_ns, flow_id,
         max(flow_end_ns) AS end_ns
     FROM its
-    GROUP BY ALL, last_ns
+    GROUP BY probe_id, time_ns, virtual_station_uuid, mac, blackout_ns, first_ns, flow_id, last_ns
     HAVING min(flow_start_ns) <= last_ns AND max(flow_end_ns) >= last_ns
 ), survival AS (
     SELECT probe_id, time_ns, virtual_station_uuid, mac, count(*) AS flow_count,

@@ -19,6 +19,8 @@ struct Cloud {
     folder: Folder,
     plan: Plan,
     truth: Vec<Json>,
+    /// What stands in the captures, by tap.
+    sights: BTreeMap<&'static str, Sights>,
 }
 
 impl Cloud {
@@ -33,11 +35,20 @@ impl Cloud {
         let truth: Json = serde_json::from_str(&truth).expect("JSON");
         let truth = truth["migrations"].as_array().expect("a list").clone();
         assert!(!truth.is_empty());
-        Self { folder, plan, truth }
+        let taps = ["tap-a", "tap-b"].into_iter();
+        let sights = taps.map(|tap| (tap, sights(&folder.path(&format!("{tap}.pcap"))))).collect();
+        Self { folder, plan, truth, sights }
     }
 
     fn captures(&self) -> [PathBuf; 2] {
         ["tap-a.pcap", "tap-b.pcap"].map(|name| self.folder.path(name))
+    }
+
+    /// The packets of a migration's card at a tap.
+    fn of(&self, row: &Row, tap: &str) -> &[Sight] {
+        let mac = octets_of(text(row, "mac").expect("a MAC address"));
+        let address = text(row, "address").expect("an address").parse().expect("an address");
+        self.sights[tap].get(&(mac, address)).map_or(&[], Vec::as_slice)
     }
 
     /// Plays it back; the folder of the records.
@@ -68,27 +79,30 @@ struct Sight {
     flow: (u8, u16, IpAddr, u16),
 }
 
-/// All packets of a card's address in a capture of the generator's, by their bytes.
-fn sights(file: &Path, mac: [u8; 6], address: IpAddr) -> Vec<Sight> {
+/// Of each card's address.
+type Sights = BTreeMap<([u8; 6], IpAddr), Vec<Sight>>;
+
+/// All packets in a capture of the generator's, by their bytes.
+fn sights(file: &Path) -> Sights {
     let octets = std::fs::read(file).expect("a capture");
     let word = |at: usize| u32::from_le_bytes(octets[at..at + 4].try_into().expect("four"));
     let unit_ns = if word(0) == 0xa1b2_3c4d { 1 } else { 1_000 };
-    let (mut at, mut found) = (24, Vec::new());
+    let (mut at, mut found) = (24, Sights::new());
     while at < octets.len() {
         let at_ns = u64::from(word(at)) * SECOND + u64::from(word(at + 4)) * unit_ns;
         let length = word(at + 8) as usize;
-        found.extend(sight(&octets[at + 16..at + 16 + length], at_ns, mac, address));
+        note(&octets[at + 16..at + 16 + length], at_ns, &mut found);
         at += 16 + length;
     }
     found
 }
 
-fn sight(frame: &[u8], at_ns: u64, mac: [u8; 6], address: IpAddr) -> Option<Sight> {
+fn note(frame: &[u8], at_ns: u64, found: &mut Sights) -> Option<()> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
     if let Some(TransportSlice::Udp(udp)) = &packet.transport
         && udp.destination_port() == 4_789
     {
-        return sight(udp.payload().get(8..)?, at_ns, mac, address);
+        return note(udp.payload().get(8..)?, at_ns, found);
     }
     let (source, destination): (IpAddr, IpAddr) = match packet.net? {
         NetSlice::Ipv4(ip) => {
@@ -104,13 +118,13 @@ fn sight(frame: &[u8], at_ns: u64, mac: [u8; 6], address: IpAddr) -> Option<Sigh
         TransportSlice::Udp(udp) => (17, udp.source_port(), udp.destination_port()),
         TransportSlice::Icmpv4(_) => (1, 0, 0),
         TransportSlice::Icmpv6(_) => (58, 0, 0),
-        _ => return None,
     };
-    if source == address && frame[6..12] == mac {
-        return Some(Sight { at_ns, sent: true, flow: (protocol, from, destination, to) });
-    }
-    let is_to = destination == address && frame[..6] == mac;
-    is_to.then_some(Sight { at_ns, sent: false, flow: (protocol, to, source, from) })
+    let card = |octets: &[u8]| <[u8; 6]>::try_from(octets).expect("six");
+    let sent = Sight { at_ns, sent: true, flow: (protocol, from, destination, to) };
+    found.entry((card(&frame[6..12]), source)).or_default().push(sent);
+    let received = Sight { at_ns, sent: false, flow: (protocol, to, source, from) };
+    found.entry((card(&frame[..6]), destination)).or_default().push(received);
+    Some(())
 }
 
 fn octets_of(mac: &str) -> [u8; 6] {
@@ -122,11 +136,9 @@ fn octets_of(mac: &str) -> [u8; 6] {
 /// What the captures say of a migration whose time is known: the last packet that the VM sent at its
 /// first tap, the first one at the other.
 fn silence(cloud: &Cloud, row: &Row, truth: &Json) -> (u64, u64) {
-    let mac = octets_of(text(row, "mac").expect("a MAC address"));
-    let address = text(row, "address").expect("an address").parse().expect("an address");
     let at = |host: &str| {
-        let file = cloud.folder.path(&format!("{}.pcap", tap_of(host)));
-        sights(&file, mac, address).into_iter().filter(|sight| sight.sent).map(|sight| sight.at_ns)
+        let its = cloud.of(row, tap_of(host)).iter();
+        its.filter(|sight| sight.sent).map(|sight| sight.at_ns)
     };
     let stopped_ns = truth["stopped_ns"].as_u64().expect("a time");
     let resumed_ns = truth["time_ns"].as_u64().expect("a time");
@@ -253,14 +265,10 @@ fn one_migration_a_second_among_equal_addresses_is_found_and_none_invented() {
 
 /// The flows of a card, by its packets: first and last time.
 fn flows(cloud: &Cloud, row: &Row) -> Vec<(u64, u64)> {
-    let mac = octets_of(text(row, "mac").expect("a MAC address"));
-    let address = text(row, "address").expect("an address").parse().expect("an address");
     let mut times: BTreeMap<_, (u64, u64)> = BTreeMap::new();
-    for file in cloud.captures() {
-        for sight in sights(&file, mac, address) {
-            let span = times.entry(sight.flow).or_insert((sight.at_ns, sight.at_ns));
-            *span = (span.0.min(sight.at_ns), span.1.max(sight.at_ns));
-        }
+    for sight in cloud.sights.keys().flat_map(|tap| cloud.of(row, tap)) {
+        let span = times.entry(sight.flow).or_insert((sight.at_ns, sight.at_ns));
+        *span = (span.0.min(sight.at_ns), span.1.max(sight.at_ns));
     }
     times.into_values().collect()
 }
