@@ -222,7 +222,7 @@ impl Moves {
                 addresses: stand.addresses.clone(),
                 at: start,
             };
-            if let Some(found) = stand.settle(start) {
+            if let Some(found) = stand.settle(start, seen) {
                 let segment = seen.sent.iter().find(|sent| sent.tap == found.tap);
                 moved.push((claim.clone(), found.clone(), segment.map(|sent| sent.segment)));
             }
@@ -387,7 +387,7 @@ impl Stand {
     }
 
     /// Makes a candidate that has shown enough the place where it stands; the answer is a move.
-    fn settle(&mut self, start: Timestamp) -> Option<Candidate> {
+    fn settle(&mut self, start: Timestamp, seen: &Seen) -> Option<Candidate> {
         let candidate = self.candidate.as_ref().filter(|one| one.packets >= PACKETS_MIN)?;
         let is_still = self.is_still(start);
         let is_heard = !candidate.peers.is_empty();
@@ -399,7 +399,8 @@ impl Stand {
         let candidate = self.candidate.take()?;
         let moved = is_still && is_heard && self.packets >= PACKETS_MIN;
         (self.tap, self.packets) = (candidate.tap, candidate.packets);
-        self.last = self.last.max(candidate.first);
+        let there = seen.sent.iter().filter(|sent| sent.tap == candidate.tap);
+        self.last = there.map(|sent| sent.last).max().unwrap_or(candidate.first);
         self.roamed = if is_still { None } else { Some(start) };
         moved.then_some(candidate)
     }

@@ -98,6 +98,13 @@ fn who_goes_back_has_moved_twice() {
     ];
     let moves = moves_of(&packets.concat());
     assert_eq!(silences(&moves), [(2_950, 3_200, A, B), (5_950, 6_300, B, A)]);
+    let soon = [
+        train(0, 3_000, 50, VM, 9, A),
+        train(3_200, 4_000, 50, VM, 9, B),
+        train(4_300, 6_000, 50, VM, 9, A),
+    ];
+    let moves = moves_of(&soon.concat());
+    assert_eq!(silences(&moves), [(2_950, 3_200, A, B), (3_950, 4_300, B, A)]);
 }
 
 #[test]
