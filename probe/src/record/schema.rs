@@ -140,10 +140,11 @@ impl Table {
     }
 }
 
-macro_rules! tables {
-    ($(
+/// The row struct of one table and its [`Record`].
+macro_rules! record {
+    (
         $(#[doc = $about:literal])+
-        $table:ident $name:literal as $rows:ident: $record:ident
+        $table:ident as $rows:ident: $record:ident
         by $time:ident, sorted by $($key:ident)+
         {
             $(
@@ -151,40 +152,121 @@ macro_rules! tables {
                 $column:ident: $type:ty, $unit:literal, $element:expr;
             )+
         }
-    )+) => {
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $record {
+            $($(#[doc = $meaning])+ pub $column: $type,)+
+        }
+
+        impl Default for $record {
+            fn default() -> Self {
+                Self { $($column: Value::empty(),)+ }
+            }
+        }
+
+        impl Record for $record {
+            const TABLE: Table = Table::$table;
+            const COLUMNS: &'static [Column] = &[$(Column {
+                name: stringify!($column),
+                kind: <$type as Value>::KIND,
+                nullable: <$type as Value>::NULLABLE,
+                unit: $unit,
+                element: $element,
+                meaning: concat!($($meaning),+),
+            },)+];
+
+            fn time(&self) -> Timestamp {
+                Timestamp(self.$time)
+            }
+
+            fn of(rows: &mut Rows) -> &mut Vec<Self> {
+                &mut rows.$rows
+            }
+
+            fn order(&self, other: &Self) -> Ordering {
+                Ordering::Equal
+                    $(.then_with(|| self.$key.order(&other.$key)))+
+                    $(.then_with(|| self.$column.order(&other.$column)))+
+            }
+
+            fn append(&self, builders: &mut [ColumnBuilder]) {
+                let mut builders = builders.iter_mut();
+                $(if let Some(builder) = builders.next() {
+                    self.$column.append(builder);
+                })+
+            }
+
+            fn values(&self) -> Vec<Json> {
+                vec![$(self.$column.json(),)+]
+            }
+        }
+    };
+}
+
+/// All tables: those with their columns, then those whose columns stand elsewhere.
+macro_rules! tables {
+    (
+        $(
+            $(#[doc = $about:literal])+
+            $table:ident $name:literal as $rows:ident: $record:ident
+            by $time:ident, sorted by $($key:ident)+
+            { $($columns:tt)+ }
+        )+
+        $(
+            elsewhere
+            $(#[doc = $about_also:literal])+
+            $also:ident $name_also:literal as $rows_also:ident: $record_also:ident
+            by $time_also:ident;
+        )*
+    ) => {
         /// A table of records.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Table {
             $($(#[doc = $about])+ $table,)+
+            $($(#[doc = $about_also])+ $also,)*
         }
 
         impl Table {
             /// Every table, in the order of the documentation.
-            pub const ALL: &'static [Self] = &[$(Self::$table,)+];
+            pub const ALL: &'static [Self] = &[$(Self::$table,)+ $(Self::$also,)*];
 
             /// Name of the table, its folder and its view.
             pub const fn name(self) -> &'static str {
-                match self { $(Self::$table => $name,)+ }
+                match self {
+                    $(Self::$table => $name,)+
+                    $(Self::$also => $name_also,)*
+                }
             }
 
             /// What a row of it is.
             pub const fn meaning(self) -> &'static str {
-                match self { $(Self::$table => concat!($($about),+),)+ }
+                match self {
+                    $(Self::$table => concat!($($about),+),)+
+                    $(Self::$also => concat!($($about_also),+),)*
+                }
             }
 
             /// The column by which a row is filed under an hour.
             pub const fn time_column(self) -> &'static str {
-                match self { $(Self::$table => stringify!($time),)+ }
+                match self {
+                    $(Self::$table => stringify!($time),)+
+                    $(Self::$also => stringify!($time_also),)*
+                }
             }
 
             /// The columns without the common ones.
             pub(super) const fn own_columns(self) -> &'static [Column] {
-                match self { $(Self::$table => <$record as Record>::COLUMNS,)+ }
+                match self {
+                    $(Self::$table => <$record as Record>::COLUMNS,)+
+                    $(Self::$also => <$record_also as Record>::COLUMNS,)*
+                }
             }
 
             /// Calls the visitor once for each table, in the order of [`Table::ALL`].
             pub fn visit(visitor: &mut impl TableVisitor) {
                 $(visitor.table::<$record>();)+
+                $(visitor.table::<$record_also>();)*
             }
         }
 
@@ -192,17 +274,24 @@ macro_rules! tables {
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct Rows {
             $(#[doc = concat!("Rows of `", $name, "`.")] pub $rows: Vec<$record>,)+
+            $(
+                #[doc = concat!("Rows of `", $name_also, "`.")]
+                pub $rows_also: Vec<$record_also>,
+            )*
         }
 
         impl Rows {
             /// Rows of all tables together.
             pub fn len(&self) -> usize {
-                0 $(+ self.$rows.len())+
+                0 $(+ self.$rows.len())+ $(+ self.$rows_also.len())*
             }
 
             /// Rows of one table.
             pub fn len_of(&self, table: Table) -> usize {
-                match table { $(Table::$table => self.$rows.len(),)+ }
+                match table {
+                    $(Table::$table => self.$rows.len(),)+
+                    $(Table::$also => self.$rows_also.len(),)*
+                }
             }
 
             /// Whether there is no row.
@@ -213,62 +302,22 @@ macro_rules! tables {
             /// Takes the rows out of `other`, behind its own.
             pub fn append(&mut self, other: &mut Self) {
                 $(self.$rows.append(&mut other.$rows);)+
+                $(self.$rows_also.append(&mut other.$rows_also);)*
             }
 
             /// Sorts each table into its total order.
             pub fn sort(&mut self) {
                 $(self.$rows.sort_unstable_by(Record::order);)+
+                $(self.$rows_also.sort_unstable_by(Record::order);)*
             }
         }
 
         $(
-            $(#[doc = $about])+
-            #[derive(Clone, Debug, PartialEq)]
-            pub struct $record {
-                $($(#[doc = $meaning])+ pub $column: $type,)+
-            }
-
-            impl Default for $record {
-                fn default() -> Self {
-                    Self { $($column: Value::empty(),)+ }
-                }
-            }
-
-            impl Record for $record {
-                const TABLE: Table = Table::$table;
-                const COLUMNS: &'static [Column] = &[$(Column {
-                    name: stringify!($column),
-                    kind: <$type as Value>::KIND,
-                    nullable: <$type as Value>::NULLABLE,
-                    unit: $unit,
-                    element: $element,
-                    meaning: concat!($($meaning),+),
-                },)+];
-
-                fn time(&self) -> Timestamp {
-                    Timestamp(self.$time)
-                }
-
-                fn of(rows: &mut Rows) -> &mut Vec<Self> {
-                    &mut rows.$rows
-                }
-
-                fn order(&self, other: &Self) -> Ordering {
-                    Ordering::Equal
-                        $(.then_with(|| self.$key.order(&other.$key)))+
-                        $(.then_with(|| self.$column.order(&other.$column)))+
-                }
-
-                fn append(&self, builders: &mut [ColumnBuilder]) {
-                    let mut builders = builders.iter_mut();
-                    $(if let Some(builder) = builders.next() {
-                        self.$column.append(builder);
-                    })+
-                }
-
-                fn values(&self) -> Vec<Json> {
-                    vec![$(self.$column.json(),)+]
-                }
+            record! {
+                $(#[doc = $about])+
+                $table as $rows: $record
+                by $time, sorted by $($key)+
+                { $($columns)+ }
             }
         )+
     };
