@@ -137,7 +137,7 @@ impl InventoryData {
         for (name, segments) in &self.spaces {
             for segment in segments {
                 let line = vec![(Interval::ALWAYS, Value::Text(Arc::clone(name)))];
-                lines.say(Subject::Segment(*segment), Attribute::Space, &line);
+                lines.say(Subject::Segment(*segment), &Attribute::Space, &line);
             }
         }
         lines.changes
