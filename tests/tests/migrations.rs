@@ -118,6 +118,7 @@ fn note(frame: &[u8], at_ns: u64, found: &mut Sights) -> Option<()> {
         TransportSlice::Udp(udp) => (17, udp.source_port(), udp.destination_port()),
         TransportSlice::Icmpv4(_) => (1, 0, 0),
         TransportSlice::Icmpv6(_) => (58, 0, 0),
+        TransportSlice::Igmp(_) => return None,
     };
     let card = |octets: &[u8]| <[u8; 6]>::try_from(octets).expect("six");
     let sent = Sight { at_ns, sent: true, flow: (protocol, from, destination, to) };
@@ -180,8 +181,8 @@ fn a_migration_is_stated_with_its_blackout_reported_or_not() {
     assert_eq!(text(row, "virtual_station_tenant"), Some("red"));
     assert_eq!(row["time_ns"], truth["time_ns"]);
     assert_eq!(text(row, "reported_by"), Some("file"));
-    // It stood still for 180 ms, and is never silent for long otherwise.
-    assert!((180_000_000..400_000_000).contains(&number(row, "blackout_ns")), "{row:?}");
+    // It stood still for 180 ms, and says something several times a second otherwise.
+    assert!((180_000_000..600_000_000).contains(&number(row, "blackout_ns")), "{row:?}");
 
     let detected = rows(&cloud.played("detected", no_inventory), "migrations");
     let [alone] = &detected[..] else { panic!("{detected:?}") };
@@ -232,7 +233,7 @@ fn one_migration_a_second_among_equal_addresses_is_found_and_none_invented() {
     let cloud = Cloud::new("migration-overlap", Scenario::Overlap, 5, options);
     let records = cloud.played("reported", |_| ());
     let reported = rows(&records, "migrations");
-    let of_row = |row: &Row| (text(row, "virtual_station_uuid").map(ToOwned::to_owned));
+    let of_row = |row: &Row| text(row, "virtual_station_uuid").map(ToOwned::to_owned);
     let truly: BTreeMap<_, _> =
         cloud.truth.iter().map(|it| (it["uuid"].as_str().map(ToOwned::to_owned), it)).collect();
     assert_eq!(reported.len(), truly.len(), "each once");
