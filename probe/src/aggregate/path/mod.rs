@@ -297,7 +297,7 @@ impl Paths {
         samples.sort_by_key(|sample| (sample.first_seen(), sample.digest, sample.ends));
         let mut sent = Vec::new();
         let rows = self.rows(number, start, &mut window, &mut sent);
-        let mut moves = self.moves.window(start, &sent, &window.shown);
+        let mut moves = self.moves.window(start, &mut sent, &window.shown);
         for found in &mut moves {
             found.clocks = self.offset((found.from, found.to), start);
         }

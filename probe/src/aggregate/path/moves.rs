@@ -23,7 +23,7 @@ use crate::time::{Timestamp, ms};
 use super::ClockOffset;
 use super::history::{SPAN_NS, Way};
 use super::stations::{Station, Stations};
-use super::window::{Counts, Shown};
+use super::window::{Counts, Shown, TapSet};
 
 const STATIONS_MAX: usize = 1 << 16;
 const PAIRS_MAX: usize = 1 << 17;
@@ -84,7 +84,10 @@ pub(super) struct Sent {
     segment: Segment,
     source: (u8, Address),
     peer: Address,
+    /// Next to the sender.
     tap: TapIndex,
+    /// All that showed them.
+    set: TapSet,
     packets: u64,
     first: Timestamp,
     last: Timestamp,
@@ -109,6 +112,7 @@ impl Sent {
                 source: (ends.ip_version, ends.source),
                 peer: ends.destination,
                 tap: span.set.entry(ways)?,
+                set: span.set,
                 packets: span.packets,
                 first: span.first,
                 last: span.last,
@@ -169,10 +173,17 @@ impl Claim {
 #[derive(Default)]
 pub(super) struct Moves {
     stands: KeyedMap<Station, Stand>,
-    /// Tap at which a station's packets to another were last shown first.
-    pairs: KeyedMap<(Station, Address), (TapIndex, Timestamp)>,
+    pairs: KeyedMap<(Station, Address), Known>,
     recent: Vec<Claim>,
     tidied: Timestamp,
+}
+
+/// How a station's packets to another were shown last.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    tap: TapIndex,
+    set: TapSet,
+    seen: Timestamp,
 }
 
 /// What one station did in a window.
@@ -203,7 +214,7 @@ impl Moves {
         }
         // The order in which their packets came must not show.
         for seen in seen.values_mut() {
-            seen.sent.sort_unstable_by_key(|sent| (sent.source, sent.peer, sent.tap, sent.first));
+            seen.sent.sort_unstable_by_key(|sent| (sent.peer, sent.tap, sent.set, sent.first));
         }
         self.split(start, &mut seen, shown);
         let mut moved = Vec::new();
@@ -237,6 +248,17 @@ impl Moves {
             .into_iter()
             .filter_map(|(claim, found, segment)| found.moved(&claim, segment?))
             .collect()
+    }
+
+    /// Which of two taps packets passed first is known from times, and live ones are coarse. Who moves
+    /// changes which taps show its packets, so while these are the same the order is too.
+    fn stick(&self, sent: &mut [Sent]) {
+        for one in sent {
+            let known = self.pairs.get(&(one.station, one.peer));
+            if let Some(known) = known.filter(|known| known.set == one.set) {
+                one.tap = known.tap;
+            }
+        }
     }
 
     /// Finds the moment of what may be moves within the window, from single packets.
@@ -288,21 +310,16 @@ impl Moves {
             }
         }
         stand.weigh(start, seen);
-        // Those at the old tap first: a pair may take both ways in one window.
-        let here = seen.sent.iter().filter(|sent| sent.tap == stand.tap);
-        let there = seen.sent.iter().filter(|sent| sent.tap != stand.tap);
-        for sent in here.chain(there) {
-            let pair = (station, sent.peer);
-            if self.pairs.len() >= PAIRS_MAX && !self.pairs.contains_key(&pair) {
-                continue;
-            }
-            let before = self.pairs.insert(pair, (sent.tap, start));
-            if let Some(candidate) = &mut stand.candidate
-                && candidate.tap == sent.tap
-                && before.is_some_and(|(tap, _)| tap == stand.tap)
-                && candidate.peers.len() < NAMES_MAX
-            {
-                candidate.peers.insert(sent.peer);
+        let mut rest = &seen.sent[..];
+        while let Some(first) = rest.first() {
+            let count = rest.iter().take_while(|sent| sent.peer == first.peer).count();
+            let (pair, others) = rest.split_at(count);
+            rest = others;
+            let key = (station, first.peer);
+            let known = self.pairs.get(&key).copied();
+            stand.hear(pair, known);
+            if known.is_some() || self.pairs.len() < PAIRS_MAX {
+                self.pairs.extend(Known::of(pair, start).map(|known| (key, known)));
             }
         }
     }
@@ -314,11 +331,39 @@ impl Moves {
         }
         self.tidied = at;
         self.stands.retain(|_, stand| at.since_ns(stand.seen) < SPAN_NS);
-        self.pairs.retain(|_, (_, seen)| at.since_ns(*seen) < SPAN_NS);
+        self.pairs.retain(|_, known| at.since_ns(known.seen) < SPAN_NS);
+    }
+}
+
+impl Known {
+    /// How the last ones of a window were shown, single ones left out, which a mirror may have lost.
+    fn of(pair: &[&Sent], seen: Timestamp) -> Option<Self> {
+        let all: u64 = pair.iter().map(|sent| sent.packets).sum();
+        let most = pair.iter().filter(|sent| sent.packets * 4 >= all);
+        let last = most.max_by_key(|sent| (sent.last, sent.set))?;
+        Some(Self { tap: last.tap, set: last.set, seen })
     }
 }
 
 impl Stand {
+    /// What was sent to one other in a window: whether it hears a candidate from its new place, and
+    /// heard it from the old one, shown by other taps.
+    fn hear(&mut self, pair: &[&Sent], known: Option<Known>) {
+        let Some(candidate) = &mut self.candidate else { return };
+        let here = pair.iter().map(|sent| (sent.tap, sent.set));
+        let mut here: Vec<_> = here.filter(|(tap, _)| *tap == self.tap).collect();
+        let known = known.map(|known| (known.tap, known.set));
+        here.extend(known.filter(|(tap, _)| *tap == self.tap));
+        let is_new = |sent: &&&Sent| {
+            sent.tap == candidate.tap && here.iter().any(|(_, set)| *set != sent.set)
+        };
+        if let Some(sent) = pair.iter().find(is_new)
+            && candidate.peers.len() < NAMES_MAX
+        {
+            candidate.peers.insert(sent.peer);
+        }
+    }
+
     /// Whether it was not seen here and there lately.
     fn is_still(&self, at: Timestamp) -> bool {
         self.roamed.is_none_or(|roamed| at.since_ns(roamed) >= SPAN_NS)

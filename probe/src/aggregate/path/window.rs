@@ -34,8 +34,17 @@ pub(super) struct TapSet {
 
 impl TapSet {
     fn of(trajectory: &Trajectory) -> Self {
+        let sights = trajectory.sights().iter().map(|sight| sight.tap);
+        Self::new(sights.chain(trajectory.recut))
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_taps(taps: &[TapIndex]) -> Self {
+        Self::new(taps.iter().copied())
+    }
+
+    fn new(taps: impl Iterator<Item = TapIndex>) -> Self {
         let mut set = Self::default();
-        let taps = trajectory.sights().iter().map(|sight| sight.tap).chain(trajectory.recut);
         for (place, tap) in set.taps.iter_mut().zip(taps) {
             *place = tap;
             set.count += 1;

@@ -36,6 +36,7 @@ fn moves_in(moves: &mut Moves, packets: &[Packet]) -> Vec<Move> {
                     source: (4, address(*source)),
                     peer: address(*peer),
                     tap: *tap,
+                    set: TapSet::of_taps(&[*tap]),
                     packets: 0,
                     first: at,
                     last: at,
@@ -50,7 +51,7 @@ fn moves_in(moves: &mut Moves, packets: &[Packet]) -> Vec<Move> {
         }
         // They come in any order.
         shown.reverse();
-        found.extend(moves.window(Timestamp(number * SECOND), &sent, &shown));
+        found.extend(moves.window(Timestamp(number * SECOND), &mut sent, &shown));
     }
     found
 }
@@ -174,19 +175,49 @@ fn tables_are_bounded_and_those_that_are_there_go_on() {
             source: (4, address(1)),
             peer: address(2),
             tap: A,
+            set: TapSet::of_taps(&[A]),
             packets: 1,
             first: at,
             last: at,
             name: (0, 0),
         };
-        moves.window(at, &[sent], &[]);
+        moves.window(at, &mut [sent], &[]);
     }
     assert_eq!(moves.stands.len(), STATIONS_MAX);
     assert!(moves.pairs.len() <= PAIRS_MAX);
     let found = moves_in(&mut moves, &train(4_000, 6_000, 50, VM, 9, B));
     assert_eq!(silences(&found), [(2_950, 4_000, A, B)]);
-    moves.window(Timestamp(200 * SECOND), &[], &[]);
+    moves.window(Timestamp(200 * SECOND), &mut [], &[]);
     assert!(moves.stands.is_empty() && moves.pairs.is_empty() && moves.recent.is_empty());
+}
+
+/// Live, times may say that packets pass two taps in another order than a moment ago.
+#[test]
+fn an_order_of_taps_that_turns_is_no_move() {
+    let mut moves = Moves::default();
+    let mut window = |second: u64, tap, taps: &[TapIndex]| {
+        let at = Timestamp(second * SECOND);
+        let mut sent = [Sent {
+            station: Station { mac: Mac([1; 6]), ..Station::default() },
+            segment: Segment::default(),
+            source: (4, address(1)),
+            peer: address(9),
+            tap,
+            set: TapSet::of_taps(taps),
+            packets: 100,
+            first: at,
+            last: at + SECOND / 2,
+            name: (0, 0),
+        }];
+        silences(&moves.window(at, &mut sent, &[])).len()
+    };
+    assert_eq!([window(0, A, &[A]), window(1, A, &[A])], [0, 0]);
+    assert_eq!(window(2, B, &[A, B]), 1, "it moved away from its peer");
+    for second in 3..9 {
+        let tap = if second % 2 == 0 { A } else { B };
+        assert_eq!(window(second, tap, &[A, B]), 0, "{second}");
+    }
+    assert_eq!(window(9, A, &[A]), 1, "and back");
 }
 
 /// Against all cuts tried one by one.
