@@ -4,6 +4,10 @@ use crate::inventory::{ClassRules, Interface, InventoryData, Placement, SegmentK
 const SECOND: u64 = 1_000_000_000;
 const SEGMENT: Segment = Segment::new(0, SegmentKind::Vxlan, 7);
 
+fn card(number: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, number])
+}
+
 fn at(second: u64) -> Timestamp {
     Timestamp(second * SECOND)
 }
@@ -16,7 +20,7 @@ fn vm(number: u8, hosts: &[(u64, &str)]) -> Vm {
         valid: Interval { from: at(*from), to },
     });
     let interface = Interface {
-        mac: Mac([number; 6]),
+        mac: card(number),
         addresses: vec![IpAddr::from([10, 0, 0, number])],
         segment: SEGMENT,
         space: AddressSpace::of_segment(SEGMENT),
@@ -46,7 +50,7 @@ fn moved(number: u8, last_second: u64, first_second: u64) -> Move {
     Move {
         space: AddressSpace::of_segment(SEGMENT),
         segment: SEGMENT,
-        mac: Mac([number; 6]),
+        mac: card(number),
         address: crate::decode::Address::v4([10, 0, 0, number]),
         ip_version: 4,
         from: TapIndex(0),
@@ -83,7 +87,7 @@ fn what_is_reported_is_stated_once_and_nothing_from_before_the_run() {
         [(Some("vm-1"), false, [Some("a"), Some("b")])]
     );
     let it = &found[0];
-    assert_eq!((it.time, it.mac, it.silence, it.peers), (at(103), Some(Mac([1; 6])), None, None));
+    assert_eq!((it.time, it.mac, it.silence, it.peers), (at(103), Some(card(1)), None, None));
     assert_eq!(it.address, Some(IpAddr::from([10, 0, 0, 1])));
     assert!(it.reported.is_some());
     let found = until(&mut migrations, 104, 400, &[]);
@@ -119,7 +123,7 @@ fn a_card_that_nobody_knows_has_no_name() {
         found.iter().map(reported).collect::<Vec<_>>(),
         [(None, true, [Some("a"), Some("b")])]
     );
-    assert_eq!((found[0].vm.as_ref(), found[0].mac), (None, Some(Mac([9; 6]))));
+    assert_eq!((found[0].vm.as_ref(), found[0].mac), (None, Some(card(9))));
 }
 
 #[test]

@@ -293,12 +293,11 @@ impl Moves {
     fn update(&mut self, start: Timestamp, station: Station, seen: &Seen) {
         let most = seen.totals.iter().max_by_key(|(tap, packets)| (**packets, Reverse(**tap)));
         let Some((most, _)) = most else { return };
-        let roams = seen.totals.len() > 1;
         let stand = self.stands.entry(station).or_insert_with(|| Stand {
             tap: *most,
             packets: 0,
             last: Timestamp::ZERO,
-            roamed: roams.then_some(start),
+            roamed: None,
             candidate: None,
             addresses: BTreeSet::new(),
             seen: start,
