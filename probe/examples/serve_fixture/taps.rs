@@ -1,7 +1,10 @@
 //! Taps and the ways between them.
 
-use vmprobe::aggregate::live::{LiveMigration, LivePath, LivePathCounts, LiveTap, TapHealth};
+use vmprobe::aggregate::live::{
+    LiveMigration, LivePath, LivePathCounts, LiveTap, TapCounts, TapHealth,
+};
 use vmprobe::aggregate::path::PathCounts;
+use vmprobe::counters::TapTotals;
 
 use super::{START_NS, WINDOW_NS, known, noise};
 
@@ -22,21 +25,24 @@ fn health(tap: Tap, windows: u64) -> TapHealth {
     let packets = tap.2 * windows;
     let numbered = tap.0 == BORDER.0;
     let talks = 80 * windows;
-    TapHealth {
-        packets,
-        octets: packets * 612,
-        duplicates: packets / 22,
-        ambiguous: packets / 5_000,
-        copies: packets / 45,
-        snapped: packets / 900,
+    let counts = TapCounts {
+        totals: TapTotals {
+            packets,
+            octets: packets * 612,
+            duplicates: packets / 22,
+            ambiguous: packets / 5_000,
+            copies_other_tap: packets / 45,
+            snapped: packets / 900,
+            mirror_gaps: windows / 4,
+            ..TapTotals::default()
+        },
+        has_sequence: numbered,
         segment_unknown: Some(packets / 700),
-        mirror_gaps: numbered.then_some(windows / 4),
         tcp_conversations: talks,
         // The border's mirror copies one direction only.
         tcp_one_way_conversations: if numbered { talks * 3 / 4 } else { talks / 100 },
-        ..TapHealth::default()
-    }
-    .over_ms(windows * 1_000)
+    };
+    TapHealth::new(&counts, windows * 1_000)
 }
 
 fn tap(tap: Tap, tick: u64) -> LiveTap {

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 
 pub use migrations::LiveMigration;
-pub use taps::{LivePath, LivePathCounts, LiveTap, TapHealth};
+pub use taps::{LivePath, LivePathCounts, LiveTap, TapCounts, TapHealth};
 
 /// Windows of totals that the page can draw.
 pub const HISTORY_WINDOWS_MAX: usize = 300;

@@ -2,7 +2,8 @@
 //!
 //! In: `tables.rs`. Out: for each table its row struct and its [`Record`] implementation.
 //! Cost: none at run time; the list is expanded when compiling.
-//! Invariants: column `i` of a table is field `i` of its struct after the [`COMMON`] ones.
+//! Invariants: column `i` of a table is field `i` of its struct after the [`COMMON`] ones; groups of
+//! columns stand behind those that stand alone.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -89,9 +90,11 @@ pub trait Record: Clone + Default + Send + 'static {
     fn of(rows: &mut Rows) -> &mut Vec<Self>;
     /// A total order: the table's sort columns, then all others.
     fn order(&self, other: &Self) -> Ordering;
-    /// Appends each value to the builder of its column; `builders` has one for each of
-    /// [`Record::COLUMNS`].
+    /// Appends each value that stands alone to the builder of its column; `builders` has one for
+    /// each of [`Record::COLUMNS`].
     fn append(&self, builders: &mut [ColumnBuilder]);
+    /// Appends the groups of all rows, likewise.
+    fn append_groups(rows: &[Self], builders: &mut [ColumnBuilder]);
     /// The values in the order of [`Record::COLUMNS`].
     fn values(&self) -> Vec<Json>;
 
@@ -116,6 +119,7 @@ pub trait Record: Clone + Default + Send + 'static {
             origin.append(common);
             row.append(own);
         }
+        Self::append_groups(rows, builders.get_mut(COMMON.len()..).unwrap_or_default());
         let arrays = builders.iter_mut().map(ColumnBuilder::finish).collect();
         RecordBatch::try_new(Self::TABLE.schema(), arrays)
     }
@@ -140,11 +144,10 @@ impl Table {
     }
 }
 
-/// The row struct of one table and its [`Record`].
-macro_rules! record {
-    (
+macro_rules! tables {
+    ($(
         $(#[doc = $about:literal])+
-        $table:ident as $rows:ident: $record:ident
+        $table:ident $name:literal as $rows:ident: $record:ident
         by $time:ident, sorted by $($key:ident)+
         {
             $(
@@ -152,121 +155,46 @@ macro_rules! record {
                 $column:ident: $type:ty, $unit:literal, $element:expr;
             )+
         }
-    ) => {
-        $(#[doc = $about])+
-        #[derive(Clone, Debug, PartialEq)]
-        pub struct $record {
-            $($(#[doc = $meaning])+ pub $column: $type,)+
-        }
-
-        impl Default for $record {
-            fn default() -> Self {
-                Self { $($column: Value::empty(),)+ }
-            }
-        }
-
-        impl Record for $record {
-            const TABLE: Table = Table::$table;
-            const COLUMNS: &'static [Column] = &[$(Column {
-                name: stringify!($column),
-                kind: <$type as Value>::KIND,
-                nullable: <$type as Value>::NULLABLE,
-                unit: $unit,
-                element: $element,
-                meaning: concat!($($meaning),+),
-            },)+];
-
-            fn time(&self) -> Timestamp {
-                Timestamp(self.$time)
-            }
-
-            fn of(rows: &mut Rows) -> &mut Vec<Self> {
-                &mut rows.$rows
-            }
-
-            fn order(&self, other: &Self) -> Ordering {
-                Ordering::Equal
-                    $(.then_with(|| self.$key.order(&other.$key)))+
-                    $(.then_with(|| self.$column.order(&other.$column)))+
-            }
-
-            fn append(&self, builders: &mut [ColumnBuilder]) {
-                let mut builders = builders.iter_mut();
-                $(if let Some(builder) = builders.next() {
-                    self.$column.append(builder);
-                })+
-            }
-
-            fn values(&self) -> Vec<Json> {
-                vec![$(self.$column.json(),)+]
-            }
-        }
-    };
-}
-
-/// All tables: those with their columns, then those whose columns stand elsewhere.
-macro_rules! tables {
-    (
-        $(
-            $(#[doc = $about:literal])+
-            $table:ident $name:literal as $rows:ident: $record:ident
-            by $time:ident, sorted by $($key:ident)+
-            { $($columns:tt)+ }
-        )+
-        $(
-            elsewhere
-            $(#[doc = $about_also:literal])+
-            $also:ident $name_also:literal as $rows_also:ident: $record_also:ident
-            by $time_also:ident;
-        )*
-    ) => {
+        $(with {
+            $(
+                $(#[doc = $group_meaning:literal])+
+                $group:ident: $group_type:ty;
+            )+
+        })?
+    )+) => {
         /// A table of records.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Table {
             $($(#[doc = $about])+ $table,)+
-            $($(#[doc = $about_also])+ $also,)*
         }
 
         impl Table {
             /// Every table, in the order of the documentation.
-            pub const ALL: &'static [Self] = &[$(Self::$table,)+ $(Self::$also,)*];
+            pub const ALL: &'static [Self] = &[$(Self::$table,)+];
 
             /// Name of the table, its folder and its view.
             pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$table => $name,)+
-                    $(Self::$also => $name_also,)*
-                }
+                match self { $(Self::$table => $name,)+ }
             }
 
             /// What a row of it is.
             pub const fn meaning(self) -> &'static str {
-                match self {
-                    $(Self::$table => concat!($($about),+),)+
-                    $(Self::$also => concat!($($about_also),+),)*
-                }
+                match self { $(Self::$table => concat!($($about),+),)+ }
             }
 
             /// The column by which a row is filed under an hour.
             pub const fn time_column(self) -> &'static str {
-                match self {
-                    $(Self::$table => stringify!($time),)+
-                    $(Self::$also => stringify!($time_also),)*
-                }
+                match self { $(Self::$table => stringify!($time),)+ }
             }
 
             /// The columns without the common ones.
             pub(super) const fn own_columns(self) -> &'static [Column] {
-                match self {
-                    $(Self::$table => <$record as Record>::COLUMNS,)+
-                    $(Self::$also => <$record_also as Record>::COLUMNS,)*
-                }
+                match self { $(Self::$table => <$record as Record>::COLUMNS,)+ }
             }
 
             /// Calls the visitor once for each table, in the order of [`Table::ALL`].
             pub fn visit(visitor: &mut impl TableVisitor) {
                 $(visitor.table::<$record>();)+
-                $(visitor.table::<$record_also>();)*
             }
         }
 
@@ -274,24 +202,17 @@ macro_rules! tables {
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct Rows {
             $(#[doc = concat!("Rows of `", $name, "`.")] pub $rows: Vec<$record>,)+
-            $(
-                #[doc = concat!("Rows of `", $name_also, "`.")]
-                pub $rows_also: Vec<$record_also>,
-            )*
         }
 
         impl Rows {
             /// Rows of all tables together.
             pub fn len(&self) -> usize {
-                0 $(+ self.$rows.len())+ $(+ self.$rows_also.len())*
+                0 $(+ self.$rows.len())+
             }
 
             /// Rows of one table.
             pub fn len_of(&self, table: Table) -> usize {
-                match table {
-                    $(Table::$table => self.$rows.len(),)+
-                    $(Table::$also => self.$rows_also.len(),)*
-                }
+                match table { $(Table::$table => self.$rows.len(),)+ }
             }
 
             /// Whether there is no row.
@@ -302,22 +223,81 @@ macro_rules! tables {
             /// Takes the rows out of `other`, behind its own.
             pub fn append(&mut self, other: &mut Self) {
                 $(self.$rows.append(&mut other.$rows);)+
-                $(self.$rows_also.append(&mut other.$rows_also);)*
             }
 
             /// Sorts each table into its total order.
             pub fn sort(&mut self) {
                 $(self.$rows.sort_unstable_by(Record::order);)+
-                $(self.$rows_also.sort_unstable_by(Record::order);)*
             }
         }
 
         $(
-            record! {
-                $(#[doc = $about])+
-                $table as $rows: $record
-                by $time, sorted by $($key)+
-                { $($columns)+ }
+            $(#[doc = $about])+
+            #[derive(Clone, Debug, PartialEq)]
+            pub struct $record {
+                $($(#[doc = $meaning])+ pub $column: $type,)+
+                $($($(#[doc = $group_meaning])+ pub $group: Group<$group_type>,)+)?
+            }
+
+            impl Default for $record {
+                fn default() -> Self {
+                    Self { $($column: Value::empty(),)+ $($($group: Group::Null,)+)? }
+                }
+            }
+
+            impl Record for $record {
+                const TABLE: Table = Table::$table;
+                const COLUMNS: &'static [Column] = {
+                    const ALONE: &[Column] = &[$(Column {
+                        name: stringify!($column),
+                        kind: <$type as Value>::KIND,
+                        nullable: <$type as Value>::NULLABLE,
+                        unit: $unit,
+                        element: $element,
+                        meaning: concat!($($meaning),+),
+                    },)+];
+                    const PARTS: &[&[Column]] =
+                        &[ALONE $($(, <$group_type as Columns>::COLUMNS)+)?];
+                    const ALL: [Column; length(PARTS)] = joined(PARTS);
+                    &ALL
+                };
+
+                fn time(&self) -> Timestamp {
+                    Timestamp(self.$time)
+                }
+
+                fn of(rows: &mut Rows) -> &mut Vec<Self> {
+                    &mut rows.$rows
+                }
+
+                fn order(&self, other: &Self) -> Ordering {
+                    Ordering::Equal
+                        $(.then_with(|| self.$key.order(&other.$key)))+
+                        $(.then_with(|| self.$column.order(&other.$column)))+
+                        $($(.then_with(|| self.$group.order(&other.$group)))+)?
+                }
+
+                fn append(&self, builders: &mut [ColumnBuilder]) {
+                    let mut builders = builders.iter_mut();
+                    $(if let Some(builder) = builders.next() {
+                        self.$column.append(builder);
+                    })+
+                }
+
+                fn append_groups(rows: &[Self], builders: &mut [ColumnBuilder]) {
+                    let alone = [$(stringify!($column)),+].len();
+                    let rest = builders.get_mut(alone..).unwrap_or_default();
+                    $($(
+                        let columns = <$group_type as Columns>::COLUMNS.len();
+                        let (these, rest) = rest.split_at_mut(columns);
+                        Group::append(rows.iter().map(|row| &row.$group), these);
+                    )+)?
+                    debug_assert!(rest.is_empty(), "all columns of {} rows are filled", rows.len());
+                }
+
+                fn values(&self) -> Vec<Json> {
+                    [vec![$(self.$column.json(),)+] $($(, self.$group.json())+)?].concat()
+                }
             }
         )+
     };

@@ -241,7 +241,7 @@ impl Analysis {
                 self.hand_on(std::mem::take(rows));
             }
             if !self.parts.waits {
-                self.parts.aggregator.collect();
+                self.parts.aggregator.listen();
                 self.collect_flows();
             }
         }
@@ -318,7 +318,7 @@ impl Analysis {
 /// Takes what the workers have handed over in the meantime. Workers that read files wait instead.
 fn listen(aggregator: &mut Aggregator, waits: bool) {
     if !waits {
-        aggregator.collect();
+        aggregator.listen();
     }
 }
 

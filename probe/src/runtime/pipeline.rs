@@ -115,7 +115,8 @@ impl Prepared {
                 .with_migrations(Migrations::new(plan, Arc::clone(&view.inventory))),
             detectors: Detectors::new(&plan.detect),
             maker: RecordMaker::new(names, view.inventory, inventory_rows)
-                .following_one_in(plan.path.sample_one_in),
+                .following_one_in(plan.path.sample_one_in)
+                .with_usage(self.sources.usage().clone()),
             store: start_store(plan, way.mode)?,
             publisher,
             clock_of: way.clock_of,

@@ -35,6 +35,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("paths.js", SCRIPT, include_str!("page/paths.js")),
     ("migrations.js", SCRIPT, include_str!("page/migrations.js")),
     ("sources.js", SCRIPT, include_str!("page/sources.js")),
+    ("coverage.js", SCRIPT, include_str!("page/coverage.js")),
 ];
 
 /// `GET /`.

@@ -21,7 +21,7 @@ use super::feed::Published;
 use super::inventory::InventoryApi;
 use super::metrics::Rendered;
 use super::problem::{Problem, repeated};
-use super::{api, guard, health, inventory, metrics, openapi, page, stream, topology};
+use super::{api, coverage, guard, health, inventory, metrics, openapi, page, stream, topology};
 
 /// What handlers see.
 #[derive(Clone)]
@@ -81,6 +81,7 @@ fn table() -> [(&'static str, MethodRouter<Shared>); 19] {
             get(inventory::vm).put(inventory::put_vm).delete(inventory::end_vm),
         ),
         ("/api/v1/inventory/resolve/{address}", get(inventory::resolve)),
+        ("/api/v1/coverage", get(coverage::coverage)),
         ("/api/v1/openapi.json", get(openapi::document)),
         ("/metrics", get(metrics::metrics)),
         ("/healthz", get(health::health)),

@@ -3,6 +3,7 @@
 import { isOpen, showAlerts, showAlertTile } from './alerts.js';
 import { makeChart } from './chart.js';
 import { showConversations, startConversations } from './conversations.js';
+import { showCoverage, startCoverage } from './coverage.js';
 import { byId, setAttribute, setText } from './dom.js';
 import { follow } from './feed.js';
 import { bitRate, dateTime, si } from './format.js';
@@ -65,6 +66,7 @@ function draw() {
   showPaths(snapshot);
   showMigrations(snapshot);
   showSources();
+  showCoverage();
 }
 
 function showIdentity() {
@@ -136,6 +138,7 @@ await loadTexts();
 startButtons();
 startConversations();
 startSources();
+startCoverage();
 packetChart.draw();
 bitChart.draw();
 showConnection();
