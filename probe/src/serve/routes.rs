@@ -60,7 +60,7 @@ impl Shared {
     }
 }
 
-fn table() -> [(&'static str, MethodRouter<Shared>); 19] {
+fn table() -> [(&'static str, MethodRouter<Shared>); 20] {
     [
         ("/", get(page::index)),
         ("/page/{file}", get(page::file)),
