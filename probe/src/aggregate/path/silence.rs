@@ -74,8 +74,12 @@ impl Pasts {
     }
 }
 
-/// Of instants in order.
+/// Of instants in order. One that has not ended, or of which the beginning is not known, may be longer
+/// than all that is known.
 fn longest(times: &[Timestamp], at: Timestamp) -> Option<(Timestamp, Timestamp)> {
+    if times.first().is_none_or(|first| *first > at) || times.last().is_none_or(|last| *last < at) {
+        return None;
+    }
     let silences = times.windows(2).filter_map(|pair| match pair {
         [last, first] => Some((*last, *first)),
         _ => None,
@@ -123,6 +127,7 @@ mod tests {
         assert_eq!(of(120, 1), Some((100, 850)), "what begins a second later is another one");
         assert_eq!(of(1_000, 2), Some((950, 1_000)));
         assert_eq!(of(9_000, 2), None, "too far from it");
+        assert_eq!((of(2_500, 1), of(50, 1)), (None, None), "nobody knows how long");
         assert_eq!(of(1_000, 3), None, "nobody sent");
     }
 
