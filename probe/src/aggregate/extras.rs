@@ -374,14 +374,16 @@ mod tests {
     }
 
     fn add_all(extras: &mut Extras, place: &mut ExtraPlace, initiator: Sender, notes: &[Note]) {
-        notes.iter().for_each(|note| extras.add(place, (initiator, *note), usize::MAX));
+        for note in notes {
+            extras.add(place, (initiator, *note), usize::MAX);
+        }
     }
 
     fn model(notes: &[Note], initiator: Sender) -> Extra {
         let mut sums = Extra::default();
-        notes.iter().for_each(|note| {
+        for note in notes {
             sums.add(*note, initiator);
-        });
+        }
         sums
     }
 

@@ -265,8 +265,8 @@ pub(super) mod tests {
         database
     }
 
-    fn apply(database: &mut Database, updates: Value) -> Result<(), UpdateError> {
-        database.update2(&updates)
+    fn apply(database: &mut Database, updates: &Value) -> Result<(), UpdateError> {
+        database.update2(updates)
     }
 
     #[test]
@@ -276,7 +276,7 @@ pub(super) mod tests {
         let insert = json!({"Port": {&port: {"insert": {
             "name": "p", "tag": 10, "trunks": ["set", [1, 2]], "ofport": 7
         }}}});
-        apply(&mut database, insert).expect("fits");
+        apply(&mut database, &insert).expect("fits");
         let row = |database: &Database| {
             let row = database.row(Table::Port, Uuid(1)).expect("there");
             (row.numbers("tag").collect::<Vec<_>>(), row.numbers("trunks").collect::<Vec<_>>())
@@ -284,12 +284,12 @@ pub(super) mod tests {
         assert_eq!(row(&database), (vec![10], vec![1, 2]));
         // A value of one is replaced, a set differs.
         let modify = json!({"Port": {&port: {"modify": {"tag": 20, "trunks": ["set", [2, 3]]}}}});
-        apply(&mut database, modify).expect("fits");
+        apply(&mut database, &modify).expect("fits");
         assert_eq!(row(&database), (vec![20], vec![1, 3]));
         let clear = json!({"Port": {&port: {"modify": {"tag": ["set", []]}}}});
-        apply(&mut database, clear).expect("fits");
+        apply(&mut database, &clear).expect("fits");
         assert_eq!(row(&database), (vec![], vec![1, 3]));
-        apply(&mut database, json!({"Port": {&port: {"delete": null}}})).expect("fits");
+        apply(&mut database, &json!({"Port": {&port: {"delete": null}}})).expect("fits");
         assert_eq!(database.rows(Table::Port).count(), 0);
     }
 
@@ -325,7 +325,7 @@ pub(super) mod tests {
         let text = database.update2(&wrong).expect_err("wrong").to_string();
         assert!(text.contains("Port.tag"), "{text}");
         // Other tables and columns are passed over.
-        apply(&mut database, json!({"QoS": 7, "Port": {uuid(1): {"insert": {"qos": 1}}}}))
+        apply(&mut database, &json!({"QoS": 7, "Port": {uuid(1): {"insert": {"qos": 1}}}}))
             .expect("fits");
     }
 
@@ -333,14 +333,14 @@ pub(super) mod tests {
     fn rows_are_bounded() {
         let mut database = database();
         for number in 0..100 {
-            apply(&mut database, json!({"Port": {uuid(number): {"insert": {}}}})).expect("fits");
+            apply(&mut database, &json!({"Port": {uuid(number): {"insert": {}}}})).expect("fits");
         }
         let more = database.update2(&json!({"Interface": {uuid(7): {"insert": {}}}}));
         assert_eq!(more, Err(UpdateError::Rows { rows_max: 100 }));
         // A set may not grow for ever either.
         let mut database = self::database();
         let ports: Vec<_> = (0..6_400).map(|number| json!(["uuid", uuid(number)])).collect();
-        apply(&mut database, json!({"Bridge": {uuid(1): {"insert": {"ports": ["set", ports]}}}}))
+        apply(&mut database, &json!({"Bridge": {uuid(1): {"insert": {"ports": ["set", ports]}}}}))
             .expect("fits");
         let one = json!(["uuid", uuid(6_400)]);
         let more = database.update2(&json!({"Bridge": {uuid(1): {"modify": {"ports": one}}}}));
