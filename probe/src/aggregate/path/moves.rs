@@ -204,10 +204,16 @@ struct Split {
 
 impl Moves {
     /// Takes the next window, which begins at `start`.
-    pub(super) fn window(&mut self, start: Timestamp, sent: &[Sent], shown: &[Shown]) -> Vec<Move> {
+    pub(super) fn window(
+        &mut self,
+        start: Timestamp,
+        sent: &mut [Sent],
+        shown: &[Shown],
+    ) -> Vec<Move> {
         self.tidy(start);
+        self.stick(sent);
         let mut seen: BTreeMap<Station, Seen> = BTreeMap::new();
-        for one in sent {
+        for one in &*sent {
             let seen = seen.entry(one.station).or_default();
             seen.sent.push(one);
             *seen.totals.entry(one.tap).or_default() += one.packets;
