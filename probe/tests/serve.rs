@@ -267,6 +267,10 @@ fn lists_are_filtered_and_cut() {
     assert_eq!(ask("/api/v1/alerts?state=closed&severity=critical")["total"], 0);
     assert_eq!(ask("/api/v1/workers?port=mirror-b")["items"][0]["worker"], 1);
     assert_eq!(ask("/api/v1/taps?host=leaf-3")["items"][0]["name"], "border-erspan");
+    assert_eq!(ask("/api/v1/migrations")["total"], 3);
+    assert_eq!(ask("/api/v1/migrations?vm=red-app-1&tenant=red")["total"], 2);
+    let seen = &ask("/api/v1/migrations?address=10.0.0.31&host=hv-12-02")["items"][0];
+    assert_eq!((&seen["detected"], &seen["reported_by"]), (&Value::Bool(true), &Value::Null));
     assert_eq!(ask("/api/v1/paths")["total"], 3);
     let way = &ask("/api/v1/paths?from_tap=rack12-ovs1&to_tap=rack12-ovs2")["items"][0];
     assert_eq!(
@@ -295,6 +299,7 @@ fn bad_parameters_say_what_is_allowed() {
         ("/api/v1/alerts?severity=loud", "critical"),
         ("/api/v1/taps?name=", "1 to 128"),
         ("/api/v1/paths?from_tap=", "1 to 128"),
+        ("/api/v1/migrations?segment=a", "vm, tenant, address, host"),
         ("/api/v1/paths?tap=a", "from_tap, to_tap, host"),
         ("/api/v1/paths?limit=201", "1 to 200"),
         ("/api/v1/live?x=1", "no parameters"),

@@ -304,6 +304,32 @@ CREATE TABLE "path_samples" (
     "destination_address" VARCHAR NOT NULL,
     "protocol_identifier" UTINYINT NOT NULL
 );
+CREATE TABLE "migrations" (
+    "schema_version" USMALLINT NOT NULL,
+    "probe_id" VARCHAR NOT NULL,
+    "domain" VARCHAR NOT NULL,
+    "time_ns" UBIGINT NOT NULL,
+    "virtual_station_uuid" VARCHAR,
+    "virtual_station_name" VARCHAR,
+    "virtual_station_tenant" VARCHAR,
+    "reported_by" VARCHAR,
+    "detected" BOOLEAN NOT NULL,
+    "from_host" VARCHAR,
+    "to_host" VARCHAR,
+    "from_tap" VARCHAR,
+    "to_tap" VARCHAR,
+    "address_space" VARCHAR,
+    "segment" VARCHAR,
+    "address" VARCHAR,
+    "mac" VARCHAR,
+    "last_seen_ns" UBIGINT,
+    "first_seen_ns" UBIGINT,
+    "blackout_ns" UBIGINT,
+    "blackout_clock_bound_ns" UBIGINT,
+    "peer_count" UBIGINT,
+    "sampling_probability" DOUBLE NOT NULL,
+    "estimate" BOOLEAN NOT NULL
+);
 CREATE TABLE "alerts" (
     "schema_version" USMALLINT NOT NULL,
     "probe_id" VARCHAR NOT NULL,

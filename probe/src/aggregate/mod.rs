@@ -19,6 +19,7 @@ mod ended;
 mod extras;
 mod ledger;
 pub mod live;
+mod migrations;
 mod packed;
 pub mod path;
 mod places;
@@ -30,6 +31,7 @@ pub use conversations::{Conversations, Iter as ConversationsIter};
 pub use ended::EndedFlows;
 pub use extras::{Direction, Extra, ExtraPlace, Extras};
 pub use ledger::{LedgerTotals, StageAccount, WorkerAccount};
+pub use migrations::{Migrant, Migration, Migrations};
 pub use view::{TapView, WindowView};
 
 use std::collections::{BTreeMap, VecDeque};
@@ -37,6 +39,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::counters::{Snapshot, TapTotals, WorkerTotals};
 use crate::index::WindowNumber;
 use crate::spread::HashSeed;
+use crate::time::Timestamp;
 use crate::window::{FromWorker, HandoffReceiver, LateRow, Row, RowBlock, WindowClock};
 use ended::LATE_ROWS_MAX;
 use path::{PathView, Paths};
@@ -48,6 +51,12 @@ const MESSAGES_PER_WORKER: usize = 128;
 /// Windows with `rows_max` conversations that may be open at once: the one that fills, the one
 /// whose grace lasts, and as many again for a worker that is late.
 const FULL_WINDOWS_MAX: usize = 4;
+
+/// Conversations that are looked at between two looks at the workers.
+const PART_CONVERSATIONS: usize = 4_096;
+
+/// Conversations of a window that may show which network card an endpoint has.
+const NOTED_CONVERSATIONS_MAX: usize = 1 << 18;
 
 /// Windows that may be over and wait to be given out. Who makes records of one hears the workers
 /// meanwhile; with more of them what workers hand over would only move from their rings, which have a
@@ -137,6 +146,9 @@ pub struct Aggregator {
     /// Measures that found no room since the last view.
     measures_lost: u64,
     paths: Option<Paths>,
+    migrations: Migrations,
+    /// End of the last window given out.
+    latest: Timestamp,
     reported_taps: Vec<TapTotals>,
     reported: LedgerTotals,
     reported_workers: Vec<WorkerTotals>,
@@ -173,6 +185,8 @@ impl Aggregator {
             late_rows: Vec::new(),
             measures_lost: 0,
             paths: None,
+            migrations: Migrations::default(),
+            latest: Timestamp::ZERO,
             reported_taps: Vec::new(),
             reported: LedgerTotals::default(),
             reported_workers: Vec::new(),
@@ -186,10 +200,29 @@ impl Aggregator {
         self
     }
 
+    /// Adds what is known of migrations.
+    #[must_use]
+    pub fn with_migrations(mut self, migrations: Migrations) -> Self {
+        self.migrations = migrations;
+        self
+    }
+
     /// Delay and loss of the next window in which every packet has its verdict.
     pub fn next_paths(&mut self) -> Option<PathView> {
         let closed = if self.is_over() { LAST } else { self.given_up_to? };
-        self.paths.as_mut()?.next_view(closed)
+        let paths = self.paths.as_mut()?;
+        let view = paths.next_view(closed)?;
+        self.migrations.window((view.start, view.end), &view.moves, Some(&*paths));
+        Some(view)
+    }
+
+    /// Migrations since the last call, and how many found no room; those of the last windows once all
+    /// is given out.
+    pub fn take_migrations(&mut self) -> (Vec<Migration>, u64) {
+        if self.is_over() {
+            self.migrations.finish(self.latest, self.paths.as_ref());
+        }
+        self.migrations.take()
     }
 
     /// Takes what the workers have handed over, a bounded part of it. `false`: that was all for now,
@@ -236,7 +269,28 @@ impl Aggregator {
         self.count_over();
         self.rows_full_packets += window.rows_full_packets;
         self.workers.iter_mut().for_each(|worker| worker.settle(number));
-        Some(self.view(number, window))
+        let view = self.view(number, window);
+        self.latest = self.latest.max(view.end);
+        self.note_stations(&view);
+        Some(view)
+    }
+
+    /// Tells the ways between taps who sent; without them, that time has come so far.
+    fn note_stations(&mut self, view: &WindowView) {
+        if self.paths.is_none() {
+            self.migrations.window((view.start, view.end), &[], None);
+            return;
+        }
+        let parts = view.conversations.parts(PART_CONVERSATIONS);
+        for part in parts.take(NOTED_CONVERSATIONS_MAX / PART_CONVERSATIONS) {
+            if let Some(paths) = &mut self.paths {
+                for (key, conversation) in &part {
+                    paths.note(view.number, key, conversation.packets);
+                }
+            }
+            // Workers whose window is not over go on meanwhile.
+            self.collect();
+        }
     }
 
     /// Takes the memory of a view back, for one to come.

@@ -19,6 +19,7 @@ mod group;
 mod inventory;
 mod ledger;
 mod measures;
+mod migrations;
 mod names;
 mod paths;
 #[macro_use]
@@ -31,7 +32,7 @@ pub use docs::{ddl, markdown};
 pub use from_views::{RecordMaker, TapClock};
 pub use group::{Cell, Columns, Group};
 pub use inventory::InventoryRows;
-pub use ledger::{port_rows, sink_rows, workers_rows};
+pub use ledger::{migrations_lost, port_rows, sink_rows, workers_rows};
 pub use measures::{Delays, FlowLosses, SegmentCounts, WindowMeasures};
 pub use names::Names;
 pub use schema::{COMMON, Origin, Record, SCHEMA_VERSION, TableVisitor};

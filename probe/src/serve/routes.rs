@@ -60,7 +60,7 @@ impl Shared {
     }
 }
 
-fn table() -> [(&'static str, MethodRouter<Shared>); 19] {
+fn table() -> [(&'static str, MethodRouter<Shared>); 20] {
     [
         ("/", get(page::index)),
         ("/page/{file}", get(page::file)),
@@ -72,6 +72,7 @@ fn table() -> [(&'static str, MethodRouter<Shared>); 19] {
         ("/api/v1/workers", get(api::workers)),
         ("/api/v1/taps", get(api::taps)),
         ("/api/v1/paths", get(api::paths)),
+        ("/api/v1/migrations", get(api::migrations)),
         ("/api/v1/topology", get(topology::topology)),
         ("/api/v1/inventory", get(inventory::status).post(inventory::events)),
         ("/api/v1/inventory/vms", get(inventory::vms)),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use vmprobe::decode::Mac;
 use vmprobe::measure::histogram::Summary;
 use vmprobe::record::{
-    AlertRecord, DelayRecord, Delays, FlowRecord, Group, InventoryRecord, LedgerRecord, PathRecord,
-    PathSampleRecord, Rows, SegmentCounts, TEXT_BYTES_MAX, TapRecord, VmUsageRecord,
-    WindowMeasures, WindowRecord,
+    AlertRecord, DelayRecord, Delays, FlowRecord, Group, InventoryRecord, LedgerRecord,
+    MigrationRecord, PathRecord, PathSampleRecord, Rows, SegmentCounts, TEXT_BYTES_MAX, TapRecord,
+    VmUsageRecord, WindowMeasures, WindowRecord,
 };
 
 /// A time of the year 2262, the last that a signed count of nanoseconds reaches.
@@ -28,6 +28,7 @@ pub(crate) fn rows() -> Rows {
         path: vec![PathRecord::default(), path()],
         delays: vec![DelayRecord::default(), delay()],
         path_samples: vec![PathSampleRecord::default(), path_sample()],
+        migrations: vec![MigrationRecord::default(), migration()],
     }
 }
 
@@ -203,5 +204,27 @@ fn tap() -> TapRecord {
         clock_source: "hardware",
         clock_error_bound_ns: Some(0),
         ..TapRecord::default()
+    }
+}
+
+fn migration() -> MigrationRecord {
+    MigrationRecord {
+        time_ns: LATE_NS,
+        virtual_station_uuid: some("ffffffff-ffff-ffff-ffff-ffffffffffff"),
+        virtual_station_name: some("Ω \"vm\", 'one'\n"),
+        virtual_station_tenant: some(""),
+        reported_by: some("ovsdb:host1"),
+        detected: true,
+        from_host: some("a"),
+        from_tap: some("tap,a"),
+        address: Some(ip("2001:db8::1:0:0:1")),
+        mac: Some(MAC),
+        last_seen_ns: Some(0),
+        first_seen_ns: Some(u64::MAX),
+        blackout_ns: Some(u64::MAX),
+        peer_count: Some(u64::MAX),
+        sampling_probability: f64::MIN_POSITIVE,
+        estimate: true,
+        ..MigrationRecord::default()
     }
 }

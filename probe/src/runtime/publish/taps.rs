@@ -225,6 +225,8 @@ mod tests {
             late_packets: 0,
             full_packets: 0,
             full_samples: 0,
+            full_times: 0,
+            moves: Vec::new(),
         }
     }
 

@@ -9,6 +9,7 @@ import { follow } from './feed.js';
 import { bitRate, dateTime, si } from './format.js';
 import { showLedger, showUnaccountedTile } from './ledger.js';
 import { showWorkers } from './load.js';
+import { showMigrations } from './migrations.js';
 import { showPaths } from './paths.js';
 import { showSources, startSources } from './sources.js';
 import { showTaps } from './taps.js';
@@ -63,6 +64,7 @@ function draw() {
   showWorkers(snapshot);
   showTaps(snapshot);
   showPaths(snapshot);
+  showMigrations(snapshot);
   showSources();
   showCoverage();
 }
