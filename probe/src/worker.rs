@@ -28,12 +28,14 @@ use crate::time::Timestamp;
 use crate::window::{Booking, HandoffSender, WindowClock};
 
 mod burst;
+mod learn;
 mod marks;
 mod port_names;
 mod quotes;
 mod spreading;
 
 use burst::{Seen, Tally};
+pub use learn::LearnTap;
 use marks::{MirrorSequence, NOTED_MARKS};
 pub use port_names::PortNames;
 
@@ -100,6 +102,8 @@ pub struct WorkerParts {
     pub port_names: PortNames,
     /// Where the newest map of segments is; without it the decoder keeps the one that it has.
     pub maps: Option<Arc<MapCell>>,
+    /// What is learned of who has which address; `None` where nothing is.
+    pub learn: Option<LearnTap>,
 }
 
 /// One core of the packet path.

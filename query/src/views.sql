@@ -15,7 +15,8 @@ ANTI JOIN otherwise USING (probe_id, run_start_ns, fact_id)
 WHERE known_to_ns IS NULL AND (next_run_ns IS NULL OR valid_from_ns < next_run_ns);
 
 -- Conversations with the virtual machines that had the addresses in the window, as it is known now. Where
--- several had an address in one window, the one with the MAC address, else the one that had it first.
+-- several had an address in one window, the one with the MAC address, else the one that had it first. Who
+-- was only learned from packets (no uuid) comes last, and has a name at most.
 CREATE VIEW windows_now AS
 WITH ends AS (
     SELECT DISTINCT probe_id, address_space, source_address AS address, source_mac AS mac,
@@ -29,14 +30,15 @@ WITH ends AS (
     SELECT * FROM inventory_now WHERE attributed
 ), candidates AS (
     SELECT ends.*, held.uuid, held.name, held.tenant, held.run_start_ns, held.valid_from_ns,
-        0 AS evidence, coalesce(held.mac = ends.mac, false) AS same_mac
+        CASE WHEN held.uuid IS NULL THEN 4 ELSE 0 END AS evidence, coalesce(held.mac = ends.mac, false) AS same_mac
     FROM ends JOIN held USING (probe_id, address_space, address)
     WHERE held.valid_from_ns < ends.window_end_ns
         AND (held.valid_to_ns IS NULL OR held.valid_to_ns > ends.window_start_ns)
     UNION ALL
     -- What was under way when the workers learnt that segments are joined has the segment's own space.
     SELECT ends.*, held.uuid, held.name, held.tenant, held.run_start_ns, held.valid_from_ns,
-        1 AS evidence, coalesce(held.mac = ends.mac, false) AS same_mac
+        CASE WHEN held.uuid IS NULL THEN 4 ELSE 1 END AS evidence,
+        coalesce(held.mac = ends.mac, false) AS same_mac
     FROM ends JOIN held USING (probe_id, address)
     WHERE held.segment = ends.address_space AND held.segment <> held.address_space
         AND held.valid_from_ns < ends.window_end_ns
@@ -47,9 +49,23 @@ WITH ends AS (
     SELECT ends.*, held.uuid, held.name, held.tenant, held.run_start_ns, held.valid_from_ns,
         2 AS evidence, true AS same_mac
     FROM ends JOIN held USING (probe_id, mac)
-    WHERE (held.address_space IS NULL OR held.address_space = ends.address_space)
+    WHERE held.uuid IS NOT NULL
+        AND (held.address_space IS NULL OR held.address_space = ends.address_space)
         AND (held.address IS NULL OR ends.address LIKE 'fe80:%' OR ends.address LIKE '169.254.%'
             OR ends.address IN ('::', '0.0.0.0'))
+        AND held.valid_from_ns < ends.window_end_ns
+        AND (held.valid_to_ns IS NULL OR held.valid_to_ns > ends.window_start_ns)
+    UNION ALL
+    -- The MAC address that was learned with an address speaks for such interfaces too.
+    SELECT ends.*, held.uuid, held.name, held.tenant, held.run_start_ns, held.valid_from_ns,
+        3 AS evidence, false AS same_mac
+    FROM ends
+    JOIN held AS learned USING (probe_id, address_space, address)
+    JOIN held ON held.probe_id = ends.probe_id AND held.mac = learned.mac
+    WHERE learned.uuid IS NULL AND held.uuid IS NOT NULL AND held.address IS NULL
+        AND (held.address_space IS NULL OR held.address_space = ends.address_space)
+        AND learned.valid_from_ns < ends.window_end_ns
+        AND (learned.valid_to_ns IS NULL OR learned.valid_to_ns > ends.window_start_ns)
         AND held.valid_from_ns < ends.window_end_ns
         AND (held.valid_to_ns IS NULL OR held.valid_to_ns > ends.window_start_ns)
 ), known AS (

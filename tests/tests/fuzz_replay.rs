@@ -14,6 +14,8 @@ mod config;
 mod decode;
 #[path = "../../fuzz/exercise/flow_ops.rs"]
 mod flow_ops;
+#[path = "../../fuzz/exercise/learn.rs"]
+mod learn;
 
 /// How long each target is tried.
 const TIME: Duration = Duration::from_secs(4);
@@ -167,6 +169,30 @@ fn decoder() {
         }
     }
     run(&seeds, decode::exercise);
+}
+
+/// A packet of the target `learn`.
+fn lesson(kind: u8, later: u8, octets: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(octets.len()).expect("short");
+    [&[kind, later, length][..], octets].concat()
+}
+
+#[test]
+fn learning() {
+    let target = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
+    let association = [&[7, 1, 2, 3, 0, 3, 0, 40][..], &[0; 12], &[0, 5, 0, 24]];
+    let association = [&association.concat()[..], &[0xfd; 16], &[0, 0, 0, 60, 0, 0, 0, 120]].concat();
+    let all = [
+        lesson(0, 0, &[10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2]),
+        lesson(0, 20, &[10, 0, 0, 3, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2]),
+        lesson(0x0a, 0, &target),
+        lesson(0x1b, 1, &[&target[..], &[2, 1, 2, 0, 0, 0, 0, 1]].concat()),
+        lesson(0x24, 1, &[53, 1, 5, 51, 4, 0, 0, 0, 90, 12, 3, b'w', b'e', b'b', 255]),
+        lesson(0x34, 40, &[53, 1, 5, 255]),
+        lesson(6, 0, &association),
+    ];
+    let seeds = [all.concat(), all.iter().rev().flatten().copied().collect(), all.concat().repeat(3)];
+    run(&seeds, learn::exercise);
 }
 
 #[test]

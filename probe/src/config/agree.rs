@@ -3,6 +3,7 @@
 //! In: the sections (for their lines) and the plan made of them. Out: problems and warnings.
 //! Invariants: a key that was not allowed by itself is not judged again here.
 
+mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
@@ -53,6 +54,7 @@ pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Re
     for cloud in &clouds {
         openstack::check(cloud, report);
     }
+    learned::check(&root.table("inventory").table("learned"), report);
     let hosts = root.table("inventory").tables("libvirt");
     unique(&hosts, "name", |name| name, report);
     for host in &hosts {

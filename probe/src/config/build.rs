@@ -5,6 +5,7 @@
 //! Invariants: what is not given keeps the value of `Plan::default()`; relative paths begin at
 //! the file's folder.
 
+mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
@@ -277,6 +278,7 @@ fn inventory(
     section.read("home_networks", &mut plan.home_networks);
     section.read("shared_tenants", &mut plan.shared_tenants);
     section.read("shared_networks", &mut plan.shared_networks);
+    plan.learned = learned::learned(&section.table("learned"));
     let hosts = section.tables("libvirt");
     plan.libvirt =
         hosts.iter().filter_map(|found| libvirt::libvirt(found, domains, report)).collect();

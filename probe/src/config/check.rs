@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::derived::{MIB, Sizes};
-use super::plan::{Plan, PortPlan, Spread, TapPlan};
+use super::plan::{LearnedPlan, Plan, PortPlan, Spread, TapPlan};
 
 /// The report in plain English, one fact a line.
 pub fn report(plan: &Plan, sizes: &Sizes) -> String {
@@ -50,6 +50,9 @@ pub fn report(plan: &Plan, sizes: &Sizes) -> String {
     }
     for host in &plan.inventory.libvirt {
         say("source", format!("libvirt:{} at {}", host.name, host.uri));
+    }
+    if plan.inventory.learned.enabled {
+        say("source", learned_text(&plan.inventory.learned));
     }
     for database in &plan.inventory.ovsdb {
         say("ovsdb", format!("{} at {}", database.name, database.address));
@@ -105,6 +108,12 @@ pub fn json(plan: &Plan, sizes: &Sizes) -> Value {
             "own_bytes": memory.own_bytes(),
         },
     })
+}
+
+fn learned_text(plan: &LearnedPlan) -> String {
+    let all = [("ARP", plan.arp), ("ND", plan.nd), ("DHCP", plan.dhcp)];
+    let names: Vec<_> = all.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    format!("learned from {}, {} addresses at most", names.join(", "), plan.addresses_max)
 }
 
 fn port_text(port: &PortPlan) -> String {

@@ -11,10 +11,12 @@ use ipnet::IpNet;
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
+mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
 
+pub use learned::LearnedPlan;
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
@@ -375,6 +377,8 @@ pub struct InventoryPlan {
     pub libvirt: Vec<LibvirtPlan>,
     /// Databases of Open vSwitches.
     pub ovsdb: Vec<OvsdbPlan>,
+    /// What is learned from packets.
+    pub learned: LearnedPlan,
 }
 
 /// Records on disk.
@@ -439,6 +443,7 @@ impl Default for InventoryPlan {
             shared_networks: Vec::new(),
             openstack: Vec::new(),
             libvirt: Vec::new(),
+            learned: LearnedPlan::default(),
         }
     }
 }

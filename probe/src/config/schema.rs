@@ -7,6 +7,7 @@
 
 use super::document::Given::{Default, Derived, Nothing, Required};
 use super::document::{Kind, Table, key, table, tables};
+use learned::LEARNED;
 use libvirt::LIBVIRT;
 use openstack::OPENSTACK;
 use ovsdb::OVSDB;
@@ -15,6 +16,7 @@ pub use libvirt::LIBVIRT_MAX;
 pub use openstack::OPENSTACK_MAX;
 pub use ovsdb::OVSDB_MAX;
 
+mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
@@ -801,6 +803,7 @@ static INVENTORY: Table = Table {
             "The same by address, in every address space: services that are no VM, such as \
              169.254.169.254/32.",
         ),
+        table(&LEARNED),
         tables(&OPENSTACK, OPENSTACK_MAX),
         tables(&LIBVIRT, LIBVIRT_MAX),
         tables(&OVSDB, OVSDB_MAX),

@@ -34,6 +34,8 @@ pub mod udp;
 pub mod sctp;
 mod quote;
 pub mod icmp;
+pub mod neighbour;
+pub mod dhcp;
 pub mod vxlan;
 pub mod vxlan_gpe;
 mod cloud;
@@ -45,6 +47,7 @@ mod teredo;
 mod wlan;
 pub mod capwap;
 pub mod erspan;
+pub mod learn;
 #[cfg(test)]
 mod testing;
 

@@ -26,6 +26,8 @@ pub const ROWS_PER_VM_MAX: usize = 4_096;
 pub struct InventoryRow {
     /// Identity.
     pub uuid: Arc<str>,
+    /// Nobody but packets says anything of it: the identity is none.
+    pub learned: bool,
     /// Name; `None` if no source names it.
     pub name: Option<Arc<str>>,
     /// Tenant, likewise.
@@ -141,6 +143,7 @@ impl Maker<'_> {
     fn empty(&self, mac: Option<Mac>, source: Option<SourceId>) -> InventoryRow {
         InventoryRow {
             uuid: Arc::clone(&self.history.uuid_text),
+            learned: self.history.learned,
             name: None,
             tenant: None,
             host: None,

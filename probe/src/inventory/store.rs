@@ -41,6 +41,9 @@ pub struct StoreLimits {
     /// Virtual machines, ended ones included; where more come, those that ended longest ago are
     /// forgotten.
     pub vms_max: usize,
+    /// Endpoints that were only learned, ended ones included; they take no place of a VM, and no VM
+    /// takes one of theirs.
+    pub learned_max: usize,
     /// Facts of one VM or segment, superseded ones included.
     pub facts_max: usize,
     /// How far ahead of the probe's clock a source may date what it says.
@@ -49,7 +52,12 @@ pub struct StoreLimits {
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        Self { vms_max: 100_000, facts_max: 1_024, clock_skew_max_ns: ms(5_000) }
+        Self {
+            vms_max: 100_000,
+            learned_max: 65_536,
+            facts_max: 1_024,
+            clock_skew_max_ns: ms(5_000),
+        }
     }
 }
 
@@ -58,6 +66,8 @@ impl Default for StoreLimits {
 pub enum Rejection {
     /// There are as many VMs as there may be, and none of them has ended.
     VmsFull,
+    /// There are as many learned endpoints as there may be, and none of them is over.
+    LearnedFull,
     /// There are as many segments with a space, or spaces, as there may be.
     SpacesFull,
     /// The VM has as many interfaces as it may have.
@@ -83,6 +93,7 @@ impl Rejection {
     pub const fn name(self) -> &'static str {
         match self {
             Self::VmsFull => "vms_full",
+            Self::LearnedFull => "learned_full",
             Self::SpacesFull => "spaces_full",
             Self::InterfacesFull => "interfaces_full",
             Self::TagsFull => "tags_full",
@@ -126,6 +137,8 @@ pub struct StoreCounts {
     pub facts_forgotten: u64,
     /// Ended VMs that were forgotten for lack of room.
     pub vms_forgotten: u64,
+    /// Learned endpoints that were over and were forgotten for lack of room.
+    pub learned_forgotten: u64,
     /// Rows of the table that were left out because a VM has too many.
     pub rows_left_out: u64,
 }
@@ -136,6 +149,8 @@ struct Slot {
     names: Vec<Name>,
     segments: BTreeSet<Segment>,
     rows: Vec<(Arc<InventoryRow>, Timestamp)>,
+    /// It counts as one of those that were only learned.
+    learned: bool,
 }
 
 /// The store.
@@ -143,6 +158,10 @@ pub struct Store {
     inventory: Inventory,
     limits: StoreLimits,
     slots: Vec<Slot>,
+    /// Slots of endpoints that were only learned.
+    learned_slots: usize,
+    /// Of these, those that are over, the one that ended longest ago first.
+    learned_ended: BTreeSet<(Timestamp, VmRef)>,
     by_uuid: KeyedMap<Uuid, VmRef>,
     counts: Vec<SourceCounts>,
     totals: StoreCounts,
@@ -164,6 +183,8 @@ impl Store {
             inventory,
             limits,
             slots: Vec::new(),
+            learned_slots: 0,
+            learned_ended: BTreeSet::new(),
             by_uuid: KeyedMap::default(),
             counts,
             totals: StoreCounts::default(),
@@ -271,8 +292,15 @@ impl Store {
     }
 
     fn plans(&self, source: SourceId) -> bool {
-        let source = self.inventory.sources.get(usize::from(source.0));
-        source.is_some_and(|source| source.kind.plans())
+        self.kind(source).is_some_and(SourceKind::plans)
+    }
+
+    fn yields(&self, source: SourceId) -> bool {
+        self.kind(source).is_some_and(SourceKind::yields)
+    }
+
+    fn kind(&self, source: SourceId) -> Option<SourceKind> {
+        self.inventory.sources.get(usize::from(source.0)).map(|source| source.kind)
     }
 
     /// Counts a change, and bounds how far ahead it is dated.
@@ -351,8 +379,11 @@ impl Store {
         changes: &[Change],
         known: Timestamp,
     ) -> Option<VmRef> {
-        let Some(vm) = self.by_uuid.get(&uuid).copied().or_else(|| self.add(uuid, known)) else {
-            self.reject(source, Rejection::VmsFull, changes.len());
+        let there = self.by_uuid.get(&uuid).copied();
+        let learned = self.yields(source);
+        let Some(vm) = there.or_else(|| self.add(uuid, learned, known)) else {
+            let full = if learned { Rejection::LearnedFull } else { Rejection::VmsFull };
+            self.reject(source, full, changes.len());
             return None;
         };
         let changes = self.within_bounds(source, vm, changes);
@@ -366,9 +397,25 @@ impl Store {
             return None;
         }
         let history = VmHistory::new(uuid, &facts, &sources);
-        let entry = self.inventory.entry_mut(vm)?;
-        *entry = VmEntry { history, facts };
+        self.put(vm, VmEntry { history, facts });
         Some(vm)
+    }
+
+    /// Puts an entry in its place, and keeps count of those that were only learned.
+    fn put(&mut self, vm: VmRef, entry: VmEntry) {
+        let ended = |history: &VmHistory| history.ended().filter(|_| history.learned);
+        let after = (entry.history.learned, ended(&entry.history));
+        let Some(place) = self.inventory.entry_mut(vm) else { return };
+        let before = (place.history.learned, ended(&place.history));
+        *place = entry;
+        self.inventory.learned_count += usize::from(after.0);
+        self.inventory.learned_count -= usize::from(before.0);
+        if let Some(at) = before.1 {
+            self.learned_ended.remove(&(at, vm));
+        }
+        if let Some(at) = after.1 {
+            self.learned_ended.insert((at, vm));
+        }
     }
 
     fn count(&mut self, source: SourceId, changed: u64, unchanged: u64, forgotten: u64) {
@@ -411,38 +458,60 @@ impl Store {
         within
     }
 
-    /// A place for a new VM: a free one, else that of the one that ended longest ago.
-    fn add(&mut self, uuid: Uuid, known: Timestamp) -> Option<VmRef> {
+    /// A place for a new VM, or for who is only learned: a free one, else that of the one of the same
+    /// sort that ended longest ago.
+    fn add(&mut self, uuid: Uuid, learned: bool, known: Timestamp) -> Option<VmRef> {
         let history =
             VmHistory { uuid, uuid_text: uuid.to_string().into(), ..VmHistory::default() };
         let entry = VmEntry { history, facts: Facts::default() };
-        let vm = if self.slots.len() < self.limits.vms_max {
-            self.slots.push(Slot::default());
+        let has_room = if learned {
+            self.learned_slots < self.limits.learned_max
+        } else {
+            self.slots.len() - self.learned_slots < self.limits.vms_max
+        };
+        let vm = if has_room {
+            self.slots.push(Slot { learned, ..Slot::default() });
+            self.learned_slots += usize::from(learned);
             self.inventory.push(Arc::new(entry))?
         } else {
-            let vm = self.forget_ended(known)?;
-            *self.inventory.entry_mut(vm)? = entry;
+            let vm = self.ended(learned, known)?;
+            self.forget(vm);
+            self.put(vm, entry);
             vm
         };
         self.by_uuid.insert(uuid, vm);
         Some(vm)
     }
 
-    /// Forgets the VM that ended longest ago; its rows of the table stay as they are.
-    fn forget_ended(&mut self, known: Timestamp) -> Option<VmRef> {
-        let ended = self.inventory.entries().filter_map(|(vm, entry)| {
+    /// The VM, or the learned endpoint, that ended longest ago.
+    fn ended(&self, learned: bool, known: Timestamp) -> Option<VmRef> {
+        if learned {
+            let (at, vm) = *self.learned_ended.first()?;
+            return (at <= known).then_some(vm);
+        }
+        let vms = self.inventory.entries().zip(&self.slots).filter(|(_, slot)| !slot.learned);
+        let ended = vms.filter_map(|((vm, entry), _)| {
             let at = entry.history.ended().filter(|at| *at <= known)?;
-            Some((at, vm, entry.history.uuid))
+            Some((at, vm))
         });
-        let (_, vm, uuid) = ended.min()?;
-        self.by_uuid.remove(&uuid);
-        *self.inventory.entry_mut(vm)? = VmEntry::default();
-        let slot = self.slots.get_mut(usize::try_from(vm.0).ok()?)?;
-        let Slot { names, segments, .. } = std::mem::take(slot);
-        self.inventory.claim(vm, &names);
-        self.count_segments(&segments, &BTreeSet::new());
-        self.totals.vms_forgotten += 1;
-        Some(vm)
+        ended.min().map(|(_, vm)| vm)
+    }
+
+    /// Forgets one; its rows of the table stay as they are.
+    fn forget(&mut self, vm: VmRef) {
+        let Some(history) = self.inventory.vm(vm) else { return };
+        self.by_uuid.remove(&history.uuid);
+        self.put(vm, VmEntry::default());
+        let place = usize::try_from(vm.0).unwrap_or(usize::MAX);
+        let Some(slot) = self.slots.get_mut(place) else { return };
+        let learned = slot.learned;
+        let before = std::mem::replace(slot, Slot { learned, ..Slot::default() });
+        self.inventory.claim(vm, &before.names);
+        if !learned {
+            self.count_segments(&before.segments, &BTreeSet::new());
+        }
+        self.totals.vms_forgotten += u64::from(!learned);
+        self.totals.learned_forgotten += u64::from(learned);
     }
 
     fn segment(
@@ -482,7 +551,10 @@ impl Store {
                 affected.extend(self.inventory.claimants(&names));
             }
             let segments = self.inventory.vm(vm).map(segments_of).unwrap_or_default();
-            self.count_segments(&segments_before, &segments);
+            // A segment is not known by what was only learned there.
+            if !self.slots[place].learned {
+                self.count_segments(&segments_before, &segments);
+            }
             self.slots[place].names = names;
             self.slots[place].segments = segments;
         }

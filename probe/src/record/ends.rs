@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::RecordMaker;
 use crate::decode::{Address, Mac};
-use crate::inventory::{AddressSpace, Interval, TrafficClass, VmRef};
+use crate::inventory::{AddressSpace, Interval, TrafficClass, VmHistory, VmRef};
 
 /// Both endpoints.
 pub(super) struct Endpoints {
@@ -18,7 +18,7 @@ pub(super) struct Endpoints {
     pub(super) class: TrafficClass,
 }
 
-/// A VM as records name it; all `None` for none.
+/// A VM as records name it; all `None` for none. An endpoint that was only learned has a name at most.
 #[derive(Clone, Default)]
 pub(super) struct VmTexts {
     pub(super) uuid: Option<Arc<str>>,
@@ -75,7 +75,7 @@ impl RecordMaker {
     pub(super) fn vm(&self, vm: Option<VmRef>, time: Interval) -> VmTexts {
         let vm = vm.and_then(|vm| self.inventory.vm(vm));
         VmTexts {
-            uuid: vm.map(|vm| Arc::clone(&vm.uuid_text)),
+            uuid: vm.and_then(VmHistory::shown_uuid).cloned(),
             name: vm.and_then(|vm| vm.name_within(time)).cloned(),
             tenant: vm.and_then(|vm| vm.tenant_within(time)).cloned(),
         }

@@ -94,8 +94,7 @@ impl RecordMaker {
     /// Records of a window without its conversations: taps, ledger, what has become known of the
     /// inventory. All records until the next window see the inventory as it is known now.
     pub fn window(&mut self, view: &WindowView, clocks: impl Fn(&TapView) -> TapClock) -> Rows {
-        self.inventory = self.newest_inventory.load_full();
-        self.last_ends = LastEnds::default();
+        self.renew();
         let inventory = self.inventory_records(view.start);
         let vm_usage = self.usage.as_ref().map(usage_records).unwrap_or_default();
         let mut rows = Rows { inventory, vm_usage, ..Rows::default() };
@@ -107,6 +106,12 @@ impl RecordMaker {
         }
         rows.ledger = ledger_rows(view);
         rows
+    }
+
+    /// Sees the inventory as it is known now.
+    pub fn renew(&mut self) {
+        self.inventory = self.newest_inventory.load_full();
+        self.last_ends = LastEnds::default();
     }
 
     /// Packets in segments that the inventory has no interface in, by the tap that counted them.

@@ -64,7 +64,7 @@ impl RecordMaker {
         let mut record = InventoryRecord {
             fact_id: 0,
             run_start_ns: run_start.0,
-            uuid: Arc::clone(&row.uuid),
+            uuid: (!row.learned).then(|| Arc::clone(&row.uuid)),
             name: row.name.clone(),
             tenant: row.tenant.clone(),
             host: row.host.clone(),
@@ -90,7 +90,7 @@ fn fact_id(record: &InventoryRecord) -> u64 {
     let none: &str = "";
     let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or(none).to_owned();
     let mut content = [
-        record.uuid.to_string(),
+        text(&record.uuid),
         text(&record.name),
         text(&record.tenant),
         text(&record.host),

@@ -526,8 +526,8 @@ tables! {
         estimate: bool, "", Element::None;
     }
 
-    /// Who was who: one row for each address of a VM and each interval in which it was so (valid)
-    /// and in which the probe knew it (known).
+    /// Who was who: one row for each address of a VM, or of an endpoint that was learned, and each
+    /// interval in which it was so (valid) and in which the probe knew it (known).
     Inventory "inventory" as inventory: InventoryRecord
     by known_from_ns, sorted by known_from_ns uuid address valid_from_ns
     {
@@ -536,9 +536,9 @@ tables! {
         fact_id: u64, "", Element::None;
         /// Start of the first window of the run of the probe that knew it, since the epoch, UTC.
         run_start_ns: u64, "ns", Element::None;
-        /// The VM.
-        uuid: Arc<str>, "uuid", Element::Ie(&[349]);
-        /// Its name; null where not known.
+        /// The VM; null for an endpoint that was only learned from packets, which no source names.
+        uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Its name; null where not known. Of a learned endpoint the host name that DHCP gave it.
         name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Its tenant; null where not known.
         tenant: Option<Arc<str>>, "", Element::None;
@@ -563,8 +563,8 @@ tables! {
         known_from_ns: u64, "ns", Element::None;
         /// When the probe learnt otherwise; null in the record that says that it became known.
         known_to_ns: Option<u64>, "ns", Element::None;
-        /// Who says the address, by the name of the source: file, api, ovsdb:host1 …; empty for a VM
-        /// without an interface.
+        /// Who says the address, by the name of the source: file, api, ovsdb:host1, learned …; empty for
+        /// a VM without an interface.
         source: Arc<str>, "", Element::None;
     }
 

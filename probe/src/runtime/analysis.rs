@@ -19,6 +19,7 @@ use crate::record::{
     AlertRecord, FlowRecord, RecordMaker, Rows, TapClock, WindowRecord, migrations_lost, port_rows,
     sink_rows, workers_rows,
 };
+use crate::sources::learned::LearningInStep;
 use crate::store::{Patience, StoreHandle};
 use crate::time::{Timestamp, monotonic_ns, ms};
 
@@ -82,6 +83,8 @@ pub struct AnalysisParts {
     pub waits: bool,
     /// Set when the workers are told to end.
     pub ending: Arc<AtomicBool>,
+    /// What packets of files show of who has which address.
+    pub learning: Option<LearningInStep>,
 }
 
 /// The thread's state.
@@ -126,6 +129,7 @@ impl Analysis {
         let mut rest = Rest::default();
         loop {
             let more = self.parts.aggregator.collect();
+            self.learn();
             self.collect_flows();
             while let Some(view) = self.parts.aggregator.next_view() {
                 self.window(&view);
@@ -138,9 +142,19 @@ impl Analysis {
             rest.after(more);
         }
         // The last ones came while a window was made into records.
+        self.learn();
         self.collect_flows();
         self.paths();
         self.finish()
+    }
+
+    /// Before anything is named: what was shown up to the windows and flows that the workers have
+    /// handed over is there by now.
+    fn learn(&mut self) {
+        if let Some(learning) = &mut self.parts.learning {
+            learning.take();
+            self.parts.maker.renew();
+        }
     }
 
     /// Late rows wait likewise.
@@ -183,6 +197,9 @@ impl Analysis {
         let findings = detectors.crowded_out() - crowded_out;
         if findings > 0 {
             tracing::warn!(findings, "more goes on than there may be alerts: these opened none");
+        }
+        if let Some(learning) = &mut self.parts.learning {
+            learning.rows_before(view.end);
         }
         let mut rows = self.parts.maker.window(view, &*self.parts.clock_of);
         self.parts.publisher.taps(view, &rows.taps);
@@ -296,6 +313,9 @@ impl Analysis {
         let alerts = self.alert_records(&closed);
         let flows = std::mem::take(&mut self.flows);
         let windows = std::mem::take(&mut self.late);
+        if let Some(learning) = &mut self.parts.learning {
+            learning.finish(self.latest);
+        }
         let inventory = self.parts.maker.rest();
         self.hand_on(Rows { windows, flows, alerts, inventory, ..Rows::default() });
         let AnalysisParts { aggregator, detectors, store, mut publisher, mut maker, .. } =
@@ -365,6 +385,7 @@ mod tests {
             clock_of,
             waits: false,
             ending: Arc::default(),
+            learning: None,
         }
     }
 

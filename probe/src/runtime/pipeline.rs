@@ -95,6 +95,7 @@ impl Prepared {
         let inventory_rows = InventoryRows::new(self.sources.take_rows(), Arc::clone(&view.rows));
         let workers = (way.receivers, way.places.len());
         let build = Build::new(plan, Some(&view.maps), &way.ports, workers, way.waits);
+        let learning = self.sources.learn(build.evidence);
         let publisher = Publisher::new(PublisherParts {
             live: self.live,
             base: empty_snapshot(plan),
@@ -122,6 +123,7 @@ impl Prepared {
             clock_of: way.clock_of,
             waits: way.waits,
             ending: way.ending,
+            learning,
         });
         let analysis = spawn("aggregator", move || analysis.run())?;
         let sources = self.sources.start();

@@ -137,9 +137,17 @@ impl Keeper {
         &self.store
     }
 
-    /// Applies a batch at once, before anything runs.
-    pub fn apply(&mut self, source: SourceId, known: Timestamp, batch: Batch) {
-        self.store.apply(source, known, batch);
+    /// Applies a batch at once, where no thread keeps the store.
+    /// `true` where that changed anything.
+    pub fn apply(&mut self, source: SourceId, known: Timestamp, batch: Batch) -> bool {
+        self.store.apply(source, known, batch)
+    }
+
+    /// Lets look-ups see what was applied, where no thread keeps the store.
+    pub fn show(&mut self, now: Timestamp) {
+        self.say_conflicts();
+        self.view.inventory.store(Arc::new(self.store.snapshot()));
+        self.publish_status(now);
     }
 
     /// Rows known so far, for the first window, however many there are.
@@ -173,7 +181,7 @@ impl Keeper {
         if changed || now.since_ns(self.map_at) > MAP_AGAIN_NS {
             self.publish_map(now);
         }
-        self.pass_rows_on();
+        self.pass_rows_on(Timestamp(u64::MAX));
         self.maps_before.retain(|map| Arc::strong_count(map) > 1);
         self.publish_status(now);
         came
@@ -195,9 +203,11 @@ impl Keeper {
         }
     }
 
-    fn pass_rows_on(&mut self) {
+    /// Hands rows on that became known, or known to be otherwise, before `end`.
+    pub fn pass_rows_on(&mut self, end: Timestamp) {
         self.rows_waiting.extend(self.store.take_row_changes());
-        while let Some(row) = self.rows_waiting.pop_front() {
+        let told = |row: &RowChange| row.known_to.unwrap_or(row.known_from);
+        while let Some(row) = self.rows_waiting.pop_front_if(|row| told(row) < end) {
             if let Err(row) = self.view.rows.push(row) {
                 self.rows_waiting.push_front(row);
                 break;
@@ -247,11 +257,13 @@ impl Keeper {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         self.view.status.store(Arc::new(InventoryStatus {
             vms: count(inventory.vm_count()),
+            learned: count(inventory.learned_count()),
             known_ns: inventory.known().0,
             batches: totals.batches,
             changed: totals.changed,
             facts_forgotten: totals.facts_forgotten,
             vms_forgotten: totals.vms_forgotten,
+            learned_forgotten: totals.learned_forgotten,
             rows_lost: self.rows_lost + totals.rows_left_out,
             conflicts: count(inventory.conflict_count()),
             conflict_list: conflicts(inventory, &self.plan.domains),
@@ -264,6 +276,7 @@ impl Keeper {
 fn limits(plan: &Plan) -> StoreLimits {
     StoreLimits {
         vms_max: plan.inventory.vms_max as usize,
+        learned_max: plan.inventory.learned.endpoints_max(),
         facts_max: plan.inventory.facts_per_vm_max as usize,
         clock_skew_max_ns: ms(plan.inventory.clock_skew_max_ms.into()),
     }

@@ -9,6 +9,7 @@ pub mod file;
 mod handle;
 pub mod json;
 mod keeper;
+pub mod learned;
 pub mod libvirt;
 pub mod openstack;
 pub mod ovsdb;

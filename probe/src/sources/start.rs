@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use super::file::FileSource;
 use super::handle::{InventorySource, SourceHandle, SourceSpec};
 use super::keeper::{InventoryView, Keeper};
+use super::learned::{EvidenceReceiver, Learned, LearningInStep};
 use super::libvirt::Libvirt;
 use super::openstack::Openstack;
 use super::ovsdb::{self, OvsdbSource};
@@ -19,12 +20,20 @@ use crate::config::{Plan, Problems};
 use crate::inventory::{RowChange, SourceKind};
 use crate::time::{Timestamp, wall_clock};
 
+/// Name of the source that is learned from packets.
+const LEARNED_NAME: &str = "learned";
+
 /// Asked by SIGHUP: sources that can be read again are.
 pub type ReadAgain = Arc<AtomicBool>;
 
 /// The sources of a plan before they run.
 pub struct Prepared {
-    keeper: Keeper,
+    plan: Arc<Plan>,
+    /// Until somebody else keeps it in step with packets of files.
+    keeper: Option<Keeper>,
+    view: InventoryView,
+    replays: bool,
+    learned: Option<SourceHandle>,
     sources: Vec<(Box<dyn InventorySource>, SourceHandle)>,
     api: Option<SourceHandle>,
     usage: UsageQueue,
@@ -41,7 +50,7 @@ pub struct Sources {
 
 impl Prepared {
     /// Reads the inventory file, if there is one. `replays`: packets come from files, so that nothing
-    /// but the file is a source, and it is read once.
+    /// but the file and the packets is a source, and the file is read once.
     ///
     /// # Errors
     /// Every problem in the file at once.
@@ -58,6 +67,12 @@ impl Prepared {
         let has_api = !replays && plan.inventory.api;
         if has_api {
             specs.push(spec(plan, SourceKind::Api, "api".to_owned(), None));
+        }
+        let learns = plan.inventory.learned.enabled;
+        if learns {
+            // The time of files is not that of the clock.
+            let stale_ms = (!replays).then_some(plan.inventory.learned.stale_after_ms.into());
+            specs.push(spec(plan, SourceKind::Learned, LEARNED_NAME.to_owned(), stale_ms));
         }
         let usage = UsageQueue::default();
         let remote = if replays { Vec::new() } else { remote(plan, &usage) };
@@ -82,18 +97,41 @@ impl Prepared {
         if let Some(api) = &api {
             api.live(now);
         }
+        let learned = if learns { handles.next() } else { None };
         sources.extend(remote.into_iter().map(|(_, source)| source).zip(handles.by_ref()));
-        for ((place, database), handle) in plan.inventory.ovsdb.iter().enumerate().zip(handles) {
+        let databases = plan.inventory.ovsdb.iter().enumerate();
+        for ((place, database), handle) in databases.zip(handles) {
             let source = OvsdbSource::new(database, keeper.coverage(), place);
             sources.push((Box::new(source), handle));
         }
         keeper.publish(now);
-        Ok(Self { keeper, sources, api, usage, stop })
+        Ok(Self {
+            plan: Arc::clone(plan),
+            view: keeper.view().clone(),
+            keeper: Some(keeper),
+            replays,
+            learned,
+            sources,
+            api,
+            usage,
+            stop,
+        })
     }
 
     /// What others hold.
     pub fn view(&self) -> &InventoryView {
-        self.keeper.view()
+        &self.view
+    }
+
+    /// Learns from what workers send, where the plan says so. With packets of files the store comes
+    /// back too, for who names what they show: nobody else changes it.
+    pub fn learn(&mut self, receiver: EvidenceReceiver) -> Option<LearningInStep> {
+        let (handle, plan) = (self.learned.take()?, &self.plan.inventory.learned);
+        if self.replays {
+            return Some(LearningInStep::new(plan, receiver, self.keeper.take()?, handle));
+        }
+        self.sources.push((Box::new(Learned::new(plan, receiver)), handle));
+        None
     }
 
     /// What VMs use of their hosts.
@@ -108,12 +146,12 @@ impl Prepared {
 
     /// Rows known so far, for the first window.
     pub fn take_rows(&mut self) -> Vec<RowChange> {
-        self.keeper.take_rows()
+        self.keeper.as_mut().map(Keeper::take_rows).unwrap_or_default()
     }
 
     /// Starts all threads. A source whose thread the system does not give has failed.
     pub fn start(self) -> Sources {
-        let view = self.keeper.view().clone();
+        let view = self.view;
         let mut threads = Vec::new();
         let has_sources = !self.sources.is_empty() || self.api.is_some();
         for (source, handle) in self.sources {
@@ -124,8 +162,8 @@ impl Prepared {
                 Err(error) => handle.failed(format_args!("no thread: {error}"), wall_clock()),
             }
         }
-        if has_sources {
-            let (keeper, stop) = (self.keeper, Arc::clone(&self.stop));
+        if let Some(keeper) = self.keeper.filter(|_| has_sources) {
+            let stop = Arc::clone(&self.stop);
             let thread = std::thread::Builder::new().name("inventory".to_owned());
             match thread.spawn(move || keeper.run(&stop)) {
                 Ok(thread) => threads.push(thread),

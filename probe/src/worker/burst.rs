@@ -239,7 +239,13 @@ impl<S: Source> Worker<S> {
             self.advance(headers.clock);
         }
         self.receive(headers.tap, (1, u64::from(burst.frame(place).wire_octets)));
-        if let Kind::Rejected(cause) = seen.kind {
+        let rejected = if let Kind::Rejected(cause) = seen.kind { Some(cause) } else { None };
+        if let Some(learn) = &mut self.parts.learn
+            && learn.concerns(headers, rejected)
+        {
+            learn.look(burst.frame(place).bytes, headers, rejected);
+        }
+        if let Some(cause) = rejected {
             self.totals.causes.add(cause, 1);
         } else {
             self.accept(headers, &seen.ahead);

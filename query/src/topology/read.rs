@@ -171,7 +171,7 @@ fn inventory(database: &Database, wanted: &Wanted<'_>, graph: &mut Graph) -> any
     let sql = format!(
         "SELECT DISTINCT uuid, name, tenant, host, segment,
                 valid_from_ns, valid_to_ns
-         FROM inventory_now WHERE valid_from_ns < {to_ns}
+         FROM inventory_now WHERE uuid IS NOT NULL AND valid_from_ns < {to_ns}
            AND (valid_to_ns IS NULL OR valid_to_ns > {from_ns}){tenant}
          ORDER BY ALL"
     );

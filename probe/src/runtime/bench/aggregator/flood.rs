@@ -144,6 +144,7 @@ fn parts(plan: &Plan, aggregator: Aggregator, workers: u16) -> Result<AnalysisPa
         clock_of: Arc::new(|_| TapClock { source: "tsc", error_bound_ns: None }),
         waits: false,
         ending: Arc::default(),
+        learning: None,
     })
 }
 
