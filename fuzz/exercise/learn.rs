@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use vmprobe::capture::{Frame, LinkType};
-use vmprobe::config::Plan;
-use vmprobe::decode::learn::{Lessons, evidence};
+use vmprobe::config::{Lessons, Plan};
+use vmprobe::decode::learn::evidence;
 use vmprobe::decode::{DecodeContext, Decoder, Headers};
 use vmprobe::index::PortIndex;
 use vmprobe::inventory::{
@@ -71,7 +71,10 @@ fn frame(kind: u8, octets: &[u8]) -> Vec<u8> {
         header
     };
     match kind & 7 {
-        0 | 1 => [&ether([0xff; 6], [8, 6])[..], &[0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1], octets].concat(),
+        0 | 1 => {
+            [&ether([0xff; 6], [8, 6])[..], &[0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1], octets]
+                .concat()
+        }
         2 | 3 => {
             let message = [135 + (kind & 1), 0, 0, 0, 0x20, 0, 0, 0];
             let header = six(58, length.saturating_add(8), kind >> 4);

@@ -103,11 +103,14 @@ fn lessons() -> Vec<(u64, Vec<u8>)> {
 
 fn capture(folder: &Folder) -> PathBuf {
     let path = folder.path("lessons.pcap");
-    let mut writer = PcapWriter::new(std::fs::File::create(&path).expect("a file"), 1, true).expect("room");
+    let mut writer =
+        PcapWriter::new(std::fs::File::create(&path).expect("a file"), 1, true).expect("room");
     for (number, (second, bytes)) in lessons().iter().enumerate() {
         let octets = u32::try_from(bytes.len()).expect("short");
-        let nanosecond = u32::try_from(number).expect("few");
-        writer.write(Timestamp::from_parts(BEGIN_S + second, nanosecond), octets, bytes).expect("room");
+        let nanosecond = u64::try_from(number).expect("few");
+        writer
+            .write(Timestamp::from_parts(BEGIN_S + second, nanosecond), octets, bytes)
+            .expect("room");
     }
     writer.finish().expect("room");
     path
@@ -129,7 +132,8 @@ fn plan(folder: &Folder, capture: &Path, workers: u16, learns: bool) -> Plan {
 fn replayed(folder: &Folder, workers: u16, learns: bool) -> PathBuf {
     let capture = capture(folder);
     let into = folder.path("records");
-    let replay = run(plan(folder, &capture, workers, learns), &[capture], Some(&into)).expect("a replay");
+    let replay =
+        run(plan(folder, &capture, workers, learns), &[capture], Some(&into)).expect("a replay");
     assert_eq!(replay.report.ledger.unaccounted, 0);
     assert_eq!(replay.report.ledger.causes["not_ip_arp"], 18);
     into
@@ -148,7 +152,10 @@ fn learned(rows: &[Row]) -> BTreeSet<(String, String, Option<String>, bool, u64,
     });
     let second = |row: &Row, column: &str| number(row, column) / 1_000_000_000 - BEGIN_S;
     held.map(|row| {
-        assert!(row["uuid"].is_null() && row["tenant"].is_null() && row["host"].is_null(), "{row:?}");
+        assert!(
+            row["uuid"].is_null() && row["tenant"].is_null() && row["host"].is_null(),
+            "{row:?}"
+        );
         assert_eq!(text(row, "segment"), Some("default/vlan/7"));
         let owned = |column| text(row, column).map(str::to_owned);
         (
@@ -189,9 +196,8 @@ fn packets_name_what_no_source_names() {
     let windows = records::rows(&into, "windows");
     let ends = |row: &Row| {
         ["source", "destination"].map(|end| {
-            let of = |what: &str| {
-                text(row, &format!("{end}_virtual_station_{what}")).map(str::to_owned)
-            };
+            let of =
+                |what: &str| text(row, &format!("{end}_virtual_station_{what}")).map(str::to_owned);
             (text(row, &format!("{end}_address")).map(str::to_owned), of("uuid"), of("name"))
         })
     };
@@ -228,9 +234,8 @@ fn a_replay_that_learns_gives_the_same_each_time() {
         .map(|round| {
             let folder = Folder::new(&format!("learned-again-{round}"));
             let into = replayed(&folder, 1 + round * 2, true);
-            ["inventory", "windows", "flows"].map(|table| {
-                records::sorted(&records::rows(&into, table), &["flow_id"])
-            })
+            ["inventory", "windows", "flows"]
+                .map(|table| records::sorted(&records::rows(&into, table), &["flow_id"]))
         })
         .collect();
     assert!(all[0].iter().all(|rows| !rows.is_empty()));
@@ -260,15 +265,17 @@ fn queries_name_what_was_learned() {
 fn a_flood_of_claims_is_bounded() {
     let folder = Folder::new("learned-flood");
     let path = folder.path("flood.pcap");
-    let mut writer = PcapWriter::new(std::fs::File::create(&path).expect("a file"), 1, true).expect("room");
+    let mut writer =
+        PcapWriter::new(std::fs::File::create(&path).expect("a file"), 1, true).expect("room");
     for number in 0..20_000_u32 {
         let [_, a, b, c] = number.to_be_bytes();
         let station = [2, 1, 0, a, b, c];
         let head = [0, 1, 8, 0, 6, 4, 0, 1];
-        let packet = [&head[..], &station, &[10, a, b, c], &[0; 6], &[10, 0, 0, 8], &[0; 18]].concat();
+        let packet =
+            [&head[..], &station, &[10, a, b, c], &[0; 6], &[10, 0, 0, 8], &[0; 18]].concat();
         let bytes = [&[0xff; 6][..], &station, &[8, 6], &packet].concat();
         let octets = u32::try_from(bytes.len()).expect("short");
-        let at = Timestamp::from_parts(BEGIN_S + u64::from(number / 2_000), number);
+        let at = Timestamp::from_parts(BEGIN_S + u64::from(number / 2_000), number.into());
         writer.write(at, octets, &bytes).expect("room");
     }
     writer.finish().expect("room");

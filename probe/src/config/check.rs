@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::derived::{MIB, Sizes};
-use super::plan::{LearnedPlan, Plan, PortPlan, Spread, TapPlan};
+use super::plan::{LearnedPlan, Lessons, Plan, PortPlan, Spread, TapPlan};
 
 /// The report in plain English, one fact a line.
 pub fn report(plan: &Plan, sizes: &Sizes) -> String {
@@ -111,7 +111,8 @@ pub fn json(plan: &Plan, sizes: &Sizes) -> Value {
 }
 
 fn learned_text(plan: &LearnedPlan) -> String {
-    let all = [("ARP", plan.arp), ("ND", plan.nd), ("DHCP", plan.dhcp)];
+    let Lessons { arp, nd, dhcp } = plan.lessons;
+    let all = [("ARP", arp), ("ND", nd), ("DHCP", dhcp)];
     let names: Vec<_> = all.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     format!("learned from {}, {} addresses at most", names.join(", "), plan.addresses_max)
 }

@@ -16,7 +16,7 @@ mod libvirt;
 mod openstack;
 mod ovsdb;
 
-pub use learned::LearnedPlan;
+pub use learned::{LearnedPlan, Lessons};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};

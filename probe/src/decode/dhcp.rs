@@ -90,7 +90,7 @@ fn read_options<'a>(mut rest: &'a [u8], lease: &mut Lease<'a>) -> Result<Option<
                     (MESSAGE_TYPE | LEASE_TIME, _) => return Err(NoLease::Malformed),
                     // Some servers end it with a zero octet (RFC 2132 section 2).
                     (HOST_NAME, value) => {
-                        lease.host_name = value.strip_suffix(&[0]).unwrap_or(value)
+                        lease.host_name = value.strip_suffix(&[0]).unwrap_or(value);
                     }
                     _ => {}
                 }

@@ -10,29 +10,12 @@ use super::arp::Arp;
 use super::dhcp::{self, Lease, NoLease};
 use super::neighbour::{ADVERTISEMENT, HOP_LIMIT, Neighbour, OVERRIDE, SOLICITATION};
 use super::{Address, Headers, Mac, Marks, protocol};
-use crate::config::LearnedPlan;
+use crate::config::Lessons;
 use crate::counters::DropCause;
 use crate::sources::learned::{Evidence, HostName, Means, Unlearned};
 
 const REQUEST_OR_REPLY: core::ops::RangeInclusive<u16> = 1..=2;
 const BROADCAST: Mac = Mac([0xff; 6]);
-
-/// What is learned from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lessons {
-    /// ARP.
-    pub arp: bool,
-    /// Neighbour discovery.
-    pub nd: bool,
-    /// DHCP.
-    pub dhcp: bool,
-}
-
-impl From<&LearnedPlan> for Lessons {
-    fn from(plan: &LearnedPlan) -> Self {
-        Self { arp: plan.arp, nd: plan.nd, dhcp: plan.dhcp }
-    }
-}
 
 impl Lessons {
     /// Whether a packet may show something; `cause` where the decoder rejected it.
@@ -43,7 +26,7 @@ impl Lessons {
                 let ports = (headers.source_port, headers.destination_port);
                 let is_nd = matches!(headers.icmp_type_code, SOLICITATION | ADVERTISEMENT);
                 let is_dhcp = ports == dhcp::PORTS_V4 || ports == dhcp::PORTS_V6;
-                (is_nd & self.nd) | (is_dhcp & self.dhcp)
+                (is_nd && self.nd) || (is_dhcp && self.dhcp)
             }
             Some(cause) => cause == DropCause::NotIpArp && self.arp,
         }

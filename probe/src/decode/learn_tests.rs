@@ -264,8 +264,8 @@ proptest! {
             2 => ethernet(&crate::decode::testing::ipv4(17, &udp(67, 68, &octets))),
             _ => ethernet(&crate::decode::testing::ipv4(17, &udp(547, 546, &octets))),
         };
-        drop(look(&frame, ALL));
-        drop(dhcp::acknowledged(&octets));
-        drop(dhcp::replied(&octets));
+        let _ = look(&frame, ALL);
+        let _ = dhcp::acknowledged(&octets);
+        let _ = dhcp::replied(&octets);
     }
 }

@@ -237,8 +237,10 @@ pub(super) fn claims_of(
                 shadow: false,
             };
             let Some(segment) = connection.segment else {
-                claims.push((Name::mac(NOWHERE, mac), claim));
-                claims.push((Name::mac_alone(NOWHERE, mac), claim));
+                if !history.learned {
+                    claims.push((Name::mac(NOWHERE, mac), claim));
+                    claims.push((Name::mac_alone(NOWHERE, mac), claim));
+                }
                 continue;
             };
             let mut places = spaces.during(segment, *valid);
@@ -252,9 +254,9 @@ pub(super) fn claims_of(
                 let claim = Claim { valid, shadow: place >= joined, ..claim };
                 if !history.learned {
                     claims.push((Name::mac(space, mac), claim));
-                }
-                if connection.addresses.is_empty() {
-                    claims.push((Name::mac_alone(space, mac), claim));
+                    if connection.addresses.is_empty() {
+                        claims.push((Name::mac_alone(space, mac), claim));
+                    }
                 }
                 for address in &*connection.addresses {
                     let (address, version) = Address::of_ip(*address);

@@ -10,7 +10,6 @@ use crate::aggregate::live::LiveSnapshot;
 use crate::config::{FlowPlan, Plan, Problems, Sizes, Spread};
 use crate::copies::CopyTable;
 use crate::decode::filter::Filters;
-use crate::decode::learn::Lessons;
 use crate::decode::{DecodeContext, Decoder, Headers};
 use crate::flow::{FlowStage, MeasureTerms};
 use crate::path::PathStage;
@@ -186,9 +185,9 @@ impl Seat {
             taps_max: TAPS_MAX,
             port_names: self.port_names,
             maps: self.maps,
-            learn: self.evidence.map(|sender| {
-                LearnTap::new(Lessons::from(&plan.inventory.learned), sender, self.waits)
-            }),
+            learn: self
+                .evidence
+                .map(|sender| LearnTap::new(plan.inventory.learned.lessons, sender, self.waits)),
         }
     }
 }

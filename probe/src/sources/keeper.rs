@@ -207,11 +207,11 @@ impl Keeper {
     pub fn pass_rows_on(&mut self, end: Timestamp) {
         self.rows_waiting.extend(self.store.take_row_changes());
         let told = |row: &RowChange| row.known_to.unwrap_or(row.known_from);
-        while let Some(row) = self.rows_waiting.pop_front_if(|row| told(row) < end) {
-            if let Err(row) = self.view.rows.push(row) {
-                self.rows_waiting.push_front(row);
+        while let Some(row) = self.rows_waiting.front().filter(|row| told(row) < end) {
+            if self.view.rows.push(row.clone()).is_err() {
                 break;
             }
+            self.rows_waiting.pop_front();
         }
         let excess = self.rows_waiting.len().saturating_sub(ROWS_WAITING_MAX);
         if excess > 0 {

@@ -9,9 +9,10 @@
 
 use std::hash::BuildHasher;
 
+use crate::config::Lessons;
 use crate::counters::DropCause;
 use crate::decode::Headers;
-use crate::decode::learn::{Lessons, evidence};
+use crate::decode::learn::evidence;
 use crate::hash::Keyed;
 use crate::sources::learned::{Evidence, EvidenceSender, REPEAT_NS, Unlearned};
 use crate::time::Timestamp;
@@ -124,6 +125,7 @@ mod tests {
     use crate::inventory::{Address, Mac, Segment};
     use crate::sources::learned::{HostName, Means, RING_EVIDENCE, evidence_rings};
 
+    const ALL: Lessons = Lessons { arp: true, nd: true, dhcp: true };
     const SECOND: u64 = 1_000_000_000;
 
     fn evidence(number: u32, at: u64) -> Evidence {
@@ -144,10 +146,10 @@ mod tests {
     #[test]
     fn what_was_sent_just_before_is_left_out() {
         let (mut senders, mut receiver) = evidence_rings(1);
-        let mut tap = LearnTap::new(Lessons::default(), senders.remove(0), false);
+        let mut tap = LearnTap::new(ALL, senders.remove(0), false);
         let mut sent = |number, at| {
             tap.tell(&evidence(number, at));
-            receiver.next().is_some()
+            receiver.take().is_some()
         };
         assert!(sent(1, SECOND) && !sent(1, 2 * SECOND) && sent(2, 2 * SECOND));
         assert!(!sent(1, 31 * SECOND - 1) && sent(1, 31 * SECOND) && !sent(1, 32 * SECOND));
@@ -160,19 +162,19 @@ mod tests {
     #[test]
     fn a_second_has_a_bound_and_a_full_ring_is_tried_again() {
         let (mut senders, mut receiver) = evidence_rings(1);
-        let mut tap = LearnTap::new(Lessons::default(), senders.remove(0), false);
+        let mut tap = LearnTap::new(ALL, senders.remove(0), false);
         let count = u32::try_from(RING_EVIDENCE).expect("small");
         for number in 0..count + 3 {
             tap.tell(&evidence(number, SECOND));
         }
         assert_eq!(receiver.unlearned(), [(Unlearned::RingFull, 3)]);
-        let taken = std::iter::from_fn(|| receiver.next()).count();
+        let taken = std::iter::from_fn(|| receiver.take()).count();
         assert_eq!(taken, RING_EVIDENCE);
         tap.tell(&evidence(count, SECOND));
-        assert!(receiver.next().is_some(), "what found no room was not remembered");
+        assert!(receiver.take().is_some(), "what found no room was not remembered");
         for number in 0..EVIDENCE_PER_S_MAX {
             tap.tell(&evidence(1 << 16 | number, SECOND));
-            drop(receiver.next());
+            let _ = receiver.take();
         }
         assert_eq!(receiver.unlearned(), [(Unlearned::OverRate, u64::from(count) + 1)]);
         let frame = Headers { clock: Timestamp(2 * SECOND), ..Headers::default() };
@@ -185,6 +187,6 @@ mod tests {
             "without a station nothing else"
         );
         tap.tell(&evidence(1 << 20, 2 * SECOND));
-        assert!(receiver.next().is_some(), "another second");
+        assert!(receiver.take().is_some(), "another second");
     }
 }

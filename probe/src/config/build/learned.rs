@@ -1,7 +1,7 @@
 //! Plan of `[inventory.learned]`.
 
 use super::super::document::Section;
-use super::super::plan::LearnedPlan;
+use super::super::plan::{LearnedPlan, Lessons};
 
 /// What is learned.
 pub(super) fn learned(section: &Section<'_>) -> LearnedPlan {
@@ -10,7 +10,7 @@ pub(super) fn learned(section: &Section<'_>) -> LearnedPlan {
     if section.has("protocols") {
         let protocols = section.items::<String>("protocols");
         let has = |wanted: &str| protocols.iter().any(|(_, name)| name == wanted);
-        (plan.arp, plan.nd, plan.dhcp) = (has("arp"), has("nd"), has("dhcp"));
+        plan.lessons = Lessons { arp: has("arp"), nd: has("nd"), dhcp: has("dhcp") };
     }
     section.read("networks", &mut plan.networks);
     section.read("silence_s", &mut plan.silence_s);

@@ -4,17 +4,24 @@
 
 use ipnet::IpNet;
 
+/// What is learned from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lessons {
+    /// ARP.
+    pub arp: bool,
+    /// Neighbour discovery.
+    pub nd: bool,
+    /// DHCP.
+    pub dhcp: bool,
+}
+
 /// Learning from ARP, neighbour discovery and DHCP.
 #[derive(Clone, Debug)]
 pub struct LearnedPlan {
     /// On.
     pub enabled: bool,
-    /// From ARP.
-    pub arp: bool,
-    /// From neighbour discovery.
-    pub nd: bool,
-    /// From DHCP.
-    pub dhcp: bool,
+    /// From what.
+    pub lessons: Lessons,
     /// Only addresses in these; none for all.
     pub networks: Vec<IpNet>,
     /// An address that is silent for longer is nobody's.
@@ -33,9 +40,7 @@ impl Default for LearnedPlan {
     fn default() -> Self {
         Self {
             enabled: false,
-            arp: true,
-            nd: true,
-            dhcp: true,
+            lessons: Lessons { arp: true, nd: true, dhcp: true },
             networks: Vec::new(),
             silence_s: 14_400,
             addresses_max: 32_768,
@@ -54,6 +59,6 @@ impl LearnedPlan {
 
     /// Whether DHCP is learned from.
     pub const fn wants_dhcp(&self) -> bool {
-        self.enabled && self.dhcp
+        self.enabled && self.lessons.dhcp
     }
 }

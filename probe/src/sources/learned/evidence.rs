@@ -128,7 +128,7 @@ unlearned! {
 
 /// How often something was not learned, by reason; one writer.
 #[derive(Debug)]
-pub struct UnlearnedCounts([Counter; Unlearned::ALL.len()]);
+pub(super) struct UnlearnedCounts([Counter; Unlearned::ALL.len()]);
 
 impl Default for UnlearnedCounts {
     fn default() -> Self {
@@ -139,12 +139,12 @@ impl Default for UnlearnedCounts {
 impl UnlearnedCounts {
     /// Counts; only the owning thread may call it.
     #[inline]
-    pub fn add(&self, why: Unlearned) {
+    pub(super) fn add(&self, why: Unlearned) {
         self.0[why as usize].add(1);
     }
 
     /// A recent value.
-    pub fn of(&self, why: Unlearned) -> u64 {
+    pub(super) fn of(&self, why: Unlearned) -> u64 {
         self.0[why as usize].load()
     }
 }
@@ -191,7 +191,7 @@ pub fn evidence_rings(workers: usize) -> (Vec<EvidenceSender>, EvidenceReceiver)
 
 impl EvidenceReceiver {
     /// The next of any worker.
-    pub fn next(&mut self) -> Option<Evidence> {
+    pub fn take(&mut self) -> Option<Evidence> {
         self.rings.iter().find_map(|ring| ring.pop())
     }
 
@@ -258,7 +258,7 @@ mod tests {
         }
         assert_eq!(receiver.unlearned(), [(Unlearned::RingFull, 2)]);
         assert_eq!(receiver.unlearned(), []);
-        let taken = std::iter::from_fn(|| receiver.next()).count();
+        let taken = std::iter::from_fn(|| receiver.take()).count();
         assert_eq!(taken, RING_EVIDENCE + 1);
     }
 }

@@ -36,7 +36,7 @@ impl LearningInStep {
     pub fn take(&mut self) {
         let mut changed = false;
         let mut last = None;
-        while let Some(evidence) = self.receiver.next() {
+        while let Some(evidence) = self.receiver.take() {
             self.learner.take(&evidence);
             last = Some(evidence.at);
             let changes = self.learner.take_changes();

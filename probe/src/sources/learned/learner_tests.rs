@@ -272,7 +272,9 @@ proptest! {
         for evidence in lessons.iter().filter(|evidence| evidence.at.0 / SECOND <= until) {
             part.take(evidence);
         }
-        lessons.iter().for_each(|evidence| { all.take(evidence); });
+        for evidence in &lessons {
+            all.take(evidence);
+        }
         for second in (90..=until).step_by(1) {
             for address in 0..4 {
                 prop_assert_eq!(part.who(address, second), all.who(address, second), "{} at {}", address, second);

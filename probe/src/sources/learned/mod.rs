@@ -61,7 +61,7 @@ impl Learned {
         let mut heard = false;
         // No more than there was: who sends faster than this takes waits in the rings.
         for _ in 0..RING_EVIDENCE {
-            let Some(evidence) = self.receiver.next() else { break };
+            let Some(evidence) = self.receiver.take() else { break };
             self.learner.take(&evidence);
             heard = true;
         }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::config::Plan;
     use crate::inventory::{
-        Address, AddressSpace, Mac, Segment, SourceKind, SourceState, Statement, Uuid,
+        Address, AddressSpace, Mac, Segment, SourceKind, SourceState, Statement, Uuid, VmHistory,
     };
     use crate::sources::{Keeper, SourceSpec};
     use crate::time::ms;
@@ -132,7 +132,7 @@ mod tests {
         let inventory = keeper.view().inventory.load();
         let address = Address::v4([10, 0, 0, address]);
         let vm = inventory.resolve(AddressSpace::default(), address, 4, mac, at)?;
-        inventory.vm(vm).map(super::super::super::inventory::VmHistory::label)
+        inventory.vm(vm).map(VmHistory::label)
     }
 
     fn settle(keeper: &mut Keeper) {
@@ -177,8 +177,8 @@ mod tests {
         // Neither segments nor stations are known by what was learned.
         let inventory = keeper.view().inventory.load();
         assert_eq!(inventory.stations(Some(now)).len(), 1);
-        let (learned, _) = (inventory.entries(), ());
-        let learned: Vec<_> = learned.filter(|(_, entry)| entry.history.learned).collect();
+        let learned: Vec<_> =
+            inventory.entries().filter(|(_, entry)| entry.history.learned).collect();
         assert_eq!(learned.len(), 3);
         assert!(learned.iter().all(|(_, entry)| entry.history.shown_uuid().is_none()));
         let name = learned[0].1.history.names.at(now).map(AsRef::as_ref);
