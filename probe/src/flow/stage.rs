@@ -328,6 +328,7 @@ impl FlowStage {
             && let Some(measures) = &mut self.measures
         {
             measures.begin(index);
+            measures.fetch(self.table.next_slot());
         }
         (index, first_events(headers, headers.sender == initiator))
     }
