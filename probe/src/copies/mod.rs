@@ -237,17 +237,17 @@ fn newest(bucket: &[Entry; WAYS], tag: u32, entry: Entry) -> Entry {
 /// A way that is free or too old to matter, else the oldest.
 #[inline]
 fn free_way(bucket: &[Entry; WAYS], now: Timestamp, keep_ns: u64, evicted: &mut u64) -> usize {
-    // All of them, without a branch: which is free no processor foresees.
-    let is_free = |entry: &Entry| (entry.count == 0) | (now.0.abs_diff(entry.seen.0) > keep_ns);
-    let bits = (0..WAYS).fold(0_u32, |bits, way| bits | u32::from(is_free(&bucket[way])) << way);
-    if bits != 0 { bits.trailing_zeros() as usize } else { oldest_way(bucket, evicted) }
-}
-
-/// The way that was seen longest ago, which is forgotten.
-#[cold]
-fn oldest_way(bucket: &[Entry; WAYS], evicted: &mut u64) -> usize {
+    let mut oldest = 0;
+    for (way, entry) in bucket.iter().enumerate() {
+        if entry.count == 0 || now.0.abs_diff(entry.seen.0) > keep_ns {
+            return way;
+        }
+        if entry.seen < bucket[oldest].seen {
+            oldest = way;
+        }
+    }
     *evicted += 1;
-    (0..WAYS).min_by_key(|&way| bucket[way].seen).unwrap_or(0)
+    oldest
 }
 
 #[cfg(test)]

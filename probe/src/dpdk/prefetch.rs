@@ -39,7 +39,7 @@ pub fn prefetch_to_write<T>(place: &T) {
         unsafe {
             core::arch::asm!(
                 "prefetchw [{line}]",
-                line = in(reg) line,
+                line = in(reg) line.addr(),
                 options(nostack, preserves_flags, nomem)
             );
         };
