@@ -10,6 +10,14 @@ pub(crate) const DDL: &str = include_str!("schema.sql");
 /// Views over the tables: what was recorded, as it is known now.
 pub(crate) const VIEWS: &str = include_str!("views.sql");
 
+/// Tables that a view reads and does not name.
+const BEHIND_VIEWS: [(&str, &[&str]); 4] = [
+    ("windows_now", &["inventory"]),
+    ("migration_windows", &["migrations"]),
+    ("migration_paths", &["migrations", "windows"]),
+    ("migration_lens", &["migrations", "windows", "flows", "path"]),
+];
+
 /// Names of the tables.
 pub(crate) fn tables() -> impl Iterator<Item = &'static str> {
     DDL.lines().filter_map(|line| line.strip_prefix("CREATE TABLE \"")?.strip_suffix("\" ("))
@@ -19,7 +27,9 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static str> {
 /// make a name at run time are not allowed (`statement.rs`), so it stands in the text.
 pub(crate) fn may_read(sql: &str, table: &str) -> bool {
     let sql = sql.to_ascii_lowercase();
-    sql.contains(table) || (table == "inventory" && sql.contains("windows_now"))
+    let is_behind =
+        |(view, tables): &(&str, &[&str])| sql.contains(view) && tables.contains(&table);
+    sql.contains(table) || BEHIND_VIEWS.iter().any(is_behind)
 }
 
 #[cfg(test)]
@@ -34,6 +44,10 @@ mod tests {
             may_read("from Windows_Now", "inventory") && may_read("from windows_now", "windows")
         );
         assert!(!may_read("from windows", "inventory"));
+        for table in ["migrations", "windows", "flows", "path"] {
+            assert!(may_read("from migration_lens", table), "{table}");
+        }
+        assert!(!may_read("from migration_lens", "alerts"));
     }
 
     #[test]

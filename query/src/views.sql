@@ -93,3 +93,172 @@ LEFT JOIN known AS destination
     AND destination.mac IS NOT DISTINCT FROM windows.destination_mac
     AND destination.window_start_ns = windows.window_start_ns
     AND destination.window_end_ns = windows.window_end_ns;
+
+-- What the VM of a migration did in each window within 10 s of it, by who was at the other end. A window
+-- is before the migration if it ended when the VM was seen last there, after it if it began when it was
+-- seen first at the new place, else during; where the silence was not measured the reported time stands
+-- for both.
+CREATE VIEW migration_windows AS
+WITH events AS (
+    SELECT *,
+        coalesce(last_seen_ns, time_ns)::BIGINT AS last_ns,
+        coalesce(first_seen_ns, time_ns)::BIGINT AS first_ns
+    FROM migrations
+), sides AS (
+    SELECT probe_id, window_start_ns, window_end_ns, address_space, source_address AS address,
+        source_virtual_station_uuid AS uuid, destination_address AS peer_address,
+        destination_virtual_station_name AS peer_virtual_station_name,
+        packet_delta_count AS sent, reverse_packet_delta_count AS received,
+        retransmission_packet_count AS sent_again,
+        reverse_retransmission_packet_count AS received_again
+    FROM windows
+    UNION ALL
+    SELECT probe_id, window_start_ns, window_end_ns, address_space, destination_address,
+        destination_virtual_station_uuid, source_address, source_virtual_station_name,
+        reverse_packet_delta_count, packet_delta_count,
+        reverse_retransmission_packet_count, retransmission_packet_count
+    FROM windows
+), its AS (
+    SELECT events.time_ns, events.virtual_station_uuid, events.mac, events.last_ns, events.first_ns,
+        sides.*
+    FROM sides JOIN events
+        ON sides.probe_id = events.probe_id AND sides.uuid = events.virtual_station_uuid
+    UNION ALL
+    SELECT events.time_ns, events.virtual_station_uuid, events.mac, events.last_ns, events.first_ns,
+        sides.*
+    FROM sides JOIN events
+        ON events.virtual_station_uuid IS NULL AND sides.probe_id = events.probe_id
+        AND sides.address_space = events.address_space AND sides.address = events.address
+)
+SELECT probe_id, time_ns, virtual_station_uuid, mac, window_start_ns, window_end_ns, address_space,
+    address, peer_address, peer_virtual_station_name,
+    CASE
+        WHEN window_end_ns <= last_ns THEN 'before'
+        WHEN window_start_ns >= first_ns THEN 'after'
+        ELSE 'during'
+    END AS phase,
+    sent AS packet_delta_count, received AS reverse_packet_delta_count,
+    sent_again AS retransmission_packet_count, received_again AS reverse_retransmission_packet_count
+FROM its
+WHERE window_end_ns::BIGINT > last_ns - 10_000_000_000
+    AND window_start_ns::BIGINT < first_ns + 10_000_000_000;
+
+-- Delay between taps of each endpoint that the VM of a migration talked to before and after, from the VM
+-- and to it: mean over the windows, 0 where the packets pass one tap alone. By the clocks of the taps, as
+-- in `path`.
+CREATE VIEW migration_paths AS
+WITH peers AS (
+    SELECT probe_id, time_ns, virtual_station_uuid, mac, address_space, address, peer_address,
+        any_value(peer_virtual_station_name) AS peer_virtual_station_name,
+        unnest(['from', 'to']) AS direction,
+        list(DISTINCT window_start_ns) FILTER (phase = 'before') AS windows_before,
+        list(DISTINCT window_start_ns) FILTER (phase = 'after') AS windows_after
+    FROM migration_windows
+    GROUP BY ALL
+    HAVING windows_before IS NOT NULL AND windows_after IS NOT NULL
+), ways AS (
+    SELECT probe_id, address_space, window_start_ns, source_address, destination_address,
+        sum(delay_sample_count) AS samples, sum(delay_mean_ns * delay_sample_count::BIGINT) AS sum_ns
+    FROM path WHERE scope = 'endpoints' AND delay_sample_count > 0
+    GROUP BY ALL
+), means AS (
+    SELECT peers.* EXCLUDE (windows_before, windows_after),
+        coalesce(sum(ways.samples) FILTER (list_contains(windows_before, ways.window_start_ns)), 0)
+            AS before_sample_count,
+        coalesce(sum(ways.samples) FILTER (list_contains(windows_after, ways.window_start_ns)), 0)
+            AS after_sample_count,
+        sum(ways.sum_ns) FILTER (list_contains(windows_before, ways.window_start_ns)) AS before_sum_ns,
+        sum(ways.sum_ns) FILTER (list_contains(windows_after, ways.window_start_ns)) AS after_sum_ns
+    FROM peers LEFT JOIN ways
+        ON ways.probe_id = peers.probe_id AND ways.address_space = peers.address_space
+        AND ways.source_address
+            = CASE WHEN direction = 'from' THEN peers.address ELSE peers.peer_address END
+        AND ways.destination_address
+            = CASE WHEN direction = 'from' THEN peers.peer_address ELSE peers.address END
+    GROUP BY ALL
+)
+SELECT * EXCLUDE (before_sum_ns, after_sum_ns),
+    coalesce(before_sum_ns / before_sample_count, 0) AS before_delay_mean_ns,
+    coalesce(after_sum_ns / after_sample_count, 0) AS after_delay_mean_ns,
+    coalesce(after_sum_ns / after_sample_count, 0)
+        - coalesce(before_sum_ns / before_sample_count, 0) AS delay_step_ns
+FROM means;
+
+-- Migrations with what they did to the VM's traffic: packets and retransmissions of its conversations
+-- (both directions, null without TCP) in the windows before, during and after; the flows that were under
+-- way, of these those that went on and those that had their last packet in the silence (null where it was
+-- not measured); the steps in path delay, of the peer with the least and of the one with the largest (null
+-- where packets are not followed between taps, or nobody was talked to before and after).
+CREATE VIEW migration_lens AS
+WITH traffic AS (
+    SELECT probe_id, time_ns, virtual_station_uuid, mac,
+        coalesce(sum(packets) FILTER (phase = 'before'), 0) AS before_packet_count,
+        coalesce(sum(packets) FILTER (phase = 'during'), 0) AS during_packet_count,
+        coalesce(sum(packets) FILTER (phase = 'after'), 0) AS after_packet_count,
+        sum(again) FILTER (phase = 'before') AS before_retransmission_packet_count,
+        sum(again) FILTER (phase = 'during') AS during_retransmission_packet_count,
+        sum(again) FILTER (phase = 'after') AS after_retransmission_packet_count
+    FROM (
+        SELECT *, packet_delta_count + reverse_packet_delta_count AS packets,
+            retransmission_packet_count + reverse_retransmission_packet_count AS again
+        FROM migration_windows
+    )
+    GROUP BY ALL
+), events AS (
+    SELECT probe_id, time_ns, virtual_station_uuid, mac, address_space, address, blackout_ns,
+        coalesce(last_seen_ns, time_ns) AS last_ns, coalesce(first_seen_ns, time_ns) AS first_ns
+    FROM migrations
+), its AS (
+    SELECT events.*, flows.flow_id, flows.flow_start_ns, flows.flow_end_ns
+    FROM flows JOIN events ON flows.probe_id = events.probe_id
+        AND (flows.source_virtual_station_uuid = events.virtual_station_uuid)
+    UNION
+    SELECT events.*, flows.flow_id, flows.flow_start_ns, flows.flow_end_ns
+    FROM flows JOIN events ON flows.probe_id = events.probe_id
+        AND flows.destination_virtual_station_uuid = events.virtual_station_uuid
+    UNION
+    SELECT events.*, flows.flow_id, flows.flow_start_ns, flows.flow_end_ns
+    FROM flows JOIN events ON events.virtual_station_uuid IS NULL
+        AND flows.probe_id = events.probe_id AND flows.address_space = events.address_space
+        AND events.address IN (flows.source_address, flows.destination_address)
+), under_way AS (
+    SELECT probe_id, time_ns, virtual_station_uuid, mac, blackout_ns, first_ns, flow_id,
+        max(flow_end_ns) AS end_ns
+    FROM its
+    GROUP BY probe_id, time_ns, virtual_station_uuid, mac, blackout_ns, first_ns, flow_id, last_ns
+    HAVING min(flow_start_ns) <= last_ns AND max(flow_end_ns) >= last_ns
+), survival AS (
+    SELECT probe_id, time_ns, virtual_station_uuid, mac, count(*) AS flow_count,
+        count(*) FILTER (end_ns >= first_ns) AS survived_flow_count,
+        CASE WHEN any_value(blackout_ns) IS NOT NULL
+            THEN count(*) FILTER (end_ns < first_ns) END AS ended_flow_count
+    FROM under_way
+    GROUP BY ALL
+), steps AS (
+    SELECT probe_id, time_ns, virtual_station_uuid, mac,
+        count(DISTINCT peer_address) AS delay_peer_count,
+        min(delay_step_ns) AS delay_step_min_ns, max(delay_step_ns) AS delay_step_max_ns
+    FROM migration_paths
+    WHERE EXISTS (SELECT 1 FROM path)
+    GROUP BY ALL
+)
+SELECT migrations.*,
+    traffic.* EXCLUDE (probe_id, time_ns, virtual_station_uuid, mac),
+    coalesce(survival.flow_count, 0) AS flow_count,
+    coalesce(survival.survived_flow_count, 0) AS survived_flow_count,
+    CASE WHEN migrations.blackout_ns IS NOT NULL
+        THEN coalesce(survival.ended_flow_count, 0) END AS ended_flow_count,
+    steps.* EXCLUDE (probe_id, time_ns, virtual_station_uuid, mac)
+FROM migrations
+LEFT JOIN traffic
+    ON traffic.probe_id = migrations.probe_id AND traffic.time_ns = migrations.time_ns
+    AND traffic.virtual_station_uuid IS NOT DISTINCT FROM migrations.virtual_station_uuid
+    AND traffic.mac IS NOT DISTINCT FROM migrations.mac
+LEFT JOIN survival
+    ON survival.probe_id = migrations.probe_id AND survival.time_ns = migrations.time_ns
+    AND survival.virtual_station_uuid IS NOT DISTINCT FROM migrations.virtual_station_uuid
+    AND survival.mac IS NOT DISTINCT FROM migrations.mac
+LEFT JOIN steps
+    ON steps.probe_id = migrations.probe_id AND steps.time_ns = migrations.time_ns
+    AND steps.virtual_station_uuid IS NOT DISTINCT FROM migrations.virtual_station_uuid
+    AND steps.mac IS NOT DISTINCT FROM migrations.mac;

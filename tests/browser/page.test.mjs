@@ -19,7 +19,7 @@ const hostile = process.env.VMPROBE_HOSTILE;
 const screenshot = process.env.VMPROBE_SCREENSHOT;
 const PATIENCE_MS = 20_000;
 
-const SECTIONS = ['traffic', 'alerts', 'conversations', 'ledger', 'workers', 'taps', 'paths'];
+const SECTIONS = ['traffic', 'alerts', 'conversations', 'ledger', 'workers', 'taps', 'paths', 'migrations'];
 const BROWSER_FLAGS = [
   '--no-sandbox', '--disable-gpu', '--use-angle=swiftshader', '--enable-unsafe-swiftshader',
   '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run',

@@ -1,9 +1,11 @@
 //! Helpers of vmprobe's tests on real packets and real parts.
 #![expect(clippy::missing_panics_doc, reason = "in a test's helper a panic is the failing test")]
 
+pub mod broker;
 pub mod captures;
 pub mod end_to_end;
 pub mod folder;
+pub mod libvirtd;
 pub mod link;
 pub mod odd_traffic;
 pub mod oracles;

@@ -189,7 +189,8 @@ fn an_event_within_a_window_books_each_packet_on_its_vm() {
         .replace("addresses = [\"10.0.0.1\"]", "addresses = [\"10.0.0.1\"]\nvalid_to = 1500")
         .replace("addresses = [\"10.0.0.2\"]", "addresses = [\"10.0.0.1\"]\nvalid_from = 1500");
     let data = file::parse(&text, "i.toml", &["default".to_owned()], &[]).expect("right");
-    let inventory = vmprobe::inventory::Inventory::new(&data, Default::default());
+    let inventory =
+        vmprobe::inventory::Inventory::new(&data, vmprobe::inventory::ClassRules::default());
     let space = AddressSpace::of_segment(Segment::new(0, SegmentKind::None, 0));
     let window = Interval { from: Timestamp(1_000), to: Timestamp(2_000) };
     let who = |mac: u8| {

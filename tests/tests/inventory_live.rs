@@ -95,6 +95,7 @@ fn late_facts_are_seen_by_queries_and_spaces_by_workers() {
 
     let windows = get(address, "/api/v1/live").json()["window_count"].as_u64().unwrap_or(0);
     waits_for(address, "/api/v1/live", |live| live["window_count"].as_u64() > Some(windows + 2));
+    graph_by_http(address);
     let metrics = get(address, "/metrics").body;
     for line in ["vmprobe_inventory_vms{} 2.0", "source=\"file\",state=\"live\"} 1.0"] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
@@ -103,6 +104,23 @@ fn late_facts_are_seen_by_queries_and_spaces_by_workers() {
     let ended = probe.end(30);
     assert!(!ended.log.contains("panicked"), "{}", ended.log);
     check_records(&folder.path("records"));
+}
+
+/// The graph of the records that are written so far, and questions that are not understood.
+fn graph_by_http(address: &str) {
+    let graph = get(address, "/api/v1/topology?from=2020-01-01T00:00:00Z&limit=10");
+    assert_eq!(graph.status, 200, "{graph:?}");
+    let graph = graph.json();
+    assert!(graph["nodes"].is_array() && graph["edges"].is_array(), "{graph}");
+    assert_eq!(
+        (&graph["from_ns"], &graph["to_ns"]),
+        (&json!(1_577_836_800_000_000_000_u64), &Json::Null)
+    );
+    for question in ["from=yesterday", "from=2&to=1", "limit=0", "data=/", "tenant="] {
+        let refused = get(address, &format!("/api/v1/topology?{question}"));
+        assert_eq!(refused.status, 400, "{question}: {refused:?}");
+        assert!(refused.json()["error"].as_str().is_some_and(|error| !error.is_empty()));
+    }
 }
 
 fn changes_by_http(address: &str) {

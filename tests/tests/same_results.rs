@@ -13,7 +13,8 @@ use vmprobe_tests::records::{self, sorted};
 use vmprobe_tests::replaying::{run, small_plan};
 
 /// Tables that say what happened; the ledger's rows name workers, so its sums are compared.
-const TABLES: [&str; 7] = ["windows", "flows", "alerts", "taps", "delays", "path", "path_samples"];
+const TABLES: [&str; 8] =
+    ["windows", "flows", "alerts", "taps", "delays", "path", "path_samples", "migrations"];
 
 /// What a run came to.
 #[derive(Debug, PartialEq)]
@@ -88,6 +89,7 @@ fn any_workers_and_bursts_on_a_cloud() {
     let one = outcome(with(&plan, 1, 32), &files, "same-cloud-1");
     assert!(one.rows[0].len() > 100 && !one.rows[2].is_empty(), "there is something to compare");
     assert!(one.rows[4].len() > 8, "delays of tenants too");
+    assert_eq!(one.rows[7].len(), 1, "a migration too");
     for (workers, burst) in [(3, 32), (1, 1), (2, 64)] {
         let what = format!("{workers} workers, bursts of {burst}");
         let other = outcome(with(&plan, workers, burst), &files, "same-cloud-n");

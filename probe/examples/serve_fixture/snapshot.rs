@@ -86,6 +86,7 @@ pub(crate) fn normal(tick: u64) -> LiveSnapshot {
         taps: taps::taps(tick),
         path_sample_one_in: Some(16),
         paths: taps::paths(tick),
+        migrations: taps::migrations(tick),
         store: LiveStore {
             folder: Some("/var/lib/vmprobe".to_owned()),
             state: "ok".to_owned(),

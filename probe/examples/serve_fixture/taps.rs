@@ -1,7 +1,10 @@
 //! Taps and the ways between them.
 
-use vmprobe::aggregate::live::{LivePath, LivePathCounts, LiveTap, TapHealth};
+use vmprobe::aggregate::live::{
+    LiveMigration, LivePath, LivePathCounts, LiveTap, TapCounts, TapHealth,
+};
 use vmprobe::aggregate::path::PathCounts;
+use vmprobe::counters::TapTotals;
 
 use super::{START_NS, WINDOW_NS, known, noise};
 
@@ -22,21 +25,24 @@ fn health(tap: Tap, windows: u64) -> TapHealth {
     let packets = tap.2 * windows;
     let numbered = tap.0 == BORDER.0;
     let talks = 80 * windows;
-    TapHealth {
-        packets,
-        octets: packets * 612,
-        duplicates: packets / 22,
-        ambiguous: packets / 5_000,
-        copies: packets / 45,
-        snapped: packets / 900,
+    let counts = TapCounts {
+        totals: TapTotals {
+            packets,
+            octets: packets * 612,
+            duplicates: packets / 22,
+            ambiguous: packets / 5_000,
+            copies_other_tap: packets / 45,
+            snapped: packets / 900,
+            mirror_gaps: windows / 4,
+            ..TapTotals::default()
+        },
+        has_sequence: numbered,
         segment_unknown: Some(packets / 700),
-        mirror_gaps: numbered.then_some(windows / 4),
         tcp_conversations: talks,
         // The border's mirror copies one direction only.
         tcp_one_way_conversations: if numbered { talks * 3 / 4 } else { talks / 100 },
-        ..TapHealth::default()
-    }
-    .over_ms(windows * 1_000)
+    };
+    TapHealth::new(&counts, windows * 1_000)
 }
 
 fn tap(tap: Tap, tick: u64) -> LiveTap {
@@ -128,4 +134,54 @@ pub(super) fn paths(tick: u64) -> Vec<LivePath> {
         ..path(OVS_2, BORDER, tick, 0)
     };
     vec![path(OVS_1, OVS_2, tick, -1_250_000), path(OVS_2, OVS_1, tick, 1_250_000), one_way]
+}
+
+/// One that is reported and seen, one that is only seen, one that is only reported.
+pub(super) fn migrations(tick: u64) -> Vec<LiveMigration> {
+    let at = |seconds_ago: u64| START_NS + tick.saturating_sub(seconds_ago) * WINDOW_NS;
+    let seen = LiveMigration {
+        time_ns: at(12),
+        detected: true,
+        from_host: known(OVS_1.1),
+        to_host: known(OVS_2.1),
+        from_tap: known(OVS_1.0),
+        to_tap: known(OVS_2.0),
+        segment: known("default/vxlan/4242"),
+        address: known("10.0.0.20"),
+        mac: known("02:00:00:00:10:20"),
+        last_seen_ns: Some(at(12)),
+        first_seen_ns: Some(at(12) + 184_000_000),
+        blackout_ns: Some(184_000_000),
+        blackout_clock_bound_ns: Some(120_000),
+        peer_count: Some(7),
+        estimate: true,
+        ..LiveMigration::default()
+    };
+    let reported = LiveMigration {
+        virtual_station_uuid: known("5f0c9a52-7c1e-4b7e-9d67-0d2f6a1b3c04"),
+        virtual_station_name: known("red-app-1"),
+        virtual_station_tenant: known("red"),
+        reported_by: known("openstack"),
+        ..seen.clone()
+    };
+    let unseen = LiveMigration {
+        time_ns: at(300),
+        detected: false,
+        from_tap: None,
+        to_tap: None,
+        last_seen_ns: None,
+        first_seen_ns: None,
+        blackout_ns: None,
+        blackout_clock_bound_ns: None,
+        peer_count: None,
+        estimate: false,
+        ..reported.clone()
+    };
+    let other = LiveMigration {
+        time_ns: at(90),
+        address: known("10.0.0.31"),
+        mac: known("02:00:00:00:10:31"),
+        ..seen
+    };
+    vec![reported, other, unseen]
 }

@@ -1,7 +1,8 @@
 //! All conversations of a window, packed.
 //!
 //! In: what a table has summed up. Out: each [`ConversationKey`] with its [`Conversation`].
-//! Cost: 52 bytes a conversation, 22 an endpoint, 32 for each way packets go; unpacking copies.
+//! Cost: 52 bytes a conversation, 22 an endpoint, 32 for each way packets go, what
+//! was measured beside; unpacking copies.
 //! Invariants: addresses, stations and segments are kept once, however many conversations name
 //! them. A conversation whose sums do not fit its 52 bytes has them beside it as they are.
 
@@ -106,7 +107,7 @@ impl Conversations {
         clear(&mut self.paths);
         clear(&mut self.wide);
         self.rates.clear();
-        self.extras = Extras::default();
+        self.extras.clear();
     }
 
     /// Number of the share of flows that shedding kept, `None` if there are too many of them.
@@ -142,13 +143,16 @@ impl Conversations {
         &self.extras
     }
 
-    /// Adds what was measured in a row of an entry, and who began there.
-    pub(super) fn add_note(&mut self, entry: usize, initiator: Sender, note: Note) {
+    /// Adds what was measured in a row of an entry, and who began there, if all that is measured
+    /// takes less than `bytes_max`.
+    #[inline]
+    pub(super) fn add_note(&mut self, entry: usize, note: (Sender, Note), bytes_max: usize) {
         let packed = &mut self.entries[entry];
-        match packed.wide() {
-            Some(place) => self.extras.add(&mut self.wide[place].extra, initiator, note),
-            None => self.extras.add(&mut packed.extra, initiator, note),
-        }
+        let place = match packed.wide() {
+            Some(place) => &mut self.wide[place].extra,
+            None => &mut packed.extra,
+        };
+        self.extras.add(place, note, bytes_max);
     }
 
     #[cold]
@@ -219,7 +223,9 @@ impl<'a> IntoIterator for &'a Conversations {
     }
 }
 
-fn clear<T>(list: &mut Vec<T>) {
+/// Forgets all of a list. Keeps the memory that as many again need; what is far beyond it is given
+/// back.
+pub(super) fn clear<T>(list: &mut Vec<T>) {
     let used = list.len().max(KEPT_MIN);
     list.clear();
     if list.capacity() > SPARE_TIMES * used {

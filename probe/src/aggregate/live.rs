@@ -8,6 +8,7 @@
 //! Source: field names, IPFIX Information Elements in snake case where one exists; the ledger,
 //! ARCHITECTURE.md.
 
+mod migrations;
 mod taps;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,7 +17,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
-pub use taps::{LivePath, LivePathCounts, LiveTap, TapHealth};
+pub use migrations::LiveMigration;
+pub use taps::{LivePath, LivePathCounts, LiveTap, TapCounts, TapHealth};
 
 /// Windows of totals that the page can draw.
 pub const HISTORY_WINDOWS_MAX: usize = 300;
@@ -30,6 +32,8 @@ pub const PROTOCOLS_MAX: usize = 16;
 pub const PARTS_MAX: usize = 256;
 /// Ways between taps in a snapshot, those with most packets.
 pub const PATHS_MAX: usize = 256;
+/// Migrations in a snapshot, the latest first.
+pub const MIGRATIONS_MAX: usize = 100;
 
 /// Where the aggregator leaves the newest snapshot and the server side finds it.
 pub type LiveCell = Arc<ArcSwap<LiveSnapshot>>;
@@ -93,6 +97,8 @@ pub struct LiveSnapshot {
     pub path_sample_one_in: Option<u32>,
     /// Ways between taps that had packets in the last minutes, at most [`PATHS_MAX`].
     pub paths: Vec<LivePath>,
+    /// Migrations, those that became known last first, at most [`MIGRATIONS_MAX`].
+    pub migrations: Vec<LiveMigration>,
     /// Records on disk.
     pub store: LiveStore,
 }
@@ -354,6 +360,7 @@ impl LiveSnapshot {
         self.workers.truncate(PARTS_MAX);
         self.taps.truncate(PARTS_MAX);
         self.paths.truncate(PATHS_MAX);
+        self.migrations.truncate(MIGRATIONS_MAX);
         self.ledger.nic.truncate(PARTS_MAX);
         self.ledger.sinks.truncate(PARTS_MAX);
         self
@@ -441,6 +448,7 @@ mod tests {
             history: (0..).map(at).take(HISTORY_WINDOWS_MAX + 1).collect(),
             top_conversations: vec![LiveConversation::default(); CONVERSATIONS_MAX + 1],
             alerts: vec![LiveAlert::default(); ALERTS_MAX + 1],
+            migrations: vec![LiveMigration::default(); MIGRATIONS_MAX + 1],
             workers: vec![LiveWorker::default(); PARTS_MAX + 1],
             ..LiveSnapshot::default()
         }
@@ -448,6 +456,7 @@ mod tests {
         assert_eq!(snapshot.history.first().map(|point| point.window_start_ns), Some(1));
         assert_eq!(snapshot.top_conversations.len(), CONVERSATIONS_MAX);
         assert_eq!(snapshot.alerts.len(), ALERTS_MAX);
+        assert_eq!(snapshot.migrations.len(), MIGRATIONS_MAX);
         assert_eq!(snapshot.workers.len(), PARTS_MAX);
     }
 }

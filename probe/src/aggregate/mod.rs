@@ -6,9 +6,11 @@
 //! bytes each, and is used again from window to window.
 //! Invariants: a window is given out once, when the slowest worker has closed it; what comes for
 //! it later is booked in the oldest open one and counted as late. At most `rows_max` conversations
-//! a window and [`FULL_WINDOWS_MAX`] times as many in all windows that wait for the slowest worker;
-//! the packets of what finds no room are a ledger cause. Views are sorted, so they do
-//! not depend on the number of workers.
+//! a window and [`FULL_WINDOWS_MAX`] times as many in all windows that wait for the slowest worker,
+//! and no more than [`OPEN_WINDOWS_MAX`] windows of live sources; the packets of what finds no room
+//! are a ledger cause. Nothing is taken from workers while [`OVER_WINDOWS_MAX`] windows are over and
+//! wait to be given out, or fewer with many conversations. What is measured takes [`MEASURED_BYTES_MAX`] in all of them; what finds no
+//! room there is counted. Views are sorted, so they do not depend on the number of workers.
 //! Source: watermarks, METHODS "windows"; RFC 7011 §2 for terms.
 
 pub mod conversation;
@@ -17,6 +19,7 @@ mod ended;
 mod extras;
 mod ledger;
 pub mod live;
+mod migrations;
 mod packed;
 pub mod path;
 mod places;
@@ -26,8 +29,9 @@ mod view;
 pub use conversation::{Conversation, ConversationKey};
 pub use conversations::{Conversations, Iter as ConversationsIter};
 pub use ended::EndedFlows;
-pub use extras::{Direction, EXTRAS_BYTES_MAX, Extra, ExtraPlace, Extras};
+pub use extras::{Direction, Extra, ExtraPlace, Extras};
 pub use ledger::{LedgerTotals, StageAccount, WorkerAccount};
+pub use migrations::{Migrant, Migration, Migrations};
 pub use view::{TapView, WindowView};
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,10 +39,11 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::counters::{Snapshot, TapTotals, WorkerTotals};
 use crate::index::WindowNumber;
 use crate::spread::HashSeed;
+use crate::time::Timestamp;
 use crate::window::{FromWorker, HandoffReceiver, LateRow, Row, RowBlock, WindowClock};
 use ended::LATE_ROWS_MAX;
 use path::{PathView, Paths};
-use table::ConversationTable;
+use table::{ConversationTable, Room};
 
 /// Messages taken from one worker before the next one's turn.
 const MESSAGES_PER_WORKER: usize = 128;
@@ -46,6 +51,27 @@ const MESSAGES_PER_WORKER: usize = 128;
 /// Windows with `rows_max` conversations that may be open at once: the one that fills, the one
 /// whose grace lasts, and as many again for a worker that is late.
 const FULL_WINDOWS_MAX: usize = 4;
+
+/// Conversations that are looked at between two looks at the workers.
+const PART_CONVERSATIONS: usize = 4_096;
+
+/// Conversations of a window that may show which network card an endpoint has.
+const NOTED_CONVERSATIONS_MAX: usize = 1 << 18;
+
+/// Windows that may be over and wait to be given out. Who makes records of one hears the workers
+/// meanwhile; with more of them what workers hand over would only move from their rings, which have a
+/// bound, to tables.
+const OVER_WINDOWS_MAX: usize = 4;
+
+/// What part of `rows_max` their conversations may be, likewise: one window that is full is enough.
+const OVER_PART: usize = 4;
+
+/// Windows of live sources that may be open, those that wait for a slow worker among them: at windows
+/// of a second, as many seconds that a worker may stand still before its companions' rows are lost.
+const OPEN_WINDOWS_MAX: usize = 256;
+
+/// Bytes of all that is measured in conversations of open windows at most.
+const MEASURED_BYTES_MAX: usize = 256 << 20;
 
 /// Indices, and memory of views, that are kept for the next window.
 const SPARE_MAX: usize = 2;
@@ -65,12 +91,8 @@ struct OpenWindow {
     late_packets: u64,
     /// Packets of rows that found no room in it.
     rows_full_packets: u64,
-}
-
-impl OpenWindow {
-    fn new(conversations: ConversationTable) -> Self {
-        Self { conversations, late_packets: 0, rows_full_packets: 0 }
-    }
+    /// It stands for all windows beyond [`OPEN_WINDOWS_MAX`], and has room for no row.
+    is_beyond: bool,
 }
 
 struct FromOne {
@@ -107,6 +129,12 @@ pub struct Aggregator {
     rows_max: usize,
     /// Conversations in all open windows.
     conversations: usize,
+    /// Bytes of what was measured in them.
+    measured_bytes: usize,
+    /// A source is live, so that workers do not wait for each other.
+    is_live: bool,
+    /// So much waits to be given out that nothing is taken from workers.
+    is_behind: bool,
     spare_tables: Vec<ConversationTable>,
     spare_views: Vec<Conversations>,
     seed: HashSeed,
@@ -118,6 +146,9 @@ pub struct Aggregator {
     /// Measures that found no room since the last view.
     measures_lost: u64,
     paths: Option<Paths>,
+    migrations: Migrations,
+    /// End of the last window given out.
+    latest: Timestamp,
     reported_taps: Vec<TapTotals>,
     reported: LedgerTotals,
     reported_workers: Vec<WorkerTotals>,
@@ -136,12 +167,15 @@ impl Aggregator {
             settled: false,
         };
         Self {
+            is_live: receivers.iter().any(|receiver| !receiver.waits()),
             workers: receivers.into_iter().map(one).collect(),
             open: BTreeMap::new(),
             given_up_to: None,
             windows,
             rows_max: rows_max as usize,
             conversations: 0,
+            measured_bytes: 0,
+            is_behind: false,
             spare_tables: Vec::new(),
             spare_views: Vec::new(),
             seed: HashSeed::random(),
@@ -151,6 +185,8 @@ impl Aggregator {
             late_rows: Vec::new(),
             measures_lost: 0,
             paths: None,
+            migrations: Migrations::default(),
+            latest: Timestamp::ZERO,
             reported_taps: Vec::new(),
             reported: LedgerTotals::default(),
             reported_workers: Vec::new(),
@@ -164,28 +200,61 @@ impl Aggregator {
         self
     }
 
+    /// Adds what is known of migrations.
+    #[must_use]
+    pub fn with_migrations(mut self, migrations: Migrations) -> Self {
+        self.migrations = migrations;
+        self
+    }
+
     /// Delay and loss of the next window in which every packet has its verdict.
     pub fn next_paths(&mut self) -> Option<PathView> {
         let closed = if self.is_over() { LAST } else { self.given_up_to? };
-        self.paths.as_mut()?.next_view(closed)
+        let paths = self.paths.as_mut()?;
+        let view = paths.next_view(closed)?;
+        self.migrations.window((view.start, view.end), &view.moves, Some(&*paths));
+        Some(view)
     }
 
-    /// Takes what the workers have handed over, a bounded part of it. `false`: that was all, and
-    /// there is time to wait until more has come. Who takes each block as it comes has the caches
+    /// Migrations since the last call, and how many found no room; those of the last windows once all
+    /// is given out.
+    pub fn take_migrations(&mut self) -> (Vec<Migration>, u64) {
+        if self.is_over() {
+            self.migrations.finish(self.latest, self.paths.as_ref());
+        }
+        self.migrations.take()
+    }
+
+    /// Takes what the workers have handed over, a bounded part of it. `false`: that was all for now,
+    /// and there is time to wait until more has come. Who takes each block as it comes has the caches
     /// of a worker's core as often, where they share one.
     pub fn collect(&mut self) -> bool {
         let mut at_once = false;
         for place in 0..self.workers.len() {
             for taken in 1..=MESSAGES_PER_WORKER {
+                if self.is_behind {
+                    return at_once;
+                }
                 let Some(message) = self.workers[place].receiver.take() else { break };
                 // Few closed windows can wait, and nobody should wait for them.
                 let closes = matches!(message, FromWorker::Closed(..) | FromWorker::Ended(_));
                 at_once |= closes || taken == MESSAGES_PER_WORKER;
                 self.take(place, &message);
                 self.workers[place].receiver.give_back(message);
+                if closes {
+                    self.count_over();
+                }
             }
         }
         at_once
+    }
+
+    /// As [`Aggregator::collect`], for who works on a window meanwhile: there may be as much as fills
+    /// another one, and the rest waits in the rings.
+    pub fn listen(&mut self) {
+        if self.conversations < self.rows_max {
+            self.collect();
+        }
     }
 
     /// The next window that all workers have closed, in order of time.
@@ -197,9 +266,31 @@ impl Aggregator {
         }
         let window = self.open.remove(&number)?;
         self.given_up_to = Some(number);
+        self.count_over();
         self.rows_full_packets += window.rows_full_packets;
         self.workers.iter_mut().for_each(|worker| worker.settle(number));
-        Some(self.view(number, window))
+        let view = self.view(number, window);
+        self.latest = self.latest.max(view.end);
+        self.note_stations(&view);
+        Some(view)
+    }
+
+    /// Tells the ways between taps who sent; without them, that time has come so far.
+    fn note_stations(&mut self, view: &WindowView) {
+        if self.paths.is_none() {
+            self.migrations.window((view.start, view.end), &[], None);
+            return;
+        }
+        let parts = view.conversations.parts(PART_CONVERSATIONS);
+        for part in parts.take(NOTED_CONVERSATIONS_MAX / PART_CONVERSATIONS) {
+            if let Some(paths) = &mut self.paths {
+                for (key, conversation) in &part {
+                    paths.note(view.number, key, conversation.packets);
+                }
+            }
+            // Workers whose window is not over go on meanwhile.
+            self.collect();
+        }
     }
 
     /// Takes the memory of a view back, for one to come.
@@ -287,6 +378,19 @@ impl Aggregator {
         self.workers.iter().map(closed).min().flatten()
     }
 
+    /// Looks at what waits to be given out.
+    fn count_over(&mut self) {
+        let watermark = self.watermark();
+        let over = self.open.iter().take_while(|(number, _)| Some(**number) <= watermark);
+        let (mut windows, mut conversations) = (0, 0);
+        for (_, window) in over.take(OVER_WINDOWS_MAX) {
+            windows += 1;
+            conversations += window.conversations.len();
+        }
+        self.is_behind = windows == OVER_WINDOWS_MAX
+            || conversations > 0 && conversations >= self.rows_max / OVER_PART;
+    }
+
     fn take(&mut self, place: usize, message: &FromWorker) {
         match message {
             FromWorker::Rows(block) => {
@@ -307,19 +411,33 @@ impl Aggregator {
                 }
             }
             FromWorker::Closed(window, snapshot) => {
-                let worker = &mut self.workers[place];
-                worker.closed = Some(*window);
-                worker.snapshots.push_back((*window, snapshot.duplicate()));
                 // A window without traffic is given out all the same, so that the page moves on.
                 if self.given_up_to.is_none_or(|given| given < *window) {
                     self.open_window(*window);
                 }
+                self.close(place, *window, snapshot);
             }
             FromWorker::Ended(snapshot) => {
                 let worker = &mut self.workers[place];
                 worker.ended = true;
                 worker.snapshots.push_back((LAST, snapshot.duplicate()));
             }
+        }
+    }
+
+    /// A worker has closed a window.
+    fn close(&mut self, place: usize, window: WindowNumber, snapshot: &Snapshot) {
+        let worker = &mut self.workers[place];
+        worker.closed = Some(window);
+        let snapshot = (window, snapshot.duplicate());
+        // Of the windows that one stands for the last word is enough.
+        let last = self.open.last_key_value().filter(|(_, window)| window.is_beyond);
+        let before = self.open.keys().nth_back(1);
+        match worker.snapshots.back_mut() {
+            Some(known) if last.is_some() && before.is_none_or(|before| known.0 > *before) => {
+                *known = snapshot;
+            }
+            _ => worker.snapshots.push_back(snapshot),
         }
     }
 
@@ -330,37 +448,57 @@ impl Aggregator {
         let number = if late { oldest.unwrap_or(block.window) } else { block.window };
         let all_max = FULL_WINDOWS_MAX.saturating_mul(self.rows_max);
         let room = all_max.saturating_sub(self.conversations);
+        let measured_room = MEASURED_BYTES_MAX.saturating_sub(self.measured_bytes);
         let rows_max = self.rows_max;
         let window = self.open_window(number);
-        let before = window.conversations.len();
-        let full_packets = window.conversations.add(block, rows_max.min(before + room));
-        window.rows_full_packets += full_packets;
+        let (before, measured) =
+            (window.conversations.len(), window.conversations.measured_bytes());
+        let entries_max = if window.is_beyond { 0 } else { rows_max.min(before + room) };
+        let room = Room { entries_max, measured_bytes_max: measured + measured_room };
+        window.rows_full_packets += window.conversations.add(block, room);
         let added = window.conversations.len() - before;
+        let added_bytes = window.conversations.measured_bytes() - measured;
         if late {
             window.late_packets += packets;
             self.late_rows_packets += packets;
         }
         self.conversations += added;
+        self.measured_bytes += added_bytes;
     }
 
+    /// A window; where there are too many already the one that stands for all beyond.
     fn open_window(&mut self, number: WindowNumber) -> &mut OpenWindow {
+        let is_full = self.is_live && self.open.len() >= OPEN_WINDOWS_MAX;
+        let is_beyond = is_full && !self.open.contains_key(&number);
+        let number = if is_beyond { self.go_beyond(number) } else { number };
         self.open.entry(number).or_insert_with(|| {
             let spare = self.spare_tables.pop();
             let mut table = spare.unwrap_or_else(|| ConversationTable::new(self.seed));
             if let Some(memory) = self.spare_views.pop() {
                 table.take_memory(memory);
             }
-            OpenWindow::new(table)
+            OpenWindow { conversations: table, late_packets: 0, rows_full_packets: 0, is_beyond }
         })
+    }
+
+    /// Where the window is from now on that stands for `number` and all others beyond: it is given
+    /// out when all of them are over.
+    fn go_beyond(&mut self, number: WindowNumber) -> WindowNumber {
+        let Some((last, window)) = self.open.pop_last() else { return number };
+        if window.is_beyond {
+            self.open.insert(last.max(number), window);
+            return last.max(number);
+        }
+        self.open.insert(last, window);
+        last.next().max(number)
     }
 
     /// The conversations of a window that is over, sorted; its index is kept for the next.
     fn sorted(&mut self, mut table: ConversationTable) -> Conversations {
         self.conversations -= table.len();
+        self.measured_bytes -= table.measured_bytes();
         // Workers whose window is not over go on meanwhile.
-        let sorted = table.sort(|| {
-            self.collect();
-        });
+        let sorted = table.sort(|| self.listen());
         if self.spare_tables.len() < SPARE_MAX {
             self.spare_tables.push(table);
         }
@@ -369,8 +507,9 @@ impl Aggregator {
 
     fn view(&mut self, number: WindowNumber, window: OpenWindow) -> WindowView {
         let length_ns = self.windows.length_ns();
+        let lost = window.conversations.measures_lost();
         let conversations = self.sorted(window.conversations);
-        let measures_lost = std::mem::take(&mut self.measures_lost) + conversations.extras().lost();
+        let measures_lost = std::mem::take(&mut self.measures_lost) + lost;
         let taps = self.taps();
         let before = std::mem::replace(&mut self.reported_taps, taps.clone());
         let mut taps = TapView::differences(&taps, &before);
@@ -396,104 +535,4 @@ impl Aggregator {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::app::Application;
-    use crate::counters::DropCause;
-    use crate::decode::Address;
-    use crate::flow::FlowOutput;
-    use crate::index::{FlowIndex, Sender, TapIndex};
-    use crate::spread::FlowKey;
-    use crate::window::{Ends, HandoffSender, RowFacts, handoff};
-
-    /// Sends `packets` packets of the `number`-th pair of addresses.
-    fn send(sender: &mut HandoffSender, window: u64, number: u8, packets: u64) {
-        let key = FlowKey { low: Address::v4([10, 0, 0, number]), ..FlowKey::default() };
-        let mut row = Row::of(&RowFacts {
-            flow: FlowIndex(number.into()),
-            key: &key,
-            initiator: Sender::Low,
-            ends: Ends::default(),
-            tap: TapIndex(0),
-            application: Application::Unknown,
-            counts_flow: true,
-        });
-        for _ in 0..packets {
-            row.count(Sender::Low, 100, false);
-            sender.count(WindowNumber(window), 1);
-        }
-        sender.begin_row(WindowNumber(window), &row);
-    }
-
-    /// Totals of a worker that has received and booked `booked` packets.
-    fn close(sender: &mut HandoffSender, window: u64, booked: u64) {
-        let mut totals = WorkerTotals {
-            received_packets: booked,
-            booked_packets: booked,
-            ..WorkerTotals::default()
-        };
-        assert!(sender.send_window(WindowNumber(window), usize::MAX));
-        assert!(sender.close(WindowNumber(window), &mut totals, &[]));
-    }
-
-    #[test]
-    fn what_found_no_room_is_settled_with_its_window() {
-        let (mut sender, receiver) = handoff(8, 8, false);
-        let (mut slow, slow_receiver) = handoff(8, 8, false);
-        let windows = WindowClock::new(1_000, 0);
-        let mut aggregator = Aggregator::new(vec![receiver, slow_receiver], windows, 1);
-        // The first worker is a window ahead, and in that one most found no room.
-        send(&mut sender, 1, 1, 5);
-        send(&mut sender, 1, 2, 2);
-        close(&mut sender, 1, 7);
-        send(&mut sender, 2, 1, 1);
-        send(&mut sender, 2, 2, 40);
-        close(&mut sender, 2, 48);
-        close(&mut slow, 1, 0);
-        while aggregator.collect() {}
-        let view = aggregator.next_view().expect("both have closed it");
-        let full = |ledger: &LedgerTotals| ledger.causes.of(DropCause::WindowRowsFull);
-        assert_eq!((view.number, full(&view.ledger)), (WindowNumber(1), 2));
-        assert_eq!((view.ledger.accounted, view.ledger.unaccounted), (5, 0));
-        assert_eq!(view.ledger.received, 7);
-        assert!(aggregator.next_view().is_none(), "the slow one has not closed it");
-        close(&mut slow, 2, 0);
-        while aggregator.collect() {}
-        let view = aggregator.next_view().expect("both have closed it");
-        assert_eq!((full(&view.ledger), view.ledger.accounted), (42, 6));
-        assert_eq!((view.ledger.received, view.ledger.unaccounted), (48, 0));
-    }
-
-    #[test]
-    fn windows_that_wait_for_a_worker_are_bounded_together() {
-        const ROWS_MAX: usize = 10;
-        let (mut sender, receiver) = handoff(64, 8, false);
-        let (mut slow, slow_receiver) = handoff(8, 8, false);
-        let windows = WindowClock::new(1_000, 0);
-        let mut aggregator = Aggregator::new(vec![receiver, slow_receiver], windows, 10);
-        let mut booked = 0;
-        for window in 1..=8 {
-            for number in 0..100 {
-                send(&mut sender, window, number, 1);
-            }
-            booked += 100;
-            close(&mut sender, window, booked);
-            while aggregator.collect() {}
-            assert!(aggregator.conversations <= FULL_WINDOWS_MAX * ROWS_MAX);
-        }
-        close(&mut slow, 8, 0);
-        while aggregator.collect() {}
-        let mut kept = Vec::new();
-        while let Some(view) = aggregator.next_view() {
-            kept.push(view.conversations.len());
-            assert_eq!(view.ledger.unaccounted, 0);
-            aggregator.recycle(view);
-        }
-        assert_eq!(kept, [10, 10, 10, 10, 0, 0, 0, 0]);
-        let ledger = aggregator.ledger();
-        assert_eq!((ledger.accounted, ledger.causes.of(DropCause::WindowRowsFull)), (40, 760));
-        assert_eq!((aggregator.conversations, ledger.unaccounted), (0, 0));
-        assert!(aggregator.spare_tables.len() <= SPARE_MAX);
-        assert!(aggregator.spare_views.len() <= SPARE_MAX);
-    }
-}
+mod tests;

@@ -38,6 +38,15 @@ pub(super) struct ConversationTable {
     seed: HashSeed,
 }
 
+/// What a table may hold.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    /// Conversations at most.
+    pub(super) entries_max: usize,
+    /// Bytes of what was measured in them at most.
+    pub(super) measured_bytes_max: usize,
+}
+
 /// What is known of a row before it is added.
 #[derive(Clone, Copy, Default)]
 struct Lookup {
@@ -71,9 +80,19 @@ impl ConversationTable {
         self.all = memory;
     }
 
-    /// Adds the rows of a block. Gives the packets of those that found no room, because it would
-    /// have held more than `entries_max`.
-    pub(super) fn add(&mut self, block: &RowBlock, entries_max: usize) -> u64 {
+    /// Bytes of what was measured in them.
+    pub(super) fn measured_bytes(&self) -> usize {
+        self.all.extras().bytes()
+    }
+
+    /// Measures that found no room.
+    pub(super) fn measures_lost(&self) -> u64 {
+        self.all.extras().lost()
+    }
+
+    /// Adds the rows of a block. Gives the packets of those that found no room.
+    pub(super) fn add(&mut self, block: &RowBlock, room: Room) -> u64 {
+        let Room { entries_max, measured_bytes_max } = room;
         let rate = block.sampling_rate.min(1.0);
         let rate = (rate, self.all.number_rate(rate));
         let mut full_packets = 0;
@@ -96,7 +115,7 @@ impl ConversationTable {
         for note in block.notes.iter() {
             let entry = self.added.get(note.row()).copied().flatten();
             if let (Some(row), Some(entry)) = (block.rows.get(note.row()), entry) {
-                self.all.add_note(entry, row.initiator(), *note);
+                self.all.add_note(entry, (row.initiator(), *note), measured_bytes_max);
             }
         }
         full_packets
@@ -120,23 +139,34 @@ impl ConversationTable {
     /// Numbers of the entries in order of their keys.
     fn order(&self, mut pause: impl FnMut()) -> Vec<u32> {
         let all = &self.all;
-        let spaces = ranks(all.paths.iter().map(|path| path.space.bits()), &mut pause);
+        let spaces = Ranks::new(all.paths.iter().map(|path| path.space.bits()), &mut pause);
         let address = |endpoint: &Endpoint| u128::from_be_bytes(endpoint.address.0);
-        let addresses = ranks(all.endpoints.iter().map(address), &mut pause);
+        let addresses = Ranks::new(all.endpoints.iter().map(address), &mut pause);
+        let number_bits = bits(all.entries.len());
+        // At most 25 + 2 · 26 + 25 + 25: a window has 2²⁴ conversations at most.
+        let key_bits = spaces.bits + 2 * addresses.bits + SERVICE_BITS + number_bits;
+        debug_assert!(key_bits <= u128::BITS, "{key_bits} bits");
         let ordered = |(number, entry): (u32, &Packed)| {
-            let Name { source, destination, path, .. } = entry.name;
-            let [path, source, destination] = [
-                spaces[path as usize],
-                addresses[source as usize],
-                addresses[destination as usize],
-            ]
-            .map(u128::from);
-            path << 96 | source << 64 | destination << 32 | u128::from(number)
+            let name = &entry.name;
+            let path = &all.paths[name.path as usize];
+            let mut key = u128::from(spaces.of(name.path));
+            for endpoint in [name.source, name.destination] {
+                key = key << addresses.bits | u128::from(addresses.of(endpoint));
+            }
+            key = key << SERVICE_BITS | u128::from(service(name, path.ip_version));
+            key << number_bits | u128::from(number)
         };
         let mut order: Vec<u128> = (0_u32..).zip(&all.entries).map(ordered).collect();
+        let number_in = |ordered: u128| {
+            #[expect(clippy::cast_possible_truncation, reason = "the other bits are of its key")]
+            let number = ordered as u32;
+            number & ((1 << number_bits) - 1)
+        };
         let key = |ordered: u128| all.key(&all.entries[number_in(ordered) as usize].name);
+        // Few differ in their application, stations or segments alone.
         let compare = |one: &u128, other: &u128| {
-            (one >> 32).cmp(&(other >> 32)).then_with(|| key(*one).cmp(&key(*other)))
+            let ranks = (one >> number_bits).cmp(&(other >> number_bits));
+            ranks.then_with(|| key(*one).cmp(&key(*other)))
         };
         sort_in_parts(&mut order, compare, pause);
         order.into_iter().map(number_in).collect()
@@ -319,17 +349,46 @@ const fn words(address: Address) -> [u64; 2] {
 }
 
 /// The rank of each value among those that differ.
-fn ranks<T: Copy + Ord>(values: impl Iterator<Item = T>, pause: impl FnMut()) -> Vec<u32> {
-    let mut order: Vec<(T, u32)> = values.zip(0..).collect();
-    sort_in_parts(&mut order, |one, other| one.0.cmp(&other.0), pause);
-    let mut ranks = vec![0; order.len()];
-    let (mut rank, mut before) = (0, None);
-    for (value, number) in order {
-        rank += u32::from(before.is_some_and(|before| before != value));
-        ranks[number as usize] = rank;
-        before = Some(value);
+struct Ranks {
+    ranks: Vec<u32>,
+    /// Bits that the largest takes.
+    bits: u32,
+}
+
+impl Ranks {
+    fn new<T: Copy + Ord>(values: impl Iterator<Item = T>, pause: impl FnMut()) -> Self {
+        let mut order: Vec<(T, u32)> = values.zip(0..).collect();
+        sort_in_parts(&mut order, |one, other| one.0.cmp(&other.0), pause);
+        let mut ranks = vec![0; order.len()];
+        let (mut rank, mut before) = (0_u32, None);
+        for (value, number) in order {
+            rank += u32::from(before.is_some_and(|before| before != value));
+            ranks[number as usize] = rank;
+            before = Some(value);
+        }
+        Self { ranks, bits: bits(rank as usize) }
     }
-    ranks
+
+    #[inline]
+    fn of(&self, number: u32) -> u32 {
+        self.ranks[number as usize]
+    }
+}
+
+/// Bits that numbers up to this one take.
+const fn bits(largest: usize) -> u32 {
+    usize::BITS - largest.leading_zeros()
+}
+
+/// Bits of [`service`].
+const SERVICE_BITS: u32 = 8 + 1 + 16;
+
+/// What orders conversations between the same addresses, in that order: protocol, version of IP,
+/// port.
+#[inline]
+fn service(name: &Name, ip_version: u8) -> u32 {
+    let version = u32::from(ip_version > 4);
+    u32::from(name.protocol) << 17 | version << 16 | u32::from(name.destination_port)
 }
 
 /// Sorts, with a pause after every part of the work.
@@ -359,13 +418,6 @@ fn put_in_order(entries: &mut [Packed], order: &mut [u32], start: usize) {
         entries.swap(place, from as usize);
         place = from as usize;
     }
-}
-
-/// The number of the entry: the low 32 bits.
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the other bits are of its rank")]
-const fn number_in(ordered: u128) -> u32 {
-    ordered as u32
 }
 
 #[cfg(test)]
@@ -408,6 +460,13 @@ mod tests {
             (0..packets).for_each(|_| row.count(sender, 100, false));
         }
         row
+    }
+
+    const ROOM: Room = entries(usize::MAX);
+
+    /// Room for so many, and for all that is measured in them.
+    const fn entries(entries_max: usize) -> Room {
+        Room { entries_max, measured_bytes_max: usize::MAX }
     }
 
     /// One packet each way of the source of that number.
@@ -470,7 +529,7 @@ mod tests {
             let mut model: Vec<(ConversationKey, Conversation)> = model.into_iter().collect();
             model.sort_by_key(|(key, _)| *key);
             let full: u64 =
-                rows.chunks(77).map(|rows| table.add(&block(rows.to_vec()), usize::MAX)).sum();
+                rows.chunks(77).map(|rows| table.add(&block(rows.to_vec()), ROOM)).sum();
             assert_eq!((full, table.len()), (0, model.len()));
             let sorted = table.sort(|| ());
             assert!(sorted.iter().eq(model.iter().copied()));
@@ -495,13 +554,16 @@ mod tests {
             }
             // A conversation that does not fit its bytes any more.
             rows.rows[0].count(Sender::High, 3 << 30, false);
-            table.add(&rows, usize::MAX);
+            table.add(&rows, ROOM);
         }
         let sorted = table.sort(|| ());
         assert!(!sorted.wide.is_empty());
         let gaps = |(key, sums): (ConversationKey, Conversation)| {
             let extra = sorted.extras().get(sums.extra).expect("there is room");
-            let gaps = Direction::BOTH.map(|way| extra.events(Event::Gap, way)).iter().sum::<u64>();
+            let gaps = Direction::BOTH
+                .map(|way| extra.count(What::Event(Event::Gap), way))
+                .iter()
+                .sum::<u64>();
             let source = u32::from(key.source.0[15]);
             // Two rows of a block are of one source, fifty apart.
             assert_eq!(gaps, u64::from(40_u32.saturating_sub(source)), "{source}");
@@ -514,7 +576,7 @@ mod tests {
     fn what_is_sorted_in_parts_is_sorted_as_a_whole() {
         let mut table = ConversationTable::new(HashSeed::random());
         let rows = (0..100_000_u32).map(|number| of_source(number.wrapping_mul(0x9e37_79b1)));
-        assert_eq!(table.add(&block(rows.collect()), usize::MAX), 0);
+        assert_eq!(table.add(&block(rows.collect()), ROOM), 0);
         let mut pauses = 0;
         let sorted = table.sort(|| pauses += 1);
         // Endpoints are sorted in as many parts, and the one path in one.
@@ -526,7 +588,7 @@ mod tests {
     fn what_finds_no_room_is_counted_and_what_is_there_goes_on() {
         let mut table = ConversationTable::new(HashSeed::fixed());
         let rows = (0..100).chain(0..100).map(of_source).collect();
-        assert_eq!((table.add(&block(rows), 60), table.len()), (2 * 2 * 40, 60));
+        assert_eq!((table.add(&block(rows), entries(60)), table.len()), (2 * 2 * 40, 60));
         assert!(table.all.iter().all(|(_, sums)| sums.packets == [2, 2]));
     }
 
@@ -535,7 +597,7 @@ mod tests {
         let mut table = ConversationTable::new(HashSeed::fixed());
         for part in 0..100 {
             let rows = (100 * part..100 * part + 100).map(of_source).collect();
-            table.add(&block(rows), 60);
+            table.add(&block(rows), entries(60));
         }
         assert_eq!((table.len(), table.all.paths.len()), (60, 1));
         assert!(table.all.endpoints.len() <= 2 * (60 + BATCH_ROWS));
@@ -545,12 +607,12 @@ mod tests {
     #[test]
     fn a_quiet_window_after_a_flood_gives_memory_back() {
         let mut table = ConversationTable::new(HashSeed::fixed());
-        table.add(&block((0..100_000).map(of_source).collect()), usize::MAX);
+        table.add(&block((0..100_000).map(of_source).collect()), ROOM);
         let mut memory = table.sort(|| ());
         memory.clear();
         assert!(memory.entries.capacity() >= 100_000);
         table.take_memory(memory);
-        table.add(&block((0..1_000).map(of_source).collect()), usize::MAX);
+        table.add(&block((0..1_000).map(of_source).collect()), ROOM);
         let mut memory = table.sort(|| ());
         memory.clear();
         assert!(memory.entries.capacity() < 2_048 && memory.endpoints.capacity() < 2_048);
@@ -563,7 +625,7 @@ mod tests {
         let mut sizes = Vec::new();
         for window in 0..4_u32 {
             let rows = (0..10_000).map(|number| of_source(window << 16 | number)).collect();
-            table.add(&block(rows), 8_192);
+            table.add(&block(rows), entries(8_192));
             let mut memory = table.sort(|| ());
             memory.clear();
             sizes.push((

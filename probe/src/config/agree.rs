@@ -3,6 +3,10 @@
 //! In: the sections (for their lines) and the plan made of them. Out: problems and warnings.
 //! Invariants: a key that was not allowed by itself is not judged again here.
 
+mod libvirt;
+mod openstack;
+mod ovsdb;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
@@ -44,6 +48,21 @@ pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Re
         unique(&root.tables(name), "name", |name| name, report);
     }
     unique(&root.tables("port"), "device", device::name, report);
+    let clouds = root.table("inventory").tables("openstack");
+    unique(&clouds, "name", |name| name, report);
+    for cloud in &clouds {
+        openstack::check(cloud, report);
+    }
+    let hosts = root.table("inventory").tables("libvirt");
+    unique(&hosts, "name", |name| name, report);
+    for host in &hosts {
+        libvirt::check(host, report);
+    }
+    let databases = root.table("inventory").tables("ovsdb");
+    unique(&databases, "name", |name| name, report);
+    for database in &databases {
+        ovsdb::check(database, report);
+    }
     if mode == Mode::Run && !root.has("port") && !report.is_broken() {
         let what = "is missing (allowed: at least one [[port]], which `vmprobe run` receives from)";
         report.problem(0, "port", what);

@@ -5,6 +5,10 @@
 //! Invariants: what is not given keeps the value of `Plan::default()`; relative paths begin at
 //! the file's folder.
 
+mod libvirt;
+mod openstack;
+mod ovsdb;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +29,7 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
     let taps = taps(&root.tables("tap"), &domains, report);
     let filters = filters(&root.tables("filter"), &taps, report);
     let spaces = spaces(&root.tables("space"), &domains, report);
+    let inventory = inventory(&root.table("inventory"), base, &domains, report);
     Plan {
         probe: probe(&root.table("probe")),
         eal: eal(&root.table("eal"), base),
@@ -41,7 +46,7 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
         window: window(&root.table("window")),
         shed: shed(&root.table("shed")),
         detect: detect(&root.table("detect")),
-        inventory: inventory(&root.table("inventory"), base),
+        inventory,
         store: store(&root.table("store"), base),
         serve: serve(&root.table("serve")),
     }
@@ -257,7 +262,12 @@ fn detect(section: &Section<'_>) -> DetectPlan {
     plan
 }
 
-fn inventory(section: &Section<'_>, base: &Path) -> InventoryPlan {
+fn inventory(
+    section: &Section<'_>,
+    base: &Path,
+    domains: &[String],
+    report: &mut Report,
+) -> InventoryPlan {
     let mut plan = InventoryPlan { file: path(section, "file", base), ..InventoryPlan::default() };
     section.read("api", &mut plan.api);
     plan.precedence = precedence(section);
@@ -267,6 +277,17 @@ fn inventory(section: &Section<'_>, base: &Path) -> InventoryPlan {
     section.read("home_networks", &mut plan.home_networks);
     section.read("shared_tenants", &mut plan.shared_tenants);
     section.read("shared_networks", &mut plan.shared_networks);
+    let hosts = section.tables("libvirt");
+    plan.libvirt =
+        hosts.iter().filter_map(|found| libvirt::libvirt(found, domains, report)).collect();
+    let clouds = section.tables("openstack");
+    plan.openstack = clouds
+        .iter()
+        .filter_map(|found| openstack::openstack(found, base, domains, report))
+        .collect();
+    let databases = section.tables("ovsdb");
+    plan.ovsdb =
+        databases.iter().filter_map(|found| ovsdb::ovsdb(found, base, domains, report)).collect();
     plan
 }
 

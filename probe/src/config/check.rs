@@ -44,6 +44,16 @@ pub fn report(plan: &Plan, sizes: &Sizes) -> String {
     );
     say("detectors", detectors_text(plan));
     say("inventory", path_text(plan.inventory.file.as_deref()));
+    for cloud in &plan.inventory.openstack {
+        let urls: Vec<_> = cloud.urls.iter().map(ToString::to_string).collect();
+        say("source", format!("openstack:{} at {}", cloud.name, urls.join(", ")));
+    }
+    for host in &plan.inventory.libvirt {
+        say("source", format!("libvirt:{} at {}", host.name, host.uri));
+    }
+    for database in &plan.inventory.ovsdb {
+        say("ovsdb", format!("{} at {}", database.name, database.address));
+    }
     say("records", path_text(plan.store.folder.as_deref()));
     say("pages", if plan.serve.enabled { plan.serve.listen.to_string() } else { "off".to_owned() });
     for line in memory_lines(plan, sizes) {
@@ -188,9 +198,9 @@ fn memory_lines(plan: &Plan, sizes: &Sizes) -> Vec<String> {
         sizes.flow_bytes
     ));
     lines.push(format!(
-        "{} MiB at most for rows of one window ({workers} × {} × {} bytes)",
+        "{} MiB for rows of open windows and on their way ({workers} × {} × {} bytes)",
         mib(memory.row_bytes),
-        plan.window.rows_max,
+        plan.rows_kept(),
         sizes.row_bytes
     ));
     let rest = memory.copy_bytes + memory.fragment_bytes + memory.spread_bytes;

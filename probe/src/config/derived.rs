@@ -86,6 +86,11 @@ impl Plan {
         (self.flow.slots_per_worker / 4).max(OPEN_ROWS_MIN)
     }
 
+    /// Rows of a worker that there is memory for: open ones, and those on their way.
+    pub fn rows_kept(&self) -> u32 {
+        self.open_rows() + ROWS_ON_THEIR_WAY
+    }
+
     /// Whether packets are followed from tap to tap: it takes two taps.
     pub fn follows_paths(&self) -> bool {
         self.path.enabled && self.taps.len() >= 2
@@ -102,7 +107,7 @@ impl Plan {
             mbuf_bytes_min: self.mbuf_bytes(|_| MBUF_ROOM_OCTETS),
             mbuf_bytes_max: self.mbuf_bytes(frame_room_octets),
             flow_bytes: tables(self.flow.slots_per_worker, sizes.flow_bytes),
-            row_bytes: tables(self.open_rows() + ROWS_ON_THEIR_WAY, sizes.row_bytes),
+            row_bytes: tables(self.rows_kept(), sizes.row_bytes),
             copy_bytes: tables(self.copies.slots, sizes.copy_bytes).saturating_add(
                 if self.follows_paths() { tables(self.path.slots, sizes.path_bytes) } else { 0 },
             ),

@@ -11,6 +11,14 @@ use ipnet::IpNet;
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
+mod libvirt;
+mod openstack;
+mod ovsdb;
+
+pub use libvirt::LibvirtPlan;
+pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
+pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
+
 /// The whole configuration of a probe.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -361,6 +369,12 @@ pub struct InventoryPlan {
     pub shared_tenants: Vec<String>,
     /// Networks of services that are everybody's.
     pub shared_networks: Vec<IpNet>,
+    /// Clouds whose notifications are listened to.
+    pub openstack: Vec<OpenstackPlan>,
+    /// Hosts whose libvirt is asked.
+    pub libvirt: Vec<LibvirtPlan>,
+    /// Databases of Open vSwitches.
+    pub ovsdb: Vec<OvsdbPlan>,
 }
 
 /// Records on disk.
@@ -420,8 +434,11 @@ impl Default for InventoryPlan {
             vms_max: 100_000,
             facts_per_vm_max: 1_024,
             home_networks: Vec::new(),
+            ovsdb: Vec::new(),
             shared_tenants: Vec::new(),
             shared_networks: Vec::new(),
+            openstack: Vec::new(),
+            libvirt: Vec::new(),
         }
     }
 }

@@ -34,7 +34,7 @@ fn one_table(key: &Key, out: &mut String) {
             heading(table.meaning, &format!("[{}]", table.path), "", out);
             for key in table.keys {
                 match key.kind {
-                    Kind::Table(_) => one_table(key, out),
+                    Kind::Table(_) | Kind::Tables(..) => one_table(key, out),
                     _ => one_key(key, "", out),
                 }
             }

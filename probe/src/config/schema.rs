@@ -7,6 +7,17 @@
 
 use super::document::Given::{Default, Derived, Nothing, Required};
 use super::document::{Kind, Table, key, table, tables};
+use libvirt::LIBVIRT;
+use openstack::OPENSTACK;
+use ovsdb::OVSDB;
+
+pub use libvirt::LIBVIRT_MAX;
+pub use openstack::OPENSTACK_MAX;
+pub use ovsdb::OVSDB_MAX;
+
+mod libvirt;
+mod openstack;
+mod ovsdb;
 
 /// Ports at most (`RTE_MAX_ETHPORTS` of DPDK 22.11 as Debian builds it).
 pub const PORTS_MAX: usize = 32;
@@ -790,6 +801,9 @@ static INVENTORY: Table = Table {
             "The same by address, in every address space: services that are no VM, such as \
              169.254.169.254/32.",
         ),
+        tables(&OPENSTACK, OPENSTACK_MAX),
+        tables(&LIBVIRT, LIBVIRT_MAX),
+        tables(&OVSDB, OVSDB_MAX),
     ],
 };
 

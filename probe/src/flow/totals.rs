@@ -7,6 +7,7 @@
 
 use crate::index::Sender;
 use crate::measure::tcp::{Cause, Event, Loss, Lost};
+use crate::window::What;
 
 /// Events that are counted: refusals, the last of them, are told by how far the opening came.
 const COUNTED: usize = Event::Refused as usize;
@@ -27,18 +28,6 @@ pub struct FlowTotals {
 }
 
 impl FlowTotals {
-    /// Nothing happened.
-    pub const NOTHING: Self = Self {
-        lost_octets: [[0; 4]; 2],
-        stalled_ns: [0; 2],
-        lost_packets: [[0; 4]; 2],
-        events: [[0; COUNTED]; 2],
-        duplicates: [0; 2],
-        icmp_errors: [0; 2],
-        fragments: 0,
-        snapped: 0,
-    };
-
     /// Counts events by segments of `sender`.
     pub fn event(&mut self, event: Event, sender: Sender) {
         if let Some(count) = self.events[sender.place()].get_mut(event as usize) {
@@ -92,6 +81,18 @@ impl FlowTotals {
         Lost {
             octets: self.lost_octets[sender][cause],
             packets: self.lost_packets[sender][cause].into(),
+        }
+    }
+
+    /// One of these counts.
+    pub fn count(&self, what: What, sender: Sender) -> u64 {
+        match what {
+            What::Event(event) => self.events(event, sender),
+            What::LostOctets(cause) => self.lost(cause, sender).octets,
+            What::LostPackets(cause) => self.lost(cause, sender).packets,
+            What::Stalled => self.stalled_ns(sender),
+            // Samples stand in the records of windows.
+            What::Delay(_) => 0,
         }
     }
 

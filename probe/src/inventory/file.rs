@@ -137,7 +137,7 @@ impl InventoryData {
         for (name, segments) in &self.spaces {
             for segment in segments {
                 let line = vec![(Interval::ALWAYS, Value::Text(Arc::clone(name)))];
-                lines.say(Subject::Segment(*segment), Attribute::Space, &line);
+                lines.say(Subject::Segment(*segment), &Attribute::Space, &line);
             }
         }
         lines.changes
@@ -153,31 +153,31 @@ struct Lines {
 impl Lines {
     fn vm(&mut self, vm: &Vm) {
         let subject = Subject::Vm(vm.uuid);
-        self.say(subject, Attribute::Exists, &exists(vm.valid));
+        self.say(subject, &Attribute::Exists, &exists(vm.valid));
         for (attribute, text) in [(Attribute::Name, &vm.name), (Attribute::Tenant, &vm.tenant)] {
-            self.say(subject, attribute, &[(Interval::ALWAYS, Value::Text(Arc::clone(text)))]);
+            self.say(subject, &attribute, &[(Interval::ALWAYS, Value::Text(Arc::clone(text)))]);
         }
         let host = vm.host.iter().map(|host| (Interval::ALWAYS, Value::Text(Arc::clone(host))));
         let placed = vm.placements.iter();
         let placed = placed.map(|placed| (placed.valid, Value::Text(Arc::clone(&placed.host))));
-        self.say(subject, Attribute::Host, &host.chain(placed).collect::<Vec<_>>());
+        self.say(subject, &Attribute::Host, &host.chain(placed).collect::<Vec<_>>());
         for (id, interfaces) in numbered(&vm.interfaces) {
             let line = |value: fn(&Interface) -> Value| {
                 interfaces.iter().map(|one| (one.valid, value(one))).collect::<Vec<_>>()
             };
-            self.say(subject, Attribute::Attached(id), &line(|_| Value::Flag(true)));
-            self.say(subject, Attribute::Segment(id), &line(|one| Value::Segment(one.segment)));
+            self.say(subject, &Attribute::Attached(id), &line(|_| Value::Flag(true)));
+            self.say(subject, &Attribute::Segment(id), &line(|one| Value::Segment(one.segment)));
             // An interface without addresses leaves them to who knows them.
             let known = interfaces.iter().filter(|one| !one.addresses.is_empty());
             let known = known
                 .map(|one| (one.valid, Value::addresses(one.addresses.iter().copied())))
                 .collect::<Vec<_>>();
-            self.say(subject, Attribute::Addresses(id), &known);
+            self.say(subject, &Attribute::Addresses(id), &known);
         }
     }
 
     /// Where any time is written, the line is the whole history; else it holds from now on.
-    fn say(&mut self, subject: Subject, attribute: Attribute, line: &[(Interval, Value)]) {
+    fn say(&mut self, subject: Subject, attribute: &Attribute, line: &[(Interval, Value)]) {
         if line.is_empty() {
             return;
         }

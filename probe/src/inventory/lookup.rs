@@ -203,13 +203,23 @@ impl Inventory {
         ip_version: u8,
         time: Interval,
     ) -> TrafficClass {
-        let side = |(vm, address): (Option<VmRef>, Address)| {
+        let end = |(vm, address): (Option<VmRef>, Address)| {
             let vm = vm.and_then(|vm| self.vm(vm));
             let tenant = vm.and_then(|vm| vm.tenant_within(time)).map(AsRef::as_ref);
-            self.rules.side(vm.is_some(), tenant, address.to_ip(ip_version))
+            (vm.is_some(), tenant, address.to_ip(ip_version))
         };
+        self.class_of(end(source), end(destination))
+    }
+
+    /// The class of traffic between two ends: whether a VM is there, its tenant, the address.
+    pub fn class_of(
+        &self,
+        source: (bool, Option<&str>, IpAddr),
+        destination: (bool, Option<&str>, IpAddr),
+    ) -> TrafficClass {
+        let side = |(is_vm, tenant, ip)| self.rules.side(is_vm, tenant, ip);
         let from = side(source);
-        let reaches_all = super::class::reaches_all(destination.1.to_ip(ip_version));
+        let reaches_all = super::class::reaches_all(destination.2);
         Side::class(from, if reaches_all { from } else { side(destination) })
     }
 

@@ -172,17 +172,17 @@ impl ColumnBuilder {
         self.len() == 0
     }
 
-    /// Appends a null.
-    pub fn append_null(&mut self) {
+    /// Appends so many nulls.
+    pub fn append_nulls(&mut self, count: usize) {
         match self {
-            Self::U8(builder) => builder.append_null(),
-            Self::U16(builder) => builder.append_null(),
-            Self::U32(builder) => builder.append_null(),
-            Self::U64(builder) => builder.append_null(),
-            Self::I64(builder) => builder.append_null(),
-            Self::F64(builder) => builder.append_null(),
-            Self::Bool(builder) => builder.append_null(),
-            Self::Text(builder) => builder.append_null(),
+            Self::U8(builder) => builder.append_nulls(count),
+            Self::U16(builder) => builder.append_nulls(count),
+            Self::U32(builder) => builder.append_nulls(count),
+            Self::U64(builder) => builder.append_nulls(count),
+            Self::I64(builder) => builder.append_nulls(count),
+            Self::F64(builder) => builder.append_nulls(count),
+            Self::Bool(builder) => builder.append_nulls(count),
+            Self::Text(builder) => builder.append_nulls(count),
         }
     }
 
@@ -378,7 +378,7 @@ impl<T: Value> Value for Option<T> {
     fn append(&self, builder: &mut ColumnBuilder) {
         match self {
             Some(value) => value.append(builder),
-            None => builder.append_null(),
+            None => builder.append_nulls(1),
         }
     }
     fn json(&self) -> Json {

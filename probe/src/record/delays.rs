@@ -98,9 +98,9 @@ mod tests {
         let (mut extras, mut place) = (Extras::default(), ExtraPlace::default());
         for ns in delays_ns {
             let note = Note::new(What::Delay(method), answered, *ns);
-            extras.add(&mut place, Sender::Low, note);
+            extras.add(&mut place, (Sender::Low, note), usize::MAX);
         }
-        extras.get(place).expect("there is room").clone()
+        extras.get(place).expect("there is room").into_owned()
     }
 
     fn named(name: &str) -> Tenant {

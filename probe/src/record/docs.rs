@@ -14,7 +14,7 @@ use super::tables::Table;
 pub fn markdown() -> String {
     let mut text = format!(
         "# Records, schema version {SCHEMA_VERSION}\n\n\
-         Made from `tables.rs`; a test holds both equal. IE is the number of the IPFIX Information \
+         Made from `tables.rs` and `measures.rs`; a test holds all equal. IE is the number of the IPFIX Information \
          Element (IANA); R is the reverse element of RFC 5103. A record is filed under the hour of \
          its time, or, where that is further than an hour from the time that the packets have come \
          to, under the nearest hour that is not.\n"

@@ -9,18 +9,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::delays::TenantDelays;
+use super::ends::{LastEnds, VmTexts};
+use super::group::Group;
+use super::inventory::InventoryRows;
 use super::ledger::{ledger_rows, tenant_delays_lost};
 use super::measures;
-use super::{AlertRecord, FlowRecord, InventoryRecord, Names, Rows, TapRecord, WindowRecord};
+use super::usage::usage_records;
+use super::{AlertRecord, FlowRecord, Names, Rows, TapRecord, WindowRecord};
 use crate::aggregate::{Conversation, ConversationKey, EndedFlows, Extra, TapView, WindowView};
 use crate::decode::{Address, Mac, protocol};
 use crate::detect::Alert;
 use crate::flow::{EndedFlow, FlowTotals, TcpState};
 use crate::index::{TapIndex, content_id};
-use crate::inventory::{
-    AddressSpace, Interval, Inventory, InventoryCell, RowChange, TrafficClass, VmRef,
-};
-use crate::sources::RowQueue;
+use crate::inventory::{AddressSpace, Interval, Inventory, InventoryCell};
+use crate::measure::tcp::Opening;
+use crate::sources::usage::UsageQueue;
 use crate::time::Timestamp;
 use crate::window::{LateRow, WindowClock, sides};
 
@@ -33,54 +36,19 @@ pub struct TapClock {
     pub error_bound_ns: Option<u64>,
 }
 
-/// Rows of the inventory that are to be recorded.
-#[derive(Debug, Default)]
-pub struct InventoryRows {
-    /// Those that are known at start: all of them go with the first window.
-    first: Vec<RowChange>,
-    /// Those that become known later.
-    later: Option<RowQueue>,
-    /// Start of the first window.
-    run_start: Option<Timestamp>,
-}
-
-impl InventoryRows {
-    /// Known now, and to come.
-    pub fn new(first: Vec<RowChange>, later: RowQueue) -> Self {
-        Self { first, later: Some(later), run_start: None }
-    }
-}
-
-/// Rows of the inventory that one window takes at most, beside those that were known at start.
-const INVENTORY_ROWS_MAX: usize = 1 << 16;
-
 /// Makes records.
 pub struct RecordMaker {
-    names: Names,
+    pub(super) names: Names,
     /// As of the last window.
-    inventory: Arc<Inventory>,
+    pub(super) inventory: Arc<Inventory>,
     newest_inventory: InventoryCell,
-    inventory_rows: InventoryRows,
+    pub(super) inventory_rows: InventoryRows,
+    pub(super) last_ends: LastEnds,
+    usage: Option<UsageQueue>,
     /// One packet in so many is followed from tap to tap.
     pub(super) path_one_in: u32,
     /// Of the conversations since [`RecordMaker::delays`].
     delays: TenantDelays,
-}
-
-/// Both endpoints as the inventory knows them.
-pub(super) struct Endpoints {
-    pub(super) source: Option<VmRef>,
-    pub(super) destination: Option<VmRef>,
-    class: TrafficClass,
-    /// When.
-    pub(super) time: Interval,
-}
-
-#[derive(Default)]
-pub(super) struct VmTexts {
-    pub(super) uuid: Option<Arc<str>>,
-    pub(super) name: Option<Arc<str>>,
-    pub(super) tenant: Option<Arc<str>>,
 }
 
 impl RecordMaker {
@@ -91,6 +59,8 @@ impl RecordMaker {
             inventory: inventory.load_full(),
             newest_inventory: inventory,
             inventory_rows,
+            last_ends: LastEnds::default(),
+            usage: None,
             path_one_in: 1,
             delays: TenantDelays::default(),
         }
@@ -100,6 +70,12 @@ impl RecordMaker {
     #[must_use]
     pub fn following_one_in(self, packets: u32) -> Self {
         Self { path_one_in: packets, ..self }
+    }
+
+    /// Samples of what VMs use are recorded with each window.
+    #[must_use]
+    pub fn with_usage(self, usage: UsageQueue) -> Self {
+        Self { usage: Some(usage), ..self }
     }
 
     /// Names of segments, spaces and taps.
@@ -119,8 +95,10 @@ impl RecordMaker {
     /// inventory. All records until the next window see the inventory as it is known now.
     pub fn window(&mut self, view: &WindowView, clocks: impl Fn(&TapView) -> TapClock) -> Rows {
         self.inventory = self.newest_inventory.load_full();
+        self.last_ends = LastEnds::default();
         let inventory = self.inventory_records(view.start);
-        let mut rows = Rows { inventory, ..Rows::default() };
+        let vm_usage = self.usage.as_ref().map(usage_records).unwrap_or_default();
+        let mut rows = Rows { inventory, vm_usage, ..Rows::default() };
         let unknown = self.unknown_segments(view);
         for tap in &view.taps {
             let here = unknown.as_ref().map(|unknown| unknown.get(&tap.tap).copied().unwrap_or(0));
@@ -156,8 +134,9 @@ impl RecordMaker {
         records.reserve(conversations.len());
         for (key, conversation) in conversations {
             let extra = view.conversations.extras().get(conversation.extra);
+            let extra = extra.as_deref();
             let record = self.conversation((view.start, view.end), key, conversation, extra);
-            if let Some(extra) = extra {
+            if let Some(extra) = extra.filter(|extra| !extra.is_empty()) {
                 let (initiator, responder) = (
                     &record.source_virtual_station_tenant,
                     &record.destination_virtual_station_tenant,
@@ -200,34 +179,6 @@ impl RecordMaker {
         Rows { alerts, ..Rows::default() }
     }
 
-    pub(super) fn endpoints(
-        &self,
-        space: AddressSpace,
-        ip_version: u8,
-        (source, source_mac): (Address, Mac),
-        (destination, destination_mac): (Address, Mac),
-        time: Interval,
-    ) -> Endpoints {
-        let find = |address, mac: Mac| {
-            let mac = (mac != Mac::default()).then_some(mac);
-            self.inventory.resolve_within(space, address, ip_version, mac, time)
-        };
-        let source_vm = find(source, source_mac);
-        let destination_vm = find(destination, destination_mac);
-        let ends = ((source_vm, source), (destination_vm, destination));
-        let class = self.inventory.class(ends.0, ends.1, ip_version, time);
-        Endpoints { source: source_vm, destination: destination_vm, class, time }
-    }
-
-    pub(super) fn vm(&self, vm: Option<VmRef>, time: Interval) -> VmTexts {
-        let vm = vm.and_then(|vm| self.inventory.vm(vm));
-        VmTexts {
-            uuid: vm.map(|vm| Arc::clone(&vm.uuid_text)),
-            name: vm.and_then(|vm| vm.name_within(time)).cloned(),
-            tenant: vm.and_then(|vm| vm.tenant_within(time)).cloned(),
-        }
-    }
-
     fn conversation(
         &mut self,
         (start, end): (Timestamp, Timestamp),
@@ -242,10 +193,13 @@ impl RecordMaker {
             (key.destination, key.destination_mac),
             Interval { from: start, to: end },
         );
-        let vm = |vm| self.vm(vm, ends.time);
-        let (source, destination) = (vm(ends.source), vm(ends.destination));
+        let [source, destination] = ends.vms;
         let went_back = conversation.packets[1] > 0;
-        let mut record = WindowRecord {
+        let is_tcp = key.protocol == protocol::TCP;
+        let measures = extra
+            .filter(|_| is_tcp)
+            .map_or(Group::Null, |extra| measures::of_conversation(extra, conversation.packets));
+        WindowRecord {
             window_start_ns: start.0,
             window_end_ns: end.0,
             segment: self.names.segment(key.segment),
@@ -280,14 +234,8 @@ impl RecordMaker {
             connection_half_open_count: conversation.half_open,
             sampling_rate: f64::from(conversation.sampling_rate),
             tap: self.names.tap(conversation.tap),
-            ..WindowRecord::default()
-        };
-        if key.protocol == protocol::TCP
-            && let Some(extra) = extra
-        {
-            measures::of_conversation(&mut record, extra, conversation.packets);
+            measures,
         }
-        record
     }
 
     fn flow(&mut self, ended: &EndedFlow, totals: Option<&FlowTotals>) -> FlowRecord {
@@ -304,10 +252,14 @@ impl RecordMaker {
             (destination, there.destination_mac),
             Interval { from: flow.record_start, to: flow.last_seen + 1 },
         );
-        let vm = |vm| self.vm(vm, ends.time);
-        let (source_vm, destination_vm) = (vm(ends.source), vm(ends.destination));
+        let [source_vm, destination_vm] = ends.vms;
         let answered = flow.sides[reverse].seen;
-        let mut record = FlowRecord {
+        let (segments, losses) = measures::of_flow(ended, totals);
+        let of_packets = |count: &dyn Fn(&FlowTotals) -> u64| {
+            // Without totals nothing happened.
+            flow.measured.packets.then(|| totals.map_or(0, count))
+        };
+        FlowRecord {
             flow_id: flow_id(flow),
             segment: self.names.segment(there.segment),
             reverse_segment: answered.then(|| self.names.segment(back.segment)),
@@ -346,10 +298,18 @@ impl RecordMaker {
             destination_virtual_station_name: destination_vm.name,
             destination_virtual_station_tenant: destination_vm.tenant,
             traffic_class: ends.class.name(),
-            ..FlowRecord::default()
-        };
-        measures::of_flow(&mut record, ended, totals);
-        record
+            duplicate_packet_count: of_packets(&|it| it.duplicates(flow.initiator)),
+            reverse_duplicate_packet_count: of_packets(&|it| it.duplicates(flow.initiator.other())),
+            icmp_error_count: of_packets(&|it| it.icmp_errors(flow.initiator)),
+            reverse_icmp_error_count: of_packets(&|it| it.icmp_errors(flow.initiator.other())),
+            fragment_count: of_packets(&|it| it.fragments.into()),
+            snapped_packet_count: of_packets(&|it| it.snapped.into()),
+            connection_opening: flow.measured.opening.map(Opening::name),
+            handshake_server_rtt_ns: flow.measured.handshake_server_rtt_ns,
+            handshake_client_rtt_ns: flow.measured.handshake_client_rtt_ns,
+            segments,
+            losses,
+        }
     }
 
     fn alert(&mut self, alert: &Alert) -> AlertRecord {
@@ -432,81 +392,6 @@ impl RecordMaker {
             clock_error_bound_ns: clock.error_bound_ns,
         }
     }
-
-    /// What became known of the inventory after the last window; nothing where there was none.
-    pub fn rest(&mut self) -> Vec<InventoryRecord> {
-        match self.inventory_rows.run_start {
-            Some(start) => self.inventory_records(start),
-            None => Vec::new(),
-        }
-    }
-
-    /// Rows that became known, or known to be otherwise, since the window before.
-    fn inventory_records(&mut self, window_start: Timestamp) -> Vec<InventoryRecord> {
-        let run_start = *self.inventory_rows.run_start.get_or_insert(window_start);
-        let mut changes = std::mem::take(&mut self.inventory_rows.first);
-        while changes.len() < INVENTORY_ROWS_MAX {
-            let later = self.inventory_rows.later.as_ref();
-            let Some(change) = later.and_then(|later| later.pop()) else { break };
-            changes.push(change);
-        }
-        changes.into_iter().map(|change| self.inventory_record(&change, run_start)).collect()
-    }
-
-    fn inventory_record(&mut self, change: &RowChange, run_start: Timestamp) -> InventoryRecord {
-        let row = &*change.row;
-        // What a replay reads at its start it knows since its first window.
-        let known = |at: Timestamp| if at == Timestamp::ZERO { run_start.0 } else { at.0 };
-        let until = row.valid.to.0;
-        let source =
-            row.source.and_then(|source| self.inventory.sources().get(usize::from(source.0)));
-        let source = source.map_or_else(|| "".into(), |source| Arc::clone(&source.name));
-        let mut record = InventoryRecord {
-            fact_id: 0,
-            run_start_ns: run_start.0,
-            uuid: Arc::clone(&row.uuid),
-            name: row.name.clone(),
-            tenant: row.tenant.clone(),
-            host: row.host.clone(),
-            mac: row.mac,
-            address: row.address,
-            segment: row.segment.map(|segment| self.names.segment(segment)),
-            address_space: row.space.map(|space| self.space(space)),
-            attributed: row.attributed,
-            valid_from_ns: row.valid.from.0,
-            valid_to_ns: (until != u64::MAX).then_some(until),
-            known_from_ns: known(change.known_from),
-            known_to_ns: change.known_to.map(|at| at.0),
-            source,
-        };
-        record.fact_id = fact_id(&record);
-        record
-    }
-}
-
-/// The same in the record that says that it became known and in the one that says that it is known to be
-/// otherwise, and in no other of the same run.
-fn fact_id(record: &InventoryRecord) -> u64 {
-    let none: &str = "";
-    let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or(none).to_owned();
-    let mut content = [
-        record.uuid.to_string(),
-        text(&record.name),
-        text(&record.tenant),
-        text(&record.host),
-        text(&record.segment),
-        text(&record.address_space),
-        record.mac.map(|mac| mac.to_string()).unwrap_or_default(),
-        record.address.map(|address| address.to_string()).unwrap_or_default(),
-        record.attributed.to_string(),
-        record.source.to_string(),
-    ]
-    .join("\0")
-    .into_bytes();
-    let times =
-        [record.valid_from_ns, record.valid_to_ns.unwrap_or(u64::MAX), record.known_from_ns];
-    content.extend(times.into_iter().flat_map(u64::to_be_bytes));
-    content_id(&content)
 }
 
 /// One line for people.

@@ -49,15 +49,23 @@ pub(super) fn tenant_delays_lost(view: &WindowView, samples: u64) -> LedgerRecor
     probe.row("tenant_delays_lost", samples)
 }
 
+/// Migrations that found no room.
+pub fn migrations_lost(window_start: Timestamp, migrations: u64) -> LedgerRecord {
+    let probe = Rower { window_start, scope: "probe", name: "probe".to_owned() };
+    probe.row("migrations_lost", migrations)
+}
+
 /// Packets that were followed between taps and that no way counts, because there were too many endpoints,
 /// or too many packets at one tap alone; those that came after their own window was given out; and those
-/// whose sightings found no room in `path_samples`.
+/// whose sightings found no room in `path_samples`, or among those of which it is known when they were
+/// seen.
 pub(super) fn path_rows(view: &PathView) -> Vec<LedgerRecord> {
     let probe = Rower { window_start: view.start, scope: "probe", name: "probe".to_owned() };
     let counts = [
         ("path_rows_full", view.full_packets),
         ("path_late", view.late_packets),
         ("path_samples_full", view.full_samples),
+        ("path_times_full", view.full_times),
     ];
     let some = counts.into_iter().filter(|(_, packets)| *packets > 0);
     some.map(|(measure, packets)| probe.row(measure, packets)).collect()
@@ -205,7 +213,7 @@ mod tests {
 
     #[test]
     fn packets_that_no_way_counts_have_their_rows() {
-        let view = |full_packets, late_packets, full_samples| PathView {
+        let view = |full_packets, late_packets, full_samples, full_times| PathView {
             start: Timestamp(7),
             end: Timestamp(8),
             rows: Vec::new(),
@@ -213,12 +221,14 @@ mod tests {
             late_packets,
             full_packets,
             full_samples,
+            full_times,
+            moves: Vec::new(),
         };
-        let rows = path_rows(&view(3, 2, 9));
-        let sums = ["path_rows_full", "path_late", "path_samples_full"];
-        assert_eq!(sums.map(|measure| sum(&rows, measure)), [3, 2, 9]);
+        let rows = path_rows(&view(3, 2, 9, 4));
+        let sums = ["path_rows_full", "path_late", "path_samples_full", "path_times_full"];
+        assert_eq!(sums.map(|measure| sum(&rows, measure)), [3, 2, 9, 4]);
         assert!(rows.iter().all(|row| row.window_start_ns == 7 && row.scope == "probe"));
-        assert!(path_rows(&view(0, 0, 0)).is_empty());
+        assert!(path_rows(&view(0, 0, 0, 0)).is_empty());
     }
 
     #[test]

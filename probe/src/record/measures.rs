@@ -1,296 +1,456 @@
 //! Measures of TCP as columns of records.
 //!
-//! In: what was measured of a conversation, or of a flow. Out: columns of [`WindowRecord`] and
-//! [`FlowRecord`].
-//! Cost: a few compares for each column.
-//! Invariants: a measure that is not taken stays null, a measured nothing is 0.
+//! In: what was measured of a conversation, or of a flow. Out: groups of columns of
+//! [`super::WindowRecord`] and [`super::FlowRecord`].
+//! Cost: nothing where nothing was measured or nothing happened; else 800 bytes a conversation.
+//! Invariants: one list names each column and says where its values come from; a measure that is not
+//! taken is null, a measured nothing is 0.
 //! Source: docs/measures.md.
 
-use super::{FlowRecord, WindowRecord};
+use super::column::{Column, Element, Kind};
+use super::group::{Cell, Columns, Group, joined, length};
 use crate::aggregate::{Direction, Extra};
 use crate::flow::{EndedFlow, FlowTotals};
-use crate::measure::histogram::Sparse;
-use crate::measure::tcp::{Cause, Event, Method, Opening};
+use crate::index::Sender;
+use crate::measure::histogram::{Sparse, Summary};
+use crate::measure::tcp::{Cause, Event, Method};
+use crate::window::What;
 
 use Direction::{Forward, Reverse};
 
-/// One kind of delay.
-#[derive(Clone, Copy, Default)]
-struct Delays {
-    count: Option<u64>,
-    min: Option<u64>,
-    max: Option<u64>,
-    sum: Option<u64>,
-    p50: Option<u64>,
-    p90: Option<u64>,
-    p99: Option<u64>,
+const fn column(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    meaning: &'static str,
+) -> Column {
+    Column { name, kind, nullable: true, unit, element: Element::None, meaning }
+}
+
+/// Two columns for each count: of what the initiator sent, and of what the responder sent.
+macro_rules! counts {
+    ($whats:ident, $columns:ident: $($what:expr => $name:literal, $unit:literal, $meaning:literal;)+) => {
+        const $whats: [What; [$($name),+].len()] = [$($what),+];
+        const $columns: &[Column] = &[$(
+            column(
+                $name,
+                Kind::U64,
+                $unit,
+                concat!($meaning, ", initiator to responder; null where it is not measured."),
+            ),
+            column(
+                concat!("reverse_", $name),
+                Kind::U64,
+                $unit,
+                concat!($meaning, ", responder to initiator; null where it is not measured."),
+            ),
+        )+];
+    };
+}
+
+/// Seven columns for each kind of delay.
+macro_rules! delays {
+    ($($method:expr, $direction:expr => $name:literal, $of:literal;)+) => {
+        const DELAYS: [(Method, Direction); [$($name),+].len()] = [$(($method, $direction)),+];
+        const DELAY_COLUMNS: &[Column] = &[$(
+            column(
+                concat!($name, "_sample_count"),
+                Kind::U64,
+                "samples",
+                concat!("Samples of ", $of, "; null where it is not measured."),
+            ),
+            delay(concat!($name, "_min_ns"), "Least of these samples; null without one."),
+            delay(concat!($name, "_max_ns"), "Largest of these samples; null without one."),
+            delay(concat!($name, "_sum_ns"), "Sum of these samples; null without one."),
+            delay(concat!($name, "_p50_ns"), "Median of these samples; null without one."),
+            delay(concat!($name, "_p90_ns"), "90th percentile of these samples; null without one."),
+            delay(concat!($name, "_p99_ns"), "99th percentile of these samples; null without one."),
+        )+];
+    };
+}
+
+const fn delay(name: &'static str, meaning: &'static str) -> Column {
+    column(name, Kind::U64, "ns", meaning)
+}
+
+delays! {
+    Method::HandshakeServer, Forward => "handshake_server_rtt", "the delay from SYN to SYN-ACK";
+    Method::HandshakeClient, Reverse => "handshake_client_rtt", "the delay from SYN-ACK to its ACK";
+    Method::TcpTimestamp, Forward => "tcp_timestamp_rtt",
+        "the delay from a TCP timestamp of the initiator to the responder's echo of it";
+    Method::TcpTimestamp, Reverse => "reverse_tcp_timestamp_rtt",
+        "the delay from a TCP timestamp of the responder to the initiator's echo of it";
+    Method::SequenceAck, Forward => "sequence_ack_rtt",
+        "the delay from data of the initiator to the responder's acknowledgement";
+    Method::SequenceAck, Reverse => "reverse_sequence_ack_rtt",
+        "the delay from data of the responder to the initiator's acknowledgement";
+    Method::Response, Forward => "response_time",
+        "the time from the end of a request of the initiator to the first octet of the responder's response";
+}
+
+counts! {
+    SEGMENTS, SEGMENT_COLUMNS:
+    What::Event(Event::Retransmission) => "retransmission_packet_count", "packets",
+        "Segments whose range was sent before, all classes; keep-alives and window probes apart";
+    What::Event(Event::Fast) => "fast_retransmission_packet_count", "packets",
+        "Retransmissions after duplicate acknowledgements";
+    What::Event(Event::Timeout) => "timeout_retransmission_packet_count", "packets",
+        "Retransmissions after a timeout";
+    What::Event(Event::Spurious) => "spurious_retransmission_packet_count", "packets",
+        "Retransmissions of what had arrived";
+    What::Event(Event::OutOfOrder) => "out_of_order_packet_count", "packets",
+        "Segments that arrived after a later one and are no retransmission";
+    What::Event(Event::DuplicateAck) => "duplicate_ack_count", "packets",
+        "Duplicate acknowledgements";
+    What::Event(Event::ZeroWindow) => "zero_window_count", "packets",
+        "Segments that announce a window of 0";
+    What::Event(Event::Tail) => "tail_retransmission_packet_count", "packets",
+        "Retransmissions of the last segment before the timeout";
+    What::Event(Event::Episode) => "retransmission_episode_count", "rows",
+        "Rows of retransmissions";
+    What::Event(Event::WindowFull) => "window_full_count", "packets",
+        "Segments that fill the window";
+    What::Event(Event::KeepAlive) => "keep_alive_count", "packets", "Keep-alives";
+    What::Event(Event::WindowProbe) => "window_probe_count", "packets", "Probes of a window of 0";
+    What::Event(Event::Gap) => "gap_count", "packets",
+        "Segments behind octets that were not seen (yet)";
+    What::Event(Event::Reset) => "reset_count", "packets", "Resets sent";
+    What::Stalled => "zero_window_ns", "ns",
+        "How long the sender's own window was 0, counted when that ends";
+}
+
+counts! {
+    LOST_PACKETS, LOST_PACKET_COLUMNS:
+    What::LostPackets(Cause::NetworkUpstream) => "network_upstream_loss_packet_count", "packets",
+        "Lost before this tap: a hole that the sender filled later: packets, by an estimate";
+    What::LostPackets(Cause::NetworkDownstream) => "network_downstream_loss_packet_count", "packets",
+        "Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an estimate";
+    What::LostPackets(Cause::Mirror) => "mirror_loss_packet_count", "packets",
+        "Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an estimate";
+    What::LostPackets(Cause::Unresolved) => "unresolved_loss_packet_count", "packets",
+        "Not seen, and nothing tells why: packets, by an estimate";
+}
+
+counts! {
+    LOST_OCTETS, LOST_OCTET_COLUMNS:
+    What::LostOctets(Cause::NetworkUpstream) => "network_upstream_loss_octet_count", "octets",
+        "Lost before this tap: a hole that the sender filled later: octets of payload";
+    What::LostOctets(Cause::NetworkDownstream) => "network_downstream_loss_octet_count", "octets",
+        "Lost behind this tap: seen, repeated, and not in vain (an estimate): octets of payload";
+    What::LostOctets(Cause::Mirror) => "mirror_loss_octet_count", "octets",
+        "Not seen, though the receiver has it: lost by the mirror or the probe: octets of payload";
+    What::LostOctets(Cause::Unresolved) => "unresolved_loss_octet_count", "octets",
+        "Not seen, and nothing tells why: octets of payload";
+}
+
+const SHARE_COLUMNS: &[Column] = &[
+    column(
+        "loss_low",
+        Kind::F64,
+        "0–1",
+        "Share of packets lost in the network, initiator to responder: both network causes over the \
+         packets of this row and the lost ones that were not seen; null without packets.",
+    ),
+    column(
+        "loss_high",
+        Kind::F64,
+        "0–1",
+        "The same with what is unresolved, initiator to responder.",
+    ),
+    column(
+        "reverse_loss_low",
+        Kind::F64,
+        "0–1",
+        "Share of packets lost in the network, responder to initiator: both network causes over the \
+         packets of this row and the lost ones that were not seen; null without packets.",
+    ),
+    column(
+        "reverse_loss_high",
+        Kind::F64,
+        "0–1",
+        "The same with what is unresolved, responder to initiator.",
+    ),
+];
+
+/// One count, forward and reverse.
+type BothWays = [u64; 2];
+
+/// Each of `whats`, both ways.
+fn counted<const N: usize>(
+    whats: &[What; N],
+    of: impl Fn(What, Direction) -> u64,
+) -> [BothWays; N] {
+    whats.map(|what| Direction::BOTH.map(|way| of(what, way)))
+}
+
+fn cells_of(counts: &[BothWays]) -> impl Iterator<Item = Cell> {
+    counts.as_flattened().iter().map(|count| Cell::Number(Some(*count)))
+}
+
+/// What happened by TCP segments, in the order of their columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SegmentCounts(pub [BothWays; SEGMENTS.len()]);
+
+impl Columns for SegmentCounts {
+    const COLUMNS: &'static [Column] = SEGMENT_COLUMNS;
+
+    fn cells(&self) -> impl Iterator<Item = Cell> {
+        cells_of(&self.0)
+    }
+}
+
+/// What a flow lost, in the order of its columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlowLosses {
+    /// Packets, by cause.
+    pub packets: [BothWays; LOST_PACKETS.len()],
+    /// Octets of payload, by cause.
+    pub octets: [BothWays; LOST_OCTETS.len()],
+}
+
+const FLOW_LOSS_PARTS: &[&[Column]] = &[LOST_PACKET_COLUMNS, LOST_OCTET_COLUMNS];
+
+impl Columns for FlowLosses {
+    const COLUMNS: &'static [Column] = {
+        const ALL: [Column; length(FLOW_LOSS_PARTS)] = joined(FLOW_LOSS_PARTS);
+        &ALL
+    };
+
+    fn cells(&self) -> impl Iterator<Item = Cell> {
+        cells_of(&self.packets).chain(cells_of(&self.octets))
+    }
+}
+
+/// Samples of one kind of delay, at least one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Delays {
+    /// Count, sum and extremes.
+    pub summary: Summary,
+    /// Median, 90th and 99th percentile in ns.
+    pub percentiles_ns: [u64; 3],
 }
 
 impl Delays {
-    fn of(samples: Option<&Sparse>) -> Self {
-        let Some(samples) = samples else { return Self { count: Some(0), ..Self::default() } };
-        let summary = samples.summary();
+    fn of(samples: &Sparse) -> Self {
+        let percentile = |per_mille| samples.percentile_ns(per_mille).unwrap_or_default();
+        Self { summary: samples.summary(), percentiles_ns: [500, 900, 990].map(percentile) }
+    }
+
+    fn cells(delays: Option<&Self>) -> [Cell; 7] {
+        let Some(Self { summary, percentiles_ns: [p50, p90, p99] }) = delays else {
+            let mut cells = [Cell::Number(None); 7];
+            cells[0] = Cell::Number(Some(0));
+            return cells;
+        };
+        let Summary { count, sum_ns, min_ns, max_ns } = *summary;
+        [count, min_ns, max_ns, sum_ns, *p50, *p90, *p99].map(|value| Cell::Number(Some(value)))
+    }
+}
+
+/// What was measured of a conversation, in the order of its columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WindowMeasures {
+    /// By kind; `None` without a sample.
+    pub delays: [Option<Delays>; DELAYS.len()],
+    /// Events.
+    pub segments: SegmentCounts,
+    /// Packets lost, by cause.
+    pub lost_packets: [BothWays; LOST_PACKETS.len()],
+    /// Least and largest share of packets lost in the network, forward and reverse; `None` without
+    /// packets.
+    pub loss: [[Option<f64>; 2]; 2],
+}
+
+const WINDOW_PARTS: &[&[Column]] =
+    &[DELAY_COLUMNS, SEGMENT_COLUMNS, LOST_PACKET_COLUMNS, SHARE_COLUMNS];
+
+impl Columns for WindowMeasures {
+    const COLUMNS: &'static [Column] = {
+        const ALL: [Column; length(WINDOW_PARTS)] = joined(WINDOW_PARTS);
+        &ALL
+    };
+
+    fn cells(&self) -> impl Iterator<Item = Cell> {
+        let delays = self.delays.iter().flat_map(|delays| Delays::cells(delays.as_ref()));
+        let shares = self.loss.as_flattened().iter().map(|share| Cell::Share(*share));
+        delays.chain(self.segments.cells()).chain(cells_of(&self.lost_packets)).chain(shares)
+    }
+}
+
+impl WindowMeasures {
+    /// Where nothing happened; by direction, whether there were packets.
+    const fn nothing(packets: [bool; 2]) -> Self {
+        const fn share(packets: bool) -> [Option<f64>; 2] {
+            if packets { [Some(0.0); 2] } else { [None; 2] }
+        }
         Self {
-            count: Some(summary.count),
-            min: Some(summary.min_ns),
-            max: Some(summary.max_ns),
-            sum: Some(summary.sum_ns),
-            p50: samples.percentile_ns(500),
-            p90: samples.percentile_ns(900),
-            p99: samples.percentile_ns(990),
+            delays: [None; DELAYS.len()],
+            segments: SegmentCounts([[0; 2]; SEGMENTS.len()]),
+            lost_packets: [[0; 2]; LOST_PACKETS.len()],
+            loss: [share(packets[0]), share(packets[1])],
+        }
+    }
+
+    fn of(extra: &Extra, packets: [u64; 2]) -> Self {
+        let delays = |(method, way)| extra.delay(method, way).map(Delays::of);
+        let count = |what, way| extra.count(what, way);
+        let lost_packets = counted(&LOST_PACKETS, count);
+        Self {
+            delays: DELAYS.map(delays),
+            segments: SegmentCounts(counted(&SEGMENTS, count)),
+            lost_packets,
+            loss: [0, 1].map(|way| shares(lost_packets.map(|lost| lost[way]), packets[way])),
         }
     }
 }
 
-/// Fills in what was measured of a conversation with so many packets, forward and reverse.
-pub(super) fn of_conversation(record: &mut WindowRecord, extra: &Extra, packets: [u64; 2]) {
-    delays(record, extra);
-    events(record, extra);
-    losses(record, extra);
-    [record.loss_low, record.loss_high] = shares(extra, Forward, packets[0]);
-    [record.reverse_loss_low, record.reverse_loss_high] = shares(extra, Reverse, packets[1]);
-}
-
-/// Lost in the network over all there were, and the same with what is unresolved.
+/// Of packets that were lost by cause, and so many that were seen: lost in the network over all there
+/// were, and the same with what is unresolved.
 #[expect(clippy::cast_precision_loss, reason = "a share needs no more digits than a double has")]
-fn shares(extra: &Extra, direction: Direction, packets: u64) -> [Option<f64>; 2] {
-    let lost = |cause| extra.lost(cause, direction).packets;
-    let upstream = lost(Cause::NetworkUpstream);
-    let network = upstream + lost(Cause::NetworkDownstream);
-    let unresolved = lost(Cause::Unresolved);
-    let all = packets + upstream + lost(Cause::Mirror) + unresolved;
+fn shares(lost: [u64; LOST_PACKETS.len()], packets: u64) -> [Option<f64>; 2] {
+    let [upstream, downstream, mirror, unresolved] = lost;
+    let network = upstream + downstream;
+    let all = packets + upstream + mirror + unresolved;
     let share = |part: u64| (packets != 0).then(|| part.min(all) as f64 / all as f64);
     [share(network), share(network + unresolved)]
 }
 
-fn delays(record: &mut WindowRecord, extra: &Extra) {
-    let of = |method, direction| Delays::of(extra.delay(method, direction));
-    let all = of(Method::HandshakeServer, Forward);
-    record.handshake_server_rtt_sample_count = all.count;
-    record.handshake_server_rtt_min_ns = all.min;
-    record.handshake_server_rtt_max_ns = all.max;
-    record.handshake_server_rtt_sum_ns = all.sum;
-    record.handshake_server_rtt_p50_ns = all.p50;
-    record.handshake_server_rtt_p90_ns = all.p90;
-    record.handshake_server_rtt_p99_ns = all.p99;
-    let all = of(Method::HandshakeClient, Reverse);
-    record.handshake_client_rtt_sample_count = all.count;
-    record.handshake_client_rtt_min_ns = all.min;
-    record.handshake_client_rtt_max_ns = all.max;
-    record.handshake_client_rtt_sum_ns = all.sum;
-    record.handshake_client_rtt_p50_ns = all.p50;
-    record.handshake_client_rtt_p90_ns = all.p90;
-    record.handshake_client_rtt_p99_ns = all.p99;
-    let all = of(Method::TcpTimestamp, Forward);
-    record.tcp_timestamp_rtt_sample_count = all.count;
-    record.tcp_timestamp_rtt_min_ns = all.min;
-    record.tcp_timestamp_rtt_max_ns = all.max;
-    record.tcp_timestamp_rtt_sum_ns = all.sum;
-    record.tcp_timestamp_rtt_p50_ns = all.p50;
-    record.tcp_timestamp_rtt_p90_ns = all.p90;
-    record.tcp_timestamp_rtt_p99_ns = all.p99;
-    let all = of(Method::TcpTimestamp, Reverse);
-    record.reverse_tcp_timestamp_rtt_sample_count = all.count;
-    record.reverse_tcp_timestamp_rtt_min_ns = all.min;
-    record.reverse_tcp_timestamp_rtt_max_ns = all.max;
-    record.reverse_tcp_timestamp_rtt_sum_ns = all.sum;
-    record.reverse_tcp_timestamp_rtt_p50_ns = all.p50;
-    record.reverse_tcp_timestamp_rtt_p90_ns = all.p90;
-    record.reverse_tcp_timestamp_rtt_p99_ns = all.p99;
-    let all = of(Method::SequenceAck, Forward);
-    record.sequence_ack_rtt_sample_count = all.count;
-    record.sequence_ack_rtt_min_ns = all.min;
-    record.sequence_ack_rtt_max_ns = all.max;
-    record.sequence_ack_rtt_sum_ns = all.sum;
-    record.sequence_ack_rtt_p50_ns = all.p50;
-    record.sequence_ack_rtt_p90_ns = all.p90;
-    record.sequence_ack_rtt_p99_ns = all.p99;
-    let all = of(Method::SequenceAck, Reverse);
-    record.reverse_sequence_ack_rtt_sample_count = all.count;
-    record.reverse_sequence_ack_rtt_min_ns = all.min;
-    record.reverse_sequence_ack_rtt_max_ns = all.max;
-    record.reverse_sequence_ack_rtt_sum_ns = all.sum;
-    record.reverse_sequence_ack_rtt_p50_ns = all.p50;
-    record.reverse_sequence_ack_rtt_p90_ns = all.p90;
-    record.reverse_sequence_ack_rtt_p99_ns = all.p99;
-    let all = of(Method::Response, Forward);
-    record.response_time_sample_count = all.count;
-    record.response_time_min_ns = all.min;
-    record.response_time_max_ns = all.max;
-    record.response_time_sum_ns = all.sum;
-    record.response_time_p50_ns = all.p50;
-    record.response_time_p90_ns = all.p90;
-    record.response_time_p99_ns = all.p99;
-}
-
-fn events(record: &mut WindowRecord, extra: &Extra) {
-    let of = |event, direction| Some(extra.events(event, direction));
-    record.retransmission_packet_count = of(Event::Retransmission, Forward);
-    record.reverse_retransmission_packet_count = of(Event::Retransmission, Reverse);
-    record.fast_retransmission_packet_count = of(Event::Fast, Forward);
-    record.reverse_fast_retransmission_packet_count = of(Event::Fast, Reverse);
-    record.timeout_retransmission_packet_count = of(Event::Timeout, Forward);
-    record.reverse_timeout_retransmission_packet_count = of(Event::Timeout, Reverse);
-    record.spurious_retransmission_packet_count = of(Event::Spurious, Forward);
-    record.reverse_spurious_retransmission_packet_count = of(Event::Spurious, Reverse);
-    record.out_of_order_packet_count = of(Event::OutOfOrder, Forward);
-    record.reverse_out_of_order_packet_count = of(Event::OutOfOrder, Reverse);
-    record.duplicate_ack_count = of(Event::DuplicateAck, Forward);
-    record.reverse_duplicate_ack_count = of(Event::DuplicateAck, Reverse);
-    record.zero_window_count = of(Event::ZeroWindow, Forward);
-    record.reverse_zero_window_count = of(Event::ZeroWindow, Reverse);
-    record.tail_retransmission_packet_count = of(Event::Tail, Forward);
-    record.reverse_tail_retransmission_packet_count = of(Event::Tail, Reverse);
-    record.retransmission_episode_count = of(Event::Episode, Forward);
-    record.reverse_retransmission_episode_count = of(Event::Episode, Reverse);
-    record.window_full_count = of(Event::WindowFull, Forward);
-    record.reverse_window_full_count = of(Event::WindowFull, Reverse);
-    record.keep_alive_count = of(Event::KeepAlive, Forward);
-    record.reverse_keep_alive_count = of(Event::KeepAlive, Reverse);
-    record.window_probe_count = of(Event::WindowProbe, Forward);
-    record.reverse_window_probe_count = of(Event::WindowProbe, Reverse);
-    record.gap_count = of(Event::Gap, Forward);
-    record.reverse_gap_count = of(Event::Gap, Reverse);
-    record.reset_count = of(Event::Reset, Forward);
-    record.reverse_reset_count = of(Event::Reset, Reverse);
-    record.zero_window_ns = Some(extra.stalled_ns(Forward));
-    record.reverse_zero_window_ns = Some(extra.stalled_ns(Reverse));
-}
-
-fn losses(record: &mut WindowRecord, extra: &Extra) {
-    let of = |cause, direction| Some(extra.lost(cause, direction).packets);
-    record.network_upstream_loss_packet_count = of(Cause::NetworkUpstream, Forward);
-    record.reverse_network_upstream_loss_packet_count = of(Cause::NetworkUpstream, Reverse);
-    record.network_downstream_loss_packet_count = of(Cause::NetworkDownstream, Forward);
-    record.reverse_network_downstream_loss_packet_count = of(Cause::NetworkDownstream, Reverse);
-    record.mirror_loss_packet_count = of(Cause::Mirror, Forward);
-    record.reverse_mirror_loss_packet_count = of(Cause::Mirror, Reverse);
-    record.unresolved_loss_packet_count = of(Cause::Unresolved, Forward);
-    record.reverse_unresolved_loss_packet_count = of(Cause::Unresolved, Reverse);
-}
-
-/// Fills in what was measured of a flow; without totals nothing happened to it.
-pub(super) fn of_flow(record: &mut FlowRecord, ended: &EndedFlow, totals: Option<&FlowTotals>) {
-    static NOTHING: FlowTotals = FlowTotals::NOTHING;
-    let totals = totals.unwrap_or(&NOTHING);
-    let measured = &ended.flow.measured;
-    record.handshake_server_rtt_ns = measured.handshake_server_rtt_ns;
-    record.handshake_client_rtt_ns = measured.handshake_client_rtt_ns;
-    record.connection_opening = measured.opening.map(Opening::name);
-    if measured.packets {
-        let (forward, reverse) = (ended.flow.initiator, ended.flow.initiator.other());
-        record.duplicate_packet_count = Some(totals.duplicates(forward));
-        record.reverse_duplicate_packet_count = Some(totals.duplicates(reverse));
-        record.icmp_error_count = Some(totals.icmp_errors(forward));
-        record.reverse_icmp_error_count = Some(totals.icmp_errors(reverse));
-        record.fragment_count = Some(totals.fragments.into());
-        record.snapped_packet_count = Some(totals.snapped.into());
+/// What was measured of a conversation of TCP with so many packets, forward and reverse.
+pub(super) fn of_conversation(extra: &Extra, packets: [u64; 2]) -> Group<WindowMeasures> {
+    static NOTHING: [[WindowMeasures; 2]; 2] = [
+        [WindowMeasures::nothing([false, false]), WindowMeasures::nothing([false, true])],
+        [WindowMeasures::nothing([true, false]), WindowMeasures::nothing([true, true])],
+    ];
+    if extra.is_empty() {
+        let [forward, reverse] = packets.map(|packets| usize::from(packets > 0));
+        return Group::Same(&NOTHING[forward][reverse]);
     }
-    if measured.segments {
-        flow_events(record, ended, totals);
-    }
-    if measured.losses {
-        flow_losses(record, ended, totals);
-    }
+    Group::Own(Box::new(WindowMeasures::of(extra, packets)))
 }
 
-fn flow_events(record: &mut FlowRecord, ended: &EndedFlow, totals: &FlowTotals) {
-    let (forward, reverse) = (ended.flow.initiator, ended.flow.initiator.other());
-    let of = |event, sender| Some(totals.events(event, sender));
-    record.retransmission_packet_count = of(Event::Retransmission, forward);
-    record.reverse_retransmission_packet_count = of(Event::Retransmission, reverse);
-    record.fast_retransmission_packet_count = of(Event::Fast, forward);
-    record.reverse_fast_retransmission_packet_count = of(Event::Fast, reverse);
-    record.timeout_retransmission_packet_count = of(Event::Timeout, forward);
-    record.reverse_timeout_retransmission_packet_count = of(Event::Timeout, reverse);
-    record.spurious_retransmission_packet_count = of(Event::Spurious, forward);
-    record.reverse_spurious_retransmission_packet_count = of(Event::Spurious, reverse);
-    record.out_of_order_packet_count = of(Event::OutOfOrder, forward);
-    record.reverse_out_of_order_packet_count = of(Event::OutOfOrder, reverse);
-    record.duplicate_ack_count = of(Event::DuplicateAck, forward);
-    record.reverse_duplicate_ack_count = of(Event::DuplicateAck, reverse);
-    record.zero_window_count = of(Event::ZeroWindow, forward);
-    record.reverse_zero_window_count = of(Event::ZeroWindow, reverse);
-    record.tail_retransmission_packet_count = of(Event::Tail, forward);
-    record.reverse_tail_retransmission_packet_count = of(Event::Tail, reverse);
-    record.retransmission_episode_count = of(Event::Episode, forward);
-    record.reverse_retransmission_episode_count = of(Event::Episode, reverse);
-    record.window_full_count = of(Event::WindowFull, forward);
-    record.reverse_window_full_count = of(Event::WindowFull, reverse);
-    record.keep_alive_count = of(Event::KeepAlive, forward);
-    record.reverse_keep_alive_count = of(Event::KeepAlive, reverse);
-    record.window_probe_count = of(Event::WindowProbe, forward);
-    record.reverse_window_probe_count = of(Event::WindowProbe, reverse);
-    record.gap_count = of(Event::Gap, forward);
-    record.reverse_gap_count = of(Event::Gap, reverse);
-    record.reset_count = of(Event::Reset, forward);
-    record.reverse_reset_count = of(Event::Reset, reverse);
-    record.zero_window_ns = Some(totals.stalled_ns(forward));
-    record.reverse_zero_window_ns = Some(totals.stalled_ns(reverse));
-}
-
-fn flow_losses(record: &mut FlowRecord, ended: &EndedFlow, totals: &FlowTotals) {
-    let (forward, reverse) = (ended.flow.initiator, ended.flow.initiator.other());
-    let lost = totals.lost(Cause::NetworkUpstream, forward);
-    record.network_upstream_loss_packet_count = Some(lost.packets);
-    record.network_upstream_loss_octet_count = Some(lost.octets);
-    let lost = totals.lost(Cause::NetworkUpstream, reverse);
-    record.reverse_network_upstream_loss_packet_count = Some(lost.packets);
-    record.reverse_network_upstream_loss_octet_count = Some(lost.octets);
-    let lost = totals.lost(Cause::NetworkDownstream, forward);
-    record.network_downstream_loss_packet_count = Some(lost.packets);
-    record.network_downstream_loss_octet_count = Some(lost.octets);
-    let lost = totals.lost(Cause::NetworkDownstream, reverse);
-    record.reverse_network_downstream_loss_packet_count = Some(lost.packets);
-    record.reverse_network_downstream_loss_octet_count = Some(lost.octets);
-    let lost = totals.lost(Cause::Mirror, forward);
-    record.mirror_loss_packet_count = Some(lost.packets);
-    record.mirror_loss_octet_count = Some(lost.octets);
-    let lost = totals.lost(Cause::Mirror, reverse);
-    record.reverse_mirror_loss_packet_count = Some(lost.packets);
-    record.reverse_mirror_loss_octet_count = Some(lost.octets);
-    let lost = totals.lost(Cause::Unresolved, forward);
-    record.unresolved_loss_packet_count = Some(lost.packets);
-    record.unresolved_loss_octet_count = Some(lost.octets);
-    let lost = totals.lost(Cause::Unresolved, reverse);
-    record.reverse_unresolved_loss_packet_count = Some(lost.packets);
-    record.reverse_unresolved_loss_octet_count = Some(lost.octets);
+/// What happened by the segments of a flow, and what they lost; without totals nothing.
+pub(super) fn of_flow(
+    ended: &EndedFlow,
+    totals: Option<&FlowTotals>,
+) -> (Group<SegmentCounts>, Group<FlowLosses>) {
+    static NOTHING: SegmentCounts = SegmentCounts([[0; 2]; SEGMENTS.len()]);
+    static NO_LOSSES: FlowLosses =
+        FlowLosses { packets: [[0; 2]; LOST_PACKETS.len()], octets: [[0; 2]; LOST_OCTETS.len()] };
+    let count = |totals: &FlowTotals, what, way| {
+        let initiator = ended.flow.initiator;
+        let sender: Sender = if way == Forward { initiator } else { initiator.other() };
+        totals.count(what, sender)
+    };
+    let segments = match totals {
+        _ if !ended.flow.measured.segments => Group::Null,
+        None => Group::Same(&NOTHING),
+        Some(totals) => {
+            let counts = counted(&SEGMENTS, |what, way| count(totals, what, way));
+            Group::Own(Box::new(SegmentCounts(counts)))
+        }
+    };
+    let losses = match totals {
+        _ if !ended.flow.measured.losses => Group::Null,
+        None => Group::Same(&NO_LOSSES),
+        Some(totals) => {
+            let counts = |whats| counted(whats, |what, way| count(totals, what, way));
+            let (packets, octets) = (counts(&LOST_PACKETS), counts(&LOST_OCTETS));
+            Group::Own(Box::new(FlowLosses { packets, octets }))
+        }
+    };
+    (segments, losses)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::{ExtraPlace, Extras};
+    use crate::flow::{Biflow, Measured};
     use crate::index::Sender;
+    use crate::measure::tcp::Loss;
     use crate::window::LateLosses;
 
-    #[test]
-    fn shares_are_of_all_there_were() {
-        let loss = |cause, packets| crate::measure::tcp::Loss {
-            cause,
-            sender: Sender::Low,
-            octets: 100 * packets,
-            packets,
-            at: crate::time::Timestamp(1),
-        };
+    /// The value of a column of this name.
+    fn cell<T: Columns>(group: &Group<T>, name: &str) -> Option<Cell> {
+        let place = T::COLUMNS.iter().position(|column| column.name == name).expect(name);
+        group.get().map(|values| values.cells().nth(place).expect("a value for each column"))
+    }
+
+    fn number(value: u64) -> Option<Cell> {
+        Some(Cell::Number(Some(value)))
+    }
+
+    fn loss(cause: Cause, packets: u32) -> Loss {
+        let (octets, at) = (100 * packets, crate::time::Timestamp(1));
+        Loss { cause, sender: Sender::Low, octets, packets, at }
+    }
+
+    fn losses() -> LateLosses {
         let mut losses = LateLosses::default();
         losses.add(&loss(Cause::NetworkUpstream, 2));
         losses.add(&loss(Cause::NetworkDownstream, 1));
         losses.add(&loss(Cause::Mirror, 3));
         losses.add(&loss(Cause::Unresolved, 5));
-        let extra = Extra::of_late(&losses, Sender::Low);
-        // 90 seen and 10 that were not, of which 3 and 8 were lost.
-        assert_eq!(shares(&extra, Forward, 90), [Some(0.03), Some(0.08)]);
-        assert_eq!(shares(&extra, Reverse, 90), [Some(0.0); 2]);
-        assert_eq!(shares(&extra, Forward, 0), [None; 2]);
+        losses
     }
 
     #[test]
-    fn a_measured_nothing_is_0_and_has_no_extremes() {
-        let mut record = WindowRecord::default();
-        let extras = Extras::default();
-        of_conversation(&mut record, extras.get(ExtraPlace::default()).expect("nothing"), [1, 0]);
-        assert_eq!(record.response_time_sample_count, Some(0));
-        assert_eq!((record.response_time_p99_ns, record.gap_count), (None, Some(0)));
+    fn shares_are_of_all_there_were() {
+        let extra = Extra::of_late(&losses(), Sender::Low);
+        // 90 seen and 10 that were not, of which 3 and 8 were lost.
+        let measures = WindowMeasures::of(&extra, [90, 90]);
+        assert_eq!(measures.loss, [[Some(0.03), Some(0.08)], [Some(0.0); 2]]);
+        assert_eq!(WindowMeasures::of(&extra, [0, 0]).loss, [[None; 2]; 2]);
+    }
+
+    #[test]
+    fn each_column_has_its_own_value() {
+        let extra = Extra::of_late(&losses(), Sender::High);
+        let group = of_conversation(&extra, [1, 90]);
+        assert_eq!(cell(&group, "mirror_loss_packet_count"), number(0));
+        assert_eq!(cell(&group, "reverse_mirror_loss_packet_count"), number(3));
+        assert_eq!(cell(&group, "reverse_unresolved_loss_packet_count"), number(5));
+        assert_eq!(cell(&group, "reverse_loss_high"), Some(Cell::Share(Some(0.08))));
+        let cells = group.get().expect("measured").cells().count();
+        assert_eq!(cells, WindowMeasures::COLUMNS.len());
+    }
+
+    #[test]
+    fn a_measured_nothing_is_0_has_no_extremes_and_takes_no_memory() {
+        for packets in [[0, 0], [0, 7], [7, 0], [7, 7]] {
+            let group = of_conversation(&Extra::default(), packets);
+            assert!(matches!(group, Group::Same(_)));
+            // As if it had been worked out.
+            assert_eq!(group.get(), Some(&WindowMeasures::of(&Extra::default(), packets)));
+            assert_eq!(cell(&group, "response_time_sample_count"), number(0));
+            assert_eq!(cell(&group, "response_time_p99_ns"), Some(Cell::Number(None)));
+            assert_eq!(cell(&group, "gap_count"), number(0));
+        }
+    }
+
+    #[test]
+    fn a_flow_has_what_was_looked_at() {
+        let mut totals = FlowTotals::default();
+        totals.event(Event::Gap, Sender::High);
+        totals.stalled(Sender::Low, 9);
+        totals.loss(&loss(Cause::Mirror, 4));
+        let flow = |segments, losses| EndedFlow {
+            flow: Biflow {
+                initiator: Sender::High,
+                measured: Measured { segments, losses, ..Measured::default() },
+                ..Biflow::default()
+            },
+            ..EndedFlow::default()
+        };
+        let (segments, losses) = of_flow(&flow(true, true), Some(&totals));
+        assert_eq!(cell(&segments, "gap_count"), number(1));
+        assert_eq!(cell(&segments, "reverse_gap_count"), number(0));
+        assert_eq!(cell(&segments, "reverse_zero_window_ns"), number(9));
+        assert_eq!(cell(&losses, "reverse_mirror_loss_packet_count"), number(4));
+        assert_eq!(cell(&losses, "reverse_mirror_loss_octet_count"), number(400));
+        let (segments, losses) = of_flow(&flow(true, false), None);
+        assert!(matches!((&segments, &losses), (Group::Same(_), Group::Null)));
+        assert_eq!(cell(&segments, "gap_count"), number(0));
+        let (segments, losses) = of_flow(&flow(false, true), Some(&FlowTotals::default()));
+        assert_eq!((segments, cell(&losses, "mirror_loss_octet_count")), (Group::Null, number(0)));
     }
 }

@@ -5,7 +5,7 @@
 //! keys of JSON, the SQL types of the query program and the documentation.
 //! Cost: plain structs; a text is a shared `Arc<str>`, so a row copies no names.
 //! Invariants: every record carries [`COMMON`] (schema version, probe, domain); a name, type or
-//! unit stands in `tables.rs` and nowhere else; rows are in a total order before they are written,
+//! unit stands in `tables.rs` or `measures.rs` and nowhere else; rows are in a total order before they are written,
 //! so the order in which threads finish shows in no output.
 //! Source: names, RFC 7012 and the IANA registry of IPFIX Information Elements, in snake case;
 //! reverse elements, RFC 5103 §6; address texts, RFC 5952.
@@ -13,19 +13,27 @@
 mod column;
 mod delays;
 mod docs;
+mod ends;
 mod from_views;
+mod group;
+mod inventory;
 mod ledger;
 mod measures;
+mod migrations;
 mod names;
 mod paths;
 #[macro_use]
 mod schema;
 mod tables;
+mod usage;
 
 pub use column::{Column, ColumnBuilder, Element, Kind, TEXT_BYTES_MAX, Value};
 pub use docs::{ddl, markdown};
-pub use from_views::{InventoryRows, RecordMaker, TapClock};
-pub use ledger::{port_rows, sink_rows, workers_rows};
+pub use from_views::{RecordMaker, TapClock};
+pub use group::{Cell, Columns, Group};
+pub use inventory::InventoryRows;
+pub use ledger::{migrations_lost, port_rows, sink_rows, workers_rows};
+pub use measures::{Delays, FlowLosses, SegmentCounts, WindowMeasures};
 pub use names::Names;
 pub use schema::{COMMON, Origin, Record, SCHEMA_VERSION, TableVisitor};
 pub use tables::*;

@@ -4,7 +4,7 @@
 //! Cost: a look-up of both endpoints a row.
 //! Invariants: as of all records; a figure without samples or packets is null.
 
-use super::from_views::VmTexts;
+use super::ends::VmTexts;
 use super::ledger::path_rows;
 use super::{PathRecord, PathSampleRecord, RecordMaker, Rows};
 use crate::aggregate::path::{PathRow, PathView};
@@ -83,11 +83,11 @@ impl RecordMaker {
         self.names().tap_host(tap).map(Into::into)
     }
 
-    fn whose(&self, ends: &Ends, time: Interval) -> (VmTexts, VmTexts) {
+    fn whose(&mut self, ends: &Ends, time: Interval) -> (VmTexts, VmTexts) {
         let station = |address| (address, Mac::default());
         let (source, destination) = (station(ends.source), station(ends.destination));
         let known = self.endpoints(ends.space, ends.ip_version, source, destination, time);
-        (self.vm(known.source, time), self.vm(known.destination, time))
+        known.vms.into()
     }
 
     fn sightings(

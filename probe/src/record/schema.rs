@@ -2,7 +2,8 @@
 //!
 //! In: `tables.rs`. Out: for each table its row struct and its [`Record`] implementation.
 //! Cost: none at run time; the list is expanded when compiling.
-//! Invariants: column `i` of a table is field `i` of its struct after the [`COMMON`] ones.
+//! Invariants: column `i` of a table is field `i` of its struct after the [`COMMON`] ones; groups of
+//! columns stand behind those that stand alone.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -89,9 +90,11 @@ pub trait Record: Clone + Default + Send + 'static {
     fn of(rows: &mut Rows) -> &mut Vec<Self>;
     /// A total order: the table's sort columns, then all others.
     fn order(&self, other: &Self) -> Ordering;
-    /// Appends each value to the builder of its column; `builders` has one for each of
-    /// [`Record::COLUMNS`].
+    /// Appends each value that stands alone to the builder of its column; `builders` has one for
+    /// each of [`Record::COLUMNS`].
     fn append(&self, builders: &mut [ColumnBuilder]);
+    /// Appends the groups of all rows, likewise.
+    fn append_groups(rows: &[Self], builders: &mut [ColumnBuilder]);
     /// The values in the order of [`Record::COLUMNS`].
     fn values(&self) -> Vec<Json>;
 
@@ -116,6 +119,7 @@ pub trait Record: Clone + Default + Send + 'static {
             origin.append(common);
             row.append(own);
         }
+        Self::append_groups(rows, builders.get_mut(COMMON.len()..).unwrap_or_default());
         let arrays = builders.iter_mut().map(ColumnBuilder::finish).collect();
         RecordBatch::try_new(Self::TABLE.schema(), arrays)
     }
@@ -151,6 +155,12 @@ macro_rules! tables {
                 $column:ident: $type:ty, $unit:literal, $element:expr;
             )+
         }
+        $(with {
+            $(
+                $(#[doc = $group_meaning:literal])+
+                $group:ident: $group_type:ty;
+            )+
+        })?
     )+) => {
         /// A table of records.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -226,24 +236,31 @@ macro_rules! tables {
             #[derive(Clone, Debug, PartialEq)]
             pub struct $record {
                 $($(#[doc = $meaning])+ pub $column: $type,)+
+                $($($(#[doc = $group_meaning])+ pub $group: Group<$group_type>,)+)?
             }
 
             impl Default for $record {
                 fn default() -> Self {
-                    Self { $($column: Value::empty(),)+ }
+                    Self { $($column: Value::empty(),)+ $($($group: Group::Null,)+)? }
                 }
             }
 
             impl Record for $record {
                 const TABLE: Table = Table::$table;
-                const COLUMNS: &'static [Column] = &[$(Column {
-                    name: stringify!($column),
-                    kind: <$type as Value>::KIND,
-                    nullable: <$type as Value>::NULLABLE,
-                    unit: $unit,
-                    element: $element,
-                    meaning: concat!($($meaning),+),
-                },)+];
+                const COLUMNS: &'static [Column] = {
+                    const ALONE: &[Column] = &[$(Column {
+                        name: stringify!($column),
+                        kind: <$type as Value>::KIND,
+                        nullable: <$type as Value>::NULLABLE,
+                        unit: $unit,
+                        element: $element,
+                        meaning: concat!($($meaning),+),
+                    },)+];
+                    const PARTS: &[&[Column]] =
+                        &[ALONE $($(, <$group_type as Columns>::COLUMNS)+)?];
+                    const ALL: [Column; length(PARTS)] = joined(PARTS);
+                    &ALL
+                };
 
                 fn time(&self) -> Timestamp {
                     Timestamp(self.$time)
@@ -257,6 +274,7 @@ macro_rules! tables {
                     Ordering::Equal
                         $(.then_with(|| self.$key.order(&other.$key)))+
                         $(.then_with(|| self.$column.order(&other.$column)))+
+                        $($(.then_with(|| self.$group.order(&other.$group)))+)?
                 }
 
                 fn append(&self, builders: &mut [ColumnBuilder]) {
@@ -266,8 +284,19 @@ macro_rules! tables {
                     })+
                 }
 
+                fn append_groups(rows: &[Self], builders: &mut [ColumnBuilder]) {
+                    let alone = [$(stringify!($column)),+].len();
+                    let rest = builders.get_mut(alone..).unwrap_or_default();
+                    $($(
+                        let columns = <$group_type as Columns>::COLUMNS.len();
+                        let (these, rest) = rest.split_at_mut(columns);
+                        Group::append(rows.iter().map(|row| &row.$group), these);
+                    )+)?
+                    debug_assert!(rest.is_empty(), "all columns of {} rows are filled", rows.len());
+                }
+
                 fn values(&self) -> Vec<Json> {
-                    vec![$(self.$column.json(),)+]
+                    [vec![$(self.$column.json(),)+] $($(, self.$group.json())+)?].concat()
                 }
             }
         )+

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::column::{Column, ColumnBuilder, Element, Value};
+use super::group::{Columns, Group, joined, length};
+use super::measures::{FlowLosses, SegmentCounts, WindowMeasures};
 use super::schema::{Record, TableVisitor};
 use crate::decode::Mac;
 use crate::time::Timestamp;
@@ -85,109 +87,6 @@ tables! {
         reverse_layer2_octet_delta_count: u64, "octets", Element::Reverse(352);
         /// Packets among these that belong to an older window that was closed already.
         late_packet_count: u64, "packets", Element::None;
-        /// Samples of the delay from SYN to SYN-ACK; null where it is not measured.
-        handshake_server_rtt_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        handshake_server_rtt_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        handshake_server_rtt_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        handshake_server_rtt_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        handshake_server_rtt_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        handshake_server_rtt_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        handshake_server_rtt_p99_ns: Option<u64>, "ns", Element::None;
-        /// Samples of the delay from SYN-ACK to its ACK; null where it is not measured.
-        handshake_client_rtt_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        handshake_client_rtt_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        handshake_client_rtt_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        handshake_client_rtt_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        handshake_client_rtt_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        handshake_client_rtt_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        handshake_client_rtt_p99_ns: Option<u64>, "ns", Element::None;
-        /// Samples of the delay from a TCP timestamp of the initiator to the responder's echo of
-        /// it; null where it is not measured.
-        tcp_timestamp_rtt_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        tcp_timestamp_rtt_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        tcp_timestamp_rtt_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        tcp_timestamp_rtt_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        tcp_timestamp_rtt_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        tcp_timestamp_rtt_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        tcp_timestamp_rtt_p99_ns: Option<u64>, "ns", Element::None;
-        /// Samples of the delay from a TCP timestamp of the responder to the initiator's echo of
-        /// it; null where it is not measured.
-        reverse_tcp_timestamp_rtt_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        reverse_tcp_timestamp_rtt_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        reverse_tcp_timestamp_rtt_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        reverse_tcp_timestamp_rtt_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        reverse_tcp_timestamp_rtt_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        reverse_tcp_timestamp_rtt_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        reverse_tcp_timestamp_rtt_p99_ns: Option<u64>, "ns", Element::None;
-        /// Samples of the delay from data of the initiator to the responder's acknowledgement; null
-        /// where it is not measured.
-        sequence_ack_rtt_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        sequence_ack_rtt_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        sequence_ack_rtt_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        sequence_ack_rtt_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        sequence_ack_rtt_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        sequence_ack_rtt_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        sequence_ack_rtt_p99_ns: Option<u64>, "ns", Element::None;
-        /// Samples of the delay from data of the responder to the initiator's acknowledgement; null
-        /// where it is not measured.
-        reverse_sequence_ack_rtt_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        reverse_sequence_ack_rtt_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        reverse_sequence_ack_rtt_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        reverse_sequence_ack_rtt_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        reverse_sequence_ack_rtt_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        reverse_sequence_ack_rtt_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        reverse_sequence_ack_rtt_p99_ns: Option<u64>, "ns", Element::None;
-        /// Samples of the time from the end of a request of the initiator to the first octet of the
-        /// responder's response; null where it is not measured.
-        response_time_sample_count: Option<u64>, "samples", Element::None;
-        /// Least of these samples; null without one.
-        response_time_min_ns: Option<u64>, "ns", Element::None;
-        /// Largest of these samples; null without one.
-        response_time_max_ns: Option<u64>, "ns", Element::None;
-        /// Sum of these samples; null without one.
-        response_time_sum_ns: Option<u64>, "ns", Element::None;
-        /// Median of these samples; null without one.
-        response_time_p50_ns: Option<u64>, "ns", Element::None;
-        /// 90th percentile of these samples; null without one.
-        response_time_p90_ns: Option<u64>, "ns", Element::None;
-        /// 99th percentile of these samples; null without one.
-        response_time_p99_ns: Option<u64>, "ns", Element::None;
         /// SYN segments of initiators, repeated ones included.
         syn_count: u64, "packets", Element::None;
         /// TCP connections that were established in the window.
@@ -199,120 +98,13 @@ tables! {
         /// TCP connections whose SYN-ACK came in the window, and up to its end nothing that completes
         /// the handshake.
         connection_half_open_count: u64, "flows", Element::None;
-        /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
-        /// initiator to responder; null where it is not measured.
-        retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
-        /// responder to initiator; null where it is not measured.
-        reverse_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after duplicate acknowledgements, initiator to responder; null where it
-        /// is not measured.
-        fast_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after duplicate acknowledgements, responder to initiator; null where it
-        /// is not measured.
-        reverse_fast_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after a timeout, initiator to responder; null where it is not measured.
-        timeout_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after a timeout, responder to initiator; null where it is not measured.
-        reverse_timeout_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of what had arrived, initiator to responder; null where it is not
-        /// measured.
-        spurious_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of what had arrived, responder to initiator; null where it is not
-        /// measured.
-        reverse_spurious_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Segments that arrived after a later one and are no retransmission, initiator to
-        /// responder; null where it is not measured.
-        out_of_order_packet_count: Option<u64>, "packets", Element::None;
-        /// Segments that arrived after a later one and are no retransmission, responder to
-        /// initiator; null where it is not measured.
-        reverse_out_of_order_packet_count: Option<u64>, "packets", Element::None;
-        /// Duplicate acknowledgements, initiator to responder; null where it is not measured.
-        duplicate_ack_count: Option<u64>, "packets", Element::None;
-        /// Duplicate acknowledgements, responder to initiator; null where it is not measured.
-        reverse_duplicate_ack_count: Option<u64>, "packets", Element::None;
-        /// Segments that announce a window of 0, initiator to responder; null where it is not
-        /// measured.
-        zero_window_count: Option<u64>, "packets", Element::None;
-        /// Segments that announce a window of 0, responder to initiator; null where it is not
-        /// measured.
-        reverse_zero_window_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of the last segment before the timeout, initiator to responder; null
-        /// where it is not measured.
-        tail_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of the last segment before the timeout, responder to initiator; null
-        /// where it is not measured.
-        reverse_tail_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Rows of retransmissions, initiator to responder; null where it is not measured.
-        retransmission_episode_count: Option<u64>, "rows", Element::None;
-        /// Rows of retransmissions, responder to initiator; null where it is not measured.
-        reverse_retransmission_episode_count: Option<u64>, "rows", Element::None;
-        /// Segments that fill the window, initiator to responder; null where it is not measured.
-        window_full_count: Option<u64>, "packets", Element::None;
-        /// Segments that fill the window, responder to initiator; null where it is not measured.
-        reverse_window_full_count: Option<u64>, "packets", Element::None;
-        /// Keep-alives, initiator to responder; null where it is not measured.
-        keep_alive_count: Option<u64>, "packets", Element::None;
-        /// Keep-alives, responder to initiator; null where it is not measured.
-        reverse_keep_alive_count: Option<u64>, "packets", Element::None;
-        /// Probes of a window of 0, initiator to responder; null where it is not measured.
-        window_probe_count: Option<u64>, "packets", Element::None;
-        /// Probes of a window of 0, responder to initiator; null where it is not measured.
-        reverse_window_probe_count: Option<u64>, "packets", Element::None;
-        /// Segments behind octets that were not seen (yet), initiator to responder; null where it
-        /// is not measured.
-        gap_count: Option<u64>, "packets", Element::None;
-        /// Segments behind octets that were not seen (yet), responder to initiator; null where it
-        /// is not measured.
-        reverse_gap_count: Option<u64>, "packets", Element::None;
-        /// Resets sent, initiator to responder; null where it is not measured.
-        reset_count: Option<u64>, "packets", Element::None;
-        /// Resets sent, responder to initiator; null where it is not measured.
-        reverse_reset_count: Option<u64>, "packets", Element::None;
-        /// How long the window of the initiator was 0, counted when that ends; null where it is not
-        /// measured.
-        zero_window_ns: Option<u64>, "ns", Element::None;
-        /// How long the window of the responder was 0, counted when that ends; null where it is not
-        /// measured.
-        reverse_zero_window_ns: Option<u64>, "ns", Element::None;
-        /// Lost before this tap: a hole that the sender filled later: packets, by an estimate,
-        /// initiator to responder; null where it is not measured.
-        network_upstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost before this tap: a hole that the sender filled later: packets, by an estimate,
-        /// responder to initiator; null where it is not measured.
-        reverse_network_upstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an
-        /// estimate, initiator to responder; null where it is not measured.
-        network_downstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an
-        /// estimate, responder to initiator; null where it is not measured.
-        reverse_network_downstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an
-        /// estimate, initiator to responder; null where it is not measured.
-        mirror_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an
-        /// estimate, responder to initiator; null where it is not measured.
-        reverse_mirror_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, and nothing tells why: packets, by an estimate, initiator to responder; null
-        /// where it is not measured.
-        unresolved_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, and nothing tells why: packets, by an estimate, responder to initiator; null
-        /// where it is not measured.
-        reverse_unresolved_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Share of packets lost in the network, initiator to responder: both network causes over
-        /// the packets of this row and the lost ones that were not seen; null without packets.
-        loss_low: Option<f64>, "0–1", Element::None;
-        /// The same with what is unresolved, initiator to responder.
-        loss_high: Option<f64>, "0–1", Element::None;
-        /// Share of packets lost in the network, responder to initiator: both network causes over
-        /// the packets of this row and the lost ones that were not seen; null without packets.
-        reverse_loss_low: Option<f64>, "0–1", Element::None;
-        /// The same with what is unresolved, responder to initiator.
-        reverse_loss_high: Option<f64>, "0–1", Element::None;
         /// Share of flows that was looked at, 0–1; below 1 the probe shed whole flows.
         sampling_rate: f64, "", Element::Ie(&[311]);
         /// Tap that saw the initiator's first packet first; at equal times the one configured first.
         tap: Arc<str>, "", Element::None;
+    } with {
+        /// What was measured of its TCP segments.
+        measures: WindowMeasures;
     }
 
     /// Biflows that ended, or that live longer than the active timeout; several records of one
@@ -387,130 +179,6 @@ tables! {
         icmp_error_count: Option<u64>, "packets", Element::None;
         /// ICMP errors that quote a packet from responder to initiator, likewise.
         reverse_icmp_error_count: Option<u64>, "packets", Element::None;
-        /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
-        /// initiator to responder; null where it is not measured.
-        retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Segments whose range was sent before, all classes; keep-alives and window probes apart,
-        /// responder to initiator; null where it is not measured.
-        reverse_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after duplicate acknowledgements, initiator to responder; null where it
-        /// is not measured.
-        fast_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after duplicate acknowledgements, responder to initiator; null where it
-        /// is not measured.
-        reverse_fast_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after a timeout, initiator to responder; null where it is not measured.
-        timeout_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions after a timeout, responder to initiator; null where it is not measured.
-        reverse_timeout_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of what had arrived, initiator to responder; null where it is not
-        /// measured.
-        spurious_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of what had arrived, responder to initiator; null where it is not
-        /// measured.
-        reverse_spurious_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Segments that arrived after a later one and are no retransmission, initiator to
-        /// responder; null where it is not measured.
-        out_of_order_packet_count: Option<u64>, "packets", Element::None;
-        /// Segments that arrived after a later one and are no retransmission, responder to
-        /// initiator; null where it is not measured.
-        reverse_out_of_order_packet_count: Option<u64>, "packets", Element::None;
-        /// Duplicate acknowledgements, initiator to responder; null where it is not measured.
-        duplicate_ack_count: Option<u64>, "packets", Element::None;
-        /// Duplicate acknowledgements, responder to initiator; null where it is not measured.
-        reverse_duplicate_ack_count: Option<u64>, "packets", Element::None;
-        /// Segments that announce a window of 0, initiator to responder; null where it is not
-        /// measured.
-        zero_window_count: Option<u64>, "packets", Element::None;
-        /// Segments that announce a window of 0, responder to initiator; null where it is not
-        /// measured.
-        reverse_zero_window_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of the last segment before the timeout, initiator to responder; null
-        /// where it is not measured.
-        tail_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Retransmissions of the last segment before the timeout, responder to initiator; null
-        /// where it is not measured.
-        reverse_tail_retransmission_packet_count: Option<u64>, "packets", Element::None;
-        /// Rows of retransmissions, initiator to responder; null where it is not measured.
-        retransmission_episode_count: Option<u64>, "rows", Element::None;
-        /// Rows of retransmissions, responder to initiator; null where it is not measured.
-        reverse_retransmission_episode_count: Option<u64>, "rows", Element::None;
-        /// Segments that fill the window, initiator to responder; null where it is not measured.
-        window_full_count: Option<u64>, "packets", Element::None;
-        /// Segments that fill the window, responder to initiator; null where it is not measured.
-        reverse_window_full_count: Option<u64>, "packets", Element::None;
-        /// Keep-alives, initiator to responder; null where it is not measured.
-        keep_alive_count: Option<u64>, "packets", Element::None;
-        /// Keep-alives, responder to initiator; null where it is not measured.
-        reverse_keep_alive_count: Option<u64>, "packets", Element::None;
-        /// Probes of a window of 0, initiator to responder; null where it is not measured.
-        window_probe_count: Option<u64>, "packets", Element::None;
-        /// Probes of a window of 0, responder to initiator; null where it is not measured.
-        reverse_window_probe_count: Option<u64>, "packets", Element::None;
-        /// Segments behind octets that were not seen (yet), initiator to responder; null where it
-        /// is not measured.
-        gap_count: Option<u64>, "packets", Element::None;
-        /// Segments behind octets that were not seen (yet), responder to initiator; null where it
-        /// is not measured.
-        reverse_gap_count: Option<u64>, "packets", Element::None;
-        /// Resets sent, initiator to responder; null where it is not measured.
-        reset_count: Option<u64>, "packets", Element::None;
-        /// Resets sent, responder to initiator; null where it is not measured.
-        reverse_reset_count: Option<u64>, "packets", Element::None;
-        /// How long the window of the initiator was 0, counted when that ends; null where it is not
-        /// measured.
-        zero_window_ns: Option<u64>, "ns", Element::None;
-        /// How long the window of the responder was 0, counted when that ends; null where it is not
-        /// measured.
-        reverse_zero_window_ns: Option<u64>, "ns", Element::None;
-        /// Lost before this tap: a hole that the sender filled later: packets, by an estimate,
-        /// initiator to responder; null where it is not measured.
-        network_upstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost before this tap: a hole that the sender filled later: octets of payload, initiator
-        /// to responder; null where it is not measured.
-        network_upstream_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Lost before this tap: a hole that the sender filled later: packets, by an estimate,
-        /// responder to initiator; null where it is not measured.
-        reverse_network_upstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost before this tap: a hole that the sender filled later: octets of payload, responder
-        /// to initiator; null where it is not measured.
-        reverse_network_upstream_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an
-        /// estimate, initiator to responder; null where it is not measured.
-        network_downstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): octets of payload,
-        /// initiator to responder; null where it is not measured.
-        network_downstream_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): packets, by an
-        /// estimate, responder to initiator; null where it is not measured.
-        reverse_network_downstream_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Lost behind this tap: seen, repeated, and not in vain (an estimate): octets of payload,
-        /// responder to initiator; null where it is not measured.
-        reverse_network_downstream_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an
-        /// estimate, initiator to responder; null where it is not measured.
-        mirror_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, though the receiver has it: lost by the mirror or the probe: octets of
-        /// payload, initiator to responder; null where it is not measured.
-        mirror_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Not seen, though the receiver has it: lost by the mirror or the probe: packets, by an
-        /// estimate, responder to initiator; null where it is not measured.
-        reverse_mirror_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, though the receiver has it: lost by the mirror or the probe: octets of
-        /// payload, responder to initiator; null where it is not measured.
-        reverse_mirror_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Not seen, and nothing tells why: packets, by an estimate, initiator to responder; null
-        /// where it is not measured.
-        unresolved_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, and nothing tells why: octets of payload, initiator to responder; null where
-        /// it is not measured.
-        unresolved_loss_octet_count: Option<u64>, "octets", Element::None;
-        /// Not seen, and nothing tells why: packets, by an estimate, responder to initiator; null
-        /// where it is not measured.
-        reverse_unresolved_loss_packet_count: Option<u64>, "packets", Element::None;
-        /// Not seen, and nothing tells why: octets of payload, responder to initiator; null where
-        /// it is not measured.
-        reverse_unresolved_loss_octet_count: Option<u64>, "octets", Element::None;
         /// How far the opening of a TCP connection came: unseen, unanswered, refused, half_open or
         /// open; null where it is not measured.
         connection_opening: Option<&'static str>, "", Element::None;
@@ -540,6 +208,11 @@ tables! {
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// east-west, inter-tenant, north-south or transit.
         traffic_class: &'static str, "", Element::None;
+    } with {
+        /// What happened by its TCP segments.
+        segments: SegmentCounts;
+        /// What they lost.
+        losses: FlowLosses;
     }
 
     /// Delay and loss from one tap to another in one window, by the packets that the digest selects:
@@ -705,6 +378,63 @@ tables! {
         protocol_identifier: u8, "IANA", Element::Ie(&[4]);
     }
 
+    /// Migrations: a VM went to another host, as a source of the inventory reports it, as the traffic
+    /// shows it (the same MAC and IP address sends at another tap), or both.
+    Migrations "migrations" as migrations: MigrationRecord
+    by time_ns, sorted by time_ns virtual_station_uuid address_space address mac
+    {
+        /// When it happened, since the epoch, UTC: as reported, else that of the first packet at the new
+        /// tap.
+        time_ns: u64, "ns", Element::None;
+        /// The VM, as known when the record was made; null where the inventory names none, as the two
+        /// that follow.
+        virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Name of that VM.
+        virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Tenant of that VM.
+        virtual_station_tenant: Option<Arc<str>>, "", Element::None;
+        /// The source that reports it, by its name: file, api, ovsdb:host1 …; null where only traffic
+        /// shows it.
+        reported_by: Option<Arc<str>>, "", Element::None;
+        /// Traffic shows it: the VM sends at another tap than before.
+        detected: bool, "", Element::None;
+        /// Host before: as reported, else that of the tap; null where not known.
+        from_host: Option<Arc<str>>, "", Element::None;
+        /// Host after, likewise.
+        to_host: Option<Arc<str>>, "", Element::None;
+        /// Tap next to it before; null where traffic does not show the migration.
+        from_tap: Option<Arc<str>>, "", Element::None;
+        /// Tap next to it after, likewise.
+        to_tap: Option<Arc<str>>, "", Element::None;
+        /// Address space of the address; null where not known.
+        address_space: Option<Arc<str>>, "", Element::None;
+        /// Segment of the address; null where not known.
+        segment: Option<Arc<str>>, "domain/kind/id", Element::None;
+        /// Its address, the least if it has several; null where not known.
+        address: Option<IpAddr>, "RFC 5952", Element::None;
+        /// MAC address of its interface; null where not known.
+        mac: Option<Mac>, "aa:bb:cc:dd:ee:ff", Element::None;
+        /// When it was seen to send last before, by the clock of the tap before; null where packets are
+        /// not followed between taps, or too few were seen.
+        last_seen_ns: Option<u64>, "ns", Element::None;
+        /// When it was seen to send first after, by the clock of the tap after; null likewise.
+        first_seen_ns: Option<u64>, "ns", Element::None;
+        /// The silence between the two, the longest around the event: at least as long as the VM stood
+        /// still; null likewise.
+        blackout_ns: Option<u64>, "ns", Element::None;
+        /// By how much the blackout may be off because of the two taps' clocks; null where the clocks were
+        /// not compared, or no tap changed.
+        blackout_clock_bound_ns: Option<u64>, "ns", Element::None;
+        /// Endpoints that it sent to before and after, at most 64; null where traffic does not show the
+        /// migration.
+        peer_count: Option<u64>, "endpoints", Element::None;
+        /// Share of packets whose times are known, 0–1 (`path.sample_one_in`).
+        sampling_probability: f64, "", Element::Ie(&[311]);
+        /// The blackout is an estimate, too long by a few times the distance between packets that are
+        /// followed, because not all are.
+        estimate: bool, "", Element::None;
+    }
+
     /// Alerts: each change of one is a row; the newest row of an `alert_id` is how it stands.
     Alerts "alerts" as alerts: AlertRecord
     by last_seen_ns, sorted by last_seen_ns detector alert_id
@@ -782,8 +512,9 @@ tables! {
         /// tenant_delays_lost (samples that found no room in `delays`),
         /// measures_refused (times), flows_evicted (flows), digests_evicted (digests),
         /// icmp_quotes_lost (ICMP errors that could not be told to the worker of the flow that they
-        /// quote), path_samples_lost, path_evicted, path_unwatched, path_rows_full, path_late and
-        /// path_samples_full (packets followed between taps), where they are not 0.
+        /// quote), path_samples_lost, path_evicted, path_unwatched, path_rows_full, path_late,
+        /// path_samples_full and path_times_full (packets followed between taps), migrations_lost
+        /// (migrations), where they are not 0.
         measure: Arc<str>, "", Element::None;
         /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
         /// queued how many there are now; of `unaccounted` the absolute value.
@@ -835,6 +566,44 @@ tables! {
         /// Who says the address, by the name of the source: file, api, ovsdb:host1 …; empty for a VM
         /// without an interface.
         source: Arc<str>, "", Element::None;
+    }
+
+    /// What VMs use of their hosts, as the hosts count it: one row a sample of a VM, and one for each of
+    /// its interfaces. Counts are since the VM began and fall back to 0 with it.
+    VmUsage "vm_usage" as vm_usage: VmUsageRecord
+    by sample_ns, sorted by sample_ns virtual_station_uuid mac
+    {
+        /// When it was read, since the epoch, UTC, by the probe's clock.
+        sample_ns: u64, "ns", Element::None;
+        /// The VM.
+        virtual_station_uuid: Arc<str>, "uuid", Element::Ie(&[349]);
+        /// The interface; null in the row of the VM itself.
+        mac: Option<Mac>, "aa:bb:cc:dd:ee:ff", Element::None;
+        /// CPU time of all its virtual CPUs; null in rows of interfaces and where the host does not say.
+        cpu_total_ns: Option<u64>, "ns", Element::None;
+        /// Virtual CPUs that it has; null as before.
+        vcpu_count: Option<u64>, "CPUs", Element::None;
+        /// Memory that it has; null as before.
+        memory_bytes: Option<u64>, "bytes", Element::None;
+        /// Memory of the host that it takes; null as before.
+        resident_bytes: Option<u64>, "bytes", Element::None;
+        /// Octets that the VM has sent, with Ethernet headers; this and what follows is null in the row
+        /// of the VM itself.
+        layer2_octet_total_count: Option<u64>, "octets", Element::Ie(&[353]);
+        /// Octets that it has received.
+        reverse_layer2_octet_total_count: Option<u64>, "octets", Element::Reverse(353);
+        /// Packets that it has sent.
+        packet_total_count: Option<u64>, "packets", Element::Ie(&[86]);
+        /// Packets that it has received.
+        reverse_packet_total_count: Option<u64>, "packets", Element::Reverse(86);
+        /// Packets that it sent and the host dropped.
+        dropped_packet_total_count: Option<u64>, "packets", Element::Ie(&[135]);
+        /// Packets for it that the host dropped.
+        reverse_dropped_packet_total_count: Option<u64>, "packets", Element::Reverse(135);
+        /// Packets that it sent and that were in error.
+        error_packet_total_count: Option<u64>, "packets", Element::None;
+        /// Packets for it that were in error.
+        reverse_error_packet_total_count: Option<u64>, "packets", Element::None;
     }
 
     /// Health of each tap in each window.

@@ -16,8 +16,8 @@ use crate::counters::WorkerTotals;
 use crate::detect::{Alert, Detectors};
 use crate::export::SinkLedger;
 use crate::record::{
-    AlertRecord, FlowRecord, RecordMaker, Rows, TapClock, WindowRecord, port_rows, sink_rows,
-    workers_rows,
+    AlertRecord, FlowRecord, RecordMaker, Rows, TapClock, WindowRecord, migrations_lost, port_rows,
+    sink_rows, workers_rows,
 };
 use crate::store::{Patience, StoreHandle};
 use crate::time::{Timestamp, monotonic_ns, ms};
@@ -212,6 +212,18 @@ impl Analysis {
             let rows = self.parts.maker.paths(&view);
             self.hand_on(rows);
         }
+        self.migrations();
+    }
+
+    /// Who went to another host, of windows that may be told.
+    fn migrations(&mut self) {
+        let (found, lost) = self.parts.aggregator.take_migrations();
+        let mut rows = self.parts.maker.migrations(&found);
+        for record in &rows.migrations {
+            self.parts.publisher.migration(record);
+        }
+        rows.ledger.extend((lost > 0).then(|| migrations_lost(self.latest, lost)));
+        self.hand_on(rows);
     }
 
     /// Records of the window's conversations, part by part; batches that are full are handed on.
@@ -229,7 +241,7 @@ impl Analysis {
                 self.hand_on(std::mem::take(rows));
             }
             if !self.parts.waits {
-                self.parts.aggregator.collect();
+                self.parts.aggregator.listen();
                 self.collect_flows();
             }
         }
@@ -306,7 +318,7 @@ impl Analysis {
 /// Takes what the workers have handed over in the meantime. Workers that read files wait instead.
 fn listen(aggregator: &mut Aggregator, waits: bool) {
     if !waits {
-        aggregator.collect();
+        aggregator.listen();
     }
 }
 

@@ -19,7 +19,9 @@ use crate::spread::fragments::FragmentTable;
 use crate::spread::ring::{RingReceiver, RingSender, ring};
 use crate::spread::shed::{ShedWishes, Shedder};
 use crate::time::ms;
-use crate::window::{HandoffReceiver, HandoffSender, ROWS_PER_BLOCK, Row, WindowClock, handoff};
+use crate::window::{
+    HandoffReceiver, HandoffSender, NOTE_BYTES_PER_ROW, ROWS_PER_BLOCK, Row, WindowClock, handoff,
+};
 use crate::worker::{PortNames, WorkerParts};
 
 /// Blocks of rows on their way from a worker to the aggregator.
@@ -209,7 +211,7 @@ pub fn table_sizes() -> Sizes {
             FlowStage::new(&FlowPlan { slots_per_worker: 1 << 16, ..FlowPlan::default() })
                 .bytes_per_flow(),
         ),
-        row_bytes: entry(size_of::<Row>()),
+        row_bytes: entry(size_of::<Row>() + NOTE_BYTES_PER_ROW),
         copy_bytes: 16,
         path_bytes: 144,
         fragment_bytes: entry(2 * size_of::<Headers>()),

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
-use crate::aggregate::Aggregator;
 use crate::aggregate::live::{LiveCell, LiveMode, LivePort, live_cell};
 use crate::aggregate::path::{Paths, Stands};
+use crate::aggregate::{Aggregator, Migrations};
 use crate::config::Plan;
 use crate::detect::Detectors;
 use crate::export::ParquetSink;
@@ -111,10 +111,12 @@ impl Prepared {
                 .with_paths(
                     plan.follows_paths()
                         .then(|| Paths::new(plan, Stands::new(plan, Arc::clone(&view.inventory)))),
-                ),
+                )
+                .with_migrations(Migrations::new(plan, Arc::clone(&view.inventory))),
             detectors: Detectors::new(&plan.detect),
             maker: RecordMaker::new(names, view.inventory, inventory_rows)
-                .following_one_in(plan.path.sample_one_in),
+                .following_one_in(plan.path.sample_one_in)
+                .with_usage(self.sources.usage().clone()),
             store: start_store(plan, way.mode)?,
             publisher,
             clock_of: way.clock_of,

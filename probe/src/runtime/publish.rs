@@ -3,6 +3,7 @@
 //! In: views, records, totals of workers, ports and sinks. Out: [`LiveSnapshot`]s, log lines.
 //! Cost: one snapshot a window; the page reads it without a lock.
 
+mod migrations;
 mod recent;
 mod shares;
 mod taps;
@@ -13,14 +14,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::aggregate::live::{
-    ALERTS_MAX, HistoryPoint, LiveAlert, LiveCell, LiveHistory, LiveLedger, LiveMode, LivePort,
-    LiveSink, LiveSnapshot, LiveStore, LiveTap, LiveTotals, LiveWorker,
+    ALERTS_MAX, HistoryPoint, LiveAlert, LiveCell, LiveHistory, LiveLedger, LiveMigration,
+    LiveMode, LivePort, LiveSink, LiveSnapshot, LiveStore, LiveTap, LiveTotals, LiveWorker,
+    MIGRATIONS_MAX,
 };
 use crate::aggregate::path::PathView;
 use crate::aggregate::{Aggregator, TapView, WindowView};
 use crate::counters::{DropCause, WorkerTotals};
 use crate::export::{SinkCause, SinkHealth, SinkLedger};
-use crate::record::{AlertRecord, RecordMaker, TapRecord};
+use crate::record::{AlertRecord, MigrationRecord, RecordMaker, TapRecord};
 use crate::store::StoreReport;
 use crate::time::Timestamp;
 
@@ -85,6 +87,7 @@ pub struct Publisher {
     history: LiveHistory,
     alerts: VecDeque<LiveAlert>,
     alerts_opened: u64,
+    migrations: VecDeque<LiveMigration>,
     workers_before: Vec<WorkerTotals>,
     taps: Taps,
     ways: Ways,
@@ -106,6 +109,7 @@ impl Publisher {
             history: LiveHistory::default(),
             alerts: VecDeque::new(),
             alerts_opened: 0,
+            migrations: VecDeque::new(),
             workers_before: Vec::new(),
         }
     }
@@ -173,6 +177,15 @@ impl Publisher {
         self.ways.window(view);
     }
 
+    /// A migration became known; shown with the next window.
+    pub fn migration(&mut self, record: &MigrationRecord) {
+        if self.parts.mode == LiveMode::Run {
+            migrations::log(record);
+        }
+        self.migrations.push_front(migrations::live(record));
+        self.migrations.truncate(MIGRATIONS_MAX);
+    }
+
     /// A window was closed.
     pub fn window(
         &mut self,
@@ -218,6 +231,7 @@ impl Publisher {
         snapshot.taps = self.live_taps(aggregator, maker);
         self.newest = self.newest.max(view.start);
         snapshot.paths = self.ways.live(self.newest, maker.names());
+        snapshot.migrations = self.migrations.iter().cloned().collect();
         snapshot.store = self.store(beside.store.as_ref());
         self.workers_before = workers;
         self.parts.live.store(Arc::new(snapshot.bounded()));
@@ -233,6 +247,7 @@ impl Publisher {
         let mut snapshot = LiveSnapshot::clone(&self.parts.live.load());
         snapshot.ended = true;
         snapshot.paths = self.ways.live(self.newest, maker.names());
+        snapshot.migrations = self.migrations.iter().cloned().collect();
         snapshot.alerts = self.alerts.iter().cloned().collect();
         if sink.is_some_and(|sink| sink.dropped(SinkCause::UndeliveredAtEnd) == 0) {
             "ok".clone_into(&mut snapshot.store.state);

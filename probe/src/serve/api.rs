@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::aggregate::live::{
-    LiveAlert, LiveConversation, LiveLedger, LivePath, LiveTap, LiveWorker,
+    LiveAlert, LiveConversation, LiveLedger, LiveMigration, LivePath, LiveTap, LiveWorker,
 };
 use crate::counters::DropCause;
 
@@ -105,6 +105,36 @@ pub(super) const PATH_FILTERS: &[Filter<LivePath>] = &[
     },
 ];
 
+/// What `/api/v1/migrations` can be filtered by.
+pub(super) const MIGRATION_FILTERS: &[Filter<LiveMigration>] = &[
+    Filter {
+        name: "vm",
+        values: &[],
+        passes: |migration, value| {
+            migration.virtual_station_name.as_deref() == Some(value)
+                || migration.virtual_station_uuid.as_deref() == Some(value)
+        },
+    },
+    Filter {
+        name: "tenant",
+        values: &[],
+        passes: |migration, value| migration.virtual_station_tenant.as_deref() == Some(value),
+    },
+    Filter {
+        name: "address",
+        values: &[],
+        passes: |migration, value| migration.address.as_deref() == Some(value),
+    },
+    Filter {
+        name: "host",
+        values: &[],
+        passes: |migration, value| {
+            migration.from_host.as_deref() == Some(value)
+                || migration.to_host.as_deref() == Some(value)
+        },
+    },
+];
+
 /// Names and UUIDs of both VMs.
 fn vms(row: &LiveConversation) -> impl Iterator<Item = &str> {
     [
@@ -164,6 +194,15 @@ pub(super) async fn taps(State(shared): State<Shared>, Query(pairs): Query<Pairs
 pub(super) async fn paths(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Response {
     let snapshot = &shared.newest().snapshot;
     list::answer(snapshot, &snapshot.paths, PATH_FILTERS, &pairs)
+}
+
+/// `GET /api/v1/migrations`.
+pub(super) async fn migrations(
+    State(shared): State<Shared>,
+    Query(pairs): Query<Pairs>,
+) -> Response {
+    let snapshot = &shared.newest().snapshot;
+    list::answer(snapshot, &snapshot.migrations, MIGRATION_FILTERS, &pairs)
 }
 
 /// The ledger with what each of its causes means.

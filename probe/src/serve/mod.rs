@@ -10,6 +10,7 @@
 
 mod api;
 mod connections;
+mod coverage;
 mod feed;
 mod guard;
 mod health;

@@ -59,7 +59,9 @@ mod tests {
         check(&document, "/api/v1/workers", api::WORKER_FILTERS);
         check(&document, "/api/v1/taps", api::TAP_FILTERS);
         check(&document, "/api/v1/paths", api::PATH_FILTERS);
+        check(&document, "/api/v1/migrations", api::MIGRATION_FILTERS);
         check(&document, "/api/v1/inventory/vms", super::super::inventory::VM_FILTERS);
+        check(&document, "/api/v1/coverage", super::super::coverage::FILTERS);
     }
 
     #[test]

@@ -33,7 +33,9 @@ const FILES: &[(&str, &str, &str)] = &[
     ("load.js", SCRIPT, include_str!("page/load.js")),
     ("taps.js", SCRIPT, include_str!("page/taps.js")),
     ("paths.js", SCRIPT, include_str!("page/paths.js")),
+    ("migrations.js", SCRIPT, include_str!("page/migrations.js")),
     ("sources.js", SCRIPT, include_str!("page/sources.js")),
+    ("coverage.js", SCRIPT, include_str!("page/coverage.js")),
 ];
 
 /// `GET /`.

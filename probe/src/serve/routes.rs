@@ -21,7 +21,7 @@ use super::feed::Published;
 use super::inventory::InventoryApi;
 use super::metrics::Rendered;
 use super::problem::{Problem, repeated};
-use super::{api, guard, health, inventory, metrics, openapi, page, stream, topology};
+use super::{api, coverage, guard, health, inventory, metrics, openapi, page, stream, topology};
 
 /// What handlers see.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ impl Shared {
     }
 }
 
-fn table() -> [(&'static str, MethodRouter<Shared>); 18] {
+fn table() -> [(&'static str, MethodRouter<Shared>); 20] {
     [
         ("/", get(page::index)),
         ("/page/{file}", get(page::file)),
@@ -72,6 +72,7 @@ fn table() -> [(&'static str, MethodRouter<Shared>); 18] {
         ("/api/v1/workers", get(api::workers)),
         ("/api/v1/taps", get(api::taps)),
         ("/api/v1/paths", get(api::paths)),
+        ("/api/v1/migrations", get(api::migrations)),
         ("/api/v1/topology", get(topology::topology)),
         ("/api/v1/inventory", get(inventory::status).post(inventory::events)),
         ("/api/v1/inventory/vms", get(inventory::vms)),
@@ -80,6 +81,7 @@ fn table() -> [(&'static str, MethodRouter<Shared>); 18] {
             get(inventory::vm).put(inventory::put_vm).delete(inventory::end_vm),
         ),
         ("/api/v1/inventory/resolve/{address}", get(inventory::resolve)),
+        ("/api/v1/coverage", get(coverage::coverage)),
         ("/api/v1/openapi.json", get(openapi::document)),
         ("/metrics", get(metrics::metrics)),
         ("/healthz", get(health::health)),

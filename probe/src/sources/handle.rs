@@ -6,10 +6,11 @@
 //! changes wait; what finds no room is counted as `queue_full` and given back to the source, which
 //! says everything anew later.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam::channel::{self, Receiver, Sender, TrySendError};
 
 use crate::inventory::{
@@ -61,6 +62,7 @@ struct Shared {
     last_heard_ns: AtomicU64,
     connections: AtomicU64,
     refused: AtomicU64,
+    left_out: ArcSwap<BTreeMap<&'static str, u64>>,
     last_error: ArcSwapOption<(Timestamp, String)>,
 }
 
@@ -143,6 +145,16 @@ impl SourceHandle {
             tracing::warn!(source = self.shared.name, "inventory source: {text}");
         }
         self.shared.last_error.store(Some(Arc::new((now, text))));
+    }
+
+    /// Counts what it said that is no change, by reason: messages that cannot be read, that say nothing
+    /// of who is who. Shown with the rejected changes.
+    pub fn left_out(&self, reason: &'static str, count: u64) {
+        self.shared.left_out.rcu(|counts| {
+            let mut counts = BTreeMap::clone(counts);
+            *counts.entry(reason).or_default() += count;
+            counts
+        });
     }
 
     /// Whether it is to end.
@@ -236,6 +248,7 @@ impl Inbox {
             last_heard_ns: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            left_out: ArcSwap::default(),
             last_error: ArcSwapOption::empty(),
         });
         self.sources.push(Arc::clone(&shared));
@@ -288,7 +301,11 @@ impl Shared {
             connections: self.connections.load(Ordering::Relaxed),
             changes: 0,
             unchanged: 0,
-            rejected: (refused > 0).then_some(("queue_full", refused)).into_iter().collect(),
+            rejected: (refused > 0)
+                .then_some(("queue_full", refused))
+                .into_iter()
+                .chain(self.left_out.load().iter().map(|(reason, count)| (*reason, *count)))
+                .collect(),
         }
         .at(now, self.stale_after_ns)
     }

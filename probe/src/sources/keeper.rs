@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam::queue::ArrayQueue;
 
 use super::handle::{Inbox, Received, SourceHandle, SourceSpec};
+use super::ovsdb::{self, CoverageMap};
 use super::segments::{MapCell, segment_map};
 use super::status::{InventoryStatus, StatusCell, conflicts};
 use crate::config::Plan;
@@ -74,6 +75,7 @@ pub struct Keeper {
     maps_before: Vec<Arc<SegmentMap>>,
     map_at: Timestamp,
     conflicts_before: usize,
+    coverage: Arc<CoverageMap>,
     /// The sources are files of packets, whose time is not the clock's.
     replays: bool,
 }
@@ -102,6 +104,8 @@ impl Keeper {
             status: StatusCell::default(),
             rows: Arc::new(ArrayQueue::new(ROW_QUEUE)),
         };
+        // A replay asks no switch.
+        let databases = plan.inventory.ovsdb.iter().filter(|_| !replays);
         let keeper = Self {
             plan: Arc::clone(plan),
             store,
@@ -112,6 +116,7 @@ impl Keeper {
             maps_before: Vec::new(),
             map_at: Timestamp::ZERO,
             conflicts_before: 0,
+            coverage: Arc::new(CoverageMap::new(databases.map(ovsdb::source_name))),
             replays,
         };
         (keeper, handles)
@@ -120,6 +125,11 @@ impl Keeper {
     /// What others hold.
     pub fn view(&self) -> &InventoryView {
         &self.view
+    }
+
+    /// Where the sources write what switches mirror.
+    pub fn coverage(&self) -> &Arc<CoverageMap> {
+        &self.coverage
     }
 
     /// The store, to ask it.
@@ -246,6 +256,7 @@ impl Keeper {
             conflicts: count(inventory.conflict_count()),
             conflict_list: conflicts(inventory, &self.plan.domains),
             sources,
+            switches: self.coverage.load(),
         }));
     }
 }

@@ -9,9 +9,13 @@ pub mod file;
 mod handle;
 pub mod json;
 mod keeper;
+pub mod libvirt;
+pub mod openstack;
+pub mod ovsdb;
 mod segments;
 mod start;
 mod status;
+pub mod usage;
 
 pub use handle::{
     Backoff, Full, Inbox, InventorySource, QUEUE_BATCHES, QUEUE_CHANGES_MAX, Received,

@@ -11,6 +11,10 @@ use std::thread::JoinHandle;
 use super::file::FileSource;
 use super::handle::{InventorySource, SourceHandle, SourceSpec};
 use super::keeper::{InventoryView, Keeper};
+use super::libvirt::Libvirt;
+use super::openstack::Openstack;
+use super::ovsdb::{self, OvsdbSource};
+use super::usage::UsageQueue;
 use crate::config::{Plan, Problems};
 use crate::inventory::{RowChange, SourceKind};
 use crate::time::{Timestamp, wall_clock};
@@ -23,12 +27,14 @@ pub struct Prepared {
     keeper: Keeper,
     sources: Vec<(Box<dyn InventorySource>, SourceHandle)>,
     api: Option<SourceHandle>,
+    usage: UsageQueue,
     stop: Arc<AtomicBool>,
 }
 
 /// Running sources.
 pub struct Sources {
     view: InventoryView,
+    usage: UsageQueue,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -49,8 +55,16 @@ impl Prepared {
         if opened.is_some() {
             specs.push(spec(plan, SourceKind::File, "file".to_owned(), None));
         }
-        if !replays && plan.inventory.api {
+        let has_api = !replays && plan.inventory.api;
+        if has_api {
             specs.push(spec(plan, SourceKind::Api, "api".to_owned(), None));
+        }
+        let usage = UsageQueue::default();
+        let remote = if replays { Vec::new() } else { remote(plan, &usage) };
+        specs.extend(remote.iter().map(|(spec, _)| spec.clone()));
+        for database in plan.inventory.ovsdb.iter().filter(|_| !replays) {
+            let stale_after_ms = Some(database.stale_after_ms.into());
+            specs.push(spec(plan, SourceKind::Ovsdb, ovsdb::source_name(database), stale_after_ms));
         }
         let (mut keeper, handles) = Keeper::new(plan, specs, Arc::clone(&stop), replays, now);
         let mut handles = handles.into_iter();
@@ -64,17 +78,27 @@ impl Prepared {
                 sources.push((Box::new(source), handle));
             }
         }
-        let api = handles.next();
+        let api = if has_api { handles.next() } else { None };
         if let Some(api) = &api {
             api.live(now);
         }
+        sources.extend(remote.into_iter().map(|(_, source)| source).zip(handles.by_ref()));
+        for ((place, database), handle) in plan.inventory.ovsdb.iter().enumerate().zip(handles) {
+            let source = OvsdbSource::new(database, keeper.coverage(), place);
+            sources.push((Box::new(source), handle));
+        }
         keeper.publish(now);
-        Ok(Self { keeper, sources, api, stop })
+        Ok(Self { keeper, sources, api, usage, stop })
     }
 
     /// What others hold.
     pub fn view(&self) -> &InventoryView {
         self.keeper.view()
+    }
+
+    /// What VMs use of their hosts.
+    pub fn usage(&self) -> &UsageQueue {
+        &self.usage
     }
 
     /// The way in for requests to the API, where they may change the inventory.
@@ -108,7 +132,7 @@ impl Prepared {
                 Err(error) => tracing::error!("the inventory stays as it is: no thread: {error}"),
             }
         }
-        Sources { view, stop: self.stop, threads }
+        Sources { view, usage: self.usage, stop: self.stop, threads }
     }
 }
 
@@ -116,6 +140,11 @@ impl Sources {
     /// What others hold.
     pub fn view(&self) -> &InventoryView {
         &self.view
+    }
+
+    /// What VMs use of their hosts.
+    pub fn usage(&self) -> &UsageQueue {
+        &self.usage
     }
 
     /// Ends all threads.
@@ -133,6 +162,22 @@ impl Drop for Sources {
             }
         }
     }
+}
+
+/// Other systems that are asked or listened to.
+fn remote(plan: &Plan, usage: &UsageQueue) -> Vec<(SourceSpec, Box<dyn InventorySource>)> {
+    let mut all: Vec<(SourceSpec, Box<dyn InventorySource>)> = Vec::new();
+    for cloud in &plan.inventory.openstack {
+        let (name, stale_ms) = (format!("openstack:{}", cloud.name), cloud.stale_after_ms);
+        let spec = spec(plan, SourceKind::Openstack, name, Some(stale_ms.into()));
+        all.push((spec, Box::new(Openstack::new(cloud.clone()))));
+    }
+    for host in &plan.inventory.libvirt {
+        let (name, stale_ms) = (format!("libvirt:{}", host.name), host.stale_after_ms);
+        let spec = spec(plan, SourceKind::Libvirt, name, Some(stale_ms.into()));
+        all.push((spec, Box::new(Libvirt::new(host.clone(), usage.clone()))));
+    }
+    all
 }
 
 /// Sources of a kind have the rank of the kind.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
+use super::ovsdb::SwitchCoverage;
 use crate::inventory::{Inventory, SourceHealth};
 
 /// Conflicts that a status lists at most.
@@ -39,6 +40,9 @@ pub struct InventoryStatus {
     pub conflict_list: Vec<ConflictStatus>,
     /// Sources, in order of registration.
     pub sources: Vec<SourceHealth>,
+    /// What switches mirror, in the order of the configuration.
+    #[serde(skip)]
+    pub switches: Vec<Arc<SwitchCoverage>>,
 }
 
 /// Several VMs claim one address.

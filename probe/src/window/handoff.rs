@@ -29,6 +29,9 @@ const FLOWS_PER_BLOCK: usize = 64;
 /// Notes for each row that there can be: what is measured beyond them is lost and counted.
 const NOTES_PER_ROW: usize = 4;
 
+/// Bytes of these, beside a row's own.
+pub const NOTE_BYTES_PER_ROW: usize = (NOTES_PER_ROW * CHUNK_BYTES).div_ceil(NOTES_PER_CHUNK);
+
 /// Blocks of late rows that can wait; each takes 16 KiB.
 const LATE_BLOCKS_MAX: usize = 16;
 
@@ -92,6 +95,8 @@ struct Shared {
     late: ArrayQueue<Vec<LateRow>>,
     paths: ArrayQueue<Vec<Trajectory>>,
     snapshots: ArrayQueue<Box<Snapshot>>,
+    /// The source is a file.
+    waits: bool,
 }
 
 impl Shared {
@@ -115,6 +120,7 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
         late: ArrayQueue::new(LATE_BLOCKS_MAX),
         paths: ArrayQueue::new(PATH_BLOCKS),
         snapshots: ArrayQueue::new(CLOSED_MAX),
+        waits,
     });
     for _ in 0..blocks {
         let _ = shared.rows.push(empty_rows());
@@ -477,6 +483,11 @@ pub struct HandoffReceiver {
 }
 
 impl HandoffReceiver {
+    /// Whether the worker's source is a file, so that it can wait and nothing of it need be lost.
+    pub fn waits(&self) -> bool {
+        self.shared.waits
+    }
+
     /// The next message, if any.
     pub fn take(&self) -> Option<FromWorker> {
         self.shared.full.pop()

@@ -13,7 +13,9 @@ mod note;
 mod open_rows;
 mod row;
 
-pub use handoff::{FlowBlock, FromWorker, HandoffReceiver, HandoffSender, NO_TOTALS, handoff};
+pub use handoff::{
+    FlowBlock, FromWorker, HandoffReceiver, HandoffSender, NO_TOTALS, NOTE_BYTES_PER_ROW, handoff,
+};
 pub use late::{LateLosses, LateRow};
 pub use note::{Note, Notes, What};
 pub use open_rows::{ROWS_PER_BLOCK, RowBlock, RowPlace};

@@ -84,6 +84,24 @@ impl Note {
         Self { row, ..self }
     }
 
+    /// From what [`Note::subject_if_low_began`] and [`Note::amount_bits`] gave.
+    #[inline]
+    pub(crate) const fn of_bits(subject: u8, amount: u32) -> Self {
+        Self { amount, row: 0, what: subject }
+    }
+
+    /// What it is about, and whom, in an octet; with the senders turned round where `High` began.
+    #[inline]
+    pub(crate) const fn subject_if_low_began(self, initiator: Sender) -> u8 {
+        self.what ^ initiator as u8
+    }
+
+    /// How much, as it is kept.
+    #[inline]
+    pub(crate) const fn amount_bits(self) -> u32 {
+        self.amount
+    }
+
     /// Place of its row in the block.
     #[inline]
     pub const fn row(self) -> usize {

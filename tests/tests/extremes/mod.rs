@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use vmprobe::decode::Mac;
+use vmprobe::measure::histogram::Summary;
 use vmprobe::record::{
-    AlertRecord, DelayRecord, FlowRecord, InventoryRecord, LedgerRecord, PathRecord,
-    PathSampleRecord, Rows, TEXT_BYTES_MAX, TapRecord, WindowRecord,
+    AlertRecord, DelayRecord, Delays, FlowRecord, Group, InventoryRecord, LedgerRecord,
+    MigrationRecord, PathRecord, PathSampleRecord, Rows, SegmentCounts, TEXT_BYTES_MAX, TapRecord,
+    VmUsageRecord, WindowMeasures, WindowRecord,
 };
 
 /// A time of the year 2262, the last that a signed count of nanoseconds reaches.
@@ -21,10 +23,12 @@ pub(crate) fn rows() -> Rows {
         alerts: vec![AlertRecord::default(), alert()],
         ledger: vec![LedgerRecord::default(), ledger()],
         inventory: vec![InventoryRecord::default(), inventory()],
+        vm_usage: vec![VmUsageRecord::default(), vm_usage()],
         taps: vec![TapRecord::default(), tap()],
         path: vec![PathRecord::default(), path()],
         delays: vec![DelayRecord::default(), delay()],
         path_samples: vec![PathSampleRecord::default(), path_sample()],
+        migrations: vec![MigrationRecord::default(), migration()],
     }
 }
 
@@ -58,11 +62,28 @@ fn window() -> WindowRecord {
         flow_count: u64::MAX,
         packet_delta_count: u64::MAX,
         reverse_octet_delta_count: u64::MAX,
-        handshake_server_rtt_min_ns: Some(0),
-        handshake_server_rtt_sum_ns: Some(u64::MAX),
         sampling_rate: 0.1,
+        measures: Group::Own(Box::new(measures())),
         ..WindowRecord::default()
     }
+}
+
+fn measures() -> WindowMeasures {
+    let mut delays = [None; 7];
+    let summary = Summary { count: u64::MAX, sum_ns: u64::MAX, min_ns: 0, max_ns: 1 };
+    delays[0] = Some(Delays { summary, percentiles_ns: [0, 1, u64::MAX] });
+    WindowMeasures {
+        delays,
+        segments: segments(),
+        lost_packets: [[u64::MAX, 0]; 4],
+        loss: [[Some(0.0), Some(1.0)], [None, None]],
+    }
+}
+
+fn segments() -> SegmentCounts {
+    let mut counts = [[0; 2]; 15];
+    counts[6][1] = u64::MAX;
+    SegmentCounts(counts)
 }
 
 fn flow() -> FlowRecord {
@@ -80,7 +101,7 @@ fn flow() -> FlowRecord {
         packet_delta_count: u64::MAX,
         tcp_control_bits: u16::MAX,
         duplicate_packet_count: Some(0),
-        reverse_zero_window_count: Some(u64::MAX),
+        segments: Group::Own(Box::new(segments())),
         handshake_client_rtt_ns: Some(u64::MAX),
         sampling_rate: 1.0,
         application_name: "tls",
@@ -124,6 +145,16 @@ fn inventory() -> InventoryRecord {
         mac: Some(MAC),
         address: Some(ip("fe80::1")),
         ..InventoryRecord::default()
+    }
+}
+
+fn vm_usage() -> VmUsageRecord {
+    VmUsageRecord {
+        sample_ns: LATE_NS,
+        mac: Some(MAC),
+        cpu_total_ns: Some(u64::MAX),
+        dropped_packet_total_count: Some(u64::MAX),
+        ..VmUsageRecord::default()
     }
 }
 
@@ -173,5 +204,27 @@ fn tap() -> TapRecord {
         clock_source: "hardware",
         clock_error_bound_ns: Some(0),
         ..TapRecord::default()
+    }
+}
+
+fn migration() -> MigrationRecord {
+    MigrationRecord {
+        time_ns: LATE_NS,
+        virtual_station_uuid: some("ffffffff-ffff-ffff-ffff-ffffffffffff"),
+        virtual_station_name: some("Ω \"vm\", 'one'\n"),
+        virtual_station_tenant: some(""),
+        reported_by: some("ovsdb:host1"),
+        detected: true,
+        from_host: some("a"),
+        from_tap: some("tap,a"),
+        address: Some(ip("2001:db8::1:0:0:1")),
+        mac: Some(MAC),
+        last_seen_ns: Some(0),
+        first_seen_ns: Some(u64::MAX),
+        blackout_ns: Some(u64::MAX),
+        peer_count: Some(u64::MAX),
+        sampling_probability: f64::MIN_POSITIVE,
+        estimate: true,
+        ..MigrationRecord::default()
     }
 }

@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use crate::aggregate::path::PathCounts;
+use crate::counters::TapTotals;
 
 /// One tap. Counts of its own are since the start.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -74,29 +75,53 @@ pub struct TapHealth {
 }
 
 impl TapHealth {
+    /// Counts of so much time.
+    pub fn new(counts: &TapCounts, length_ms: u64) -> Self {
+        let TapCounts { totals, tcp_conversations, tcp_one_way_conversations, .. } = *counts;
+        let complete = tcp_conversations.saturating_sub(tcp_one_way_conversations);
+        Self {
+            length_ms,
+            packets: totals.packets,
+            octets: totals.octets,
+            duplicates: totals.duplicates,
+            ambiguous: totals.ambiguous,
+            copies: totals.copies_other_tap,
+            snapped: totals.snapped,
+            segment_unmapped: totals.segment_unmapped,
+            segment_unknown: counts.segment_unknown,
+            mirror_gaps: counts.has_sequence.then_some(totals.mirror_gaps),
+            tcp_conversations,
+            tcp_one_way_conversations,
+            coverage_percent: (tcp_conversations > 0)
+                .then(|| 100.0 * float(complete) / float(tcp_conversations)),
+        }
+    }
+}
+
+/// What a tap counted, as it is added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TapCounts {
+    /// Packets and octets.
+    pub totals: TapTotals,
+    /// Whether its mirror numbers the packets.
+    pub has_sequence: bool,
+    /// Logical packets in segments that no interface of the inventory is in; `None` without an
+    /// inventory.
+    pub segment_unknown: Option<u64>,
+    /// TCP conversations that it counted with acknowledged data and at least four packets in a window.
+    pub tcp_conversations: u64,
+    /// Of these, those of which one direction alone came by, at this tap and all others.
+    pub tcp_one_way_conversations: u64,
+}
+
+impl TapCounts {
     /// Adds the counts of another window.
     pub fn add(&mut self, other: &Self) {
-        self.packets += other.packets;
-        self.octets += other.octets;
-        self.duplicates += other.duplicates;
-        self.ambiguous += other.ambiguous;
-        self.copies += other.copies;
-        self.snapped += other.snapped;
-        self.segment_unmapped += other.segment_unmapped;
+        self.totals.merge(&other.totals);
+        self.has_sequence |= other.has_sequence;
         self.segment_unknown = both(self.segment_unknown, other.segment_unknown);
-        self.mirror_gaps = both(self.mirror_gaps, other.mirror_gaps);
         self.tcp_conversations += other.tcp_conversations;
         self.tcp_one_way_conversations += other.tcp_one_way_conversations;
-    }
-
-    /// As it is shown: with its share, and the time that it is over.
-    #[must_use]
-    pub fn over_ms(mut self, length_ms: u64) -> Self {
-        self.length_ms = length_ms;
-        let all = self.tcp_conversations;
-        let complete = all.saturating_sub(self.tcp_one_way_conversations);
-        self.coverage_percent = (all > 0).then(|| 100.0 * float(complete) / float(all));
-        self
     }
 }
 
@@ -217,26 +242,39 @@ fn float(number: u64) -> f64 {
 mod tests {
     use super::*;
 
+    fn counted(packets: u64, mirror_gaps: Option<u64>) -> TapCounts {
+        let gaps = mirror_gaps.unwrap_or(0);
+        TapCounts {
+            totals: TapTotals { packets, mirror_gaps: gaps, ..TapTotals::default() },
+            has_sequence: mirror_gaps.is_some(),
+            ..TapCounts::default()
+        }
+    }
+
     #[test]
     fn what_is_not_known_stays_so_in_sums() {
-        let mut sum = TapHealth::default();
-        sum.add(&TapHealth { packets: 3, ..TapHealth::default() });
-        assert_eq!((sum.segment_unknown, sum.mirror_gaps), (None, None));
-        sum.add(&TapHealth { packets: 4, mirror_gaps: Some(0), ..TapHealth::default() });
-        assert_eq!((sum.packets, sum.segment_unknown, sum.mirror_gaps), (7, None, Some(0)));
-        sum.add(&TapHealth { mirror_gaps: Some(2), ..TapHealth::default() });
-        assert_eq!(sum.mirror_gaps, Some(2));
+        let mut sum = TapCounts::default();
+        let shown = |sum: &TapCounts| {
+            let health = TapHealth::new(sum, 5);
+            (health.packets, health.segment_unknown, health.mirror_gaps)
+        };
+        sum.add(&counted(3, None));
+        assert_eq!(shown(&sum), (3, None, None));
+        sum.add(&counted(4, Some(0)));
+        assert_eq!(shown(&sum), (7, None, Some(0)));
+        sum.add(&TapCounts { segment_unknown: Some(1), ..counted(0, Some(2)) });
+        assert_eq!(shown(&sum), (7, Some(1), Some(2)));
     }
 
     #[test]
     fn shares_are_of_what_they_say() {
-        let one_way = TapHealth {
+        let one_way = TapCounts {
             tcp_conversations: 8,
             tcp_one_way_conversations: 2,
-            ..TapHealth::default()
+            ..TapCounts::default()
         };
-        assert_eq!(one_way.over_ms(5).coverage_percent, Some(75.0));
-        assert_eq!(TapHealth::default().over_ms(5).coverage_percent, None);
+        assert_eq!(TapHealth::new(&one_way, 5).coverage_percent, Some(75.0));
+        assert_eq!(TapHealth::new(&TapCounts::default(), 5).coverage_percent, None);
         let counts = PathCounts {
             matched: 93,
             network: 1,

@@ -10,13 +10,18 @@
 mod delays;
 mod expect;
 mod history;
+mod moves;
 mod places;
+mod silence;
+mod stations;
 mod window;
 
 pub use delays::{Delays, Ranks};
+pub use moves::Move;
 
 use std::collections::BTreeMap;
 
+use crate::aggregate::ConversationKey;
 use crate::config::Plan;
 use crate::decode::protocol;
 use crate::index::{TapIndex, WindowNumber};
@@ -26,9 +31,12 @@ use crate::time::{Timestamp, ms};
 
 use expect::Taken;
 use history::{History, Least, Way};
+use moves::{Moves, Sent};
 pub use places::Stands;
 
 use places::Places;
+use silence::Pasts;
+use stations::Stations;
 use window::{Counts, Pair, Window};
 
 /// Sightings of a window that become records at most, if they are asked for.
@@ -39,6 +47,12 @@ const ANSWERS_MIN: u64 = 4;
 
 /// What is left of a sweep of a worker when a window closes, at most.
 const SWEEP_NS: u64 = ms(2_000);
+
+/// For how long it is remembered when packets were seen.
+pub const PAST_NS: u64 = ms(12_000);
+
+/// Windows whose stations wait for the window's packets.
+const STATIONS_WINDOWS_MAX: usize = 1_024;
 
 /// Packets of one way between two taps, selected ones only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -185,6 +199,10 @@ pub struct PathView {
     pub full_packets: u64,
     /// Selected packets that found no room among the samples; they are in all counts.
     pub full_samples: u64,
+    /// Who moved to another tap.
+    pub moves: Vec<Move>,
+    /// Selected packets of which it was not kept when they were seen: silences may be too long.
+    pub full_times: u64,
 }
 
 /// Windows that wait for verdicts, and what is known of ways.
@@ -202,6 +220,10 @@ pub struct Paths {
     known: Places,
     stands: Stands,
     least: BTreeMap<Way, Least>,
+    /// Of windows that are given out already, but not here.
+    stations: BTreeMap<WindowNumber, Stations>,
+    moves: Moves,
+    pasts: Pasts,
 }
 
 impl Paths {
@@ -221,6 +243,9 @@ impl Paths {
             known: Places::default(),
             stands,
             least: BTreeMap::new(),
+            stations: BTreeMap::new(),
+            moves: Moves::default(),
+            pasts: Pasts::new(PAST_NS),
         }
     }
 
@@ -241,6 +266,23 @@ impl Paths {
         }
     }
 
+    /// Notes who sent in a conversation of a window, which is given out here later.
+    pub fn note(&mut self, window: WindowNumber, key: &ConversationKey, packets: [u64; 2]) {
+        if self.stations.len() < STATIONS_WINDOWS_MAX || self.stations.contains_key(&window) {
+            self.stations.entry(window).or_default().note(key, packets);
+        }
+    }
+
+    /// The last packet before and the first one after the longest silence of some senders around an
+    /// instant, at most [`PAST_NS`] before the end of the window given out last.
+    pub fn silence(
+        &self,
+        at: Timestamp,
+        sends: impl Fn(&Ends) -> bool,
+    ) -> Option<(Timestamp, Timestamp)> {
+        self.pasts.silence(at, sends)
+    }
+
     /// The next window whose packets all have their verdicts, when all workers have closed the
     /// windows up to `closed`.
     pub fn next_view(&mut self, closed: WindowNumber) -> Option<PathView> {
@@ -253,7 +295,13 @@ impl Paths {
         let (start, end) = (number.start(self.length_ns), number.end(self.length_ns));
         let mut samples = std::mem::take(&mut window.samples);
         samples.sort_by_key(|sample| (sample.first_seen(), sample.digest, sample.ends));
-        let rows = self.rows(number, start, &mut window);
+        let mut sent = Vec::new();
+        let rows = self.rows(number, start, &mut window, &mut sent);
+        let mut moves = self.moves.window(start, &mut sent, &window.shown);
+        for found in &mut moves {
+            found.clocks = self.offset((found.from, found.to), start);
+        }
+        self.pasts.add(end, &window.ends, std::mem::take(&mut window.shown));
         Some(PathView {
             start,
             end,
@@ -262,6 +310,8 @@ impl Paths {
             late_packets: window.late_packets,
             full_packets: window.full_packets,
             full_samples: window.samples_full,
+            moves,
+            full_times: window.shown_full,
         })
     }
 
@@ -275,7 +325,9 @@ impl Paths {
         number: WindowNumber,
         start: Timestamp,
         window: &mut Window,
+        sent: &mut Vec<Sent>,
     ) -> Vec<PathRow> {
+        let stations = self.stations_of(number);
         let places = self.places(number, start, window);
         let mut sums: BTreeMap<Way, Sum> = BTreeMap::new();
         let mut rows = Vec::new();
@@ -284,6 +336,8 @@ impl Paths {
         sorted.sort_by_key(|(ends, _)| **ends);
         for (ends, counts) in sorted {
             let here = self.taken(window, ends, start);
+            let ways: Vec<_> = here.iter().map(|taken| taken.way).collect();
+            sent.extend(Sent::of(ends, counts, &ways, &stations));
             let all = self.taken_around(number, ends, start, &here);
             if all.is_empty() {
                 continue;
@@ -336,21 +390,36 @@ impl Paths {
     }
 
     fn sum_row(&self, way: Way, sum: &Sum, at: Timestamp) -> PathRow {
-        let least = |way| self.least.get(&way).and_then(|least: &Least| least.at(at));
-        let (there, back) = (least(way), least((way.1, way.0)));
-        let offset = there.zip(back).map(|(there, back)| ClockOffset {
-            offset_ns: (there - back) / 2,
-            bound_ns: (there + back).max(0).unsigned_abs().div_ceil(2),
-        });
         PathRow {
             ends: None,
             from: way.0,
             to: way.1,
             counts: sum.counts,
             answers: Some(sum.answers),
-            delay: PathDelay::of(&sum.delays, there),
-            offset,
+            delay: PathDelay::of(&sum.delays, self.least(way, at)),
+            offset: self.offset(way, at),
         }
+    }
+
+    /// The least time of everybody's packets on a way lately.
+    fn least(&self, way: Way, at: Timestamp) -> Option<i64> {
+        self.least.get(&way).and_then(|least| least.at(at))
+    }
+
+    /// How far the later tap's clock is ahead, where both directions were taken lately.
+    fn offset(&self, way: Way, at: Timestamp) -> Option<ClockOffset> {
+        let (there, back) = (self.least(way, at)?, self.least((way.1, way.0), at)?);
+        Some(ClockOffset {
+            offset_ns: (there - back) / 2,
+            bound_ns: (there + back).max(0).unsigned_abs().div_ceil(2),
+        })
+    }
+
+    /// Who sent from which card in a window; what waits for earlier ones is forgotten.
+    fn stations_of(&mut self, number: WindowNumber) -> Stations {
+        let later = self.stations.split_off(&number.next());
+        let mut stations = std::mem::replace(&mut self.stations, later);
+        stations.remove(&number).unwrap_or_default()
     }
 
     /// The ways that packets of these endpoints took in a window, and when.

@@ -22,6 +22,9 @@ const ENDS_MAX: usize = 1 << 16;
 /// ever shows any there may be many, and they say nothing.
 const ALONE_MAX: usize = 4_096;
 
+/// Packets of a window of which it is kept when each was seen, at most.
+const SHOWN_MAX: usize = 1 << 18;
+
 /// Taps that a packet was seen at, in order of their numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TapSet {
@@ -31,8 +34,17 @@ pub(super) struct TapSet {
 
 impl TapSet {
     fn of(trajectory: &Trajectory) -> Self {
+        let sights = trajectory.sights().iter().map(|sight| sight.tap);
+        Self::new(sights.chain(trajectory.recut))
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_taps(taps: &[TapIndex]) -> Self {
+        Self::new(taps.iter().copied())
+    }
+
+    fn new(taps: impl Iterator<Item = TapIndex>) -> Self {
         let mut set = Self::default();
-        let taps = trajectory.sights().iter().map(|sight| sight.tap).chain(trajectory.recut);
         for (place, tap) in set.taps.iter_mut().zip(taps) {
             *place = tap;
             set.count += 1;
@@ -42,7 +54,21 @@ impl TapSet {
     }
 
     pub(super) fn has(&self, tap: TapIndex) -> bool {
-        self.taps[..usize::from(self.count)].contains(&tap)
+        self.taps().contains(&tap)
+    }
+
+    fn taps(&self) -> &[TapIndex] {
+        &self.taps[..usize::from(self.count)]
+    }
+
+    /// The tap next to the sender, where packets of these endpoints took these ways.
+    pub(super) fn entry(&self, ways: &[Way]) -> Option<TapIndex> {
+        if let [alone] = self.taps() {
+            return Some(*alone);
+        }
+        let is_behind =
+            |tap: TapIndex| ways.iter().any(|(before, after)| *after == tap && self.has(*before));
+        self.taps().iter().copied().find(|tap| !is_behind(*tap))
     }
 }
 
@@ -76,6 +102,29 @@ pub(super) struct Counts {
     pub(super) alone: Vec<Alone>,
     /// More of them than are kept.
     pub(super) alone_more: u64,
+    /// Stands for these endpoints in [`Shown`]; in no output.
+    pub(super) number: u32,
+    /// When packets were seen, by the taps that showed them.
+    pub(super) spans: Vec<Span>,
+}
+
+/// Packets that the same taps showed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) set: TapSet,
+    pub(super) packets: u64,
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+}
+
+/// When a packet was seen first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shown {
+    pub(super) at: Timestamp,
+    /// [`Counts::number`].
+    pub(super) ends: u32,
+    /// Place in [`Counts::spans`].
+    pub(super) span: u32,
 }
 
 /// A packet that one tap alone showed.
@@ -99,6 +148,10 @@ pub(super) struct Window {
     pub(super) samples_full: u64,
     /// Made when it is asked for.
     pub(super) places: Option<Places>,
+    /// Each packet, in no order.
+    pub(super) shown: Vec<Shown>,
+    /// Packets that found no room there.
+    pub(super) shown_full: u64,
 }
 
 impl Window {
@@ -107,13 +160,34 @@ impl Window {
             self.full_packets += 1;
             return;
         }
-        self.ends.entry(trajectory.ends).or_default().add(trajectory);
+        let number = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
+        let new = || Counts { number, ..Counts::default() };
+        let counts = self.ends.entry(trajectory.ends).or_insert_with(new);
+        let set = TapSet::of(trajectory);
+        let (ends, span) = (counts.number, counts.span(set, trajectory.first_seen()));
+        counts.add(trajectory, set);
+        if self.shown.len() < SHOWN_MAX {
+            self.shown.push(Shown { at: trajectory.first_seen(), ends, span });
+        } else {
+            self.shown_full += 1;
+        }
     }
 }
 
 impl Counts {
-    fn add(&mut self, trajectory: &Trajectory) {
-        let set = TapSet::of(trajectory);
+    /// Counts a packet among those that the same taps showed; its place.
+    fn span(&mut self, set: TapSet, at: Timestamp) -> u32 {
+        let place = self.spans.iter().position(|span| span.set == set).unwrap_or_else(|| {
+            self.spans.push(Span { set, packets: 0, first: at, last: at });
+            self.spans.len() - 1
+        });
+        let span = &mut self.spans[place];
+        span.packets += 1;
+        (span.first, span.last) = (span.first.min(at), span.last.max(at));
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    fn add(&mut self, trajectory: &Trajectory, set: TapSet) {
         let at = trajectory.first_seen();
         if set.count == 1 && trajectory.evidence != Evidence::Ambiguous {
             if self.alone.len() < ALONE_MAX {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use toml::de::{DeInteger, DeValue};
 
 use super::table::Table;
-use crate::config::device;
+use crate::config::{BrokerUrl, OvsdbRemote, device};
 use crate::inventory::{Mac, Uuid};
 use crate::time::Timestamp;
 
@@ -50,6 +50,10 @@ pub enum Kind {
     Path,
     /// A DPDK device.
     Device,
+    /// A broker of an OpenStack cloud.
+    Broker,
+    /// A database server of an Open vSwitch.
+    Ovsdb,
     /// An IP address.
     Address,
     /// An IP network.
@@ -87,6 +91,15 @@ impl Kind {
             }
             Self::Path => "a path, 1 to 4096 characters".to_owned(),
             Self::Device => device::allowed(),
+            Self::Broker => "amqp://HOST:PORT/VHOST or amqps://HOST:PORT/VHOST, without user and \
+                             password (IPv6 in brackets; without a port 5672, with amqps 5671; without \
+                             a virtual host /)"
+                .to_owned(),
+            Self::Ovsdb => {
+                "unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT (IPv6 in brackets; without a \
+                            port 6640)"
+                    .to_owned()
+            }
             Self::Address => "an IPv4 or IPv6 address".to_owned(),
             Self::Network => "a network such as 10.0.0.0/8 or 2001:db8::/32".to_owned(),
             Self::Listen => "a loopback address and a port, such as 127.0.0.1:8080 or [::1]:8080; \
@@ -158,6 +171,8 @@ impl Kind {
                 | Self::Word(_)
                 | Self::Path
                 | Self::Device
+                | Self::Broker
+                | Self::Ovsdb
                 | Self::Address
                 | Self::Network
                 | Self::Listen
@@ -174,6 +189,8 @@ impl Kind {
             Self::Word(words) => words.contains(&text),
             Self::Path => is_text_of(text, 4096),
             Self::Device => device::is_known(text),
+            Self::Broker => text.parse::<BrokerUrl>().is_ok(),
+            Self::Ovsdb => text.parse::<OvsdbRemote>().is_ok(),
             Self::Address => text.parse::<IpAddr>().is_ok(),
             Self::Network => return network_fault(text),
             Self::Listen => return listen_fault(text),
@@ -354,6 +371,8 @@ mod tests {
             (Kind::Text, "häuser", ""),
             (Kind::Word(&["auto", "never"]), "never", "Never"),
             (Kind::Path, "a/b", ""),
+            (Kind::Broker, "amqps://h/v", "http://h"),
+            (Kind::Ovsdb, "ssl:[::1]:6641", "udp:h:1"),
             (Kind::Address, "2001:db8::1", "10.0.0.256"),
             (Kind::Network, "10.0.0.0/8", "10.0.0.1/8"),
             (Kind::Listen, "[::1]:80", "192.0.2.1:80"),

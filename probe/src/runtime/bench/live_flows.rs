@@ -150,7 +150,8 @@ pub fn bench_live_flows(options: &LiveFlowsOptions) -> Result<LiveFlowsReport, R
 fn measure(options: &LiveFlowsOptions, flows: u32) -> Result<LiveFlowsSize, RuntimeError> {
     let steady = Run { options, flows, flows_end: false };
     let (mut size, ledger) = steady.start(Bench::flat)?;
-    let lost = ledger.causes.of(DropCause::WindowRingFull);
+    let lost = [DropCause::WindowRingFull, DropCause::WindowRowsFull];
+    let lost = lost.map(|cause| ledger.causes.of(cause)).iter().sum::<u64>();
     size.rows_lost_percent = 100.0 * ratio(lost, lost + ledger.accounted);
     size.unaccounted = ledger.unaccounted;
     if options.poll_gaps {

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::aggregate::live::TapHealth;
+use crate::aggregate::live::TapCounts;
 use crate::aggregate::path::PathCounts;
 use crate::time::{Timestamp, ms};
 
@@ -26,7 +26,7 @@ pub(super) trait Sum: Default {
     fn add(&mut self, other: &Self);
 }
 
-impl Sum for TapHealth {
+impl Sum for TapCounts {
     fn add(&mut self, other: &Self) {
         Self::add(self, other);
     }
@@ -107,9 +107,11 @@ impl<K: Ord, V: Sum> Recent<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::TapTotals;
 
-    fn counted(packets: u64) -> TapHealth {
-        TapHealth { packets, ..TapHealth::default() }
+    fn counted(packets: u64) -> TapCounts {
+        let totals = TapTotals { packets, ..TapTotals::default() };
+        TapCounts { totals, ..TapCounts::default() }
     }
 
     fn window(second: u64, length: u64) -> (Timestamp, Timestamp) {
@@ -122,7 +124,7 @@ mod tests {
         for second in 0..1_000_u64 {
             recent.add(window(second, 1), [('a', counted(second))]);
             let begin = (second / 10).saturating_sub(29) * 10;
-            let sum = recent.sum(&'a').map(|sum| sum.packets);
+            let sum = recent.sum(&'a').map(|sum| sum.totals.packets);
             assert_eq!(sum, Some((begin..=second).sum()), "{second}");
             assert_eq!(recent.length_ms(), (second + 1 - begin) * 1_000);
             assert!(recent.steps.len() <= 30);
@@ -146,7 +148,7 @@ mod tests {
         recent.add(window(0, 3_600), [('a', counted(1))]);
         recent.add(window(3_600, 3_600), [('a', counted(2))]);
         recent.go_on(window(3 * 3_600, 3_600).0);
-        assert_eq!(recent.sum(&'a').map(|sum| sum.packets), Some(3));
+        assert_eq!(recent.sum(&'a').map(|sum| sum.totals.packets), Some(3));
         assert_eq!(recent.length_ms(), 7_200_000);
     }
 }

@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use crate::aggregate::live::{LivePath, LivePathCounts, LiveTap, PATHS_MAX, TapHealth};
+use crate::aggregate::live::{LivePath, LivePathCounts, LiveTap, PATHS_MAX, TapCounts, TapHealth};
 use crate::aggregate::path::{PathCounts, PathRow, PathView};
 use crate::aggregate::{TapView, WindowView};
 use crate::index::TapIndex;
@@ -23,8 +23,8 @@ const WAYS_MAX: usize = 4_096;
 /// The health of each tap.
 pub(super) struct Taps {
     window_ms: u64,
-    window: BTreeMap<TapIndex, TapHealth>,
-    recent: Recent<TapIndex, TapHealth>,
+    window: BTreeMap<TapIndex, TapCounts>,
+    recent: Recent<TapIndex, TapCounts>,
 }
 
 impl Taps {
@@ -39,15 +39,15 @@ impl Taps {
 
     /// A window was closed; `records` are those of its taps, in their order.
     pub(super) fn window(&mut self, view: &WindowView, records: &[TapRecord]) {
-        let health = view.taps.iter().zip(records);
-        self.window = health.map(|(tap, record)| (tap.tap, health_of(tap, record))).collect();
-        let counted = self.window.iter().map(|(tap, health)| (*tap, health.clone()));
+        let counts = view.taps.iter().zip(records);
+        self.window = counts.map(|(tap, record)| (tap.tap, counts_of(tap, record))).collect();
+        let counted = self.window.iter().map(|(tap, counts)| (*tap, *counts));
         self.recent.add((view.start, view.end), counted);
     }
 
     /// A tap with what it counted since the start.
     pub(super) fn live(&self, tap: &TapView, clock: TapClock, names: &mut Names) -> LiveTap {
-        let window = self.window.get(&tap.tap).cloned().unwrap_or_default();
+        let window = self.window.get(&tap.tap).copied().unwrap_or_default();
         let recent = self.recent.sum(&tap.tap).unwrap_or_default();
         LiveTap {
             name: names.tap(tap.tap).to_string(),
@@ -62,26 +62,19 @@ impl Taps {
             mirror_gaps: tap.has_sequence.then_some(tap.totals.mirror_gaps),
             clock_source: clock.source.to_owned(),
             clock_error_bound_ns: clock.error_bound_ns,
-            window: window.over_ms(self.window_ms),
-            recent: recent.over_ms(self.recent.length_ms()),
+            window: TapHealth::new(&window, self.window_ms),
+            recent: TapHealth::new(&recent, self.recent.length_ms()),
         }
     }
 }
 
-fn health_of(tap: &TapView, record: &TapRecord) -> TapHealth {
-    TapHealth {
-        packets: tap.totals.packets,
-        octets: tap.totals.octets,
-        duplicates: tap.totals.duplicates,
-        ambiguous: tap.totals.ambiguous,
-        copies: tap.totals.copies_other_tap,
-        snapped: tap.totals.snapped,
-        segment_unmapped: tap.totals.segment_unmapped,
+fn counts_of(tap: &TapView, record: &TapRecord) -> TapCounts {
+    TapCounts {
+        totals: tap.totals,
+        has_sequence: tap.has_sequence,
         segment_unknown: record.segment_unknown_packet_count,
-        mirror_gaps: record.mirror_sequence_gap_count,
         tcp_conversations: tap.tcp_conversations,
         tcp_one_way_conversations: tap.tcp_one_way_conversations,
-        ..TapHealth::default()
     }
 }
 
@@ -232,6 +225,8 @@ mod tests {
             late_packets: 0,
             full_packets: 0,
             full_samples: 0,
+            full_times: 0,
+            moves: Vec::new(),
         }
     }
 

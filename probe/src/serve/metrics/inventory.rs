@@ -59,5 +59,20 @@ pub(super) fn inventory(status: &InventoryStatus, families: &mut Families<'_>) -
             sample(labels, *count)
         })
     });
-    families.counters("vmprobe_source_rejected_changes", "Changes left out, by reason.", rejected)
+    families.counters(
+        "vmprobe_source_rejected_changes",
+        "Changes left out, by reason.",
+        rejected,
+    )?;
+    let interfaces = status.switches.iter().flat_map(|switch| {
+        switch.interfaces.iter().map(|(coverage, count)| {
+            let source = ("source", switch.source.clone());
+            sample([source, ("coverage", (*coverage).to_owned())], float(*count))
+        })
+    });
+    families.gauges(
+        "vmprobe_coverage_interfaces",
+        "Interfaces of VMs by how much of what they send and receive their switch mirrors.",
+        interfaces,
+    )
 }

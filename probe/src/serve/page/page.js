@@ -3,11 +3,13 @@
 import { isOpen, showAlerts, showAlertTile } from './alerts.js';
 import { makeChart } from './chart.js';
 import { showConversations, startConversations } from './conversations.js';
+import { showCoverage, startCoverage } from './coverage.js';
 import { byId, setAttribute, setText } from './dom.js';
 import { follow } from './feed.js';
 import { bitRate, dateTime, si } from './format.js';
 import { showLedger, showUnaccountedTile } from './ledger.js';
 import { showWorkers } from './load.js';
+import { showMigrations } from './migrations.js';
 import { showPaths } from './paths.js';
 import { showSources, startSources } from './sources.js';
 import { showTaps } from './taps.js';
@@ -62,7 +64,9 @@ function draw() {
   showWorkers(snapshot);
   showTaps(snapshot);
   showPaths(snapshot);
+  showMigrations(snapshot);
   showSources();
+  showCoverage();
 }
 
 function showIdentity() {
@@ -134,6 +138,7 @@ await loadTexts();
 startButtons();
 startConversations();
 startSources();
+startCoverage();
 packetChart.draw();
 bitChart.draw();
 showConnection();

@@ -69,7 +69,7 @@ impl Default for Assumptions {
             receive_ns: 15.0,
             spread_ns: None,
             skew: 1.2,
-            flow_lines: 3.0,
+            flow_lines: 5.0,
             other_cores: 1,
             flow_life_s: 60.0,
             window_s: 1.0,

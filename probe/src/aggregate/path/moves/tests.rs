@@ -1,0 +1,250 @@
+use super::*;
+use crate::hash::KeyedMap;
+
+const A: TapIndex = TapIndex(0);
+const B: TapIndex = TapIndex(1);
+const SECOND: u64 = 1_000_000_000;
+const MS: u64 = 1_000_000;
+
+/// Millisecond, MAC and address of the sender, address of the receiver, tap.
+type Packet = (u64, (u8, u8), u8, TapIndex);
+
+fn address(last: u8) -> Address {
+    Address::v4([10, 0, 0, last])
+}
+
+/// Windows of a second, in order.
+fn moves_of(packets: &[Packet]) -> Vec<Move> {
+    moves_in(&mut Moves::default(), packets)
+}
+
+fn moves_in(moves: &mut Moves, packets: &[Packet]) -> Vec<Move> {
+    let mut windows: BTreeMap<u64, Vec<&Packet>> = BTreeMap::new();
+    for packet in packets {
+        windows.entry(packet.0 / 1_000).or_default().push(packet);
+    }
+    let mut found = Vec::new();
+    for (number, packets) in windows {
+        let (mut sent, mut shown): (Vec<Sent>, Vec<Shown>) = (Vec::new(), Vec::new());
+        let mut names: KeyedMap<(u8, u8, u8, TapIndex), u32> = KeyedMap::default();
+        for (at_ms, (mac, source), peer, tap) in packets {
+            let at = Timestamp(at_ms * MS);
+            let name = *names.entry((*mac, *source, *peer, *tap)).or_insert_with(|| {
+                sent.push(Sent {
+                    station: Station { mac: Mac([*mac; 6]), ..Station::default() },
+                    segment: Segment::default(),
+                    source: (4, address(*source)),
+                    peer: address(*peer),
+                    tap: *tap,
+                    set: TapSet::of_taps(&[*tap]),
+                    packets: 0,
+                    first: at,
+                    last: at,
+                    name: (u32::try_from(sent.len()).expect("few"), 7),
+                });
+                u32::try_from(sent.len() - 1).expect("few")
+            });
+            let one = &mut sent[name as usize];
+            one.packets += 1;
+            (one.first, one.last) = (one.first.min(at), one.last.max(at));
+            shown.push(Shown { at, ends: name, span: 7 });
+        }
+        // They come in any order.
+        shown.reverse();
+        found.extend(moves.window(Timestamp(number * SECOND), &mut sent, &shown));
+    }
+    found
+}
+
+/// One every so many milliseconds.
+fn train(
+    from_ms: u64,
+    to_ms: u64,
+    every_ms: u64,
+    sender: (u8, u8),
+    peer: u8,
+    tap: TapIndex,
+) -> Vec<Packet> {
+    (from_ms..to_ms)
+        .step_by(usize::try_from(every_ms).expect("small"))
+        .map(|at| (at, sender, peer, tap))
+        .collect()
+}
+
+const VM: (u8, u8) = (1, 1);
+
+fn silences(moves: &[Move]) -> Vec<(u64, u64, TapIndex, TapIndex)> {
+    moves.iter().map(|it| (it.last.0 / MS, it.first.0 / MS, it.from, it.to)).collect()
+}
+
+#[test]
+fn who_sends_at_another_tap_to_the_same_peer_has_moved() {
+    let stays = train(0, 2_331, 10, VM, 9, A);
+    for (to_ms, first_ms) in [(5_000, 2_517), (4_000, 3_000), (6_000, 5_001)] {
+        let goes = train(first_ms, to_ms + 3_000, 10, VM, 9, B);
+        let moves = moves_of(&[stays.clone(), goes].concat());
+        assert_eq!(silences(&moves), [(2_330, first_ms, A, B)]);
+        let it = moves[0];
+        assert_eq!((it.mac, it.address, it.peers), (Mac([1; 6]), address(1), 1));
+        assert_eq!(it.blackout_ns(), (first_ms - 2_330) * MS);
+    }
+}
+
+#[test]
+fn who_goes_back_has_moved_twice() {
+    let packets = [
+        train(0, 3_000, 50, VM, 9, A),
+        train(3_200, 6_000, 50, VM, 9, B),
+        train(6_300, 9_000, 50, VM, 9, A),
+    ];
+    let moves = moves_of(&packets.concat());
+    assert_eq!(silences(&moves), [(2_950, 3_200, A, B), (5_950, 6_300, B, A)]);
+    let soon = [
+        train(0, 3_000, 50, VM, 9, A),
+        train(3_200, 4_000, 50, VM, 9, B),
+        train(4_300, 6_000, 50, VM, 9, A),
+    ];
+    let moves = moves_of(&soon.concat());
+    assert_eq!(silences(&moves), [(2_950, 3_200, A, B), (3_950, 4_300, B, A)]);
+}
+
+#[test]
+fn a_router_a_new_peer_and_a_few_packets_are_no_move() {
+    // What comes through a router is seen where its receivers are, one after the other.
+    let router = |second: u64, peer, tap| {
+        train(second * 1_000, second * 1_000 + 300, 20, (7, 70 + peer), peer, tap)
+    };
+    let there = [router(0, 1, A), router(1, 2, B), router(2, 1, A), router(4, 2, B)].concat();
+    assert!(moves_of(&there).is_empty());
+    // Another peer at the other tap: a user who asks another server.
+    let asks = [train(0, 2_000, 50, VM, 9, A), train(3_000, 9_000, 50, VM, 8, B)].concat();
+    assert!(moves_of(&asks).is_empty());
+    // Fewer than can be lost in a row.
+    let few = [train(0, 2_000, 50, VM, 9, A), train(3_000, 3_003, 1, VM, 9, B)].concat();
+    assert!(moves_of(&few).is_empty());
+    let short = [train(0, 3, 1, VM, 9, A), train(3_000, 9_000, 50, VM, 9, B)].concat();
+    assert!(moves_of(&short).is_empty());
+    // A mirror that loses one packet in ten: the other tap alone shows it.
+    let lossy: Vec<_> = train(0, 9_000, 10, VM, 9, A)
+        .into_iter()
+        .enumerate()
+        .map(|(place, it)| if place % 10 == 5 { (it.0, it.1, it.2, B) } else { it })
+        .collect();
+    assert!(moves_of(&lossy).is_empty());
+}
+
+#[test]
+fn what_the_mirrors_lose_does_not_hide_a_move() {
+    let mut packets = train(0, 4_500, 10, VM, 9, A);
+    packets.extend(train(4_700, 9_000, 10, VM, 9, B));
+    for (place, packet) in packets.iter_mut().enumerate() {
+        if place % 19 == 7 {
+            packet.3 = if packet.3 == A { B } else { A };
+        }
+    }
+    assert_eq!(silences(&moves_of(&packets)), [(4_490, 4_700, A, B)]);
+}
+
+#[test]
+fn a_move_of_one_is_no_move_of_those_who_talk_to_it() {
+    // Users behind a router that nothing else is seen of, and a VM with two peers that moves.
+    let mut packets = Vec::new();
+    for (from, to, tap) in [(0, 3_000, A), (3_200, 6_000, B)] {
+        for user in [50, 51] {
+            packets.extend(train(from, to, 20, (5, user), 1, tap));
+            packets.extend(train(from + 1, to, 20, VM, user, tap));
+        }
+    }
+    packets.sort_unstable();
+    let moves = moves_of(&packets);
+    assert_eq!(moves.iter().map(|it| it.mac).collect::<Vec<_>>(), [Mac([1; 6])]);
+    assert_eq!(moves[0].peers, 2);
+}
+
+#[test]
+fn tables_are_bounded_and_those_that_are_there_go_on() {
+    let mut moves = Moves::default();
+    moves_in(&mut moves, &train(0, 3_000, 50, VM, 9, A));
+    for number in 0..u32::try_from(STATIONS_MAX).expect("small") + 10 {
+        let [_, a, b, c] = number.to_be_bytes();
+        let station = Station { mac: Mac([9, 9, 9, a, b, c]), ..Station::default() };
+        let at = Timestamp(3 * SECOND);
+        let sent = Sent {
+            station,
+            segment: Segment::default(),
+            source: (4, address(1)),
+            peer: address(2),
+            tap: A,
+            set: TapSet::of_taps(&[A]),
+            packets: 1,
+            first: at,
+            last: at,
+            name: (0, 0),
+        };
+        moves.window(at, &mut [sent], &[]);
+    }
+    assert_eq!(moves.stands.len(), STATIONS_MAX);
+    assert!(moves.pairs.len() <= PAIRS_MAX);
+    let found = moves_in(&mut moves, &train(4_000, 6_000, 50, VM, 9, B));
+    assert_eq!(silences(&found), [(2_950, 4_000, A, B)]);
+    moves.window(Timestamp(200 * SECOND), &mut [], &[]);
+    assert!(moves.stands.is_empty() && moves.pairs.is_empty() && moves.recent.is_empty());
+}
+
+/// Live, times may say that packets pass two taps in another order than a moment ago.
+#[test]
+fn an_order_of_taps_that_turns_is_no_move() {
+    let mut moves = Moves::default();
+    let mut window = |second: u64, tap, taps: &[TapIndex]| {
+        let at = Timestamp(second * SECOND);
+        let mut sent = [Sent {
+            station: Station { mac: Mac([1; 6]), ..Station::default() },
+            segment: Segment::default(),
+            source: (4, address(1)),
+            peer: address(9),
+            tap,
+            set: TapSet::of_taps(taps),
+            packets: 100,
+            first: at,
+            last: at + SECOND / 2,
+            name: (0, 0),
+        }];
+        silences(&moves.window(at, &mut sent, &[])).len()
+    };
+    assert_eq!([window(0, A, &[A]), window(1, A, &[A])], [0, 0]);
+    assert_eq!(window(2, B, &[A, B]), 1, "it moved away from its peer");
+    for second in 3..9 {
+        let tap = if second % 2 == 0 { A } else { B };
+        assert_eq!(window(second, tap, &[A, B]), 0, "{second}");
+    }
+    assert_eq!(window(9, A, &[A]), 1, "and back");
+}
+
+/// Against all cuts tried one by one.
+#[test]
+fn packets_are_cut_where_fewest_are_wrong() {
+    let mut state = 1_u64;
+    let mut next = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) % below
+    };
+    for _ in 0..2_000 {
+        let count = 2 + next(12);
+        let packets: Vec<_> = (0..count).map(|at| (Timestamp(at * 3), next(2) == 1)).collect();
+        let wrong = |cut: usize| {
+            let (before, after) = packets.split_at(cut);
+            before.iter().filter(|(_, is_new)| *is_new).count()
+                + after.iter().filter(|(_, is_new)| !is_new).count()
+        };
+        let least = (1..packets.len()).map(wrong).min().expect("there are cuts");
+        match Split::of(&packets) {
+            Some(split) => {
+                let cut = packets.iter().position(|(at, _)| *at == split.first).expect("there");
+                assert_eq!(packets[cut - 1].0, split.last);
+                assert_eq!((wrong(cut), split.wrong), (least, least as u64), "{packets:?}");
+            }
+            // Best is not to cut at all: nothing moved.
+            None => assert!(wrong(packets.len()) <= least, "{packets:?}"),
+        }
+    }
+}

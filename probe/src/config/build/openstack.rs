@@ -1,0 +1,54 @@
+//! Plans of `[[inventory.openstack]]`.
+
+use std::path::Path;
+
+use super::super::document::{Report, Section, quoted};
+use super::super::plan::{OpenstackPlan, Secret};
+use super::{domain, path};
+
+/// One cloud; `None` where its name or brokers were not allowed, which is a problem already.
+pub(super) fn openstack(
+    section: &Section<'_>,
+    base: &Path,
+    domains: &[String],
+    report: &mut Report,
+) -> Option<OpenstackPlan> {
+    let urls = section.items("urls").into_iter().map(|(_, url)| url).collect();
+    let mut plan = OpenstackPlan::new(section.get("name")?, urls);
+    section.read("user", &mut plan.user);
+    plan.password = section.get("password").map(Secret);
+    plan.password_file = path(section, "password_file", base);
+    plan.ca_file = path(section, "ca_file", base).unwrap_or(plan.ca_file);
+    section.read("exchanges", &mut plan.exchanges);
+    section.read("topics", &mut plan.topics);
+    section.read("queue", &mut plan.queue);
+    section.read("queue_messages_max", &mut plan.queue_messages_max);
+    section.read("queue_expires_s", &mut plan.queue_expires_s);
+    section.read("prefetch", &mut plan.prefetch);
+    section.read("message_bytes_max", &mut plan.message_bytes_max);
+    section.read("heartbeat_s", &mut plan.heartbeat_s);
+    section.read("timeout_ms", &mut plan.timeout_ms);
+    section.read("retry_max_ms", &mut plan.retry_max_ms);
+    section.read("stale_after_ms", &mut plan.stale_after_ms);
+    if let Some(name) = section.get::<String>("domain") {
+        plan.domain = domain(section, &name, domains, report);
+    }
+    for (at, text) in section.items::<String>("physical_domains") {
+        let Some((network, name)) = text.split_once('=').filter(|(network, _)| !network.is_empty())
+        else {
+            let what = format!("{} is not PHYSICAL_NETWORK=DOMAIN", quoted(&text));
+            report.problem(at, section.path("physical_domains"), what);
+            continue;
+        };
+        match (0..).zip(domains).find(|(_, domain)| *domain == name) {
+            Some((place, _)) => plan.physical_domains.push((network.to_owned(), place)),
+            None => {
+                let allowed = domains.join(", ");
+                let what = format!("{} is no domain (allowed: {allowed})", quoted(name));
+                report.problem(at, section.path("physical_domains"), what);
+            }
+        }
+    }
+    plan.tenant_ids = section.get::<String>("tenant").is_some_and(|word| word == "id");
+    Some(plan)
+}

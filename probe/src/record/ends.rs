@@ -1,0 +1,83 @@
+//! Who stands at both ends.
+//!
+//! In: addresses, MAC addresses, a time. Out: [`Endpoints`] as the inventory knows them.
+//! Cost: a look-up of each end, but where an end is that of the record before: conversations come in
+//! order of their initiators.
+//! Invariants: a VM is the one that had the address in that time.
+
+use std::sync::Arc;
+
+use super::RecordMaker;
+use crate::decode::{Address, Mac};
+use crate::inventory::{AddressSpace, Interval, TrafficClass, VmRef};
+
+/// Both endpoints.
+pub(super) struct Endpoints {
+    /// Source and destination.
+    pub(super) vms: [VmTexts; 2],
+    pub(super) class: TrafficClass,
+}
+
+/// A VM as records name it; all `None` for none.
+#[derive(Clone, Default)]
+pub(super) struct VmTexts {
+    pub(super) uuid: Option<Arc<str>>,
+    pub(super) name: Option<Arc<str>>,
+    pub(super) tenant: Option<Arc<str>>,
+}
+
+/// What is asked of an end.
+#[derive(Clone, Copy, PartialEq)]
+struct End {
+    space: AddressSpace,
+    address: Address,
+    mac: Mac,
+    ip_version: u8,
+    time: Interval,
+}
+
+/// The ends of the record before; of one snapshot of the inventory.
+#[derive(Default)]
+pub(super) struct LastEnds([Option<(End, VmTexts)>; 2]);
+
+impl RecordMaker {
+    pub(super) fn endpoints(
+        &mut self,
+        space: AddressSpace,
+        ip_version: u8,
+        source: (Address, Mac),
+        destination: (Address, Mac),
+        time: Interval,
+    ) -> Endpoints {
+        let end = |(address, mac)| End { space, address, mac, ip_version, time };
+        let vms = [self.end(0, end(source)), self.end(1, end(destination))];
+        let [from, to] = [(&vms[0], source.0), (&vms[1], destination.0)].map(|(vm, address)| {
+            (vm.uuid.is_some(), vm.tenant.as_deref(), address.to_ip(ip_version))
+        });
+        let class = self.inventory.class_of(from, to);
+        Endpoints { vms, class }
+    }
+
+    fn end(&mut self, place: usize, end: End) -> VmTexts {
+        if let Some((last, vm)) = &self.last_ends.0[place]
+            && *last == end
+        {
+            return vm.clone();
+        }
+        let mac = (end.mac != Mac::default()).then_some(end.mac);
+        let End { space, address, ip_version, time, .. } = end;
+        let found = self.inventory.resolve_within(space, address, ip_version, mac, time);
+        let vm = self.vm(found, time);
+        self.last_ends.0[place] = Some((end, vm.clone()));
+        vm
+    }
+
+    pub(super) fn vm(&self, vm: Option<VmRef>, time: Interval) -> VmTexts {
+        let vm = vm.and_then(|vm| self.inventory.vm(vm));
+        VmTexts {
+            uuid: vm.map(|vm| Arc::clone(&vm.uuid_text)),
+            name: vm.and_then(|vm| vm.name_within(time)).cloned(),
+            tenant: vm.and_then(|vm| vm.tenant_within(time)).cloned(),
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! What notifications mean for the inventory.
+//!
+//! In: message bodies, in any order, some of them twice. Out: changes.
+//! Cost: a few look-ups a message; a new network or router looks at all ports or routers once.
+//! Invariants: bounded by the `…_MAX`; the same message gives the same changes, or none if it was the
+//! same delivery. Nova has the last word on existence, name, tenant and host of a VM, Neutron on its
+//! interfaces; what one of them says of the other's counts only for VMs and interfaces that the other
+//! has not spoken of, because it may be out of date and would make the inventory go back and forth.
+//! A message is placed by its own time, so a late one changes the past and not the present.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::envelope::{self, LeftOut, Notification};
+use super::neutron::{self, Event, Network, Port, RouterInterface};
+use super::nova::{self, Instance, Place, What};
+use crate::inventory::{
+    Attribute, Change, Mac, Segment, SegmentKind, Statement, Uuid, Value, joined,
+};
+use crate::time::Timestamp;
+
+/// VMs remembered at most.
+const VMS_MAX: usize = 1 << 18;
+/// Ports remembered at most.
+const PORTS_MAX: usize = 1 << 19;
+/// Networks, subnets, and interfaces of routers remembered at most, each.
+const NETWORKS_MAX: usize = 1 << 17;
+/// Projects whose name is remembered at most.
+const PROJECTS_MAX: usize = 1 << 16;
+/// Deliveries remembered at most, to know one that comes again.
+const DELIVERIES_MAX: usize = 1 << 13;
+
+/// How the cloud is mapped to the probe's words.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mapping {
+    /// Domain of its segments.
+    pub(super) domain: u8,
+    /// Domains of physical networks that are not of that one.
+    pub(super) physical: HashMap<String, u8>,
+    /// Tenants are called by the id of their project, not by its name.
+    pub(super) tenant_ids: bool,
+}
+
+/// What the notifications so far have said, as far as later ones need it.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    mapping: Mapping,
+    vms: HashMap<Uuid, Vm>,
+    ports: HashMap<Uuid, KnownPort>,
+    networks: HashMap<Uuid, KnownNetwork>,
+    subnets: HashMap<Uuid, Uuid>,
+    /// By router and subnet.
+    routers: BTreeMap<(Uuid, Uuid), Joint>,
+    projects: HashMap<Arc<str>, Arc<str>>,
+    names: HashSet<Arc<str>>,
+    deliveries: Deliveries,
+}
+
+#[derive(Debug, Default)]
+struct Vm {
+    /// Nova has spoken of it.
+    by_nova: bool,
+    /// Its project, and since when.
+    project: Option<(Arc<str>, Timestamp)>,
+    /// Interfaces that Neutron speaks of.
+    ports: BTreeSet<Mac>,
+    /// Interfaces that only Nova speaks of.
+    nics: BTreeSet<Mac>,
+    tags: BTreeSet<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct KnownPort {
+    vm: Option<Uuid>,
+    mac: Mac,
+    network: Uuid,
+    segment: Option<Segment>,
+    at: Timestamp,
+}
+
+#[derive(Debug)]
+struct KnownNetwork {
+    segment: Option<Segment>,
+    /// The router whose address space it is in, as said last.
+    router: Option<Uuid>,
+}
+
+/// A router's interface.
+#[derive(Debug)]
+struct Joint {
+    network: Option<Uuid>,
+    at: Timestamp,
+}
+
+impl Model {
+    /// Knows nothing yet.
+    pub(super) fn new(mapping: Mapping) -> Self {
+        Self { mapping, ..Self::default() }
+    }
+
+    /// Takes one message that arrived at `known`.
+    pub(super) fn message(
+        &mut self,
+        body: &[u8],
+        known: Timestamp,
+    ) -> Result<Vec<Change>, LeftOut> {
+        let notification = envelope::open(body, known)?;
+        if notification.id.as_ref().is_some_and(|id| self.deliveries.has(id)) {
+            return Err(LeftOut::Repeated);
+        }
+        let mut changes = Vec::new();
+        self.learn_name(&notification, &mut changes);
+        let taken = if nova::is_of_instance(&notification.event) {
+            nova::instance(&notification).and_then(|said| self.instance(&said, &mut changes))
+        } else {
+            neutron::events(&notification).and_then(|events| {
+                let at = notification.at;
+                events.into_iter().try_for_each(|event| self.event(event, at, &mut changes))
+            })
+        };
+        if let Some(id) = &notification.id {
+            self.deliveries.add(id);
+        }
+        match taken {
+            Err(why) if changes.is_empty() => Err(why),
+            _ => Ok(changes),
+        }
+    }
+
+    /// A project's name stands only in requests of its own members. Where it becomes known after its
+    /// VMs, they are said to be of that tenant all along: one tenant has one name.
+    fn learn_name(&mut self, notification: &Notification, changes: &mut Vec<Change>) {
+        let Some((project, name)) = &notification.project else { return };
+        let known = self.projects.contains_key(project) || self.names.contains(name);
+        if self.mapping.tenant_ids || known || self.projects.len() >= PROJECTS_MAX {
+            return;
+        }
+        self.projects.insert(Arc::clone(project), Arc::clone(name));
+        self.names.insert(Arc::clone(name));
+        for (vm, said) in &self.vms {
+            if let Some((of, from)) = said.project.as_ref().filter(|(of, _)| of == project) {
+                let tenant = self.tenant(of);
+                changes.extend(Statement::new(*vm, *from).tenant(tenant).changes());
+            }
+        }
+        changes.sort_by_key(|change| change.subject);
+    }
+
+    fn tenant(&self, project: &Arc<str>) -> Arc<str> {
+        Arc::clone(self.projects.get(project).unwrap_or(project))
+    }
+
+    fn instance(&mut self, said: &Instance, changes: &mut Vec<Change>) -> Result<(), LeftOut> {
+        if said.what == What::Ended {
+            self.vms.remove(&said.vm);
+            changes.extend(Statement::new(said.vm, said.at).exists(false).changes());
+            return Ok(());
+        }
+        if self.vms.len() >= VMS_MAX && !self.vms.contains_key(&said.vm) {
+            return Err(LeftOut::Full);
+        }
+        let tenant = said.project.as_ref().map(|project| self.tenant(project));
+        let vm = self.vms.entry(said.vm).or_default();
+        vm.by_nova = true;
+        if let Some(project) = &said.project {
+            let from = vm.project.as_ref().map_or(said.at, |(_, from)| said.at.min(*from));
+            vm.project = Some((Arc::clone(project), from));
+        }
+        let mut statement = Statement::new(said.vm, said.at).exists(true);
+        if let Some(name) = &said.name {
+            statement = statement.name(Arc::clone(name));
+        }
+        if let Some(tenant) = tenant {
+            statement = statement.tenant(tenant);
+        }
+        statement = match &said.place {
+            Place::Host(host) => statement.host(Arc::clone(host)),
+            Place::Nowhere => statement.says(Attribute::Host, None),
+            Place::Unsaid => statement,
+        };
+        if let Some(state) = &said.state {
+            statement = statement.tag("state", Arc::clone(state));
+        }
+        statement = tags(vm, said, statement);
+        changes.extend(nics(vm, said, statement).changes());
+        Ok(())
+    }
+
+    fn event(
+        &mut self,
+        event: Event,
+        at: Timestamp,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), LeftOut> {
+        match event {
+            Event::Port(port) => return self.port(&port, at, changes),
+            Event::PortGone(id, last) => self.port_gone(id, last, at, changes),
+            Event::Network(network) => return self.network(&network, at, changes),
+            Event::NetworkGone(id) => self.network_gone(id, at, changes),
+            Event::Subnet { id, network } => {
+                if self.subnets.len() >= NETWORKS_MAX && !self.subnets.contains_key(&id) {
+                    return Err(LeftOut::Full);
+                }
+                self.subnets.insert(id, network);
+                let joints = self.routers.iter_mut().filter(|((_, subnet), _)| *subnet == id);
+                for (_, joint) in joints {
+                    joint.network = Some(network);
+                }
+                self.space(network, at, changes);
+            }
+            Event::SubnetGone(id) => {
+                self.subnets.remove(&id);
+            }
+            Event::Joined(interface) => return self.join(&interface, at, changes),
+            Event::Parted(interface) => self.part(&interface, at, changes),
+            Event::RouterGone(router) => self.part_all(router, at, changes),
+        }
+        Ok(())
+    }
+
+    fn port(
+        &mut self,
+        port: &Port,
+        at: Timestamp,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), LeftOut> {
+        let before = self.ports.get(&port.id).map(|known| (known.vm, known.mac, known.at));
+        let room = before.is_some() || self.ports.len() < PORTS_MAX;
+        let vm_room =
+            port.vm.is_none_or(|vm| self.vms.contains_key(&vm)) || self.vms.len() < VMS_MAX;
+        if !room || !vm_room {
+            return Err(LeftOut::Full);
+        }
+        let newest = before.is_none_or(|(_, _, since)| since <= at);
+        if let Some((Some(vm), mac, _)) = before
+            && newest
+            && (port.vm, port.mac) != (Some(vm), mac)
+        {
+            self.detach(vm, mac, at, changes);
+        }
+        let segment = self.networks.get(&port.network).and_then(|network| network.segment);
+        if newest {
+            let (vm, mac, network) = (port.vm, port.mac, port.network);
+            self.ports.insert(port.id, KnownPort { vm, mac, network, segment, at });
+        }
+        if let Some(vm) = port.vm {
+            changes.extend(self.plugged(vm, port, segment, at, newest));
+        }
+        Ok(())
+    }
+
+    /// A port that is bound to a VM.
+    fn plugged(
+        &mut self,
+        id: Uuid,
+        port: &Port,
+        segment: Option<Segment>,
+        at: Timestamp,
+        newest: bool,
+    ) -> Vec<Change> {
+        let tenant =
+            port.project.as_ref().map(|project| (Arc::clone(project), self.tenant(project)));
+        let vm = self.vms.entry(id).or_default();
+        if newest {
+            vm.nics.remove(&port.mac);
+            vm.ports.insert(port.mac);
+        }
+        let mut statement = Statement::new(id, at)
+            .attached(port.mac, true)
+            .port(port.mac, port.id.to_string())
+            .addresses(port.mac, port.addresses.iter().copied());
+        if let Some(segment) = segment {
+            statement = statement.segment(port.mac, segment);
+        }
+        if !vm.by_nova {
+            if let Some(host) = &port.host {
+                statement = statement.host(Arc::clone(host));
+            }
+            if let Some((project, tenant)) = tenant {
+                let from = vm.project.as_ref().map_or(at, |(_, from)| at.min(*from));
+                vm.project = Some((project, from));
+                statement = statement.tenant(tenant);
+            }
+        }
+        statement.changes()
+    }
+
+    fn detach(&mut self, vm: Uuid, mac: Mac, at: Timestamp, changes: &mut Vec<Change>) {
+        if let Some(vm) = self.vms.get_mut(&vm) {
+            vm.ports.remove(&mac);
+        }
+        changes.extend(Statement::new(vm, at).attached(mac, false).changes());
+    }
+
+    /// A message that comes before what it undoes leaves nothing to undo; a repetition neither.
+    fn port_gone(
+        &mut self,
+        id: Uuid,
+        last: Option<Port>,
+        at: Timestamp,
+        changes: &mut Vec<Change>,
+    ) {
+        let known = self.ports.remove(&id).map(|known| (known.vm, known.mac));
+        let (vm, mac) = match (known, last) {
+            (Some(known), _) => known,
+            (None, Some(last)) => (last.vm, last.mac),
+            (None, None) => return,
+        };
+        if let Some(vm) = vm {
+            self.detach(vm, mac, at, changes);
+        }
+    }
+
+    fn network(
+        &mut self,
+        network: &Network,
+        at: Timestamp,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), LeftOut> {
+        let segment = segment(network, &self.mapping);
+        let before = self.networks.get(&network.id);
+        if before.is_none() && self.networks.len() >= NETWORKS_MAX {
+            return Err(LeftOut::Full);
+        }
+        let router = before.and_then(|before| before.router);
+        // Members of a project may not see the provider's attributes; what an administrator's
+        // message has shown still holds.
+        let segment = segment.or(before.and_then(|before| before.segment));
+        self.networks.insert(network.id, KnownNetwork { segment, router });
+        if let Some(segment) = segment {
+            self.connect(network.id, segment, at, changes);
+        }
+        self.space(network.id, at, changes);
+        Ok(())
+    }
+
+    /// Says the segment of ports that were known before their network was.
+    fn connect(
+        &mut self,
+        network: Uuid,
+        segment: Segment,
+        at: Timestamp,
+        changes: &mut Vec<Change>,
+    ) {
+        let mut said = Vec::new();
+        let ports = self.ports.values_mut().filter(|port| port.network == network);
+        for port in ports.filter(|port| port.segment != Some(segment)) {
+            let from = if port.segment.is_none() { port.at } else { at };
+            port.segment = Some(segment);
+            if let Some(vm) = port.vm {
+                said.extend(Statement::new(vm, from).segment(port.mac, segment).changes());
+            }
+        }
+        said.sort_by_key(|change| (change.subject, change.from));
+        changes.extend(said);
+    }
+
+    fn network_gone(&mut self, id: Uuid, at: Timestamp, changes: &mut Vec<Change>) {
+        let Some(network) = self.networks.remove(&id) else { return };
+        if let (Some(segment), Some(_)) = (network.segment, network.router) {
+            changes.push(joined(segment, None, at));
+        }
+    }
+
+    fn join(
+        &mut self,
+        interface: &RouterInterface,
+        at: Timestamp,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), LeftOut> {
+        for subnet in &interface.subnets {
+            let network = interface.network.or_else(|| self.subnets.get(subnet).copied());
+            let place = (interface.router, *subnet);
+            if self.routers.len() >= NETWORKS_MAX && !self.routers.contains_key(&place) {
+                return Err(LeftOut::Full);
+            }
+            self.routers.entry(place).or_insert(Joint { network, at });
+            if let Some(network) = network {
+                self.space(network, at, changes);
+            }
+        }
+        Ok(())
+    }
+
+    fn part(&mut self, interface: &RouterInterface, at: Timestamp, changes: &mut Vec<Change>) {
+        for subnet in &interface.subnets {
+            let joint = self.routers.remove(&(interface.router, *subnet));
+            if let Some(network) = joint.and_then(|joint| joint.network) {
+                self.space(network, at, changes);
+            }
+        }
+    }
+
+    fn part_all(&mut self, router: Uuid, at: Timestamp, changes: &mut Vec<Change>) {
+        let all = (router, Uuid(0))..=(router, Uuid(u128::MAX));
+        let subnets: Vec<Uuid> = self.routers.range(all).map(|((_, subnet), _)| *subnet).collect();
+        self.part(&RouterInterface { router, network: None, subnets }, at, changes);
+    }
+
+    /// Says the address space of a network's segment where it has changed: that of the router that
+    /// was connected first. A network between several routers cannot be in all of their spaces, for
+    /// the same addresses may be in use behind each.
+    fn space(&mut self, id: Uuid, at: Timestamp, changes: &mut Vec<Change>) {
+        let joints = self.routers.iter().filter(|(_, joint)| joint.network == Some(id));
+        let first = joints.map(|((router, _), joint)| (joint.at, *router)).min();
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let Some(segment) = network.segment else { return };
+        let router = first.map(|(_, router)| router);
+        if network.router == router {
+            return;
+        }
+        // A segment that becomes known late was joined all along.
+        let from = match (network.router, first) {
+            (None, Some((joined, _))) => joined,
+            _ => at,
+        };
+        network.router = router;
+        changes.push(joined(
+            segment,
+            router.map(|router| format!("router/{router}")).as_deref(),
+            from,
+        ));
+    }
+}
+
+/// Metadata as tags; one that is gone is said no more.
+fn tags(vm: &mut Vm, said: &Instance, mut statement: Statement) -> Statement {
+    let Some(tags) = &said.tags else { return statement };
+    for gone in vm.tags.iter().filter(|name| !tags.contains_key(*name)) {
+        statement = statement.says(Attribute::Tag(Arc::clone(gone)), None);
+    }
+    for (name, value) in tags.iter().filter(|(name, _)| name.as_ref() != "state") {
+        let value = Some(Value::Text(Arc::clone(value)));
+        statement = statement.says(Attribute::Tag(Arc::clone(name)), value);
+    }
+    vm.tags = tags.keys().filter(|name| name.as_ref() != "state").cloned().collect();
+    statement
+}
+
+/// Interfaces that Neutron has not spoken of.
+fn nics(vm: &mut Vm, said: &Instance, mut statement: Statement) -> Statement {
+    for (mac, nic) in said.nics.iter().filter(|(mac, _)| !vm.ports.contains(*mac)) {
+        statement = statement.attached(*mac, true).addresses(*mac, nic.addresses.iter().copied());
+        if let Some(port) = &nic.port {
+            statement = statement.port(*mac, Arc::clone(port));
+        }
+        vm.nics.insert(*mac);
+    }
+    if said.what == What::Detached {
+        let (left, gone) = vm.nics.iter().copied().partition(|mac| said.nics.contains_key(mac));
+        vm.nics = left;
+        let gone: BTreeSet<Mac> = gone;
+        for mac in gone {
+            statement = statement.attached(mac, false);
+        }
+    }
+    statement
+}
+
+/// The segment of a network. Local networks never leave their host and have none.
+fn segment(network: &Network, mapping: &Mapping) -> Option<Segment> {
+    let kind = network.kind.as_deref()?;
+    let physical = network.physical.as_deref().and_then(|name| mapping.physical.get(name));
+    let domain = *physical.unwrap_or(&mapping.domain);
+    let number = |max: u32| network.number.filter(|number| *number <= max);
+    let (kind, number) = match kind {
+        "vxlan" => (SegmentKind::Vxlan, number(0xff_ffff)?),
+        "geneve" => (SegmentKind::Geneve, number(0xff_ffff)?),
+        "gre" => (SegmentKind::Gre, number(u32::MAX)?),
+        "vlan" => (SegmentKind::Vlan, number(4_094)?),
+        "flat" => (SegmentKind::None, 0),
+        _ => return None,
+    };
+    Some(Segment::new(domain, kind, number))
+}
+
+/// The last deliveries, by id.
+#[derive(Debug, Default)]
+struct Deliveries {
+    order: VecDeque<Arc<str>>,
+    ids: HashSet<Arc<str>>,
+}
+
+impl Deliveries {
+    fn has(&self, id: &str) -> bool {
+        self.ids.contains(id)
+    }
+
+    fn add(&mut self, id: &str) {
+        let id = envelope::cut(id);
+        if !self.ids.insert(Arc::clone(&id)) {
+            return;
+        }
+        self.order.push_back(id);
+        if self.order.len() > DELIVERIES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A running probe that learns from a real `ovsdb-server` who is who: names in conversations, a
+//! migration, the coverage map, and the server's death.
+#![cfg(feature = "dpdk")]
+
+use std::process::Command;
+
+use serde_json::Value as Json;
+use vmprobe::capture::file::PcapWriter;
+use vmprobe::time::Timestamp;
+use vmprobe_tests::end_to_end::{
+    Folder, Ledger, OvsdbServer, Probe, Storage, get, missing, too_long, until, vmprobe,
+};
+
+const WEB: &str = "00000000-0000-0000-0000-000000000001";
+const DB: &str = "00000000-0000-0000-0000-000000000002";
+
+/// One packet from `web` to `db` in VLAN 10.
+fn capture(folder: &Folder) -> String {
+    let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+        .single_vlan(10.try_into().expect("a VLAN id"))
+        .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+        .udp(5_000, 9);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &[7; 20]).expect("a vector takes all");
+    let path = folder.path("in.pcap");
+    let file = std::fs::File::create(&path).expect("a file");
+    let mut writer = PcapWriter::new(file, 1, true).expect("room");
+    let octets = u32::try_from(frame.len()).expect("short");
+    writer.write(Timestamp::from_parts(1_700_000_000, 0), octets, &frame).expect("room");
+    writer.finish().expect("room");
+    path.display().to_string()
+}
+
+fn start(folder: &Folder, server: &OvsdbServer) -> (Probe, String) {
+    let text = format!(
+        "[eal]\nmemory_mib = 128\nhuge_pages = false\nfile_prefix = \"{}\"\n\
+         [[port]]\nname = \"p\"\ndevice = \"net_pcap0,rx_pcap={},infinite_rx=1\"\n\
+         [flow]\nslots_per_worker = 1024\n[window]\nlength_ms = 500\nrows_max = 1024\n\
+         [[inventory.ovsdb]]\nname = \"switch\"\naddress = \"unix:{}\"\nretry_max_ms = 1000\n\
+         [serve]\nlisten = \"127.0.0.1:0\"\n",
+        folder.name(),
+        capture(folder),
+        server.path("db.sock").display(),
+    );
+    let file = folder.write("vmprobe.toml", text);
+    let mut command = Command::new(vmprobe());
+    command.args(["run", "--json", "--seconds", "120", "-c"]).arg(file);
+    let mut probe = Probe::start(command);
+    let address = probe.receiving().expect("it has a page");
+    (probe, address)
+}
+
+fn plug(server: &OvsdbServer, bridge: &str, port: &str, vm: &str, name: &str) {
+    let low = vm.get(35..).unwrap_or_default();
+    let mac = format!("external_ids:attached-mac=\"02:00:00:00:00:0{low}\"");
+    let (id, name) = (format!("external_ids:vm-id={vm}"), format!("external_ids:vm-name={name}"));
+    let add = ["add-port", bridge, port, "tag=10", "--", "set", "interface", port];
+    server.set(&[&add[..], &[&mac, &id, &name]].concat());
+}
+
+/// Waits until an answer of the API is as wanted.
+fn waits_for(address: &str, path: &str, wanted: impl Fn(&Json) -> bool) -> Json {
+    let mut last = Json::Null;
+    let found = until(20, || {
+        last = get(address, path).json();
+        wanted(&last).then(|| last.clone())
+    });
+    found.unwrap_or_else(|| panic!("{path}: {last}"))
+}
+
+/// Whether any item of a page has that.
+fn any(page: &Json, wanted: impl Fn(&Json) -> bool) -> bool {
+    page["items"].as_array().is_some_and(|items| items.iter().any(wanted))
+}
+
+fn is_named(page: &Json) -> bool {
+    any(page, |item| {
+        item["source_virtual_station_name"] == "web"
+            && item["destination_virtual_station_name"] == "db"
+            && item["destination_virtual_station_uuid"] == DB
+    })
+}
+
+#[test]
+fn a_switch_names_the_vms_of_a_running_probe() {
+    let test = "a_switch_names_the_vms_of_a_running_probe";
+    if too_long(test) {
+        return;
+    }
+    let lacks = OvsdbServer::lacks();
+    if !lacks.is_empty() {
+        missing(test, &lacks, "openvswitch-switch openssl");
+        return;
+    }
+    let mut server = OvsdbServer::start(Storage::Alone);
+    for (bridge, host) in [("br1", "h1"), ("br2", "h2")] {
+        let hostname = format!("external_ids:hostname={host}");
+        server.set(&["add-br", bridge, "--", "set", "bridge", bridge, &hostname]);
+    }
+    let folder = Folder::new("ovsdb-live");
+    let (probe, address) = start(&folder, &server);
+    let address = address.as_str();
+    waits_for(address, "/api/v1/inventory", |status| status["sources"][0]["state"] == "live");
+    plug(&server, "br1", "tap1", WEB, "web");
+    plug(&server, "br1", "tap2", DB, "db");
+    let page = waits_for(address, "/api/v1/conversations", is_named);
+    assert!(any(&page, |item| item["segment"] == "default/vlan/10"), "{page}");
+    mirrors_are_shown(&server, address);
+
+    // It moves while it talks, and is on both hosts for a while.
+    plug(&server, "br2", "tap3", WEB, "web");
+    server.set(&["del-port", "tap1"]);
+    let vm = format!("/api/v1/inventory/vms/{WEB}");
+    let moved = waits_for(address, &vm, |vm| vm["migrations"][0]["to"] == "h2");
+    assert_eq!(moved["migrations"][0]["from"], "h1", "{moved}");
+
+    server.kill();
+    let source = |status: &Json| status["sources"][0].clone();
+    waits_for(address, "/api/v1/inventory", |status| source(status)["state"] == "failed");
+    let windows = |live: &Json| live["window_count"].as_u64().unwrap_or(0);
+    let before = windows(&get(address, "/api/v1/live").json());
+    waits_for(address, "/api/v1/live", |live| windows(live) > before + 2);
+    assert!(is_named(&get(address, "/api/v1/conversations").json()), "what was known stays");
+    assert_eq!(get(address, "/api/v1/coverage").json()["switches"][0]["live"], false);
+    server.resume();
+    let back = waits_for(address, "/api/v1/inventory", |status| source(status)["state"] == "live");
+    assert_eq!(source(&back)["connections"], 2);
+    let error = source(&back)["last_error"].clone();
+    assert!(error.as_str().is_some_and(|error| error.contains("no connection for")), "{error}");
+    waits_for(address, "/api/v1/conversations", is_named);
+
+    probe.terminate();
+    let ended = probe.end(30);
+    Ledger::even(&ended.expect(0, &[]).json());
+}
+
+fn mirrors_are_shown(server: &OvsdbServer, address: &str) {
+    let page = get(address, "/api/v1/coverage").json();
+    assert_eq!(page["total"], 2, "{page}");
+    assert_eq!(page["switches"][0]["interfaces"]["not_mirrored"], 2, "{page}");
+    let mirror = ["--", "--id=@m", "create", "mirror", "name=m0", "select-all=true"];
+    let rest = ["output-vlan=99", "--", "set", "bridge", "br1", "mirrors=@m"];
+    server.set(&[&mirror[..], &rest].concat());
+    let page = waits_for(address, "/api/v1/coverage?coverage=mirrored", |page| page["total"] == 2);
+    assert!(any(&page, |item| item["virtual_station_name"] == "web"), "{page}");
+    let line = "vmprobe_coverage_interfaces{source=\"ovsdb:switch\",coverage=\"mirrored\"} 2.0";
+    let metrics = until(10, || get(address, "/metrics").body.contains(line).then_some(()));
+    assert!(metrics.is_some(), "{}", get(address, "/metrics").body);
+}
