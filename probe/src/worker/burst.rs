@@ -21,6 +21,13 @@ use crate::time::Timestamp;
 
 use super::{Ahead, BURST_PACKETS_MAX, Worker, WorkerParts};
 
+/// Behind so many packets another burst comes at once.
+const LARGE_BURST_PACKETS: usize = 32;
+
+/// While such bursts come, what goes to other workers is handed over once in so many turns: the larger
+/// a batch, the more memory is fetched at once.
+const FLUSH_TURNS: u64 = 4;
+
 /// What is known of one frame of a burst.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
@@ -100,7 +107,10 @@ impl<S: Source> Worker<S> {
         self.handle_all(&burst, packets);
         drop(burst);
         self.source = Some(source);
-        self.flush_outgoing();
+        // After a small burst there may be nothing for a while.
+        if packets < LARGE_BURST_PACKETS || self.totals.turns[0].is_multiple_of(FLUSH_TURNS) {
+            self.flush_outgoing();
+        }
         packets
     }
 
