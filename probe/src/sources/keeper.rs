@@ -35,6 +35,9 @@ const BATCHES_AT_ONCE: usize = 256;
 /// How often the map is made anew although nothing changed: times of facts come.
 const MAP_AGAIN_NS: u64 = 10_000_000_000;
 
+/// The log tells of new conflicts once in so much time.
+const CONFLICTS_SAID_NS: u64 = 10_000_000_000;
+
 /// Rows on their way to the aggregation thread.
 pub type RowQueue = Arc<ArrayQueue<RowChange>>;
 
@@ -75,6 +78,7 @@ pub struct Keeper {
     maps_before: Vec<Arc<SegmentMap>>,
     map_at: Timestamp,
     conflicts_before: usize,
+    conflicts_said_at: Timestamp,
     coverage: Arc<CoverageMap>,
     /// The sources are files of packets, whose time is not the clock's.
     replays: bool,
@@ -116,6 +120,7 @@ impl Keeper {
             maps_before: Vec::new(),
             map_at: Timestamp::ZERO,
             conflicts_before: 0,
+            conflicts_said_at: Timestamp::ZERO,
             coverage: Arc::new(CoverageMap::new(databases.map(ovsdb::source_name))),
             replays,
         };
@@ -145,7 +150,7 @@ impl Keeper {
 
     /// Lets look-ups see what was applied, where no thread keeps the store.
     pub fn show(&mut self, now: Timestamp) {
-        self.say_conflicts();
+        self.say_conflicts(now);
         self.view.inventory.store(Arc::new(self.store.snapshot()));
         self.publish_status(now);
     }
@@ -170,21 +175,30 @@ impl Keeper {
         let mut changed = false;
         let more = std::iter::from_fn(|| self.inbox.next(0));
         let batches: Vec<Received> = first.into_iter().chain(more).take(BATCHES_AT_ONCE).collect();
+        // What is only learned is in no map.
+        let mut maps_change = false;
         for Received { source, known, batch } in batches {
-            changed |= self.store.apply(source, known, batch);
+            let applied = self.store.apply(source, known, batch);
+            changed |= applied;
+            maps_change |= applied && !self.only_fills(source);
         }
         let now = wall_clock();
         if changed {
-            self.say_conflicts();
+            self.say_conflicts(now);
             self.view.inventory.store(Arc::new(self.store.snapshot()));
         }
-        if changed || now.since_ns(self.map_at) > MAP_AGAIN_NS {
+        if maps_change || now.since_ns(self.map_at) > MAP_AGAIN_NS {
             self.publish_map(now);
         }
         self.pass_rows_on(Timestamp(u64::MAX));
         self.maps_before.retain(|map| Arc::strong_count(map) > 1);
         self.publish_status(now);
         came
+    }
+
+    fn only_fills(&self, source: SourceId) -> bool {
+        let source = self.store.inventory().sources().get(usize::from(source.0));
+        source.is_some_and(|source| source.kind.yields())
     }
 
     /// Until the end is told and all is applied.
@@ -221,9 +235,16 @@ impl Keeper {
         }
     }
 
-    fn say_conflicts(&mut self) {
+    /// In the log, where there are more than before; not again and again, for who forges ARP packets
+    /// makes one after another.
+    fn say_conflicts(&mut self, now: Timestamp) {
         let count = self.store.inventory().conflict_count();
+        let soon = now.since_ns(self.conflicts_said_at) < CONFLICTS_SAID_NS;
+        if count > self.conflicts_before && soon {
+            return;
+        }
         if count > self.conflicts_before {
+            self.conflicts_said_at = now;
             let inventory = self.store.inventory();
             let newest = conflicts(inventory, &self.plan.domains);
             let example = newest.iter().max_by_key(|conflict| conflict.valid_from_ns);
