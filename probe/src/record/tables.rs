@@ -58,14 +58,14 @@ tables! {
         /// VM at the source address, as known when the record was made; null where the inventory
         /// names none.
         source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// VM at the destination address, as known when the record was made; null where the
         /// inventory names none.
         destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
@@ -195,14 +195,14 @@ tables! {
         /// VM at the source address, as known when the record was made; null where the inventory
         /// names none.
         source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// VM at the destination address, as known when the record was made; null where the
         /// inventory names none.
         destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
@@ -248,14 +248,14 @@ tables! {
         /// VM at the source address, as known when the record was made; null where the inventory
         /// names none.
         source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// VM at the destination address, as known when the record was made; null where the
         /// inventory names none.
         destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
@@ -464,14 +464,14 @@ tables! {
         /// VM at the source address, as known when the record was made; null where the inventory
         /// names none.
         source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// VM at the destination address, as known when the record was made; null where the
         /// inventory names none.
         destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
