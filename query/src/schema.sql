@@ -379,7 +379,7 @@ CREATE TABLE "inventory" (
     "domain" VARCHAR NOT NULL,
     "fact_id" UBIGINT NOT NULL,
     "run_start_ns" UBIGINT NOT NULL,
-    "uuid" VARCHAR NOT NULL,
+    "uuid" VARCHAR,
     "name" VARCHAR,
     "tenant" VARCHAR,
     "host" VARCHAR,
