@@ -44,7 +44,7 @@ pub struct RecordMaker {
     newest_inventory: InventoryCell,
     pub(super) inventory_rows: InventoryRows,
     pub(super) last_ends: LastEnds,
-    usage: Option<UsageQueue>,
+    pub(super) usage: Option<UsageQueue>,
     /// One packet in so many is followed from tap to tap.
     pub(super) path_one_in: u32,
     /// Of the conversations since [`RecordMaker::delays`].
