@@ -66,6 +66,7 @@ impl RecordMaker {
         // What a replay reads at its start it knows since its first window.
         let known = |at: Timestamp| if at == Timestamp::ZERO { run_start.0 } else { at.0 };
         let until = row.valid.to.0;
+        let rules = self.inventory.rules();
         let source =
             row.source.and_then(|source| self.inventory.sources().get(usize::from(source.0)));
         let source = source.map_or_else(|| "".into(), |source| Arc::clone(&source.name));
@@ -75,7 +76,9 @@ impl RecordMaker {
             uuid: Arc::clone(&row.uuid),
             name: row.name.clone(),
             tenant: row.tenant.clone(),
+            tenant_shared: row.tenant.as_deref().is_some_and(|tenant| rules.is_shared(tenant)),
             host: row.host.clone(),
+            switch: row.switch.clone(),
             mac: row.mac,
             address: row.address,
             segment: row.segment.map(|segment| self.names.segment(segment)),
@@ -102,6 +105,7 @@ fn fact_id(record: &InventoryRecord) -> u64 {
         text(&record.name),
         text(&record.tenant),
         text(&record.host),
+        text(&record.switch),
         text(&record.segment),
         text(&record.address_space),
         record.mac.map(|mac| mac.to_string()).unwrap_or_default(),
