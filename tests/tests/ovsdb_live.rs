@@ -38,7 +38,7 @@ fn start(folder: &Folder, server: &OvsdbServer) -> (Probe, String) {
         "[eal]\nmemory_mib = 128\nhuge_pages = false\nfile_prefix = \"{}\"\n\
          [[port]]\nname = \"p\"\ndevice = \"net_pcap0,rx_pcap={},infinite_rx=1\"\n\
          [[tap]]\nname = \"t\"\nmatch = {{ port = \"p\" }}\nhost = \"h1\"\nswitch = \"h1/br1\"\n\
-         duplicates = false\n[store]\nfolder = \"{}\"\nfree_mib_min = 0\n[flow]\nslots_per_worker = 1024\n[window]\nlength_ms = 500\nrows_max = 1024\n\
+         duplicates = false\n[store]\nfolder = \"{}\"\nfree_mib_min = 16\n[flow]\nslots_per_worker = 1024\n[window]\nlength_ms = 500\nrows_max = 1024\n\
          [[inventory.ovsdb]]\nname = \"switch\"\naddress = \"unix:{}\"\nretry_max_ms = 1000\n\
          [serve]\nlisten = \"127.0.0.1:0\"\n",
         folder.name(),
