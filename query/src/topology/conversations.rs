@@ -4,7 +4,8 @@
 //! Invariants: a conversation is seen by the tap that counted it and by the taps that its followed
 //! packets passed. Its path names, in order, the switch of the sender, those of the taps (of each pair of
 //! taps that its packets passed, or of the one that counted it), and that of the receiver, as they were
-//! in the window; a host where its switch is not known; nothing where neither is.
+//! in the window; a host where its switch is not known; nothing where neither is. Of an end that moved in
+//! a window, the place counts that agrees with the taps.
 
 use anyhow::Context as _;
 
@@ -69,14 +70,21 @@ fn passed_sql(span: Span) -> String {
            SELECT probe_id, tap, max(host) AS host, max(switch) AS switch
            FROM taps WHERE window_start_ns >= {from_ns} AND window_start_ns < {to_ns}
            GROUP BY ALL),
-         on_the_way AS (
-           SELECT DISTINCT seen_windows.address_space, seen_windows.source_address,
+         combined AS (
+           SELECT seen_windows.address_space, seen_windows.source_address,
                   seen_windows.destination_address,
                   seen_windows.source_virtual_station_uuid AS source_uuid,
                   seen_windows.destination_virtual_station_uuid AS destination_uuid,
                   seen_windows.protocol_identifier AS protocol,
                   sender.host AS source_host, receiver.host AS destination_host,
-                  [sender.place, {first}, {last}, receiver.place] AS places
+                  [sender.place, {first}, {last}, receiver.place] AS places,
+                  coalesce((first.switch = sender.place OR first.host = sender.host)::UTINYINT, 0)
+                  + CASE WHEN hops.to_tap IS NULL THEN
+                      coalesce((first.switch = receiver.place
+                                OR first.host = receiver.host)::UTINYINT, 0)
+                    ELSE coalesce((last.switch = receiver.place
+                                   OR last.host = receiver.host)::UTINYINT, 0) END AS agreement,
+                  seen_windows.number, hops.from_tap, hops.to_tap
            FROM seen_windows
            LEFT JOIN stood AS sender ON {of_source}
            LEFT JOIN stood AS receiver ON {of_destination}
@@ -90,6 +98,11 @@ fn passed_sql(span: Span) -> String {
              AND first.tap = coalesce(hops.from_tap, seen_windows.tap)
            LEFT JOIN standing AS last ON last.probe_id = seen_windows.probe_id
              AND last.tap = hops.to_tap),
+         -- Of who moved in a window, that place counts at which the taps saw him.
+         on_the_way AS (
+           SELECT DISTINCT * EXCLUDE (agreement, number, from_tap, to_tap)
+           FROM (SELECT * FROM combined
+                 QUALIFY agreement = max(agreement) OVER (PARTITION BY number, from_tap, to_tap))),
          passed AS (
            SELECT address_space, source_address, destination_address, source_uuid,
                   destination_uuid, protocol, list(DISTINCT places) AS paths,
@@ -137,7 +150,8 @@ fn sql(wanted: &Wanted<'_>) -> String {
     });
     let passed = passed_sql(wanted.span);
     format!(
-        "WITH seen_windows AS MATERIALIZED (SELECT * FROM windows_now WHERE {in_span}{tenant}),
+        "WITH seen_windows AS MATERIALIZED (
+           SELECT *, row_number() OVER () AS number FROM windows_now WHERE {in_span}{tenant}),
          ways AS (
            SELECT address_space, source_address AS a, destination_address AS b,
                   protocol_identifier AS protocol, from_tap, to_tap,
