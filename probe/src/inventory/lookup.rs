@@ -268,7 +268,7 @@ impl Inventory {
         time: Interval,
     ) -> TrafficClass {
         let end = |vm: Option<VmRef>, network| {
-            let vm = vm.and_then(|vm| self.vm(vm));
+            let vm = vm.and_then(|vm| self.vm(vm)).filter(|vm| !vm.learned);
             let tenant = vm.and_then(|vm| vm.tenant_within(time)).map(AsRef::as_ref);
             (vm.is_some(), tenant, network)
         };
