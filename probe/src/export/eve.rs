@@ -301,10 +301,9 @@ fn listener(path: &Path, timeout_ms: u32) -> io::Result<UnixStream> {
 
 impl Driver for Output {
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Failure> {
-        let failed = |error| Failure::again(format!("{}: {error}", self.plan.path.display()));
         match self.write(&batch.bytes) {
             Ok(()) => Ok(Delivered::default()),
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(Failure::again(&format!("{}: {error}", self.plan.path.display()))),
         }
     }
 }

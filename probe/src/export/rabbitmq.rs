@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use async_rs::{Runtime as AsyncRuntime, Tokio};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::publisher_confirm::Confirmation;
 use lapin::tcp::AsyncTcpStream;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use tokio::runtime::Runtime;
 
 use super::secret;
@@ -147,7 +146,7 @@ impl Driver for Publisher {
                 .thread_name("sink-rabbitmq")
                 .enable_all()
                 .build()
-                .map_err(Failure::again)?,
+                .map_err(|error| Failure::again(&error))?,
         };
         let (plan, probe, timeout) = (&self.plan, &self.probe, self.timeout);
         let kept = self.connected.take().filter(|(connection, channel)| {
@@ -168,8 +167,8 @@ impl Driver for Publisher {
                 self.connected = Some(connected);
                 Ok(Delivered::default())
             }
-            Ok(Err(what)) => Err(Failure::again(format!("{}: {what}", self.plan.url))),
-            Err(_) => Err(Failure::again(format!("{}: no answer in timeout_ms", self.plan.url))),
+            Ok(Err(what)) => Err(Failure::again(&format!("{}: {what}", self.plan.url))),
+            Err(_) => Err(Failure::again(&format!("{}: no answer in timeout_ms", self.plan.url))),
         }
     }
 }

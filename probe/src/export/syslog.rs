@@ -188,7 +188,7 @@ impl Stream {
 
 impl Driver for Stream {
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Failure> {
-        self.write(&batch.bytes).map_err(Failure::again)?;
+        self.write(&batch.bytes).map_err(|error| Failure::again(&error))?;
         Ok(Delivered::default())
     }
 }

@@ -59,13 +59,13 @@ impl Requests {
 
 impl Driver for Requests {
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Failure> {
-        let (status, text) = self.post(batch).map_err(Failure::again)?;
+        let (status, text) = self.post(batch).map_err(|error| Failure::again(&error))?;
         let said = || format!("{} answers {status}: {text:?}", self.plan.url);
         match status {
             200..=299 => Ok(Delivered::default()),
             // The request itself is wrong in the eyes of the receiver; another one would be too.
-            400 | 405 | 410 | 413 | 415 | 422 => Err(Failure::refused(said())),
-            _ => Err(Failure::again(said())),
+            400 | 405 | 410 | 413 | 415 | 422 => Err(Failure::refused(&said())),
+            _ => Err(Failure::again(&said())),
         }
     }
 }
@@ -89,7 +89,11 @@ fn signature(secret: &str, time_s: &str, body: &[u8]) -> String {
     context.update(time_s.as_bytes());
     context.update(b".");
     context.update(body);
-    context.sign().as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
+    let mut text = String::new();
+    for octet in context.sign().as_ref() {
+        text.push_str(&format!("{octet:02x}"));
+    }
+    text
 }
 
 #[cfg(test)]

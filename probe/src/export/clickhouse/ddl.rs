@@ -118,15 +118,13 @@ fn records(table: Table, plan: &ClickhousePlan) -> ServerTable {
     columns.push(filed());
     let indexed =
         all.iter().filter(|it| matches!(it.unit, "uuid" | "RFC 5952") || it.name == "flow_id");
-    let indices: String = indexed
-        .map(|it| {
-            let name = named(it.name);
-            format!(
-                ",\n    INDEX {} {name} TYPE bloom_filter(0.01) GRANULARITY 4",
-                named(&format!("by_{}", it.name))
-            )
-        })
-        .collect();
+    let mut indices = String::new();
+    for it in indexed {
+        let (index, name) = (named(&format!("by_{}", it.name)), named(it.name));
+        indices.push_str(&format!(
+            ",\n    INDEX {index} {name} TYPE bloom_filter(0.01) GRANULARITY 4"
+        ));
+    }
     let never_null = |name: &&&str| all.iter().any(|it| it.name == **name && !it.nullable);
     let order: Vec<_> =
         table.sort_columns().iter().filter(never_null).map(|name| named(name)).collect();
@@ -203,29 +201,25 @@ fn rollup(name: &str, start: &str, plan: &ClickhousePlan) -> ServerTable {
         let definition = format!("{kind} CODEC(ZSTD(1)) COMMENT {comment}");
         columns.push(ServerColumn { name: of.name.to_owned(), kind, definition });
     }
-    let group: Vec<_> = keys.iter().map(String::as_str).collect();
+    // What narrows most stands first.
+    let first = ["start_time", "`address_space`", "`source_address`", "`destination_address`"];
+    let rest = keys.iter().map(String::as_str).filter(|key| !first.contains(key));
+    let order: Vec<_> = first.into_iter().chain(rest).collect();
     ServerTable {
         name: name.to_owned(),
         columns,
         ttl_days: plan.rollup_ttl_days,
         tail: format!(
-            "\n)\nENGINE = {{engine}}\nPARTITION BY toYYYYMM(start_time)\nPRIMARY KEY (start_time, \
-             address_space, source_address, destination_address)\nORDER BY (start_time, address_space, \
-             source_address, destination_address{})",
-            keys.iter()
-                .filter(|key| {
-                    !["start_time", "`address_space`", "`source_address`", "`destination_address`"]
-                        .contains(&key.as_str())
-                })
-                .map(|key| format!(", {key}"))
-                .collect::<String>()
+            "\n)\nENGINE = {{engine}}\nPARTITION BY toYYYYMM(start_time)\nPRIMARY KEY ({})\nORDER BY ({})",
+            first.join(", "),
+            order.join(", ")
         ),
         sharding: "source_address".to_owned(),
         time: "start_time",
         select: Some(format!(
             "SELECT {} FROM {{windows}} AS windows GROUP BY {}",
             select.join(", "),
-            group.join(", ")
+            keys.join(", ")
         )),
     }
 }
@@ -291,7 +285,7 @@ impl<'a> Statements<'a> {
         } else {
             (family.to_owned(), "non_replicated_deduplication_window")
         };
-        let ttl = self.ttl(table).map_or_else(String::new, |ttl| format!("\nTTL {ttl}"));
+        let ttl = Self::ttl(table).map_or_else(String::new, |ttl| format!("\nTTL {ttl}"));
         let nullable = if table.select.is_some() { ", allow_nullable_key = 1" } else { "" };
         format!(
             "CREATE TABLE IF NOT EXISTS {}{} (\n{}{}{ttl}\nSETTINGS {tokens} = {TOKENS}, \
@@ -304,7 +298,7 @@ impl<'a> Statements<'a> {
         )
     }
 
-    fn ttl(&self, table: &ServerTable) -> Option<String> {
+    fn ttl(table: &ServerTable) -> Option<String> {
         (table.ttl_days > 0).then(|| format!("{} + INTERVAL {} DAY", table.time, table.ttl_days))
     }
 
@@ -377,7 +371,7 @@ impl<'a> Statements<'a> {
 
     /// Another age of rows.
     pub fn change_ttl(&self, table: &ServerTable) -> String {
-        match self.ttl(table) {
+        match Self::ttl(table) {
             Some(ttl) => format!("{} MODIFY TTL {ttl}", self.alter(table)),
             None => format!("{} REMOVE TTL", self.alter(table)),
         }

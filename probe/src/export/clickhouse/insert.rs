@@ -74,13 +74,13 @@ impl Driver for Inserts {
         match self.insert(batch) {
             Ok(()) => Ok(Delivered::default()),
             Err(error @ ClientError::Server { code, .. }) if REFUSALS.contains(&code) => {
-                Err(Failure::refused(error))
+                Err(Failure::refused(&error))
             }
             Err(error @ ClientError::Server { code, .. }) if SCHEMA.contains(&code) => {
                 let hint = "`vmprobe schema clickhouse --apply` makes and upgrades the tables";
-                Err(Failure::again(format!("{error} ({hint})")))
+                Err(Failure::again(&format!("{error} ({hint})")))
             }
-            Err(error) => Err(Failure::again(error)),
+            Err(error) => Err(Failure::again(&error)),
         }
     }
 }

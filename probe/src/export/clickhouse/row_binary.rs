@@ -13,7 +13,6 @@ use crate::time::Timestamp;
 const HOUR_NS: u64 = 3_600_000_000_000;
 
 /// The encoder.
-#[derive(Default)]
 pub struct RowBinary;
 
 impl Encoder for RowBinary {

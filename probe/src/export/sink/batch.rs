@@ -55,12 +55,12 @@ pub struct Failure {
 
 impl Failure {
     /// Another attempt may do better.
-    pub fn again(what: impl ToString) -> Self {
+    pub fn again(what: &(impl ToString + ?Sized)) -> Self {
         Self { what: what.to_string(), refused: false }
     }
 
     /// None will.
-    pub fn refused(what: impl ToString) -> Self {
+    pub fn refused(what: &(impl ToString + ?Sized)) -> Self {
         Self { what: what.to_string(), refused: true }
     }
 }

@@ -17,7 +17,9 @@ use crossbeam::select;
 use super::backoff::Backoff;
 use super::courier::Courier;
 use super::queue::{Pushed, Queue};
-use super::{Batch, Delivered, Encoder, Failure, Message, SinkReport, TableRows, filter};
+use super::{
+    Batch, Delivered, Encoder, Failure, MakeEncoder, Message, SinkReport, TableRows, filter,
+};
 use crate::config::SinkPlan;
 use crate::export::{SinkCause, SinkHealth, SinkLedger};
 use crate::record::{Origin, Table};
@@ -42,7 +44,7 @@ pub(super) struct KeeperParts {
     pub(super) plan: Arc<SinkPlan>,
     pub(super) origin: Origin,
     pub(super) encoder: Box<dyn Encoder>,
-    pub(super) make_encoder: Box<dyn Fn(&SinkPlan) -> Box<dyn Encoder> + Send>,
+    pub(super) make_encoder: MakeEncoder,
     pub(super) queue: Queue,
     pub(super) courier: Courier,
     pub(super) inbox: Receiver<Message>,
@@ -123,7 +125,8 @@ impl Keeper {
     fn end(&mut self, done: &Receiver<Result<Delivered, Failure>>) {
         self.close_all();
         let until_ns = monotonic_ns() + ms(END_MS);
-        while !(self.parts.queue.is_empty() && !self.under_way) && monotonic_ns() < until_ns {
+        let end = |it: &Self| it.parts.queue.is_empty() && !it.under_way;
+        while !end(self) && monotonic_ns() < until_ns {
             self.dispatch();
             self.publish();
             select! {

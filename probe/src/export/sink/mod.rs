@@ -65,6 +65,9 @@ pub struct SinkReport {
     pub health: SinkHealth,
 }
 
+/// Makes the encoder of a plan.
+type MakeEncoder = Box<dyn Fn(&SinkPlan) -> Box<dyn Encoder> + Send>;
+
 /// What a keeper is told.
 enum Message {
     /// Rows, the time that the packets had come to, and how many records of them the sink wants.
@@ -224,7 +227,7 @@ impl Handle {
         plan: SinkPlan,
         origin: Origin,
         waits: bool,
-        make_encoder: Box<dyn Fn(&SinkPlan) -> Box<dyn Encoder> + Send>,
+        make_encoder: MakeEncoder,
         make_driver: courier::MakeDriver,
     ) -> io::Result<Self> {
         let plan = Arc::new(plan);
@@ -339,7 +342,7 @@ fn open_spool(plan: &SinkPlan) -> Option<Spool> {
 
 fn encoder(plan: &SinkPlan, origin: &Origin) -> Box<dyn Encoder> {
     match &plan.kind {
-        SinkKind::Clickhouse(_) => Box::new(super::clickhouse::RowBinary::default()),
+        SinkKind::Clickhouse(_) => Box::new(super::clickhouse::RowBinary),
         SinkKind::Webhook(_) | SinkKind::Rabbitmq(_) => Box::new(super::json::Lines),
         SinkKind::Syslog(syslog) => Box::new(super::syslog::Messages::new(syslog, origin)),
         SinkKind::Eve(_) => Box::new(super::eve::Lines::new(origin)),
