@@ -76,7 +76,8 @@ mod with_dpdk {
         let read_again = ReadAgain::default();
         let sinks = SinksWanted::default();
         // What was not measured would stand in records as 0, so none are sent.
-        let reloaded = (arguments.features == FeatureSet::All).then(|| Arc::clone(&sinks));
+        let reloaded =
+            (Features::from(arguments.features) == Features::All).then(|| Arc::clone(&sinks));
         if let Err(error) = watch_reload(&arguments.config, &read_again, reloaded) {
             return output::failed(&error);
         }

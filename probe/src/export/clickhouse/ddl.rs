@@ -81,7 +81,7 @@ fn column(column: &Column) -> ServerColumn {
         if column.kind == Kind::U64 && column.unit == "ns" { "Delta, ZSTD(1)" } else { "ZSTD(1)" };
     let unit = if column.unit.is_empty() { String::new() } else { format!(" [{}]", column.unit) };
     let comment = quoted(&format!("{}{unit}", column.meaning.trim()));
-    let definition = format!("{kind} CODEC({codec}) COMMENT {comment}");
+    let definition = format!("{kind} COMMENT {comment} CODEC({codec})");
     ServerColumn { name: column.name.to_owned(), kind, definition }
 }
 
@@ -90,7 +90,7 @@ fn filed() -> ServerColumn {
     ServerColumn {
         name: FILED.to_owned(),
         kind: FILED_TYPE.to_owned(),
-        definition: format!("{FILED_TYPE} CODEC(DoubleDelta, ZSTD(1)) COMMENT {comment}"),
+        definition: format!("{FILED_TYPE} COMMENT {comment} CODEC(DoubleDelta, ZSTD(1))"),
     }
 }
 
@@ -177,7 +177,7 @@ fn rollup(name: &str, start: &str, plan: &ClickhousePlan) -> ServerTable {
         name: "start_time".to_owned(),
         kind: FILED_TYPE.to_owned(),
         definition: format!(
-            "{FILED_TYPE} CODEC(DoubleDelta, ZSTD(1)) COMMENT {}",
+            "{FILED_TYPE} COMMENT {} CODEC(DoubleDelta, ZSTD(1))",
             quoted("Start of the interval, of the time by which the windows are filed.")
         ),
     }];
@@ -198,7 +198,7 @@ fn rollup(name: &str, start: &str, plan: &ClickhousePlan) -> ServerTable {
         };
         select.push(value);
         let comment = quoted(of.meaning.trim());
-        let definition = format!("{kind} CODEC(ZSTD(1)) COMMENT {comment}");
+        let definition = format!("{kind} COMMENT {comment} CODEC(ZSTD(1))");
         columns.push(ServerColumn { name: of.name.to_owned(), kind, definition });
     }
     // What narrows most stands first.
