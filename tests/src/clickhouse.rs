@@ -173,7 +173,7 @@ impl Cluster {
             return None;
         }
         let folder = Folder::new("keeper");
-        let [port, http_one, native_one, http_two, native_two] = free_ports();
+        let [port, http_one, native_one, parts_one, http_two, native_two, parts_two] = free_ports();
         let settings = format!(
             "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\n\
              admin.enableServer=false\n",
@@ -195,12 +195,13 @@ impl Cluster {
                  <host>127.0.0.1</host><port>{native}</port></replica></shard>"
             )
         };
-        let more = |number: u8| {
+        let more = |number: u8, parts: u16| {
             format!(
                 "<zookeeper><node><host>127.0.0.1</host><port>{port}</port></node></zookeeper>\
                  <macros><shard>{number}</shard><replica>a</replica></macros>\
                  <distributed_ddl><path>/clickhouse/ddl</path></distributed_ddl>\
                  <interserver_http_host>127.0.0.1</interserver_http_host>\
+                 <interserver_http_port>{parts}</interserver_http_port>\
                  <remote_servers><lake>{}{}</lake></remote_servers>",
                 shard(native_one),
                 shard(native_two)
@@ -208,8 +209,8 @@ impl Cluster {
         };
         let up = until(START_S, || TcpStream::connect(("127.0.0.1", port)).ok());
         assert!(up.is_some(), "ZooKeeper does not start");
-        let one = Clickhouse::start_with(test, [http_one, native_one], &more(1))?;
-        let two = Clickhouse::start_with(test, [http_two, native_two], &more(2))?;
+        let one = Clickhouse::start_with(test, [http_one, native_one], &more(1, parts_one))?;
+        let two = Clickhouse::start_with(test, [http_two, native_two], &more(2, parts_two))?;
         Some(Self { servers: [one, two], keeper, _folder: folder })
     }
 }

@@ -3,24 +3,33 @@
 mod extremes;
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use serde_json::Value as Json;
 use vmprobe::config::{self, Mode, SinkKind, SinkPlan};
 use vmprobe::export::clickhouse::{SchemaError, apply};
 use vmprobe::export::{SinkHealth, SinkReport, Sinks, SinksWanted};
 use vmprobe::record::{LedgerRecord, Origin, Record, Rows, Table, TableVisitor, WindowRecord};
-use vmprobe::time::{Timestamp, monotonic_ns, sleep_ms};
+use vmprobe::time::{Timestamp, monotonic_ns, sleep_ms, wall_clock};
 use vmprobe_tests::clickhouse::{Clickhouse, Cluster, PASSWORD};
 use vmprobe_tests::end_to_end::{Folder, Ledger, run_to_end, until, vmprobe};
 use vmprobe_tests::records;
 
 /// How long something may take that comes by itself.
 const SOON_S: u64 = 60;
-/// 2023-11-14 22:13:20 UTC.
-const NOW: Timestamp = Timestamp(1_700_000_000_000_000_000);
+
+/// The hour before this one began then: rows of longer ago would end at once. The same each time.
+fn now() -> Timestamp {
+    static NOW: std::sync::OnceLock<Timestamp> = std::sync::OnceLock::new();
+    let hour = |at: Timestamp| Timestamp((at.as_ns() / HOUR_NS - 1) * HOUR_NS);
+    *NOW.get_or_init(|| hour(wall_clock()))
+}
+
+const HOUR_NS: u64 = 3_600_000_000_000;
 
 fn text(url: &str, rest: &str) -> String {
     format!("[[sink.clickhouse]]\nname = \"lake\"\nurl = \"{url}\"\nretry_max_ms = 300\n{rest}")
@@ -97,7 +106,7 @@ fn every_field_comes_back_as_it_was() {
     assert!(made.len() > Table::ALL.len(), "{made:?}");
     assert_eq!(make(&plan).expect("it is there"), [""; 0], "nothing is done twice");
     let mut sinks = start(&plan, true);
-    sinks.send(&extremes::rows(), NOW, u64::MAX);
+    sinks.send(&extremes::rows(), now(), u64::MAX);
     let report = only(sinks.finish());
     let records = u64::try_from(extremes::rows().len()).expect("few");
     assert_eq!((report.ledger.made, report.ledger.delivered), (records, records), "{report:?}");
@@ -115,7 +124,7 @@ fn load(first: u64, count: u64) -> Rows {
         let [.., a, b, c] = number.to_be_bytes();
         std::net::IpAddr::from([10, a, b, c])
     };
-    let at = |number: u64| NOW.as_ns() + number * 1_000_000;
+    let at = |number: u64| now().as_ns() + number * 1_000_000;
     let window = |number| WindowRecord {
         window_start_ns: at(number),
         source_address: address(number % 50),
@@ -141,10 +150,10 @@ fn load(first: u64, count: u64) -> Rows {
 #[test]
 fn a_server_that_is_killed_under_load_has_each_row_once() {
     const KILLS: u64 = 5;
-    const PART: u64 = 200;
+    const PART: u64 = 50;
     let Some(mut server) = Clickhouse::start("ClickHouse killed under load") else { return };
     let rest = "tables = [\"windows\", \"ledger\"]\nbatch_records = 400\nbatch_ms = 50\n\
-                timeout_ms = 5000\n";
+                timeout_ms = 5000\nqueue_mib = 512\n";
     let plan = plan(&server.url(), rest);
     make(&plan).expect("made");
     let mut sinks = start(&plan, false);
@@ -154,15 +163,15 @@ fn a_server_that_is_killed_under_load_has_each_row_once() {
         // Kill while batches are under way, at another moment each time.
         let end_ns = monotonic_ns() + 1_500_000_000 + kill * 37_000_000;
         while monotonic_ns() < end_ns {
-            sinks.send(&load(sent, PART), Timestamp(NOW.as_ns() + sent * 1_000_000), 0);
+            sinks.send(&load(sent, PART), Timestamp(now().as_ns() + sent * 1_000_000), 0);
             sent += PART;
-            sleep_ms(3);
+            sleep_ms(10);
         }
         let more = || (only(sinks.reports()).ledger.delivered > delivered).then_some(());
         assert!(until(SOON_S, more).is_some(), "it goes on: {:?}", sinks.reports());
         if kill < KILLS {
             server.kill();
-            sinks.send(&load(sent, PART), Timestamp(NOW.as_ns() + sent * 1_000_000), 0);
+            sinks.send(&load(sent, PART), Timestamp(now().as_ns() + sent * 1_000_000), 0);
             sent += PART;
             failing(&sinks);
             server.run();
@@ -185,6 +194,72 @@ fn a_server_that_is_killed_under_load_has_each_row_once() {
     eprintln!("{sent} rows a table, {KILLS} kills, each once");
 }
 
+/// Forwards connections to a server, but loses the answers to the first `cuts` inserts.
+fn lossy_way(to: u16, cuts: u32) -> (u16, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let left = Arc::new(AtomicU32::new(cuts));
+    let cuts = Arc::clone(&left);
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let cuts = Arc::clone(&cuts);
+            std::thread::spawn(move || forward(client, to, &cuts));
+        }
+    });
+    (port, left)
+}
+
+fn forward(mut client: TcpStream, to: u16, cuts: &AtomicU32) {
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", to)) else { return };
+    let inserts = Arc::new(AtomicBool::new(false));
+    let (mut from, mut into) =
+        (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
+    let seen = Arc::clone(&inserts);
+    std::thread::spawn(move || {
+        let mut part = [0; 65_536];
+        while let Ok(octets @ 1..) = from.read(&mut part) {
+            if part[..octets].windows(6).any(|word| word == b"INSERT") {
+                seen.store(true, Ordering::SeqCst);
+            }
+            if into.write_all(&part[..octets]).is_err() {
+                return;
+            }
+        }
+        let _ = into.shutdown(Shutdown::Write);
+    });
+    let mut part = [0; 65_536];
+    while let Ok(octets @ 1..) = server.read(&mut part) {
+        let take = |left: u32| left.checked_sub(1);
+        if inserts.swap(false, Ordering::SeqCst)
+            && cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+        {
+            let _ = client.shutdown(Shutdown::Both);
+            return;
+        }
+        if client.write_all(&part[..octets]).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_batch_whose_answer_is_lost_is_stored_once_also_in_roll_ups() {
+    let Some(server) = Clickhouse::start("lost answers of ClickHouse") else { return };
+    make(&plan(&server.url(), "")).expect("made");
+    let (port, cuts) = lossy_way(server.port, 6);
+    let rest = "tables = [\"windows\"]\nbatch_records = 100\n";
+    let plan = plan(&format!("http://127.0.0.1:{port}"), rest);
+    let mut sinks = start(&plan, false);
+    sinks.send(&load(0, 500), now(), 0);
+    all_delivered(&sinks, 500);
+    sinks.finish();
+    assert_eq!(cuts.load(Ordering::SeqCst), 0, "answers were lost");
+    for table in ["windows", "windows_1m", "windows_1h"] {
+        let sum = format!("SELECT sum(packet_delta_count) FROM vmprobe.{table}");
+        assert_eq!(server.number(&sum), 500, "{table}");
+    }
+}
+
 #[test]
 fn wrong_credentials_are_told_and_right_ones_taken_without_a_restart() {
     let Some(server) = Clickhouse::start("credentials at ClickHouse") else { return };
@@ -194,7 +269,7 @@ fn wrong_credentials_are_told_and_right_ones_taken_without_a_restart() {
     let rest = format!("user = \"probe\"\npassword = \"file:{}\"\n", secret.display());
     let plan = plan(&server.url(), &rest);
     let mut sinks = start(&plan, false);
-    sinks.send(&load(0, 10), NOW, 0);
+    sinks.send(&load(0, 10), now(), 0);
     let what = failing(&sinks);
     assert!(what.contains("516") && !what.contains("wr0ng"), "{what}");
     std::fs::write(&secret, format!("{PASSWORD}\n")).expect("a file");
@@ -224,7 +299,7 @@ fn an_older_schema_is_upgraded_and_what_waited_comes() {
         server.query(change);
     }
     let mut sinks = start(&plan, false);
-    sinks.send(&load(0, 10), NOW, 0);
+    sinks.send(&load(0, 10), now(), 0);
     let what = failing(&sinks);
     assert!(what.contains("vmprobe schema clickhouse --apply"), "{what}");
     let done = make(&plan).expect("upgraded").join("\n");
@@ -263,7 +338,7 @@ fn a_server_of_an_old_version_is_refused() {
     let error = make(&plan).expect_err("it is too old").to_string();
     assert!(error.contains("ClickHouse 18.16.1; at least 24.8 is needed"), "{error}");
     let mut sinks = start(&plan, false);
-    sinks.send(&load(0, 1), NOW, 0);
+    sinks.send(&load(0, 1), now(), 0);
     assert!(failing(&sinks).contains("at least 24.8 is needed"));
     sinks.finish();
 }
@@ -279,7 +354,7 @@ fn a_cluster_of_replicated_tables_has_each_row_once_on_one_shard() {
     let mut sinks = start(&plan, false);
     let mut sent = 0;
     for part in 0..40 {
-        sinks.send(&load(sent, 200), Timestamp(NOW.as_ns() + sent * 1_000_000), 0);
+        sinks.send(&load(sent, 200), Timestamp(now().as_ns() + sent * 1_000_000), 0);
         sent += 200;
         sleep_ms(20);
         if part == 20 {
@@ -310,7 +385,8 @@ fn a_replay_gives_the_same_rows_as_the_store() {
     command.args(["generate", "--scenario", "port-scan", "--seed", "1", "--out"]);
     command.arg(folder.path("generated"));
     run_to_end(command).expect(0, &[]);
-    let text = text(&server.url(), "");
+    // The generated cloud is older than records are kept otherwise.
+    let text = text(&server.url(), "ttl_days = 0\nrollup_ttl_days = 0\n");
     let file = folder.write("vmprobe.toml", format!("[flow]\nslots_per_worker = 16384\n{text}"));
     let mut command = Command::new(vmprobe());
     command.args(["schema", "clickhouse", "--apply", "-c"]).arg(&file);
