@@ -93,9 +93,26 @@ impl TableVisitor for RoundTrip<'_> {
         let read = |line| serde_json::from_str(line).expect("JSON");
         let mut found: Vec<Json> = answer.lines().map(read).collect();
         found.sort_by_key(|row| row.get(R::TABLE.time_column()).and_then(Json::as_u64));
-        assert_eq!(found, expected, "{}", R::TABLE.name());
+        assert_eq!(found.len(), expected.len(), "{}", R::TABLE.name());
+        for (found, expected) in found.iter().zip(&expected) {
+            let (found, expected) = (found.as_object(), expected.as_object());
+            let (found, expected) = (found.expect("an object"), expected.expect("an object"));
+            assert!(found.keys().eq(expected.keys()), "{}", R::TABLE.name());
+            for (name, value) in expected {
+                let there = &found[name];
+                assert!(same(there, value), "{}.{name}: {there}, not {value}", R::TABLE.name());
+            }
+        }
         self.tables += 1;
     }
+}
+
+/// Equal, but for a number without fraction, which ClickHouse writes without a point.
+fn same(one: &Json, other: &Json) -> bool {
+    if one == other {
+        return true;
+    }
+    other.is_f64() && one.is_number() && one.as_f64() == other.as_f64()
 }
 
 #[test]
@@ -309,13 +326,16 @@ fn an_older_schema_is_upgraded_and_what_waited_comes() {
         assert!(done.contains(part), "{part} in {done}");
     }
     all_delivered(&sinks, 10);
-    sinks.finish();
     assert_eq!(make(&plan).expect("nothing to do"), [""; 0]);
-    assert_eq!(server.number("SELECT count() FROM vmprobe.windows"), 10);
-    for table in ["windows_1m", "windows_1h"] {
-        let sum = format!("SELECT sum(packet_delta_count) FROM vmprobe.{table}");
-        assert_eq!(server.number(&sum), 10, "{table}");
-    }
+    sinks.send(&load(10, 10), now(), 0);
+    all_delivered(&sinks, 20);
+    sinks.finish();
+    assert_eq!(server.number("SELECT count() FROM vmprobe.windows"), 20);
+    let sum =
+        |table| server.number(&format!("SELECT sum(packet_delta_count) FROM vmprobe.{table}"));
+    assert_eq!(sum("windows_1m"), 20);
+    // The first ten may have come before this view was there again.
+    assert!([10, 20].contains(&sum("windows_1h")), "{}", sum("windows_1h"));
     server.query("ALTER TABLE vmprobe.flows MODIFY COMMENT 'vmprobe schema=999 ttl_days=30'");
     assert!(matches!(make(&plan), Err(SchemaError::Newer { .. })));
 }
