@@ -37,7 +37,7 @@ pub use places::Stands;
 use places::Places;
 use silence::Pasts;
 use stations::Stations;
-use window::{Counts, Pair, Window};
+use window::{Counts, Order, Pair, Window};
 
 /// Sightings of a window that become records at most, if they are asked for.
 const SAMPLES_MAX: usize = 1 << 18;
@@ -336,8 +336,8 @@ impl Paths {
         sorted.sort_by_key(|(ends, _)| **ends);
         for (ends, counts) in sorted {
             let here = self.taken(window, ends, start);
-            let ways: Vec<_> = here.iter().map(|taken| taken.way).collect();
-            sent.extend(Sent::of(ends, counts, &ways, &stations));
+            let orders = self.orders(window, ends, start);
+            sent.extend(Sent::of(ends, counts, &orders, &stations));
             let all = self.taken_around(number, ends, start, &here);
             if all.is_empty() {
                 continue;
@@ -424,13 +424,22 @@ impl Paths {
 
     /// The ways that packets of these endpoints took in a window, and when.
     fn taken(&self, window: &Window, ends: &Ends, at: Timestamp) -> Vec<Taken> {
-        let Some(counts) = window.ends.get(ends) else { return Vec::new() };
-        let answers = window.ends.get(&ends.turned());
-        let taken = |pair: &Pair| {
-            let known = self.history.ways(ends, at).map(|(way, _)| way);
-            Taken { way: pair.way(answers, known), first: pair.first, last: pair.last }
+        let pairs = window.ends.get(ends).map_or(&[][..], |counts| &counts.pairs);
+        let orders = self.orders(window, ends, at).into_iter().zip(pairs);
+        let taken = |(order, pair): (Order, &Pair)| Taken {
+            way: order.way,
+            first: pair.first,
+            last: pair.last,
         };
-        counts.pairs.iter().map(taken).collect()
+        orders.map(taken).collect()
+    }
+
+    /// In which order packets of these endpoints passed each pair of taps in a window.
+    fn orders(&self, window: &Window, ends: &Ends, at: Timestamp) -> Vec<Order> {
+        let pairs = window.ends.get(ends).map_or(&[][..], |counts| &counts.pairs);
+        let answers = window.ends.get(&ends.turned());
+        let known = || self.history.ways(ends, at).map(|(way, _)| way);
+        pairs.iter().map(|pair| pair.order(answers, known())).collect()
     }
 
     /// The same of a window that is not over yet: what cannot be known of it for certain is left out,
