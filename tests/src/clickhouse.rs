@@ -169,7 +169,10 @@ impl Cluster {
     /// Starts one; `None`, which is said, where a part is not there.
     pub fn start(test: &str) -> Option<Self> {
         if !Path::new(KEEPER).is_file() {
-            skipped(test, "there is no ZooKeeper (apt install zookeeper)");
+            skipped(
+                test,
+                "there is no ZooKeeper (apt install libzookeeper-java default-jre-headless)",
+            );
             return None;
         }
         let folder = Folder::new("keeper");

@@ -194,7 +194,8 @@ mod tests {
         ] {
             assert!(alert.contains(part), "{part} in {alert}");
         }
-        assert!(flow.contains("|flows|flows|1|") && flow.contains(" proto=TCP spt=7 "));
+        assert!(flow.contains("|flows|flows|1|"), "{flow}");
+        assert!(flow.contains(" proto=TCP ") && flow.contains(" spt=7 "), "{flow}");
         assert!(ledger.contains(" msg={\"schema_version\":"));
         assert!(texts.iter().all(|text| !text.contains(['\n', '\r'])));
     }
