@@ -158,9 +158,12 @@ impl Drop for Clickhouse {
 pub struct Cluster {
     /// The shards.
     pub servers: [Clickhouse; 2],
-    keeper: Child,
+    _keeper: Keeper,
     _folder: Folder,
 }
+
+/// A ZooKeeper, killed when dropped.
+struct Keeper(Child);
 
 /// Where Debian's package has it.
 const KEEPER: &str = "/usr/share/java/zookeeper.jar";
@@ -191,6 +194,7 @@ impl Cluster {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
+            .map(Keeper)
             .expect("java runs");
         let shard = |native: u16| {
             format!(
@@ -214,13 +218,13 @@ impl Cluster {
         assert!(up.is_some(), "ZooKeeper does not start");
         let one = Clickhouse::start_with(test, [http_one, native_one], &more(1, parts_one))?;
         let two = Clickhouse::start_with(test, [http_two, native_two], &more(2, parts_two))?;
-        Some(Self { servers: [one, two], keeper, _folder: folder })
+        Some(Self { servers: [one, two], _keeper: keeper, _folder: folder })
     }
 }
 
-impl Drop for Cluster {
+impl Drop for Keeper {
     fn drop(&mut self) {
-        let _ = self.keeper.kill();
-        let _ = self.keeper.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

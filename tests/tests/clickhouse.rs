@@ -233,7 +233,7 @@ fn forward(mut client: TcpStream, to: u16, cuts: &AtomicU32) {
         (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
     let seen = Arc::clone(&inserts);
     std::thread::spawn(move || {
-        let mut part = [0; 65_536];
+        let mut part = [0; 8_192];
         while let Ok(octets @ 1..) = from.read(&mut part) {
             if part[..octets].windows(6).any(|word| word == b"INSERT") {
                 seen.store(true, Ordering::SeqCst);
@@ -244,7 +244,7 @@ fn forward(mut client: TcpStream, to: u16, cuts: &AtomicU32) {
         }
         let _ = into.shutdown(Shutdown::Write);
     });
-    let mut part = [0; 65_536];
+    let mut part = [0; 8_192];
     while let Ok(octets @ 1..) = server.read(&mut part) {
         let take = |left: u32| left.checked_sub(1);
         if inserts.swap(false, Ordering::SeqCst)
