@@ -653,6 +653,8 @@ impl<S: Source> Worker<S> {
         self.totals.digests_evicted = copies.map_or(0, CopyTable::evicted_digests);
         self.totals.sampling_rate = self.parts.shedder.rate();
         let path = self.parts.path.as_ref().map(PathStage::counts).unwrap_or_default();
-        (self.totals.path_evicted, self.totals.path_unwatched) = (path.evicted, path.unwatched);
+        self.totals.path_evicted = path.evicted;
+        self.totals.path_unwatched = path.unwatched;
+        self.totals.path_walks_cut = path.walks_cut;
     }
 }
