@@ -366,11 +366,14 @@ fn ledger(tick: u64) -> LiveLedger {
         nic: vec![port("mirror-a", received - received / 3, 0), port("mirror-b", received / 3, 0)],
         sinks: vec![LiveSink {
             name: "parquet".to_owned(),
+            kind: "parquet".to_owned(),
             made,
             delivered: made - made % 4_000,
             queued: made % 4_000,
+            spooled: 0,
             dropped: 0,
             state: "ok".to_owned(),
+            problem: None,
         }],
     }
 }

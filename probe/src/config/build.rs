@@ -9,6 +9,7 @@ mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
+mod sink;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,7 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
         detect: detect(&root.table("detect")),
         inventory,
         store: store(&root.table("store"), base),
+        sinks: sink::sinks(&root.table("sink"), base),
         serve: serve(&root.table("serve")),
     }
 }

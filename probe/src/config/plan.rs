@@ -15,11 +15,16 @@ mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
+mod sink;
 
 pub use learned::{LearnedPlan, Lessons};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
+pub use sink::{
+    ClickhousePlan, EvePlan, HttpUrl, NotUrl, RabbitmqPlan, SecretPlace, SinkAccess, SinkFilter,
+    SinkKind, SinkPlan, StreamUrl, SyslogFormat, SyslogPlan, WebhookPlan,
+};
 
 /// The whole configuration of a probe.
 #[derive(Clone, Debug)]
@@ -58,6 +63,8 @@ pub struct Plan {
     pub inventory: InventoryPlan,
     /// Records on disk.
     pub store: StorePlan,
+    /// Where records go beside the store.
+    pub sinks: Vec<SinkPlan>,
     /// API and pages.
     pub serve: ServePlan,
 }
@@ -425,6 +432,7 @@ impl Default for Plan {
             detect: DetectPlan::default(),
             inventory: InventoryPlan::default(),
             store: StorePlan::default(),
+            sinks: Vec::new(),
             serve: ServePlan::default(),
         }
     }

@@ -11,15 +11,18 @@ use learned::LEARNED;
 use libvirt::LIBVIRT;
 use openstack::OPENSTACK;
 use ovsdb::OVSDB;
+use sink::SINK;
 
 pub use libvirt::LIBVIRT_MAX;
 pub use openstack::OPENSTACK_MAX;
 pub use ovsdb::OVSDB_MAX;
+pub use sink::{SEVERITIES, SINK_KINDS, SINKS_MAX, TABLES as SINK_TABLES};
 
 mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
+mod sink;
 
 /// Ports at most (`RTE_MAX_ETHPORTS` of DPDK 22.11 as Debian builds it).
 pub const PORTS_MAX: usize = 32;
@@ -69,6 +72,7 @@ pub static ROOT: Table = Table {
         table(&DETECT),
         table(&INVENTORY),
         table(&STORE),
+        table(&SINK),
         table(&SERVE),
     ],
 };

@@ -75,6 +75,15 @@ pub enum Patience {
 }
 
 impl Patience {
+    /// Until when, by the monotonic clock.
+    pub const fn until_ns(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::UntilNs(until_ns) => until_ns,
+            Self::Endless => u64::MAX,
+        }
+    }
+
     fn is_over(self) -> bool {
         match self {
             Self::None => true,
