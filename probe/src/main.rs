@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use cli::{bench, configuration, generate, output, replay, run};
+use cli::{bench, configuration, generate, output, replay, run, tidy};
 
 /// Monitoring appliance for the traffic between virtual machines.
 #[derive(Parser)]
@@ -47,6 +47,9 @@ enum Command {
     },
     /// Measure the packet path on packets in memory.
     Bench(bench::BenchArguments),
+    /// What `run` starts to have its records merged and removed.
+    #[command(name = vmprobe::store::TIDY_COMMAND, hide = true)]
+    TidyStore(tidy::TidyArguments),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
             output::failed(&vmprobe::store::query::exec(arguments))
         }
         Command::Bench(arguments) => bench::bench(&arguments),
+        Command::TidyStore(arguments) => tidy::tidy(&arguments),
     };
     outcome.into()
 }

@@ -26,6 +26,7 @@ fn plan(folder: &Path) -> StorePlan {
         queue_rows_max: 1_000_000,
         file_seconds: 0,
         free_mib_min: 0,
+        ..StorePlan::default()
     }
 }
 

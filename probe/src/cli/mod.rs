@@ -7,3 +7,4 @@ pub(crate) mod live_flows;
 pub(crate) mod output;
 pub(crate) mod replay;
 pub(crate) mod run;
+pub(crate) mod tidy;
