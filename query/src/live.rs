@@ -61,8 +61,10 @@ fn warn(name: &str, problem: &str) {
 fn sockets(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<_> =
-        names.filter(|name| name.starts_with(".live-") && name.ends_with(".sock")).collect();
+    let is_socket = |name: &String| {
+        name.strip_prefix(".live-").is_some_and(|rest| rest.strip_suffix(".sock").is_some())
+    };
+    let mut names: Vec<_> = names.filter(is_socket).collect();
     names.sort();
     names
 }

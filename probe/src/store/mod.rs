@@ -103,6 +103,7 @@ struct Inbox {
     waiting: Arc<AtomicU64>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way to be written")]
 enum Event {
     Batch(Rows, Timestamp),
     Ask(Ask),
@@ -274,8 +275,12 @@ impl StoreHandle {
     pub fn finish(self) -> SinkLedger {
         let Self { batches, thread, report, refused, beside, .. } = self;
         let Beside { upkeep, door } = beside;
-        upkeep.map(Upkeep::stop);
-        door.map(Door::close);
+        if let Some(upkeep) = upkeep {
+            upkeep.stop();
+        }
+        if let Some(door) = door {
+            door.close();
+        }
         drop(batches);
         let mut ledger = thread.join().unwrap_or_else(|_| report.load().ledger);
         count_refused(&refused, &mut ledger);
@@ -462,8 +467,9 @@ mod tests {
             let mut stream = UnixStream::connect(&socket).expect("it listens");
             stream.write_all(question.as_bytes()).expect("it reads");
             let mut answer = String::new();
-            stream.read_to_string(&mut answer).expect("it answers");
-            answer
+            // What is no question is not read to its end; the system says so.
+            let read = stream.read_to_string(&mut answer);
+            if read.is_ok() { answer } else { String::new() }
         };
         store.send(rows(10), wall_clock(), Patience::Endless);
         assert!(!holds_records(&folder));

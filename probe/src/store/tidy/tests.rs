@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::*;
 use crate::config::StorePlan;
 use crate::export::ParquetSink;
-use crate::record::{FlowRecord, InventoryRecord, Rows};
+use crate::record::{FlowRecord, InventoryRecord, Rows, Table};
 use crate::time::Timestamp;
 
 const HOUR_NS: u64 = 3_600_000_000_000;

@@ -81,11 +81,10 @@ impl Day {
         rows.ledger = (0..LEDGER_ROWS).map(|number| ledger(number, ns)).collect();
         rows.taps = vec![TapRecord {
             window_start_ns: ns,
-            window_end_ns: ns + SECOND_NS,
             tap: Arc::clone(&self.tap),
             ..TapRecord::default()
         }];
-        if ns / SECOND_NS % ALERT_S == 0 {
+        if (ns / SECOND_NS).is_multiple_of(ALERT_S) {
             let alert = self.alert(start);
             rows.alerts.push(alert);
         }
@@ -250,7 +249,7 @@ impl Day {
         AlertRecord {
             last_seen_ns: start.as_ns(),
             first_seen_ns: start.as_ns(),
-            detector: "port_scan",
+            detector: "port_scan".into(),
             severity: "medium",
             state: "open",
             source_address: Some(talk.user),
@@ -264,7 +263,6 @@ impl Day {
 fn ledger(number: u64, ns: u64) -> LedgerRecord {
     LedgerRecord {
         window_start_ns: ns,
-        window_end_ns: ns + SECOND_NS,
         scope: "probe",
         measure: format!("cause_{number}").into(),
         packet_count: number * 1_000,
