@@ -22,6 +22,10 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Where the tables without rows stand, out of the way of `SHOW TABLES`.
 const EMPTY_SCHEMA: &str = "empty_records";
 
+/// How errors begin that a file may be the cause of.
+const UNREADABLE: [&str; 4] =
+    ["Invalid Error", "IO Error", "Invalid Input Error", "Serialization Error"];
+
 /// What a query may use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -97,6 +101,28 @@ impl Database {
             Ok(())
         };
         self.explain(run())
+    }
+
+    /// An error of a query that ran: where a file may be what is wrong, the one that cannot be read
+    /// through, which DuckDB does not name. Every file is read for that, as long as there is time.
+    pub(crate) fn blame(&self, files: &Files, error: anyhow::Error) -> anyhow::Error {
+        let error = match self.explain::<()>(Err(error)) {
+            Err(error) => error,
+            Ok(()) => return anyhow!("no error"),
+        };
+        let said = error.to_string();
+        if !UNREADABLE.iter().any(|kind| said.starts_with(kind)) {
+            return error;
+        }
+        for file in files.of_table.values().flatten() {
+            // Counting alone is answered without the pages.
+            let sql = format!("SELECT bit_xor(hash(COLUMNS(*))) FROM {}", read(&[file]));
+            let through = self.connection.query_row(&sql, [], |_| Ok(()));
+            if let Err(problem) = through {
+                return anyhow!("{}: {}", file.path.display(), first_line(&problem.to_string()));
+            }
+        }
+        error
     }
 
     /// In the user's words: why it was stopped, and files by their names.

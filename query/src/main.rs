@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use duckdb::Statement;
 
 use database::{Database, Limits};
 
@@ -101,15 +102,19 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let files = files::find(&arguments.data, &arguments.sql, arguments.skip_bad_files)?;
     let database = Database::open(&files, limits, arguments.skip_bad_files)?;
     let mut answer = database.prepare(&arguments.sql)?;
-    let mut rows = database.run(&mut answer)?;
+    let written = write(&database, &mut answer, arguments.format);
+    written.map_err(|error| database.blame(&files, error))
+}
+
+fn write(database: &Database, answer: &mut Statement<'_>, format: Format) -> anyhow::Result<()> {
+    let mut rows = database.run(answer)?;
     let mut out = BufWriter::new(io::stdout().lock());
-    match arguments.format {
+    match format {
         Format::Table => output::table(&mut rows, &mut out)?,
         Format::Json => output::json(&mut rows, &mut out)?,
         Format::Csv => output::csv(&mut rows, &mut out)?,
     }
-    out.flush()?;
-    Ok(())
+    Ok(out.flush()?)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -136,9 +136,14 @@ impl Compactor<'_> {
                     compacted.bad.push(format!("{}: {source}", path.display()));
                     inputs.retain(|input| input.path() != path);
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // What was made of it; the next round would remove it too.
+                    let _ = self.clean();
+                    return Err(error);
+                }
             }
         }
+        let _ = self.clean();
         Ok(compacted)
     }
 
