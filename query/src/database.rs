@@ -14,7 +14,7 @@ use anyhow::{Context as _, anyhow};
 use duckdb::{Config, Connection, Rows, Statement};
 
 use crate::cell::Cell;
-use crate::files::{Files, OpenFile, report_bad};
+use crate::files::{Files, OpenFile, held_folder, report_bad};
 use crate::{schema, statement};
 
 /// How long after the time limit the program ends by force, where DuckDB does not stop.
@@ -61,11 +61,14 @@ impl Database {
         names.sort_by_key(|(held, _)| Reverse(held.len()));
         let database = Self { connection, stopped, time: limits.time, names, _watch: watch };
         database.explain(database.make_views(files, skip_bad))?;
+        // A file is judged by where it leads as long as it has its name, and by what holds it once
+        // that is gone. What else this process holds leads outside, and is refused by that.
         let allowed: Vec<_> = open().map(|open| text(&open.held())).collect();
         database.connection.execute_batch(&format!(
-            "SET allowed_paths = [{}]; SET enable_external_access = false; \
-             SET lock_configuration = true;",
-            allowed.join(", ")
+            "SET allowed_paths = [{}]; SET allowed_directories = ['{}']; \
+             SET enable_external_access = false; SET lock_configuration = true;",
+            allowed.join(", "),
+            held_folder()
         ))?;
         Ok(database)
     }

@@ -46,8 +46,14 @@ pub(crate) struct OpenFile {
 impl OpenFile {
     /// Where this process finds it, whatever its name is by now.
     pub(crate) fn held(&self) -> String {
-        format!("/proc/self/fd/{}", self.file.as_raw_fd())
+        format!("{}/{}", held_folder(), self.file.as_raw_fd())
     }
+}
+
+/// The folder of what this process holds open.
+pub(crate) fn held_folder() -> String {
+    // By number: DuckDB, too, takes a path to where its links lead, and `self` is one.
+    format!("/proc/{}/fd", std::process::id())
 }
 
 /// Finds the records below `folder` that `sql` may read. Files that are none are an error that

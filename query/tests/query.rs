@@ -278,7 +278,7 @@ fn a_file_with_wrong_pages_is_named_when_it_is_read() {
     let output = folder.query(&["SELECT * FROM flows"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let (said, name) = (stderr(&output), file.file_name().expect("a name").to_string_lossy());
-    assert!(said.contains(name.as_ref()) && !said.contains("/proc/self"), "{said}");
+    assert!(said.contains(name.as_ref()) && !said.contains("/proc/"), "{said}");
 }
 
 /// What a file of an earlier version lacks is null; what no version had is refused (see above).

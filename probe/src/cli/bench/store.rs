@@ -41,11 +41,17 @@ pub(super) fn bench(arguments: &StoreArguments, folder: &PathBuf, json: bool) ->
         times: arguments.times,
     };
     match measurement::measure(&options) {
-        Ok(report) if json => output::json(&report),
-        Ok(report) => print(&report),
-        Err(error) => return output::failed(&error),
+        Ok(report) => {
+            if json {
+                output::json(&report);
+            } else {
+                print(&report);
+            }
+            let all = report.questions.iter().all(|asked| asked.failed.is_none());
+            if all { Outcome::Success } else { Outcome::Failure }
+        }
+        Err(error) => output::failed(&error),
     }
-    Outcome::Success
 }
 
 fn print(report: &StoreReport) {
@@ -70,6 +76,10 @@ fn print(report: &StoreReport) {
     ));
     output::line("\nQuestion                                      first ms  median ms  MiB  lines");
     for asked in &report.questions {
+        if let Some(why) = &asked.failed {
+            output::line(format_args!("{:<44} no answer: {why}", asked.name));
+            continue;
+        }
         output::line(format_args!(
             "{:<44}{:>10.0}{:>11.0}{:>5.0}{:>7}",
             asked.name,

@@ -31,6 +31,8 @@ pub struct Asked {
     pub median_ms: f64,
     /// Most memory.
     pub peak_bytes: u64,
+    /// Why there is no answer.
+    pub failed: Option<String>,
 }
 
 /// Asks each `times` times.
@@ -41,7 +43,13 @@ pub(super) fn ask(folder: &Path, times: u32) -> Result<Vec<Asked>, String> {
         let mut answer = Asked { name, ..Asked::default() };
         let mut later = Vec::new();
         for time in 0..times.max(2) {
-            let (ms, lines, peak_bytes) = once(&program, folder, &sql)?;
+            let (ms, lines, peak_bytes) = match once(&program, folder, &sql)? {
+                Ok(measured) => measured,
+                Err(status) => {
+                    answer.failed = Some(status);
+                    break;
+                }
+            };
             answer.lines = lines;
             answer.peak_bytes = answer.peak_bytes.max(peak_bytes);
             if time == 0 {
@@ -57,7 +65,10 @@ pub(super) fn ask(folder: &Path, times: u32) -> Result<Vec<Asked>, String> {
     Ok(asked)
 }
 
-fn once(program: &Path, folder: &Path, sql: &Sql) -> Result<(f64, u64, u64), String> {
+/// Milliseconds, lines and memory, or how the program ended without an answer.
+type Once = Result<(f64, u64, u64), String>;
+
+fn once(program: &Path, folder: &Path, sql: &Sql) -> Result<Once, String> {
     let begun_ns = monotonic_ns();
     let mut command = Command::new(program);
     match sql {
@@ -89,10 +100,10 @@ fn once(program: &Path, folder: &Path, sql: &Sql) -> Result<(f64, u64, u64), Str
     let ms = ms_since(begun_ns);
     let (said, whole) = reader.join().unwrap_or_default();
     if !status.success() || !whole {
-        return Err(format!("a question failed: {status}"));
+        return Ok(Err(status.to_string()));
     }
     let lines = said.split(|octet| *octet == b'\n').count().saturating_sub(1) as u64;
-    Ok((ms, lines, peak_bytes))
+    Ok(Ok((ms, lines, peak_bytes)))
 }
 
 enum Sql {
