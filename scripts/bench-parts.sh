@@ -24,6 +24,7 @@ declare -A bar_flow_bytes=([flow]=192 [all]=320)
 declare -A bar_resident_mib=([flow]=381 [all]=572) # 400 and 600 MB
 bar_gap_us=100
 bar_workers=1.8
+bar_spread_ns=25
 bar_rows=1000000
 
 median() {
@@ -242,6 +243,28 @@ TEXT
 }
 
 # Rows a second of the aggregation thread, and what a flood leaves.
+# All packets come to one of two workers, who passes on those of the other's flows.
+part_spread() {
+    local capture round added
+    capture=$(capture_of imix-plain)
+    rm -f "$work"/spread-*
+    for ((round = 0; round < $(rounds 5); round++)); do
+        "$probe" bench --pcap "$capture" --slots 262144 --workers 2 --spread --json >"$work/report"
+        for figure in sending_ns_per_packet taking_ns_per_packet added_ns_per_packet; do
+            jq ".spread.$figure" "$work/report" >>"$work/spread-$figure"
+        done
+    done
+    added=$(median <"$work/spread-added_ns_per_packet")
+    cat <<TEXT
+## Spread by software: what a packet that is passed on costs more, imix-plain
+| ns of CPU time of both workers (least–most) | bar | met | the ring alone: sending, taking |
+|---|---|---|---|
+| $(printf '%.1f' "$added") ($(spread <"$work/spread-added_ns_per_packet")) | $bar_spread_ns | $(met "$added" "$bar_spread_ns") | $(median <"$work/spread-sending_ns_per_packet" | xargs printf '%.1f'), $(median <"$work/spread-taking_ns_per_packet" | xargs printf '%.1f') |
+
+Medians of $(rounds 5).
+TEXT
+}
+
 part_aggregator() {
     local flows rows
     cat <<'TEXT'

@@ -33,12 +33,16 @@ pub fn fetch<T>(place: &T) {
     let _ = place;
 }
 
-/// The same for what will be written behind the next entry of a block.
+/// The same for what will be written when `ahead` more entries stand in a block. Another thread read
+/// that memory last, so its lines are asked for as one's own.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "see `fetch`")]
-pub fn fetch_behind_next<T>(block: &mut Vec<T>) {
-    if let Some(place) = block.spare_capacity_mut().get(1) {
-        fetch(place);
+pub fn fetch_ahead<T>(block: &mut Vec<T>, ahead: usize) {
+    if let Some(place) = block.spare_capacity_mut().get(ahead) {
+        #[cfg(feature = "dpdk")]
+        crate::dpdk::prefetch_to_write(place);
+        #[cfg(not(feature = "dpdk"))]
+        let _ = place;
     }
 }
 

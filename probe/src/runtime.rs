@@ -159,6 +159,8 @@ pub struct ReportWorker {
     pub path_evicted: u64,
     /// Packets followed without looking for evidence, and flows forgotten too early for it.
     pub path_unwatched: u64,
+    /// Segments that were not compared with all packets of their flow that wait for evidence.
+    pub path_walks_cut: u64,
     /// What is missing.
     pub unaccounted: i64,
 }
@@ -181,6 +183,7 @@ impl ReportWorker {
             path_samples_lost: totals.path_samples_lost,
             path_evicted: totals.path_evicted,
             path_unwatched: totals.path_unwatched,
+            path_walks_cut: totals.path_walks_cut,
             unaccounted: totals.unaccounted(),
         }
     }

@@ -21,7 +21,7 @@ use crate::index::{TapIndex, WindowNumber};
 use crate::path::PathStage;
 use crate::sources::MapCell;
 use crate::spread::fragments::FragmentTable;
-use crate::spread::ring::{RingReceiver, RingSender};
+use crate::spread::ring::{BATCH_PACKETS_MAX, RingReceiver, RingSender};
 use crate::spread::shed::Shedder;
 use crate::spread::{HashSeed, owner};
 use crate::time::Timestamp;
@@ -110,6 +110,8 @@ pub struct Worker<S> {
     headers: Box<[Headers]>,
     seen: Box<[Seen]>,
     ready: Vec<Headers>,
+    /// Of each ring's batch.
+    taken: Vec<[Ahead; BATCH_PACKETS_MAX]>,
     totals: WorkerTotals,
     taps: Vec<TapTotals>,
     mirror_sequences: Vec<Option<MirrorSequence>>,
@@ -199,6 +201,7 @@ impl<S: Source> Worker<S> {
             headers: vec![Headers::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             seen: vec![Seen::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             ready: Vec::with_capacity(2 * BURST_PACKETS_MAX),
+            taken: vec![[Ahead::default(); BATCH_PACKETS_MAX]; parts.incoming.len()],
             totals: WorkerTotals { sampling_rate: 1.0, ..WorkerTotals::default() },
             taps: vec![TapTotals::default(); parts.taps_max],
             mirror_sequences: vec![None; parts.taps_max],
@@ -650,6 +653,8 @@ impl<S: Source> Worker<S> {
         self.totals.digests_evicted = copies.map_or(0, CopyTable::evicted_digests);
         self.totals.sampling_rate = self.parts.shedder.rate();
         let path = self.parts.path.as_ref().map(PathStage::counts).unwrap_or_default();
-        (self.totals.path_evicted, self.totals.path_unwatched) = (path.evicted, path.unwatched);
+        self.totals.path_evicted = path.evicted;
+        self.totals.path_unwatched = path.unwatched;
+        self.totals.path_walks_cut = path.walks_cut;
     }
 }

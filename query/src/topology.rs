@@ -5,6 +5,7 @@
 //! are kept.
 //! Invariants: what is left out is counted in the graph; the same records give the same text.
 
+mod conversations;
 mod dot;
 mod graph;
 mod graphml;
@@ -25,7 +26,7 @@ use crate::{files, live};
 /// Tables that a graph is made of, as a text that names them.
 const TABLES: &str = "windows path taps inventory";
 
-/// Tenants, hosts, taps, segments and virtual machines, and the conversations between them.
+/// Tenants, hosts, switches, taps, segments and virtual machines, and the conversations between them.
 #[derive(Debug, Parser)]
 #[command(name = "vmprobe topology", version, about)]
 pub(crate) struct Arguments {

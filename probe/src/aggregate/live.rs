@@ -334,6 +334,8 @@ pub struct LiveWorker {
     pub path_evicted: u64,
     /// Packets followed without looking for evidence, and flows forgotten too early for it.
     pub path_unwatched: u64,
+    /// Segments that were not compared with all packets of their flow that wait for evidence.
+    pub path_walks_cut: u64,
 }
 
 /// The records on disk.

@@ -104,6 +104,7 @@ fn tap(section: &Section<'_>, domains: &[String], report: &mut Report) -> TapPla
     let mut plan = TapPlan { matches: tap_match(&section.table("match")), ..TapPlan::default() };
     section.read("name", &mut plan.name);
     section.read_some("host", &mut plan.host);
+    section.read_some("switch", &mut plan.switch);
     // A packet between two ports that are mirrored in both directions is copied at each.
     plan.duplicates = section.get::<String>("direction").is_some_and(|word| word == "both");
     section.read("duplicates", &mut plan.duplicates);

@@ -161,8 +161,10 @@ pub struct TapPlan {
     pub name: String,
     /// How it is recognised.
     pub matches: TapMatch,
-    /// Host or switch it stands on, as the inventory names it.
+    /// Host it stands on, as the inventory names it.
     pub host: Option<String>,
+    /// Switch it copies from, as the inventory names it.
+    pub switch: Option<String>,
     /// Domain of the segments seen there (place in [`Plan::domains`]).
     pub domain: u8,
     /// Copies arrive twice by construction (a mirror of both directions), so equal ones are

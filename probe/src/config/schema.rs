@@ -310,7 +310,15 @@ static TAP: Table = Table {
             Kind::Text,
             Nothing("\"host1\""),
             "",
-            "Host or switch that the tap stands on, as the inventory names it.",
+            "Host that the tap stands on, as the inventory names it.",
+        ),
+        key(
+            "switch",
+            Kind::Text,
+            Nothing("\"host1/br0\""),
+            "",
+            "Switch that it copies from, as the inventory names it; a bridge of a host is \
+             HOST/BRIDGE.",
         ),
         key(
             "direction",

@@ -29,7 +29,7 @@ pub use error::{EalError, PortError, PortWarning};
 pub use features::StampKind;
 pub use huge_pages::prefer_huge_pages;
 pub use port::{NicStats, Port};
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_to_write};
 pub use rx_queue::{BURST_PACKETS_MAX, Packet, RingFill, RxBurst, RxQueue, VlanTags};
 pub use tsc::{Reading, read_device_clock, read_tsc};
 pub use tx_queue::TxQueue;

@@ -3,7 +3,7 @@
 //! In: places. Out: nothing; their cache lines are on the way.
 //! Cost: one instruction a line, which waits for nothing.
 //! Invariants: changes nothing that a program can see.
-//! Source: `prefetcht0`; DPDK's `rte_prefetch0` is the same.
+//! Source: `prefetcht0` and `prefetchw`; DPDK's `rte_prefetch0` and `rte_prefetch0_write` are the same.
 
 /// Octets of a cache line.
 const LINE_BYTES: usize = 64;
@@ -18,17 +18,44 @@ const fn lines_end<T>() -> usize {
 #[inline]
 pub fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
-    {
+    each_line(place, |line| {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let begin = core::ptr::from_ref(place).cast::<i8>();
-        let mut offset = 0;
-        while offset < lines_end::<T>() {
-            let line = begin.wrapping_add(offset.min(size_of::<T>() - 1));
-            // SAFETY: a hint; it neither reads nor writes anything, and any address may be given.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
-            offset += LINE_BYTES;
-        }
-    }
+        // SAFETY: a hint; it neither reads nor writes anything, and any address may be given.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+    });
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;
+}
+
+/// The same for what will be written: no other core has the lines any more, so that a store need not
+/// ask for them.
+#[inline]
+pub fn prefetch_to_write<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // The compiler knows the instruction only where it may expect a processor that has it; all others
+    // that DPDK runs on take it for one that does nothing.
+    each_line(place, |line| {
+        // SAFETY: as above.
+        unsafe {
+            core::arch::asm!(
+                "prefetchw [{line}]",
+                line = in(reg) line.addr(),
+                options(nostack, preserves_flags, nomem)
+            );
+        };
+    });
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "it is nothing but its loop, which is no loop")]
+fn each_line<T>(place: &T, fetch: impl Fn(*const i8)) {
+    let begin = core::ptr::from_ref(place).cast::<i8>();
+    let mut offset = 0;
+    while offset < lines_end::<T>() {
+        fetch(begin.wrapping_add(offset.min(size_of::<T>() - 1)));
+        offset += LINE_BYTES;
+    }
 }

@@ -328,6 +328,7 @@ impl FlowStage {
             && let Some(measures) = &mut self.measures
         {
             measures.begin(index);
+            measures.fetch(self.table.next_slot());
         }
         (index, first_events(headers, headers.sender == initiator))
     }
@@ -478,11 +479,13 @@ impl FlowStage {
         output: &mut impl FlowOutput,
     ) {
         self.record_long_lived(index, share.at, output);
-        let mut row = self.row(index, window);
-        row.count(share.sender, share.octets, late);
+        let row = self.row(index, window).with_first(share.sender, share.octets, late);
         let place = output.begin_row(window, &row);
         let flow = self.table.flow_mut(index);
         (flow.row, flow.window) = (place, low_window(window));
+        if flow.is_apart() {
+            self.tell_ends(index, window, output);
+        }
     }
 
     /// A packet that does not look like those of its sender before it: the first of its direction

@@ -266,6 +266,12 @@ impl FlowTable {
         Some(FlowIndex(index))
     }
 
+    /// The slot that the next flow will take; beyond all where none is free.
+    #[inline]
+    pub(super) const fn next_slot(&self) -> usize {
+        if self.first_free == NO_SLOT { self.used } else { self.first_free as usize }
+    }
+
     /// Has a slot fetched that the next flow will take.
     #[inline]
     fn fetch_slot(&self, slot: usize) {

@@ -47,6 +47,8 @@ pub struct InterfaceHistory {
     pub connections: Timeline<Connection>,
     /// Names of the switch's port.
     pub ports: Timeline<Arc<str>>,
+    /// Names of the switch. Where one is known, the interface may still not be connected.
+    pub switches: Timeline<Arc<str>>,
 }
 
 /// How an interface is connected.
@@ -94,7 +96,8 @@ impl VmHistory {
                 ports: heard(said(&Attribute::Port(id)), sources, text),
             };
             let connections = parts.connections(&exists);
-            InterfaceHistory { id, connections, ports: plain(&parts.ports) }
+            let switches = texts(&Attribute::Switch(id));
+            InterfaceHistory { id, connections, ports: plain(&parts.ports), switches }
         };
         Self {
             uuid,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::claims::{Conflict, Held, Name};
-use super::class::{ClassRules, Side, TrafficClass};
+use super::class::{ClassRules, NetworkKind, Side, TrafficClass};
 use super::fact::Facts;
 use super::history::VmHistory;
 use super::precedence::SourceName;
@@ -203,24 +203,32 @@ impl Inventory {
         ip_version: u8,
         time: Interval,
     ) -> TrafficClass {
-        let end = |(vm, address): (Option<VmRef>, Address)| {
+        let end = |vm: Option<VmRef>, network| {
             let vm = vm.and_then(|vm| self.vm(vm));
             let tenant = vm.and_then(|vm| vm.tenant_within(time)).map(AsRef::as_ref);
-            (vm.is_some(), tenant, address.to_ip(ip_version))
+            (vm.is_some(), tenant, network)
         };
-        self.class_of(end(source), end(destination))
+        let from = self.rules.of_source(source.1.to_ip(ip_version));
+        let to = self.rules.of_destination(destination.1.to_ip(ip_version));
+        self.class_of(end(source.0, from), end(destination.0, to))
     }
 
-    /// The class of traffic between two ends: whether a VM is there, its tenant, the address.
+    /// The class of traffic between two ends: whether a VM is there, its tenant, what the address says
+    /// by [`Inventory::rules`].
     pub fn class_of(
         &self,
-        source: (bool, Option<&str>, IpAddr),
-        destination: (bool, Option<&str>, IpAddr),
+        source: (bool, Option<&str>, Option<NetworkKind>),
+        destination: (bool, Option<&str>, Option<NetworkKind>),
     ) -> TrafficClass {
-        let side = |(is_vm, tenant, ip)| self.rules.side(is_vm, tenant, ip);
+        let side = |(is_vm, tenant, network)| self.rules.side(is_vm, tenant, network);
         let from = side(source);
-        let reaches_all = super::class::reaches_all(destination.2);
+        let reaches_all = destination.2 == Some(NetworkKind::Group);
         Side::class(from, if reaches_all { from } else { side(destination) })
+    }
+
+    /// Who is inside beside VMs, and who belongs to everybody.
+    pub fn rules(&self) -> &ClassRules {
+        &self.rules
     }
 
     /// A virtual machine; `None` if the reference is of another snapshot that had more.

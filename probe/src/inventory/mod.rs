@@ -47,7 +47,7 @@ pub use change::{
     Statement, Subject, TEXT_BYTES_MAX, Until, Value, joined,
 };
 pub use claims::Conflict;
-pub use class::{ClassRules, TrafficClass};
+pub use class::{ClassRules, NetworkKind, TrafficClass};
 pub use fact::{Applied, Fact, Facts};
 pub use file::InventoryData;
 pub use history::{Connection, InterfaceHistory, VmHistory};

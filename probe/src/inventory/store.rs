@@ -623,6 +623,7 @@ fn sound(change: &Change) -> Result<(), Rejection> {
             | Attribute::Tenant
             | Attribute::Host
             | Attribute::Port(_)
+            | Attribute::Switch(_)
             | Attribute::Space,
             Value::Text(value),
         ) => text(value),

@@ -9,7 +9,7 @@ use super::VmUsageRecord;
 use crate::sources::usage::{UsageQueue, VmUsage};
 
 /// Samples that one window takes at most.
-const SAMPLES_MAX: usize = 1 << 12;
+pub(super) const SAMPLES_MAX: usize = 1 << 12;
 
 /// Rows of the samples that wait.
 pub(super) fn usage_records(queue: &UsageQueue) -> Vec<VmUsageRecord> {

@@ -16,8 +16,8 @@ use crate::counters::WorkerTotals;
 use crate::detect::{Alert, Detectors};
 use crate::export::SinkLedger;
 use crate::record::{
-    AlertRecord, FlowRecord, RecordMaker, Rows, TapClock, WindowRecord, migrations_lost, port_rows,
-    sink_rows, workers_rows,
+    AlertRecord, FlowRecord, REST_BATCHES_MAX, RecordMaker, Rows, TapClock, WindowRecord,
+    migrations_lost, port_rows, sink_rows, workers_rows,
 };
 use crate::store::{Patience, StoreHandle};
 use crate::time::{Timestamp, monotonic_ns, ms};
@@ -296,8 +296,8 @@ impl Analysis {
         let alerts = self.alert_records(&closed);
         let flows = std::mem::take(&mut self.flows);
         let windows = std::mem::take(&mut self.late);
-        let inventory = self.parts.maker.rest();
-        self.hand_on(Rows { windows, flows, alerts, inventory, ..Rows::default() });
+        self.hand_on(Rows { windows, flows, alerts, ..Rows::default() });
+        self.hand_on_rest();
         let AnalysisParts { aggregator, detectors, store, mut publisher, mut maker, .. } =
             self.parts;
         let sink = store.map(StoreHandle::finish);
@@ -311,6 +311,22 @@ impl Analysis {
             sink,
             alert_records: self.alerts.into_vec(),
             top: self.top.finish(),
+        }
+    }
+
+    /// What sources said after the last window, however much it is.
+    fn hand_on_rest(&mut self) {
+        for _ in 0..REST_BATCHES_MAX {
+            let rows = self.parts.maker.rest();
+            if rows.is_empty() {
+                break;
+            }
+            if self.latest.max(self.flows_heard) == Timestamp::ZERO {
+                // Without a packet there is no other clock to file by.
+                let newest = rows.vm_usage.iter().map(|record| record.sample_ns).max();
+                self.flows_heard = newest.map_or(Timestamp::ZERO, Timestamp);
+            }
+            self.hand_on(rows);
         }
     }
 }
@@ -330,10 +346,11 @@ mod tests {
     use crate::capture::memory::Packets;
     use crate::config::{self, Plan};
     use crate::flow::{EndReason, EndedFlow, FlowOutput};
-    use crate::inventory::InventoryCell;
+    use crate::inventory::{InventoryCell, Uuid};
     use crate::record::{InventoryRows, Names};
     use crate::runtime::Build;
     use crate::runtime::publish::PublisherParts;
+    use crate::sources::usage::{USAGE_QUEUE, UsageQueue, VmUsage};
     use crate::store;
     use crate::time::sleep_ms;
     use crate::window::{HandoffReceiver, WindowClock, handoff};
@@ -436,5 +453,34 @@ mod tests {
         assert_eq!((summary.ledger.accounted, summary.ledger.unaccounted), (FLOWS.into(), 0));
         let sink = summary.sink.expect("there is a store");
         assert!(sink.delivered >= u64::from(FLOWS) && sink.dropped_sum() == 0, "{sink:?}");
+    }
+    /// What a run without a single packet leaves, with so many samples of what VMs use.
+    fn idle_run(samples: u64) -> SinkLedger {
+        let (mut sender, receiver) = handoff(1, 1, false);
+        sender.end(&mut WorkerTotals::default(), &[]);
+        let usage = UsageQueue::default();
+        for at in 1..=samples {
+            usage.add(VmUsage {
+                vm: Uuid(1),
+                at: Timestamp::from_parts(1_700_000_000, 0) + at,
+                cpu_ns: Some(at),
+                vcpu_count: None,
+                memory_bytes: None,
+                resident_bytes: None,
+                interfaces: Vec::new(),
+            });
+        }
+        let mut parts = parts(vec![receiver], Some(store::slow(0)));
+        parts.ending.store(true, Ordering::Relaxed);
+        parts.maker = parts.maker.with_usage(usage);
+        Analysis::new(parts).run().sink.expect("there is a store")
+    }
+
+    #[test]
+    fn samples_after_the_last_window_are_recorded_all_of_them() {
+        for samples in [0, 1, 5_000, USAGE_QUEUE as u64] {
+            let sink = idle_run(samples);
+            assert_eq!((sink.made, sink.delivered), (samples, samples), "{samples}: {sink:?}");
+        }
     }
 }

@@ -288,6 +288,7 @@ impl Publisher {
                     digests_evicted: worker.digests_evicted,
                     path_evicted: worker.path_evicted,
                     path_unwatched: worker.path_unwatched,
+                    path_walks_cut: worker.path_walks_cut,
                 }
             })
             .collect()

@@ -399,6 +399,11 @@ fn workers(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
         "vmprobe_worker_unwatched_path_packets",
         "Packets between taps whose evidence could not be looked for.",
         |worker| worker.path_unwatched,
+    )?;
+    counters(
+        "vmprobe_worker_cut_path_walks",
+        "Segments that were not compared with all packets of their flow that wait for evidence.",
+        |worker| worker.path_walks_cut,
     )
 }
 

@@ -68,8 +68,8 @@ fn hash_v4(low: u64, high: u64, protocol: u8, space: AddressSpace, seed: HashSee
 const IPV4: u8 = 4;
 
 #[inline]
-fn differences(one: Address, other: Address) -> [u64; 2] {
-    let ([head, tail], [other_head, other_tail]) = (halves(one), halves(other));
+fn differences(one: &Address, other: &Address) -> [u64; 2] {
+    let ([head, tail], [other_head, other_tail]) = (halves(*one), halves(*other));
     [head ^ other_head, tail ^ other_tail]
 }
 
@@ -113,16 +113,35 @@ impl FlowKey {
         (key, sender)
     }
 
+    /// The same, read field by field: of a flow that has just begun each was just written, and what
+    /// is read across two of them waits until both have left the processor.
+    #[inline]
+    #[must_use]
+    pub const fn copied(&self) -> Self {
+        Self {
+            space: self.space,
+            low: self.low,
+            high: self.high,
+            low_port: self.low_port,
+            high_port: self.high_port,
+            protocol: self.protocol,
+            ip_version: self.ip_version,
+        }
+    }
+
     /// Whether this is the key of a packet whose sender is known, without making the packet's own.
     #[inline]
     pub fn is_of(&self, headers: &Headers) -> bool {
-        let addresses = [headers.source, headers.destination];
-        let ports = [headers.source_port, headers.destination_port];
-        let (low, high) = (headers.sender.place(), headers.sender.other().place());
-        let [low_head, low_tail] = differences(self.low, addresses[low]);
-        let [high_head, high_tail] = differences(self.high, addresses[high]);
-        let port_differences = u64::from(self.low_port ^ ports[low])
-            | u64::from(self.high_port ^ ports[high])
+        let source = (&headers.source, headers.source_port);
+        let destination = (&headers.destination, headers.destination_port);
+        let ((low, low_port), (high, high_port)) = match headers.sender {
+            Sender::Low => (source, destination),
+            Sender::High => (destination, source),
+        };
+        let [low_head, low_tail] = differences(&self.low, low);
+        let [high_head, high_tail] = differences(&self.high, high);
+        let port_differences = u64::from(self.low_port ^ low_port)
+            | u64::from(self.high_port ^ high_port)
             | u64::from(self.protocol ^ headers.protocol)
             | u64::from(self.ip_version ^ headers.ip_version);
         let space = self.space.bits() ^ headers.space.bits();

@@ -12,10 +12,14 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
 use crate::decode::Headers;
+use crate::memory;
 use crate::time::Timestamp;
 
 /// Packets that one batch holds at most.
 pub const BATCH_PACKETS_MAX: usize = 64;
+
+/// How far ahead memory is asked for, which the worker at the other end touched last.
+pub const AHEAD_PACKETS: usize = 8;
 
 /// Clock of a ring of which nothing is expected.
 pub const QUIET: Timestamp = Timestamp(u64::MAX - 1);
@@ -49,7 +53,8 @@ pub fn ring(packets: usize) -> (RingSender, RingReceiver) {
     }
     let sender =
         RingSender { open: Vec::with_capacity(BATCH_PACKETS_MAX), shared: Arc::clone(&shared) };
-    (sender, RingReceiver { shared, batch: Vec::with_capacity(BATCH_PACKETS_MAX), place: 0 })
+    let batch = Vec::with_capacity(BATCH_PACKETS_MAX);
+    (sender, RingReceiver { shared, batch, place: 0, is_fresh: false })
 }
 
 /// The producing end, owned by the worker that received the packets.
@@ -66,6 +71,7 @@ impl RingSender {
             return false;
         }
         self.open.push(*headers);
+        memory::fetch_ahead(&mut self.open, AHEAD_PACKETS);
         true
     }
 
@@ -114,6 +120,8 @@ pub struct RingReceiver {
     shared: Arc<Shared>,
     batch: Batch,
     place: usize,
+    /// Nobody has looked at the batch as a whole.
+    is_fresh: bool,
 }
 
 impl RingReceiver {
@@ -124,6 +132,18 @@ impl RingReceiver {
             self.turn()?;
         }
         self.batch.get(self.place)
+    }
+
+    /// Place of the oldest packet in its batch, below [`BATCH_PACKETS_MAX`].
+    #[inline]
+    pub fn place(&self) -> usize {
+        self.place
+    }
+
+    /// All packets of the batch whose packet is next, once for each batch.
+    #[inline]
+    pub fn fresh_batch(&mut self) -> Option<&[Headers]> {
+        std::mem::take(&mut self.is_fresh).then_some(&self.batch)
     }
 
     /// Takes the packet that [`RingReceiver::head`] showed.
@@ -148,7 +168,7 @@ impl RingReceiver {
         let next = self.shared.full.pop()?;
         let mut used = std::mem::replace(&mut self.batch, next);
         used.clear();
-        self.place = 0;
+        (self.place, self.is_fresh) = (0, true);
         // The ring of empty batches has room for all that exist.
         let _ = self.shared.empty.push(used);
         Some(())
@@ -191,6 +211,26 @@ mod tests {
         producer.join().expect("the producer ends");
         assert_eq!((receiver.head().is_none(), receiver.clock()), (true, CLOSED));
         assert_eq!(receiver.last_clock(), Timestamp(77));
+    }
+
+    #[test]
+    fn a_batch_is_fresh_once() {
+        let (mut sender, mut receiver) = ring(256);
+        for number in 0..BATCH_PACKETS_MAX as u64 + 2 {
+            assert!(sender.push(&numbered(number)));
+        }
+        assert!(sender.flush());
+        assert!(receiver.fresh_batch().is_none(), "nothing was asked for");
+        for batch_packets in [BATCH_PACKETS_MAX, 2] {
+            for place in 0..batch_packets {
+                assert!(receiver.head().is_some());
+                assert_eq!(receiver.place(), place);
+                let fresh = receiver.fresh_batch().map(<[Headers]>::len);
+                assert_eq!(fresh, (place == 0).then_some(batch_packets));
+                receiver.advance();
+            }
+        }
+        assert!(receiver.head().is_none());
     }
 
     #[test]

@@ -422,7 +422,8 @@ impl FlowOutput for HandoffSender {
         self.open.get(place, window, flow)
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see `OpenRows::push`")]
     fn begin_row(&mut self, window: WindowNumber, row: &Row) -> RowPlace {
         loop {
             if let Ok(place) = self.open.push(window, row) {
@@ -443,7 +444,7 @@ impl FlowOutput for HandoffSender {
         if let Some(ended) = self.flows.flows.last_mut() {
             ended.totals = place;
         }
-        memory::fetch_behind_next(&mut self.flows.flows);
+        memory::fetch_ahead(&mut self.flows.flows, 1);
         if self.flows.flows.len() == FLOWS_PER_BLOCK {
             self.send_flows();
         }

@@ -8,6 +8,7 @@
 use crate::index::Sender;
 use crate::measure::span::Span;
 use crate::measure::tcp::{Cause, EVENTS, Event, Method};
+use crate::memory;
 
 const METHODS: usize = Method::ALL.len();
 const CAUSES: usize = Cause::ALL.len();
@@ -124,6 +125,9 @@ impl Note {
     }
 }
 
+/// Notes behind the next one whose memory is fetched: two lines on.
+const NOTES_AHEAD: usize = 16;
+
 /// Notes in a chunk.
 pub(super) const NOTES_PER_CHUNK: usize = 256;
 
@@ -161,6 +165,7 @@ impl Notes {
         match &mut self.0 {
             Some(chunk) if chunk.notes.len() < NOTES_PER_CHUNK => {
                 chunk.notes.push(note);
+                memory::fetch_ahead(&mut chunk.notes, NOTES_AHEAD);
                 Ok(())
             }
             _ => Err(note),

@@ -16,6 +16,9 @@ use super::note::Notes;
 /// Rows in a block.
 pub const ROWS_PER_BLOCK: usize = 256;
 
+/// Rows behind the next one whose memory is fetched: a packet may begin one each.
+const ROWS_AHEAD: usize = 2;
+
 /// Windows that can be open or waiting for an aggregator that is behind; four are open at most.
 const PHASES: usize = 8;
 
@@ -125,23 +128,34 @@ impl OpenRows {
     ///
     /// # Errors
     /// [`NoBlock`] where all blocks are in use, and nothing was done.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "a row given by its place would be written there first"
+    )]
     pub(super) fn push(&mut self, window: WindowNumber, row: &Row) -> Result<RowPlace, NoBlock> {
-        let open = &self.windows[phase_of(window)];
-        if open.window == window
-            && let Some(&place) = open.places.back()
-            && let rows = &mut self.blocks[place as usize].rows
-            && rows.len() < ROWS_PER_BLOCK
-        {
-            rows.push(*row);
-            memory::fetch_behind_next(rows);
-            return Ok(place_of(place, rows.len() - 1));
-        }
-        self.open_block(window, row)
+        let place = match self.filling(window) {
+            Some(place) => place,
+            None => self.open_block(window)?,
+        };
+        // The row was given to nobody before this, so its fields go from registers to their place.
+        let rows = &mut self.blocks[place as usize].rows;
+        rows.push(*row);
+        memory::fetch_ahead(rows, ROWS_AHEAD);
+        Ok(place_of(place, rows.len() - 1))
     }
 
+    /// The block of `window` that has room.
+    #[inline]
+    fn filling(&self, window: WindowNumber) -> Option<u32> {
+        let open = &self.windows[phase_of(window)];
+        let place = *open.places.back().filter(|_| open.window == window)?;
+        (self.blocks[place as usize].rows.len() < ROWS_PER_BLOCK).then_some(place)
+    }
+
+    /// Another block for `window`, without rows.
     #[inline(never)]
-    fn open_block(&mut self, window: WindowNumber, row: &Row) -> Result<RowPlace, NoBlock> {
+    fn open_block(&mut self, window: WindowNumber) -> Result<u32, NoBlock> {
         self.begin(window);
         let open = &mut self.windows[phase_of(window)];
         if open.window != window {
@@ -151,8 +165,10 @@ impl OpenRows {
         open.places.push_back(place);
         let block = &mut self.blocks[place as usize];
         block.window = window;
-        block.rows.push(*row);
-        Ok(place_of(place, 0))
+        for ahead in 0..=ROWS_AHEAD {
+            memory::fetch_ahead(&mut block.rows, ahead);
+        }
+        Ok(place)
     }
 
     /// Counts packets that are in rows of `window`.

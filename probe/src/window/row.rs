@@ -113,7 +113,23 @@ impl Row {
             counts_flow: facts.counts_flow,
             tap: facts.tap,
             ends: facts.ends,
-            key: *facts.key,
+            key: facts.key.copied(),
+        }
+    }
+
+    /// The same with its first packet: one without any is not written before.
+    #[inline]
+    #[must_use]
+    pub fn with_first(self, sender: Sender, octets: u32, late: bool) -> Self {
+        let by_sender = |amount: u32| match sender {
+            Sender::Low => [amount, 0],
+            Sender::High => [0, amount],
+        };
+        Self {
+            sent_packets: by_sender(1),
+            sent_octets: by_sender(octets),
+            late_packets: u32::from(late),
+            ..self
         }
     }
 

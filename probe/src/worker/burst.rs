@@ -9,16 +9,24 @@
 
 use crate::app::FirstWords;
 use crate::capture::{Burst, Frame, Source, SourceState};
-use crate::copies::{Invariant, Verdict};
+use crate::copies::{Digest, Invariant, Verdict};
 use crate::counters::DropCause;
 use crate::decode::brief::Fields;
 use crate::decode::{Brief, Headers};
+use crate::flow::Guess;
 use crate::index::{TapIndex, WindowNumber};
 use crate::path::PathStage;
 use crate::spread::{name_brief, name_flow, owner};
 use crate::time::Timestamp;
 
-use super::{Ahead, BURST_PACKETS_MAX, Worker};
+use super::{Ahead, BURST_PACKETS_MAX, Worker, WorkerParts};
+
+/// Behind so many packets another burst comes at once.
+const LARGE_BURST_PACKETS: usize = 32;
+
+/// While such bursts come, what goes to other workers is handed over once in so many turns: the larger
+/// a batch, the more memory is fetched at once.
+const FLUSH_TURNS: u64 = 4;
 
 /// What is known of one frame of a burst.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,12 +41,16 @@ pub(super) struct Seen {
     ahead: Ahead,
 }
 
-/// Packets of settled flows that are alike, counted together.
+/// Packets of one tap that are alike, counted together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     tap: TapIndex,
     booking: (WindowNumber, bool),
+    /// Of settled flows.
     packets: u64,
+    /// On their way to other workers.
+    passed_packets: u64,
+    /// Of both.
     octets: u64,
 }
 
@@ -50,12 +62,22 @@ pub(super) enum Kind {
     Unread,
     /// The brief, but all headers are needed.
     BriefAlone,
+    /// The brief, of a flow that goes to its owner through a ring.
+    BriefElsewhere,
     /// What a settled flow needs.
     Brief,
     /// All headers.
     Headers,
     /// All headers, in vain.
     Rejected(DropCause),
+}
+
+impl WorkerParts {
+    /// Whether a packet of a flow goes through a ring.
+    #[inline]
+    fn passes_on(&self, hash: u64) -> bool {
+        self.receivers > 1 || owner(hash, self.workers) != self.place
+    }
 }
 
 impl<S: Source> Worker<S> {
@@ -85,7 +107,10 @@ impl<S: Source> Worker<S> {
         self.handle_all(&burst, packets);
         drop(burst);
         self.source = Some(source);
-        self.flush_outgoing();
+        // After a small burst there may be nothing for a while.
+        if packets < LARGE_BURST_PACKETS || self.totals.turns[0].is_multiple_of(FLUSH_TURNS) {
+            self.flush_outgoing();
+        }
         packets
     }
 
@@ -103,10 +128,7 @@ impl<S: Source> Worker<S> {
     fn may_be_brief(&self) -> bool {
         let parts = &self.parts;
         let follows_all = parts.path.as_ref().is_some_and(PathStage::follows_all);
-        parts.receivers == 1
-            && parts.filters.is_empty()
-            && parts.shedder.keeps_all()
-            && !follows_all
+        parts.filters.is_empty() && parts.shedder.keeps_all() && !follows_all
     }
 
     /// Reads in brief what can be; how many packets that is enough for.
@@ -127,7 +149,11 @@ impl<S: Source> Worker<S> {
                 continue;
             }
             name_brief(&mut seen.brief, parts.seed);
-            if parts.workers > 1 && owner(seen.brief.hash, parts.workers) != parts.place {
+            if parts.workers > 1 && parts.passes_on(seen.brief.hash) {
+                // Nothing is fetched for it here.
+                (seen.hash, seen.ahead.digest) = (0, Digest::default());
+                seen.kind = Kind::BriefElsewhere;
+                read += 1;
                 continue;
             }
             seen.kind = Kind::BriefAlone;
@@ -219,10 +245,14 @@ impl<S: Source> Worker<S> {
         // Out of the worker while it is changed by what they hold; nothing is allocated.
         let all = std::mem::take(&mut self.seen);
         for (place, seen) in all[..packets].iter().enumerate() {
-            if !matches!(seen.kind, Kind::Brief) {
-                self.handle_in_full(burst, place, seen);
-            } else if !self.handle_brief(burst, place, seen) {
-                self.handle_unsettled(&burst.frame(place), seen);
+            match seen.kind {
+                Kind::Brief => {
+                    if !self.handle_brief(burst, place, seen) {
+                        self.handle_unsettled(&burst.frame(place), seen);
+                    }
+                }
+                Kind::BriefElsewhere => self.handle_elsewhere(&burst.frame(place), &seen.brief),
+                _ => self.handle_in_full(burst, place, seen),
             }
         }
         self.seen = all;
@@ -248,7 +278,7 @@ impl<S: Source> Worker<S> {
     }
 
     /// One packet that was read in brief, of a flow that is not settled. Time has come to it already,
-    /// and it is this worker's: with brief looks nothing is filtered, shed or passed on.
+    /// and it is this worker's: with brief looks nothing is filtered or shed.
     #[inline(never)]
     fn handle_unsettled(&mut self, frame: &Frame<'_>, seen: &Seen) {
         self.add_tally();
@@ -258,6 +288,36 @@ impl<S: Source> Worker<S> {
             self.advance(headers.clock);
             self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
             self.own(headers, &seen.ahead);
+        }
+        self.headers = all;
+    }
+
+    /// One packet that was read in brief, of a flow that another worker owns, or that waits for its
+    /// turn among what others receive.
+    #[inline(never)]
+    fn handle_elsewhere(&mut self, frame: &Frame<'_>, brief: &Brief) {
+        if self.parts.receivers == 1 {
+            if brief.clock >= self.next_event {
+                self.add_tally();
+                self.advance_to_event(brief.clock);
+            }
+            self.clock = self.clock.max(brief.clock);
+        }
+        if self.tally.tap != brief.tap {
+            self.tally_anew(brief);
+        }
+        self.tally.passed_packets += 1;
+        self.tally.octets += u64::from(brief.wire_octets);
+        let to = owner(brief.hash, self.parts.workers);
+        let mut all = std::mem::take(&mut self.headers);
+        if let Some(headers) = all.first_mut() {
+            brief.write_headers(frame, headers);
+            if self.parts.outgoing[to].push(headers) {
+                self.totals.spread_out_packets += 1;
+            } else {
+                self.add_tally();
+                self.pass_on(to, headers);
+            }
         }
         self.headers = all;
     }
@@ -304,14 +364,25 @@ impl<S: Source> Worker<S> {
         }
         self.tally.packets += 1;
         self.tally.octets += u64::from(brief.wire_octets);
-        let booking = self.tally.booking;
+        self.count_settled(ahead.guess, (brief, fields), self.tally.booking);
+        true
+    }
+
+    /// Counts a packet of a settled flow, and measures it.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "half of all that a settled packet costs")]
+    pub(super) fn count_settled(
+        &mut self,
+        guess: Guess,
+        (brief, fields): (&Brief, &Fields),
+        booking: (WindowNumber, bool),
+    ) {
         let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
         let words = || FirstWords::of_brief(brief, fields);
-        flows.count_settled(ahead.guess, brief, booking, output, words);
+        flows.count_settled(guess, brief, booking, output, words);
         if flows.measures() {
-            flows.measure_settled(ahead.guess, (brief, fields), booking.0, output);
+            flows.measure_settled(guess, (brief, fields), booking.0, output);
         }
-        true
     }
 
     /// Another tally, for packets like this one.
@@ -324,13 +395,15 @@ impl<S: Source> Worker<S> {
 
     /// Adds what was tallied to all counts. Before anything else is counted, or anybody asks.
     pub(super) fn add_tally(&mut self) {
-        let Tally { tap, booking: (window, late), packets, octets } = self.tally;
-        if packets == 0 {
+        let Tally { tap, booking, packets, passed_packets, octets } = self.tally;
+        if packets + passed_packets == 0 {
             return;
         }
-        self.receive(tap, (packets, octets));
-        self.note_booked((window, late), packets);
-        (self.tally.packets, self.tally.octets) = (0, 0);
+        self.receive(tap, (packets + passed_packets, octets));
+        if packets > 0 {
+            self.note_booked(booking, packets);
+        }
+        (self.tally.packets, self.tally.passed_packets, self.tally.octets) = (0, 0, 0);
     }
 
     /// All headers of a packet that was looked at in brief and is no first copy, and then its way.

@@ -8,13 +8,16 @@
 //! Source: ARCHITECTURE.md, "The loop".
 
 use crate::capture::Source;
+use crate::copies::Verdict;
 use crate::counters::DropCause;
-use crate::decode::{Headers, Marks};
-use crate::spread::ring::{CLOSED, QUIET};
+use crate::decode::brief::Fields;
+use crate::decode::{Brief, Headers, Marks};
+use crate::memory;
+use crate::spread::ring::{AHEAD_PACKETS, CLOSED, QUIET};
 use crate::spread::{datagram_hash, name_flow, owner};
 use crate::time::Timestamp;
 
-use super::Worker;
+use super::{Ahead, Worker, WorkerParts};
 
 /// Packets taken over from other workers in a turn at most.
 const TAKE_PACKETS_MAX: usize = 256;
@@ -116,8 +119,11 @@ impl<S: Source> Worker<S> {
         let mut taken = 0;
         while taken < TAKE_PACKETS_MAX {
             let Some(from) = self.oldest_ring() else { break };
-            let Some(headers) = self.parts.incoming[from].head().copied() else { break };
-            self.parts.incoming[from].advance();
+            self.look_at_batch(from);
+            let ring = &mut self.parts.incoming[from];
+            let Some(headers) = ring.head().copied() else { break };
+            let place = ring.place();
+            ring.advance();
             taken += 1;
             // Time first: what closes with it does not hold this packet yet.
             self.advance(headers.clock);
@@ -131,14 +137,67 @@ impl<S: Source> Worker<S> {
             if unresolved {
                 self.resolve_fragment(&headers);
             } else {
-                let ahead = self.look_ahead(&headers);
-                self.own(&headers, &ahead);
+                let ahead = self.taken[from][place];
+                if !self.own_settled(&headers, &ahead) {
+                    self.own(&headers, &ahead);
+                }
             }
         }
         if taken == 0 {
             self.advance_by_rings();
         }
         taken
+    }
+
+    /// A packet of this worker's, if its flow is settled: it is only counted. `false`: nothing was done.
+    fn own_settled(&mut self, headers: &Headers, ahead: &Ahead) -> bool {
+        let Some(brief) = Brief::of(headers) else { return false };
+        let WorkerParts { flows, path, copies, .. } = &mut self.parts;
+        let is_followed =
+            path.as_ref().is_some_and(|path| path.concerns(brief.hash, &ahead.digest));
+        if is_followed || !flows.is_settled(&brief, ahead.guess) {
+            return false;
+        }
+        if let Some(copies) = copies {
+            let verdict = copies.classify((headers.tap, headers.timestamp), &ahead.digest);
+            if verdict != Verdict::First {
+                self.own_as(headers, ahead, verdict);
+                return true;
+            }
+        }
+        let (window, late) = self.booking.book(headers.timestamp, headers.clock);
+        let booking = self.open_window(window, late);
+        self.count_settled(ahead.guess, (&brief, &Fields::of_headers(headers)), booking);
+        self.note_booked(booking, 1);
+        true
+    }
+
+    /// Looks at where flows, rows and digests of a ring's next batch lie, so that their memory is
+    /// fetched for all at once.
+    fn look_at_batch(&mut self, from: usize) {
+        let WorkerParts { incoming, flows, copies, handoff, .. } = &mut self.parts;
+        let Some(batch) = incoming[from].fresh_batch() else { return };
+        let table = flows.table();
+        for (place, headers) in batch.iter().enumerate() {
+            if let Some(later) = batch.get(place + AHEAD_PACKETS) {
+                memory::fetch(later);
+            }
+            table.fetch_bucket(headers.hash);
+        }
+        let all = &mut self.taken[from][..batch.len()];
+        for (headers, ahead) in batch.iter().zip(&mut *all) {
+            *ahead = Ahead::of(headers, flows, copies.as_ref());
+            table.fetch(ahead.guess);
+            if let Some(copies) = copies {
+                copies.fetch(&ahead.digest);
+            }
+        }
+        for ahead in all {
+            if let Some(row) = flows.guess_row(ahead.guess, self.newest_active) {
+                handoff.fetch(row);
+            }
+            flows.fetch_measures(ahead.guess);
+        }
     }
 
     /// The ring whose head is to be taken next, if it may be.

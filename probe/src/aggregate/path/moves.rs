@@ -6,8 +6,8 @@
 //! a window in which two taps showed it.
 //! Invariants: a move is stated only of a station that stood still for [`SPAN_NS`] or since it is known,
 //! of which each tap showed [`PACKETS_MIN`] packets, and when somebody that it talked to before hears
-//! it from the new place. What is seen here and there, as a router is, has not moved. At most
-//! [`STATIONS_MAX`] stations and [`PAIRS_MAX`] pairs; those that are there go on.
+//! it from the new place; clocks alone do not say so. What is seen here and there, as a router is, has
+//! not moved. At most [`STATIONS_MAX`] stations and [`PAIRS_MAX`] pairs; those that are there go on.
 //! Source: docs/measures.md, "Migrations".
 
 use std::cmp::Reverse;
@@ -23,7 +23,7 @@ use crate::time::{Timestamp, ms};
 use super::ClockOffset;
 use super::history::{SPAN_NS, Way};
 use super::stations::{Station, Stations};
-use super::window::{Counts, Shown, TapSet};
+use super::window::{Counts, Order, Shown, TapSet};
 
 const STATIONS_MAX: usize = 1 << 16;
 const PAIRS_MAX: usize = 1 << 17;
@@ -77,6 +77,18 @@ impl Move {
     }
 }
 
+/// How the tap next to a sender is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Certainty {
+    /// One tap alone showed the packets, or hops or packets of both directions give the order.
+    Certain,
+    /// Clocks give the order, or what was known before.
+    Believed,
+    /// Other taps than before show the packets, and clocks alone give the order: it may stand where it
+    /// stood.
+    InDoubt,
+}
+
 /// What a sender's packets to one other showed at one tap.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
@@ -86,6 +98,7 @@ pub(super) struct Sent {
     peer: Address,
     /// Next to the sender.
     tap: TapIndex,
+    order: Certainty,
     /// All that showed them.
     set: TapSet,
     packets: u64,
@@ -96,22 +109,30 @@ pub(super) struct Sent {
 }
 
 impl Sent {
+    /// Whose packets to whom, and who showed them.
+    fn way(&self) -> (Station, Address, TapSet) {
+        (self.station, self.peer, self.set)
+    }
+
     /// All of a pair of endpoints, whose packets took these ways.
     pub(super) fn of<'a>(
         ends: &Ends,
         counts: &'a Counts,
-        ways: &'a [Way],
+        orders: &'a [Order],
         stations: &Stations,
     ) -> impl Iterator<Item = Self> + use<'a> {
         let (ends, whose) = (*ends, stations.of(ends.space, ends.source, ends.ip_version));
         (0..).zip(&counts.spans).filter_map(move |(place, span)| {
             let (station, segment) = whose?;
+            let (tap, is_certain) = span.set.entry(orders)?;
+            let order = if is_certain { Certainty::Certain } else { Certainty::Believed };
             Some(Self {
                 station,
                 segment,
                 source: (ends.ip_version, ends.source),
                 peer: ends.destination,
-                tap: span.set.entry(ways)?,
+                tap,
+                order,
                 set: span.set,
                 packets: span.packets,
                 first: span.first,
@@ -133,16 +154,30 @@ struct Candidate {
     peers: BTreeSet<Address>,
 }
 
+/// From when on it was in doubt where a station stands.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    set: TapSet,
+    /// Its last packet before.
+    last: Timestamp,
+    first: Timestamp,
+    /// Its last packet in doubt.
+    until: Timestamp,
+}
+
 /// Where a station stands.
 #[derive(Clone, Debug)]
 struct Stand {
     tap: TapIndex,
+    /// Whether anything but clocks said so.
+    is_certain: bool,
     packets: u64,
     /// Its last packet there.
     last: Timestamp,
     /// When it was last seen here and there.
     roamed: Option<Timestamp>,
     candidate: Option<Candidate>,
+    doubt: Option<Doubt>,
     addresses: BTreeSet<(u8, Address)>,
     seen: Timestamp,
 }
@@ -183,6 +218,7 @@ pub(super) struct Moves {
 struct Known {
     tap: TapIndex,
     set: TapSet,
+    is_certain: bool,
     seen: Timestamp,
 }
 
@@ -190,6 +226,7 @@ struct Known {
 #[derive(Default)]
 struct Seen<'a> {
     sent: Vec<&'a Sent>,
+    /// Without what is in doubt.
     totals: BTreeMap<TapIndex, u64>,
     split: Option<Split>,
 }
@@ -216,7 +253,9 @@ impl Moves {
         for one in &*sent {
             let seen = seen.entry(one.station).or_default();
             seen.sent.push(one);
-            *seen.totals.entry(one.tap).or_default() += one.packets;
+            if one.order != Certainty::InDoubt {
+                *seen.totals.entry(one.tap).or_default() += one.packets;
+            }
         }
         // The order in which their packets came must not show.
         for seen in seen.values_mut() {
@@ -257,12 +296,26 @@ impl Moves {
     }
 
     /// Which of two taps packets passed first is known from times, and live ones are coarse. Who moves
-    /// changes which taps show its packets, so while these are the same the order is too.
+    /// changes which taps show its packets, so while these are the same the order is too, once it is
+    /// certain. Where it is not, the packets are taken to be sent from where the station stands.
     fn stick(&self, sent: &mut [Sent]) {
+        let is_certain = |one: &&Sent| one.order == Certainty::Certain;
+        let certain: BTreeMap<_, _> =
+            sent.iter().filter(is_certain).map(|one| (one.way(), one.tap)).collect();
         for one in sent {
+            if let Some(tap) = certain.get(&one.way()) {
+                (one.tap, one.order) = (*tap, Certainty::Certain);
+            }
             let known = self.pairs.get(&(one.station, one.peer));
-            if let Some(known) = known.filter(|known| known.set == one.set) {
+            let same = known.filter(|known| known.set == one.set);
+            if let Some(known) = same.filter(|it| it.is_certain || !is_certain(&&*one)) {
                 one.tap = known.tap;
+            } else if one.order == Certainty::Believed
+                && let Some(stand) = self.stands.get(&one.station)
+                && one.set.has(stand.tap)
+            {
+                one.tap = stand.tap;
+                one.order = if known.is_some() { Certainty::InDoubt } else { one.order };
             }
         }
     }
@@ -275,7 +328,8 @@ impl Moves {
                 continue;
             };
             if seen.totals.len() > 1 && seen.totals.contains_key(&stand.tap) {
-                let named = seen.sent.iter().map(|sent| (sent.name, sent.tap != stand.tap));
+                let sent = seen.sent.iter().filter(|sent| sent.order != Certainty::InDoubt);
+                let named = sent.map(|sent| (sent.name, sent.tap != stand.tap));
                 names.extend(named.map(|(name, is_new)| (name, (*station, is_new))));
             }
         }
@@ -298,13 +352,17 @@ impl Moves {
 
     fn update(&mut self, start: Timestamp, station: Station, seen: &Seen) {
         let most = seen.totals.iter().max_by_key(|(tap, packets)| (**packets, Reverse(**tap)));
-        let Some((most, _)) = most else { return };
+        let Some(tap) = most.map(|(tap, _)| *tap).or(seen.sent.first().map(|sent| sent.tap)) else {
+            return;
+        };
         let stand = self.stands.entry(station).or_insert_with(|| Stand {
-            tap: *most,
+            tap,
+            is_certain: false,
             packets: 0,
             last: Timestamp::ZERO,
             roamed: None,
             candidate: None,
+            doubt: None,
             addresses: BTreeSet::new(),
             seen: start,
         });
@@ -313,6 +371,11 @@ impl Moves {
             if stand.addresses.len() < NAMES_MAX {
                 stand.addresses.insert(sent.source);
             }
+        }
+        stand.correct(seen);
+        stand.doubt(seen);
+        if most.is_none() {
+            return;
         }
         stand.weigh(start, seen);
         let mut rest = &seen.sent[..];
@@ -324,7 +387,8 @@ impl Moves {
             let known = self.pairs.get(&key).copied();
             stand.hear(pair, known);
             if known.is_some() || self.pairs.len() < PAIRS_MAX {
-                self.pairs.extend(Known::of(pair, start).map(|known| (key, known)));
+                let of_now = Known::of(pair, start).map(|now| now.after(known));
+                self.pairs.extend(of_now.map(|now| (key, now)));
             }
         }
     }
@@ -345,8 +409,16 @@ impl Known {
     fn of(pair: &[&Sent], seen: Timestamp) -> Option<Self> {
         let all: u64 = pair.iter().map(|sent| sent.packets).sum();
         let most = pair.iter().filter(|sent| sent.packets * 4 >= all);
+        let most = most.filter(|sent| sent.order != Certainty::InDoubt);
         let last = most.max_by_key(|sent| (sent.last, sent.set))?;
-        Some(Self { tap: last.tap, set: last.set, seen })
+        let is_certain = last.order == Certainty::Certain;
+        Some(Self { tap: last.tap, set: last.set, is_certain, seen })
+    }
+
+    /// What was certain before stays so while the same taps show the packets.
+    fn after(self, before: Option<Self>) -> Self {
+        let was_certain = before.is_some_and(|it| it.is_certain && it.set == self.set);
+        Self { is_certain: self.is_certain || was_certain, ..self }
     }
 }
 
@@ -374,6 +446,36 @@ impl Stand {
         self.roamed.is_none_or(|roamed| at.since_ns(roamed) >= SPAN_NS)
     }
 
+    /// Where it was only believed to stand until it is certain, it did not move.
+    fn correct(&mut self, seen: &Seen) {
+        if self.is_certain {
+            return;
+        }
+        let certain = seen.sent.iter().filter(|sent| sent.order == Certainty::Certain);
+        if let Some(most) = certain.max_by_key(|sent| (sent.packets, Reverse(sent.tap))) {
+            (self.tap, self.is_certain) = (most.tap, true);
+            self.candidate = None;
+        }
+    }
+
+    /// Notes from when on it is in doubt where it stands; what it certainly sent from there since then
+    /// ends that.
+    fn doubt(&mut self, seen: &Seen) {
+        let is_doubtful = |sent: &&&Sent| sent.order == Certainty::InDoubt;
+        let here = || seen.sent.iter().filter(|sent| sent.tap == self.tap && !is_doubtful(sent));
+        if self.doubt.is_some_and(|doubt| here().any(|sent| sent.last > doubt.first)) {
+            self.doubt = None;
+        }
+        let doubtful = || seen.sent.iter().filter(is_doubtful);
+        let Some(first) = doubtful().min_by_key(|sent| (sent.first, sent.set)) else { return };
+        let doubt = self.doubt.get_or_insert_with(|| {
+            let before = here().map(|sent| sent.last).filter(|last| *last < first.first);
+            let last = before.max().unwrap_or(self.last);
+            Doubt { set: first.set, last, first: first.first, until: first.last }
+        });
+        doubt.until = doubtful().map(|sent| sent.last).fold(doubt.until, Timestamp::max);
+    }
+
     /// What the window's packets say of where it stands.
     fn weigh(&mut self, start: Timestamp, seen: &Seen) {
         let here = seen.totals.get(&self.tap).copied().unwrap_or(0);
@@ -390,7 +492,7 @@ impl Stand {
         if let (Some(split), None) = (split, &self.candidate) {
             self.packets += here;
             self.last = split.last;
-            self.begin(tap, (split.last, split.first), there);
+            self.begin(tap, (split.last, split.first), there, seen);
         } else if there * OUTLIERS_ONE_IN <= here {
             self.stays(start, seen);
         } else if here * OUTLIERS_ONE_IN <= there {
@@ -414,7 +516,8 @@ impl Stand {
     }
 
     fn add_here(&mut self, seen: &Seen) {
-        for sent in seen.sent.iter().filter(|sent| sent.tap == self.tap) {
+        let here = seen.sent.iter().filter(|sent| sent.tap == self.tap);
+        for sent in here.filter(|sent| sent.order != Certainty::InDoubt) {
             self.packets += sent.packets;
             self.last = self.last.max(sent.last);
         }
@@ -427,12 +530,19 @@ impl Stand {
             None => {
                 let there = seen.sent.iter().filter(|sent| sent.tap == tap);
                 let first = there.map(|sent| sent.first).min().unwrap_or(start);
-                self.begin(tap, (self.last, first), packets);
+                self.begin(tap, (self.last, first), packets, seen);
             }
         }
     }
 
-    fn begin(&mut self, tap: TapIndex, (last, first): (Timestamp, Timestamp), packets: u64) {
+    fn begin(&mut self, tap: TapIndex, silence: (Timestamp, Timestamp), packets: u64, seen: &Seen) {
+        let there = || seen.sent.iter().filter(|sent| sent.tap == tap);
+        let (last, first) = match self.doubt.take() {
+            // What was in doubt is certain now.
+            Some(doubt) if there().any(|sent| sent.set == doubt.set) => (doubt.last, doubt.first),
+            Some(doubt) if doubt.until < silence.1 => (silence.0.max(doubt.until), silence.1),
+            _ => silence,
+        };
         self.candidate = Some(Candidate { tap, last, first, packets, peers: BTreeSet::new() });
     }
 

@@ -61,15 +61,25 @@ impl TapSet {
         &self.taps[..usize::from(self.count)]
     }
 
-    /// The tap next to the sender, where packets of these endpoints took these ways.
-    pub(super) fn entry(&self, ways: &[Way]) -> Option<TapIndex> {
+    /// The tap next to the sender, where packets of these endpoints took these ways, and whether all
+    /// of these that lie between the set's taps are certain.
+    pub(super) fn entry(&self, orders: &[Order]) -> Option<(TapIndex, bool)> {
         if let [alone] = self.taps() {
-            return Some(*alone);
+            return Some((*alone, true));
         }
-        let is_behind =
-            |tap: TapIndex| ways.iter().any(|(before, after)| *after == tap && self.has(*before));
-        self.taps().iter().copied().find(|tap| !is_behind(*tap))
+        let its = || orders.iter().filter(|it| self.has(it.way.0) && self.has(it.way.1));
+        let is_behind = |tap: TapIndex| its().any(|order| order.way.1 == tap);
+        let entry = self.taps().iter().copied().find(|tap| !is_behind(*tap))?;
+        Some((entry, its().all(|order| order.is_certain)))
     }
+}
+
+/// In which order packets pass two taps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    pub(super) way: Way,
+    /// Hops say so, or packets of both directions: not a clock, nor what was known.
+    pub(super) is_certain: bool,
 }
 
 /// Two taps that showed the same packets: times are from the lower number to the higher.
@@ -261,30 +271,41 @@ impl Pair {
     /// Which tap the packets passed first. Hops that were counted down say so. Else, because times
     /// hold the offset between two clocks, both directions are compared: away from the lower tap
     /// they are longer by twice the way. Else what was known; else the clocks are believed.
-    pub(super) fn way(
+    pub(super) fn order(
         &self,
         answers: Option<&Counts>,
         mut known: impl Iterator<Item = Way>,
-    ) -> Way {
+    ) -> Order {
         let up = (self.lower, self.higher);
         let down = (self.higher, self.lower);
+        let toward = |is_up| if is_up { up } else { down };
         if self.hops != 0 {
-            return if self.hops > 0 { up } else { down };
+            return Order { way: toward(self.hops > 0), is_certain: true };
         }
         let turned = answers.and_then(|answers| answers.find(self.lower, self.higher));
         if let Some(turned) = turned.filter(|turned| turned.delays.count > 0) {
             let (here, there) = (self.delays.mean_ns(), turned.delays.mean_ns());
             if self.delays.count > 0 && here != there {
-                return if here > there { up } else { down };
+                let is_up = here > there;
+                return Order { way: toward(is_up), is_certain: self.agrees(turned, is_up) };
             }
         }
-        if let Some(way) = known.find(|way| [up, down].contains(way)) {
-            return way;
-        }
-        match self.delays.mean_ns() {
-            Some(mean_ns) if mean_ns < 0 => down,
-            None if self.recut[0] < self.recut[1] => down,
-            _ => up,
-        }
+        let way = known.find(|way| [up, down].contains(way)).unwrap_or_else(|| {
+            toward(match self.delays.mean_ns() {
+                Some(mean_ns) => mean_ns >= 0,
+                None => self.recut[0] >= self.recut[1],
+            })
+        });
+        Order { way, is_certain: false }
+    }
+
+    /// Whether the extremes of both directions say of the order what their means do: a few packets
+    /// that waited long at one tap turn a mean, and one of the extremes.
+    fn agrees(&self, turned: &Self, is_up: bool) -> bool {
+        let (here, there) = (&self.delays, &turned.delays);
+        let least = (here.min_ns - there.min_ns).signum();
+        let most = (here.max_ns - there.max_ns).signum();
+        let is = if is_up { 1 } else { -1 };
+        least != -is && most != -is
     }
 }

@@ -25,10 +25,11 @@ const RECORD_PACKETS_MAX: u32 = 1 << 31;
 const SECONDS_MAX_NS: u64 = 30_000 * 1_000_000_000;
 
 impl FlowStage {
-    /// A row of `window`, without packets.
-    #[inline]
+    /// A row of `window`, without packets; of a flow whose directions are apart the ends are yet to be
+    /// told.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "so the row is written where it goes, not copied")]
     pub(super) fn row(&mut self, index: FlowIndex, window: WindowNumber) -> Row {
-        let ends = self.ends(index);
         let tap = self.tap(index);
         let flow = self.table.flow_mut(index);
         let counts_flow = !flow.was_counted_in(window);
@@ -37,13 +38,26 @@ impl FlowStage {
             flow: index,
             key: &flow.key,
             initiator: flow.initiator(),
-            ends,
+            ends: flow.ends(),
             tap,
             application: flow.application,
             counts_flow,
         });
         row.events = flow.events & event::ACKNOWLEDGED;
         row
+    }
+
+    /// The ends of the row that was just begun, where the directions are apart.
+    #[cold]
+    pub(super) fn tell_ends(
+        &self,
+        index: FlowIndex,
+        window: WindowNumber,
+        output: &mut impl FlowOutput,
+    ) {
+        if let Some(row) = output.open_row(self.table.flow(index).row, window, index) {
+            row.complete(self.ends(index), self.tap(index));
+        }
     }
 
     /// A row of the flow as it is, that counts nothing, not even the flow.

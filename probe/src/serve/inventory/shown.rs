@@ -28,6 +28,7 @@ struct ShownInterface {
     addresses: Vec<IpAddr>,
     segment: Option<String>,
     port: Option<String>,
+    switch: Option<String>,
 }
 
 impl ShownVm {
@@ -55,6 +56,7 @@ impl ShownVm {
                 addresses: connection.addresses.to_vec(),
                 segment: connection.segment.map(|segment| segment.text(domains)),
                 port: text(interface.ports.at(at)),
+                switch: text(interface.switches.at(at)),
             })
         });
         Self {

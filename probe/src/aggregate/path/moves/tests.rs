@@ -36,6 +36,7 @@ fn moves_in(moves: &mut Moves, packets: &[Packet]) -> Vec<Move> {
                     source: (4, address(*source)),
                     peer: address(*peer),
                     tap: *tap,
+                    order: Certainty::Certain,
                     set: TapSet::of_taps(&[*tap]),
                     packets: 0,
                     first: at,
@@ -175,6 +176,7 @@ fn tables_are_bounded_and_those_that_are_there_go_on() {
             source: (4, address(1)),
             peer: address(2),
             tap: A,
+            order: Certainty::Certain,
             set: TapSet::of_taps(&[A]),
             packets: 1,
             first: at,
@@ -191,33 +193,75 @@ fn tables_are_bounded_and_those_that_are_there_go_on() {
     assert!(moves.stands.is_empty() && moves.pairs.is_empty() && moves.recent.is_empty());
 }
 
+/// A second's packets to one peer: the tap they are taken to have passed first, how that is known, all
+/// that showed them, and how many milliseconds of the second they are sent in.
+type Stretch<'a> = (TapIndex, Certainty, &'a [TapIndex], (u64, u64));
+
+fn stretch(second: u64, (tap, order, taps, (from_ms, to_ms)): Stretch) -> Sent {
+    let at = second * SECOND;
+    Sent {
+        station: Station { mac: Mac([1; 6]), ..Station::default() },
+        segment: Segment::default(),
+        source: (4, address(1)),
+        peer: address(9),
+        tap,
+        order,
+        set: TapSet::of_taps(taps),
+        packets: 100,
+        first: Timestamp(at + from_ms * MS),
+        last: Timestamp(at + to_ms * MS),
+        name: (0, 0),
+    }
+}
+
+/// What each second shows; the seconds that show a move, with last and first packet.
+fn moved_in(seconds: &[&[Stretch]]) -> Vec<(usize, (u64, u64, TapIndex, TapIndex))> {
+    let mut moves = Moves::default();
+    let mut found = Vec::new();
+    for (number, stretches) in seconds.iter().enumerate() {
+        let second = number as u64;
+        let mut sent: Vec<_> = stretches.iter().map(|it| stretch(second, *it)).collect();
+        let moved = silences(&moves.window(Timestamp(second * SECOND), &mut sent, &[]));
+        found.extend(moved.into_iter().map(|it| (number, it)));
+    }
+    found
+}
+
+const ALL: (u64, u64) = (0, 900);
+
 /// Live, times may say that packets pass two taps in another order than a moment ago.
 #[test]
 fn an_order_of_taps_that_turns_is_no_move() {
-    let mut moves = Moves::default();
-    let mut window = |second: u64, tap, taps: &[TapIndex]| {
-        let at = Timestamp(second * SECOND);
-        let mut sent = [Sent {
-            station: Station { mac: Mac([1; 6]), ..Station::default() },
-            segment: Segment::default(),
-            source: (4, address(1)),
-            peer: address(9),
-            tap,
-            set: TapSet::of_taps(taps),
-            packets: 100,
-            first: at,
-            last: at + SECOND / 2,
-            name: (0, 0),
-        }];
-        silences(&moves.window(at, &mut sent, &[])).len()
-    };
-    assert_eq!([window(0, A, &[A]), window(1, A, &[A])], [0, 0]);
-    assert_eq!(window(2, B, &[A, B]), 1, "it moved away from its peer");
-    for second in 3..9 {
-        let tap = if second % 2 == 0 { A } else { B };
-        assert_eq!(window(second, tap, &[A, B]), 0, "{second}");
-    }
-    assert_eq!(window(9, A, &[A]), 1, "and back");
+    use Certainty::{Believed, Certain};
+    let here: &[Stretch] = &[(A, Certain, &[A], ALL)];
+    let away: &[Stretch] = &[(B, Certain, &[A, B], ALL)];
+    let turned: &[Stretch] = &[(A, Certain, &[A, B], ALL)];
+    let believed: &[Stretch] = &[(A, Believed, &[A, B], ALL)];
+    let found = moved_in(&[here, here, away, turned, believed, away, turned, here]);
+    assert_eq!(found, [(2, (1_900, 2_000, A, B)), (7, (6_900, 7_000, B, A))]);
+}
+
+/// A switch floods what nobody answers: other taps show it, in an order that clocks alone give.
+#[test]
+fn clocks_alone_show_no_move() {
+    use Certainty::{Believed, Certain};
+    let here: &[Stretch] = &[(A, Certain, &[A], ALL)];
+    let flooded: &[Stretch] = &[(B, Believed, &[A, B], (100, 500))];
+    let answered: &[Stretch] = &[(A, Certain, &[A, B], ALL)];
+    let away: &[Stretch] = &[(B, Certain, &[A, B], ALL)];
+    let gone: &[Stretch] = &[(B, Certain, &[B], ALL)];
+    assert_eq!(moved_in(&[here, here, flooded, flooded, answered, answered]), []);
+    assert_eq!(moved_in(&[here, here, flooded, here, here]), []);
+    // It was in doubt since it moved.
+    assert_eq!(moved_in(&[here, here, flooded, flooded, away]), [(4, (1_900, 2_100, A, B))]);
+    // It moved when the doubt was over.
+    assert_eq!(moved_in(&[here, here, flooded, flooded, gone]), [(4, (3_500, 4_000, A, B))]);
+    assert_eq!(moved_in(&[here, here, flooded, here, away]), [(4, (3_900, 4_000, A, B))]);
+    // What is certain to one peer counts, whatever is in doubt to it by another protocol.
+    let both: &[Stretch] = &[(B, Believed, &[A, B], ALL), (B, Certain, &[B], ALL)];
+    assert_eq!(moved_in(&[here, here, both, both]), [(2, (1_900, 2_000, A, B))]);
+    // In an order that was taken to be so at first and turns out to be another.
+    assert_eq!(moved_in(&[flooded, flooded, answered, answered, gone]).len(), 1);
 }
 
 /// Against all cuts tried one by one.

@@ -81,13 +81,9 @@ struct Measured {
     aggregator: Option<AggregatorCost>,
 }
 
+/// Of all turns: the rest of a [`super::super::gaps::GapTable`] is not read.
 #[derive(Deserialize)]
 struct MeasuredGaps {
-    all: MeasuredGap,
-}
-
-#[derive(Deserialize)]
-struct MeasuredGap {
     p9999: f64,
 }
 
@@ -124,9 +120,7 @@ fn measure(file: &Path, options: &BenchOptions, origin: Origin) -> Result<Costs,
         workers: report.workers,
         ns_per_packet: report.ns_per_packet,
         bytes_per_flow: report.bytes_per_flow as u64,
-        poll_gap_us: report
-            .poll_gap_us
-            .map(|gaps| MeasuredGaps { all: MeasuredGap { p9999: gaps.all.p9999 } }),
+        poll_gap_us: report.poll_gap_us.map(|gaps| MeasuredGaps { p9999: gaps.all.p9999 }),
         spread: report.spread,
         aggregator: Some(report.aggregator),
     };
@@ -159,7 +153,7 @@ fn costs_of(measured: &Measured, origin: Origin) -> Result<Costs, String> {
     if !(0.1..=1e9).contains(&measured.ns_per_packet) {
         return Err(format!("{} ns a packet make no sense", measured.ns_per_packet));
     }
-    let gap_us = measured.poll_gap_us.as_ref().map(|gaps| gaps.all.p9999);
+    let gap_us = measured.poll_gap_us.as_ref().map(|gaps| gaps.p9999);
     if let Some(gap_us) = gap_us.filter(|gap_us| !(0.0..=GAP_US_MAX).contains(gap_us)) {
         return Err(format!("a poll gap of {gap_us} µs makes no sense"));
     }
@@ -193,6 +187,7 @@ fn per_passed(spread: SpreadCost) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::gaps::{GapTable, Gaps};
     use super::*;
 
     fn costs(text: &str) -> Result<Costs, String> {
@@ -206,13 +201,19 @@ mod tests {
             r#"{"packets":10,"flows":2,"workers":1,"ns_per_packet":200.5,"bytes_per_flow":192}"#;
         let found = costs(short).expect("enough");
         assert_eq!((found.flow_table_bytes(), found.poll_gap_p9999_us), (384, None));
-        let long = short.replace(
+        // As it is written.
+        let all = Gaps { turns: 9, p50: 1.0, p99: 2.0, p9999: 80.5, max: 90.0 };
+        let gaps =
+            GapTable { all, causes: Vec::new(), machine: Some(all), machine_beside_another: None };
+        let gaps = serde_json::to_string(&gaps).expect("numbers");
+        let long = short.replace("\"flows\"", &format!(r#""poll_gap_us":{gaps},"flows""#));
+        let long = long.replacen(
             "\"flows\"",
-            r#""poll_gap_us":{"all":{"p50":1,"p9999":80.5,"max":90},"causes":[]},
-               "aggregator":{"rows":3,"records":1,"cpu_ns":400},
+            r#""aggregator":{"rows":3,"records":1,"cpu_ns":400},
                "spread":{"from":"one","workers":2,"passed_packets":5,"alone_ns_per_packet":200,
                  "together_ns_per_packet":210,"added_ns_per_packet":10,
                  "sending_ns_per_packet":4,"taking_ns_per_packet":4},"flows""#,
+            1,
         );
         let found = costs(&long).expect("all");
         assert_eq!(found.poll_gap_p9999_us, Some(80.5));
