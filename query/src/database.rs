@@ -109,10 +109,7 @@ impl Database {
     /// An error of a query that ran: where a file may be what is wrong, the one that cannot be read
     /// through, which DuckDB does not name. Every file is read for that, as long as there is time.
     pub(crate) fn blame(&self, files: &Files, error: anyhow::Error) -> anyhow::Error {
-        let error = match self.explain::<()>(Err(error)) {
-            Err(error) => error,
-            Ok(()) => return anyhow!("no error"),
-        };
+        let error = self.in_words(error);
         let said = error.to_string();
         if !UNREADABLE.iter().any(|kind| said.starts_with(kind)) {
             return error;
@@ -130,14 +127,16 @@ impl Database {
 
     /// In the user's words: why it was stopped, and files by their names.
     fn explain<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
-        result.map_err(|error| {
-            if self.stopped.load(Ordering::Relaxed) {
-                return too_slow(self.time);
-            }
-            let said = format!("{error:#}");
-            let named = self.named(&said);
-            if named == said { error } else { anyhow!(named) }
-        })
+        result.map_err(|error| self.in_words(error))
+    }
+
+    fn in_words(&self, error: anyhow::Error) -> anyhow::Error {
+        if self.stopped.load(Ordering::Relaxed) {
+            return too_slow(self.time);
+        }
+        let said = format!("{error:#}");
+        let named = self.named(&said);
+        if named == said { error } else { anyhow!(named) }
     }
 
     fn named(&self, said: &str) -> String {

@@ -60,6 +60,21 @@ impl TableVisitor for Check {
     }
 }
 
+/// Writes each row into a file of its own.
+struct Single<'a>(&'a mut ParquetSink);
+impl TableVisitor for Single<'_> {
+    fn table<R: Record>(&mut self) {
+        let mut all = extremes::rows();
+        for row in std::mem::take(R::of(&mut all)) {
+            let mut rows = Rows::default();
+            R::of(&mut rows).push(row);
+            // Within an hour of the clock, whatever its time: both are filed at 0.
+            self.0.write_filed(rows, Timestamp(1), Timestamp(1));
+            assert!(self.0.close(Timestamp(1)), "{:?}", self.0.health());
+        }
+    }
+}
+
 /// Every field with its extreme values, as written and once small files were merged.
 #[test]
 fn any_reader_of_parquet_finds_what_was_written() {
@@ -78,19 +93,6 @@ fn any_reader_of_parquet_finds_what_was_written() {
             ..StorePlan::default()
         };
         let mut sink = ParquetSink::new(&plan, "p1", "east").expect("a folder");
-        struct Single<'a>(&'a mut ParquetSink);
-        impl TableVisitor for Single<'_> {
-            fn table<R: Record>(&mut self) {
-                let mut all = extremes::rows();
-                for row in std::mem::take(R::of(&mut all)) {
-                    let mut rows = Rows::default();
-                    R::of(&mut rows).push(row);
-                    // Within an hour of the clock, whatever its time: both are filed at 0.
-                    self.0.write_filed(rows, Timestamp(1), Timestamp(1));
-                    assert!(self.0.close(Timestamp(1)), "{:?}", self.0.health());
-                }
-            }
-        }
         Table::visit(&mut Single(&mut sink));
         if merges {
             let round = Round {
