@@ -46,7 +46,7 @@ enum Command {
         arguments: Vec<std::ffi::OsString>,
     },
     /// Measure the packet path on packets in memory.
-    Bench(bench::BenchArguments),
+    Bench(Box<bench::BenchArguments>),
     /// What `run` starts to have its records merged and removed.
     #[command(name = vmprobe::store::TIDY_COMMAND, hide = true)]
     TidyStore(tidy::TidyArguments),

@@ -249,7 +249,11 @@ mod tests {
         };
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                (1..).take_while(|_| !ending.load(Ordering::Relaxed)).for_each(exchange);
+                let mut round = 1;
+                while !ending.load(Ordering::Relaxed) {
+                    exchange(round);
+                    round += 1;
+                }
             });
             for _ in 0..2_000 {
                 let found = look(&root, 1).map(|found| found.len());

@@ -1,6 +1,6 @@
 //! `vmprobe bench --store`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use vmprobe::runtime::bench::store::{self as measurement, StoreOptions, StoreReport};
@@ -29,12 +29,12 @@ pub(crate) struct StoreArguments {
 }
 
 /// Measures; `json`: as one JSON object.
-pub(super) fn bench(arguments: &StoreArguments, folder: &PathBuf, json: bool) -> Outcome {
+pub(super) fn bench(arguments: &StoreArguments, folder: &Path, json: bool) -> Outcome {
     if holds_records(folder) {
         return output::failed(&format!("{}: holds records already", folder.display()));
     }
     let options = StoreOptions {
-        folder: folder.clone(),
+        folder: folder.to_owned(),
         vms: arguments.vms,
         conversations: arguments.per_second,
         hours: arguments.hours,
