@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use cli::{bench, configuration, generate, output, replay, run, schema};
+use cli::{bench, configuration, generate, output, replay, run, schema, tidy};
 
 /// Monitoring appliance for the traffic between virtual machines.
 #[derive(Parser)]
@@ -48,7 +48,10 @@ enum Command {
         arguments: Vec<std::ffi::OsString>,
     },
     /// Measure the packet path on packets in memory.
-    Bench(bench::BenchArguments),
+    Bench(Box<bench::BenchArguments>),
+    /// What `run` starts to have its records merged and removed.
+    #[command(name = vmprobe::store::TIDY_COMMAND, hide = true)]
+    TidyStore(tidy::TidyArguments),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
             output::failed(&vmprobe::store::query::exec(arguments))
         }
         Command::Bench(arguments) => bench::bench(&arguments),
+        Command::TidyStore(arguments) => tidy::tidy(&arguments),
     };
     outcome.into()
 }

@@ -353,6 +353,12 @@ pub struct LiveStore {
     pub state: String,
     /// A command that reads the records.
     pub query_example: Option<String>,
+    /// Bytes of this probe's files when they were last counted, every five minutes; `None` before.
+    pub stored_bytes: Option<u64>,
+    /// Small files that were merged into larger ones.
+    pub merged_files: u64,
+    /// Records removed by retention, by why.
+    pub removed_records: BTreeMap<&'static str, u64>,
 }
 
 impl LiveSnapshot {

@@ -8,3 +8,4 @@ pub(crate) mod output;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod tidy;

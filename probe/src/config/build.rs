@@ -314,6 +314,9 @@ fn store(section: &Section<'_>, base: &Path) -> StorePlan {
     section.read("queue_rows_max", &mut plan.queue_rows_max);
     section.read("file_seconds", &mut plan.file_seconds);
     section.read("free_mib_min", &mut plan.free_mib_min);
+    section.read("compact", &mut plan.compact);
+    plan.keep_days = section.get("keep_days");
+    plan.size_mib_max = section.get("size_mib_max");
     plan
 }
 

@@ -857,6 +857,30 @@ static STORE: Table = Table {
             "MiB",
             "Free space under which nothing is written.",
         ),
+        key(
+            "compact",
+            Kind::Flag,
+            Default("true"),
+            "",
+            "Whether a live run merges the small files of an hour, at the lowest priority and off the \
+             workers' cores.",
+        ),
+        key(
+            "keep_days",
+            integer(1, 36_500),
+            Nothing("30"),
+            "days",
+            "Records are removed after this time, hour by hour, by the clock of the packets; facts of \
+             the inventory stay as long as kept records may need them.",
+        ),
+        key(
+            "size_mib_max",
+            integer(16, 1_073_741_824),
+            Nothing("100000"),
+            "MiB",
+            "What the files of this probe may take together; beyond it the oldest hours are removed, \
+             never the open ones. Looked at every five minutes.",
+        ),
     ],
 };
 

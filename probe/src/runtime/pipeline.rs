@@ -18,7 +18,7 @@ use crate::export::{ParquetSink, Sinks, SinksWanted};
 use crate::record::{InventoryRows, Names, Origin, RecordMaker};
 use crate::serve::{self, InventoryApi, ServeHandle};
 use crate::sources::{self, ReadAgain, Sources};
-use crate::store::{self, StoreClock, StoreHandle};
+use crate::store::{self, StoreClock, StoreHandle, UpkeepPlan};
 use crate::time::monotonic_ns;
 
 use super::analysis::{Analysis, AnalysisParts, ClockOf, RunSummary};
@@ -168,15 +168,15 @@ impl Pipeline {
     }
 }
 
-/// Files age by the wall clock, or in a replay by its packets, so that it gives the same files each
-/// time.
+/// Live, files age by the wall clock and the folder is tidied; in a replay they age by its packets,
+/// so that it gives the same files each time.
 fn start_store(plan: &Plan, mode: LiveMode) -> Result<Option<StoreHandle>, RuntimeError> {
-    let clock = match mode {
-        LiveMode::Run => StoreClock::Wall,
-        LiveMode::Replay => StoreClock::Batches,
+    let start = |sink| match mode {
+        LiveMode::Run => store::start_live(sink, UpkeepPlan::new(&plan.store, &plan.probe.id)),
+        LiveMode::Replay => store::start(sink, StoreClock::Batches),
     };
     ParquetSink::new(&plan.store, &plan.probe.id, &plan.probe.domain)
-        .map(|sink| store::start(sink, clock).map_err(thread_error("store")))
+        .map(|sink| start(sink).map_err(thread_error("store")))
         .transpose()
 }
 

@@ -314,7 +314,18 @@ impl Publisher {
                  sum(octet_delta_count) FROM windows GROUP BY 1 ORDER BY 2 DESC LIMIT 10'"
             )
         });
-        LiveStore { folder: self.parts.folder.clone(), state: state.to_owned(), query_example }
+        let upkeep = store.map(|store| store.upkeep.clone()).unwrap_or_default();
+        LiveStore {
+            folder: self.parts.folder.clone(),
+            state: state.to_owned(),
+            query_example,
+            stored_bytes: upkeep.stored_bytes,
+            merged_files: upkeep.merged_files,
+            removed_records: BTreeMap::from([
+                ("age", upkeep.removed_by_age.records),
+                ("size", upkeep.removed_by_size.records),
+            ]),
+        }
     }
 }
 

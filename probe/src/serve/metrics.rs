@@ -8,6 +8,7 @@
 //! Source: OpenMetrics 1.0; Prometheus, "Metric and label naming".
 
 mod inventory;
+mod store;
 mod taps;
 
 use std::collections::BTreeMap;
@@ -122,6 +123,7 @@ impl Collector for SnapshotCollector {
         ledger(&self.0, &mut families)?;
         ports(&self.0, &mut families)?;
         sinks(&self.0, &mut families)?;
+        store::store(&self.0, &mut families)?;
         workers(&self.0, &mut families)?;
         taps::taps(&self.0, &mut families)?;
         taps::paths(&self.0, &mut families)?;
