@@ -297,6 +297,8 @@ fn without_column(path: &Path, name: &str) {
     let out = fs::File::create(path).expect("a file");
     let mut writer =
         parquet::arrow::ArrowWriter::try_new(out, kept[0].schema(), None).expect("a writer");
-    kept.iter().for_each(|batch| writer.write(batch).expect("written"));
+    for batch in &kept {
+        writer.write(batch).expect("written");
+    }
     writer.close().expect("closed");
 }
