@@ -331,7 +331,11 @@ fn of_one_packet_in_several_no_migration_is_invented() {
     for row in &some {
         let truth = truly[&text(row, "virtual_station_uuid").map(ToOwned::to_owned)];
         assert_eq!(row["time_ns"], truth["time_ns"]);
-        assert_eq!(row["estimate"], row["blackout_ns"] != Json::Null, "of what is measured: {row:?}");
+        assert_eq!(
+            row["estimate"],
+            row["blackout_ns"] != Json::Null,
+            "of what is measured: {row:?}"
+        );
         if row["detected"] == true {
             check_estimated(&cloud, row, truth);
             seen += 1;
