@@ -140,6 +140,8 @@ pub struct Worker<S> {
     ports_known: usize,
     /// The source expects nothing more.
     quiet: bool,
+    /// Since what goes to other workers was handed over.
+    polls_unflushed: u32,
     /// Of the map of segments that the decoder has.
     map_version: u64,
     /// Waiting for room in a ring, and meanwhile taking over.
@@ -222,6 +224,7 @@ impl<S: Source> Worker<S> {
             expiring: false,
             ports_known: 0,
             quiet: false,
+            polls_unflushed: 0,
             map_version: u64::MAX,
             blocked: false,
             in_hand_packets: 0,
@@ -473,7 +476,8 @@ impl<S: Source> Worker<S> {
             self.route_resolved(&mut ready);
             self.ready = ready;
         }
-        self.set_clock(clock);
+        // Who waits for room meanwhile takes over what is later.
+        self.set_clock(clock.max(self.clock));
         let closes_at = self.parts.windows.closes_at(self.parts.windows.oldest_open(self.clock));
         let deadline = self.parts.fragments.next_deadline();
         self.next_event = deadline.map_or(closes_at, |deadline| deadline.min(closes_at));

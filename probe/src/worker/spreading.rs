@@ -122,7 +122,8 @@ impl<S: Source> Worker<S> {
             self.look_at_batch(from);
             let ring = &mut self.parts.incoming[from];
             let Some(headers) = ring.head().copied() else { break };
-            let place = ring.place();
+            // Before time goes on: who waits for room then may take over the rest of the batch.
+            let ahead = self.taken[from][ring.place()];
             ring.advance();
             taken += 1;
             // Time first: what closes with it does not hold this packet yet.
@@ -137,7 +138,6 @@ impl<S: Source> Worker<S> {
             if unresolved {
                 self.resolve_fragment(&headers);
             } else {
-                let ahead = self.taken[from][place];
                 if !self.own_settled(&headers, &ahead) {
                     self.own(&headers, &ahead);
                 }
