@@ -137,10 +137,8 @@ impl<S: Source> Worker<S> {
                 headers.marks.has(Marks::FRAGMENT) && !headers.marks.has(Marks::PORTS_RESOLVED);
             if unresolved {
                 self.resolve_fragment(&headers);
-            } else {
-                if !self.own_settled(&headers, &ahead) {
-                    self.own(&headers, &ahead);
-                }
+            } else if !self.own_settled(&headers, &ahead) {
+                self.own(&headers, &ahead);
             }
         }
         if taken == 0 {
