@@ -44,7 +44,7 @@ fn server() -> Option<PathBuf> {
 }
 
 /// Ports that nobody listens on now.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     let bound = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     bound.map(|listener| listener.local_addr().expect("its address").port())
 }
@@ -144,7 +144,7 @@ impl Drop for Broker {
 }
 
 /// An authority, a certificate of it for 127.0.0.1, and another authority.
-fn certificates(folder: &Folder) {
+pub fn certificates(folder: &Folder) {
     fs::write(folder.path("names"), "subjectAltName=IP:127.0.0.1\n").expect("a file");
     let authority = |name: &str, folder: &Path| {
         let (key, pem) = (format!("{name}.key"), format!("{name}.pem"));

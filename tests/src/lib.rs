@@ -3,6 +3,7 @@
 
 pub mod broker;
 pub mod captures;
+pub mod clickhouse;
 pub mod end_to_end;
 pub mod folder;
 pub mod libvirtd;

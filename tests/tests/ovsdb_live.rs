@@ -147,7 +147,8 @@ fn switches_are_drawn(folder: &Folder) {
     let mut command = Command::new(program);
     command.args(["topology", "--data"]).arg(folder.path("records"));
     let ended = run_to_end(command);
-    let graph = ended.expect(0, &[]).json();
+    let graph: Json =
+        serde_json::from_str(&ended.expect(0, &[]).output).expect("one JSON document");
     let edges: BTreeSet<_> = graph["edges"]
         .as_array()
         .into_iter()

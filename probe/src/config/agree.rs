@@ -7,6 +7,7 @@ mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
+mod sink;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -65,6 +66,7 @@ pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Re
     for database in &databases {
         ovsdb::check(database, report);
     }
+    sink::check(&root.table("sink"), plan, report);
     if mode == Mode::Run && !root.has("port") && !report.is_broken() {
         let what = "is missing (allowed: at least one [[port]], which `vmprobe run` receives from)";
         report.problem(0, "port", what);

@@ -9,6 +9,7 @@ mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
+mod sink;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,7 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
         detect: detect(&root.table("detect")),
         inventory,
         store: store(&root.table("store"), base),
+        sinks: sink::sinks(&root.table("sink"), base),
         serve: serve(&root.table("serve")),
     }
 }
@@ -312,6 +314,9 @@ fn store(section: &Section<'_>, base: &Path) -> StorePlan {
     section.read("queue_rows_max", &mut plan.queue_rows_max);
     section.read("file_seconds", &mut plan.file_seconds);
     section.read("free_mib_min", &mut plan.free_mib_min);
+    section.read("compact", &mut plan.compact);
+    plan.keep_days = section.get("keep_days");
+    plan.size_mib_max = section.get("size_mib_max");
     plan
 }
 

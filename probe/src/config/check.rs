@@ -58,6 +58,10 @@ pub fn report(plan: &Plan, sizes: &Sizes) -> String {
         say("ovsdb", format!("{} at {}", database.name, database.address));
     }
     say("records", path_text(plan.store.folder.as_deref()));
+    for sink in &plan.sinks {
+        let what = format!("{}: {} at {}", sink.name, sink.kind.name(), sink.kind.place());
+        say("sink", format!("{what}, {}", sink.tables.join(", ")));
+    }
     say("pages", if plan.serve.enabled { plan.serve.listen.to_string() } else { "off".to_owned() });
     for line in memory_lines(plan, sizes) {
         say("memory", line);
@@ -95,6 +99,7 @@ pub fn json(plan: &Plan, sizes: &Sizes) -> Value {
         "window_ms": plan.window.length_ms,
         "inventory": plan.inventory.file,
         "records": plan.store.folder,
+        "sinks": plan.sinks.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>(),
         "listen": plan.serve.enabled.then(|| plan.serve.listen.to_string()),
         "memory": {
             "mbuf_bytes_min": memory.mbuf_bytes_min,

@@ -15,11 +15,16 @@ mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
+mod sink;
 
 pub use learned::{LearnedPlan, Lessons};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
+pub use sink::{
+    ClickhousePlan, EvePlan, HttpUrl, NotUrl, RabbitmqPlan, SecretPlace, SinkAccess, SinkFilter,
+    SinkKind, SinkPlan, StreamUrl, SyslogFormat, SyslogPlan, WebhookPlan,
+};
 
 /// The whole configuration of a probe.
 #[derive(Clone, Debug)]
@@ -58,6 +63,8 @@ pub struct Plan {
     pub inventory: InventoryPlan,
     /// Records on disk.
     pub store: StorePlan,
+    /// Where records go beside the store.
+    pub sinks: Vec<SinkPlan>,
     /// API and pages.
     pub serve: ServePlan,
 }
@@ -394,6 +401,12 @@ pub struct StorePlan {
     pub file_seconds: u32,
     /// Free space in MiB under which nothing is written.
     pub free_mib_min: u32,
+    /// Whether small files of an hour are merged in a live run.
+    pub compact: bool,
+    /// Days that records are kept for; `None`: for ever.
+    pub keep_days: Option<u32>,
+    /// MiB that the files of this probe may take together; `None`: as much as there is.
+    pub size_mib_max: Option<u32>,
 }
 
 /// API and pages.
@@ -425,6 +438,7 @@ impl Default for Plan {
             detect: DetectPlan::default(),
             inventory: InventoryPlan::default(),
             store: StorePlan::default(),
+            sinks: Vec::new(),
             serve: ServePlan::default(),
         }
     }
@@ -596,7 +610,15 @@ impl Default for SynFloodPlan {
 
 impl Default for StorePlan {
     fn default() -> Self {
-        Self { folder: None, queue_rows_max: 1_000_000, file_seconds: 60, free_mib_min: 256 }
+        Self {
+            folder: None,
+            queue_rows_max: 1_000_000,
+            file_seconds: 60,
+            free_mib_min: 256,
+            compact: true,
+            keep_days: None,
+            size_mib_max: None,
+        }
     }
 }
 

@@ -11,15 +11,18 @@ use learned::LEARNED;
 use libvirt::LIBVIRT;
 use openstack::OPENSTACK;
 use ovsdb::OVSDB;
+use sink::SINK;
 
 pub use libvirt::LIBVIRT_MAX;
 pub use openstack::OPENSTACK_MAX;
 pub use ovsdb::OVSDB_MAX;
+pub use sink::{SEVERITIES, SINK_KINDS, SINKS_MAX, TABLES as SINK_TABLES};
 
 mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
+mod sink;
 
 /// Ports at most (`RTE_MAX_ETHPORTS` of DPDK 22.11 as Debian builds it).
 pub const PORTS_MAX: usize = 32;
@@ -69,6 +72,7 @@ pub static ROOT: Table = Table {
         table(&DETECT),
         table(&INVENTORY),
         table(&STORE),
+        table(&SINK),
         table(&SERVE),
     ],
 };
@@ -852,6 +856,30 @@ static STORE: Table = Table {
             Default("256"),
             "MiB",
             "Free space under which nothing is written.",
+        ),
+        key(
+            "compact",
+            Kind::Flag,
+            Default("true"),
+            "",
+            "Whether a live run merges the small files of an hour, at the lowest priority and off the \
+             workers' cores.",
+        ),
+        key(
+            "keep_days",
+            integer(1, 36_500),
+            Nothing("30"),
+            "days",
+            "Records are removed after this time, hour by hour, by the clock of the packets; facts of \
+             the inventory stay as long as kept records may need them.",
+        ),
+        key(
+            "size_mib_max",
+            integer(16, 1_073_741_824),
+            Nothing("100000"),
+            "MiB",
+            "What the files of this probe may take together; beyond it the oldest hours are removed, \
+             never the open ones. Looked at every five minutes.",
         ),
     ],
 };

@@ -28,6 +28,9 @@ type Line = Vec<Option<(Value, u64)>>;
 #[derive(Clone, Default)]
 struct Model {
     lines: BTreeMap<(u8, Subject, Attribute), Line>,
+    /// Made of these: of each interface and of each segment, at each instant.
+    connections: BTreeMap<(u128, Mac), Vec<Option<Connected>>>,
+    spaces: BTreeMap<Segment, Vec<String>>,
 }
 
 /// How an interface is connected: segment, addresses, who says so, since when that is known.
@@ -83,6 +86,29 @@ impl Model {
                 }
             }
         }
+        self.remember();
+    }
+
+    /// What is asked for again and again.
+    fn remember(&mut self) {
+        for uuid in 0..VMS {
+            for mac in (0..MACS).map(mac) {
+                let line = (0..INSTANTS).map(|at| self.connection_of(uuid, mac, at)).collect();
+                self.connections.insert((uuid, mac), line);
+            }
+        }
+        for segment in (0..VNIS).map(segment) {
+            let line = (0..INSTANTS).map(|at| self.space_of(segment, at)).collect();
+            self.spaces.insert(segment, line);
+        }
+    }
+
+    fn connection(&self, uuid: u128, mac: Mac, at: usize) -> Option<&Connected> {
+        self.connections[&(uuid, mac)][at].as_ref()
+    }
+
+    fn space(&self, segment: Segment, at: usize) -> &str {
+        &self.spaces[&segment][at]
     }
 
     fn missing(&self, source: u8, at: Timestamp, how: Missing, said: &[Change]) -> Vec<Change> {
@@ -134,8 +160,8 @@ impl Model {
         let said = (0_u8..).zip(RANKS).filter_map(|(source, rank)| {
             let line = self.lines.get(&(source, subject, attribute.clone()))?;
             let (value, known) = line[at].clone()?;
-            let begun = runs(line).into_iter().find(|(from, to, _)| (*from..*to).contains(&at));
-            let (from, ..) = begun.expect("it is in one");
+            let same = |at: &usize| line[*at].as_ref().is_some_and(|(other, _)| *other == value);
+            let from = (0..=at).rev().take_while(same).last().expect("at itself");
             Some(((rank, Reverse(from), Reverse(known), source), (value, source, known)))
         });
         said.min_by_key(|(order, _)| *order).map(|(_, said)| said)
@@ -172,7 +198,7 @@ impl Model {
         })
     }
 
-    fn connection(&self, uuid: u128, mac: Mac, at: usize) -> Option<Connected> {
+    fn connection_of(&self, uuid: u128, mac: Mac, at: usize) -> Option<Connected> {
         let (subject, id) = (Subject::Vm(Uuid(uuid)), InterfaceId::from(mac));
         let heard = |attribute| self.heard(subject, &attribute, at);
         let no = |heard: &Option<(Value, u8, u64)>| {
@@ -192,7 +218,7 @@ impl Model {
         Some((segment, addresses, first.1, first.2))
     }
 
-    fn space(&self, segment: Segment, at: usize) -> String {
+    fn space_of(&self, segment: Segment, at: usize) -> String {
         match self.heard(Subject::Segment(segment), &Attribute::Space, at) {
             Some((Value::Text(name), ..)) => name.to_string(),
             _ => segment.to_string(),
@@ -211,15 +237,15 @@ impl Model {
         for uuid in 0..VMS {
             for mac in (0..MACS).map(mac) {
                 let Some(connection) = self.connection(uuid, mac, at) else { continue };
-                if !claims(mac, &connection) || space_of(&connection, at).as_deref() != space {
+                if !claims(mac, connection) || space_of(connection, at) != space {
                     continue;
                 }
                 let same = |at: usize| {
-                    self.connection(uuid, mac, at).as_ref() == Some(&connection)
-                        && space_of(&connection, at).as_deref() == space
+                    self.connection(uuid, mac, at) == Some(connection)
+                        && space_of(connection, at) == space
                 };
                 let from = (0..=at).rev().take_while(|at| same(*at)).last().expect("at itself");
-                let (.., source, known) = connection;
+                let (.., source, known) = *connection;
                 let (rank, yields) = (RANKS[usize::from(source)], source == LEARNED);
                 claimants.push(Claimant { uuid, rank, from, known, yields });
             }
@@ -425,7 +451,7 @@ fn compare(inventory: &Inventory, model: &Model) -> Result<(), TestCaseError> {
         let mut spaces: BTreeSet<(String, AddressSpace)> = BTreeSet::new();
         for vni in 0..VNIS {
             let space = inventory.spaces().at(segment(vni), Timestamp(at as u64));
-            spaces.insert((model.space(segment(vni), at), space));
+            spaces.insert((model.space(segment(vni), at).to_owned(), space));
         }
         for (name, space) in spaces {
             for number in 0..ADDRESSES {
@@ -513,7 +539,8 @@ fn compare_vm(
             let addresses = Value::addresses(it.addresses.iter().copied());
             (it.segment, addresses, it.source.0, it.known.0)
         });
-        prop_assert_eq!(connection, model.connection(uuid, mac, at), "{} of {}", mac, uuid);
+        let wanted = model.connection(uuid, mac, at).cloned();
+        prop_assert_eq!(connection, wanted, "{} of {}", mac, uuid);
         let switch = text(found.and_then(|interface| interface.switches.at(time)));
         prop_assert_eq!(switch, model.text(uuid, &Attribute::Switch(mac.into()), at));
     }
@@ -548,9 +575,9 @@ fn compare_rows(
     let of_addresses: Vec<_> = of_addresses.collect();
     for at in 0..INSTANTS {
         let time = Timestamp(at as u64);
-        let spaces = (0..VNIS)
-            .map(segment)
-            .map(|segment| (inventory.spaces().at(segment, time), model.space(segment, at)));
+        let spaces = (0..VNIS).map(segment).map(|segment| {
+            (inventory.spaces().at(segment, time), model.space(segment, at).to_owned())
+        });
         for (space, name) in spaces.collect::<BTreeMap<_, _>>() {
             for number in 0..ADDRESSES {
                 let its = of_addresses.iter().filter(|row| {

@@ -14,7 +14,7 @@ use crate::aggregate::live::LivePort;
 use crate::aggregate::{Aggregator, LedgerTotals, TapView, WindowView};
 use crate::counters::WorkerTotals;
 use crate::detect::{Alert, Detectors};
-use crate::export::SinkLedger;
+use crate::export::{SinkLedger, SinkReport, Sinks};
 use crate::record::{
     AlertRecord, FlowRecord, REST_BATCHES_MAX, RecordMaker, Rows, TapClock, WindowRecord,
     migrations_lost, port_rows, sink_rows, workers_rows,
@@ -56,6 +56,8 @@ pub struct RunSummary {
     pub workers: Vec<WorkerTotals>,
     /// The account of the records; `None` where none are written.
     pub sink: Option<SinkLedger>,
+    /// How the other sinks ended.
+    pub sinks: Vec<SinkReport>,
     /// The last alerts as they stood last, in order of opening; [`RunSummary::alerts`] counts all.
     pub alert_records: Vec<AlertRecord>,
     /// The largest conversations over the whole run.
@@ -75,6 +77,8 @@ pub struct AnalysisParts {
     pub maker: RecordMaker,
     /// Takes records; `None` where none are written.
     pub store: Option<StoreHandle>,
+    /// Take records too.
+    pub sinks: Sinks,
     /// Shows.
     pub publisher: Publisher,
     /// Clock of a tap.
@@ -85,6 +89,13 @@ pub struct AnalysisParts {
     pub ending: Arc<AtomicBool>,
     /// What packets of files show of who has which address.
     pub learning: Option<LearningInStep>,
+}
+
+impl AnalysisParts {
+    /// Whether nobody takes records.
+    fn takes_none(&self) -> bool {
+        self.store.is_none() && self.sinks.is_empty()
+    }
 }
 
 /// The thread's state.
@@ -104,6 +115,7 @@ pub struct Analysis {
     patient_until_ns: Option<u64>,
     ports_before: Vec<LivePort>,
     sink_before: SinkLedger,
+    sinks_before: Vec<SinkReport>,
 }
 
 impl Analysis {
@@ -121,6 +133,7 @@ impl Analysis {
             patient_until_ns: None,
             ports_before: Vec::new(),
             sink_before: SinkLedger::default(),
+            sinks_before: Vec::new(),
         }
     }
 
@@ -160,7 +173,7 @@ impl Analysis {
     /// Late rows wait likewise.
     fn collect_late(&mut self) {
         let late = self.parts.aggregator.take_late_rows();
-        if late.is_empty() || self.parts.store.is_none() {
+        if late.is_empty() || self.parts.takes_none() {
             return;
         }
         let windows = self.parts.aggregator.windows();
@@ -176,7 +189,7 @@ impl Analysis {
     fn collect_flows(&mut self) {
         self.collect_late();
         let ended = self.parts.aggregator.take_ended_flows();
-        if ended.is_empty() || self.parts.store.is_none() {
+        if ended.is_empty() || self.parts.takes_none() {
             return;
         }
         self.flows.append(&mut self.parts.maker.flows(&ended).flows);
@@ -207,6 +220,7 @@ impl Analysis {
         let beside = Beside {
             ports: self.parts.publisher.ports(),
             store: self.parts.store.as_ref().map(StoreHandle::report),
+            sinks: self.parts.sinks.reports(),
             alerts_opened: self.parts.detectors.opened_alerts(),
         };
         if !self.parts.waits {
@@ -275,6 +289,12 @@ impl Analysis {
             rows.ledger.extend(sink_rows(view.start, "parquet", &store.ledger, &self.sink_before));
             self.sink_before = store.ledger;
         }
+        for sink in &beside.sinks {
+            let before = self.sinks_before.iter().find(|before| before.name == sink.name);
+            let before = before.map(|before| before.ledger).unwrap_or_default();
+            rows.ledger.extend(sink_rows(view.start, &sink.name, &sink.ledger, &before));
+        }
+        self.sinks_before.clone_from(&beside.sinks);
     }
 
     fn alert_records(&mut self, alerts: &[Alert]) -> Vec<AlertRecord> {
@@ -287,13 +307,16 @@ impl Analysis {
     }
 
     fn hand_on(&mut self, rows: Rows) {
+        if rows.is_empty() {
+            return;
+        }
         let patience = self.patience();
-        if let Some(store) = &self.parts.store
-            && !rows.is_empty()
-        {
-            // Flows of the first window may come before it.
-            let before = self.latest == Timestamp::ZERO;
-            store.send(rows, if before { self.flows_heard } else { self.latest }, patience);
+        // Flows of the first window may come before it.
+        let before = self.latest == Timestamp::ZERO;
+        let packets = if before { self.flows_heard } else { self.latest };
+        self.parts.sinks.send(&rows, packets, patience.until_ns());
+        if let Some(store) = &self.parts.store {
+            store.send(rows, packets, patience);
         }
     }
 
@@ -318,10 +341,11 @@ impl Analysis {
         }
         self.hand_on(Rows { windows, flows, alerts, ..Rows::default() });
         self.hand_on_rest();
-        let AnalysisParts { aggregator, detectors, store, mut publisher, mut maker, .. } =
+        let AnalysisParts { aggregator, detectors, store, sinks, mut publisher, mut maker, .. } =
             self.parts;
         let sink = store.map(StoreHandle::finish);
-        publisher.last(&aggregator, &mut maker, sink.as_ref());
+        let sinks = sinks.finish();
+        publisher.last(&aggregator, &mut maker, sink.as_ref(), &sinks);
         RunSummary {
             windows: self.windows,
             flows: aggregator.workers().map(|worker| worker.flows_created).sum(),
@@ -329,6 +353,7 @@ impl Analysis {
             ledger: aggregator.ledger(),
             workers: aggregator.workers().copied().collect(),
             sink,
+            sinks,
             alert_records: self.alerts.into_vec(),
             top: self.top.finish(),
         }
@@ -398,6 +423,7 @@ mod tests {
             detectors: Detectors::new(&plan.detect),
             maker: RecordMaker::new(names, no_inventory(), InventoryRows::default()),
             store,
+            sinks: Sinks::none(),
             publisher,
             clock_of,
             waits: false,

@@ -343,11 +343,11 @@ fn two_switches_are_two_sources() {
     plug(&other, "br0", "p", VM, &["tag=7"]);
     first.until_facts(
         VM,
-        &["host=left", "attached=true", "segment=default/vlan/7", "port=id-p", "switch=left/br1"],
+        &["host=left", "attached=true", "segment=default/vlan/7", "port=id-p", "switch=left/br0"],
     );
     second.until_facts(
         VM,
-        &["host=right", "attached=true", "segment=east/vlan/7", "port=id-p", "switch=right/br1"],
+        &["host=right", "attached=true", "segment=east/vlan/7", "port=id-p", "switch=right/br0"],
     );
 }
 

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use toml::de::{DeInteger, DeValue};
 
 use super::table::Table;
-use crate::config::{BrokerUrl, OvsdbRemote, device};
+use crate::config::{BrokerUrl, HttpUrl, OvsdbRemote, SecretPlace, StreamUrl, device};
 use crate::inventory::{Mac, Uuid};
 use crate::time::Timestamp;
 
@@ -54,6 +54,12 @@ pub enum Kind {
     Broker,
     /// A database server of an Open vSwitch.
     Ovsdb,
+    /// An HTTP server.
+    Http,
+    /// A TCP server.
+    Stream,
+    /// Where a secret is.
+    Secret,
     /// An IP address.
     Address,
     /// An IP network.
@@ -100,6 +106,11 @@ impl Kind {
                             port 6640)"
                     .to_owned()
             }
+            Self::Http => "http://HOST:PORT/PATH or https://HOST:PORT/PATH, without user and password"
+                .to_owned(),
+            Self::Stream => "tcp://HOST:PORT or tls://HOST:PORT (IPv6 in brackets)".to_owned(),
+            Self::Secret => "file:PATH, whose first line it is, or env:VARIABLE of the environment"
+                .to_owned(),
             Self::Address => "an IPv4 or IPv6 address".to_owned(),
             Self::Network => "a network such as 10.0.0.0/8 or 2001:db8::/32".to_owned(),
             Self::Listen => "a loopback address and a port, such as 127.0.0.1:8080 or [::1]:8080; \
@@ -173,6 +184,9 @@ impl Kind {
                 | Self::Device
                 | Self::Broker
                 | Self::Ovsdb
+                | Self::Http
+                | Self::Stream
+                | Self::Secret
                 | Self::Address
                 | Self::Network
                 | Self::Listen
@@ -191,6 +205,9 @@ impl Kind {
             Self::Device => device::is_known(text),
             Self::Broker => text.parse::<BrokerUrl>().is_ok(),
             Self::Ovsdb => text.parse::<OvsdbRemote>().is_ok(),
+            Self::Http => text.parse::<HttpUrl>().is_ok(),
+            Self::Stream => text.parse::<StreamUrl>().is_ok(),
+            Self::Secret => text.parse::<SecretPlace>().is_ok(),
             Self::Address => text.parse::<IpAddr>().is_ok(),
             Self::Network => return network_fault(text),
             Self::Listen => return listen_fault(text),
@@ -199,7 +216,14 @@ impl Kind {
             Self::Time => time_of_text(text).is_some(),
             _ => is_text_of(text, 255),
         };
-        (!good).then(|| format!("{} is not allowed", quoted(text)))
+        // No text of the probe shows a secret, also where it stands in the wrong place.
+        (!good).then(|| match self {
+            Self::Secret => "it is not allowed".to_owned(),
+            Self::Http | Self::Stream | Self::Broker if text.contains('@') => {
+                "it holds a user, which has a key of its own".to_owned()
+            }
+            _ => format!("{} is not allowed", quoted(text)),
+        })
     }
 }
 

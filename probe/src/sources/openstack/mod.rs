@@ -14,7 +14,7 @@
 //! | `link` `session` | the connection |
 
 mod envelope;
-mod link;
+pub(crate) mod link;
 mod model;
 #[cfg(test)]
 mod model_tests;
