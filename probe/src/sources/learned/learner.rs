@@ -69,7 +69,8 @@ pub struct Learner {
     by_segment: KeyedMap<Segment, usize>,
     /// When addresses come to their end.
     due: BTreeSet<(Timestamp, Name, Mac)>,
-    tentative: KeyedMap<Name, (Mac, Timestamp)>,
+    /// Who tries an address out, until when; nobody any more where two did.
+    tentative: KeyedMap<Name, (Option<Mac>, Timestamp)>,
     tentative_due: BTreeSet<(Timestamp, Name)>,
     changes: Vec<Change>,
     unlearned: UnlearnedCounts,
@@ -123,7 +124,7 @@ impl Learner {
             self.tentative_due.first().copied().filter(|(at, _)| *at <= now)
         {
             self.tentative_due.remove(&(at, name));
-            if let Some((mac, _)) = self.tentative.remove(&name) {
+            if let Some((Some(mac), _)) = self.tentative.remove(&name) {
                 self.hold(&Evidence::of_neighbour(name, mac, at));
             }
         }
@@ -164,10 +165,12 @@ impl Learner {
             Some(_) => return self.unlearned.add(Unlearned::TentativeRefused),
             None => {}
         }
-        if let Some((mac, _)) = self.tentative.get(&name) {
-            if *mac != evidence.mac {
-                // Two try it at once; neither may keep it (RFC 4862 section 5.4.3).
-                self.answer(evidence);
+        if let Some((mac, _)) = self.tentative.get_mut(&name) {
+            if mac.is_some_and(|mac| mac != evidence.mac) {
+                // Two try it at once; neither may keep it (RFC 4862 section 5.4.3), though it be seen
+                // again at another tap.
+                *mac = None;
+                self.unlearned.add(Unlearned::TentativeRefused);
             }
             return;
         }
@@ -175,7 +178,7 @@ impl Learner {
             return self.unlearned.add(Unlearned::TentativeFull);
         }
         let due = evidence.at + TENTATIVE_NS;
-        self.tentative.insert(name, (evidence.mac, due));
+        self.tentative.insert(name, (Some(evidence.mac), due));
         self.tentative_due.insert((due, name));
     }
 
@@ -184,7 +187,7 @@ impl Learner {
         let name = evidence.name();
         if let Some((mac, due)) = self.tentative.remove(&name) {
             self.tentative_due.remove(&(due, name));
-            if mac != evidence.mac {
+            if mac.is_some_and(|mac| mac != evidence.mac) {
                 self.unlearned.add(Unlearned::TentativeRefused);
             }
         }

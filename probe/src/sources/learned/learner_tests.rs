@@ -189,6 +189,7 @@ fn an_address_that_is_tried_out_holds_if_nobody_answers() {
     // The second is answered by another, the third tried by another at once.
     rig.take(&nd(evidence(9, 2, 100)));
     rig.take(&dad(evidence(8, 3, 100)));
+    rig.take(&dad(evidence(8, 3, 100)));
     rig.advance(101);
     assert_eq!([100, 101].map(|at| rig.who(1, at)), [None, Some(1)]);
     assert_eq!((rig.who(2, 101), rig.who(3, 200)), (Some(9), None));
