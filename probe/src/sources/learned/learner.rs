@@ -63,13 +63,14 @@ struct Endpoint {
 pub struct Learner {
     plan: LearnedPlan,
     endpoints: KeyedMap<Station, Endpoint>,
-    /// Who showed an address last.
-    holders: KeyedMap<Name, Mac>,
+    /// Who showed an address last, and since when its claim counts.
+    holders: KeyedMap<Name, (Mac, Timestamp)>,
     addresses: usize,
     by_segment: KeyedMap<Segment, usize>,
     /// When addresses come to their end.
     due: BTreeSet<(Timestamp, Name, Mac)>,
-    tentative: KeyedMap<Name, (Mac, Timestamp)>,
+    /// Who tries an address out, until when; nobody any more where two did.
+    tentative: KeyedMap<Name, (Option<Mac>, Timestamp)>,
     tentative_due: BTreeSet<(Timestamp, Name)>,
     changes: Vec<Change>,
     unlearned: UnlearnedCounts,
@@ -123,7 +124,7 @@ impl Learner {
             self.tentative_due.first().copied().filter(|(at, _)| *at <= now)
         {
             self.tentative_due.remove(&(at, name));
-            if let Some((mac, _)) = self.tentative.remove(&name) {
+            if let Some((Some(mac), _)) = self.tentative.remove(&name) {
                 self.hold(&Evidence::of_neighbour(name, mac, at));
             }
         }
@@ -160,14 +161,16 @@ impl Learner {
     fn try_out(&mut self, evidence: &Evidence) {
         let name = evidence.name();
         match self.holders.get(&name) {
-            Some(holder) if *holder == evidence.mac => return,
+            Some((holder, _)) if *holder == evidence.mac => return,
             Some(_) => return self.unlearned.add(Unlearned::TentativeRefused),
             None => {}
         }
-        if let Some((mac, _)) = self.tentative.get(&name) {
-            if *mac != evidence.mac {
-                // Two try it at once; neither may keep it (RFC 4862 section 5.4.3).
-                self.answer(evidence);
+        if let Some((mac, _)) = self.tentative.get_mut(&name) {
+            if mac.is_some_and(|mac| mac != evidence.mac) {
+                // Two try it at once; neither may keep it (RFC 4862 section 5.4.3), though it be seen
+                // again at another tap.
+                *mac = None;
+                self.unlearned.add(Unlearned::TentativeRefused);
             }
             return;
         }
@@ -175,7 +178,7 @@ impl Learner {
             return self.unlearned.add(Unlearned::TentativeFull);
         }
         let due = evidence.at + TENTATIVE_NS;
-        self.tentative.insert(name, (evidence.mac, due));
+        self.tentative.insert(name, (Some(evidence.mac), due));
         self.tentative_due.insert((due, name));
     }
 
@@ -184,7 +187,7 @@ impl Learner {
         let name = evidence.name();
         if let Some((mac, due)) = self.tentative.remove(&name) {
             self.tentative_due.remove(&(due, name));
-            if mac != evidence.mac {
+            if mac.is_some_and(|mac| mac != evidence.mac) {
                 self.unlearned.add(Unlearned::TentativeRefused);
             }
         }
@@ -225,8 +228,10 @@ impl Learner {
     /// An address that this endpoint did not have.
     fn begin(&mut self, evidence: &Evidence) -> bool {
         let (name, station) = (evidence.name(), evidence.station());
-        let before = self.holders.insert(name, evidence.mac).filter(|mac| *mac != evidence.mac);
-        if let Some(mac) = before
+        let before = self.other_holder(evidence);
+        let from = after(before, evidence.at);
+        self.holders.insert(name, (evidence.mac, from));
+        if let Some((mac, _)) = before
             && evidence.means == Means::Dhcp
         {
             // A server gives it to one at a time.
@@ -251,19 +256,27 @@ impl Learner {
             let statement = Statement::new(key(&station), evidence.at).until(FOR_EVER);
             self.changes.extend(statement.says(Attribute::Exists, None).changes());
         }
-        self.say(&station, evidence.at, number, to, name);
+        self.say(&station, from, number, to, name);
         true
+    }
+
+    /// Another one that showed the address last.
+    fn other_holder(&self, evidence: &Evidence) -> Option<(Mac, Timestamp)> {
+        let holder = self.holders.get(&evidence.name()).copied();
+        holder.filter(|(mac, _)| *mac != evidence.mac)
     }
 
     /// An address that this endpoint has already; `false` where it says what was said just before.
     fn hold_on(&mut self, evidence: &Evidence, place: usize) -> bool {
         let (name, station) = (evidence.name(), evidence.station());
+        let before = self.other_holder(evidence);
         let Some(endpoint) = self.endpoints.get_mut(&station) else { return false };
         let Some(binding) = endpoint.bindings.get_mut(place) else { return false };
         if binding.repeats(evidence) {
             return false;
         }
-        let other = self.holders.insert(name, evidence.mac).is_some_and(|mac| mac != evidence.mac);
+        let (other, from) = (before.is_some(), after(before, evidence.at));
+        self.holders.insert(name, (evidence.mac, from));
         let wanted = self.plan.end(evidence).max(binding.to);
         let half_ns = ms(1_000 * u64::from(self.plan.silence_s)) / 2;
         let is_due = binding.to.since_ns(evidence.at) < half_ns || evidence.means == Means::Dhcp;
@@ -279,10 +292,10 @@ impl Learner {
             // anew, as another interface: the same one would only go on.
             number = endpoint.free_number();
             endpoint.bindings[place].number = number;
-            self.unsay(&station, evidence.at, before.number);
+            self.unsay(&station, from, before.number);
         }
         if other || to > before.to {
-            self.say(&station, evidence.at, number, to, name);
+            self.say(&station, from, number, to, name);
         }
         true
     }
@@ -304,7 +317,7 @@ impl Learner {
                 self.by_segment.remove(&name.0);
             }
         }
-        if self.holders.get(&name) == Some(&mac) {
+        if self.holders.get(&name).is_some_and(|(holder, _)| *holder == mac) {
             self.holders.remove(&name);
         }
         if at < binding.to {
@@ -353,6 +366,13 @@ impl Learner {
             .says(Attribute::Addresses(interface), None);
         self.changes.extend(statement.changes());
     }
+}
+
+/// When a claim begins: after that of who showed the address last, though their packets have one stamp.
+/// Of claims that begin at once the one that became known later would count, and each correction of
+/// one becomes known anew.
+fn after(holder: Option<(Mac, Timestamp)>, at: Timestamp) -> Timestamp {
+    holder.map_or(at, |(_, since)| at.max(since + 1))
 }
 
 const FOR_EVER: Until = Until::At(Timestamp(u64::MAX));

@@ -159,6 +159,16 @@ fn the_last_who_shows_an_address_has_it_and_the_overlap_is_a_conflict() {
 }
 
 #[test]
+fn of_two_with_one_stamp_the_last_has_it_whatever_comes_later() {
+    let mut rig = Rig::new(&plan());
+    rig.take(&evidence(2, 1, 100));
+    rig.take(&evidence(1, 1, 100));
+    assert_eq!([101, 129].map(|at| rig.who(1, at)), [Some(1); 2]);
+    rig.take(&evidence(2, 1, 130));
+    assert_eq!([101, 129, 130].map(|at| rig.who(1, at)), [Some(1), Some(1), Some(2)]);
+}
+
+#[test]
 fn a_server_takes_an_address_from_who_had_it() {
     let mut rig = Rig::new(&plan());
     rig.take(&evidence(1, 1, 100));
@@ -178,6 +188,7 @@ fn an_address_that_is_tried_out_holds_if_nobody_answers() {
     assert_eq!(rig.take(&dad(evidence(3, 3, 100))), 0);
     // The second is answered by another, the third tried by another at once.
     rig.take(&nd(evidence(9, 2, 100)));
+    rig.take(&dad(evidence(8, 3, 100)));
     rig.take(&dad(evidence(8, 3, 100)));
     rig.advance(101);
     assert_eq!([100, 101].map(|at| rig.who(1, at)), [None, Some(1)]);
