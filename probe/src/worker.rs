@@ -166,6 +166,24 @@ impl Ahead {
         let digest = copies.map_or(Digest::default(), |copies| copies.digest(headers));
         Self { guess: flows.guess(headers.hash), digest }
     }
+
+    /// Has the flow and the digest fetched.
+    #[inline]
+    fn fetch(&self, flows: &FlowStage, copies: Option<&CopyTable>) {
+        flows.table().fetch(self.guess);
+        if let Some(copies) = copies {
+            copies.fetch(&self.digest);
+        }
+    }
+
+    /// Has what the flow points to fetched: its row, where it may have one in `window`, and its measures.
+    #[inline]
+    fn fetch_behind(&self, flows: &FlowStage, handoff: &HandoffSender, window: WindowNumber) {
+        if let Some(row) = flows.guess_row(self.guess, window) {
+            handoff.fetch(row);
+        }
+        flows.fetch_measures(self.guess);
+    }
 }
 
 /// What one turn of the loop did.

@@ -14,4 +14,5 @@ pub mod paths;
 pub mod random;
 pub mod records;
 pub mod replaying;
+pub mod sinks;
 pub mod skips;

@@ -4,23 +4,20 @@ mod extremes;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use serde_json::Value as Json;
-use vmprobe::config::{self, Mode, SinkKind, SinkPlan};
+use vmprobe::config::{SinkKind, SinkPlan};
 use vmprobe::export::clickhouse::{SchemaError, apply};
-use vmprobe::export::{SinkHealth, SinkReport, Sinks, SinksWanted};
+use vmprobe::export::{SinkHealth, Sinks, SinksWanted};
 use vmprobe::record::{LedgerRecord, Origin, Record, Rows, Table, TableVisitor, WindowRecord};
 use vmprobe::time::{Timestamp, monotonic_ns, sleep_ms, wall_clock};
 use vmprobe_tests::clickhouse::{Clickhouse, Cluster, PASSWORD};
 use vmprobe_tests::end_to_end::{Folder, Ledger, run_to_end, until, vmprobe};
 use vmprobe_tests::records;
-
-/// How long something may take that comes by itself.
-const SOON_S: u64 = 60;
+use vmprobe_tests::sinks::{SOON_S, all_delivered, only, plan_of};
 
 /// The hour before this one began then: rows of longer ago would end at once. The same each time.
 fn now() -> Timestamp {
@@ -36,9 +33,7 @@ fn text(url: &str, rest: &str) -> String {
 }
 
 fn plan(url: &str, rest: &str) -> SinkPlan {
-    let text = text(url, rest);
-    let loaded = config::parse(&text, "test.toml", Path::new("/"), Mode::Replay);
-    loaded.unwrap_or_else(|problems| panic!("{problems}")).plan.sinks.remove(0)
+    plan_of(&text(url, rest))
 }
 
 fn make(plan: &SinkPlan) -> Result<Vec<String>, SchemaError> {
@@ -50,18 +45,6 @@ fn start(plan: &SinkPlan, waits: bool) -> Sinks {
     let origin = Origin::new("p'1\\", "east");
     Sinks::start(std::slice::from_ref(plan), origin, waits, SinksWanted::default())
         .expect("threads")
-}
-
-fn only(mut reports: Vec<SinkReport>) -> SinkReport {
-    assert_eq!(reports.len(), 1);
-    let report = reports.remove(0);
-    assert_eq!(report.ledger.unaccounted(), 0, "{report:?}");
-    report
-}
-
-fn all_delivered(sinks: &Sinks, records: u64) {
-    let done = || (only(sinks.reports()).ledger.delivered == records).then_some(());
-    assert!(until(SOON_S, done).is_some(), "{:?}", sinks.reports());
 }
 
 fn failing(sinks: &Sinks) -> String {

@@ -7,7 +7,9 @@ use std::process::Command;
 use serde_json::{Value as Json, json};
 use vmprobe::capture::file::PcapWriter;
 use vmprobe::time::Timestamp;
-use vmprobe_tests::end_to_end::{Folder, Probe, get, query, send_json, too_long, until, vmprobe};
+use vmprobe_tests::end_to_end::{
+    Folder, Probe, answer_within, get, query, send_json, too_long, vmprobe,
+};
 
 const VM: &str = "00000000-0000-0000-0000-000000000001";
 
@@ -52,13 +54,9 @@ fn start(folder: &Folder) -> (Probe, String) {
     (probe, address)
 }
 
+/// Waits until an answer of the API is as wanted.
 fn waits_for(address: &str, path: &str, wanted: impl Fn(&Json) -> bool) -> Json {
-    let mut last = Json::Null;
-    let found = until(10, || {
-        last = get(address, path).json();
-        wanted(&last).then(|| last.clone())
-    });
-    found.unwrap_or_else(|| panic!("{path}: {last}"))
+    answer_within(10, address, path, wanted)
 }
 
 #[test]

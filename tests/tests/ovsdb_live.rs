@@ -9,8 +9,8 @@ use serde_json::{Value as Json, json};
 use vmprobe::capture::file::PcapWriter;
 use vmprobe::time::Timestamp;
 use vmprobe_tests::end_to_end::{
-    Folder, Ledger, NOT_BUILT, OvsdbServer, Probe, Storage, built, get, missing, run_to_end,
-    skipped, too_long, until, vmprobe,
+    Folder, Ledger, NOT_BUILT, OvsdbServer, Probe, Storage, answer_within, built, get, missing,
+    run_to_end, skipped, too_long, until, vmprobe,
 };
 
 const WEB: &str = "00000000-0000-0000-0000-000000000001";
@@ -64,12 +64,7 @@ fn plug(server: &OvsdbServer, bridge: &str, port: &str, vm: &str, name: &str) {
 
 /// Waits until an answer of the API is as wanted.
 fn waits_for(address: &str, path: &str, wanted: impl Fn(&Json) -> bool) -> Json {
-    let mut last = Json::Null;
-    let found = until(20, || {
-        last = get(address, path).json();
-        wanted(&last).then(|| last.clone())
-    });
-    found.unwrap_or_else(|| panic!("{path}: {last}"))
+    answer_within(20, address, path, wanted)
 }
 
 /// Whether any item of a page has that.

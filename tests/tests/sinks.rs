@@ -5,7 +5,6 @@ mod extremes;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use lapin::message::Delivery;
@@ -15,42 +14,24 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties, ExchangeKind};
 use serde_json::Value as Json;
-use vmprobe::config::{self, Mode, SinkPlan};
+use vmprobe::config::SinkPlan;
 use vmprobe::export::json::write_row;
 use vmprobe::export::sink::TableRows;
-use vmprobe::export::{SinkHealth, SinkReport, Sinks, SinksWanted};
+use vmprobe::export::{SinkHealth, Sinks, SinksWanted};
 use vmprobe::record::{AlertRecord, Origin, Record, Rows, Table, TableVisitor};
 use vmprobe::time::Timestamp;
 use vmprobe_tests::broker::{Broker, PACKAGES};
 use vmprobe_tests::end_to_end::{
     Folder, free_port, missing, missing_tools, run_to_end, until, vmprobe,
 };
+use vmprobe_tests::sinks::{SOON_S, all_delivered, only, plan_of as plan};
 
-/// How long something may take that comes by itself.
-const SOON_S: u64 = 60;
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000_000);
-
-fn plan(text: &str) -> SinkPlan {
-    let loaded = config::parse(text, "test.toml", Path::new("/"), Mode::Replay);
-    loaded.unwrap_or_else(|problems| panic!("{problems}")).plan.sinks.remove(0)
-}
 
 fn start(plan: &SinkPlan) -> Sinks {
     let origin = Origin::new("p1", "east");
     Sinks::start(std::slice::from_ref(plan), origin, false, SinksWanted::default())
         .expect("threads")
-}
-
-fn only(mut reports: Vec<SinkReport>) -> SinkReport {
-    assert_eq!(reports.len(), 1);
-    let report = reports.remove(0);
-    assert_eq!(report.ledger.unaccounted(), 0, "{report:?}");
-    report
-}
-
-fn all_delivered(sinks: &Sinks, records: u64) {
-    let done = || (only(sinks.reports()).ledger.delivered == records).then_some(());
-    assert!(until(SOON_S, done).is_some(), "{:?}", sinks.reports());
 }
 
 fn failing(sinks: &Sinks, words: &str) {

@@ -229,16 +229,10 @@ impl<S: Source> Worker<S> {
         let seen = &mut self.seen[..packets];
         for seen in &mut *seen {
             seen.ahead.guess = flows.guess(seen.hash);
-            flows.table().fetch(seen.ahead.guess);
-            if let Some(copies) = copies {
-                copies.fetch(&seen.ahead.digest);
-            }
+            seen.ahead.fetch(flows, copies);
         }
         for Seen { ahead, .. } in seen {
-            if let Some(row) = flows.guess_row(ahead.guess, self.newest_active) {
-                self.parts.handoff.fetch(row);
-            }
-            flows.fetch_measures(ahead.guess);
+            ahead.fetch_behind(flows, &self.parts.handoff, self.newest_active);
         }
     }
 

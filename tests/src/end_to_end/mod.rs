@@ -12,7 +12,7 @@ mod rig;
 mod switch;
 mod testpmd;
 
-pub use http::{Answer, get, send, send_json};
+pub use http::{Answer, answer_within, get, send, send_json};
 pub use huge_pages::HugePages;
 pub use ledger::{Ledger, port};
 pub use namespace::{Counters, Namespace};
