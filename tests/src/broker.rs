@@ -5,7 +5,7 @@
 //! Source: RabbitMQ, "Configuration"; the server is run by its own script, not by the system's.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -17,6 +17,7 @@ use vmprobe::time::sleep_ms;
 
 use crate::end_to_end::until;
 use crate::folder::Folder;
+use crate::ports::free_ports;
 
 /// What it comes with.
 pub const PACKAGES: &str = "rabbitmq-server openssl";
@@ -41,12 +42,6 @@ fn server() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/rabbitmq/lib").ok()?.flatten();
     let scripts = versions.map(|version| version.path().join("sbin/rabbitmq-server"));
     scripts.filter(|script| script.is_file()).max()
-}
-
-/// Ports that nobody listens on now.
-pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let bound = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    bound.map(|listener| listener.local_addr().expect("its address").port())
 }
 
 impl Broker {

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::broker::free_ports;
 use crate::end_to_end::until;
 use crate::folder::Folder;
+use crate::ports::free_ports;
 use crate::skips::skipped;
 
 /// How long it may take to start, on a machine that is busy with other tests.

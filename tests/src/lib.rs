@@ -11,6 +11,7 @@ pub mod link;
 pub mod odd_traffic;
 pub mod oracles;
 pub mod paths;
+pub mod ports;
 pub mod random;
 pub mod records;
 pub mod replaying;

@@ -97,7 +97,7 @@ async fn publish(
 ) -> Result<(), String> {
     let text = |error: lapin::Error| error.to_string();
     let key = format!("vmprobe.{}", batch.table.name());
-    let mut confirms = Vec::new();
+    let (mut confirms, mut closed) = (Vec::new(), None);
     for (number, line) in batch.bytes.split(|octet| *octet == b'\n').enumerate() {
         if line.is_empty() {
             continue;
@@ -116,7 +116,14 @@ async fn publish(
             line,
             properties,
         );
-        confirms.push(published.await.map_err(text)?);
+        match published.await {
+            Ok(confirm) => confirms.push(confirm),
+            // Why the broker has closed the channel is said to those that wait for its answer.
+            Err(error) => {
+                closed = Some(text(error));
+                break;
+            }
+        }
     }
     let (mut returned, mut refused) = (0_u64, 0_u64);
     for confirm in confirms {
@@ -125,6 +132,9 @@ async fn publish(
             Confirmation::Ack(Some(_)) => returned += 1,
             Confirmation::Nack(_) | Confirmation::NotRequested => refused += 1,
         }
+    }
+    if let Some(closed) = closed {
+        return Err(closed);
     }
     match (returned, refused) {
         (0, 0) => Ok(()),
