@@ -19,7 +19,7 @@ use vmprobe::export::json::write_row;
 use vmprobe::export::sink::TableRows;
 use vmprobe::export::{SinkHealth, Sinks, SinksWanted};
 use vmprobe::record::{AlertRecord, Origin, Record, Rows, Table, TableVisitor};
-use vmprobe::time::Timestamp;
+use vmprobe::time::{Timestamp, sleep_ms};
 use vmprobe_tests::broker::{Broker, PACKAGES};
 use vmprobe_tests::end_to_end::{
     Folder, free_port, missing, missing_tools, run_to_end, until, vmprobe,
@@ -386,6 +386,9 @@ fn rabbitmq_confirms_every_record_or_it_comes_again() {
     consumer.bind();
     all_delivered(&sinks, 250);
     drop(consumer);
+    // The broker's own tables (what is bound to what) reach the disk up to 2 s later (Erlang's disk_log);
+    // killed before, it would not know the binding any more.
+    sleep_ms(3_000);
     broker.kill();
     sinks.send(&alerts(250, 250), NOW, 0);
     failing(&sinks, "127.0.0.1");
