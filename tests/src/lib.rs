@@ -6,6 +6,7 @@ pub mod captures;
 pub mod clickhouse;
 pub mod end_to_end;
 pub mod folder;
+pub mod kafka;
 pub mod libvirtd;
 pub mod link;
 pub mod odd_traffic;
