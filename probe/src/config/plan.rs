@@ -11,12 +11,14 @@ use ipnet::IpNet;
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
+mod correlate;
 mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
 mod sink;
 
+pub use correlate::CorrelatePlan;
 pub use learned::{LearnedPlan, Lessons};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
@@ -67,6 +69,8 @@ pub struct Plan {
     pub store: StorePlan,
     /// Where records go beside the store.
     pub sinks: Vec<SinkPlan>,
+    /// Joining the samples of many probes.
+    pub correlate: CorrelatePlan,
     /// API and pages.
     pub serve: ServePlan,
 }
@@ -441,6 +445,7 @@ impl Default for Plan {
             inventory: InventoryPlan::default(),
             store: StorePlan::default(),
             sinks: Vec::new(),
+            correlate: CorrelatePlan::default(),
             serve: ServePlan::default(),
         }
     }

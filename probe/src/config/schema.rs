@@ -7,6 +7,7 @@
 
 use super::document::Given::{Default, Derived, Nothing, Required};
 use super::document::{Kind, Table, key, table, tables};
+use correlate::CORRELATE;
 use learned::LEARNED;
 use libvirt::LIBVIRT;
 use openstack::OPENSTACK;
@@ -18,6 +19,7 @@ pub use openstack::OPENSTACK_MAX;
 pub use ovsdb::OVSDB_MAX;
 pub use sink::{SEVERITIES, SINK_KINDS, SINKS_MAX, TABLES as SINK_TABLES};
 
+mod correlate;
 mod learned;
 mod libvirt;
 mod openstack;
@@ -73,6 +75,7 @@ pub static ROOT: Table = Table {
         table(&INVENTORY),
         table(&STORE),
         table(&SINK),
+        table(&CORRELATE),
         table(&SERVE),
     ],
 };
@@ -522,7 +525,8 @@ static COPIES: Table = Table {
 
 static PATH: Table = Table {
     path: "path",
-    meaning: "Delay and loss between taps, by the same packets at both. Runs with two taps or more.",
+    meaning: "Delay and loss between taps, by the same packets at both. Runs with two taps or more; with \
+              samples with one.",
     keys: &[
         key("enabled", Kind::Flag, Default("true"), "", "Whether it runs."),
         key(
