@@ -357,6 +357,10 @@ pub struct InventoryPlan {
     pub api: bool,
     /// All kinds of sources; the first one is heard first.
     pub precedence: Vec<SourceKind>,
+    /// File that keeps what is known over a restart; `None` for the one in the store's folder.
+    pub journal: Option<PathBuf>,
+    /// Size of that file at most, in MiB; 0 for none.
+    pub journal_mib_max: u32,
     /// How far ahead of the probe's clock a source may date what it says.
     pub clock_skew_max_ms: u32,
     /// VMs at most, ended ones included.
@@ -431,6 +435,8 @@ impl Default for InventoryPlan {
             api: false,
             precedence: SourceKind::ALL.to_vec(),
             clock_skew_max_ms: 5_000,
+            journal: None,
+            journal_mib_max: 256,
             vms_max: 100_000,
             facts_per_vm_max: 1_024,
             home_networks: Vec::new(),

@@ -747,6 +747,24 @@ static INVENTORY: Table = Table {
             "Whether requests to the HTTP API may change the inventory.",
         ),
         key(
+            "journal",
+            Kind::Path,
+            Derived(
+                "\"data/inventory.journal\"",
+                "inventory.journal in store.folder; none without that folder",
+            ),
+            "",
+            "File that keeps what the inventory knows over a restart of `vmprobe run`. docs/inventory.md \
+             says what it holds.",
+        ),
+        key(
+            "journal_mib_max",
+            integer(0, 65_536),
+            Default("256"),
+            "MiB",
+            "Size of that file at most; the state alone may take half of it. 0: no journal.",
+        ),
+        key(
             "precedence",
             Kind::List(&SOURCE, 6),
             Default("[\"api\", \"file\", \"openstack\", \"libvirt\", \"ovsdb\", \"learned\"]"),

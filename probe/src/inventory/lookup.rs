@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::change::Subject;
 use super::claims::{Conflict, Held, Name};
 use super::class::{ClassRules, Side, TrafficClass};
 use super::fact::Facts;
@@ -266,6 +267,14 @@ impl Inventory {
     /// Whether any interface is in any segment.
     pub fn knows_segments(&self) -> bool {
         !self.segments.is_empty()
+    }
+
+    /// All facts, subject by subject: what makes the same inventory out of nothing.
+    pub fn subjects(&self) -> impl Iterator<Item = (Subject, &Facts)> {
+        let segments = self.spaces.facts().iter();
+        let segments = segments.map(|(segment, facts)| (Subject::Segment(*segment), facts));
+        let vms = self.entries().map(|(_, entry)| (Subject::Vm(entry.history.uuid), &entry.facts));
+        segments.chain(vms)
     }
 
     /// The sources, by number.

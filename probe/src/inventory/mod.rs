@@ -17,16 +17,19 @@
 //! | `store` | applies changes, gives snapshots |
 //! | `lookup` `class` | the snapshot; classes of traffic |
 //! | `rows` | rows of the `inventory` table |
+//! | `delta` `line` | what became of facts, to do it again after a restart; as JSON |
 //! | `file` `json_file` `vm` | the inventory file |
 
 mod address;
 mod change;
 mod claims;
 mod class;
+mod delta;
 mod fact;
 pub mod file;
 mod history;
 mod json_file;
+mod line;
 mod lookup;
 mod map;
 #[cfg(test)]
@@ -48,9 +51,11 @@ pub use change::{
 };
 pub use claims::Conflict;
 pub use class::{ClassRules, TrafficClass};
+pub use delta::{Delta, FactKey, Restored, SubjectDelta};
 pub use fact::{Applied, Fact, Facts};
 pub use file::InventoryData;
 pub use history::{Connection, InterfaceHistory, VmHistory};
+pub use line::{LineNames, LineReader, NotLine, written};
 pub use lookup::{CONFLICTS_LISTED_MAX, Inventory, InventoryCell, NamedConflict, VmEntry, VmRef};
 pub use map::{STATIONS_MAX, SegmentMap};
 pub use precedence::SourceName;

@@ -19,7 +19,8 @@ use super::change::{
 };
 use super::claims::Name;
 use super::class::ClassRules;
-use super::fact::Facts;
+use super::delta::{Restored, SubjectDelta};
+use super::fact::{Fact, Facts};
 use super::history::VmHistory;
 use super::lookup::VmEntry;
 use super::precedence::SourceName;
@@ -148,6 +149,8 @@ pub struct Store {
     totals: StoreCounts,
     rows_wanted: bool,
     row_changes: Vec<RowChange>,
+    deltas_wanted: bool,
+    deltas: Vec<SubjectDelta>,
 }
 
 impl Store {
@@ -169,6 +172,8 @@ impl Store {
             totals: StoreCounts::default(),
             rows_wanted: false,
             row_changes: Vec::new(),
+            deltas_wanted: false,
+            deltas: Vec::new(),
         }
     }
 
@@ -189,6 +194,79 @@ impl Store {
     #[must_use]
     pub fn with_rows(self) -> Self {
         Self { rows_wanted: true, ..self }
+    }
+
+    /// Other limits, of a store that knows nothing yet.
+    #[cfg(test)]
+    pub(super) fn limits(&mut self, limits: StoreLimits) {
+        self.limits = limits;
+    }
+
+    /// Rows as they are known now.
+    #[cfg(test)]
+    pub(super) fn rows(&self) -> Vec<InventoryRow> {
+        let rows = self.slots.iter().flat_map(|slot| &slot.rows);
+        rows.map(|(row, _)| InventoryRow::clone(row)).collect()
+    }
+
+    /// Also notes what becomes of facts, for who takes it by [`Store::take_deltas`].
+    pub fn note_deltas(&mut self) {
+        self.deltas_wanted = true;
+    }
+
+    /// What became of facts since the last call.
+    pub fn take_deltas(&mut self) -> Vec<SubjectDelta> {
+        std::mem::take(&mut self.deltas)
+    }
+
+    /// Takes over what an earlier run knew, into a store that knows nothing yet. A row of the table is
+    /// known since the newest fact that it is made of. Where there are more VMs than there may be, those
+    /// that ended longest ago are left out, then the last ones.
+    pub fn restore(&mut self, restored: Restored) {
+        let known = restored.known;
+        self.inventory.known = known;
+        let (vms, segments) = restored.into_parts();
+        let sources = Arc::clone(&self.inventory.sources);
+        let facts_max = self.limits.facts_max;
+        let spaces = Arc::make_mut(&mut self.inventory.spaces);
+        for (segment, mut facts) in segments {
+            self.totals.facts_forgotten += facts.forget(facts_max);
+            if let Some(place) = spaces.facts_mut(segment) {
+                *place = facts;
+                spaces.resolve(segment, &sources);
+            }
+        }
+        let entries = vms.into_iter().map(|(uuid, mut facts)| {
+            self.totals.facts_forgotten += facts.forget(facts_max);
+            VmEntry { history: VmHistory::new(uuid, &facts, &sources), facts }
+        });
+        let mut entries: Vec<VmEntry> = entries.collect();
+        self.totals.vms_forgotten += leave_out(&mut entries, self.limits.vms_max);
+        let mut restored = BTreeSet::new();
+        for entry in entries {
+            let uuid = entry.history.uuid;
+            if let Some(vm) = self.inventory.push(Arc::new(entry)) {
+                self.slots.push(Slot::default());
+                self.by_uuid.insert(uuid, vm);
+                restored.insert(vm);
+            }
+        }
+        self.claim_anew(restored, known);
+        self.date_rows();
+    }
+
+    /// Says of each row since when it is known, by the facts that it is made of.
+    fn date_rows(&mut self) {
+        self.row_changes.clear();
+        for (vm, slot) in (0..).map(VmRef).zip(&mut self.slots) {
+            let Some(entry) = self.inventory.entry(vm) else { continue };
+            for (row, known) in &mut slot.rows {
+                let facts = entry.facts.current().filter(|fact| is_of(fact, row));
+                *known = facts.map(|fact| fact.known.from).max().unwrap_or(*known);
+                let change = RowChange { row: Arc::clone(row), known_from: *known, known_to: None };
+                self.row_changes.push(change);
+            }
+        }
     }
 
     /// What look-ups see from now on.
@@ -351,7 +429,13 @@ impl Store {
         changes: &[Change],
         known: Timestamp,
     ) -> Option<VmRef> {
-        let Some(vm) = self.by_uuid.get(&uuid).copied().or_else(|| self.add(uuid, known)) else {
+        let there = self.by_uuid.get(&uuid).copied();
+        // Of a VM that nobody has spoken of there is nothing to be said no more.
+        if there.is_none() && changes.iter().all(|change| change.value.is_none()) {
+            self.count(source, 0, changes.len() as u64, 0);
+            return None;
+        }
+        let Some(vm) = there.or_else(|| self.add(uuid, known)) else {
             self.reject(source, Rejection::VmsFull, changes.len());
             return None;
         };
@@ -366,6 +450,10 @@ impl Store {
             return None;
         }
         let history = VmHistory::new(uuid, &facts, &sources);
+        if self.deltas_wanted {
+            let delta = facts.since(&self.inventory.entry(vm)?.facts);
+            self.deltas.push(SubjectDelta::Facts(Subject::Vm(uuid), delta));
+        }
         let entry = self.inventory.entry_mut(vm)?;
         *entry = VmEntry { history, facts };
         Some(vm)
@@ -442,6 +530,9 @@ impl Store {
         self.inventory.claim(vm, &names);
         self.count_segments(&segments, &BTreeSet::new());
         self.totals.vms_forgotten += 1;
+        if self.deltas_wanted {
+            self.deltas.push(SubjectDelta::Forgotten(uuid));
+        }
         Some(vm)
     }
 
@@ -459,7 +550,12 @@ impl Store {
             self.reject(source, Rejection::SpacesFull, changes.len());
             return false;
         };
+        let before = self.deltas_wanted.then(|| facts.clone());
         let applied = facts.apply(source, changes, known, facts_max);
+        if let Some(before) = before.filter(|_| applied.changed > 0) {
+            let delta = facts.since(&before);
+            self.deltas.push(SubjectDelta::Facts(Subject::Segment(segment), delta));
+        }
         let whole = applied.changed == 0 || spaces.resolve(segment, &sources);
         if !whole {
             self.reject(source, Rejection::SpacesFull, 1);
@@ -533,6 +629,29 @@ impl Store {
             self.row_changes.push(RowChange { row, known_from, known_to: Some(known) });
         }
     }
+}
+
+/// Leaves out VMs beyond so many; says how many.
+fn leave_out(entries: &mut Vec<VmEntry>, vms_max: usize) -> u64 {
+    let excess = entries.len().saturating_sub(vms_max);
+    if excess == 0 {
+        return 0;
+    }
+    let ended =
+        entries.iter().filter_map(|entry| Some((entry.history.ended()?, entry.history.uuid)));
+    let mut ended: Vec<_> = ended.collect();
+    ended.sort_unstable();
+    let gone: BTreeSet<Uuid> = ended.into_iter().take(excess).map(|(_, uuid)| uuid).collect();
+    entries.retain(|entry| !gone.contains(&entry.history.uuid));
+    entries.truncate(vms_max);
+    excess as u64
+}
+
+/// Whether a row is made of a fact.
+fn is_of(fact: &Fact, row: &InventoryRow) -> bool {
+    let interface = fact.attribute.interface();
+    let of_row = interface.is_none_or(|id| row.mac.is_none_or(|mac| mac == id.mac));
+    of_row && !matches!(fact.attribute, Attribute::Tag(_)) && fact.valid.and(row.valid).is_some()
 }
 
 fn segments_of(history: &VmHistory) -> BTreeSet<Segment> {
