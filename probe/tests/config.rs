@@ -122,6 +122,7 @@ fn other_value(table: &Table, key: &Key) -> String {
         Kind::List(Kind::Text, _) => "[\"other\"]".to_owned(),
         Kind::List(Kind::Broker, _) => "[\"amqp://other\"]".to_owned(),
         Kind::Device => "\"0000:3b:00.0\"".to_owned(),
+        Kind::Http => "\"http://other\"".to_owned(),
         Kind::Ovsdb => "\"tcp:192.0.2.9:6640\"".to_owned(),
         Kind::Address => "\"192.0.2.9\"".to_owned(),
         Kind::Network => "\"10.98.0.0/16\"".to_owned(),

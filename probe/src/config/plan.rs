@@ -11,10 +11,12 @@ use ipnet::IpNet;
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
+mod cloud_api;
 mod libvirt;
 mod openstack;
 mod ovsdb;
 
+pub use cloud_api::{CloudApiPlan, CloudAuth, HttpUrl, NotHttp};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
@@ -355,12 +357,12 @@ pub struct InventoryPlan {
     pub file: Option<PathBuf>,
     /// Whether requests to the HTTP API may change the inventory.
     pub api: bool,
-    /// All kinds of sources; the first one is heard first.
-    pub precedence: Vec<SourceKind>,
     /// File that keeps what is known over a restart; `None` for the one in the store's folder.
     pub journal: Option<PathBuf>,
     /// Size of that file at most, in MiB; 0 for none.
     pub journal_mib_max: u32,
+    /// All kinds of sources; the first one is heard first.
+    pub precedence: Vec<SourceKind>,
     /// How far ahead of the probe's clock a source may date what it says.
     pub clock_skew_max_ms: u32,
     /// VMs at most, ended ones included.
@@ -433,10 +435,10 @@ impl Default for InventoryPlan {
         Self {
             file: None,
             api: false,
-            precedence: SourceKind::ALL.to_vec(),
-            clock_skew_max_ms: 5_000,
             journal: None,
             journal_mib_max: 256,
+            precedence: SourceKind::ALL.to_vec(),
+            clock_skew_max_ms: 5_000,
             vms_max: 100_000,
             facts_per_vm_max: 1_024,
             home_networks: Vec::new(),

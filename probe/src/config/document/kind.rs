@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use toml::de::{DeInteger, DeValue};
 
 use super::table::Table;
-use crate::config::{BrokerUrl, OvsdbRemote, device};
+use crate::config::{BrokerUrl, HttpUrl, OvsdbRemote, device};
 use crate::inventory::{Mac, Uuid};
 use crate::time::Timestamp;
 
@@ -52,6 +52,8 @@ pub enum Kind {
     Device,
     /// A broker of an OpenStack cloud.
     Broker,
+    /// Where a service is reached by HTTP.
+    Http,
     /// A database server of an Open vSwitch.
     Ovsdb,
     /// An IP address.
@@ -94,6 +96,9 @@ impl Kind {
             Self::Broker => "amqp://HOST:PORT/VHOST or amqps://HOST:PORT/VHOST, without user and \
                              password (IPv6 in brackets; without a port 5672, with amqps 5671; without \
                              a virtual host /)"
+                .to_owned(),
+            Self::Http => "http://HOST:PORT/PATH or https://HOST:PORT/PATH, without user and password \
+                           (IPv6 in brackets; without a port 80, with https 443)"
                 .to_owned(),
             Self::Ovsdb => {
                 "unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT (IPv6 in brackets; without a \
@@ -172,6 +177,7 @@ impl Kind {
                 | Self::Path
                 | Self::Device
                 | Self::Broker
+                | Self::Http
                 | Self::Ovsdb
                 | Self::Address
                 | Self::Network
@@ -190,6 +196,7 @@ impl Kind {
             Self::Path => is_text_of(text, 4096),
             Self::Device => device::is_known(text),
             Self::Broker => text.parse::<BrokerUrl>().is_ok(),
+            Self::Http => text.parse::<HttpUrl>().is_ok(),
             Self::Ovsdb => text.parse::<OvsdbRemote>().is_ok(),
             Self::Address => text.parse::<IpAddr>().is_ok(),
             Self::Network => return network_fault(text),
@@ -372,6 +379,7 @@ mod tests {
             (Kind::Word(&["auto", "never"]), "never", "Never"),
             (Kind::Path, "a/b", ""),
             (Kind::Broker, "amqps://h/v", "http://h"),
+            (Kind::Http, "https://h/v3", "amqp://h"),
             (Kind::Ovsdb, "ssl:[::1]:6641", "udp:h:1"),
             (Kind::Address, "2001:db8::1", "10.0.0.256"),
             (Kind::Network, "10.0.0.0/8", "10.0.0.1/8"),

@@ -156,5 +156,117 @@ pub(super) static OPENSTACK: Table = Table {
             "What a tenant is called: name of the project where a notification has shown it, else its \
              id; or always its id.",
         ),
+        key(
+            "api_auth",
+            Kind::Word(&["off", "password", "application_credential", "none"]),
+            Default("\"off\""),
+            "",
+            "Whether what is there is listed from the APIs of Neutron and Nova at each connection, and how the \
+             probe says who it is: with a password or an application credential at Keystone, or not at \
+             all (services with auth_strategy noauth). off: only notifications are heard.",
+        ),
+        key(
+            "api_identity_url",
+            Kind::Http,
+            Nothing("\"https://keystone.example:5000/v3\""),
+            "",
+            "Keystone, version 3. Needed with a password or an application credential.",
+        ),
+        key(
+            "api_network_url",
+            Kind::Http,
+            Derived("\"http://neutron.example:9696\"", "as the catalogue of Keystone says"),
+            "",
+            "Neutron. Without Keystone, it is not asked unless this is given.",
+        ),
+        key(
+            "api_compute_url",
+            Kind::Http,
+            Derived("\"http://nova.example:8774/v2.1\"", "as the catalogue of Keystone says"),
+            "",
+            "Nova, likewise.",
+        ),
+        key(
+            "api_region",
+            Kind::Text,
+            Nothing("\"RegionOne\""),
+            "",
+            "Region in the catalogue; without it the first one of a service.",
+        ),
+        key(
+            "api_interface",
+            Kind::Word(&["public", "internal", "admin"]),
+            Default("\"public\""),
+            "",
+            "Which of the catalogue's endpoints is asked.",
+        ),
+        key(
+            "api_user",
+            Kind::Text,
+            Nothing("\"vmprobe\""),
+            "",
+            "User, with a password. It must see all projects (role reader or admin, by the policies of the \
+             cloud).",
+        ),
+        key("api_user_domain", Kind::Text, Default("\"Default\""), "", "Domain of that user."),
+        key("api_project", Kind::Text, Nothing("\"admin\""), "", "Project of that user's roles."),
+        key(
+            "api_project_domain",
+            Kind::Text,
+            Default("\"Default\""),
+            "",
+            "Domain of that project.",
+        ),
+        key(
+            "api_credential_id",
+            Kind::Text,
+            Nothing("\"423f19a4ac1e4f48bbb4180756e6eb6c\""),
+            "",
+            "Id of the application credential.",
+        ),
+        key(
+            "api_secret_file",
+            Kind::Path,
+            Nothing("\"/etc/vmprobe/cloud-secret\""),
+            "",
+            "File whose first line is the password, or the application credential's secret. Read at each \
+             listing.",
+        ),
+        key(
+            "api_secret_env",
+            Kind::Text,
+            Nothing("\"OS_PASSWORD\""),
+            "",
+            "Variable of the environment that holds it instead; the file counts where both are given.",
+        ),
+        key(
+            "api_ca_file",
+            Kind::Path,
+            Default("\"/etc/ssl/certs/ca-certificates.crt\""),
+            "",
+            "Certificates of the authorities that the services' certificates are checked with, PEM; for \
+             https only. Read at each listing.",
+        ),
+        key(
+            "api_timeout_ms",
+            integer(100, 600_000),
+            Default("30000"),
+            "ms",
+            "Longest time for one answer, connection included.",
+        ),
+        key(
+            "api_page_items",
+            integer(1, 100_000),
+            Default("500"),
+            "items",
+            "Items asked for at once; the services may give less.",
+        ),
+        key(
+            "api_answer_mib_max",
+            integer(1, 1_024),
+            Default("64"),
+            "MiB",
+            "Largest answer that is read.",
+        ),
     ],
 };
