@@ -256,7 +256,7 @@ part_spread() {
     done
     added=$(median <"$work/spread-added_ns_per_packet")
     cat <<TEXT
-## Spread by software: what a packet that is passed on costs more, imix-plain
+## Spread by software: what each packet received costs more where half are passed on, imix-plain
 | ns of CPU time of both workers (least–most) | bar | met | the ring alone: sending, taking |
 |---|---|---|---|
 | $(printf '%.1f' "$added") ($(spread <"$work/spread-added_ns_per_packet")) | $bar_spread_ns | $(met "$added" "$bar_spread_ns") | $(median <"$work/spread-sending_ns_per_packet" | xargs printf '%.1f'), $(median <"$work/spread-taking_ns_per_packet" | xargs printf '%.1f') |

@@ -8,7 +8,7 @@ use vmprobe::copies::Verdict;
 use vmprobe::decode::brief::Fields;
 use vmprobe::decode::{Brief, Headers, Marks, protocol};
 use vmprobe::flow::{EndReason, EndedFlow, FlowOutput, FlowStage, FlowTotals};
-use vmprobe::index::{FlowIndex, Sender, WindowNumber};
+use vmprobe::index::{FlowIndex, WindowNumber};
 use vmprobe::spread::{FlowKey, HashSeed, name_flow};
 use vmprobe::time::Timestamp;
 use vmprobe::window::{LateRow, Note, Row, RowPlace, WindowClock};
@@ -215,10 +215,9 @@ impl Driver {
         booking: (WindowNumber, bool),
     ) {
         let guess = self.short.guess(headers.hash);
-        let brief = brief_of(headers);
-        let may_be_brief = verdict == Verdict::First && !headers.marks.has(Marks::FRAGMENT);
-        if may_be_brief && self.short.is_settled(&brief, guess) {
-            let (fields, sums) = (fields_of(headers), &mut self.short_sums);
+        let brief = Brief::of(headers).filter(|_| verdict == Verdict::First);
+        if let Some(brief) = brief.filter(|brief| self.short.is_settled(brief, guess)) {
+            let (fields, sums) = (Fields::of_headers(headers), &mut self.short_sums);
             self.short.count_settled(guess, &brief, booking, sums, || FirstWords::of(headers));
             self.short.measure_settled(guess, (&brief, &fields), booking.0, sums);
             return;
@@ -250,45 +249,6 @@ fn add_payload(headers: &mut Headers, head: &[u8]) {
     headers.payload_octets = u32::try_from(head.len()).expect("short");
     headers.payload_captured_octets = headers.payload_octets;
     headers.payload_head[..head.len()].copy_from_slice(head);
-}
-
-fn fields_of(headers: &Headers) -> Fields {
-    Fields {
-        tcp_flags: headers.tcp_flags,
-        tcp_sequence: headers.tcp_sequence,
-        tcp_acknowledgement: headers.tcp_acknowledgement,
-        tcp_window: headers.tcp_window,
-        payload_octets: headers.payload_octets,
-        ..Fields::default()
-    }
-}
-
-fn brief_of(headers: &Headers) -> Brief {
-    let key = FlowKey::of(headers).0;
-    let end = |endpoint: Sender| {
-        let [.., a, b, c, d] = key.address(endpoint).0;
-        (u64::from(u32::from_be_bytes([a, b, c, d])) << 16) | u64::from(key.port(endpoint))
-    };
-    let mut stations = [0; 12];
-    stations[..6].copy_from_slice(&headers.destination_mac.0);
-    stations[6..].copy_from_slice(&headers.source_mac.0);
-    Brief {
-        hash: headers.hash,
-        ends: [end(Sender::Low), end(Sender::High)],
-        space: headers.space,
-        segment: headers.segment,
-        timestamp: headers.timestamp,
-        clock: headers.clock,
-        octets: u16::try_from(headers.octets).expect("small"),
-        tap: headers.tap,
-        tcp_flags: headers.tcp_flags.to_le_bytes()[0],
-        protocol: headers.protocol,
-        sender: headers.sender,
-        has_payload: headers.payload_octets != 0,
-        stations,
-        wire_octets: headers.octets,
-        ip_at: 14,
-    }
 }
 
 /// Eight octets an operation.

@@ -308,6 +308,8 @@ pub struct WorkerTotals {
     /// Packets followed without looking for evidence of their loss, for lack of room, and flows that
     /// were forgotten while what is known of them might still have been of use.
     pub path_unwatched: u64,
+    /// Segments that were not compared with all packets of their flow that wait for evidence.
+    pub path_walks_cut: u64,
     /// Losses.
     pub causes: CauseCounts,
     /// Flows begun.
@@ -337,7 +339,7 @@ impl WorkerTotals {
 
     /// What stands beside the balance, by name: what came late, and what was lost, forgotten or given
     /// up where a bound was met. The same names in records and reports.
-    pub fn beside_balance(&self) -> [(&'static str, u64); 11] {
+    pub fn beside_balance(&self) -> [(&'static str, u64); 12] {
         [
             ("late", self.late_packets),
             ("fragments_unresolved", self.fragments_unresolved),
@@ -350,6 +352,7 @@ impl WorkerTotals {
             ("path_samples_lost", self.path_samples_lost),
             ("path_evicted", self.path_evicted),
             ("path_unwatched", self.path_unwatched),
+            ("path_walks_cut", self.path_walks_cut),
         ]
     }
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use cli::{bench, configuration, generate, output, replay, run};
+use cli::{bench, configuration, generate, output, replay, run, schema, tidy};
 
 /// Monitoring appliance for the traffic between virtual machines.
 #[derive(Parser)]
@@ -31,6 +31,8 @@ enum Command {
     Check(configuration::CheckArguments),
     /// Look at this machine: hugepages, IOMMU, drivers, clock; say what mends each finding.
     Doctor(configuration::DoctorArguments),
+    /// Make and upgrade the tables of a database that records go to.
+    Schema(schema::SchemaArguments),
     /// Ask the stored records by SQL.
     #[command(disable_help_flag = true)]
     Query {
@@ -46,7 +48,10 @@ enum Command {
         arguments: Vec<std::ffi::OsString>,
     },
     /// Measure the packet path on packets in memory.
-    Bench(bench::BenchArguments),
+    Bench(Box<bench::BenchArguments>),
+    /// What `run` starts to have its records merged and removed.
+    #[command(name = vmprobe::store::TIDY_COMMAND, hide = true)]
+    TidyStore(tidy::TidyArguments),
 }
 
 fn main() -> ExitCode {
@@ -58,12 +63,14 @@ fn main() -> ExitCode {
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Check(arguments) => configuration::check(&arguments),
         Command::Doctor(arguments) => configuration::doctor(&arguments),
+        Command::Schema(arguments) => schema::schema(&arguments),
         Command::Query { arguments } => output::failed(&vmprobe::store::query::exec(arguments)),
         Command::Topology { arguments } => {
             let arguments = std::iter::once("topology".into()).chain(arguments);
             output::failed(&vmprobe::store::query::exec(arguments))
         }
         Command::Bench(arguments) => bench::bench(&arguments),
+        Command::TidyStore(arguments) => tidy::tidy(&arguments),
     };
     outcome.into()
 }

@@ -52,15 +52,17 @@ pub struct Report {
     pub ports: Vec<LivePort>,
 }
 
-/// The account of a sink over a whole run, in records: made = delivered + Σ dropped.
+/// The account of a sink over a whole run, in records: made = delivered + spooled + Σ dropped.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ReportSink {
     /// Name of the sink.
-    pub name: &'static str,
+    pub name: String,
     /// Records that it was given.
     pub made: u64,
     /// Records that are safe at their destination.
     pub delivered: u64,
+    /// Records that wait on disk for the next run.
+    pub spooled: u64,
     /// Records lost, by cause.
     pub dropped: BTreeMap<&'static str, u64>,
 }
@@ -72,16 +74,32 @@ impl ReportSink {
     }
 }
 
-impl From<&SinkLedger> for ReportSink {
-    fn from(ledger: &SinkLedger) -> Self {
+impl ReportSink {
+    fn new(name: &str, ledger: &SinkLedger) -> Self {
         let dropped = SinkCause::ALL
             .iter()
             .map(|&cause| (cause.name(), ledger.dropped(cause)))
             .filter(|(_, records)| *records > 0)
             .collect();
-        Self { name: "parquet", made: ledger.made, delivered: ledger.delivered, dropped }
+        Self {
+            name: name.to_owned(),
+            made: ledger.made,
+            delivered: ledger.delivered,
+            spooled: ledger.spooled,
+            dropped,
+        }
     }
 }
+
+/// The store first, then the others.
+fn report_sinks(summary: &RunSummary) -> Vec<ReportSink> {
+    let store = summary.sink.iter().map(|ledger| ReportSink::new(STORE, ledger));
+    let others = summary.sinks.iter().map(|sink| ReportSink::new(&sink.name, &sink.ledger));
+    store.chain(others).collect()
+}
+
+/// Name of the store among sinks.
+const STORE: &str = "parquet";
 
 impl Report {
     /// Whether all packets are accounted for and no record was lost, neither on the way from a
@@ -159,6 +177,8 @@ pub struct ReportWorker {
     pub path_evicted: u64,
     /// Packets followed without looking for evidence, and flows forgotten too early for it.
     pub path_unwatched: u64,
+    /// Segments that were not compared with all packets of their flow that wait for evidence.
+    pub path_walks_cut: u64,
     /// What is missing.
     pub unaccounted: i64,
 }
@@ -181,6 +201,7 @@ impl ReportWorker {
             path_samples_lost: totals.path_samples_lost,
             path_evicted: totals.path_evicted,
             path_unwatched: totals.path_unwatched,
+            path_walks_cut: totals.path_walks_cut,
             unaccounted: totals.unaccounted(),
         }
     }

@@ -28,12 +28,14 @@ use crate::time::Timestamp;
 use crate::window::{Booking, HandoffSender, WindowClock};
 
 mod burst;
+mod learn;
 mod marks;
 mod port_names;
 mod quotes;
 mod spreading;
 
 use burst::{Seen, Tally};
+pub use learn::LearnTap;
 use marks::{MirrorSequence, NOTED_MARKS};
 pub use port_names::PortNames;
 
@@ -100,6 +102,8 @@ pub struct WorkerParts {
     pub port_names: PortNames,
     /// Where the newest map of segments is; without it the decoder keeps the one that it has.
     pub maps: Option<Arc<MapCell>>,
+    /// What is learned of who has which address; `None` where nothing is.
+    pub learn: Option<LearnTap>,
 }
 
 /// One core of the packet path.
@@ -136,6 +140,8 @@ pub struct Worker<S> {
     ports_known: usize,
     /// The source expects nothing more.
     quiet: bool,
+    /// Since what goes to other workers was handed over.
+    polls_unflushed: u32,
     /// Of the map of segments that the decoder has.
     map_version: u64,
     /// Waiting for room in a ring, and meanwhile taking over.
@@ -159,6 +165,24 @@ impl Ahead {
     fn of(headers: &Headers, flows: &FlowStage, copies: Option<&CopyTable>) -> Self {
         let digest = copies.map_or(Digest::default(), |copies| copies.digest(headers));
         Self { guess: flows.guess(headers.hash), digest }
+    }
+
+    /// Has the flow and the digest fetched.
+    #[inline]
+    fn fetch(&self, flows: &FlowStage, copies: Option<&CopyTable>) {
+        flows.table().fetch(self.guess);
+        if let Some(copies) = copies {
+            copies.fetch(&self.digest);
+        }
+    }
+
+    /// Has what the flow points to fetched: its row, where it may have one in `window`, and its measures.
+    #[inline]
+    fn fetch_behind(&self, flows: &FlowStage, handoff: &HandoffSender, window: WindowNumber) {
+        if let Some(row) = flows.guess_row(self.guess, window) {
+            handoff.fetch(row);
+        }
+        flows.fetch_measures(self.guess);
     }
 }
 
@@ -218,6 +242,7 @@ impl<S: Source> Worker<S> {
             expiring: false,
             ports_known: 0,
             quiet: false,
+            polls_unflushed: 0,
             map_version: u64::MAX,
             blocked: false,
             in_hand_packets: 0,
@@ -469,7 +494,8 @@ impl<S: Source> Worker<S> {
             self.route_resolved(&mut ready);
             self.ready = ready;
         }
-        self.set_clock(clock);
+        // Who waits for room meanwhile takes over what is later.
+        self.set_clock(clock.max(self.clock));
         let closes_at = self.parts.windows.closes_at(self.parts.windows.oldest_open(self.clock));
         let deadline = self.parts.fragments.next_deadline();
         self.next_event = deadline.map_or(closes_at, |deadline| deadline.min(closes_at));
@@ -653,6 +679,8 @@ impl<S: Source> Worker<S> {
         self.totals.digests_evicted = copies.map_or(0, CopyTable::evicted_digests);
         self.totals.sampling_rate = self.parts.shedder.rate();
         let path = self.parts.path.as_ref().map(PathStage::counts).unwrap_or_default();
-        (self.totals.path_evicted, self.totals.path_unwatched) = (path.evicted, path.unwatched);
+        self.totals.path_evicted = path.evicted;
+        self.totals.path_unwatched = path.unwatched;
+        self.totals.path_walks_cut = path.walks_cut;
     }
 }

@@ -47,7 +47,7 @@ fn each_key(table: &'static Table, visit: &mut impl FnMut(&'static Table, &'stat
 }
 
 /// Tables of which there may be several.
-const MANY: [&str; 7] = [
+const MANY: [&str; 12] = [
     "port",
     "tap",
     "filter",
@@ -55,6 +55,11 @@ const MANY: [&str; 7] = [
     "inventory.openstack",
     "inventory.libvirt",
     "inventory.ovsdb",
+    "sink.clickhouse",
+    "sink.webhook",
+    "sink.syslog",
+    "sink.eve",
+    "sink.rabbitmq",
 ];
 
 /// A document in which `key` has the value `value`, and the line where that stands.
@@ -121,8 +126,12 @@ fn other_value(table: &Table, key: &Key) -> String {
         Kind::List(Kind::Word(words), _) => format!("[{:?}]", words.last().expect("words")),
         Kind::List(Kind::Text, _) => "[\"other\"]".to_owned(),
         Kind::List(Kind::Broker, _) => "[\"amqp://other\"]".to_owned(),
-        Kind::Device => "\"0000:3b:00.0\"".to_owned(),
         Kind::Http => "\"http://other\"".to_owned(),
+        Kind::Stream => "\"tcp://other:1\"".to_owned(),
+        Kind::Secret => "\"env:OTHER\"".to_owned(),
+        Kind::Broker => "\"amqp://other\"".to_owned(),
+        Kind::Device => "\"0000:3b:00.0\"".to_owned(),
+        Kind::Service => "\"http://other\"".to_owned(),
         Kind::Ovsdb => "\"tcp:192.0.2.9:6640\"".to_owned(),
         Kind::Address => "\"192.0.2.9\"".to_owned(),
         Kind::Network => "\"10.98.0.0/16\"".to_owned(),
@@ -144,7 +153,17 @@ fn bad_values(kind: &Kind) -> Vec<String> {
             vec![(min / 2).to_string(), (max * 2).to_string(), "100".to_owned(), "true".to_owned()]
         }
         Kind::Number { .. } => ["0.0", "1.0", "-0.5", "nan", "\"0.5\""].map(str::to_owned).to_vec(),
-        Kind::Word(_) | Kind::Name | Kind::Device | Kind::Ovsdb | Kind::Address | Kind::Network => {
+        Kind::Word(_)
+        | Kind::Name
+        | Kind::Device
+        | Kind::Ovsdb
+        | Kind::Http
+        | Kind::Service
+        | Kind::Stream
+        | Kind::Secret
+        | Kind::Broker
+        | Kind::Address
+        | Kind::Network => {
             vec!["\"no such thing\"".to_owned(), "7".to_owned()]
         }
         Kind::Listen => ["\"0.0.0.0:80\"", "\"127.0.0.1\"", "\"[2001:db8::1]:80\"", "80"]

@@ -1,10 +1,10 @@
 //! DuckDB over the records, locked down.
 //!
 //! In: files and limits. Out: prepared statements, and their rows.
-//! Invariants: when a user's SQL runs, nothing outside the folder can be opened, no extension can
-//! be loaded, no setting can be changed, and the clock that stops it is running.
+//! Invariants: when a user's SQL runs, no file but those of the records can be opened, no extension
+//! can be loaded, no setting can be changed, and the clock that stops it is running.
 
-use std::path::{Path, PathBuf};
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -14,15 +14,17 @@ use anyhow::{Context as _, anyhow};
 use duckdb::{Config, Connection, Rows, Statement};
 
 use crate::cell::Cell;
-use crate::files::{Files, report_bad};
+use crate::files::{Files, OpenFile, held_folder, report_bad};
 use crate::{schema, statement};
 
-/// Threads of a query at most; the probe's workers need the other cores.
-const THREADS_MAX: usize = 4;
 /// How long after the time limit the program ends by force, where DuckDB does not stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Where the tables without rows stand, out of the way of `SHOW TABLES`.
 const EMPTY_SCHEMA: &str = "empty_records";
+
+/// How errors begin that a file may be the cause of.
+const UNREADABLE: [&str; 4] =
+    ["Invalid Error", "IO Error", "Invalid Input Error", "Serialization Error"];
 
 /// What a query may use.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct Limits {
     pub(crate) memory_mib: u32,
     /// Time from opening the files to the last row.
     pub(crate) time: Duration,
+    /// Threads.
+    pub(crate) threads: usize,
 }
 
 /// An open database with one view a table.
@@ -38,23 +42,33 @@ pub(crate) struct Database {
     connection: Connection,
     stopped: Arc<AtomicBool>,
     time: Duration,
+    /// What DuckDB calls a file, and its name; the longest first.
+    names: Vec<(String, String)>,
     /// Dropped when the answer is complete, which ends the watch.
     _watch: Sender<()>,
 }
 
 impl Database {
-    /// Opens the records.
+    /// Opens the records; the files stay open as long as `files` is there.
     pub(crate) fn open(files: &Files, limits: Limits, skip_bad: bool) -> anyhow::Result<Self> {
         let connection = Connection::open_in_memory_with_flags(config(limits)?)?;
         let stopped = Arc::new(AtomicBool::new(false));
         let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
-        let database = Self { connection, stopped, time: limits.time, _watch: watch };
+        let open = || files.of_table.values().flatten();
+        let name = |open: &OpenFile| (open.held(), open.path.display().to_string());
+        let mut names: Vec<_> = open().map(name).collect();
+        // One number may begin another.
+        names.sort_by_key(|(held, _)| Reverse(held.len()));
+        let database = Self { connection, stopped, time: limits.time, names, _watch: watch };
         database.explain(database.make_views(files, skip_bad))?;
-        let folder = files.folder.to_str().context("--data: the folder's name is no text")?;
+        // A file is judged by where it leads as long as it has its name, and by what holds it once
+        // that is gone. What else this process holds leads outside, and is refused by that.
+        let allowed: Vec<_> = open().map(|open| text(&open.held())).collect();
         database.connection.execute_batch(&format!(
-            "SET allowed_directories = ['{}']; SET enable_external_access = false; \
-             SET lock_configuration = true;",
-            folder.replace('\'', "''")
+            "SET allowed_paths = [{}]; SET allowed_directories = ['{}']; \
+             SET enable_external_access = false; SET lock_configuration = true;",
+            allowed.join(", "),
+            held_folder()
         ))?;
         Ok(database)
     }
@@ -92,10 +106,47 @@ impl Database {
         self.explain(run())
     }
 
+    /// An error of a query that ran: where a file may be what is wrong, the one that cannot be read
+    /// through, which DuckDB does not name. Every file is read for that, as long as there is time.
+    pub(crate) fn blame(&self, files: &Files, error: anyhow::Error) -> anyhow::Error {
+        let error = self.in_words(error);
+        let said = error.to_string();
+        if !UNREADABLE.iter().any(|kind| said.starts_with(kind)) {
+            return error;
+        }
+        for file in files.of_table.values().flatten() {
+            // Counting alone is answered without the pages.
+            let sql = format!("SELECT bit_xor(hash(COLUMNS(*))) FROM {}", read(&[file]));
+            let through = self.connection.query_row(&sql, [], |_| Ok(()));
+            if let Err(problem) = through {
+                return anyhow!("{}: {}", file.path.display(), first_line(&problem.to_string()));
+            }
+        }
+        error
+    }
+
+    /// In the user's words: why it was stopped, and files by their names.
     fn explain<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
-        result.map_err(|error| {
-            if self.stopped.load(Ordering::Relaxed) { too_slow(self.time) } else { error }
-        })
+        result.map_err(|error| self.in_words(error))
+    }
+
+    fn in_words(&self, error: anyhow::Error) -> anyhow::Error {
+        if self.stopped.load(Ordering::Relaxed) {
+            return too_slow(self.time);
+        }
+        let said = format!("{error:#}");
+        let named = self.named(&said);
+        if named == said { error } else { anyhow!(named) }
+    }
+
+    fn named(&self, said: &str) -> String {
+        let mut said = said.to_owned();
+        for (held, name) in &self.names {
+            if said.contains(held.as_str()) {
+                said = said.replace(held.as_str(), name);
+            }
+        }
+        said
     }
 
     fn make_views(&self, files: &Files, skip_bad: bool) -> anyhow::Result<()> {
@@ -105,15 +156,16 @@ impl Database {
              CREATE SCHEMA {EMPTY_SCHEMA}; SET schema = '{EMPTY_SCHEMA}'; {} SET schema = 'main';",
             schema::DDL
         ))?;
-        for (table, paths) in &files.of_table {
+        for (table, files) in &files.of_table {
+            let files: Vec<_> = files.iter().collect();
             let expected = self.columns(&format!("FROM {EMPTY_SCHEMA}.{}", name(table)))?;
-            if self.make_view(table, paths).is_ok_and(|()| {
+            if self.make_view(table, &files).is_ok_and(|()| {
                 self.columns(&format!("FROM {}", name(table))).is_ok_and(|got| got == expected)
             }) {
                 continue;
             }
             // Some file is none of this table's; only now is it worth looking at each.
-            let (good, bad) = self.sort_out(paths, &expected);
+            let (good, bad) = self.sort_out(&files, &expected);
             report_bad(&bad, skip_bad)?;
             self.make_view(table, &good).with_context(|| format!("the files of {table}"))?;
         }
@@ -121,25 +173,25 @@ impl Database {
         Ok(())
     }
 
-    fn make_view(&self, table: &str, paths: &[PathBuf]) -> duckdb::Result<()> {
+    fn make_view(&self, table: &str, files: &[&OpenFile]) -> duckdb::Result<()> {
         let mut sql = format!("CREATE OR REPLACE VIEW {0} AS FROM {EMPTY_SCHEMA}.{0}", name(table));
-        if !paths.is_empty() {
-            sql.push_str(&format!(" UNION ALL BY NAME FROM {}", read(paths)));
+        if !files.is_empty() {
+            sql.push_str(&format!(" UNION ALL BY NAME FROM {}", read(files)));
         }
         self.connection.execute_batch(&sql)
     }
 
     /// Files whose columns are some of the expected ones, and what is wrong with the others.
-    fn sort_out(
+    fn sort_out<'a>(
         &self,
-        paths: &[PathBuf],
+        files: &[&'a OpenFile],
         expected: &[(String, String)],
-    ) -> (Vec<PathBuf>, Vec<String>) {
+    ) -> (Vec<&'a OpenFile>, Vec<String>) {
         let (mut good, mut bad) = (Vec::new(), Vec::new());
-        for path in paths {
-            let one = read(std::slice::from_ref(path));
+        for &file in files {
+            let one = read(&[file]);
             let problem = match self.columns(&format!("FROM {one}")) {
-                Err(error) => Some(first_line(&error.to_string())),
+                Err(error) => Some(self.named(&first_line(&error.to_string()))),
                 Ok(got) => {
                     got.iter().find(|column| !expected.contains(column)).map(|(name, kind)| {
                         format!("column {name} of type {kind} is not in this version's schema")
@@ -147,8 +199,8 @@ impl Database {
                 }
             };
             match problem {
-                None => good.push(path.clone()),
-                Some(problem) => bad.push(format!("{}: {problem}", path.display())),
+                None => good.push(file),
+                Some(problem) => bad.push(format!("{}: {problem}", file.path.display())),
             }
         }
         (good, bad)
@@ -164,10 +216,8 @@ impl Database {
 }
 
 fn config(limits: Limits) -> anyhow::Result<Config> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = i64::try_from(cores.min(THREADS_MAX))?;
     let config = Config::default()
-        .threads(threads)?
+        .threads(i64::try_from(limits.threads)?)?
         .max_memory(&format!("{}MiB", limits.memory_mib))?
         .enable_autoload_extension(false)?
         .with("autoinstall_known_extensions", "false")?
@@ -205,14 +255,14 @@ fn too_slow(time: Duration) -> anyhow::Error {
     anyhow!("stopped after {} s (--timeout-s sets the limit)", time.as_secs())
 }
 
-fn read(paths: &[PathBuf]) -> String {
-    let list: Vec<_> = paths.iter().map(|path| text(path)).collect();
+fn read(files: &[&OpenFile]) -> String {
+    let list: Vec<_> = files.iter().map(|file| text(&file.held())).collect();
     format!("read_parquet([{}], union_by_name = true, hive_partitioning = false)", list.join(", "))
 }
 
-/// A path as a text of SQL.
-fn text(path: &Path) -> String {
-    format!("'{}'", path.to_string_lossy().replace('\'', "''"))
+/// As a text of SQL.
+fn text(path: &str) -> String {
+    format!("'{}'", path.replace('\'', "''"))
 }
 
 /// A name of SQL.

@@ -1,17 +1,22 @@
 //! The files of the records.
 //!
 //! In: the folder. Out: the Parquet files of each table, sorted by path.
-//! Cost: twelve octets of each file are read.
+//! Cost: twelve octets of each file are read; each stays open until the program ends.
 //! Invariants: hidden names (what the probe is still writing) are no records; a file that is no
-//! Parquet file is named, never passed on and never left out in silence.
+//! Parquet file is named, never passed on and never left out in silence; although the probe merges
+//! and removes files meanwhile, the rows of each hour are those of one instant.
 //! Source: Parquet's file format: `PAR1` at both ends, before the last one the footer's length.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat};
+use rustix::io::Errno;
 
 use crate::schema;
 
@@ -20,14 +25,35 @@ const MAGIC: [u8; 4] = *b"PAR1";
 const LEAST_BYTES: u64 = 12;
 /// Folders below a table's: day and hour.
 const DEPTH_MAX: u32 = 2;
+/// How often a folder is looked at that changes while it is looked at, a millisecond apart at first.
+const LOOKS_MAX: u32 = 100;
 
 /// The records of a folder.
 #[derive(Debug)]
 pub(crate) struct Files {
-    /// The folder, absolute and without symbolic links.
-    pub(crate) folder: PathBuf,
     /// Files of each table; none for a table that the query does not read.
-    pub(crate) of_table: BTreeMap<&'static str, Vec<PathBuf>>,
+    pub(crate) of_table: BTreeMap<&'static str, Vec<OpenFile>>,
+}
+
+/// A file that is held open, so that it can be read to its end whoever takes its name away.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    /// Its name when it was opened.
+    pub(crate) path: PathBuf,
+    file: File,
+}
+
+impl OpenFile {
+    /// Where this process finds it, whatever its name is by now.
+    pub(crate) fn held(&self) -> String {
+        format!("{}/{}", held_folder(), self.file.as_raw_fd())
+    }
+}
+
+/// The folder of what this process holds open.
+pub(crate) fn held_folder() -> String {
+    // By number: DuckDB, too, takes a path to where its links lead, and `self` is one.
+    format!("/proc/{}/fd", std::process::id())
 }
 
 /// Finds the records below `folder` that `sql` may read. Files that are none are an error that
@@ -38,25 +64,26 @@ pub(crate) fn find(folder: &Path, sql: &str, skip_bad: bool) -> anyhow::Result<F
     if !folder.is_dir() {
         bail!("--data {shown}: not a folder");
     }
+    hold_many();
     let mut of_table = BTreeMap::new();
     let mut bad = Vec::new();
     for table in schema::tables() {
         let mut found = Vec::new();
         if schema::may_read(sql, table) {
-            list(&folder.join(table), DEPTH_MAX, &mut found)?;
+            found = look(&folder.join(table), DEPTH_MAX)?;
         }
-        found.sort();
-        found.retain(|path| match check(path) {
+        found.sort_by(|one, two| one.path.cmp(&two.path));
+        found.retain(|open| match check(&open.file) {
             Ok(()) => true,
             Err(problem) => {
-                bad.push(format!("{}: {problem:#}", path.display()));
+                bad.push(format!("{}: {problem:#}", open.path.display()));
                 false
             }
         });
         of_table.insert(table, found);
     }
     report_bad(&bad, skip_bad)?;
-    Ok(Files { folder, of_table })
+    Ok(Files { of_table })
 }
 
 /// Refuses or warns.
@@ -72,29 +99,91 @@ pub(crate) fn report_bad(bad: &[String], skip_bad: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(folder: &Path, depth: u32, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| folder.display().to_string()),
-    };
-    for entry in entries {
-        let entry = entry.with_context(|| folder.display().to_string())?;
-        let (path, kind) = (entry.path(), entry.file_type()?);
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        if kind.is_dir() && depth > 0 {
-            list(&path, depth - 1, found)?;
-        } else if kind.is_file() && path.extension().is_some_and(|ending| ending == "parquet") {
-            found.push(path);
-        }
+/// A file is open for each that is read, and again while DuckDB reads it.
+fn hold_many() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        // Where it is not granted, opening says so.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
-    Ok(())
 }
 
-fn check(path: &Path) -> anyhow::Result<()> {
-    let mut file = File::open(path)?;
+/// The files of a folder and of those below it, each folder as it was at one instant.
+fn look(path: &Path, depth: u32) -> anyhow::Result<Vec<OpenFile>> {
+    for again in 0..LOOKS_MAX {
+        if let Some(found) = look_once(path, depth).with_context(|| path.display().to_string())? {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_millis(u64::from(1 + again / 10)));
+    }
+    bail!("{}: its files change all the time", path.display())
+}
+
+/// `None` if the folder changed in such a way that files may be missing. The probe puts a folder
+/// with the same rows in the place of another, and removes the old files then: so what counts is
+/// that the name still means the folder that was read, once all its files are open.
+fn look_once(path: &Path, depth: u32) -> anyhow::Result<Option<Vec<OpenFile>>> {
+    let Some(folder) = open(CWD, path, OFlags::DIRECTORY)? else { return Ok(Some(Vec::new())) };
+    let (mut found, mut below) = (Vec::new(), Vec::new());
+    for entry in Dir::read_from(&folder).map_err(io::Error::from)? {
+        let entry = entry.map_err(io::Error::from)?;
+        let name = entry.file_name();
+        if name.to_bytes().starts_with(b".") {
+            continue;
+        }
+        let inside = path.join(Path::new(std::str::from_utf8(name.to_bytes())?));
+        let kind = match entry.file_type() {
+            FileType::Unknown => kind(&inside)?,
+            kind => kind,
+        };
+        if kind == FileType::Directory && depth > 0 {
+            below.push(inside);
+        } else if kind == FileType::RegularFile
+            && inside.extension().is_some_and(|ending| ending == "parquet")
+        {
+            let Some(file) =
+                open(&folder, Path::new(inside.file_name().unwrap_or_default()), OFlags::empty())?
+            else {
+                return Ok(None);
+            };
+            found.push(OpenFile { path: inside, file: file.into() });
+        }
+    }
+    let now = open(CWD, path, OFlags::DIRECTORY)?;
+    let same = |now: &OwnedFd| -> io::Result<bool> {
+        let (read, now) = (fstat(&folder)?, fstat(now)?);
+        Ok((read.st_dev, read.st_ino) == (now.st_dev, now.st_ino))
+    };
+    if !now.as_ref().map_or(Ok(false), same)? {
+        return Ok(None);
+    }
+    for inside in below {
+        found.append(&mut look(&inside, depth - 1)?);
+    }
+    Ok(Some(found))
+}
+
+/// `None` where there is none.
+fn open(at: impl std::os::fd::AsFd, path: &Path, flags: OFlags) -> io::Result<Option<OwnedFd>> {
+    match openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty()) {
+        Ok(file) => Ok(Some(file)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// For file systems that do not say it in the list.
+fn kind(path: &Path) -> io::Result<FileType> {
+    let kind = fs::symlink_metadata(path)?.file_type();
+    Ok(match (kind.is_dir(), kind.is_file()) {
+        (true, _) => FileType::Directory,
+        (_, true) => FileType::RegularFile,
+        _ => FileType::Unknown,
+    })
+}
+
+fn check(mut file: &File) -> anyhow::Result<()> {
     let bytes = file.metadata()?.len();
     if bytes < LEAST_BYTES {
         bail!("{bytes} bytes are no Parquet file");
@@ -122,7 +211,7 @@ mod tests {
     fn checked(name: &str, bytes: &[u8]) -> String {
         let path = std::env::temp_dir().join(format!("vmprobe-{name}-{}", std::process::id()));
         fs::write(&path, bytes).expect("a temporary file");
-        let answer = check(&path);
+        let answer = File::open(&path).map_err(Into::into).and_then(|file| check(&file));
         fs::remove_file(&path).expect("it was there");
         answer.map_or_else(|problem| problem.to_string(), |()| "good".to_owned())
     }
@@ -137,5 +226,44 @@ mod tests {
             "a Parquet file without its end"
         );
         assert_eq!(checked("length", b"PAR1\xff\0\0\0PAR1"), "a Parquet file without its end");
+    }
+
+    /// A folder that is exchanged for one with the same rows, over and over.
+    #[test]
+    fn a_folder_that_is_exchanged_is_read_as_it_was_at_one_instant() {
+        use rustix::fs::{RenameFlags, renameat_with};
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let root = std::env::temp_dir().join(format!("vmprobe-exchange-{}", std::process::id()));
+        let (hour, hidden) = (root.join("hour"), root.join(".hidden"));
+        let write = |folder: &Path, name: u32| {
+            fs::write(folder.join(format!("{name}.parquet")), "x").expect("a file");
+        };
+        fs::create_dir_all(&hour).expect("a folder");
+        (0..3).for_each(|name| write(&hour, name));
+        let ending = AtomicBool::new(false);
+        let exchange = |round: u32| {
+            fs::create_dir(&hidden).expect("a folder");
+            (0..3).for_each(|name| write(&hidden, 3 * round + name));
+            renameat_with(CWD, &hidden, CWD, &hour, RenameFlags::EXCHANGE).expect("exchanged");
+            fs::remove_dir_all(&hidden).expect("the old one");
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut round = 1;
+                while !ending.load(Ordering::Relaxed) {
+                    exchange(round);
+                    round += 1;
+                }
+            });
+            for _ in 0..2_000 {
+                let found = look(&root, 1).map(|found| found.len());
+                if !matches!(found, Ok(3)) {
+                    ending.store(true, Ordering::Relaxed);
+                    panic!("{found:?}");
+                }
+            }
+            ending.store(true, Ordering::Relaxed);
+        });
+        fs::remove_dir_all(root).expect("it is there");
     }
 }

@@ -8,6 +8,7 @@
 mod cell;
 mod database;
 mod files;
+mod live;
 mod output;
 mod schema;
 mod statement;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use duckdb::Statement;
 
 use database::{Database, Limits};
 
@@ -41,9 +43,16 @@ struct Arguments {
     /// Memory that the query may use, in MiB, 64–1048576.
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
     memory_mib: u32,
+    /// Threads of the query, 1–256. Default: as many as there are cores, but at most 4, and none on
+    /// the cores of a running probe's workers.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
     /// Leave out files that are no records, with a warning, instead of refusing to answer.
     #[arg(long)]
     skip_bad_files: bool,
+    /// Read what is in files only: do not ask a running probe for its newest records.
+    #[arg(long)]
+    stored_only: bool,
     /// The query.
     sql: String,
 }
@@ -81,22 +90,31 @@ fn answer() -> anyhow::Result<()> {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    live::stand_back();
+    if !arguments.stored_only {
+        live::ask(&arguments.data);
+    }
     let limits = Limits {
         memory_mib: arguments.memory_mib,
         time: Duration::from_secs(arguments.timeout_s.into()),
+        threads: arguments.threads.map_or_else(live::threads, usize::from),
     };
     let files = files::find(&arguments.data, &arguments.sql, arguments.skip_bad_files)?;
     let database = Database::open(&files, limits, arguments.skip_bad_files)?;
     let mut answer = database.prepare(&arguments.sql)?;
-    let mut rows = database.run(&mut answer)?;
+    let written = write(&database, &mut answer, arguments.format);
+    written.map_err(|error| database.blame(&files, error))
+}
+
+fn write(database: &Database, answer: &mut Statement<'_>, format: Format) -> anyhow::Result<()> {
+    let mut rows = database.run(answer)?;
     let mut out = BufWriter::new(io::stdout().lock());
-    match arguments.format {
+    match format {
         Format::Table => output::table(&mut rows, &mut out)?,
         Format::Json => output::json(&mut rows, &mut out)?,
         Format::Csv => output::csv(&mut rows, &mut out)?,
     }
-    out.flush()?;
-    Ok(())
+    Ok(out.flush()?)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

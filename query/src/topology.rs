@@ -5,6 +5,7 @@
 //! are kept.
 //! Invariants: what is left out is counted in the graph; the same records give the same text.
 
+mod conversations;
 mod dot;
 mod graph;
 mod graphml;
@@ -20,12 +21,12 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use crate::database::{Database, Limits};
-use crate::files;
+use crate::{files, live};
 
 /// Tables that a graph is made of, as a text that names them.
 const TABLES: &str = "windows path taps inventory";
 
-/// Tenants, hosts, taps, segments and virtual machines, and the conversations between them.
+/// Tenants, hosts, switches, taps, segments and virtual machines, and the conversations between them.
 #[derive(Debug, Parser)]
 #[command(name = "vmprobe topology", version, about)]
 pub(crate) struct Arguments {
@@ -79,9 +80,12 @@ impl Arguments {
 
 /// Prints the graph.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    live::stand_back();
+    live::ask(&arguments.data);
     let limits = Limits {
         memory_mib: arguments.memory_mib,
         time: Duration::from_secs(arguments.timeout_s.into()),
+        threads: live::threads(),
     };
     let span = span::Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
     let files = files::find(&arguments.data, TABLES, arguments.skip_bad_files)?;

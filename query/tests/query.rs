@@ -230,6 +230,92 @@ fn a_query_that_takes_too_long_is_stopped() {
 }
 
 #[test]
+fn a_query_that_is_cancelled_ends_at_once() {
+    let folder = Folder::new("cancelled");
+    let sql =
+        "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range = 7";
+    for signal in ["-INT", "-TERM"] {
+        let mut child = folder.command(&[sql]).stdout(Stdio::piped()).spawn().expect("it starts");
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(child.try_wait().expect("our child").is_none(), "it takes longer than that");
+        let start = Instant::now();
+        let kill = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(kill.expect("kill").success());
+        let output = child.wait_with_output().expect("its end");
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
+fn a_folder_copied_elsewhere_gives_the_same_answers() {
+    let folder = Folder::with_records("original");
+    let sql = "SELECT * FROM windows ORDER BY window_start_ns";
+    let expected = folder.json(sql);
+    let copy = Folder::new("copy");
+    for file in files(&folder.0) {
+        let to = copy.0.join(file.strip_prefix(&folder.0).expect("below it"));
+        fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
+        fs::copy(file, to).expect("copied");
+    }
+    // Of a probe that wrote there when it was copied nothing is left but a name.
+    fs::write(copy.0.join(".live-p1.sock"), "").expect("a file");
+    drop(folder);
+    assert_eq!((expected.len(), copy.json(sql)), (2, expected));
+    let output = copy.query(&[sql]);
+    assert_eq!(stderr(&output), "");
+}
+
+/// A file whose end is whole and whose pages are not: the error says which it is.
+#[test]
+fn a_file_with_wrong_pages_is_named_when_it_is_read() {
+    let folder = Folder::with_records("wrong-pages");
+    let file = files(&folder.0.join("flows")).pop().expect("a file");
+    let mut bytes = fs::read(&file).expect("a file");
+    let pages = bytes.len() / 4;
+    bytes[4..pages].fill(0xa5);
+    fs::write(&file, bytes).expect("written");
+    let output = folder.query(&["SELECT * FROM flows"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let (said, name) = (stderr(&output), file.file_name().expect("a name").to_string_lossy());
+    assert!(said.contains(name.as_ref()) && !said.contains("/proc/"), "{said}");
+}
+
+/// What a file of an earlier version lacks is null; what no version had is refused (see above).
+#[test]
+fn files_of_an_earlier_version_are_read_with_what_they_have() {
+    let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/records-v1");
+    let expected = fs::read_to_string(stored.join("expected.json")).expect("the fixture");
+    let expected: serde_json::Map<String, Json> = serde_json::from_str(&expected).expect("JSON");
+    assert_eq!(expected.len(), 11, "its tables");
+    let now: Vec<_> = Table::ALL.iter().map(|table| table.name()).collect();
+    for (table, rows) in expected {
+        assert!(now.contains(&table.as_str()), "the table {table} is gone");
+        let time = Table::ALL.iter().find(|it| it.name() == table).map(|it| it.time_column());
+        let sql = format!("FROM {table} ORDER BY {}", time.expect("it is there"));
+        let output = Command::new(env!("CARGO_BIN_EXE_vmprobe-query"))
+            .args(["--format", "json", "--stored-only", "--data"])
+            .arg(&stored)
+            .arg(&sql)
+            .output()
+            .expect("the query program");
+        assert!(output.status.success(), "{}", stderr(&output));
+        let found: Vec<serde_json::Map<String, Json>> =
+            serde_json::from_slice(&output.stdout).expect("JSON");
+        let rows = rows.as_array().expect("rows");
+        assert_eq!(found.len(), rows.len(), "{table}");
+        for (found, row) in found.iter().zip(rows) {
+            let row = row.as_object().expect("a row");
+            for (column, value) in found {
+                assert_eq!(value, row.get(column).unwrap_or(&Json::Null), "{table}.{column}");
+            }
+            // Nothing that was stored has lost its name.
+            assert!(row.keys().all(|column| found.contains_key(column)), "{table}");
+        }
+    }
+}
+
+#[test]
 fn a_query_that_takes_too_much_memory_fails() {
     let folder = Folder::new("memory");
     let sql = "SELECT len(list(range)) FROM range(100000000)";

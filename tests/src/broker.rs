@@ -5,7 +5,7 @@
 //! Source: RabbitMQ, "Configuration"; the server is run by its own script, not by the system's.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -17,6 +17,7 @@ use vmprobe::time::sleep_ms;
 
 use crate::end_to_end::until;
 use crate::folder::Folder;
+use crate::ports::free_ports;
 
 /// What it comes with.
 pub const PACKAGES: &str = "rabbitmq-server openssl";
@@ -41,12 +42,6 @@ fn server() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/rabbitmq/lib").ok()?.flatten();
     let scripts = versions.map(|version| version.path().join("sbin/rabbitmq-server"));
     scripts.filter(|script| script.is_file()).max()
-}
-
-/// Ports that nobody listens on now.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let bound = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    bound.map(|listener| listener.local_addr().expect("its address").port())
 }
 
 impl Broker {
@@ -144,7 +139,7 @@ impl Drop for Broker {
 }
 
 /// An authority, a certificate of it for 127.0.0.1, and another authority.
-fn certificates(folder: &Folder) {
+pub fn certificates(folder: &Folder) {
     fs::write(folder.path("names"), "subjectAltName=IP:127.0.0.1\n").expect("a file");
     let authority = |name: &str, folder: &Path| {
         let (key, pem) = (format!("{name}.key"), format!("{name}.pem"));

@@ -3,6 +3,7 @@
 
 pub mod broker;
 pub mod captures;
+pub mod clickhouse;
 pub mod cloud_double;
 pub mod end_to_end;
 pub mod folder;
@@ -12,7 +13,9 @@ pub mod neutron;
 pub mod odd_traffic;
 pub mod oracles;
 pub mod paths;
+pub mod ports;
 pub mod random;
 pub mod records;
 pub mod replaying;
+pub mod sinks;
 pub mod skips;

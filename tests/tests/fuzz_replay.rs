@@ -14,6 +14,10 @@ mod config;
 mod decode;
 #[path = "../../fuzz/exercise/flow_ops.rs"]
 mod flow_ops;
+#[path = "../../fuzz/exercise/learn.rs"]
+mod learn;
+#[path = "../../fuzz/exercise/sources.rs"]
+mod sources;
 
 /// How long each target is tried.
 const TIME: Duration = Duration::from_secs(4);
@@ -167,6 +171,68 @@ fn decoder() {
         }
     }
     run(&seeds, decode::exercise);
+}
+
+/// A packet of the target `learn`.
+fn lesson(kind: u8, later: u8, octets: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(octets.len()).expect("short");
+    [&[kind, later, length][..], octets].concat()
+}
+
+#[test]
+fn learning() {
+    let target = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
+    let association = [&[7, 1, 2, 3, 0, 3, 0, 40][..], &[0; 12], &[0, 5, 0, 24]];
+    let association =
+        [&association.concat()[..], &[0xfd; 16], &[0, 0, 0, 60, 0, 0, 0, 120]].concat();
+    let all = [
+        lesson(0, 0, &[10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2]),
+        lesson(0, 20, &[10, 0, 0, 3, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2]),
+        lesson(0x0a, 0, &target),
+        lesson(0x1b, 1, &[&target[..], &[2, 1, 2, 0, 0, 0, 0, 1]].concat()),
+        lesson(0x24, 1, &[53, 1, 5, 51, 4, 0, 0, 0, 90, 12, 3, b'w', b'e', b'b', 255]),
+        lesson(0x34, 40, &[53, 1, 5, 255]),
+        lesson(6, 0, &association),
+    ];
+    let seeds =
+        [all.concat(), all.iter().rev().flatten().copied().collect(), all.concat().repeat(3)];
+    run(&seeds, learn::exercise);
+}
+
+#[test]
+fn what_other_systems_say() {
+    let vm = "00000000-0000-0000-0000-000000000001";
+    let interface = serde_json::json!({"mac": "02:00:00:00:00:01", "addresses": ["10.0.0.1"],
+        "segment": "default/vlan/1"});
+    let event = serde_json::json!({"events": [{"vm": vm, "event": "create", "at": "2026-01-31T12:00:00Z",
+        "name": "n", "tenant": "t", "host": "h", "tags": {"a": "b"}, "interfaces": [interface]}],
+        "spaces": [{"segment": "default/vlan/1", "space": "s"}]});
+    let message = serde_json::json!({"event_type": "compute.instance.create.end", "message_id": "1",
+        "timestamp": "2026-01-31 12:00:00.000000", "publisher_id": "p", "payload": {"instance_id": vm,
+        "tenant_id": "t", "display_name": "n", "host": "h", "state": "active",
+        "fixed_ips": [{"address": "10.0.0.1", "vif_mac": "02:00:00:00:00:01"}]}});
+    let wrapped = serde_json::json!({"oslo.version": "2.0", "oslo.message": message.to_string()});
+    let (port, bridge) =
+        ("00000000-0000-0000-0000-000000000002", "00000000-0000-0000-0000-000000000003");
+    let plugged = serde_json::json!({"Interface": {vm: {"insert": {"name": "tap0", "external_ids": ["map",
+        [["attached-mac", "02:00:00:00:00:01"], ["vm-id", vm]]]}}},
+        "Port": {port: {"insert": {"name": "tap0", "interfaces": ["uuid", vm], "tag": 7}}},
+        "Bridge": {bridge: {"insert": {"name": "br0", "ports": ["set", [["uuid", port]]]}}}});
+    let unplugged = serde_json::json!({"Interface": {vm: {"delete": null}},
+        "Port": {port: {"modify": {"tag": 8}}}});
+    let notice = |rows: &serde_json::Value| {
+        serde_json::json!({"id": null, "method": "update3", "params": ["m", "t", rows]}).to_string()
+    };
+    let switch = [notice(&plugged), notice(&unplugged)].concat();
+    let seeds = [
+        [b"\0", event.to_string().as_bytes()].concat(),
+        [b"\0", event["events"][0].to_string().as_bytes()].concat(),
+        [b"\x01", [message.to_string(), wrapped.to_string()].join("\n").as_bytes()].concat(),
+        [b"\x02\x05", switch.as_bytes()].concat(),
+    ];
+    assert!(vmprobe::sources::openstack::exercise(&seeds[2][1..]) > 0, "the seeds say something");
+    assert!(vmprobe::sources::ovsdb::exercise(switch.as_bytes(), 3) > 0);
+    run(&seeds, sources::exercise);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use serde_json::{Value as Json, json};
 use vmprobe::capture::file::PcapWriter;
 use vmprobe::time::Timestamp;
 use vmprobe_tests::end_to_end::{
-    Folder, NOT_BUILT, Probe, built, get, query, send, send_json, skipped, too_long, until, vmprobe,
+    Folder, NOT_BUILT, Probe, answer_within, built, get, query, send, send_json, skipped, too_long,
+    vmprobe,
 };
 
 const WEB: &str = "00000000-0000-0000-0000-000000000001";
@@ -60,12 +61,7 @@ fn start(folder: &Folder) -> (Probe, String) {
 
 /// Waits until an answer of the API is as wanted.
 fn waits_for(address: &str, path: &str, wanted: impl Fn(&Json) -> bool) -> Json {
-    let mut last = Json::Null;
-    let found = until(10, || {
-        last = get(address, path).json();
-        wanted(&last).then(|| last.clone())
-    });
-    found.unwrap_or_else(|| panic!("{path}: {last}"))
+    answer_within(10, address, path, wanted)
 }
 
 fn db() -> Json {

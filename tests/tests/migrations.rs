@@ -274,6 +274,81 @@ fn flows(cloud: &Cloud, row: &Row) -> Vec<(u64, u64)> {
     times.into_values().collect()
 }
 
+/// What one packet in several tells of a migration: the silence can only seem longer than it was, and
+/// both its ends are packets of the VM at these taps.
+fn check_estimated(cloud: &Cloud, row: &Row, truth: &Json) {
+    assert_eq!(row["estimate"], true, "{row:?}");
+    let (last, first) = (number(row, "last_seen_ns"), number(row, "first_seen_ns"));
+    assert_eq!(number(row, "blackout_ns"), first - last, "{row:?}");
+    let (true_last, true_first) = silence(cloud, row, truth);
+    assert!(last <= true_last && first >= true_first, "{last} {true_last} {true_first} {first}");
+    for (at_ns, tap) in [(last, "from_tap"), (first, "to_tap")] {
+        let mut sent = cloud.of(row, text(row, tap).expect("a tap")).iter();
+        assert!(sent.any(|sight| sight.sent && sight.at_ns == at_ns), "{tap}: {row:?}");
+    }
+}
+
+#[test]
+fn of_one_packet_in_several_the_blackout_is_an_upper_bound() {
+    for one_in in [4, 16] {
+        let cloud = Cloud::new("migration-some", Scenario::Cloud, 7, Options::default());
+        let [truth] = &cloud.truth[..] else { panic!("one migration") };
+        for (name, change) in [("named", (|_| ()) as fn(&mut Plan)), ("unnamed", no_inventory)] {
+            let records = cloud.played(name, |plan| {
+                plan.path.sample_one_in = one_in;
+                change(plan);
+            });
+            let some = rows(&records, "migrations");
+            let [row] = &some[..] else { panic!("one in {one_in}: {some:?}") };
+            assert_eq!(row["sampling_probability"].as_f64(), Some(1.0 / f64::from(one_in)));
+            assert_eq!(row["detected"], true, "{row:?}");
+            check_estimated(&cloud, row, truth);
+            let Some(lens) = query(&records, "SELECT * FROM migration_lens") else {
+                return skipped("the migration lens of some packets", NOT_BUILT);
+            };
+            let lens = &lens[0];
+            assert_eq!(lens["estimate"], true, "{lens}");
+            // Packets and flows are those of all packets; only the ends of the silence are estimates.
+            let all = flows(&cloud, row);
+            let (last, first) = (number(row, "last_seen_ns"), number(row, "first_seen_ns"));
+            let under_way = |(begun, end): &&(u64, u64)| *begun <= last && *end >= last;
+            let survived = all.iter().filter(under_way).filter(|(_, end)| *end >= first).count();
+            assert_eq!(lens["flow_count"], all.iter().filter(under_way).count(), "{lens}");
+            assert_eq!(lens["survived_flow_count"], survived, "{lens}");
+        }
+    }
+}
+
+#[test]
+fn of_one_packet_in_several_no_migration_is_invented() {
+    let options = Options { scale: 1.0, duration_s: Some(16) };
+    let cloud = Cloud::new("migration-some-overlap", Scenario::Overlap, 5, options);
+    let some = rows(&cloud.played("some", |plan| plan.path.sample_one_in = 4), "migrations");
+    let truly: BTreeMap<_, _> =
+        cloud.truth.iter().map(|it| (it["uuid"].as_str().map(ToOwned::to_owned), it)).collect();
+    assert_eq!(some.len(), truly.len(), "each once, because the inventory reports them");
+    let mut seen = 0;
+    for row in &some {
+        let truth = truly[&text(row, "virtual_station_uuid").map(ToOwned::to_owned)];
+        assert_eq!(row["time_ns"], truth["time_ns"]);
+        assert_eq!(
+            row["estimate"],
+            row["blackout_ns"] != Json::Null,
+            "of what is measured: {row:?}"
+        );
+        if row["detected"] == true {
+            check_estimated(&cloud, row, truth);
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "traffic shows some");
+    let alone = cloud.played("alone", |plan| {
+        plan.path.sample_one_in = 4;
+        no_inventory(plan);
+    });
+    assert_eq!(rows(&alone, "migrations").len(), seen, "the same ones without an inventory");
+}
+
 #[test]
 fn the_lens_shows_what_a_migration_did_to_the_traffic() {
     let cloud = Cloud::new("migration-lens", Scenario::Cloud, 7, Options::default());

@@ -143,7 +143,7 @@ fn what_nova_has_is_known_and_what_is_gone_has_ended() {
     let double = CloudDouble::start(Arc::clone(&all));
     let api = |double: &CloudDouble, more: &str| {
         format!(
-            "api_identity_url = \"http://{}/v3\"\napi_secret_file = \"{}\"\napi_page_items = 100\n{more}",
+            "api_identity_url = \"http://{}/v3\"\napi_secret = \"file:{}\"\napi_page_items = 100\n{more}",
             double.address,
             secret.display()
         )

@@ -2,13 +2,15 @@
 //! migration, the coverage map, and the server's death.
 #![cfg(feature = "dpdk")]
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use vmprobe::capture::file::PcapWriter;
 use vmprobe::time::Timestamp;
 use vmprobe_tests::end_to_end::{
-    Folder, Ledger, OvsdbServer, Probe, Storage, get, missing, too_long, until, vmprobe,
+    Folder, Ledger, NOT_BUILT, OvsdbServer, Probe, Storage, answer_within, built, get, missing,
+    run_to_end, skipped, too_long, until, vmprobe,
 };
 
 const WEB: &str = "00000000-0000-0000-0000-000000000001";
@@ -35,11 +37,13 @@ fn start(folder: &Folder, server: &OvsdbServer) -> (Probe, String) {
     let text = format!(
         "[eal]\nmemory_mib = 128\nhuge_pages = false\nfile_prefix = \"{}\"\n\
          [[port]]\nname = \"p\"\ndevice = \"net_pcap0,rx_pcap={},infinite_rx=1\"\n\
-         [flow]\nslots_per_worker = 1024\n[window]\nlength_ms = 500\nrows_max = 1024\n\
+         [[tap]]\nname = \"t\"\nmatch = {{ port = \"p\" }}\nhost = \"h1\"\nswitch = \"h1/br1\"\n\
+         duplicates = false\n[store]\nfolder = \"{}\"\nfree_mib_min = 16\n[flow]\nslots_per_worker = 1024\n[window]\nlength_ms = 500\nrows_max = 1024\n\
          [[inventory.ovsdb]]\nname = \"switch\"\naddress = \"unix:{}\"\nretry_max_ms = 1000\n\
          [serve]\nlisten = \"127.0.0.1:0\"\n",
         folder.name(),
         capture(folder),
+        folder.path("records").display(),
         server.path("db.sock").display(),
     );
     let file = folder.write("vmprobe.toml", text);
@@ -60,12 +64,7 @@ fn plug(server: &OvsdbServer, bridge: &str, port: &str, vm: &str, name: &str) {
 
 /// Waits until an answer of the API is as wanted.
 fn waits_for(address: &str, path: &str, wanted: impl Fn(&Json) -> bool) -> Json {
-    let mut last = Json::Null;
-    let found = until(20, || {
-        last = get(address, path).json();
-        wanted(&last).then(|| last.clone())
-    });
-    found.unwrap_or_else(|| panic!("{path}: {last}"))
+    answer_within(20, address, path, wanted)
 }
 
 /// Whether any item of a page has that.
@@ -132,6 +131,47 @@ fn a_switch_names_the_vms_of_a_running_probe() {
     probe.terminate();
     let ended = probe.end(30);
     Ledger::even(&ended.expect(0, &[]).json());
+    switches_are_drawn(&folder);
+}
+
+/// The graph of the whole run: both bridges with their hosts and VMs, and what the conversation passed.
+fn switches_are_drawn(folder: &Folder) {
+    let Some(program) = built("vmprobe-query") else {
+        return skipped("switches_are_drawn", NOT_BUILT);
+    };
+    let mut command = Command::new(program);
+    command.args(["topology", "--data"]).arg(folder.path("records"));
+    let ended = run_to_end(command);
+    let graph: Json =
+        serde_json::from_str(&ended.expect(0, &[]).output).expect("one JSON document");
+    let edges: BTreeSet<_> = graph["edges"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|edge| {
+            let text = |name: &str| edge[name].as_str().unwrap_or_default().to_owned();
+            [text("source"), text("kind"), text("target")].join(" ")
+        })
+        .collect();
+    for wanted in [
+        format!("vm:{WEB} plugged_into switch:h1/br1"),
+        format!("vm:{WEB} plugged_into switch:h2/br2"),
+        format!("vm:{DB} plugged_into switch:h1/br1"),
+        "switch:h1/br1 stands_on host:h1".to_owned(),
+        "switch:h2/br2 stands_on host:h2".to_owned(),
+        "tap:t stands_on switch:h1/br1".to_owned(),
+    ] {
+        assert!(edges.contains(&wanted), "{wanted}: {edges:?}");
+    }
+    let talk = graph["edges"].as_array().into_iter().flatten().find(|edge| {
+        edge["source"] == format!("vm:{WEB}")
+            && edge["kind"] == "conversation"
+            && edge["target"] == format!("vm:{DB}")
+    });
+    let path = &talk.expect("they talk")["path"];
+    let paths = path.as_array().expect("paths");
+    assert!(paths.contains(&json!(["h1/br1"])), "{path}");
+    assert!(paths.contains(&json!(["h2/br2", "h1/br1"])), "{path}");
 }
 
 fn mirrors_are_shown(server: &OvsdbServer, address: &str) {

@@ -26,6 +26,7 @@ fn plan(folder: &Path) -> StorePlan {
         queue_rows_max: 1_000_000,
         file_seconds: 0,
         free_mib_min: 0,
+        ..StorePlan::default()
     }
 }
 
@@ -62,6 +63,36 @@ fn every_table_comes_back_as_it_was() {
     let mut check = RoundTrip { rows: extremes::rows(), folder, tables: 0 };
     Table::visit(&mut check);
     assert_eq!(check.tables, Table::ALL.len());
+}
+
+/// Names the folder for [`writes_the_fixture_of_this_version`].
+const FIXTURE: &str = "VMPROBE_FIXTURE";
+
+struct Expected(Rows, serde_json::Map<String, Json>);
+
+impl TableVisitor for Expected {
+    fn table<R: Record>(&mut self) {
+        let mut rows = std::mem::take(R::of(&mut self.0));
+        rows.sort_by(R::order);
+        let origin = Origin::new("p1", "east");
+        let rows = rows.iter().map(|row| row.json(&origin)).collect();
+        self.1.insert(R::TABLE.name().to_owned(), rows);
+    }
+}
+
+/// `tests/data/records-v<N>` is made by this, once for each version of the schema: what a later
+/// version must read.
+#[test]
+#[ignore = "makes a fixture"]
+fn writes_the_fixture_of_this_version() {
+    let Some(folder) = std::env::var_os(FIXTURE).map(PathBuf::from) else { return };
+    let mut sink = ParquetSink::new(&plan(&folder), "p1", "east").expect("a folder");
+    sink.write(extremes::rows(), Timestamp(1));
+    assert!(sink.close(Timestamp(1)), "{:?}", sink.health());
+    let mut expected = Expected(extremes::rows(), serde_json::Map::new());
+    Table::visit(&mut expected);
+    let text = serde_json::to_string_pretty(&expected.1).expect("JSON");
+    fs::write(folder.join("expected.json"), text + "\n").expect("written");
 }
 
 #[test]

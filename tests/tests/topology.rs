@@ -104,6 +104,7 @@ fn check_graph(graph: &Json, truth: &Json) {
     let (from, to, at) = (host("from"), host("to"), number(moved, "time_ns"));
     assert!(hosts.iter().any(|(host, since)| *host == from && *since < at), "{hosts:?}");
     assert!(hosts.contains(&(to.as_str(), at)), "{hosts:?}");
+    check_switches(graph, moved);
 
     // What passes from host to host both taps see; what stays on one, that one's alone.
     let seen = |count| {
@@ -115,7 +116,59 @@ fn check_graph(graph: &Json, truth: &Json) {
     let ways = edges(graph, "conversation").filter(|edge| edge["ways"] != serde_json::json!([]));
     assert!(ways.count() > 10);
     assert_eq!(edges(graph, "path").count(), list(truth, "path").len());
-    assert_eq!(edges(graph, "stands_on").count(), 2);
+    // Both taps on host and switch, both switches on their hosts.
+    assert_eq!(edges(graph, "stands_on").count(), 6);
+}
+
+/// Where a VM was, with first instant and first instant after.
+fn stays<'a>(graph: &'a Json, vm: &str, kind: &'static str) -> Vec<(&'a str, [Option<u64>; 2])> {
+    let of_vm = edges(graph, kind).filter(|edge| edge["source"] == vm);
+    let times = |edge: &Json| ["valid_from_ns", "valid_to_ns"].map(|name| edge[name].as_u64());
+    of_vm.map(|edge| (text_of(&edge["target"]), times(edge))).collect()
+}
+
+/// Each host of the cloud has one switch: a VM is plugged in at that of the host that it is on, and a
+/// conversation passes the switches of both ends.
+fn check_switches(graph: &Json, moved: &Json) {
+    let switch = |host: &Json| format!("switch:{}/br0", text_of(host));
+    let vms = list(graph, "nodes").iter().filter(|node| node["kind"] == "vm");
+    for vm in vms.map(|node| text_of(&node["id"])) {
+        let of_host = stays(graph, vm, "runs_on").into_iter().map(|(host, time)| {
+            let host = host.strip_prefix("host:").expect("a host");
+            (format!("switch:{host}/br0"), time)
+        });
+        let plugged = stays(graph, vm, "plugged_into").into_iter();
+        let plugged = plugged.map(|(switch, time)| (switch.to_owned(), time));
+        assert_eq!(plugged.collect::<BTreeSet<_>>(), of_host.collect::<BTreeSet<_>>(), "{vm}");
+    }
+    let vm = format!("vm:{}", text_of(&moved["uuid"]));
+    let both = [&moved["from"], &moved["to"]].map(switch);
+    let at: Vec<_> =
+        stays(graph, &vm, "plugged_into").into_iter().map(|(switch, _)| switch).collect();
+    assert!(both.iter().all(|switch| at.contains(&switch.as_str())), "{at:?}");
+    let mut along = [0, 0];
+    for edge in edges(graph, "conversation") {
+        let places: BTreeSet<_> = ["source", "target"]
+            .iter()
+            .flat_map(|end| stays(graph, text_of(&edge[*end]), "plugged_into"))
+            .map(|(switch, _)| switch.trim_start_matches("switch:").to_owned())
+            .collect();
+        let paths = edge["path"].as_array().expect("paths");
+        let named: BTreeSet<_> =
+            paths.iter().flat_map(|path| path.as_array().expect("places")).map(text_of).collect();
+        assert!(named.iter().all(|name| places.contains(*name)), "{edge}");
+        assert_eq!(paths.is_empty(), places.is_empty(), "{edge}");
+        for path in paths {
+            let length = path.as_array().expect("places").len();
+            assert!((1..=2).contains(&length), "{edge}");
+            along[length - 1] += 1;
+        }
+        // Who talks from host to host is seen by both taps, and passes both switches.
+        let of_path = paths.iter().any(|path| path.as_array().map(Vec::len) == Some(2));
+        let ends = ["source", "target"].iter().all(|end| text_of(&edge[*end]).starts_with("vm:"));
+        assert!(!ends || edge["seen_by"].as_array().map(Vec::len) != Some(2) || of_path, "{edge}");
+    }
+    assert!(along[0] > 10 && along[1] > 10, "{along:?}");
 }
 
 fn text_of(value: &Json) -> &str {

@@ -3,6 +3,8 @@
 #[path = "taps.rs"]
 mod taps;
 
+use std::collections::BTreeMap;
+
 use vmprobe::aggregate::live::{
     ByClass, HistoryPoint, LiveAlert, LiveConversation, LiveHistory, LiveLedger, LiveMode,
     LivePort, LiveSink, LiveSnapshot, LiveStore, LiveTotals, LiveWorker, ProtocolShare, Volume,
@@ -95,6 +97,9 @@ pub(crate) fn normal(tick: u64) -> LiveSnapshot {
                  sum(octet_delta_count) FROM windows GROUP BY 1 ORDER BY 2 DESC LIMIT 10'"
                     .to_owned(),
             ),
+            stored_bytes: Some(1_234_567_890),
+            merged_files: 32,
+            removed_records: BTreeMap::from([("age", 0), ("size", 0)]),
         },
         top_conversations: conversations,
     }
@@ -366,11 +371,14 @@ fn ledger(tick: u64) -> LiveLedger {
         nic: vec![port("mirror-a", received - received / 3, 0), port("mirror-b", received / 3, 0)],
         sinks: vec![LiveSink {
             name: "parquet".to_owned(),
+            kind: "parquet".to_owned(),
             made,
             delivered: made - made % 4_000,
             queued: made % 4_000,
+            spooled: 0,
             dropped: 0,
             state: "ok".to_owned(),
+            problem: None,
         }],
     }
 }

@@ -281,16 +281,22 @@ pub struct LivePort {
 pub struct LiveSink {
     /// Name of the sink.
     pub name: String,
+    /// What it is: `parquet` for the store, else the kind of the configuration.
+    pub kind: String,
     /// Records made for it.
     pub made: u64,
     /// Records it has taken.
     pub delivered: u64,
     /// Records that wait.
     pub queued: u64,
+    /// Of these, those that wait on disk and outlive the program.
+    pub spooled: u64,
     /// Records lost.
     pub dropped: u64,
-    /// `ok`, or in one word what is wrong: `disk_full`, `not_writable`, `unreachable` …
+    /// `ok`, or in one word what is wrong: `disk_full`, `not_writable`, `failing`.
     pub state: String,
+    /// What is wrong, for people; `None` where nothing is, and for the store.
+    pub problem: Option<String>,
 }
 
 /// One worker. Counts are since the start, rates of the last window.
@@ -334,6 +340,8 @@ pub struct LiveWorker {
     pub path_evicted: u64,
     /// Packets followed without looking for evidence, and flows forgotten too early for it.
     pub path_unwatched: u64,
+    /// Segments that were not compared with all packets of their flow that wait for evidence.
+    pub path_walks_cut: u64,
 }
 
 /// The records on disk.
@@ -345,6 +353,12 @@ pub struct LiveStore {
     pub state: String,
     /// A command that reads the records.
     pub query_example: Option<String>,
+    /// Bytes of this probe's files when they were last counted, every five minutes; `None` before.
+    pub stored_bytes: Option<u64>,
+    /// Small files that were merged into larger ones.
+    pub merged_files: u64,
+    /// Records removed by retention, by why.
+    pub removed_records: BTreeMap<&'static str, u64>,
 }
 
 impl LiveSnapshot {

@@ -139,7 +139,7 @@ impl Migrations {
         let time = Interval { from: found.last, to: Timestamp(found.first.0.saturating_add(1)) };
         let (mac, version) = (Some(found.mac), found.ip_version);
         let vm = inventory.resolve_within(found.space, found.address, version, mac, time);
-        let entry = vm.and_then(|vm| inventory.entry(vm));
+        let entry = vm.and_then(|vm| inventory.entry(vm)).filter(|entry| !entry.history.learned);
         let reported = entry.and_then(|entry| nearest(entry, found));
         let hosts =
             [found.from, found.to].map(|tap| self.hosts.get(usize::from(tap.0)).cloned().flatten());

@@ -3,6 +3,7 @@
 mod aggregator;
 mod inventory;
 mod plan;
+mod store;
 
 use std::path::PathBuf;
 
@@ -20,7 +21,7 @@ const SLOTS: std::ops::RangeInclusive<u32> = 1_024..=67_108_864;
 #[derive(Args)]
 pub(crate) struct BenchArguments {
     /// The capture (pcap or pcapng, plain, gzip or zstd); it is loaded into memory first.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["aggregator", "inventory", "live_flows", "plan"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["aggregator", "inventory", "live_flows", "plan", "store"])]
     pcap: Option<PathBuf>,
     /// Instead of a capture, packets of so many live flows, made in memory; several numbers,
     /// separated by commas, are measured one after the other.
@@ -45,6 +46,8 @@ pub(crate) struct BenchArguments {
     aggregator: aggregator::AggregatorArguments,
     #[command(flatten)]
     inventory: inventory::InventoryArguments,
+    #[command(flatten)]
+    store: store::StoreArguments,
     /// Measure what passing packets to the owners of their flows costs, in runs of their own with
     /// `--workers` workers, at least two.
     #[arg(long, value_enum, value_name = "FROM", num_args = 0..=1, default_missing_value = "one")]
@@ -93,6 +96,9 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
     }
     if arguments.inventory.inventory {
         return inventory::bench(&arguments.inventory, arguments.json);
+    }
+    if let Some(folder) = &arguments.store.store {
+        return store::bench(&arguments.store, folder, arguments.json);
     }
     let options = options(arguments);
     if arguments.plan.is_asked() {

@@ -7,3 +7,5 @@ pub(crate) mod live_flows;
 pub(crate) mod output;
 pub(crate) mod replay;
 pub(crate) mod run;
+pub(crate) mod schema;
+pub(crate) mod tidy;

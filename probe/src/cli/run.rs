@@ -46,6 +46,7 @@ mod with_dpdk {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use vmprobe::config::{self, Mode};
+    use vmprobe::export::SinksWanted;
     use vmprobe::runtime::RuntimeError;
     use vmprobe::runtime::bench::Features;
     use vmprobe::runtime::live::{self, Live, Ready, RunOptions};
@@ -73,11 +74,16 @@ mod with_dpdk {
             Err(error) => return output::failed(&error),
         };
         let read_again = ReadAgain::default();
-        if let Err(error) = watch_reload(&arguments.config, &read_again) {
+        let sinks = SinksWanted::default();
+        // What was not measured would stand in records as 0, so none are sent.
+        let reloaded =
+            (Features::from(arguments.features) == Features::All).then(|| Arc::clone(&sinks));
+        if let Err(error) = watch_reload(&arguments.config, &read_again, reloaded) {
             return output::failed(&error);
         }
         let options = RunOptions {
             read_again,
+            sinks,
             seconds: arguments.seconds,
             idle_seconds: arguments.idle_seconds,
             features: arguments.features.into(),
@@ -90,6 +96,7 @@ mod with_dpdk {
         if options.features != Features::All {
             // What was not measured would stand in them as 0.
             plan.store.folder = None;
+            plan.sinks.clear();
         }
         let plan = Arc::new(plan);
         let ended = |run: &Live| {
@@ -104,10 +111,13 @@ mod with_dpdk {
         }
     }
 
-    /// SIGHUP: the inventory is read again. The configuration is read again too and its problems are
-    /// said, but nothing of it changes while packets come in; that is said, so that nobody waits for
-    /// it.
-    fn watch_reload(config: &std::path::Path, read_again: &ReadAgain) -> std::io::Result<()> {
+    /// SIGHUP: the inventory is read again, and sinks are as the configuration says now. Nothing else of
+    /// it changes while packets come in; that is said, so that nobody waits for it.
+    fn watch_reload(
+        config: &std::path::Path,
+        read_again: &ReadAgain,
+        sinks: Option<SinksWanted>,
+    ) -> std::io::Result<()> {
         let asked = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&asked))?;
         let (config, read_again) = (config.to_owned(), Arc::clone(read_again));
@@ -119,10 +129,16 @@ mod with_dpdk {
                 }
                 read_again.store(true, Ordering::Relaxed);
                 match config::load(&config, Mode::Run) {
-                    Ok(_) => tracing::warn!(
-                        "SIGHUP: the inventory is read again; the configuration is sound, but no \
-                         key of it can change while the probe runs; restart it to use the new one"
-                    ),
+                    Ok(loaded) => {
+                        if let Some(sinks) = &sinks {
+                            sinks.store(Some(Arc::new(loaded.plan.sinks)));
+                        }
+                        tracing::warn!(
+                            "SIGHUP: the inventory is read again and sinks are as the configuration \
+                             says; no other key of it can change while the probe runs; restart it to \
+                             use the new one"
+                        );
+                    }
                     Err(problems) => {
                         tracing::error!("SIGHUP: the new configuration is wrong:\n{problems}");
                     }

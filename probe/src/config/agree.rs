@@ -3,9 +3,11 @@
 //! In: the sections (for their lines) and the plan made of them. Out: problems and warnings.
 //! Invariants: a key that was not allowed by itself is not judged again here.
 
+mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
+mod sink;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -53,6 +55,7 @@ pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Re
     for cloud in &clouds {
         openstack::check(cloud, report);
     }
+    learned::check(&root.table("inventory").table("learned"), report);
     let hosts = root.table("inventory").tables("libvirt");
     unique(&hosts, "name", |name| name, report);
     for host in &hosts {
@@ -63,6 +66,7 @@ pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Re
     for database in &databases {
         ovsdb::check(database, report);
     }
+    sink::check(&root.table("sink"), plan, report);
     if mode == Mode::Run && !root.has("port") && !report.is_broken() {
         let what = "is missing (allowed: at least one [[port]], which `vmprobe run` receives from)";
         report.problem(0, "port", what);

@@ -5,9 +5,11 @@
 //! Invariants: what is not given keeps the value of `Plan::default()`; relative paths begin at
 //! the file's folder.
 
+mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
+mod sink;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -48,6 +50,7 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
         detect: detect(&root.table("detect")),
         inventory,
         store: store(&root.table("store"), base),
+        sinks: sink::sinks(&root.table("sink"), base),
         serve: serve(&root.table("serve")),
     }
 }
@@ -104,6 +107,7 @@ fn tap(section: &Section<'_>, domains: &[String], report: &mut Report) -> TapPla
     let mut plan = TapPlan { matches: tap_match(&section.table("match")), ..TapPlan::default() };
     section.read("name", &mut plan.name);
     section.read_some("host", &mut plan.host);
+    section.read_some("switch", &mut plan.switch);
     // A packet between two ports that are mirrored in both directions is copied at each.
     plan.duplicates = section.get::<String>("direction").is_some_and(|word| word == "both");
     section.read("duplicates", &mut plan.duplicates);
@@ -279,6 +283,7 @@ fn inventory(
     section.read("home_networks", &mut plan.home_networks);
     section.read("shared_tenants", &mut plan.shared_tenants);
     section.read("shared_networks", &mut plan.shared_networks);
+    plan.learned = learned::learned(&section.table("learned"));
     let hosts = section.tables("libvirt");
     plan.libvirt =
         hosts.iter().filter_map(|found| libvirt::libvirt(found, domains, report)).collect();
@@ -311,6 +316,9 @@ fn store(section: &Section<'_>, base: &Path) -> StorePlan {
     section.read("queue_rows_max", &mut plan.queue_rows_max);
     section.read("file_seconds", &mut plan.file_seconds);
     section.read("free_mib_min", &mut plan.free_mib_min);
+    section.read("compact", &mut plan.compact);
+    plan.keep_days = section.get("keep_days");
+    plan.size_mib_max = section.get("size_mib_max");
     plan
 }
 

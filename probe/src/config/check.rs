@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::derived::{MIB, Sizes};
-use super::plan::{Plan, PortPlan, Spread, TapPlan};
+use super::plan::{LearnedPlan, Lessons, Plan, PortPlan, Spread, TapPlan};
 
 /// The report in plain English, one fact a line.
 pub fn report(plan: &Plan, sizes: &Sizes) -> String {
@@ -51,10 +51,17 @@ pub fn report(plan: &Plan, sizes: &Sizes) -> String {
     for host in &plan.inventory.libvirt {
         say("source", format!("libvirt:{} at {}", host.name, host.uri));
     }
+    if plan.inventory.learned.enabled {
+        say("source", learned_text(&plan.inventory.learned));
+    }
     for database in &plan.inventory.ovsdb {
         say("ovsdb", format!("{} at {}", database.name, database.address));
     }
     say("records", path_text(plan.store.folder.as_deref()));
+    for sink in &plan.sinks {
+        let what = format!("{}: {} at {}", sink.name, sink.kind.name(), sink.kind.place());
+        say("sink", format!("{what}, {}", sink.tables.join(", ")));
+    }
     say("pages", if plan.serve.enabled { plan.serve.listen.to_string() } else { "off".to_owned() });
     for line in memory_lines(plan, sizes) {
         say("memory", line);
@@ -92,6 +99,7 @@ pub fn json(plan: &Plan, sizes: &Sizes) -> Value {
         "window_ms": plan.window.length_ms,
         "inventory": plan.inventory.file,
         "records": plan.store.folder,
+        "sinks": plan.sinks.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>(),
         "listen": plan.serve.enabled.then(|| plan.serve.listen.to_string()),
         "memory": {
             "mbuf_bytes_min": memory.mbuf_bytes_min,
@@ -105,6 +113,13 @@ pub fn json(plan: &Plan, sizes: &Sizes) -> Value {
             "own_bytes": memory.own_bytes(),
         },
     })
+}
+
+fn learned_text(plan: &LearnedPlan) -> String {
+    let Lessons { arp, nd, dhcp } = plan.lessons;
+    let all = [("ARP", arp), ("ND", nd), ("DHCP", dhcp)];
+    let names: Vec<_> = all.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    format!("learned from {}, {} addresses at most", names.join(", "), plan.addresses_max)
 }
 
 fn port_text(port: &PortPlan) -> String {

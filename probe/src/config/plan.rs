@@ -12,14 +12,21 @@ use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
 mod cloud_api;
+mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
+mod sink;
 
-pub use cloud_api::{CloudApiPlan, CloudAuth, HttpUrl, NotHttp};
+pub use cloud_api::{CloudApiPlan, CloudAuth, NotService, ServiceUrl};
+pub use learned::{LearnedPlan, Lessons};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
+pub use sink::{
+    ClickhousePlan, EvePlan, HttpUrl, NotUrl, RabbitmqPlan, SecretPlace, SinkAccess, SinkFilter,
+    SinkKind, SinkPlan, StreamUrl, SyslogFormat, SyslogPlan, WebhookPlan,
+};
 
 /// The whole configuration of a probe.
 #[derive(Clone, Debug)]
@@ -58,6 +65,8 @@ pub struct Plan {
     pub inventory: InventoryPlan,
     /// Records on disk.
     pub store: StorePlan,
+    /// Where records go beside the store.
+    pub sinks: Vec<SinkPlan>,
     /// API and pages.
     pub serve: ServePlan,
 }
@@ -163,8 +172,10 @@ pub struct TapPlan {
     pub name: String,
     /// How it is recognised.
     pub matches: TapMatch,
-    /// Host or switch it stands on, as the inventory names it.
+    /// Host it stands on, as the inventory names it.
     pub host: Option<String>,
+    /// Switch it copies from, as the inventory names it.
+    pub switch: Option<String>,
     /// Domain of the segments seen there (place in [`Plan::domains`]).
     pub domain: u8,
     /// Copies arrive twice by construction (a mirror of both directions), so equal ones are
@@ -381,6 +392,8 @@ pub struct InventoryPlan {
     pub libvirt: Vec<LibvirtPlan>,
     /// Databases of Open vSwitches.
     pub ovsdb: Vec<OvsdbPlan>,
+    /// What is learned from packets.
+    pub learned: LearnedPlan,
 }
 
 /// Records on disk.
@@ -394,6 +407,12 @@ pub struct StorePlan {
     pub file_seconds: u32,
     /// Free space in MiB under which nothing is written.
     pub free_mib_min: u32,
+    /// Whether small files of an hour are merged in a live run.
+    pub compact: bool,
+    /// Days that records are kept for; `None`: for ever.
+    pub keep_days: Option<u32>,
+    /// MiB that the files of this probe may take together; `None`: as much as there is.
+    pub size_mib_max: Option<u32>,
 }
 
 /// API and pages.
@@ -425,6 +444,7 @@ impl Default for Plan {
             detect: DetectPlan::default(),
             inventory: InventoryPlan::default(),
             store: StorePlan::default(),
+            sinks: Vec::new(),
             serve: ServePlan::default(),
         }
     }
@@ -447,6 +467,7 @@ impl Default for InventoryPlan {
             shared_networks: Vec::new(),
             openstack: Vec::new(),
             libvirt: Vec::new(),
+            learned: LearnedPlan::default(),
         }
     }
 }
@@ -597,7 +618,15 @@ impl Default for SynFloodPlan {
 
 impl Default for StorePlan {
     fn default() -> Self {
-        Self { folder: None, queue_rows_max: 1_000_000, file_seconds: 60, free_mib_min: 256 }
+        Self {
+            folder: None,
+            queue_rows_max: 1_000_000,
+            file_seconds: 60,
+            free_mib_min: 256,
+            compact: true,
+            keep_days: None,
+            size_mib_max: None,
+        }
     }
 }
 

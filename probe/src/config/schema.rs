@@ -7,17 +7,20 @@
 
 use super::document::Given::{Default, Derived, Nothing, Required};
 use super::document::{Kind, Table, key, table, tables};
-use libvirt::LIBVIRT;
-use openstack::OPENSTACK;
-use ovsdb::OVSDB;
+use inventory::INVENTORY;
+use sink::SINK;
 
 pub use libvirt::LIBVIRT_MAX;
 pub use openstack::OPENSTACK_MAX;
 pub use ovsdb::OVSDB_MAX;
+pub use sink::{SEVERITIES, SINK_KINDS, SINKS_MAX, TABLES as SINK_TABLES};
 
+mod inventory;
+mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
+mod sink;
 
 /// Ports at most (`RTE_MAX_ETHPORTS` of DPDK 22.11 as Debian builds it).
 pub const PORTS_MAX: usize = 32;
@@ -67,6 +70,7 @@ pub static ROOT: Table = Table {
         table(&DETECT),
         table(&INVENTORY),
         table(&STORE),
+        table(&SINK),
         table(&SERVE),
     ],
 };
@@ -310,7 +314,15 @@ static TAP: Table = Table {
             Kind::Text,
             Nothing("\"host1\""),
             "",
-            "Host or switch that the tap stands on, as the inventory names it.",
+            "Host that the tap stands on, as the inventory names it.",
+        ),
+        key(
+            "switch",
+            Kind::Text,
+            Nothing("\"host1/br0\""),
+            "",
+            "Switch that it copies from, as the inventory names it; a bridge of a host is \
+             HOST/BRIDGE.",
         ),
         key(
             "direction",
@@ -727,106 +739,6 @@ static SYN_FLOOD: Table = Table {
     ],
 };
 
-static INVENTORY: Table = Table {
-    path: "inventory",
-    meaning: "Who is who.",
-    keys: &[
-        key(
-            "file",
-            Kind::Path,
-            Nothing("\"inventory.toml\""),
-            "",
-            "TOML file with tenants and VMs, or JSON if its name ends so; read again when it changes \
-             and on SIGHUP; a wrong one changes nothing. Relative paths begin at this file's folder.",
-        ),
-        key(
-            "api",
-            Kind::Flag,
-            Default("false"),
-            "",
-            "Whether requests to the HTTP API may change the inventory.",
-        ),
-        key(
-            "journal",
-            Kind::Path,
-            Derived(
-                "\"data/inventory.journal\"",
-                "inventory.journal in store.folder; none without that folder",
-            ),
-            "",
-            "File that keeps what the inventory knows over a restart of `vmprobe run`. docs/inventory.md \
-             says what it holds.",
-        ),
-        key(
-            "journal_mib_max",
-            integer(0, 65_536),
-            Default("256"),
-            "MiB",
-            "Size of that file at most; the state alone may take half of it. 0: no journal.",
-        ),
-        key(
-            "precedence",
-            Kind::List(&SOURCE, 6),
-            Default("[\"api\", \"file\", \"openstack\", \"libvirt\", \"ovsdb\", \"learned\"]"),
-            "",
-            "Whose word counts where sources contradict each other, the first one most; those that \
-             are left out follow in the order of the default.",
-        ),
-        key(
-            "clock_skew_max_ms",
-            integer(0, 86_400_000),
-            Default("5000"),
-            "ms",
-            "How far ahead of this machine's clock a source may date what it says; what is dated \
-             beyond it counts from when it became known. File and API may speak of the future.",
-        ),
-        key(
-            "vms_max",
-            integer(1, 1_000_000),
-            Default("100000"),
-            "VMs",
-            "VMs that are known at most; beyond it those that ended longest ago are forgotten, then \
-             new ones are left out.",
-        ),
-        key(
-            "facts_per_vm_max",
-            integer(64, 65_536),
-            Default("1024"),
-            "facts",
-            "Facts of one VM that are kept in memory at most, those known to be otherwise included; \
-             the oldest of these are forgotten first.",
-        ),
-        key(
-            "home_networks",
-            Kind::List(&Kind::Network, 1_024),
-            Default("[]"),
-            "",
-            "Networks that count as inside although no VM is named there.",
-        ),
-        key(
-            "shared_tenants",
-            Kind::List(&Kind::Text, 1_024),
-            Default("[]"),
-            "",
-            "Tenants whose VMs serve all others (DNS, NTP): traffic with them is east-west, not \
-             inter-tenant.",
-        ),
-        key(
-            "shared_networks",
-            Kind::List(&Kind::Network, 1_024),
-            Default("[]"),
-            "",
-            "The same by address, in every address space: services that are no VM, such as \
-             169.254.169.254/32.",
-        ),
-        tables(&OPENSTACK, OPENSTACK_MAX),
-        tables(&LIBVIRT, LIBVIRT_MAX),
-        tables(&OVSDB, OVSDB_MAX),
-    ],
-};
-
-static SOURCE: Kind = Kind::Word(&["api", "file", "openstack", "libvirt", "ovsdb", "learned"]);
-
 static STORE: Table = Table {
     path: "store",
     meaning: "Records on disk.",
@@ -859,6 +771,30 @@ static STORE: Table = Table {
             Default("256"),
             "MiB",
             "Free space under which nothing is written.",
+        ),
+        key(
+            "compact",
+            Kind::Flag,
+            Default("true"),
+            "",
+            "Whether a live run merges the small files of an hour, at the lowest priority and off the \
+             workers' cores.",
+        ),
+        key(
+            "keep_days",
+            integer(1, 36_500),
+            Nothing("30"),
+            "days",
+            "Records are removed after this time, hour by hour, by the clock of the packets; facts of \
+             the inventory stay as long as kept records may need them.",
+        ),
+        key(
+            "size_mib_max",
+            integer(16, 1_073_741_824),
+            Nothing("100000"),
+            "MiB",
+            "What the files of this probe may take together; beyond it the oldest hours are removed, \
+             never the open ones. Looked at every five minutes.",
         ),
     ],
 };

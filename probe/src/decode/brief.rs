@@ -360,9 +360,9 @@ const fn long(head: &[u8; HEAD_OCTETS], at: usize) -> u32 {
     u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
 }
 
-/// The same of headers.
+/// The same of an address; in the order of endpoints.
 #[inline]
-const fn end_of(address: Address, port: u16) -> u64 {
+pub(crate) const fn end_of(address: Address, port: u16) -> u64 {
     let [.., a, b, c, d] = address.0;
     ((u32::from_be_bytes([a, b, c, d]) as u64) << 16) | port as u64
 }

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::decode::Marks;
     use crate::decode::testing::{
-        Outcome, decode, ethernet, every_shorter_length, ipv4, udp, vxlan,
+        Outcome, decode, ethernet, every_shorter_length, ipv4, tcp, udp, vxlan,
     };
 
     const AWS: [u8; 32] = [
@@ -93,6 +93,27 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn acknowledgements_keep_their_sack_blocks_beside_them() {
+        let sack = [1, 1, 5, 18, 0, 0, 0, 7, 0, 0, 0, 9, 0xff, 0, 0, 1, 0xff, 0, 0, 2];
+        let decode_with = |options: &[u8], payload: &[u8]| {
+            let frame = geneve(options, &ipv4(6, &tcp(0x10, &sack, payload)));
+            decode(&frame).expect("inner")
+        };
+        let edges = [7, 9, 0xff00_0001, 0xff00_0002];
+        for options in [&[][..], &AWS, &GOOGLE] {
+            let headers = decode_with(options, &[]);
+            assert_eq!(headers.tcp_sack(), Some(edges));
+            assert_eq!(headers.tap_options().is_some(), !options.is_empty());
+            assert_eq!(headers.payload_captured_octets, 0, "what they stand in is no payload");
+        }
+        assert_eq!(decode_with(&[], b"abc").tcp_sack(), Some(edges));
+        let both = decode_with(&AWS, b"abc");
+        assert_eq!(both.tcp_sack(), None);
+        assert_eq!(both.payload_head.first_chunk(), Some(b"abc"));
+        assert_eq!(both.tap_options().map(|options| options.attachment), Some(9));
     }
 
     #[test]

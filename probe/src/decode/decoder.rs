@@ -73,7 +73,11 @@ impl Rules {
     fn new<N: AsRef<str>>(plan: &Plan, ports: impl IntoIterator<Item = N>) -> Self {
         Self {
             taps: TapTable::new(&plan.taps, ports),
-            tunnels: TunnelPorts::new(&plan.decode),
+            tunnels: if plan.inventory.learned.wants_dhcp() {
+                TunnelPorts::new(&plan.decode).with_dhcp()
+            } else {
+                TunnelPorts::new(&plan.decode)
+            },
             nvgre: plan.decode.nvgre,
             mpls_segments: plan.decode.mpls_segments,
             gtp_segments: plan.decode.gtp_segments,

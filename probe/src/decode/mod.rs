@@ -34,6 +34,8 @@ pub mod udp;
 pub mod sctp;
 mod quote;
 pub mod icmp;
+pub mod neighbour;
+pub mod dhcp;
 pub mod vxlan;
 pub mod vxlan_gpe;
 mod cloud;
@@ -45,6 +47,7 @@ mod teredo;
 mod wlan;
 pub mod capwap;
 pub mod erspan;
+pub mod learn;
 #[cfg(test)]
 mod testing;
 
@@ -203,7 +206,8 @@ pub struct Headers {
     pub payload_captured_octets: u32,
     /// Sequence number of the mirror (ERSPAN, GRE), valid with [`Marks::MIRROR_SEQUENCE`].
     pub mirror_sequence: u32,
-    /// The first payload octets; how many are valid is `min(payload_captured_octets, 16)`.
+    /// The first payload octets; how many are valid is `min(payload_captured_octets, 16)`. Of a segment
+    /// without payload see [`Headers::tcp_sack`].
     pub payload_head: [u8; PAYLOAD_HEAD_OCTETS],
     /// Of TCP options: maximum segment size (low half, 0 without) and shift of the window plus one
     /// (above, 0 without).
@@ -226,14 +230,27 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Begin and end of the first two SACK blocks; one that is not there is empty. They are kept
-    /// where the options of a cloud would be, and not where those are.
+    /// Begin and end of the first two SACK blocks; one that is not there is empty. They are kept where
+    /// the options of a cloud would be; where those are, in place of the payload that acknowledgements
+    /// do not have, and of segments with payload not at all.
     pub fn tcp_sack(&self) -> Option<[u32; 4]> {
+        if !self.marks.has(Marks::TCP_SACK) {
+            return None;
+        }
+        if !self.marks.has(Marks::TAP_OPTIONS) {
+            return Some(self.kept_sack());
+        }
+        let (edges, _) = self.payload_head.as_chunks::<4>();
+        let edges = edges.first_chunk().filter(|_| self.payload_octets == 0);
+        edges.map(|edges| edges.map(u32::from_be_bytes))
+    }
+
+    /// What [`Headers::set_tcp_sack`] keeps.
+    fn kept_sack(&self) -> [u32; 4] {
         let low = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
         let edges = |word: u64| (low(word >> 32), low(word));
         let ((a, b), (c, d)) = (edges(self.tap_endpoint), edges(self.tap_attachment));
-        let is_there = self.marks.has(Marks::TCP_SACK) && !self.marks.has(Marks::TAP_OPTIONS);
-        is_there.then_some([a, b, c, d])
+        [a, b, c, d]
     }
 
     #[cold]
@@ -253,6 +270,12 @@ impl Headers {
 
     #[cold]
     fn set_tap_options(&mut self, options: TapOptions) {
+        if self.marks.has(Marks::TCP_SACK) && self.payload_octets == 0 {
+            let edges = self.kept_sack();
+            for (to, edge) in self.payload_head.as_chunks_mut::<4>().0.iter_mut().zip(edges) {
+                *to = edge.to_be_bytes();
+            }
+        }
         self.marks.set(Marks::TAP_OPTIONS);
         self.tap_endpoint = options.endpoint;
         self.tap_attachment = options.attachment;

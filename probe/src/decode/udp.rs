@@ -8,7 +8,9 @@
 
 use super::decoder::Rules;
 use super::walk::{Next, Step, Walk, octets};
-use super::{Headers, Marks, capwap, geneve, gre, gtp, mpls, protocol, teredo, vxlan, vxlan_gpe};
+use super::{
+    Headers, Marks, capwap, dhcp, geneve, gre, gtp, mpls, protocol, teredo, vxlan, vxlan_gpe,
+};
 use crate::config::DecodePlan;
 use crate::counters::DropCause;
 
@@ -57,6 +59,8 @@ pub enum UdpTunnel {
     Teredo,
     /// RFC 5415.
     Capwap,
+    /// No tunnel: what a DHCP server says to a client, which is learned from.
+    DhcpClient,
 }
 
 impl UdpTunnel {
@@ -103,6 +107,18 @@ impl TunnelPorts {
             }
         }
         of
+    }
+
+    /// Has what DHCP servers say to clients read header by header, unless the port is a tunnel's.
+    #[must_use]
+    pub fn with_dhcp(mut self) -> Self {
+        let (_, port) = dhcp::PORTS_V4;
+        if self.of(port).is_none() {
+            self.ports.push((port, UdpTunnel::DhcpClient));
+            self.destinations |= bit(port);
+            self.high |= bit(port / 64);
+        }
+        self
     }
 
     /// The tunnel that the destination `port` is one of, if any.
@@ -175,6 +191,7 @@ fn inside(
         UdpTunnel::Gre => gre::step_in_udp(walk, out, rules),
         UdpTunnel::Teredo => teredo::step(walk),
         UdpTunnel::Capwap => capwap::step(walk),
+        UdpTunnel::DhcpClient => return Ok(None),
     }?;
     if next.is_some() {
         out.source_port = 0;

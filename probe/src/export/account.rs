@@ -17,12 +17,22 @@ pub enum SinkCause {
     NotEncoded,
     /// The program ended while the destination still failed.
     UndeliveredAtEnd,
+    /// The spool was full, or its disk failed.
+    SpoolFull,
+    /// The destination has said that it never takes the record.
+    Refused,
 }
 
 impl SinkCause {
     /// Every cause.
-    pub const ALL: [Self; 4] =
-        [Self::QueueFull, Self::HandOffFull, Self::NotEncoded, Self::UndeliveredAtEnd];
+    pub const ALL: [Self; 6] = [
+        Self::QueueFull,
+        Self::HandOffFull,
+        Self::NotEncoded,
+        Self::UndeliveredAtEnd,
+        Self::SpoolFull,
+        Self::Refused,
+    ];
 
     /// The name in the ledger.
     pub const fn name(self) -> &'static str {
@@ -31,6 +41,8 @@ impl SinkCause {
             Self::HandOffFull => "sink_hand_off_full",
             Self::NotEncoded => "sink_not_encoded",
             Self::UndeliveredAtEnd => "sink_undelivered_at_end",
+            Self::SpoolFull => "sink_spool_full",
+            Self::Refused => "sink_refused",
         }
     }
 }
@@ -42,8 +54,10 @@ pub struct SinkLedger {
     pub made: u64,
     /// Records that are safe at their destination.
     pub delivered: u64,
-    /// Records that wait.
+    /// Records that wait, in memory or in the spool.
     pub queued: u64,
+    /// Of these, those in the spool, which outlive the program.
+    pub spooled: u64,
     dropped: [u64; SinkCause::ALL.len()],
 }
 

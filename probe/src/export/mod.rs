@@ -1,14 +1,32 @@
 //! Records on their way out of the probe.
 //!
-//! In: [`Rows`](crate::record::Rows). Out: files now; message buses and databases have their rooms
-//! beside `parquet`.
-//! Cost: nothing here runs on a worker; a sink has a thread of its own.
+//! In: [`Rows`](crate::record::Rows). Out: files of the store, and what [`Sinks`] send to other systems.
+//! Cost: nothing here runs on a worker; each sink has threads of its own.
 //! Invariants: each sink has a bounded queue and its own account, and
 //! made = delivered + queued + Σ dropped by cause, at every moment.
 //! Source: the ledger, ARCHITECTURE.md.
+//!
+//! | file | |
+//! |---|---|
+//! | `account` | what became of a sink's records |
+//! | `parquet/` | the store's files |
+//! | `sink/` | what all other sinks have in common: hand-off, filters, batches, queue, spool, retry |
+//! | `json` | records as JSON, for all sinks that speak it |
+//! | `tls` `http` | certificates, requests |
+//! | `clickhouse/` `webhook` `syslog` `eve` `rabbitmq` | one destination each |
 
 mod account;
+pub mod clickhouse;
+mod eve;
+mod http;
+pub mod json;
 pub mod parquet;
+mod rabbitmq;
+pub mod sink;
+mod syslog;
+mod tls;
+mod webhook;
 
 pub use account::{SinkCause, SinkHealth, SinkLedger};
 pub use parquet::ParquetSink;
+pub use sink::{SinkReport, Sinks, SinksWanted};

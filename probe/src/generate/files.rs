@@ -74,7 +74,7 @@ fn inventory(story: &Story) -> Result<String, fmt::Error> {
         let Vm { uuid, name, .. } = vm;
         let (tenant, host) = (&story.cloud.tenants[vm.tenant], HOSTS[vm.host].name);
         write!(text, "\n[[vm]]\nuuid = \"{uuid}\"\nname = \"{name}\"\n")?;
-        write!(text, "tenant = \"{tenant}\"\nhost = \"{host}\"\n")?;
+        write!(text, "tenant = \"{tenant}\"\n{}", stands_at(host))?;
         for interface in &vm.interfaces {
             write_interface(&mut text, interface)?;
         }
@@ -92,15 +92,20 @@ fn write_placements<'a>(
     let (mut host, mut since) = (vm.host, String::new());
     for step in moves {
         let at_ns = step.resume_ns();
-        let name = HOSTS[host].name;
-        write!(text, "\n[[vm.placement]]\nhost = \"{name}\"\n{since}valid_to = {at_ns}\n")?;
+        let place = stands_at(HOSTS[host].name);
+        write!(text, "\n[[vm.placement]]\n{place}{since}valid_to = {at_ns}\n")?;
         host = 1 - host;
         since = format!("valid_from = {at_ns}\n");
     }
     if since.is_empty() {
         return Ok(());
     }
-    write!(text, "\n[[vm.placement]]\nhost = \"{}\"\n{since}", HOSTS[host].name)
+    write!(text, "\n[[vm.placement]]\n{}{since}", stands_at(HOSTS[host].name))
+}
+
+/// A host with its one switch.
+fn stands_at(host: &str) -> String {
+    format!("host = \"{host}\"\nswitch = \"{host}/br0\"\n")
 }
 
 fn write_interface(text: &mut String, interface: &Interface) -> fmt::Result {
@@ -144,7 +149,7 @@ fn config(
             "\n# Copies what enters the virtual switch of {name}, from VMs and from the fabric.\n"
         )?;
         write!(text, "[[tap]]\nname = \"{tap}\"\nmatch = {{ port = \"{tap}\" }}\n")?;
-        write!(text, "host = \"{name}\"\ndirection = \"ingress\"\nduplicates = false\n")?;
+        write!(text, "{}direction = \"ingress\"\nduplicates = false\n", stands_at(name))?;
     }
     for space in &cloud.spaces {
         let segments: Vec<String> =

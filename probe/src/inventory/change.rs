@@ -52,7 +52,7 @@ pub enum Attribute {
     /// A tag by name ([`Value::Text`]).
     Tag(Arc<str>),
     /// Whether the VM has the interface ([`Value::Flag`]). Where no source says so, it has it while
-    /// any of them says anything else of it.
+    /// any of them says anything else of it, its switch apart.
     Attached(InterfaceId),
     /// Tenant network that the interface is connected to ([`Value::Segment`]).
     Segment(InterfaceId),
@@ -62,6 +62,9 @@ pub enum Attribute {
     /// Name of the port on the switch ([`Value::Text`]): `iface-id` of Open vSwitch, which is the id of
     /// a Neutron port.
     Port(InterfaceId),
+    /// Name of the switch that the interface is plugged in at ([`Value::Text`]), unique: a bridge of a
+    /// host is `HOST/BRIDGE`.
+    Switch(InterfaceId),
     /// Address space that a segment is routed in, by its name ([`Value::Text`]): of a tenant's router.
     Space,
 }
@@ -79,6 +82,7 @@ impl Attribute {
             Self::Segment(_) => "segment",
             Self::Addresses(_) => "addresses",
             Self::Port(_) => "port",
+            Self::Switch(_) => "switch",
             Self::Space => "space",
         }
     }
@@ -86,9 +90,11 @@ impl Attribute {
     /// The interface that it is of.
     pub const fn interface(&self) -> Option<InterfaceId> {
         match self {
-            Self::Attached(id) | Self::Segment(id) | Self::Addresses(id) | Self::Port(id) => {
-                Some(*id)
-            }
+            Self::Attached(id)
+            | Self::Segment(id)
+            | Self::Addresses(id)
+            | Self::Port(id)
+            | Self::Switch(id) => Some(*id),
             _ => None,
         }
     }
@@ -117,7 +123,7 @@ impl Value {
     }
 }
 
-/// Longest text of a name, tenant, host, tag, port or space, in bytes.
+/// Longest text of a name, tenant, host, tag, port, switch or space, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1_024;
 /// Addresses of one interface at most.
 pub const ADDRESSES_MAX: usize = 256;
@@ -300,6 +306,12 @@ impl Statement {
     #[must_use]
     pub fn port(self, interface: impl Into<InterfaceId>, port: impl Into<Arc<str>>) -> Self {
         self.says(Attribute::Port(interface.into()), Some(Value::Text(port.into())))
+    }
+
+    /// The switch that an interface is plugged in at.
+    #[must_use]
+    pub fn switch(self, interface: impl Into<InterfaceId>, switch: impl Into<Arc<str>>) -> Self {
+        self.says(Attribute::Switch(interface.into()), Some(Value::Text(switch.into())))
     }
 
     /// Any attribute; `None`: the source says nothing of it any more.

@@ -5,7 +5,8 @@
 //! Invariants: spans of a name are in order and apart. Where several VMs claim one address at once, the
 //! source of the lower rank is right; then the claim that began later; then the one that became known
 //! later; then the larger UUID. That is a conflict, and is shown, unless the loser was only learned. Of
-//! several claims on one MAC address only a lower rank decides; else it says nothing of anybody.
+//! several claims on one MAC address only a lower rank decides; else it says nothing of anybody. Who was
+//! only learned claims addresses and no MAC address: a router's is seen in many segments.
 
 use std::cmp::Reverse;
 use std::hash::{Hash, Hasher};
@@ -141,7 +142,10 @@ impl Held {
     }
 
     /// Everyone who had it during a time, in order.
-    pub(super) fn during(&self, time: Interval) -> impl Iterator<Item = (Interval, VmRef)> + '_ {
+    pub(super) fn during(
+        &self,
+        time: Interval,
+    ) -> impl Iterator<Item = (Interval, VmRef)> + Clone + '_ {
         let first = self.spans.partition_point(|(valid, _)| valid.to <= time.from);
         let there = self.spans.get(first..).unwrap_or_default().iter();
         there.take_while(move |(valid, _)| valid.from < time.to).copied()
@@ -233,8 +237,10 @@ pub(super) fn claims_of(
                 shadow: false,
             };
             let Some(segment) = connection.segment else {
-                claims.push((Name::mac(NOWHERE, mac), claim));
-                claims.push((Name::mac_alone(NOWHERE, mac), claim));
+                if !history.learned {
+                    claims.push((Name::mac(NOWHERE, mac), claim));
+                    claims.push((Name::mac_alone(NOWHERE, mac), claim));
+                }
                 continue;
             };
             let mut places = spaces.during(segment, *valid);
@@ -246,9 +252,11 @@ pub(super) fn claims_of(
             }
             for (place, (valid, space)) in places.into_iter().enumerate() {
                 let claim = Claim { valid, shadow: place >= joined, ..claim };
-                claims.push((Name::mac(space, mac), claim));
-                if connection.addresses.is_empty() {
-                    claims.push((Name::mac_alone(space, mac), claim));
+                if !history.learned {
+                    claims.push((Name::mac(space, mac), claim));
+                    if connection.addresses.is_empty() {
+                        claims.push((Name::mac_alone(space, mac), claim));
+                    }
                 }
                 for address in &*connection.addresses {
                     let (address, version) = Address::of_ip(*address);

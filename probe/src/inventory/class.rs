@@ -48,6 +48,28 @@ pub struct ClassRules {
     pub shared_networks: Vec<IpNet>,
 }
 
+/// What an address says of its end, whoever is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkKind {
+    /// In one of the home networks.
+    Home,
+    /// In one of the shared networks, which counts before the home networks.
+    Shared,
+    /// A multicast or broadcast destination, which is where its sender is.
+    Group,
+}
+
+impl NetworkKind {
+    /// The name in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Home => "home",
+            Self::Shared => "shared",
+            Self::Group => "group",
+        }
+    }
+}
+
 /// Whom an endpoint belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side<'a> {
@@ -60,14 +82,39 @@ pub(super) enum Side<'a> {
 }
 
 impl ClassRules {
-    /// `is_vm`: whether a VM is at the address; `tenant`: its tenant, if it is known.
-    pub(super) fn side<'a>(&self, is_vm: bool, tenant: Option<&'a str>, ip: IpAddr) -> Side<'a> {
+    /// What the address of a source says.
+    pub fn of_source(&self, ip: IpAddr) -> Option<NetworkKind> {
         let among = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
+        if among(&self.shared_networks) {
+            Some(NetworkKind::Shared)
+        } else {
+            among(&self.home_networks).then_some(NetworkKind::Home)
+        }
+    }
+
+    /// What the address of a destination says.
+    pub fn of_destination(&self, ip: IpAddr) -> Option<NetworkKind> {
+        if reaches_all(ip) { Some(NetworkKind::Group) } else { self.of_source(ip) }
+    }
+
+    /// Whether a tenant serves all others.
+    pub fn is_shared(&self, tenant: &str) -> bool {
+        self.shared_tenants.contains(tenant)
+    }
+
+    /// `is_vm`: whether a VM is at the address; `tenant`: its tenant, if it is known. The view
+    /// `windows_now` says the same in SQL.
+    pub(super) fn side<'a>(
+        &self,
+        is_vm: bool,
+        tenant: Option<&'a str>,
+        network: Option<NetworkKind>,
+    ) -> Side<'a> {
         match tenant {
-            _ if among(&self.shared_networks) => Side::Shared,
-            Some(tenant) if self.shared_tenants.contains(tenant) => Side::Shared,
+            _ if network == Some(NetworkKind::Shared) => Side::Shared,
+            Some(tenant) if self.is_shared(tenant) => Side::Shared,
             Some(tenant) => Side::Tenant(tenant),
-            None if is_vm || among(&self.home_networks) => Side::Home,
+            None if is_vm || network == Some(NetworkKind::Home) => Side::Home,
             None => Side::Outside,
         }
     }
@@ -86,7 +133,7 @@ impl Side<'_> {
 }
 
 /// A multicast or broadcast destination is where its sender is.
-pub(super) fn reaches_all(ip: IpAddr) -> bool {
+fn reaches_all(ip: IpAddr) -> bool {
     ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())
 }
 
@@ -102,20 +149,19 @@ mod tests {
             shared_networks: vec!["169.254.169.254/32".parse().expect("a network")],
         };
         let ip = |text: &str| text.parse().expect("an address");
-        let (a, b) = (
-            rules.side(true, Some("a"), ip("10.0.0.1")),
-            rules.side(true, Some("b"), ip("10.0.0.2")),
-        );
-        let dns = rules.side(true, Some("infra"), ip("10.0.0.53"));
-        let metadata = rules.side(false, None, ip("169.254.169.254"));
-        let (home, out) =
-            (rules.side(false, None, ip("192.168.0.1")), rules.side(false, None, ip("8.8.8.8")));
+        let side = |is_vm, tenant, text| rules.side(is_vm, tenant, rules.of_source(ip(text)));
+        let (a, b) = (side(true, Some("a"), "10.0.0.1"), side(true, Some("b"), "10.0.0.2"));
+        let dns = side(true, Some("infra"), "10.0.0.53");
+        let metadata = side(false, None, "169.254.169.254");
+        let (home, out) = (side(false, None, "192.168.0.1"), side(false, None, "8.8.8.8"));
         assert!(Side::class(a, b) == TrafficClass::InterTenant);
         assert!(Side::class(a, dns) == TrafficClass::EastWest);
         assert!(Side::class(metadata, b) == TrafficClass::EastWest);
         assert!(Side::class(home, dns) == TrafficClass::EastWest);
         assert!(Side::class(home, a) == TrafficClass::InterTenant);
         assert!(Side::class(out, dns) == TrafficClass::NorthSouth);
-        assert!(rules.side(true, None, ip("10.0.0.9")) == Side::Home);
+        assert!(side(true, None, "10.0.0.9") == Side::Home);
+        assert_eq!(rules.of_destination(ip("224.0.0.251")), Some(NetworkKind::Group));
+        assert_eq!(rules.of_source(ip("224.0.0.251")), None);
     }
 }

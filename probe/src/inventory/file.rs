@@ -70,6 +70,7 @@ static VM: Table = Table {
         key("name", Kind::Text, Given::Required("\"web-1\""), "", "Name in records."),
         key("tenant", Kind::Text, Given::Required("\"acme\""), "", "Name of a tenant."),
         key("host", Kind::Text, Given::Nothing("\"host1\""), "", "Host it runs on."),
+        SWITCH,
         VALID_FROM,
         VALID_TO,
         tables(&INTERFACE, 64),
@@ -106,11 +107,19 @@ static PLACEMENT: Table = Table {
     meaning: "A time that the VM above it spends on a host; migration starts a new one.",
     keys: &[
         key("host", Kind::Text, Given::Required("\"host1\""), "", "Name of the host."),
+        SWITCH,
         VALID_FROM,
         VALID_TO,
     ],
 };
 
+const SWITCH: document::Key = key(
+    "switch",
+    Kind::Text,
+    Given::Nothing("\"host1/br0\""),
+    "",
+    "Switch that its interfaces are plugged in at there; a bridge of a host is HOST/BRIDGE.",
+);
 const VALID_FROM: document::Key =
     key("valid_from", Kind::Time, Given::Nothing("1970-01-01T00:00:00Z"), "", "First instant.");
 const VALID_TO: document::Key =
@@ -136,7 +145,7 @@ impl InventoryData {
         }
         for (name, segments) in &self.spaces {
             for segment in segments {
-                let line = vec![(Interval::ALWAYS, Value::Text(Arc::clone(name)))];
+                let line = vec![always(name)];
                 lines.say(Subject::Segment(*segment), &Attribute::Space, &line);
             }
         }
@@ -155,29 +164,36 @@ impl Lines {
         let subject = Subject::Vm(vm.uuid);
         self.say(subject, &Attribute::Exists, &exists(vm.valid));
         for (attribute, text) in [(Attribute::Name, &vm.name), (Attribute::Tenant, &vm.tenant)] {
-            self.say(subject, &attribute, &[(Interval::ALWAYS, Value::Text(Arc::clone(text)))]);
+            self.say(subject, &attribute, &[always(text)]);
         }
-        let host = vm.host.iter().map(|host| (Interval::ALWAYS, Value::Text(Arc::clone(host))));
+        let text = |text: &Arc<str>| Value::Text(Arc::clone(text));
+        let placed = vm.placements.iter().map(|placed| (placed.valid, Some(text(&placed.host))));
+        let hosts: Vec<_> = vm.host.iter().map(always).chain(placed).collect();
+        self.say(subject, &Attribute::Host, &hosts);
         let placed = vm.placements.iter();
-        let placed = placed.map(|placed| (placed.valid, Value::Text(Arc::clone(&placed.host))));
-        self.say(subject, &Attribute::Host, &host.chain(placed).collect::<Vec<_>>());
+        let placed = placed.map(|placed| (placed.valid, placed.switch.as_ref().map(text)));
+        let mut switches: Vec<_> = vm.switch.iter().map(always).chain(placed).collect();
+        if switches.iter().all(|(_, switch)| switch.is_none()) {
+            switches.clear();
+        }
         for (id, interfaces) in numbered(&vm.interfaces) {
             let line = |value: fn(&Interface) -> Value| {
-                interfaces.iter().map(|one| (one.valid, value(one))).collect::<Vec<_>>()
+                interfaces.iter().map(|one| (one.valid, Some(value(one)))).collect::<Vec<_>>()
             };
+            self.say(subject, &Attribute::Switch(id), &switches);
             self.say(subject, &Attribute::Attached(id), &line(|_| Value::Flag(true)));
             self.say(subject, &Attribute::Segment(id), &line(|one| Value::Segment(one.segment)));
             // An interface without addresses leaves them to who knows them.
             let known = interfaces.iter().filter(|one| !one.addresses.is_empty());
             let known = known
-                .map(|one| (one.valid, Value::addresses(one.addresses.iter().copied())))
+                .map(|one| (one.valid, Some(Value::addresses(one.addresses.iter().copied()))))
                 .collect::<Vec<_>>();
             self.say(subject, &Attribute::Addresses(id), &known);
         }
     }
 
     /// Where any time is written, the line is the whole history; else it holds from now on.
-    fn say(&mut self, subject: Subject, attribute: &Attribute, line: &[(Interval, Value)]) {
+    fn say(&mut self, subject: Subject, attribute: &Attribute, line: &[(Interval, Option<Value>)]) {
         if line.is_empty() {
             return;
         }
@@ -187,7 +203,7 @@ impl Lines {
         let cleared = (!timeless).then_some((whole, None));
         let said = line.iter().map(|(valid, value)| {
             let valid = if timeless { whole } else { *valid };
-            (valid, Some(value.clone()))
+            (valid, value.clone())
         });
         for (valid, value) in cleared.into_iter().chain(said) {
             let (attribute, until) = (attribute.clone(), Until::At(valid.to));
@@ -196,13 +212,17 @@ impl Lines {
     }
 }
 
+fn always(text: &Arc<str>) -> (Interval, Option<Value>) {
+    (Interval::ALWAYS, Some(Value::Text(Arc::clone(text))))
+}
+
 /// A VM with a time of its own exists in it and at no other.
-fn exists(valid: Interval) -> Vec<(Interval, Value)> {
+fn exists(valid: Interval) -> Vec<(Interval, Option<Value>)> {
     let before = Interval { from: Timestamp::ZERO, to: valid.from };
     let after = Interval { from: valid.to, to: Interval::ALWAYS.to };
     let spans = [(before, false), (valid, true), (after, false)];
     let spans = spans.into_iter().filter(|(span, _)| span.from < span.to);
-    spans.map(|(span, exists)| (span, Value::Flag(exists))).collect()
+    spans.map(|(span, exists)| (span, Some(Value::Flag(exists)))).collect()
 }
 
 /// Interfaces by MAC address; those of one address that are there at one time are told apart.
@@ -285,7 +305,7 @@ fn read(
         domains,
         spaces: configured.collect(),
         tenants: HashMap::new(),
-        hosts: HashMap::new(),
+        places: HashMap::new(),
         uuids: HashMap::new(),
         claims: Vec::new(),
         report: &mut report,
@@ -302,7 +322,7 @@ struct Reader<'a> {
     spaces: HashMap<Segment, AddressSpace>,
     /// Each name with its place in the text.
     tenants: HashMap<String, (Arc<str>, usize)>,
-    hosts: HashMap<String, Arc<str>>,
+    places: HashMap<String, Arc<str>>,
     uuids: HashMap<Uuid, usize>,
     claims: Vec<Claim>,
     report: &'a mut Report,
@@ -391,13 +411,14 @@ impl Reader<'_> {
         let uuid = section.get::<Uuid>("uuid").unwrap_or_default();
         self.uuid_once(section, uuid);
         let valid = self.interval(section);
-        let host = section.get::<String>("host").map(|host| self.host(host));
+        let host = section.get::<String>("host").map(|host| self.place(host));
         let interfaces = section.tables("interface");
         Vm {
             uuid,
             name: section.get::<String>("name").unwrap_or_default().into(),
             tenant: self.tenant(section),
             host,
+            switch: section.get::<String>("switch").map(|switch| self.place(switch)),
             placements: self.placements(&section.tables("placement")),
             interfaces: interfaces
                 .iter()
@@ -436,9 +457,9 @@ impl Reader<'_> {
         name.into()
     }
 
-    /// One text for each host, however many VMs it has.
-    fn host(&mut self, name: String) -> Arc<str> {
-        Arc::clone(self.hosts.entry(name).or_insert_with_key(|name| name.as_str().into()))
+    /// One text for each host and switch, however many VMs it has.
+    fn place(&mut self, name: String) -> Arc<str> {
+        Arc::clone(self.places.entry(name).or_insert_with_key(|name| name.as_str().into()))
     }
 
     fn interval(&mut self, section: &Section<'_>) -> Interval {
@@ -457,7 +478,9 @@ impl Reader<'_> {
         let mut placements = Vec::new();
         for section in sections {
             let host = section.get::<String>("host").unwrap_or_default();
-            let placement = Placement { host: self.host(host), valid: self.interval(section) };
+            let switch = section.get::<String>("switch").map(|switch| self.place(switch));
+            let valid = self.interval(section);
+            let placement = Placement { host: self.place(host), switch, valid };
             placements.push((placement, section.at("host")));
         }
         placements.sort_by_key(|(placement, _)| placement.valid.from);
@@ -584,12 +607,12 @@ mod tests {
     #[test]
     fn a_whole_file() {
         let text = format!(
-            "[[tenant]]\nname = \"acme\"\n[[vm]]\n{VM_1}host = \"h1\"\n\
+            "[[tenant]]\nname = \"acme\"\n[[vm]]\n{VM_1}host = \"h1\"\nswitch = \"h1/br0\"\n\
              valid_from = 2026-01-01T00:00:00Z\n\
              [[vm.interface]]\nmac = \"fa:16:3e:00:00:01\"\naddresses = [\"10.0.0.5\", \"2001:db8::5\"]\n\
              segment = \"east/vxlan/4242\"\nvalid_to = \"2027-01-01T00:00:00Z\"\n\
              [[vm.interface]]\nmac = \"fa:16:3e:00:00:02\"\n\
-             [[vm.placement]]\nhost = \"h2\"\nvalid_from = 20\nvalid_to = 30\n\
+             [[vm.placement]]\nhost = \"h2\"\nswitch = \"h2/br0\"\nvalid_from = 20\nvalid_to = 30\n\
              [[vm.placement]]\nhost = \"h1\"\nvalid_from = 10\nvalid_to = 20\n"
         );
         let data = read(&text).expect("valid");
@@ -612,6 +635,13 @@ mod tests {
         let (_, entry) = inventory.entries().next().expect("one VM");
         let host = |at| entry.history.host_at(Timestamp(at)).map(AsRef::as_ref);
         assert_eq!([5, 10, 25, 30].map(host), [Some("h1"), Some("h1"), Some("h2"), Some("h1")]);
+        // A placement that names no switch does not take over that of the VM.
+        for interface in &entry.history.interfaces {
+            let switch = |at| interface.switches.at(Timestamp(at)).map(AsRef::as_ref);
+            let expected = [Some("h1/br0"), None, Some("h2/br0"), Some("h1/br0")];
+            assert_eq!([5, 10, 25, 30].map(switch), expected);
+            assert!(interface.connections.at(Timestamp(5)).is_none(), "a switch attaches nothing");
+        }
     }
 
     #[test]

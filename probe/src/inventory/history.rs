@@ -22,8 +22,10 @@ use crate::time::Timestamp;
 pub struct VmHistory {
     /// Identity.
     pub uuid: Uuid,
-    /// The identity's text, made once.
+    /// The identity's text, made once. Not to be shown of who was only learned.
     pub uuid_text: Arc<str>,
+    /// Nobody but packets says anything of it: an endpoint without identity, and no VM.
+    pub learned: bool,
     /// Whether it exists; where nobody says so, it does.
     pub exists: Timeline<bool>,
     /// Names, as people call it.
@@ -47,6 +49,8 @@ pub struct InterfaceHistory {
     pub connections: Timeline<Connection>,
     /// Names of the switch's port.
     pub ports: Timeline<Arc<str>>,
+    /// Names of the switch. Where one is known, the interface may still not be connected.
+    pub switches: Timeline<Arc<str>>,
 }
 
 /// How an interface is connected.
@@ -94,11 +98,13 @@ impl VmHistory {
                 ports: heard(said(&Attribute::Port(id)), sources, text),
             };
             let connections = parts.connections(&exists);
-            InterfaceHistory { id, connections, ports: plain(&parts.ports) }
+            let switches = texts(&Attribute::Switch(id));
+            InterfaceHistory { id, connections, ports: plain(&parts.ports), switches }
         };
         Self {
             uuid,
             uuid_text: uuid.to_string().into(),
+            learned: is_learned(facts, sources),
             names: texts(&Attribute::Name),
             tenants: texts(&Attribute::Tenant),
             hosts: texts(&Attribute::Host),
@@ -123,6 +129,19 @@ impl VmHistory {
         self.hosts.at(at)
     }
 
+    /// The identity's text for records and answers; `None` for who has none.
+    pub fn shown_uuid(&self) -> Option<&Arc<str>> {
+        (!self.learned).then_some(&self.uuid_text)
+    }
+
+    /// What tells it apart in messages: the identity, or the MAC address that was learned.
+    pub fn label(&self) -> String {
+        match self.interfaces.first() {
+            Some(interface) if self.learned => format!("learned:{}", interface.id.mac),
+            _ => self.uuid_text.to_string(),
+        }
+    }
+
     /// Whether one of its interfaces ever had that MAC address.
     pub fn has_mac(&self, mac: Mac) -> bool {
         self.interfaces.iter().any(|interface| interface.id.mac == mac)
@@ -142,6 +161,15 @@ impl VmHistory {
             (from != to).then_some((valid.from, from, to))
         })
     }
+}
+
+/// Whether something is known, and all of it from sources that only fill gaps.
+fn is_learned(facts: &Facts, sources: &[SourceName]) -> bool {
+    let yields = |fact: &Fact| {
+        let source = sources.get(usize::from(fact.source.0));
+        source.is_some_and(|source| source.kind.yields())
+    };
+    facts.current().next().is_some() && facts.current().all(yields)
 }
 
 fn first(timeline: &Timeline<Arc<str>>) -> Option<&Arc<str>> {

@@ -230,6 +230,7 @@ impl<'a> LineReader<'a> {
                 | Attribute::Host
                 | Attribute::Tag(_)
                 | Attribute::Port(_)
+                | Attribute::Switch(_)
                 | Attribute::Space,
                 Json::String(text),
             ) => Value::Text(text.as_str().into()),
@@ -272,6 +273,7 @@ fn attribute(name: &Json, of: &Json) -> Result<Attribute, NotLine> {
         "segment" => Attribute::Segment(interface()?),
         "addresses" => Attribute::Addresses(interface()?),
         "port" => Attribute::Port(interface()?),
+        "switch" => Attribute::Switch(interface()?),
         "space" => Attribute::Space,
         _ => return Err(wrong),
     })
@@ -314,6 +316,7 @@ mod tests {
             fact(0, Attribute::Addresses(second), Value::addresses(addresses), 9),
             fact(0, Attribute::Addresses(first), Value::addresses([]), 9),
             fact(0, Attribute::Port(first), text("tap0"), 9),
+            fact(0, Attribute::Switch(second), text("host1/br-int"), 9),
         ]
     }
 
@@ -351,7 +354,7 @@ mod tests {
         let Ok(Some(SubjectDelta::Facts(_, read))) = reader.read(&lines[0]) else { panic!() };
         assert_eq!(read.said.len(), 3);
         assert!(read.said.iter().all(|fact| fact.source == SourceId(0)), "the number of now");
-        assert_eq!(reader.left_out, [("source_unknown", 7)].into());
+        assert_eq!(reader.left_out, [("source_unknown", 8)].into());
         let now = names(&["file", "api"], &["default"]);
         let mut reader = LineReader::new(&now);
         reader.read(&lines[0]).expect("a delta");

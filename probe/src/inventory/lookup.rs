@@ -17,10 +17,11 @@ use arc_swap::ArcSwap;
 
 use super::change::Subject;
 use super::claims::{Conflict, Held, Name};
-use super::class::{ClassRules, Side, TrafficClass};
+use super::class::{ClassRules, NetworkKind, Side, TrafficClass};
 use super::fact::Facts;
 use super::history::VmHistory;
 use super::precedence::SourceName;
+use super::source::SourceId;
 use super::spaces::{NOWHERE, Spaces};
 use super::{Address, AddressSpace, Interval, InventoryData, Mac, Segment};
 use crate::hash::{Keyed, KeyedMap};
@@ -67,7 +68,10 @@ type Bucket = KeyedMap<Name, Held>;
 pub struct Inventory {
     pub(super) known: Timestamp,
     chunks: Vec<Arc<Vec<Arc<VmEntry>>>>,
-    vm_count: usize,
+    /// With those that were only learned.
+    entry_count: usize,
+    /// How many of them were only learned.
+    pub(super) learned_count: usize,
     buckets: Vec<Arc<Bucket>>,
     hash: Keyed,
     pub(super) spaces: Arc<Spaces>,
@@ -82,7 +86,8 @@ impl Default for Inventory {
         Self {
             known: Timestamp::ZERO,
             chunks: Vec::new(),
-            vm_count: 0,
+            entry_count: 0,
+            learned_count: 0,
             buckets: (0..BUCKETS).map(|_| Arc::default()).collect(),
             hash: Keyed::default(),
             spaces: Arc::default(),
@@ -122,7 +127,10 @@ impl Inventory {
     /// The segment of each MAC address at a time; without one, as the inventory has it last. Of
     /// several interfaces with one MAC address the one whose time began last counts.
     pub fn stations(&self, at: Option<Timestamp>) -> BTreeMap<Mac, Segment> {
-        let interfaces = self.entries().flat_map(|(_, entry)| &entry.history.interfaces);
+        // What was learned of a MAC address is where the wire showed it; that a tap's mirror hides it, the
+        // wire cannot know.
+        let named = self.entries().filter(|(_, entry)| !entry.history.learned);
+        let interfaces = named.flat_map(|(_, entry)| &entry.history.interfaces);
         let mut valid: Vec<_> = interfaces
             .flat_map(|interface| {
                 interface.connections.spans().iter().filter_map(|(valid, connection)| {
@@ -138,7 +146,7 @@ impl Inventory {
 
     /// The VM that had `address` in `space` at a time; `ip_version` is 4 or 6. The MAC is asked
     /// only where it is sound evidence: for addresses that no router passes on, and for
-    /// interfaces whose addresses the inventory does not know.
+    /// interfaces whose addresses the inventory does not know. Who was only learned comes last.
     #[inline]
     pub fn resolve(
         &self,
@@ -149,8 +157,14 @@ impl Inventory {
         at: Timestamp,
     ) -> Option<VmRef> {
         let held = self.held(&Name::address(space, address, ip_version));
-        held.and_then(|held| held.at(at))
-            .or_else(|| self.resolve_mac(space, address.to_ip(ip_version), mac?, at))
+        let Some(vm) = held.and_then(|held| held.at(at)) else {
+            return self.resolve_mac(space, address.to_ip(ip_version), mac?, at);
+        };
+        if self.learned_count == 0 {
+            return Some(vm);
+        }
+        let moment = Interval { from: at, to: Timestamp(at.0.saturating_add(1)) };
+        Some(self.unless_named(vm, (space, address.to_ip(ip_version), mac), moment))
     }
 
     /// The VM that had `address` during a time. Where several had it one after the other, that is the
@@ -163,18 +177,47 @@ impl Inventory {
         mac: Option<Mac>,
         time: Interval,
     ) -> Option<VmRef> {
-        let held = self.held(&Name::address(space, address, ip_version));
-        let mut holders = held.into_iter().flat_map(|held| held.during(time));
-        if let Some((_, first)) = holders.next() {
-            let Some((_, second)) = holders.next() else { return Some(first) };
-            let has_mac = |vm: &VmRef| {
-                mac.is_some_and(|mac| self.vm(*vm).is_some_and(|history| history.has_mac(mac)))
-            };
-            let others = holders.map(|(_, vm)| vm);
-            return [first, second].into_iter().chain(others).find(has_mac).or(Some(first));
-        }
         let ip = address.to_ip(ip_version);
-        let mac = mac?;
+        let Some(vm) = self.holder_within(&Name::address(space, address, ip_version), mac, time)
+        else {
+            return self.resolve_mac_within(space, ip, mac?, time);
+        };
+        if self.learned_count == 0 {
+            return Some(vm);
+        }
+        Some(self.unless_named(vm, (space, ip, mac), time))
+    }
+
+    /// Who held a name during a time: the one with the MAC address, else the first; of VMs and those
+    /// that were only learned a VM.
+    fn holder_within(&self, name: &Name, mac: Option<Mac>, time: Interval) -> Option<VmRef> {
+        let held = self.held(name);
+        let mut holders = held.into_iter().flat_map(|held| held.during(time)).map(|(_, vm)| vm);
+        let first = holders.next()?;
+        let Some(second) = holders.next() else { return Some(first) };
+        let has_mac = |vm: &VmRef| {
+            mac.is_some_and(|mac| self.vm(*vm).is_some_and(|history| history.has_mac(mac)))
+        };
+        let is_named = |vm: &VmRef| self.vm(*vm).is_some_and(|history| !history.learned);
+        let all = || [first, second].into_iter().chain(holders.clone());
+        if self.learned_count == 0 {
+            return all().find(has_mac).or(Some(first));
+        }
+        let named = || all().filter(is_named);
+        named()
+            .find(has_mac)
+            .or_else(|| named().next())
+            .or_else(|| all().find(has_mac))
+            .or(Some(first))
+    }
+
+    fn resolve_mac_within(
+        &self,
+        space: AddressSpace,
+        ip: IpAddr,
+        mac: Mac,
+        time: Interval,
+    ) -> Option<VmRef> {
         let first = self.resolve_mac(space, ip, mac, time.from);
         first.or_else(|| {
             // It may have come in the middle.
@@ -182,6 +225,28 @@ impl Inventory {
             let held = names.iter().filter_map(|name| self.held(name));
             held.flat_map(|held| held.during(time)).next().map(|(_, vm)| vm)
         })
+    }
+
+    /// The holder of an address itself, unless it was only learned and a source names a VM by its MAC
+    /// address: by the one that the packet shows, else by the one that was learned with the address.
+    #[cold]
+    fn unless_named(
+        &self,
+        holder: VmRef,
+        (space, ip, mac): (AddressSpace, IpAddr, Option<Mac>),
+        time: Interval,
+    ) -> VmRef {
+        let Some(learned) = self.vm(holder).filter(|history| history.learned) else {
+            return holder;
+        };
+        let shown = mac.and_then(|mac| self.resolve_mac_within(space, ip, mac, time));
+        let named = shown.or_else(|| {
+            let own = learned.interfaces.first()?.id.mac;
+            let names = [Name::mac_alone(space, own), Name::mac_alone(NOWHERE, own)];
+            let held = names.iter().filter_map(|name| self.held(name));
+            held.flat_map(|held| held.during(time)).next().map(|(_, vm)| vm)
+        });
+        named.unwrap_or(holder)
     }
 
     #[cold]
@@ -204,24 +269,32 @@ impl Inventory {
         ip_version: u8,
         time: Interval,
     ) -> TrafficClass {
-        let end = |(vm, address): (Option<VmRef>, Address)| {
-            let vm = vm.and_then(|vm| self.vm(vm));
+        let end = |vm: Option<VmRef>, network| {
+            let vm = vm.and_then(|vm| self.vm(vm)).filter(|vm| !vm.learned);
             let tenant = vm.and_then(|vm| vm.tenant_within(time)).map(AsRef::as_ref);
-            (vm.is_some(), tenant, address.to_ip(ip_version))
+            (vm.is_some(), tenant, network)
         };
-        self.class_of(end(source), end(destination))
+        let from = self.rules.of_source(source.1.to_ip(ip_version));
+        let to = self.rules.of_destination(destination.1.to_ip(ip_version));
+        self.class_of(end(source.0, from), end(destination.0, to))
     }
 
-    /// The class of traffic between two ends: whether a VM is there, its tenant, the address.
+    /// The class of traffic between two ends: whether a VM is there, its tenant, what the address says
+    /// by [`Inventory::rules`].
     pub fn class_of(
         &self,
-        source: (bool, Option<&str>, IpAddr),
-        destination: (bool, Option<&str>, IpAddr),
+        source: (bool, Option<&str>, Option<NetworkKind>),
+        destination: (bool, Option<&str>, Option<NetworkKind>),
     ) -> TrafficClass {
-        let side = |(is_vm, tenant, ip)| self.rules.side(is_vm, tenant, ip);
+        let side = |(is_vm, tenant, network)| self.rules.side(is_vm, tenant, network);
         let from = side(source);
-        let reaches_all = super::class::reaches_all(destination.2);
+        let reaches_all = destination.2 == Some(NetworkKind::Group);
         Side::class(from, if reaches_all { from } else { side(destination) })
+    }
+
+    /// Who is inside beside VMs, and who belongs to everybody.
+    pub fn rules(&self) -> &ClassRules {
+        &self.rules
     }
 
     /// A virtual machine; `None` if the reference is of another snapshot that had more.
@@ -235,14 +308,19 @@ impl Inventory {
         self.chunks.get(place / CHUNK_VMS)?.get(place % CHUNK_VMS)
     }
 
-    /// All virtual machines.
+    /// All virtual machines, and those that were only learned.
     pub fn entries(&self) -> impl Iterator<Item = (VmRef, &Arc<VmEntry>)> {
         (0..).map(VmRef).zip(self.chunks.iter().flat_map(|chunk| chunk.iter()))
     }
 
     /// How many virtual machines it knows, ended ones included.
     pub fn vm_count(&self) -> usize {
-        self.vm_count
+        self.entry_count - self.learned_count
+    }
+
+    /// How many endpoints were only learned, of which no source knows more.
+    pub fn learned_count(&self) -> usize {
+        self.learned_count
     }
 
     /// Names of all tenants.
@@ -269,11 +347,18 @@ impl Inventory {
         !self.segments.is_empty()
     }
 
-    /// All facts, subject by subject: what makes the same inventory out of nothing.
+    /// All facts, subject by subject, but those that were only learned: what makes the same inventory out
+    /// of nothing.
     pub fn subjects(&self) -> impl Iterator<Item = (Subject, &Facts)> {
         let segments = self.spaces.facts().iter();
         let segments = segments.map(|(segment, facts)| (Subject::Segment(*segment), facts));
-        let vms = self.entries().map(|(_, entry)| (Subject::Vm(entry.history.uuid), &entry.facts));
+        let yields = |source: SourceId| {
+            let source = self.sources.get(usize::from(source.0));
+            source.is_some_and(|source| source.kind.yields())
+        };
+        let said = move |facts: &Facts| facts.all().iter().any(|fact| !yields(fact.source));
+        let vms = self.entries().filter(move |(_, entry)| said(&entry.facts));
+        let vms = vms.map(|(_, entry)| (Subject::Vm(entry.history.uuid), &entry.facts));
         segments.chain(vms)
     }
 
@@ -307,10 +392,9 @@ impl Inventory {
         let mut then = Self { known, ..Self::empty(spaces, rules, sources) };
         for (_, entry) in self.entries() {
             let facts = entry.facts.known_at(known);
-            then.push(Arc::new(VmEntry {
-                history: VmHistory::new(entry.history.uuid, &facts, &self.sources),
-                facts,
-            }));
+            let history = VmHistory::new(entry.history.uuid, &facts, &self.sources);
+            then.learned_count += usize::from(history.learned);
+            then.push(Arc::new(VmEntry { history, facts }));
         }
         for (vm, _) in self.entries() {
             then.claim(vm, &[]);
@@ -325,12 +409,12 @@ impl Inventory {
 
     /// Adds a VM without its claims.
     pub(super) fn push(&mut self, entry: Arc<VmEntry>) -> Option<VmRef> {
-        let vm = VmRef(u32::try_from(self.vm_count).ok()?);
-        if self.vm_count.is_multiple_of(CHUNK_VMS) {
+        let vm = VmRef(u32::try_from(self.entry_count).ok()?);
+        if self.entry_count.is_multiple_of(CHUNK_VMS) {
             self.chunks.push(Arc::new(Vec::with_capacity(CHUNK_VMS)));
         }
         Arc::make_mut(self.chunks.last_mut()?).push(entry);
-        self.vm_count += 1;
+        self.entry_count += 1;
         Some(vm)
     }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::claims::Name;
-use super::history::VmHistory;
+use super::history::{InterfaceHistory, VmHistory};
 use super::precedence::between;
 use super::source::SourceId;
 use super::spaces::NOWHERE;
@@ -26,6 +26,8 @@ pub const ROWS_PER_VM_MAX: usize = 4_096;
 pub struct InventoryRow {
     /// Identity.
     pub uuid: Arc<str>,
+    /// Nobody but packets says anything of it: the identity is none.
+    pub learned: bool,
     /// Name; `None` if no source names it.
     pub name: Option<Arc<str>>,
     /// Tenant, likewise.
@@ -40,6 +42,8 @@ pub struct InventoryRow {
     pub segment: Option<Segment>,
     /// Address space of that segment then.
     pub space: Option<AddressSpace>,
+    /// Switch that the interface is plugged in at; `None` if no source names it.
+    pub switch: Option<Arc<str>>,
     /// Whether traffic of that address is attributed to the VM: another one may claim it too.
     pub attributed: bool,
     /// When.
@@ -108,16 +112,16 @@ impl Maker<'_> {
                 let mut row = self.empty(Some(interface.id.mac), Some(connection.source));
                 row.segment = connection.segment;
                 let Some(segment) = connection.segment else {
-                    self.add(&row, None, *valid);
+                    self.add(interface, &row, None, *valid);
                     continue;
                 };
                 for (valid, space) in self.inventory.spaces().during(segment, *valid) {
                     row.space = Some(space);
                     if connection.addresses.is_empty() {
-                        self.add(&row, None, valid);
+                        self.add(interface, &row, None, valid);
                     }
                     for address in &*connection.addresses {
-                        self.add(&row, Some(*address), valid);
+                        self.add(interface, &row, Some(*address), valid);
                     }
                 }
             }
@@ -141,6 +145,7 @@ impl Maker<'_> {
     fn empty(&self, mac: Option<Mac>, source: Option<SourceId>) -> InventoryRow {
         InventoryRow {
             uuid: Arc::clone(&self.history.uuid_text),
+            learned: self.history.learned,
             name: None,
             tenant: None,
             host: None,
@@ -148,14 +153,22 @@ impl Maker<'_> {
             address: None,
             segment: None,
             space: None,
+            switch: None,
             attributed: true,
             valid: Interval::ALWAYS,
             source,
         }
     }
 
-    /// Cut where name, tenant or host change, and where the address becomes another one's.
-    fn add(&mut self, row: &InventoryRow, address: Option<IpAddr>, valid: Interval) {
+    /// Cut where name, tenant, host or switch change, and where the address becomes another one's. Of a
+    /// time at which nobody named VM or tenant, the first name ever stands, as look-ups have it.
+    fn add(
+        &mut self,
+        interface: &InterfaceHistory,
+        row: &InventoryRow,
+        address: Option<IpAddr>,
+        valid: Interval,
+    ) {
         let space = row.space.unwrap_or(NOWHERE);
         let name = match (address, row.mac) {
             (Some(address), _) => {
@@ -168,11 +181,18 @@ impl Maker<'_> {
         let attributed = self.inventory.attributed(&name, self.vm, valid);
         for (time, who) in self.who.spans() {
             let Some(time) = time.and(valid) else { continue };
-            for part in between(
-                [time].into_iter().chain(attributed.iter().filter_map(|span| span.and(time))),
-            ) {
+            let who = Who {
+                name: self.history.name_within(time).cloned(),
+                tenant: self.history.tenant_within(time).cloned(),
+                ..who.clone()
+            };
+            let switches = interface.switches.spans().iter().map(|(span, _)| span);
+            let edges = attributed.iter().chain(switches).filter_map(|span| span.and(time));
+            for part in between([time].into_iter().chain(edges)) {
                 let holds = attributed.iter().any(|span| span.holds(part.from));
-                self.rows.push(named_row(&row, who, part, holds));
+                let switch = interface.switches.at(part.from).cloned();
+                let row = InventoryRow { switch, ..row.clone() };
+                self.rows.push(named_row(&row, &who, part, holds));
             }
         }
     }

@@ -10,24 +10,22 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::change::{
-    ADDRESSES_MAX, Attribute, Batch, Change, InterfaceId, Missing, Scope, Subject, TEXT_BYTES_MAX,
-    Until, Value,
-};
+use super::change::{Attribute, Batch, Change, InterfaceId, Missing, Scope, Subject};
 use super::claims::Name;
 use super::class::ClassRules;
 use super::delta::{Restored, SubjectDelta};
+use super::ends::Ends;
 use super::fact::{Fact, Facts};
 use super::history::VmHistory;
 use super::lookup::VmEntry;
 use super::precedence::SourceName;
 use super::rows::{InventoryRow, RowChange, rows_of};
+use super::sound::{Rejection, sound};
 use super::source::{SourceId, SourceKind};
 use super::spaces::Spaces;
-use super::{AddressSpace, Interval, Inventory, InventoryData, Segment, Uuid, VmRef};
+use super::{AddressSpace, Inventory, InventoryData, Segment, Uuid, VmRef};
 use crate::hash::KeyedMap;
 use crate::time::{Timestamp, ms};
 
@@ -42,6 +40,9 @@ pub struct StoreLimits {
     /// Virtual machines, ended ones included; where more come, those that ended longest ago are
     /// forgotten.
     pub vms_max: usize,
+    /// Endpoints that were only learned, ended ones included; they take no place of a VM, and no VM
+    /// takes one of theirs.
+    pub learned_max: usize,
     /// Facts of one VM or segment, superseded ones included.
     pub facts_max: usize,
     /// How far ahead of the probe's clock a source may date what it says.
@@ -50,49 +51,11 @@ pub struct StoreLimits {
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        Self { vms_max: 100_000, facts_max: 1_024, clock_skew_max_ns: ms(5_000) }
-    }
-}
-
-/// Why a change was left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rejection {
-    /// There are as many VMs as there may be, and none of them has ended.
-    VmsFull,
-    /// There are as many segments with a space, or spaces, as there may be.
-    SpacesFull,
-    /// The VM has as many interfaces as it may have.
-    InterfacesFull,
-    /// The VM has as many tags as it may have.
-    TagsFull,
-    /// A text is empty or longer than [`TEXT_BYTES_MAX`].
-    TextLength,
-    /// More than [`ADDRESSES_MAX`] addresses.
-    AddressesFull,
-    /// A multicast, broadcast or unspecified address.
-    AddressNotUnicast,
-    /// A MAC address that is none of one interface.
-    MacNotUnicast,
-    /// It ends before it begins.
-    TimeEmpty,
-    /// The value is of another form than the attribute has, or the subject has no such attribute.
-    WrongForm,
-}
-
-impl Rejection {
-    /// The name in the API and in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::VmsFull => "vms_full",
-            Self::SpacesFull => "spaces_full",
-            Self::InterfacesFull => "interfaces_full",
-            Self::TagsFull => "tags_full",
-            Self::TextLength => "text_length",
-            Self::AddressesFull => "addresses_full",
-            Self::AddressNotUnicast => "address_not_unicast",
-            Self::MacNotUnicast => "mac_not_unicast",
-            Self::TimeEmpty => "time_empty",
-            Self::WrongForm => "wrong_form",
+        Self {
+            vms_max: 100_000,
+            learned_max: 65_536,
+            facts_max: 1_024,
+            clock_skew_max_ns: ms(5_000),
         }
     }
 }
@@ -127,6 +90,8 @@ pub struct StoreCounts {
     pub facts_forgotten: u64,
     /// Ended VMs that were forgotten for lack of room.
     pub vms_forgotten: u64,
+    /// Learned endpoints that were over and were forgotten for lack of room.
+    pub learned_forgotten: u64,
     /// Rows of the table that were left out because a VM has too many.
     pub rows_left_out: u64,
 }
@@ -137,6 +102,8 @@ struct Slot {
     names: Vec<Name>,
     segments: BTreeSet<Segment>,
     rows: Vec<(Arc<InventoryRow>, Timestamp)>,
+    /// It counts as one of those that were only learned.
+    learned: bool,
 }
 
 /// The store.
@@ -144,6 +111,10 @@ pub struct Store {
     inventory: Inventory,
     limits: StoreLimits,
     slots: Vec<Slot>,
+    /// Slots of endpoints that were only learned.
+    learned_slots: usize,
+    /// Of these, those that are over, the one that ended longest ago first.
+    learned_ended: BTreeSet<(Timestamp, VmRef)>,
     by_uuid: KeyedMap<Uuid, VmRef>,
     counts: Vec<SourceCounts>,
     totals: StoreCounts,
@@ -167,6 +138,8 @@ impl Store {
             inventory,
             limits,
             slots: Vec::new(),
+            learned_slots: 0,
+            learned_ended: BTreeSet::new(),
             by_uuid: KeyedMap::default(),
             counts,
             totals: StoreCounts::default(),
@@ -349,8 +322,15 @@ impl Store {
     }
 
     fn plans(&self, source: SourceId) -> bool {
-        let source = self.inventory.sources.get(usize::from(source.0));
-        source.is_some_and(|source| source.kind.plans())
+        self.kind(source).is_some_and(SourceKind::plans)
+    }
+
+    fn yields(&self, source: SourceId) -> bool {
+        self.kind(source).is_some_and(SourceKind::yields)
+    }
+
+    fn kind(&self, source: SourceId) -> Option<SourceKind> {
+        self.inventory.sources.get(usize::from(source.0)).map(|source| source.kind)
     }
 
     /// Counts a change, and bounds how far ahead it is dated.
@@ -435,8 +415,10 @@ impl Store {
             self.count(source, 0, changes.len() as u64, 0);
             return None;
         }
-        let Some(vm) = there.or_else(|| self.add(uuid, known)) else {
-            self.reject(source, Rejection::VmsFull, changes.len());
+        let learned = self.yields(source);
+        let Some(vm) = there.or_else(|| self.add(uuid, learned, known)) else {
+            let full = if learned { Rejection::LearnedFull } else { Rejection::VmsFull };
+            self.reject(source, full, changes.len());
             return None;
         };
         let changes = self.within_bounds(source, vm, changes);
@@ -450,13 +432,37 @@ impl Store {
             return None;
         }
         let history = VmHistory::new(uuid, &facts, &sources);
-        if self.deltas_wanted {
-            let delta = facts.since(&self.inventory.entry(vm)?.facts);
-            self.deltas.push(SubjectDelta::Facts(Subject::Vm(uuid), delta));
-        }
-        let entry = self.inventory.entry_mut(vm)?;
-        *entry = VmEntry { history, facts };
+        self.note_facts(vm, source, &facts);
+        self.put(vm, VmEntry { history, facts });
         Some(vm)
+    }
+
+    /// Notes what becomes of a VM's facts by what a source said; what is only learned is not noted, for
+    /// packets say it again.
+    fn note_facts(&mut self, vm: VmRef, source: SourceId, facts: &Facts) {
+        if !self.deltas_wanted || self.yields(source) {
+            return;
+        }
+        let Some(before) = self.inventory.entry(vm) else { return };
+        let subject = Subject::Vm(before.history.uuid);
+        self.deltas.push(SubjectDelta::Facts(subject, facts.since(&before.facts)));
+    }
+
+    /// Puts an entry in its place, and keeps count of those that were only learned.
+    fn put(&mut self, vm: VmRef, entry: VmEntry) {
+        let ended = |history: &VmHistory| history.ended().filter(|_| history.learned);
+        let after = (entry.history.learned, ended(&entry.history));
+        let Some(place) = self.inventory.entry_mut(vm) else { return };
+        let before = (place.history.learned, ended(&place.history));
+        *place = entry;
+        self.inventory.learned_count += usize::from(after.0);
+        self.inventory.learned_count -= usize::from(before.0);
+        if let Some(at) = before.1 {
+            self.learned_ended.remove(&(at, vm));
+        }
+        if let Some(at) = after.1 {
+            self.learned_ended.insert((at, vm));
+        }
     }
 
     fn count(&mut self, source: SourceId, changed: u64, unchanged: u64, forgotten: u64) {
@@ -499,41 +505,63 @@ impl Store {
         within
     }
 
-    /// A place for a new VM: a free one, else that of the one that ended longest ago.
-    fn add(&mut self, uuid: Uuid, known: Timestamp) -> Option<VmRef> {
+    /// A place for a new VM, or for who is only learned: a free one, else that of the one of the same
+    /// sort that ended longest ago.
+    fn add(&mut self, uuid: Uuid, learned: bool, known: Timestamp) -> Option<VmRef> {
         let history =
             VmHistory { uuid, uuid_text: uuid.to_string().into(), ..VmHistory::default() };
         let entry = VmEntry { history, facts: Facts::default() };
-        let vm = if self.slots.len() < self.limits.vms_max {
-            self.slots.push(Slot::default());
+        let has_room = if learned {
+            self.learned_slots < self.limits.learned_max
+        } else {
+            self.slots.len() - self.learned_slots < self.limits.vms_max
+        };
+        let vm = if has_room {
+            self.slots.push(Slot { learned, ..Slot::default() });
+            self.learned_slots += usize::from(learned);
             self.inventory.push(Arc::new(entry))?
         } else {
-            let vm = self.forget_ended(known)?;
-            *self.inventory.entry_mut(vm)? = entry;
+            let vm = self.ended(learned, known)?;
+            self.forget(vm);
+            self.put(vm, entry);
             vm
         };
         self.by_uuid.insert(uuid, vm);
         Some(vm)
     }
 
-    /// Forgets the VM that ended longest ago; its rows of the table stay as they are.
-    fn forget_ended(&mut self, known: Timestamp) -> Option<VmRef> {
-        let ended = self.inventory.entries().filter_map(|(vm, entry)| {
+    /// The VM, or the learned endpoint, that ended longest ago.
+    fn ended(&self, learned: bool, known: Timestamp) -> Option<VmRef> {
+        if learned {
+            let (at, vm) = *self.learned_ended.first()?;
+            return (at <= known).then_some(vm);
+        }
+        let vms = self.inventory.entries().zip(&self.slots).filter(|(_, slot)| !slot.learned);
+        let ended = vms.filter_map(|((vm, entry), _)| {
             let at = entry.history.ended().filter(|at| *at <= known)?;
-            Some((at, vm, entry.history.uuid))
+            Some((at, vm))
         });
-        let (_, vm, uuid) = ended.min()?;
+        ended.min().map(|(_, vm)| vm)
+    }
+
+    /// Forgets one; its rows of the table stay as they are.
+    fn forget(&mut self, vm: VmRef) {
+        let Some(uuid) = self.inventory.vm(vm).map(|history| history.uuid) else { return };
         self.by_uuid.remove(&uuid);
-        *self.inventory.entry_mut(vm)? = VmEntry::default();
-        let slot = self.slots.get_mut(usize::try_from(vm.0).ok()?)?;
-        let Slot { names, segments, .. } = std::mem::take(slot);
-        self.inventory.claim(vm, &names);
-        self.count_segments(&segments, &BTreeSet::new());
-        self.totals.vms_forgotten += 1;
-        if self.deltas_wanted {
+        self.put(vm, VmEntry::default());
+        let place = usize::try_from(vm.0).unwrap_or(usize::MAX);
+        let Some(slot) = self.slots.get_mut(place) else { return };
+        let learned = slot.learned;
+        let before = std::mem::replace(slot, Slot { learned, ..Slot::default() });
+        self.inventory.claim(vm, &before.names);
+        if !learned {
+            self.count_segments(&before.segments, &BTreeSet::new());
+        }
+        if self.deltas_wanted && !learned {
             self.deltas.push(SubjectDelta::Forgotten(uuid));
         }
-        Some(vm)
+        self.totals.vms_forgotten += u64::from(!learned);
+        self.totals.learned_forgotten += u64::from(learned);
     }
 
     fn segment(
@@ -578,7 +606,10 @@ impl Store {
                 affected.extend(self.inventory.claimants(&names));
             }
             let segments = self.inventory.vm(vm).map(segments_of).unwrap_or_default();
-            self.count_segments(&segments_before, &segments);
+            // A segment is not known by what was only learned there.
+            if !self.slots[place].learned {
+                self.count_segments(&segments_before, &segments);
+            }
             self.slots[place].names = names;
             self.slots[place].segments = segments;
         }
@@ -659,113 +690,10 @@ fn segments_of(history: &VmHistory) -> BTreeSet<Segment> {
     spans.filter_map(|(_, connection)| connection.segment).collect()
 }
 
-/// What ends because a source that says everything does not say it.
-struct Ends {
-    source: SourceId,
-    at: Timestamp,
-    missing: Missing,
-    subject: Subject,
-}
-
-impl Ends {
-    fn of_vm(&self, facts: &Facts, said: &[Change]) -> Vec<Change> {
-        let before = facts
-            .current()
-            .filter(|fact| fact.source == self.source && fact.valid.to > self.at)
-            .map(|fact| &fact.attribute);
-        let before: BTreeSet<&Attribute> = before.collect();
-        if before.is_empty() {
-            return Vec::new();
-        }
-        let again: BTreeSet<&Attribute> = said.iter().map(|change| &change.attribute).collect();
-        let ends = self.missing == Missing::Ended;
-        if ends && again.is_empty() {
-            return vec![self.change(Attribute::Exists, Some(Value::Flag(false)))];
-        }
-        let interfaces: BTreeSet<_> =
-            again.iter().filter_map(|attribute| attribute.interface()).collect();
-        let mut changes = Vec::new();
-        let mut detached = BTreeSet::new();
-        for attribute in before.difference(&again) {
-            match attribute.interface() {
-                Some(id) if ends && !interfaces.contains(&id) => {
-                    if detached.insert(id) {
-                        changes
-                            .push(self.change(Attribute::Attached(id), Some(Value::Flag(false))));
-                    }
-                }
-                _ => changes.push(self.change((*attribute).clone(), None)),
-            }
-        }
-        changes
-    }
-
-    fn change(&self, attribute: Attribute, value: Option<Value>) -> Change {
-        let until = Until::At(Interval::ALWAYS.to);
-        Change { subject: self.subject, attribute, value, from: self.at, until }
-    }
-}
-
-/// Whether a change is of the right form and size.
-fn sound(change: &Change) -> Result<(), Rejection> {
-    if let Until::At(to) = change.until
-        && to <= change.from
-    {
-        return Err(Rejection::TimeEmpty);
-    }
-    if let Some(id) = change.attribute.interface()
-        && id.mac.0[0] & 1 != 0
-    {
-        return Err(Rejection::MacNotUnicast);
-    }
-    let of_segment = change.attribute == Attribute::Space;
-    if of_segment != matches!(change.subject, Subject::Segment(_)) {
-        return Err(Rejection::WrongForm);
-    }
-    if let Attribute::Tag(name) = &change.attribute {
-        text(name)?;
-    }
-    let Some(value) = &change.value else { return Ok(()) };
-    match (&change.attribute, value) {
-        (Attribute::Exists | Attribute::Attached(_), Value::Flag(_))
-        | (Attribute::Segment(_), Value::Segment(_)) => Ok(()),
-        // A tag may stand for itself.
-        (Attribute::Tag(_), Value::Text(value)) => {
-            if value.is_empty() {
-                Ok(())
-            } else {
-                text(value)
-            }
-        }
-        (
-            Attribute::Name
-            | Attribute::Tenant
-            | Attribute::Host
-            | Attribute::Port(_)
-            | Attribute::Space,
-            Value::Text(value),
-        ) => text(value),
-        (Attribute::Addresses(_), Value::Addresses(list)) => addresses(list),
-        _ => Err(Rejection::WrongForm),
-    }
-}
-
-fn text(text: &str) -> Result<(), Rejection> {
-    let sound = !text.is_empty() && text.len() <= TEXT_BYTES_MAX;
-    if sound { Ok(()) } else { Err(Rejection::TextLength) }
-}
-
-fn addresses(list: &[IpAddr]) -> Result<(), Rejection> {
-    if list.len() > ADDRESSES_MAX {
-        return Err(Rejection::AddressesFull);
-    }
-    let broadcast = |ip: &IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    let wrong = |ip: &IpAddr| ip.is_multicast() || ip.is_unspecified() || broadcast(ip);
-    if list.iter().any(wrong) { Err(Rejection::AddressNotUnicast) } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::inventory::{Address, Mac, Statement};
 
@@ -828,6 +756,28 @@ mod tests {
         assert!(inventory.resolve(space, address, 4, None, Timestamp(6)).is_none());
         let rows = store.take_row_changes();
         assert_eq!((rows[0].row.space, rows[0].row.attributed), (None, true));
+    }
+
+    #[test]
+    fn what_is_only_learned_is_noted_for_no_restart() {
+        let named = |kind| SourceName { kind, name: "s".into(), rank: 0 };
+        let sources = [SourceKind::Ovsdb, SourceKind::Learned].map(named).into();
+        let limits = StoreLimits { learned_max: 1, ..StoreLimits::default() };
+        let mut store = Store::new(limits, Spaces::default(), ClassRules::default(), sources);
+        store.note_deltas();
+        say(&mut store, vm(1, 10), 10);
+        store.apply(SourceId(1), Timestamp(11), vm(2, 11).into());
+        let ended = Statement::new(Uuid(2), Timestamp(12)).exists(false);
+        store.apply(SourceId(1), Timestamp(12), ended.into());
+        // The next one takes its place.
+        store.apply(SourceId(1), Timestamp(13), vm(3, 13).into());
+        assert_eq!(store.counts().learned_forgotten, 1);
+        let noted = store.take_deltas();
+        let of_first =
+            |delta: &SubjectDelta| matches!(delta, SubjectDelta::Facts(Subject::Vm(Uuid(1)), _));
+        assert!(noted.len() == 1 && noted.iter().all(of_first), "{noted:?}");
+        let subjects: Vec<_> = store.inventory().subjects().map(|(subject, _)| subject).collect();
+        assert_eq!(subjects, [Subject::Vm(Uuid(1))]);
     }
 
     #[test]

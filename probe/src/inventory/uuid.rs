@@ -6,9 +6,23 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::{Mac, Segment};
+
 /// A UUID of any version. It is the identity of a VM; all else may change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uuid(pub u128);
+
+impl Uuid {
+    /// The store's key of an endpoint that was only learned: the segment and the MAC address that it was
+    /// seen with. It is of the variant that RFC 9562 keeps for the future, so it is no VM's, and it is
+    /// shown nowhere.
+    pub fn of_learned(segment: Segment, mac: Mac) -> Self {
+        const FUTURE_VARIANT: u128 = 0xe000 << 48;
+        let [a, b, c, d, e, f] = mac.0;
+        let station = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        Self(u128::from(segment.bits()) << 64 | FUTURE_VARIANT | u128::from(station))
+    }
+}
 
 /// A text that is no UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

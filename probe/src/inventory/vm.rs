@@ -45,6 +45,8 @@ pub struct Vm {
     pub tenant: Arc<str>,
     /// Host at times that no placement covers.
     pub host: Option<Arc<str>>,
+    /// Switch that its interfaces are plugged in at, at times that no placement covers.
+    pub switch: Option<Arc<str>>,
     /// Hosts by time, in order, without overlap.
     pub placements: Vec<Placement>,
     /// Network interfaces.
@@ -58,6 +60,8 @@ pub struct Vm {
 pub struct Placement {
     /// Name of the host.
     pub host: Arc<str>,
+    /// Switch that the VM's interfaces are plugged in at there, if it is known.
+    pub switch: Option<Arc<str>>,
     /// When.
     pub valid: Interval,
 }

@@ -137,4 +137,7 @@ pub struct PathCounts {
     /// Packets for which no evidence was looked for, because there was no room to watch their flow,
     /// and flows whose last packet was forgotten within the time of a verdict.
     pub unwatched: u64,
+    /// Segments that were compared with as many waiting packets of their flow as one may be, and not
+    /// with the rest: what they say of these is not known.
+    pub walks_cut: u64,
 }

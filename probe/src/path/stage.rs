@@ -291,8 +291,12 @@ impl PathStage {
     ) -> bool {
         let mut is_recut = false;
         let mut at = self.watches.at(place).oldest[headers.sender.place()];
-        for _ in 0..WALK_MAX {
+        for walked in 0.. {
             if at == NONE {
+                break;
+            }
+            if walked == WALK_MAX {
+                self.counts.walks_cut += 1;
                 break;
             }
             let slot = at as usize;
@@ -472,6 +476,23 @@ mod tests {
 
     fn taps(trajectory: &Trajectory) -> Vec<u16> {
         trajectory.sights().iter().map(|sight| sight.tap.0).collect()
+    }
+
+    #[test]
+    fn a_segment_is_compared_with_so_many_packets_and_the_rest_is_counted() {
+        for (packets, cut) in [(WALK_MAX, 0), (WALK_MAX + 1, 1)] {
+            let (mut stage, mut out) = (stage(2), Vec::new());
+            for number in (0_u32..).take(packets) {
+                first(&mut stage, &data(0, 0, number * 10, 10), number + 1, &mut out);
+            }
+            // All of it again in one frame, as a card that merges shows it at the other tap.
+            let all = u32::try_from(packets).expect("few") * 10;
+            copy(&mut stage, &data(1, 0, 0, all), 5_000, &mut out);
+            first(&mut stage, &data(1, 0, 0, all), 5_001, &mut out);
+            assert_eq!(stage.counts().walks_cut, cut, "{packets}");
+            assert_eq!(stage.counts().evicted, 0);
+            assert_eq!(out.len(), WALK_MAX, "those that it was compared with are recut");
+        }
     }
 
     #[test]

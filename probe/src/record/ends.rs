@@ -9,16 +9,18 @@ use std::sync::Arc;
 
 use super::RecordMaker;
 use crate::decode::{Address, Mac};
-use crate::inventory::{AddressSpace, Interval, TrafficClass, VmRef};
+use crate::inventory::{AddressSpace, Interval, NetworkKind, TrafficClass, VmHistory, VmRef};
 
 /// Both endpoints.
 pub(super) struct Endpoints {
     /// Source and destination.
     pub(super) vms: [VmTexts; 2],
+    /// What their addresses say.
+    pub(super) networks: [Option<NetworkKind>; 2],
     pub(super) class: TrafficClass,
 }
 
-/// A VM as records name it; all `None` for none.
+/// A VM as records name it; all `None` for none. An endpoint that was only learned has a name at most.
 #[derive(Clone, Default)]
 pub(super) struct VmTexts {
     pub(super) uuid: Option<Arc<str>>,
@@ -51,11 +53,17 @@ impl RecordMaker {
     ) -> Endpoints {
         let end = |(address, mac)| End { space, address, mac, ip_version, time };
         let vms = [self.end(0, end(source)), self.end(1, end(destination))];
-        let [from, to] = [(&vms[0], source.0), (&vms[1], destination.0)].map(|(vm, address)| {
-            (vm.uuid.is_some(), vm.tenant.as_deref(), address.to_ip(ip_version))
+        let rules = self.inventory.rules();
+        let networks = [
+            rules.of_source(source.0.to_ip(ip_version)),
+            rules.of_destination(destination.0.to_ip(ip_version)),
+        ];
+        let [from, to] = [0, 1].map(|end: usize| {
+            let vm = &vms[end];
+            (vm.uuid.is_some(), vm.tenant.as_deref(), networks[end])
         });
         let class = self.inventory.class_of(from, to);
-        Endpoints { vms, class }
+        Endpoints { vms, networks, class }
     }
 
     fn end(&mut self, place: usize, end: End) -> VmTexts {
@@ -75,7 +83,7 @@ impl RecordMaker {
     pub(super) fn vm(&self, vm: Option<VmRef>, time: Interval) -> VmTexts {
         let vm = vm.and_then(|vm| self.inventory.vm(vm));
         VmTexts {
-            uuid: vm.map(|vm| Arc::clone(&vm.uuid_text)),
+            uuid: vm.and_then(VmHistory::shown_uuid).cloned(),
             name: vm.and_then(|vm| vm.name_within(time)).cloned(),
             tenant: vm.and_then(|vm| vm.tenant_within(time)).cloned(),
         }

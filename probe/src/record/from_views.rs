@@ -21,7 +21,7 @@ use crate::decode::{Address, Mac, protocol};
 use crate::detect::Alert;
 use crate::flow::{EndedFlow, FlowTotals, TcpState};
 use crate::index::{TapIndex, content_id};
-use crate::inventory::{AddressSpace, Interval, Inventory, InventoryCell};
+use crate::inventory::{AddressSpace, Interval, Inventory, InventoryCell, NetworkKind};
 use crate::measure::tcp::Opening;
 use crate::sources::usage::UsageQueue;
 use crate::time::Timestamp;
@@ -44,7 +44,7 @@ pub struct RecordMaker {
     newest_inventory: InventoryCell,
     pub(super) inventory_rows: InventoryRows,
     pub(super) last_ends: LastEnds,
-    usage: Option<UsageQueue>,
+    pub(super) usage: Option<UsageQueue>,
     /// One packet in so many is followed from tap to tap.
     pub(super) path_one_in: u32,
     /// Of the conversations since [`RecordMaker::delays`].
@@ -94,8 +94,7 @@ impl RecordMaker {
     /// Records of a window without its conversations: taps, ledger, what has become known of the
     /// inventory. All records until the next window see the inventory as it is known now.
     pub fn window(&mut self, view: &WindowView, clocks: impl Fn(&TapView) -> TapClock) -> Rows {
-        self.inventory = self.newest_inventory.load_full();
-        self.last_ends = LastEnds::default();
+        self.renew();
         let inventory = self.inventory_records(view.start);
         let vm_usage = self.usage.as_ref().map(usage_records).unwrap_or_default();
         let mut rows = Rows { inventory, vm_usage, ..Rows::default() };
@@ -107,6 +106,12 @@ impl RecordMaker {
         }
         rows.ledger = ledger_rows(view);
         rows
+    }
+
+    /// Sees the inventory as it is known now.
+    pub fn renew(&mut self) {
+        self.inventory = self.newest_inventory.load_full();
+        self.last_ends = LastEnds::default();
     }
 
     /// Packets in segments that the inventory has no interface in, by the tap that counted them.
@@ -193,6 +198,8 @@ impl RecordMaker {
             (key.destination, key.destination_mac),
             Interval { from: start, to: end },
         );
+        let [source_network_kind, destination_network_kind] =
+            ends.networks.map(|network| network.map(NetworkKind::name));
         let [source, destination] = ends.vms;
         let went_back = conversation.packets[1] > 0;
         let is_tcp = key.protocol == protocol::TCP;
@@ -219,6 +226,8 @@ impl RecordMaker {
             destination_virtual_station_name: destination.name,
             destination_virtual_station_tenant: destination.tenant,
             traffic_class: ends.class.name(),
+            source_network_kind,
+            destination_network_kind,
             flow_count: conversation.flows,
             packet_delta_count: conversation.packets[0],
             reverse_packet_delta_count: conversation.packets[1],
@@ -373,6 +382,7 @@ impl RecordMaker {
             window_start_ns: view.start.0,
             tap: self.names.tap(tap.tap),
             host: self.names.tap_host(tap.tap).map(Into::into),
+            switch: self.names.tap_switch(tap.tap).map(Into::into),
             port: self.names.port_of(tap.tap),
             packet_count: tap.totals.packets,
             octet_count: tap.totals.octets,

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
-use super::{InventoryRecord, RecordMaker};
+use super::usage::{SAMPLES_MAX, usage_records};
+use super::{InventoryRecord, RecordMaker, Rows};
 use crate::index::content_id;
 use crate::inventory::RowChange;
-use crate::sources::RowQueue;
+use crate::sources::usage::USAGE_QUEUE;
+use crate::sources::{ROWS_WAITING_MAX, RowQueue};
 use crate::time::Timestamp;
 
 /// Rows of the inventory that are to be recorded.
@@ -32,13 +34,19 @@ impl InventoryRows {
 /// Rows of the inventory that one window takes at most, beside those that were known at start.
 const INVENTORY_ROWS_MAX: usize = 1 << 16;
 
+/// Batches of [`RecordMaker::rest`] at most: all that can wait, while sources say more.
+pub const REST_BATCHES_MAX: usize =
+    ROWS_WAITING_MAX.div_ceil(INVENTORY_ROWS_MAX) + USAGE_QUEUE.div_ceil(SAMPLES_MAX);
+
 impl RecordMaker {
-    /// What became known of the inventory after the last window; nothing where there was none.
-    pub fn rest(&mut self) -> Vec<InventoryRecord> {
-        match self.inventory_rows.run_start {
-            Some(start) => self.inventory_records(start),
-            None => Vec::new(),
-        }
+    /// What came from sources after the last window, some of it at a time; empty where there is no more.
+    /// What became known of the inventory is left out where there was no window: it says of no traffic
+    /// whose it was.
+    pub fn rest(&mut self) -> Rows {
+        let start = self.inventory_rows.run_start;
+        let inventory = start.map(|start| self.inventory_records(start)).unwrap_or_default();
+        let vm_usage = self.usage.as_ref().map(usage_records).unwrap_or_default();
+        Rows { inventory, vm_usage, ..Rows::default() }
     }
 
     /// Rows that became known, or known to be otherwise, since the window before.
@@ -58,16 +66,19 @@ impl RecordMaker {
         // What a replay reads at its start it knows since its first window.
         let known = |at: Timestamp| if at == Timestamp::ZERO { run_start.0 } else { at.0 };
         let until = row.valid.to.0;
+        let rules = self.inventory.rules();
         let source =
             row.source.and_then(|source| self.inventory.sources().get(usize::from(source.0)));
         let source = source.map_or_else(|| "".into(), |source| Arc::clone(&source.name));
         let mut record = InventoryRecord {
             fact_id: 0,
             run_start_ns: run_start.0,
-            uuid: Arc::clone(&row.uuid),
+            uuid: (!row.learned).then(|| Arc::clone(&row.uuid)),
             name: row.name.clone(),
             tenant: row.tenant.clone(),
+            tenant_shared: row.tenant.as_deref().is_some_and(|tenant| rules.is_shared(tenant)),
             host: row.host.clone(),
+            switch: row.switch.clone(),
             mac: row.mac,
             address: row.address,
             segment: row.segment.map(|segment| self.names.segment(segment)),
@@ -90,10 +101,11 @@ fn fact_id(record: &InventoryRecord) -> u64 {
     let none: &str = "";
     let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or(none).to_owned();
     let mut content = [
-        record.uuid.to_string(),
+        text(&record.uuid),
         text(&record.name),
         text(&record.tenant),
         text(&record.host),
+        text(&record.switch),
         text(&record.segment),
         text(&record.address_space),
         record.mac.map(|mac| mac.to_string()).unwrap_or_default(),

@@ -58,7 +58,7 @@ pub fn migrations_lost(window_start: Timestamp, migrations: u64) -> LedgerRecord
 /// Packets that were followed between taps and that no way counts, because there were too many endpoints,
 /// or too many packets at one tap alone; those that came after their own window was given out; and those
 /// whose sightings found no room in `path_samples`, or among those of which it is known when they were
-/// seen.
+/// seen. Also endpoints of which something was not remembered.
 pub(super) fn path_rows(view: &PathView) -> Vec<LedgerRecord> {
     let probe = Rower { window_start: view.start, scope: "probe", name: "probe".to_owned() };
     let counts = [
@@ -66,6 +66,9 @@ pub(super) fn path_rows(view: &PathView) -> Vec<LedgerRecord> {
         ("path_late", view.late_packets),
         ("path_samples_full", view.full_samples),
         ("path_times_full", view.full_times),
+        ("path_ways_full", view.forgotten.ways),
+        ("path_places_full", view.forgotten.places),
+        ("path_stations_full", view.forgotten.stations),
     ];
     let some = counts.into_iter().filter(|(_, packets)| *packets > 0);
     some.map(|(measure, packets)| probe.row(measure, packets)).collect()
@@ -183,6 +186,7 @@ impl Rower {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aggregate::path::Forgotten;
 
     fn sum(rows: &[LedgerRecord], measure: &str) -> u64 {
         let of = |row: &&LedgerRecord| &*row.measure == measure;
@@ -223,10 +227,17 @@ mod tests {
             full_samples,
             full_times,
             moves: Vec::new(),
+            forgotten: Forgotten {
+                ways: full_packets * 10,
+                places: late_packets * 10,
+                stations: full_times * 10,
+            },
         };
         let rows = path_rows(&view(3, 2, 9, 4));
         let sums = ["path_rows_full", "path_late", "path_samples_full", "path_times_full"];
         assert_eq!(sums.map(|measure| sum(&rows, measure)), [3, 2, 9, 4]);
+        let sums = ["path_ways_full", "path_places_full", "path_stations_full"];
+        assert_eq!(sums.map(|measure| sum(&rows, measure)), [30, 20, 40]);
         assert!(rows.iter().all(|row| row.window_start_ns == 7 && row.scope == "probe"));
         assert!(path_rows(&view(0, 0, 0, 0)).is_empty());
     }

@@ -31,7 +31,7 @@ pub use column::{Column, ColumnBuilder, Element, Kind, TEXT_BYTES_MAX, Value};
 pub use docs::{ddl, markdown};
 pub use from_views::{RecordMaker, TapClock};
 pub use group::{Cell, Columns, Group};
-pub use inventory::InventoryRows;
+pub use inventory::{InventoryRows, REST_BATCHES_MAX};
 pub use ledger::{migrations_lost, port_rows, sink_rows, workers_rows};
 pub use measures::{Delays, FlowLosses, SegmentCounts, WindowMeasures};
 pub use names::Names;

@@ -80,6 +80,11 @@ impl Names {
         self.taps.get(usize::from(tap.0)).and_then(|plan| plan.host.as_deref())
     }
 
+    /// The switch that a tap copies from, where the configuration says so.
+    pub fn tap_switch(&self, tap: TapIndex) -> Option<&str> {
+        self.taps.get(usize::from(tap.0)).and_then(|plan| plan.switch.as_deref())
+    }
+
     /// The port of a tap: the one that it is configured for, or whose default tap it is; empty
     /// for a tap of several ports.
     pub fn port_of(&self, tap: TapIndex) -> Arc<str> {

@@ -88,6 +88,8 @@ pub trait Record: Clone + Default + Send + 'static {
     fn time(&self) -> Timestamp;
     /// The rows of this table in a batch of all tables.
     fn of(rows: &mut Rows) -> &mut Vec<Self>;
+    /// The same, to look at.
+    fn among(rows: &Rows) -> &[Self];
     /// A total order: the table's sort columns, then all others.
     fn order(&self, other: &Self) -> Ordering;
     /// Appends each value that stands alone to the builder of its column; `builders` has one for
@@ -187,6 +189,16 @@ macro_rules! tables {
                 match self { $(Self::$table => stringify!($time),)+ }
             }
 
+            /// The columns that rows are sorted by first.
+            pub const fn sort_columns(self) -> &'static [&'static str] {
+                match self { $(Self::$table => &[$(stringify!($key)),+],)+ }
+            }
+
+            /// The table called `name`.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|table| table.name() == name)
+            }
+
             /// The columns without the common ones.
             pub(super) const fn own_columns(self) -> &'static [Column] {
                 match self { $(Self::$table => <$record as Record>::COLUMNS,)+ }
@@ -223,6 +235,14 @@ macro_rules! tables {
             /// Takes the rows out of `other`, behind its own.
             pub fn append(&mut self, other: &mut Self) {
                 $(self.$rows.append(&mut other.$rows);)+
+            }
+
+            /// A copy of the rows of the tables that are `wanted`.
+            #[must_use]
+            pub fn only(&self, wanted: impl Fn(Table) -> bool) -> Self {
+                Self {
+                    $($rows: if wanted(Table::$table) { self.$rows.clone() } else { Vec::new() },)+
+                }
             }
 
             /// Sorts each table into its total order.
@@ -268,6 +288,10 @@ macro_rules! tables {
 
                 fn of(rows: &mut Rows) -> &mut Vec<Self> {
                     &mut rows.$rows
+                }
+
+                fn among(rows: &Rows) -> &[Self] {
+                    &rows.$rows
                 }
 
                 fn order(&self, other: &Self) -> Ordering {

@@ -58,19 +58,25 @@ tables! {
         /// VM at the source address, as known when the record was made; null where the inventory
         /// names none.
         source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// VM at the destination address, as known when the record was made; null where the
         /// inventory names none.
         destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// east-west, inter-tenant, north-south or transit.
         traffic_class: &'static str, "", Element::None;
+        /// What the configuration says of the source address, whoever is there: home (in
+        /// inventory.home_networks), shared (in inventory.shared_networks); null for nothing.
+        source_network_kind: Option<&'static str>, "", Element::None;
+        /// The same of the destination address, and group where it is multicast or broadcast, which
+        /// is where its sender is.
+        destination_network_kind: Option<&'static str>, "", Element::None;
         /// Flows with at least one packet in the window.
         flow_count: u64, "flows", Element::Ie(&[3]);
         /// Logical packets, initiator to responder.
@@ -195,14 +201,14 @@ tables! {
         /// VM at the source address, as known when the record was made; null where the inventory
         /// names none.
         source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// VM at the destination address, as known when the record was made; null where the
         /// inventory names none.
         destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
@@ -233,9 +239,9 @@ tables! {
         from_tap: Arc<str>, "", Element::None;
         /// Tap that they pass later.
         to_tap: Arc<str>, "", Element::None;
-        /// Host or switch of the first tap; null where not configured.
+        /// Host of the first tap; null where not configured.
         from_host: Option<Arc<str>>, "", Element::None;
-        /// Host or switch of the later tap; null where not configured.
+        /// Host of the later tap; null where not configured.
         to_host: Option<Arc<str>>, "", Element::None;
         /// Address space of the endpoints; null where scope is taps, as all that follow.
         address_space: Option<Arc<str>>, "", Element::None;
@@ -248,14 +254,14 @@ tables! {
         /// VM at the source address, as known when the record was made; null where the inventory
         /// names none.
         source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// VM at the destination address, as known when the record was made; null where the
         /// inventory names none.
         destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
@@ -464,14 +470,14 @@ tables! {
         /// VM at the source address, as known when the record was made; null where the inventory
         /// names none.
         source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// VM at the destination address, as known when the record was made; null where the
         /// inventory names none.
         destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
-        /// Name of that VM.
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
         destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Tenant of that VM.
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
@@ -512,9 +518,10 @@ tables! {
         /// tenant_delays_lost (samples that found no room in `delays`),
         /// measures_refused (times), flows_evicted (flows), digests_evicted (digests),
         /// icmp_quotes_lost (ICMP errors that could not be told to the worker of the flow that they
-        /// quote), path_samples_lost, path_evicted, path_unwatched, path_rows_full, path_late,
-        /// path_samples_full and path_times_full (packets followed between taps), migrations_lost
-        /// (migrations), where they are not 0.
+        /// quote), path_samples_lost, path_evicted, path_unwatched, path_walks_cut (segments),
+        /// path_rows_full, path_late, path_samples_full and path_times_full (packets followed between
+        /// taps), path_ways_full, path_places_full and path_stations_full (endpoints of which way,
+        /// place or network card were not remembered), migrations_lost (migrations), where they are not 0.
         measure: Arc<str>, "", Element::None;
         /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
         /// queued how many there are now; of `unaccounted` the absolute value.
@@ -526,8 +533,8 @@ tables! {
         estimate: bool, "", Element::None;
     }
 
-    /// Who was who: one row for each address of a VM and each interval in which it was so (valid)
-    /// and in which the probe knew it (known).
+    /// Who was who: one row for each address of a VM, or of an endpoint that was learned, and each
+    /// interval in which it was so (valid) and in which the probe knew it (known).
     Inventory "inventory" as inventory: InventoryRecord
     by known_from_ns, sorted by known_from_ns uuid address valid_from_ns
     {
@@ -536,14 +543,20 @@ tables! {
         fact_id: u64, "", Element::None;
         /// Start of the first window of the run of the probe that knew it, since the epoch, UTC.
         run_start_ns: u64, "ns", Element::None;
-        /// The VM.
-        uuid: Arc<str>, "uuid", Element::Ie(&[349]);
-        /// Its name; null where not known.
+        /// The VM; null for an endpoint that was only learned from packets, which no source names.
+        uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Its name; null where not known. Of a learned endpoint the host name that DHCP gave it.
         name: Option<Arc<str>>, "", Element::Ie(&[350]);
         /// Its tenant; null where not known.
         tenant: Option<Arc<str>>, "", Element::None;
+        /// Whether the configuration says that this tenant serves all others
+        /// (inventory.shared_tenants).
+        tenant_shared: bool, "", Element::None;
         /// The host it ran on; null where not known.
         host: Option<Arc<str>>, "", Element::None;
+        /// The switch that the interface was plugged in at, a bridge of a host as HOST/BRIDGE; null
+        /// where not known.
+        switch: Option<Arc<str>>, "", Element::None;
         /// Its MAC address; null where not known.
         mac: Option<Mac>, "aa:bb:cc:dd:ee:ff", Element::None;
         /// Its address; null where not known.
@@ -563,8 +576,8 @@ tables! {
         known_from_ns: u64, "ns", Element::None;
         /// When the probe learnt otherwise; null in the record that says that it became known.
         known_to_ns: Option<u64>, "ns", Element::None;
-        /// Who says the address, by the name of the source: file, api, ovsdb:host1 …; empty for a VM
-        /// without an interface.
+        /// Who says the address, by the name of the source: file, api, ovsdb:host1, learned …; empty for
+        /// a VM without an interface.
         source: Arc<str>, "", Element::None;
     }
 
@@ -614,8 +627,10 @@ tables! {
         window_start_ns: u64, "ns", Element::None;
         /// Name of the tap.
         tap: Arc<str>, "", Element::None;
-        /// Host or switch it stands on; null where not configured.
+        /// Host it stands on; null where not configured.
         host: Option<Arc<str>>, "", Element::None;
+        /// Switch it copies from, a bridge of a host as HOST/BRIDGE; null where not configured.
+        switch: Option<Arc<str>>, "", Element::None;
         /// Port, file or interface that its packets came from.
         port: Arc<str>, "", Element::None;
         /// Frames as captured.

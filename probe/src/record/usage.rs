@@ -9,7 +9,7 @@ use super::VmUsageRecord;
 use crate::sources::usage::{UsageQueue, VmUsage};
 
 /// Samples that one window takes at most.
-const SAMPLES_MAX: usize = 1 << 12;
+pub(super) const SAMPLES_MAX: usize = 1 << 12;
 
 /// Rows of the samples that wait.
 pub(super) fn usage_records(queue: &UsageQueue) -> Vec<VmUsageRecord> {
@@ -33,14 +33,14 @@ fn rows(sample: &VmUsage) -> Vec<VmUsageRecord> {
     };
     let interfaces = sample.interfaces.iter().map(|interface| VmUsageRecord {
         mac: Some(interface.mac),
-        layer2_octet_total_count: Some(interface.tx_octets),
-        reverse_layer2_octet_total_count: Some(interface.rx_octets),
-        packet_total_count: Some(interface.tx_packets),
-        reverse_packet_total_count: Some(interface.rx_packets),
-        dropped_packet_total_count: Some(interface.tx_drops),
-        reverse_dropped_packet_total_count: Some(interface.rx_drops),
-        error_packet_total_count: Some(interface.tx_errors),
-        reverse_error_packet_total_count: Some(interface.rx_errors),
+        layer2_octet_total_count: interface.tx_octets,
+        reverse_layer2_octet_total_count: interface.rx_octets,
+        packet_total_count: interface.tx_packets,
+        reverse_packet_total_count: interface.rx_packets,
+        dropped_packet_total_count: interface.tx_drops,
+        reverse_dropped_packet_total_count: interface.rx_drops,
+        error_packet_total_count: interface.tx_errors,
+        reverse_error_packet_total_count: interface.rx_errors,
         ..row()
     });
     std::iter::once(vm).chain(interfaces).collect()
@@ -66,8 +66,8 @@ mod tests {
             resident_bytes: None,
             interfaces: vec![InterfaceUsage {
                 mac,
-                rx_drops: 3,
-                tx_packets: 4,
+                rx_drops: Some(3),
+                tx_packets: Some(4),
                 ..InterfaceUsage::default()
             }],
         });
@@ -77,6 +77,7 @@ mod tests {
         assert_eq!((interface.mac, interface.cpu_total_ns), (Some(mac), None));
         assert_eq!(interface.reverse_dropped_packet_total_count, Some(3));
         assert_eq!((interface.packet_total_count, interface.sample_ns), (Some(4), 5));
+        assert_eq!(interface.error_packet_total_count, None, "nobody said that there were none");
         assert!(usage_records(&queue).is_empty());
     }
 }

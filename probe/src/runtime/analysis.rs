@@ -14,11 +14,12 @@ use crate::aggregate::live::LivePort;
 use crate::aggregate::{Aggregator, LedgerTotals, TapView, WindowView};
 use crate::counters::WorkerTotals;
 use crate::detect::{Alert, Detectors};
-use crate::export::SinkLedger;
+use crate::export::{SinkLedger, SinkReport, Sinks};
 use crate::record::{
-    AlertRecord, FlowRecord, RecordMaker, Rows, TapClock, WindowRecord, migrations_lost, port_rows,
-    sink_rows, workers_rows,
+    AlertRecord, FlowRecord, REST_BATCHES_MAX, RecordMaker, Rows, TapClock, WindowRecord,
+    migrations_lost, port_rows, sink_rows, workers_rows,
 };
+use crate::sources::learned::LearningInStep;
 use crate::store::{Patience, StoreHandle};
 use crate::time::{Timestamp, monotonic_ns, ms};
 
@@ -55,6 +56,8 @@ pub struct RunSummary {
     pub workers: Vec<WorkerTotals>,
     /// The account of the records; `None` where none are written.
     pub sink: Option<SinkLedger>,
+    /// How the other sinks ended.
+    pub sinks: Vec<SinkReport>,
     /// The last alerts as they stood last, in order of opening; [`RunSummary::alerts`] counts all.
     pub alert_records: Vec<AlertRecord>,
     /// The largest conversations over the whole run.
@@ -74,6 +77,8 @@ pub struct AnalysisParts {
     pub maker: RecordMaker,
     /// Takes records; `None` where none are written.
     pub store: Option<StoreHandle>,
+    /// Take records too.
+    pub sinks: Sinks,
     /// Shows.
     pub publisher: Publisher,
     /// Clock of a tap.
@@ -82,6 +87,15 @@ pub struct AnalysisParts {
     pub waits: bool,
     /// Set when the workers are told to end.
     pub ending: Arc<AtomicBool>,
+    /// What packets of files show of who has which address.
+    pub learning: Option<LearningInStep>,
+}
+
+impl AnalysisParts {
+    /// Whether nobody takes records.
+    fn takes_none(&self) -> bool {
+        self.store.is_none() && self.sinks.is_empty()
+    }
 }
 
 /// The thread's state.
@@ -101,6 +115,7 @@ pub struct Analysis {
     patient_until_ns: Option<u64>,
     ports_before: Vec<LivePort>,
     sink_before: SinkLedger,
+    sinks_before: Vec<SinkReport>,
 }
 
 impl Analysis {
@@ -118,6 +133,7 @@ impl Analysis {
             patient_until_ns: None,
             ports_before: Vec::new(),
             sink_before: SinkLedger::default(),
+            sinks_before: Vec::new(),
         }
     }
 
@@ -126,6 +142,7 @@ impl Analysis {
         let mut rest = Rest::default();
         loop {
             let more = self.parts.aggregator.collect();
+            self.learn();
             self.collect_flows();
             while let Some(view) = self.parts.aggregator.next_view() {
                 self.window(&view);
@@ -138,15 +155,25 @@ impl Analysis {
             rest.after(more);
         }
         // The last ones came while a window was made into records.
+        self.learn();
         self.collect_flows();
         self.paths();
         self.finish()
     }
 
+    /// Before anything is named: what was shown up to the windows and flows that the workers have
+    /// handed over is there by now.
+    fn learn(&mut self) {
+        if let Some(learning) = &mut self.parts.learning {
+            learning.take();
+            self.parts.maker.renew();
+        }
+    }
+
     /// Late rows wait likewise.
     fn collect_late(&mut self) {
         let late = self.parts.aggregator.take_late_rows();
-        if late.is_empty() || self.parts.store.is_none() {
+        if late.is_empty() || self.parts.takes_none() {
             return;
         }
         let windows = self.parts.aggregator.windows();
@@ -162,7 +189,7 @@ impl Analysis {
     fn collect_flows(&mut self) {
         self.collect_late();
         let ended = self.parts.aggregator.take_ended_flows();
-        if ended.is_empty() || self.parts.store.is_none() {
+        if ended.is_empty() || self.parts.takes_none() {
             return;
         }
         self.flows.append(&mut self.parts.maker.flows(&ended).flows);
@@ -184,12 +211,16 @@ impl Analysis {
         if findings > 0 {
             tracing::warn!(findings, "more goes on than there may be alerts: these opened none");
         }
+        if let Some(learning) = &mut self.parts.learning {
+            learning.rows_before(view.end);
+        }
         let mut rows = self.parts.maker.window(view, &*self.parts.clock_of);
         self.parts.publisher.taps(view, &rows.taps);
         rows.alerts = self.alert_records(&alerts);
         let beside = Beside {
             ports: self.parts.publisher.ports(),
             store: self.parts.store.as_ref().map(StoreHandle::report),
+            sinks: self.parts.sinks.reports(),
             alerts_opened: self.parts.detectors.opened_alerts(),
         };
         if !self.parts.waits {
@@ -258,6 +289,12 @@ impl Analysis {
             rows.ledger.extend(sink_rows(view.start, "parquet", &store.ledger, &self.sink_before));
             self.sink_before = store.ledger;
         }
+        for sink in &beside.sinks {
+            let before = self.sinks_before.iter().find(|before| before.name == sink.name);
+            let before = before.map(|before| before.ledger).unwrap_or_default();
+            rows.ledger.extend(sink_rows(view.start, &sink.name, &sink.ledger, &before));
+        }
+        self.sinks_before.clone_from(&beside.sinks);
     }
 
     fn alert_records(&mut self, alerts: &[Alert]) -> Vec<AlertRecord> {
@@ -270,13 +307,16 @@ impl Analysis {
     }
 
     fn hand_on(&mut self, rows: Rows) {
+        if rows.is_empty() {
+            return;
+        }
         let patience = self.patience();
-        if let Some(store) = &self.parts.store
-            && !rows.is_empty()
-        {
-            // Flows of the first window may come before it.
-            let before = self.latest == Timestamp::ZERO;
-            store.send(rows, if before { self.flows_heard } else { self.latest }, patience);
+        // Flows of the first window may come before it.
+        let before = self.latest == Timestamp::ZERO;
+        let packets = if before { self.flows_heard } else { self.latest };
+        self.parts.sinks.send(&rows, packets, patience.until_ns());
+        if let Some(store) = &self.parts.store {
+            store.send(rows, packets, patience);
         }
     }
 
@@ -296,12 +336,16 @@ impl Analysis {
         let alerts = self.alert_records(&closed);
         let flows = std::mem::take(&mut self.flows);
         let windows = std::mem::take(&mut self.late);
-        let inventory = self.parts.maker.rest();
-        self.hand_on(Rows { windows, flows, alerts, inventory, ..Rows::default() });
-        let AnalysisParts { aggregator, detectors, store, mut publisher, mut maker, .. } =
+        if let Some(learning) = &mut self.parts.learning {
+            learning.finish(self.latest);
+        }
+        self.hand_on(Rows { windows, flows, alerts, ..Rows::default() });
+        self.hand_on_rest();
+        let AnalysisParts { aggregator, detectors, store, sinks, mut publisher, mut maker, .. } =
             self.parts;
         let sink = store.map(StoreHandle::finish);
-        publisher.last(&aggregator, &mut maker, sink.as_ref());
+        let sinks = sinks.finish();
+        publisher.last(&aggregator, &mut maker, sink.as_ref(), &sinks);
         RunSummary {
             windows: self.windows,
             flows: aggregator.workers().map(|worker| worker.flows_created).sum(),
@@ -309,8 +353,25 @@ impl Analysis {
             ledger: aggregator.ledger(),
             workers: aggregator.workers().copied().collect(),
             sink,
+            sinks,
             alert_records: self.alerts.into_vec(),
             top: self.top.finish(),
+        }
+    }
+
+    /// What sources said after the last window, however much it is.
+    fn hand_on_rest(&mut self) {
+        for _ in 0..REST_BATCHES_MAX {
+            let rows = self.parts.maker.rest();
+            if rows.is_empty() {
+                break;
+            }
+            if self.latest.max(self.flows_heard) == Timestamp::ZERO {
+                // Without a packet there is no other clock to file by.
+                let newest = rows.vm_usage.iter().map(|record| record.sample_ns).max();
+                self.flows_heard = newest.map_or(Timestamp::ZERO, Timestamp);
+            }
+            self.hand_on(rows);
         }
     }
 }
@@ -330,10 +391,11 @@ mod tests {
     use crate::capture::memory::Packets;
     use crate::config::{self, Plan};
     use crate::flow::{EndReason, EndedFlow, FlowOutput};
-    use crate::inventory::InventoryCell;
+    use crate::inventory::{InventoryCell, Uuid};
     use crate::record::{InventoryRows, Names};
     use crate::runtime::Build;
     use crate::runtime::publish::PublisherParts;
+    use crate::sources::usage::{USAGE_QUEUE, UsageQueue, VmUsage};
     use crate::store;
     use crate::time::sleep_ms;
     use crate::window::{HandoffReceiver, WindowClock, handoff};
@@ -361,10 +423,12 @@ mod tests {
             detectors: Detectors::new(&plan.detect),
             maker: RecordMaker::new(names, no_inventory(), InventoryRows::default()),
             store,
+            sinks: Sinks::none(),
             publisher,
             clock_of,
             waits: false,
             ending: Arc::default(),
+            learning: None,
         }
     }
 
@@ -436,5 +500,34 @@ mod tests {
         assert_eq!((summary.ledger.accounted, summary.ledger.unaccounted), (FLOWS.into(), 0));
         let sink = summary.sink.expect("there is a store");
         assert!(sink.delivered >= u64::from(FLOWS) && sink.dropped_sum() == 0, "{sink:?}");
+    }
+    /// What a run without a single packet leaves, with so many samples of what VMs use.
+    fn idle_run(samples: u64) -> SinkLedger {
+        let (mut sender, receiver) = handoff(1, 1, false);
+        sender.end(&mut WorkerTotals::default(), &[]);
+        let usage = UsageQueue::default();
+        for at in 1..=samples {
+            usage.add(VmUsage {
+                vm: Uuid(1),
+                at: Timestamp::from_parts(1_700_000_000, 0) + at,
+                cpu_ns: Some(at),
+                vcpu_count: None,
+                memory_bytes: None,
+                resident_bytes: None,
+                interfaces: Vec::new(),
+            });
+        }
+        let mut parts = parts(vec![receiver], Some(store::slow(0)));
+        parts.ending.store(true, Ordering::Relaxed);
+        parts.maker = parts.maker.with_usage(usage);
+        Analysis::new(parts).run().sink.expect("there is a store")
+    }
+
+    #[test]
+    fn samples_after_the_last_window_are_recorded_all_of_them() {
+        for samples in [0, 1, 5_000, USAGE_QUEUE as u64] {
+            let sink = idle_run(samples);
+            assert_eq!((sink.made, sink.delivered), (samples, samples), "{samples}: {sink:?}");
+        }
     }
 }

@@ -24,6 +24,7 @@ mod rings;
 mod spread;
 mod stages;
 mod steady;
+pub mod store;
 
 use std::path::PathBuf;
 use std::sync::Arc;

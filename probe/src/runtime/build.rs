@@ -14,6 +14,7 @@ use crate::decode::{DecodeContext, Decoder, Headers};
 use crate::flow::{FlowStage, MeasureTerms};
 use crate::path::PathStage;
 use crate::sources::MapCell;
+use crate::sources::learned::{EvidenceReceiver, EvidenceSender, evidence_rings};
 use crate::spread::HashSeed;
 use crate::spread::fragments::FragmentTable;
 use crate::spread::ring::{RingReceiver, RingSender, ring};
@@ -22,7 +23,7 @@ use crate::time::ms;
 use crate::window::{
     HandoffReceiver, HandoffSender, NOTE_BYTES_PER_ROW, ROWS_PER_BLOCK, Row, WindowClock, handoff,
 };
-use crate::worker::{PortNames, WorkerParts};
+use crate::worker::{LearnTap, PortNames, WorkerParts};
 
 /// Blocks of rows on their way from a worker to the aggregator.
 const HANDOFF_BLOCKS: usize = 256;
@@ -75,6 +76,7 @@ pub struct Seat {
     waits: bool,
     port_names: PortNames,
     maps: Option<Arc<MapCell>>,
+    evidence: Option<EvidenceSender>,
 }
 
 /// All seats, and what the aggregation thread needs.
@@ -87,6 +89,8 @@ pub struct Build {
     pub windows: WindowClock,
     /// Names of ports; more may come while files are read.
     pub port_names: PortNames,
+    /// What workers learn of who has which address; of no worker where nothing is learned.
+    pub evidence: EvidenceReceiver,
 }
 
 impl Build {
@@ -107,6 +111,9 @@ impl Build {
         let wishes = ShedWishes::new(workers);
         let context = DecodeContext::new(plan, ports);
         let (mut outgoing, mut incoming) = rings(plan, receivers, workers);
+        let learners = if plan.inventory.learned.enabled { workers } else { 0 };
+        let (evidence_senders, evidence) = evidence_rings(learners);
+        let mut evidence_senders = evidence_senders.into_iter();
         let mut handoffs = Vec::new();
         let mut seats = Vec::new();
         let alone = plan.worker.spread == Spread::Never;
@@ -129,9 +136,10 @@ impl Build {
                 waits,
                 port_names: port_names.clone(),
                 maps: maps.cloned(),
+                evidence: evidence_senders.next(),
             });
         }
-        Self { seats, handoffs, windows, port_names }
+        Self { seats, handoffs, windows, port_names, evidence }
     }
 }
 
@@ -177,6 +185,9 @@ impl Seat {
             taps_max: TAPS_MAX,
             port_names: self.port_names,
             maps: self.maps,
+            learn: self
+                .evidence
+                .map(|sender| LearnTap::new(plan.inventory.learned.lessons, sender, self.waits)),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::capture::nic::{NicError, NicSource, Nics, PortClock};
 use crate::config::Plan;
 use crate::cores;
 use crate::dpdk::{self, Eal, Port, PortWarning, WorkerThread};
+use crate::export::SinksWanted;
 use crate::index::PortIndex;
 use crate::record::TapClock;
 use crate::sources::ReadAgain;
@@ -53,6 +54,8 @@ pub struct RunOptions {
     pub features: Features,
     /// Set by SIGHUP: the inventory is read again.
     pub read_again: ReadAgain,
+    /// Other sinks than the plan's, by SIGHUP.
+    pub sinks: SinksWanted,
 }
 
 /// A run that packets can come to.
@@ -105,6 +108,7 @@ pub fn run(
         port_counts: Box::new(move || live_ports(&ports, &port_names)),
         clock_of: clock_of(plan, &names, &nics.sources),
         ending: Arc::clone(&workers_stop),
+        sinks: Arc::clone(&options.sinks),
     })?;
     ready(Ready { page: pipeline.page_address(), ports: &nics.ports, eal: &nics.eal });
     let mut sources = nics.sources.into_iter();

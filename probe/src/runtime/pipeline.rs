@@ -16,11 +16,11 @@ use crate::aggregate::path::{Paths, Stands};
 use crate::aggregate::{Aggregator, Migrations};
 use crate::config::Plan;
 use crate::detect::Detectors;
-use crate::export::ParquetSink;
-use crate::record::{InventoryRows, Names, RecordMaker};
+use crate::export::{ParquetSink, Sinks, SinksWanted};
+use crate::record::{InventoryRows, Names, Origin, RecordMaker};
 use crate::serve::{self, InventoryApi, ServeHandle};
 use crate::sources::{self, ReadAgain, Sources};
-use crate::store::{self, StoreClock, StoreHandle};
+use crate::store::{self, StoreClock, StoreHandle, UpkeepPlan};
 use crate::time::monotonic_ns;
 
 use super::analysis::{Analysis, AnalysisParts, ClockOf, RunSummary};
@@ -55,6 +55,8 @@ pub(super) struct Way {
     pub(super) clock_of: ClockOf,
     /// Set when the workers are told to end.
     pub(super) ending: Arc<AtomicBool>,
+    /// Other sinks than the plan's, later.
+    pub(super) sinks: SinksWanted,
 }
 
 /// A run whose aggregation has begun.
@@ -98,6 +100,7 @@ impl Prepared {
         let inventory_rows = InventoryRows::new(self.sources.take_rows(), Arc::clone(&view.rows));
         let workers = (way.receivers, way.places.len());
         let build = Build::new(plan, Some(&view.maps), &way.ports, workers, way.waits);
+        let learning = self.sources.learn(build.evidence);
         let publisher = Publisher::new(PublisherParts {
             live: self.live,
             base: empty_snapshot(plan),
@@ -109,6 +112,9 @@ impl Prepared {
             folder: plan.store.folder.as_ref().map(|folder| folder.display().to_string()),
         });
         let names = Names::new(plan, build.port_names);
+        let origin = Origin::new(&plan.probe.id, &plan.probe.domain);
+        let sinks = Sinks::start(&plan.sinks, origin, way.waits, way.sinks)
+            .map_err(thread_error("sink"))?;
         let analysis = Analysis::new(AnalysisParts {
             aggregator: Aggregator::new(build.handoffs, build.windows, plan.window.rows_max)
                 .with_paths(
@@ -121,10 +127,12 @@ impl Prepared {
                 .following_one_in(plan.path.sample_one_in)
                 .with_usage(self.sources.usage().clone()),
             store: start_store(plan, way.mode)?,
+            sinks,
             publisher,
             clock_of: way.clock_of,
             waits: way.waits,
             ending: way.ending,
+            learning,
         });
         let analysis = spawn("aggregator", move || analysis.run())?;
         let sources = self.sources.start();
@@ -156,22 +164,22 @@ impl Pipeline {
             alerts: summary.alerts,
             elapsed_s: std::time::Duration::from_nanos(elapsed_ns).as_secs_f64(),
             ledger: ReportLedger::new(&summary.ledger, &summary.workers),
-            sinks: summary.sink.iter().map(Into::into).collect(),
+            sinks: super::report_sinks(&summary),
             ports: ports(),
         };
         (report, summary, self.page)
     }
 }
 
-/// Files age by the wall clock, or in a replay by its packets, so that it gives the same files each
-/// time.
+/// Live, files age by the wall clock and the folder is tidied; in a replay they age by its packets,
+/// so that it gives the same files each time.
 fn start_store(plan: &Plan, mode: LiveMode) -> Result<Option<StoreHandle>, RuntimeError> {
-    let clock = match mode {
-        LiveMode::Run => StoreClock::Wall,
-        LiveMode::Replay => StoreClock::Batches,
+    let start = |sink| match mode {
+        LiveMode::Run => store::start_live(sink, UpkeepPlan::new(&plan.store, &plan.probe.id)),
+        LiveMode::Replay => store::start(sink, StoreClock::Batches),
     };
     ParquetSink::new(&plan.store, &plan.probe.id, &plan.probe.domain)
-        .map(|sink| store::start(sink, clock).map_err(thread_error("store")))
+        .map(|sink| start(sink).map_err(thread_error("store")))
         .transpose()
 }
 

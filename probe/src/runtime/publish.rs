@@ -21,7 +21,7 @@ use crate::aggregate::live::{
 use crate::aggregate::path::PathView;
 use crate::aggregate::{Aggregator, TapView, WindowView};
 use crate::counters::{DropCause, WorkerTotals};
-use crate::export::{SinkCause, SinkHealth, SinkLedger};
+use crate::export::{SinkCause, SinkHealth, SinkLedger, SinkReport};
 use crate::record::{AlertRecord, MigrationRecord, RecordMaker, TapRecord};
 use crate::store::StoreReport;
 use crate::time::Timestamp;
@@ -56,6 +56,8 @@ pub struct Beside {
     pub ports: Vec<LivePort>,
     /// How the store does; `None` where no records are written.
     pub store: Option<StoreReport>,
+    /// How the other sinks do.
+    pub sinks: Vec<SinkReport>,
     /// Alerts opened so far.
     pub alerts_opened: u64,
 }
@@ -224,9 +226,10 @@ impl Publisher {
         snapshot.by_protocol = shares.by_protocol();
         snapshot.top_conversations = shares.top_conversations();
         snapshot.alerts = self.alerts.iter().cloned().collect();
-        let sink = beside.store.as_ref();
-        let sink = sink.map(|store| live_sink(&store.ledger, health_name(&store.health)));
-        snapshot.ledger = ledger(aggregator, beside.ports.clone(), sink);
+        let store = beside.store.as_ref();
+        let store = store.map(|store| live_store(&store.ledger, health_name(&store.health)));
+        let sinks = store.into_iter().chain(beside.sinks.iter().map(live_sink));
+        snapshot.ledger = ledger(aggregator, beside.ports.clone(), sinks.collect());
         snapshot.workers = self.workers(&workers, seconds);
         snapshot.taps = self.live_taps(aggregator, maker);
         self.newest = self.newest.max(view.start);
@@ -243,6 +246,7 @@ impl Publisher {
         aggregator: &Aggregator,
         maker: &mut RecordMaker,
         sink: Option<&SinkLedger>,
+        sinks: &[SinkReport],
     ) {
         let mut snapshot = LiveSnapshot::clone(&self.parts.live.load());
         snapshot.ended = true;
@@ -252,8 +256,9 @@ impl Publisher {
         if sink.is_some_and(|sink| sink.dropped(SinkCause::UndeliveredAtEnd) == 0) {
             "ok".clone_into(&mut snapshot.store.state);
         }
-        let sink = sink.map(|sink| live_sink(sink, &snapshot.store.state));
-        snapshot.ledger = ledger(aggregator, self.ports(), sink);
+        let store = sink.map(|sink| live_store(sink, &snapshot.store.state));
+        let sinks = store.into_iter().chain(sinks.iter().map(live_sink));
+        snapshot.ledger = ledger(aggregator, self.ports(), sinks.collect());
         self.parts.live.store(Arc::new(snapshot.bounded()));
     }
 
@@ -288,6 +293,7 @@ impl Publisher {
                     digests_evicted: worker.digests_evicted,
                     path_evicted: worker.path_evicted,
                     path_unwatched: worker.path_unwatched,
+                    path_walks_cut: worker.path_walks_cut,
                 }
             })
             .collect()
@@ -308,11 +314,22 @@ impl Publisher {
                  sum(octet_delta_count) FROM windows GROUP BY 1 ORDER BY 2 DESC LIMIT 10'"
             )
         });
-        LiveStore { folder: self.parts.folder.clone(), state: state.to_owned(), query_example }
+        let upkeep = store.map(|store| store.upkeep.clone()).unwrap_or_default();
+        LiveStore {
+            folder: self.parts.folder.clone(),
+            state: state.to_owned(),
+            query_example,
+            stored_bytes: upkeep.stored_bytes,
+            merged_files: upkeep.merged_files,
+            removed_records: BTreeMap::from([
+                ("age", upkeep.removed_by_age.records),
+                ("size", upkeep.removed_by_size.records),
+            ]),
+        }
     }
 }
 
-fn ledger(aggregator: &Aggregator, nic: Vec<LivePort>, sink: Option<LiveSink>) -> LiveLedger {
+fn ledger(aggregator: &Aggregator, nic: Vec<LivePort>, sinks: Vec<LiveSink>) -> LiveLedger {
     let totals = aggregator.ledger();
     let named = |(cause, packets): (DropCause, u64)| (cause.name().to_owned(), packets);
     LiveLedger {
@@ -323,7 +340,7 @@ fn ledger(aggregator: &Aggregator, nic: Vec<LivePort>, sink: Option<LiveSink>) -
         causes: totals.causes.iter().map(named).collect(),
         unaccounted: totals.unaccounted,
         nic,
-        sinks: sink.into_iter().collect(),
+        sinks,
     }
 }
 
@@ -367,14 +384,36 @@ fn live_alert(record: &AlertRecord) -> LiveAlert {
     }
 }
 
-fn live_sink(ledger: &SinkLedger, state: &str) -> LiveSink {
+fn live_store(ledger: &SinkLedger, state: &str) -> LiveSink {
+    LiveSink { state: state.to_owned(), ..live_account("parquet", "parquet", ledger) }
+}
+
+fn live_sink(sink: &SinkReport) -> LiveSink {
+    let (state, problem) = match &sink.health {
+        SinkHealth::Ok => ("ok", None),
+        SinkHealth::Failing { what, .. } => ("failing", Some(shortened(what))),
+    };
+    let account = live_account(&sink.name, sink.kind, &sink.ledger);
+    LiveSink { state: state.to_owned(), problem, ..account }
+}
+
+/// What failed, as long as a line for people may be.
+fn shortened(what: &str) -> String {
+    const SHOWN_CHARACTERS: usize = 300;
+    what.chars().take(SHOWN_CHARACTERS).collect()
+}
+
+fn live_account(name: &str, kind: &str, ledger: &SinkLedger) -> LiveSink {
     LiveSink {
-        name: "parquet".to_owned(),
+        name: name.to_owned(),
+        kind: kind.to_owned(),
         made: ledger.made,
         delivered: ledger.delivered,
         queued: ledger.queued,
+        spooled: ledger.spooled,
         dropped: ledger.dropped_sum(),
-        state: state.to_owned(),
+        state: String::new(),
+        problem: None,
     }
 }
 

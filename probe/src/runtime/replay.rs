@@ -12,6 +12,7 @@ use crate::aggregate::live::{LiveMode, LivePort};
 use crate::capture::Source;
 use crate::capture::file::{FileSource, Paced, Progress};
 use crate::config::Plan;
+use crate::export::SinksWanted;
 use crate::record::TapClock;
 use crate::sources::ReadAgain;
 use crate::store;
@@ -76,6 +77,7 @@ pub fn replay(
         port_counts: Box::new(Vec::new),
         clock_of: Arc::new(|_| TapClock { source: "file", error_bound_ns: None }),
         ending: Arc::clone(stop),
+        sinks: SinksWanted::default(),
     })?;
     if let Some(address) = pipeline.page_address() {
         tracing::info!("page at http://{address}/");

@@ -74,7 +74,8 @@ fn reasons(snapshot: &LiveSnapshot, age_ns: u64) -> Vec<Reason> {
         add("store", format!("records are not written: {}", snapshot.store.state));
     }
     for sink in snapshot.ledger.sinks.iter().filter(|sink| !is_fine(&sink.state)) {
-        add("sink", format!("sink {}: {}", sink.name, sink.state));
+        let problem = sink.problem.as_ref().map(|what| format!(", {what}")).unwrap_or_default();
+        add("sink", format!("sink {}: {}{problem}", sink.name, sink.state));
     }
     reasons
 }

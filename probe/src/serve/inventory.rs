@@ -63,6 +63,11 @@ pub(super) const VM_FILTERS: &[Filter<ShownVm>] = &[
     Filter { name: "tenant", values: &[], passes: |vm, value| vm.tenant.as_deref() == Some(value) },
     Filter { name: "host", values: &[], passes: |vm, value| vm.host.as_deref() == Some(value) },
     Filter { name: "at", values: &[], passes: |_, _| true },
+    Filter {
+        name: "learned",
+        values: &["true", "false"],
+        passes: |vm, value| vm.learned == (value == "true"),
+    },
 ];
 
 /// `GET /api/v1/inventory`: how the inventory and its sources are doing.
@@ -85,7 +90,8 @@ struct VmPage {
     items: Vec<ShownVm>,
 }
 
-/// `GET /api/v1/inventory/vms`: VMs as they are at a time, now without one.
+/// `GET /api/v1/inventory/vms`: VMs as they are at a time, now without one; with `learned=true` the
+/// endpoints that were only learned instead.
 pub(super) async fn vms(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Response {
     answer(vm_page(&shared, &pairs).map(Json))
 }
@@ -96,7 +102,11 @@ fn vm_page(shared: &Shared, pairs: &Pairs) -> Result<VmPage, Problem> {
     let inventory = shared.inventory.view.inventory.load_full();
     let domains = &shared.inventory.plan.domains;
     let (mut total, mut items) = (0, Vec::new());
+    let asks_learned = query.chosen.iter().any(|(filter, _)| filter.name == "learned");
     for (_, entry) in inventory.entries() {
+        if entry.history.learned && !asks_learned {
+            continue;
+        }
         let Some(vm) = ShownVm::at(&entry.history, at, domains) else { continue };
         if query.chosen.iter().all(|(filter, value)| (filter.passes)(&vm, value)) {
             if total >= query.offset && items.len() < query.limit {
@@ -128,7 +138,8 @@ pub(super) async fn vm(
 
 fn entry(inventory: &Inventory, uuid: Uuid) -> Option<&Arc<VmEntry>> {
     let mut entries = inventory.entries();
-    entries.find(|(_, entry)| entry.history.uuid == uuid).map(|(_, entry)| entry)
+    let is_it = |entry: &VmEntry| entry.history.uuid == uuid && !entry.history.learned;
+    entries.find(|(_, entry)| is_it(entry)).map(|(_, entry)| entry)
 }
 
 fn unknown_vm(uuid: Uuid) -> Problem {

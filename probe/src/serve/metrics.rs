@@ -8,6 +8,7 @@
 //! Source: OpenMetrics 1.0; Prometheus, "Metric and label naming".
 
 mod inventory;
+mod store;
 mod taps;
 
 use std::collections::BTreeMap;
@@ -122,6 +123,7 @@ impl Collector for SnapshotCollector {
         ledger(&self.0, &mut families)?;
         ports(&self.0, &mut families)?;
         sinks(&self.0, &mut families)?;
+        store::store(&self.0, &mut families)?;
         workers(&self.0, &mut families)?;
         taps::taps(&self.0, &mut families)?;
         taps::paths(&self.0, &mut families)?;
@@ -321,7 +323,13 @@ fn sinks(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
     let records = sinks.iter().map(|sink| sample(label(&sink.name), sink.dropped));
     families.counters("vmprobe_sink_dropped_records", "Records lost before the sink.", records)?;
     let records = sinks.iter().map(|sink| sample(label(&sink.name), float(sink.queued)));
-    families.gauges("vmprobe_sink_queued_records", "Records that wait for the sink.", records)
+    families.gauges("vmprobe_sink_queued_records", "Records that wait for the sink.", records)?;
+    let records = sinks.iter().map(|sink| sample(label(&sink.name), float(sink.spooled)));
+    let help = "Records that wait for the sink on disk, among the queued ones.";
+    families.gauges("vmprobe_sink_spooled_records", help, records)?;
+    let failing = |state: &str| u64::from(state != "ok");
+    let sinks = sinks.iter().map(|sink| sample(label(&sink.name), float(failing(&sink.state))));
+    families.gauges("vmprobe_sink_failing", "1 while the sink takes no records, else 0.", sinks)
 }
 
 fn workers(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
@@ -397,6 +405,11 @@ fn workers(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
         "vmprobe_worker_unwatched_path_packets",
         "Packets between taps whose evidence could not be looked for.",
         |worker| worker.path_unwatched,
+    )?;
+    counters(
+        "vmprobe_worker_cut_path_walks",
+        "Segments that were not compared with all packets of their flow that wait for evidence.",
+        |worker| worker.path_walks_cut,
     )
 }
 

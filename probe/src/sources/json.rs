@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
     }
 
     fn interface(&mut self, interface: &Json, at: &str, said: Statement) -> Statement {
-        let members = ["mac", "addresses", "segment", "port", "attached"];
+        let members = ["mac", "addresses", "segment", "port", "switch", "attached"];
         let Some(interface) = self.object(interface, at, &members) else { return said };
         let Some(mac) = self.parsed::<Mac>(interface, at, "mac", MAC) else {
             if !interface.contains_key("mac") {
@@ -247,6 +247,9 @@ impl<'a> Reader<'a> {
         }
         if let Some(port) = self.text(interface, at, "port") {
             said = said.port(id, port);
+        }
+        if let Some(switch) = self.text(interface, at, "switch") {
+            said = said.switch(id, switch);
         }
         said
     }
@@ -464,7 +467,7 @@ mod tests {
                 {"vm": uuid, "event": "create", "at": "1970-01-01T00:00:01Z", "name": "web",
                  "tags": {"tier": "front"},
                  "interfaces": [{"mac": mac.to_string(), "addresses": ["10.0.0.1"],
-                                 "segment": "default/vlan/7"}]},
+                                 "segment": "default/vlan/7", "switch": "h1/br0"}]},
                 {"vm": uuid, "event": "migrate", "at": 5, "host": "h2"},
                 {"vm": uuid, "event": "terminate"},
             ],
@@ -479,6 +482,7 @@ mod tests {
             .attached(mac, true)
             .addresses(mac, ["10.0.0.1".parse().expect("an address")])
             .segment(mac, segment)
+            .switch(mac, "h1/br0")
             .changes();
         expected.extend(Statement::new(vm, Timestamp(5)).host("h2").changes());
         expected.extend(Statement::new(vm, Timestamp(77)).exists(false).changes());

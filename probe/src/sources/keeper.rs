@@ -37,6 +37,9 @@ const BATCHES_AT_ONCE: usize = 256;
 /// How often the map is made anew although nothing changed: times of facts come.
 const MAP_AGAIN_NS: u64 = 10_000_000_000;
 
+/// The log tells of new conflicts once in so much time.
+const CONFLICTS_SAID_NS: u64 = 10_000_000_000;
+
 /// Rows on their way to the aggregation thread.
 pub type RowQueue = Arc<ArrayQueue<RowChange>>;
 
@@ -77,6 +80,7 @@ pub struct Keeper {
     maps_before: Vec<Arc<SegmentMap>>,
     map_at: Timestamp,
     conflicts_before: usize,
+    conflicts_said_at: Timestamp,
     coverage: Arc<CoverageMap>,
     /// The sources are files of packets, whose time is not the clock's.
     replays: bool,
@@ -122,6 +126,7 @@ impl Keeper {
             maps_before: Vec::new(),
             map_at: Timestamp::ZERO,
             conflicts_before: 0,
+            conflicts_said_at: Timestamp::ZERO,
             coverage: Arc::new(CoverageMap::new(databases.map(ovsdb::source_name))),
             replays,
             journal: None,
@@ -174,9 +179,17 @@ impl Keeper {
         &self.store
     }
 
-    /// Applies a batch at once, before anything runs.
-    pub fn apply(&mut self, source: SourceId, known: Timestamp, batch: Batch) {
-        self.store.apply(source, known, batch);
+    /// Applies a batch at once, where no thread keeps the store.
+    /// `true` where that changed anything.
+    pub fn apply(&mut self, source: SourceId, known: Timestamp, batch: Batch) -> bool {
+        self.store.apply(source, known, batch)
+    }
+
+    /// Lets look-ups see what was applied, where no thread keeps the store.
+    pub fn show(&mut self, now: Timestamp) {
+        self.say_conflicts(now);
+        self.view.inventory.store(Arc::new(self.store.snapshot()));
+        self.publish_status(now);
     }
 
     /// Rows known so far, for the first window, however many there are.
@@ -199,8 +212,12 @@ impl Keeper {
         let (mut changed, mut notes) = (false, Vec::new());
         let more = std::iter::from_fn(|| self.inbox.next(0));
         let batches: Vec<Received> = first.into_iter().chain(more).take(BATCHES_AT_ONCE).collect();
+        // What is only learned is in no map.
+        let mut maps_change = false;
         for Received { source, known, batch, note } in batches {
-            changed |= self.store.apply(source, known, batch);
+            let applied = self.store.apply(source, known, batch);
+            changed |= applied;
+            maps_change |= applied && !self.only_fills(source);
             if !note.is_empty() {
                 self.requests.note(&note);
                 notes.push(note);
@@ -208,17 +225,22 @@ impl Keeper {
         }
         let now = wall_clock();
         if changed {
-            self.say_conflicts();
+            self.say_conflicts(now);
             self.view.inventory.store(Arc::new(self.store.snapshot()));
         }
-        if changed || now.since_ns(self.map_at) > MAP_AGAIN_NS {
+        if maps_change || now.since_ns(self.map_at) > MAP_AGAIN_NS {
             self.publish_map(now);
         }
-        self.pass_rows_on();
+        self.pass_rows_on(Timestamp(u64::MAX));
         self.maps_before.retain(|map| Arc::strong_count(map) > 1);
         self.write_journal(&notes);
         self.publish_status(now);
         came
+    }
+
+    fn only_fills(&self, source: SourceId) -> bool {
+        let source = self.store.inventory().sources().get(usize::from(source.0));
+        source.is_some_and(|source| source.kind.yields())
     }
 
     /// After look-ups have seen it.
@@ -249,13 +271,15 @@ impl Keeper {
         }
     }
 
-    fn pass_rows_on(&mut self) {
+    /// Hands rows on that became known, or known to be otherwise, before `end`.
+    pub fn pass_rows_on(&mut self, end: Timestamp) {
         self.rows_waiting.extend(self.store.take_row_changes());
-        while let Some(row) = self.rows_waiting.pop_front() {
-            if let Err(row) = self.view.rows.push(row) {
-                self.rows_waiting.push_front(row);
+        let told = |row: &RowChange| row.known_to.unwrap_or(row.known_from);
+        while let Some(row) = self.rows_waiting.front().filter(|row| told(row) < end) {
+            if self.view.rows.push(row.clone()).is_err() {
                 break;
             }
+            self.rows_waiting.pop_front();
         }
         let excess = self.rows_waiting.len().saturating_sub(ROWS_WAITING_MAX);
         if excess > 0 {
@@ -265,9 +289,16 @@ impl Keeper {
         }
     }
 
-    fn say_conflicts(&mut self) {
+    /// In the log, where there are more than before; not again and again, for who forges ARP packets
+    /// makes one after another.
+    fn say_conflicts(&mut self, now: Timestamp) {
         let count = self.store.inventory().conflict_count();
+        let soon = now.since_ns(self.conflicts_said_at) < CONFLICTS_SAID_NS;
+        if count > self.conflicts_before && soon {
+            return;
+        }
         if count > self.conflicts_before {
+            self.conflicts_said_at = now;
             let inventory = self.store.inventory();
             let newest = conflicts(inventory, &self.plan.domains);
             let example = newest.iter().max_by_key(|conflict| conflict.valid_from_ns);
@@ -301,11 +332,13 @@ impl Keeper {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         self.view.status.store(Arc::new(InventoryStatus {
             vms: count(inventory.vm_count()),
+            learned: count(inventory.learned_count()),
             known_ns: inventory.known().0,
             batches: totals.batches,
             changed: totals.changed,
             facts_forgotten: totals.facts_forgotten,
             vms_forgotten: totals.vms_forgotten,
+            learned_forgotten: totals.learned_forgotten,
             rows_lost: self.rows_lost + totals.rows_left_out,
             conflicts: count(inventory.conflict_count()),
             conflict_list: conflicts(inventory, &self.plan.domains),
@@ -319,6 +352,7 @@ impl Keeper {
 fn limits(plan: &Plan) -> StoreLimits {
     StoreLimits {
         vms_max: plan.inventory.vms_max as usize,
+        learned_max: plan.inventory.learned.endpoints_max(),
         facts_max: plan.inventory.facts_per_vm_max as usize,
         clock_skew_max_ns: ms(plan.inventory.clock_skew_max_ms.into()),
     }

@@ -10,6 +10,7 @@ mod handle;
 mod journal;
 pub mod json;
 mod keeper;
+pub mod learned;
 pub mod libvirt;
 pub mod openstack;
 pub mod ovsdb;

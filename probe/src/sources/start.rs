@@ -12,6 +12,7 @@ use super::file::{self, FileSource};
 use super::handle::{InventorySource, SourceHandle, SourceSpec};
 use super::journal::JournalPlan;
 use super::keeper::{InventoryView, Keeper};
+use super::learned::{EvidenceReceiver, Learned, LearningInStep};
 use super::libvirt::Libvirt;
 use super::openstack::Openstack;
 use super::ovsdb::{self, OvsdbSource};
@@ -21,12 +22,20 @@ use crate::config::{Plan, Problems};
 use crate::inventory::{RowChange, SourceKind};
 use crate::time::{Timestamp, wall_clock};
 
+/// Name of the source that is learned from packets.
+const LEARNED_NAME: &str = "learned";
+
 /// Asked by SIGHUP: sources that can be read again are.
 pub type ReadAgain = Arc<AtomicBool>;
 
 /// The sources of a plan before they run.
 pub struct Prepared {
-    keeper: Keeper,
+    plan: Arc<Plan>,
+    /// Until somebody else keeps it in step with packets of files.
+    keeper: Option<Keeper>,
+    view: InventoryView,
+    replays: bool,
+    learned: Option<SourceHandle>,
     sources: Vec<(Box<dyn InventorySource>, SourceHandle)>,
     api: Option<SourceHandle>,
     usage: UsageQueue,
@@ -43,7 +52,8 @@ pub struct Sources {
 
 impl Prepared {
     /// Reads the journal of an earlier run, then the inventory file, if there are any. `replays`: packets
-    /// come from files, so that nothing but the file is a source, and it is read once.
+    /// come from files, so that nothing but the file and the packets is a source, and the file is read
+    /// once.
     ///
     /// # Errors
     /// Every problem in the file at once; a journal that cannot be gone on with.
@@ -60,6 +70,12 @@ impl Prepared {
         let has_api = !replays && plan.inventory.api;
         if has_api {
             specs.push(spec(plan, SourceKind::Api, "api".to_owned(), None));
+        }
+        let learns = plan.inventory.learned.enabled;
+        if learns {
+            // The time of files is not that of the clock.
+            let stale_ms = (!replays).then_some(plan.inventory.learned.stale_after_ms.into());
+            specs.push(spec(plan, SourceKind::Learned, LEARNED_NAME.to_owned(), stale_ms));
         }
         let usage = UsageQueue::default();
         let remote = if replays { Vec::new() } else { remote(plan, &usage) };
@@ -93,18 +109,41 @@ impl Prepared {
         if let Some(api) = &api {
             api.live(now);
         }
+        let learned = if learns { handles.next() } else { None };
         sources.extend(remote.into_iter().map(|(_, source)| source).zip(handles.by_ref()));
-        for ((place, database), handle) in plan.inventory.ovsdb.iter().enumerate().zip(handles) {
+        let databases = plan.inventory.ovsdb.iter().enumerate();
+        for ((place, database), handle) in databases.zip(handles) {
             let source = OvsdbSource::new(database, keeper.coverage(), place);
             sources.push((Box::new(source), handle));
         }
         keeper.publish(now);
-        Ok(Self { keeper, sources, api, usage, stop })
+        Ok(Self {
+            plan: Arc::clone(plan),
+            view: keeper.view().clone(),
+            keeper: Some(keeper),
+            replays,
+            learned,
+            sources,
+            api,
+            usage,
+            stop,
+        })
     }
 
     /// What others hold.
     pub fn view(&self) -> &InventoryView {
-        self.keeper.view()
+        &self.view
+    }
+
+    /// Learns from what workers send, where the plan says so. With packets of files the store comes
+    /// back too, for who names what they show: nobody else changes it.
+    pub fn learn(&mut self, receiver: EvidenceReceiver) -> Option<LearningInStep> {
+        let (handle, plan) = (self.learned.take()?, &self.plan.inventory.learned);
+        if self.replays {
+            return Some(LearningInStep::new(plan, receiver, self.keeper.take()?, handle));
+        }
+        self.sources.push((Box::new(Learned::new(plan, receiver)), handle));
+        None
     }
 
     /// What VMs use of their hosts.
@@ -119,17 +158,17 @@ impl Prepared {
 
     /// Requests that changed the inventory, as an earlier run remembers them.
     pub fn requests(&self) -> Requests {
-        self.keeper.requests().clone()
+        self.keeper.as_ref().map(|keeper| keeper.requests().clone()).unwrap_or_default()
     }
 
     /// Rows known so far, for the first window.
     pub fn take_rows(&mut self) -> Vec<RowChange> {
-        self.keeper.take_rows()
+        self.keeper.as_mut().map(Keeper::take_rows).unwrap_or_default()
     }
 
     /// Starts all threads. A source whose thread the system does not give has failed.
     pub fn start(self) -> Sources {
-        let view = self.keeper.view().clone();
+        let view = self.view;
         let mut threads = Vec::new();
         let has_sources = !self.sources.is_empty() || self.api.is_some();
         for (source, handle) in self.sources {
@@ -140,8 +179,8 @@ impl Prepared {
                 Err(error) => handle.failed(format_args!("no thread: {error}"), wall_clock()),
             }
         }
-        if has_sources {
-            let (keeper, stop) = (self.keeper, Arc::clone(&self.stop));
+        if let Some(keeper) = self.keeper.filter(|_| has_sources) {
+            let stop = Arc::clone(&self.stop);
             let thread = std::thread::Builder::new().name("inventory".to_owned());
             match thread.spawn(move || keeper.run(&stop)) {
                 Ok(thread) => threads.push(thread),

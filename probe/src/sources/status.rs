@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::journal::JournalStatus;
 use super::ovsdb::SwitchCoverage;
-use crate::inventory::{Inventory, SourceHealth};
+use crate::inventory::{Inventory, SourceHealth, VmHistory};
 
 /// Conflicts that a status lists at most.
 const CONFLICTS_MAX: usize = 100;
@@ -23,6 +23,8 @@ pub type StatusCell = Arc<ArcSwap<InventoryStatus>>;
 pub struct InventoryStatus {
     /// Virtual machines that are known, ended ones included.
     pub vms: u64,
+    /// Endpoints that were only learned from packets, those that are over included.
+    pub learned: u64,
     /// Since when the newest fact is known, by the probe's clock, since the epoch.
     pub known_ns: u64,
     /// Batches of changes applied.
@@ -33,6 +35,8 @@ pub struct InventoryStatus {
     pub facts_forgotten: u64,
     /// Ended VMs that were forgotten for lack of room.
     pub vms_forgotten: u64,
+    /// Learned endpoints that were over and were forgotten for lack of room.
+    pub learned_forgotten: u64,
     /// Rows of the `inventory` table that were left out or lost.
     pub rows_lost: u64,
     /// Names that several VMs claim at once, at any time.
@@ -59,15 +63,16 @@ pub struct ConflictStatus {
     pub valid_from_ns: u64,
     /// First instant after; null for still.
     pub valid_to_ns: Option<u64>,
-    /// The VM to which it is attributed; null for none.
+    /// The VM to which it is attributed; null for none. Of who was only learned `learned:` and the MAC
+    /// address.
     pub attributed: Option<String>,
-    /// All VMs that claim it.
+    /// All that claim it, likewise.
     pub claimants: Vec<String>,
 }
 
 /// The first conflicts of a snapshot.
 pub(super) fn conflicts(inventory: &Inventory, domains: &[String]) -> Vec<ConflictStatus> {
-    let uuid = |vm| inventory.vm(vm).map(|vm| vm.uuid_text.to_string()).unwrap_or_default();
+    let uuid = |vm| inventory.vm(vm).map(VmHistory::label).unwrap_or_default();
     let listed = inventory.conflicts().into_iter().take(CONFLICTS_MAX);
     listed
         .map(|named| {

@@ -38,26 +38,27 @@ pub struct VmUsage {
 }
 
 /// Counters of one virtual interface, in the direction that the VM sees: `rx` is what it receives.
+/// What its driver does not say is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceUsage {
     /// Its MAC address.
     pub mac: Mac,
     /// Octets received, with Ethernet headers.
-    pub rx_octets: u64,
+    pub rx_octets: Option<u64>,
     /// Packets received.
-    pub rx_packets: u64,
+    pub rx_packets: Option<u64>,
     /// Packets for it that were dropped.
-    pub rx_drops: u64,
+    pub rx_drops: Option<u64>,
     /// Packets for it that were in error.
-    pub rx_errors: u64,
+    pub rx_errors: Option<u64>,
     /// Octets sent, with Ethernet headers.
-    pub tx_octets: u64,
+    pub tx_octets: Option<u64>,
     /// Packets sent.
-    pub tx_packets: u64,
+    pub tx_packets: Option<u64>,
     /// Packets of it that were dropped.
-    pub tx_drops: u64,
+    pub tx_drops: Option<u64>,
     /// Packets of it that were in error.
-    pub tx_errors: u64,
+    pub tx_errors: Option<u64>,
 }
 
 /// Samples on their way.

@@ -6,6 +6,7 @@
 //! nobody outside can aim at one bucket, and it shows in no output.
 //! Source: biflow, RFC 5103 §2; multiply-and-fold mixing as in wyhash (Wang Yi, public domain).
 
+use crate::decode::brief::end_of;
 use crate::decode::{Address, Brief, Headers};
 use crate::index::Sender;
 use crate::inventory::AddressSpace;
@@ -23,19 +24,12 @@ fn sender_of(headers: &Headers) -> Sender {
     if is_low { Sender::Low } else { Sender::High }
 }
 
-/// Address and port of an IPv4 endpoint in one word, in the order of endpoints.
-#[inline]
-const fn endpoint_v4(address: Address, port: u16) -> u64 {
-    let [.., a, b, c, d] = address.0;
-    ((u32::from_be_bytes([a, b, c, d]) as u64) << 16) | port as u64
-}
-
 /// Writes what names the flow of a packet: who of its endpoints sent it, and the hash of its key.
 #[inline]
 pub fn name_flow(headers: &mut Headers, seed: HashSeed) {
     if headers.ip_version == IPV4 {
-        let source = endpoint_v4(headers.source, headers.source_port);
-        let destination = endpoint_v4(headers.destination, headers.destination_port);
+        let source = end_of(headers.source, headers.source_port);
+        let destination = end_of(headers.destination, headers.destination_port);
         let is_low = source <= destination;
         let (low, high) = if is_low { (source, destination) } else { (destination, source) };
         headers.sender = if is_low { Sender::Low } else { Sender::High };
@@ -151,8 +145,8 @@ impl FlowKey {
     /// Whether this is the key of a packet known in brief, whose flow is named.
     #[inline]
     pub fn is_of_brief(&self, brief: &Brief) -> bool {
-        let low = endpoint_v4(self.low, self.low_port) ^ brief.ends[0];
-        let high = endpoint_v4(self.high, self.high_port) ^ brief.ends[1];
+        let low = end_of(self.low, self.low_port) ^ brief.ends[0];
+        let high = end_of(self.high, self.high_port) ^ brief.ends[1];
         let space = self.space.bits() ^ brief.space.bits();
         let kind = (self.protocol ^ brief.protocol) | (self.ip_version ^ IPV4);
         (low | high | space | u64::from(kind)) == 0
@@ -162,8 +156,8 @@ impl FlowKey {
     #[inline]
     pub fn hash(&self, seed: HashSeed) -> u64 {
         if self.ip_version == IPV4 {
-            let low = endpoint_v4(self.low, self.low_port);
-            let high = endpoint_v4(self.high, self.high_port);
+            let low = end_of(self.low, self.low_port);
+            let high = end_of(self.high, self.high_port);
             return hash_v4(low, high, self.protocol, self.space, seed);
         }
         let [low_head, low_tail] = halves(self.low);

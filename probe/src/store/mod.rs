@@ -1,12 +1,22 @@
-//! The store: a thread that owns the Parquet sink, and the way to the query program.
+//! The store: a thread that owns the Parquet sink, who tidies its folder, and the way to the query
+//! program.
 //!
 //! In: batches of [`Rows`] with the time that the packets have come to, over a bounded channel. Out: files, [`StoreReport`].
-//! Cost: the sender's is one push; disk and encoding are this thread's.
+//! Cost: the sender's is one push; disk and encoding are this thread's. In a live run two threads
+//! that sleep stand beside it: one has small files merged and old ones removed (`upkeep.rs`), one
+//! is asked by queries for what is not in a file yet (`live.rs`).
 //! Invariants: a sender waits no longer than it says; a batch that is refused is counted; the
 //! channel is bounded in batches and in records;
 //! made = delivered + queued + Σ dropped over the handle and the sink together.
 
+mod compact;
+mod live;
+mod merge;
 pub mod query;
+mod retain;
+mod scan;
+mod tidy;
+mod upkeep;
 
 use std::io;
 use std::path::Path;
@@ -16,11 +26,22 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use crossbeam::channel::{RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam::channel::{
+    Receiver, RecvTimeoutError, Sender, TrySendError, bounded, never, select,
+};
 
+use crate::config::StorePlan;
+use crate::export::parquet::folder;
 use crate::export::{ParquetSink, SinkCause, SinkHealth, SinkLedger};
 use crate::record::{Rows, Table};
-use crate::time::{Timestamp, monotonic_ns, sleep_ms, wall_clock};
+use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms, wall_clock};
+
+pub use live::socket_name;
+pub use tidy::{Removed, Round, Tidied, stand_back};
+pub use upkeep::{COMMAND as TIDY_COMMAND, UpkeepPlan, UpkeepReport};
+
+use live::{Ask, Door, FLUSH_REST_MS, Flushed};
+use upkeep::Upkeep;
 
 /// Batches between sender and thread. A window's rows are one batch, so this is seconds.
 const BATCHES_MAX: usize = 64;
@@ -49,6 +70,8 @@ pub struct StoreReport {
     pub ledger: SinkLedger,
     /// Whether the disk takes them.
     pub health: SinkHealth,
+    /// What was merged and removed.
+    pub upkeep: UpkeepReport,
 }
 
 /// The sender's end. Cheap to share by reference; one [`StoreHandle::finish`] ends the thread.
@@ -61,6 +84,29 @@ pub struct StoreHandle {
     sent: AtomicU64,
     refused: AtomicU64,
     thread: JoinHandle<SinkLedger>,
+    upkeep_report: Arc<ArcSwap<UpkeepReport>>,
+    beside: Beside,
+}
+
+/// What a live run has beside the thread.
+#[derive(Default)]
+struct Beside {
+    upkeep: Option<Upkeep>,
+    door: Option<Door>,
+}
+
+/// What comes to the thread.
+struct Inbox {
+    batches: Receiver<(Rows, Timestamp)>,
+    asks: Receiver<Ask>,
+    /// Records in `batches`.
+    waiting: Arc<AtomicU64>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way to be written")]
+enum Event {
+    Batch(Rows, Timestamp),
+    Ask(Ask),
 }
 
 /// How long a sender waits for room.
@@ -75,6 +121,15 @@ pub enum Patience {
 }
 
 impl Patience {
+    /// Until when, by the monotonic clock.
+    pub const fn until_ns(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::UntilNs(until_ns) => until_ns,
+            Self::Endless => u64::MAX,
+        }
+    }
+
     fn is_over(self) -> bool {
         match self {
             Self::None => true,
@@ -89,22 +144,79 @@ impl Patience {
 /// # Errors
 /// The system's, when it has no thread to give.
 pub fn start(sink: ParquetSink, clock: StoreClock) -> io::Result<StoreHandle> {
+    start_with(sink, clock, never(), Arc::default())
+}
+
+/// Starts it for a live run: files age by the wall clock, the folder is tidied by its rules, and
+/// queries may ask for the rows that are not in a file yet.
+///
+/// # Errors
+/// The system's, when it has no thread to give. Where the folder takes no socket, it does without.
+pub fn start_live(sink: ParquetSink, plan: UpkeepPlan) -> io::Result<StoreHandle> {
+    let StorePlan { folder, .. } = &plan.store;
+    let door = folder.as_ref().map(|root| live::open(root, &folder::safe_id(&plan.probe_id)));
+    let (door, asks) = match door {
+        Some(Ok((door, asks))) => (Some(door), asks),
+        Some(Err(error)) => {
+            tracing::warn!(%error, "queries cannot ask for records that are not in a file yet");
+            (None, never())
+        }
+        None => (None, never()),
+    };
+    let packets_ns = Arc::<AtomicU64>::default();
+    let mut store = start_with(sink, StoreClock::Wall, asks, Arc::clone(&packets_ns))?;
+    let report = Arc::clone(&store.upkeep_report);
+    let upkeep = Some(Upkeep::start(plan, packets_ns, report)?);
+    store.beside = Beside { upkeep, door };
+    Ok(store)
+}
+
+fn start_with(
+    sink: ParquetSink,
+    clock: StoreClock,
+    asks: Receiver<Ask>,
+    packets_ns: Arc<AtomicU64>,
+) -> io::Result<StoreHandle> {
     let (sender, batches) = bounded::<(Rows, Timestamp)>(BATCHES_MAX);
     let report = Arc::new(ArcSwap::from_pointee(StoreReport {
         health: sink.health().clone(),
         ..StoreReport::default()
     }));
     let waiting = Arc::<AtomicU64>::default();
-    let (published, taken) = (Arc::clone(&report), Arc::clone(&waiting));
-    let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
-        let next = move |timeout| {
-            let batch = batches.recv_timeout(timeout)?;
-            taken.fetch_sub(records(&batch.0), Ordering::Relaxed);
-            Ok(batch)
-        };
-        run(sink, next, clock, &published)
-    })?;
+    let published = Arc::clone(&report);
+    let inbox = Inbox { batches, asks, waiting: Arc::clone(&waiting) };
+    let thread = std::thread::Builder::new()
+        .name("store".to_owned())
+        .spawn(move || run(sink, inbox, clock, &published, &packets_ns))?;
     Ok(StoreHandle::new(sender, report, waiting, thread))
+}
+
+impl Inbox {
+    fn next(&mut self, timeout: Duration) -> Result<Event, RecvTimeoutError> {
+        let event = select! {
+            recv(self.batches) -> batch => batch.map(|(rows, now)| Event::Batch(rows, now)),
+            recv(self.asks) -> ask => match ask {
+                Ok(ask) => Ok(Event::Ask(ask)),
+                Err(_) => {
+                    self.asks = never();
+                    return Err(RecvTimeoutError::Timeout);
+                }
+            },
+            default(timeout) => return Err(RecvTimeoutError::Timeout),
+        };
+        let event = event.map_err(|_| RecvTimeoutError::Disconnected)?;
+        if let Event::Batch(rows, _) = &event {
+            self.waiting.fetch_sub(records(rows), Ordering::Relaxed);
+        }
+        Ok(event)
+    }
+
+    /// A batch that is there already.
+    fn batch(&self) -> Option<(Rows, Timestamp)> {
+        let batch = self.batches.try_recv().ok()?;
+        self.waiting.fetch_sub(records(&batch.0), Ordering::Relaxed);
+        Some(batch)
+    }
 }
 
 impl StoreHandle {
@@ -115,7 +227,8 @@ impl StoreHandle {
         thread: JoinHandle<SinkLedger>,
     ) -> Self {
         let (sent, refused) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { batches, report, waiting, sent, refused, thread }
+        let (upkeep_report, beside) = Default::default();
+        Self { batches, report, waiting, sent, refused, thread, upkeep_report, beside }
     }
 
     /// Hands a batch over. Where no room is found in time, its records are counted as
@@ -163,12 +276,20 @@ impl StoreHandle {
         let sent = self.sent.load(Ordering::Relaxed);
         report.ledger.queue(sent.saturating_sub(report.ledger.made));
         self.count_refused(&mut report.ledger);
+        report.upkeep = UpkeepReport::clone(&self.upkeep_report.load());
         report
     }
 
     /// Stores what is left, ends the thread, and gives the final account: nothing is queued.
     pub fn finish(self) -> SinkLedger {
-        let Self { batches, thread, report, refused, .. } = self;
+        let Self { batches, thread, report, refused, beside, .. } = self;
+        let Beside { upkeep, door } = beside;
+        if let Some(upkeep) = upkeep {
+            upkeep.stop();
+        }
+        if let Some(door) = door {
+            door.close();
+        }
         drop(batches);
         let mut ledger = thread.join().unwrap_or_else(|_| report.load().ledger);
         count_refused(&refused, &mut ledger);
@@ -194,27 +315,32 @@ pub fn holds_records(folder: &Path) -> bool {
 }
 
 fn run(
-    mut sink: ParquetSink,
-    next: impl Fn(Duration) -> Result<(Rows, Timestamp), RecvTimeoutError>,
+    sink: ParquetSink,
+    mut inbox: Inbox,
     clock: StoreClock,
     report: &ArcSwap<StoreReport>,
+    packets_ns: &AtomicU64,
 ) -> SinkLedger {
-    let mut latest = Timestamp::ZERO;
+    let mut writer = Writer { sink, latest: Timestamp::ZERO, flushed_ns: 0, packets_ns };
     loop {
-        match next(Duration::from_millis(TICK_MS)) {
-            Ok((rows, now)) => {
-                latest = latest.max(now);
-                sink.write_filed(rows, latest, now);
+        match inbox.next(Duration::from_millis(TICK_MS)) {
+            Ok(Event::Batch(rows, now)) => writer.write(rows, now),
+            Ok(Event::Ask(ask)) => {
+                // All that was handed over before the question, at most what the channel holds.
+                for _ in 0..BATCHES_MAX {
+                    let Some((rows, now)) = inbox.batch() else { break };
+                    writer.write(rows, now);
+                }
+                // Whoever asked may be gone.
+                let _ = ask.try_send(writer.flush());
             }
-            Err(RecvTimeoutError::Timeout) if clock == StoreClock::Wall => {
-                latest = latest.max(wall_clock());
-                sink.tick(latest);
-            }
+            Err(RecvTimeoutError::Timeout) if clock == StoreClock::Wall => writer.tick(),
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        publish(&mut sink, report);
+        publish(&mut writer.sink, report);
     }
+    let (mut sink, latest) = (writer.sink, writer.latest);
     let (attempts, wait_ms) = END_ATTEMPTS;
     for attempt in 1..=attempts {
         if sink.close(latest) {
@@ -228,9 +354,50 @@ fn run(
     sink.give_up()
 }
 
+/// The sink and its clocks.
+struct Writer<'a> {
+    sink: ParquetSink,
+    latest: Timestamp,
+    /// When files were last closed early, by the monotonic clock; 0: never.
+    flushed_ns: u64,
+    /// What the packets have come to, for those who tidy.
+    packets_ns: &'a AtomicU64,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, rows: Rows, now: Timestamp) {
+        self.latest = self.latest.max(now);
+        self.packets_ns.fetch_max(now.as_ns(), Ordering::Relaxed);
+        self.sink.write_filed(rows, self.latest, now);
+    }
+
+    fn tick(&mut self) {
+        self.latest = self.latest.max(wall_clock());
+        self.sink.tick(self.latest);
+    }
+
+    /// Closes all files, if that was not done just before: who asks all the time makes no flood of
+    /// small files.
+    fn flush(&mut self) -> Flushed {
+        let now_ns = monotonic_ns();
+        let is_due = self.flushed_ns == 0 || now_ns - self.flushed_ns >= ms(FLUSH_REST_MS);
+        if is_due {
+            self.flushed_ns = now_ns;
+            self.tick();
+            self.sink.close(self.latest);
+        }
+        let problem = match self.sink.health() {
+            SinkHealth::Ok => None,
+            SinkHealth::Failing { what, .. } => Some(what.clone()),
+        };
+        Flushed { problem }
+    }
+}
+
 fn publish(sink: &mut ParquetSink, report: &ArcSwap<StoreReport>) {
     let ledger = sink.ledger();
-    report.store(Arc::new(StoreReport { ledger, health: sink.health().clone() }));
+    let health = sink.health().clone();
+    report.store(Arc::new(StoreReport { ledger, health, ..StoreReport::default() }));
 }
 
 fn records(rows: &Rows) -> u64 {
@@ -293,6 +460,41 @@ mod tests {
         let (sender, receiver) = bounded(batches);
         let thread = std::thread::spawn(SinkLedger::default);
         (StoreHandle::new(sender, Arc::default(), Arc::default(), thread), receiver)
+    }
+
+    /// Rows that are in no file yet are in one as soon as a query asks, whoever asks how often.
+    #[test]
+    fn a_question_puts_all_rows_into_files() {
+        use std::io::{Read as _, Write as _};
+        use std::os::unix::net::UnixStream;
+        let folder = std::env::temp_dir().join(format!("vmprobe-ask-{}", std::process::id()));
+        let plan = StorePlan { file_seconds: 3_600, ..plan(folder.clone()) };
+        let sink = ParquetSink::new(&plan, "p1", "default").expect("a folder");
+        let store = start_live(sink, UpkeepPlan::new(&plan, "p1")).expect("threads");
+        let socket = folder.join(socket_name("p1"));
+        let ask = |question: &str| {
+            let mut stream = UnixStream::connect(&socket).expect("it listens");
+            stream.write_all(question.as_bytes()).expect("it reads");
+            let mut answer = String::new();
+            // What is no question is not read to its end; the system says so.
+            let read = stream.read_to_string(&mut answer);
+            if read.is_ok() { answer } else { String::new() }
+        };
+        store.send(rows(10), wall_clock(), Patience::Endless);
+        assert!(!holds_records(&folder));
+        let answer = ask("flush\n");
+        assert!(answer.starts_with('{') && answer.contains("\"stored\":true"), "{answer}");
+        assert!(answer.contains("\"cores\":["), "{answer}");
+        assert_eq!(store.report().ledger.delivered, 10);
+        let files = || std::fs::read_dir(folder.join("ledger")).map(Iterator::count).ok();
+        assert_eq!(files(), Some(1));
+        // Nothing else can be asked, and silence is no question.
+        assert_eq!((ask("FLUSH\n"), ask("flush everything\n")), (String::new(), String::new()));
+        drop(UnixStream::connect(&socket).expect("it listens"));
+        assert!(ask("flush\n").contains("true"));
+        store.finish();
+        assert!(!socket.exists());
+        let _ = std::fs::remove_dir_all(folder);
     }
 
     #[test]

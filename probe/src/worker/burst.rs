@@ -24,9 +24,9 @@ use super::{Ahead, BURST_PACKETS_MAX, Worker, WorkerParts};
 /// Behind so many packets another burst comes at once.
 const LARGE_BURST_PACKETS: usize = 32;
 
-/// While such bursts come, what goes to other workers is handed over once in so many turns: the larger
+/// While such bursts come, what goes to other workers is handed over once in so many polls: the larger
 /// a batch, the more memory is fetched at once.
-const FLUSH_TURNS: u64 = 4;
+const FLUSH_POLLS: u32 = 4;
 
 /// What is known of one frame of a burst.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,7 +97,7 @@ impl<S: Source> Worker<S> {
         let packets = burst.len().min(BURST_PACKETS_MAX);
         fetch_frames(&burst, packets);
         self.look(&burst, packets);
-        self.quiet = state == SourceState::Quiet;
+        let was_quiet = std::mem::replace(&mut self.quiet, state == SourceState::Quiet);
         match state {
             SourceState::Open(now) => self.read_clock = self.read_clock.max(now),
             SourceState::Quiet => {}
@@ -107,8 +107,11 @@ impl<S: Source> Worker<S> {
         self.handle_all(&burst, packets);
         drop(burst);
         self.source = Some(source);
-        // After a small burst there may be nothing for a while.
-        if packets < LARGE_BURST_PACKETS || self.totals.turns[0].is_multiple_of(FLUSH_TURNS) {
+        // After a small burst there may be nothing for a while, and for a quiet source nobody waits.
+        self.polls_unflushed += 1;
+        let is_due = self.polls_unflushed >= FLUSH_POLLS;
+        if packets < LARGE_BURST_PACKETS || was_quiet || is_due {
+            self.polls_unflushed = 0;
             self.flush_outgoing();
         }
         packets
@@ -226,16 +229,10 @@ impl<S: Source> Worker<S> {
         let seen = &mut self.seen[..packets];
         for seen in &mut *seen {
             seen.ahead.guess = flows.guess(seen.hash);
-            flows.table().fetch(seen.ahead.guess);
-            if let Some(copies) = copies {
-                copies.fetch(&seen.ahead.digest);
-            }
+            seen.ahead.fetch(flows, copies);
         }
         for Seen { ahead, .. } in seen {
-            if let Some(row) = flows.guess_row(ahead.guess, self.newest_active) {
-                self.parts.handoff.fetch(row);
-            }
-            flows.fetch_measures(ahead.guess);
+            ahead.fetch_behind(flows, &self.parts.handoff, self.newest_active);
         }
     }
 
@@ -269,7 +266,13 @@ impl<S: Source> Worker<S> {
             self.advance(headers.clock);
         }
         self.receive(headers.tap, (1, u64::from(burst.frame(place).wire_octets)));
-        if let Kind::Rejected(cause) = seen.kind {
+        let rejected = if let Kind::Rejected(cause) = seen.kind { Some(cause) } else { None };
+        if let Some(learn) = &mut self.parts.learn
+            && learn.concerns(headers, rejected)
+        {
+            learn.look(burst.frame(place).bytes, headers, rejected);
+        }
+        if let Some(cause) = rejected {
             self.totals.causes.add(cause, 1);
         } else {
             self.accept(headers, &seen.ahead);

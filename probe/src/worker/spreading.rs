@@ -122,7 +122,8 @@ impl<S: Source> Worker<S> {
             self.look_at_batch(from);
             let ring = &mut self.parts.incoming[from];
             let Some(headers) = ring.head().copied() else { break };
-            let place = ring.place();
+            // Before time goes on: who waits for room then may take over the rest of the batch.
+            let ahead = self.taken[from][ring.place()];
             ring.advance();
             taken += 1;
             // Time first: what closes with it does not hold this packet yet.
@@ -136,11 +137,8 @@ impl<S: Source> Worker<S> {
                 headers.marks.has(Marks::FRAGMENT) && !headers.marks.has(Marks::PORTS_RESOLVED);
             if unresolved {
                 self.resolve_fragment(&headers);
-            } else {
-                let ahead = self.taken[from][place];
-                if !self.own_settled(&headers, &ahead) {
-                    self.own(&headers, &ahead);
-                }
+            } else if !self.own_settled(&headers, &ahead) {
+                self.own(&headers, &ahead);
             }
         }
         if taken == 0 {
@@ -177,26 +175,19 @@ impl<S: Source> Worker<S> {
     fn look_at_batch(&mut self, from: usize) {
         let WorkerParts { incoming, flows, copies, handoff, .. } = &mut self.parts;
         let Some(batch) = incoming[from].fresh_batch() else { return };
-        let table = flows.table();
         for (place, headers) in batch.iter().enumerate() {
             if let Some(later) = batch.get(place + AHEAD_PACKETS) {
                 memory::fetch(later);
             }
-            table.fetch_bucket(headers.hash);
+            flows.table().fetch_bucket(headers.hash);
         }
         let all = &mut self.taken[from][..batch.len()];
         for (headers, ahead) in batch.iter().zip(&mut *all) {
             *ahead = Ahead::of(headers, flows, copies.as_ref());
-            table.fetch(ahead.guess);
-            if let Some(copies) = copies {
-                copies.fetch(&ahead.digest);
-            }
+            ahead.fetch(flows, copies.as_ref());
         }
         for ahead in all {
-            if let Some(row) = flows.guess_row(ahead.guess, self.newest_active) {
-                handoff.fetch(row);
-            }
-            flows.fetch_measures(ahead.guess);
+            ahead.fetch_behind(flows, handoff, self.newest_active);
         }
     }
 

@@ -70,6 +70,7 @@ fn shape(kind: &str) -> &'static str {
     match kind {
         "vm" => "box",
         "host" => "box3d",
+        "switch" => "component",
         "tap" => "invtriangle",
         "segment" => "cds",
         "tenant" => "folder",

@@ -14,7 +14,7 @@ pub(super) type Facts = Vec<(String, Cell)>;
 /// Something that is there.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    /// tenant, host, tap, segment, vm or endpoint (an address that no inventory names).
+    /// tenant, host, switch, tap, segment, vm or endpoint (an address that no inventory names).
     pub(super) kind: String,
     /// What it says of itself.
     pub(super) facts: Facts,
@@ -23,7 +23,7 @@ pub(super) struct Node {
 /// How two of them belong together.
 #[derive(Debug)]
 pub(super) struct Edge {
-    /// conversation, path, `belongs_to`, `runs_on`, `attached_to` or `stands_on`.
+    /// conversation, path, `belongs_to`, `runs_on`, `attached_to`, `plugged_into` or `stands_on`.
     pub(super) kind: &'static str,
     /// Name of the node it begins at.
     pub(super) source: String,

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use super::program::until;
+
 /// What the probe answered.
 #[derive(Debug)]
 pub struct Answer {
@@ -25,6 +27,21 @@ impl Answer {
 /// Asks for `path` at `address`.
 pub fn get(address: &str, path: &str) -> Answer {
     send(address, "GET", path, "", "")
+}
+
+/// Asks again until the answer is as wanted, for `seconds` at most.
+pub fn answer_within(
+    seconds: u64,
+    address: &str,
+    path: &str,
+    wanted: impl Fn(&Json) -> bool,
+) -> Json {
+    let mut last = Json::Null;
+    let found = until(seconds, || {
+        last = get(address, path).json();
+        wanted(&last).then(|| last.clone())
+    });
+    found.unwrap_or_else(|| panic!("{path}: {last}"))
 }
 
 /// Sends JSON.

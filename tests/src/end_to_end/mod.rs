@@ -12,11 +12,11 @@ mod rig;
 mod switch;
 mod testpmd;
 
-pub use http::{Answer, get, send, send_json};
+pub use http::{Answer, answer_within, get, send, send_json};
 pub use huge_pages::HugePages;
 pub use ledger::{Ledger, port};
 pub use namespace::{Counters, Namespace};
-pub use ovsdb::{OvsdbServer, Storage, authority, certificate, free_port};
+pub use ovsdb::{OvsdbServer, Storage, authority, certificate};
 pub use program::{Ended, Probe, built, is_root, missing_tools, run_to_end, until, vmprobe};
 pub use query::{NOT_BUILT, query};
 pub use rig::{MIRROR_VLANS, Rig, Run};
@@ -24,4 +24,5 @@ pub use switch::{DataPath, Switch};
 pub use testpmd::Testpmd;
 
 pub use super::folder::{Folder, SmallDisk};
+pub use super::ports::free_port;
 pub use super::skips::{missing, skipped, too_long};

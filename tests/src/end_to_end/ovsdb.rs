@@ -1,12 +1,12 @@
 //! A real `ovsdb-server` with the schema of Open vSwitch, and no switch behind it.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::program::{missing_tools, run_to_end, until};
 use crate::folder::Folder;
+use crate::ports::free_ports;
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
@@ -57,7 +57,8 @@ impl OvsdbServer {
         authority(&folder, "ca");
         certificate(&folder, "ca", "server", "subjectAltName=IP:127.0.0.1,DNS:localhost");
         certificate(&folder, "ca", "probe", "basicConstraints=CA:FALSE");
-        let mut server = Self { child: None, tcp_port: free_port(), tls_port: free_port(), folder };
+        let [tcp_port, tls_port] = free_ports();
+        let mut server = Self { child: None, tcp_port, tls_port, folder };
         server.resume();
         server.set(&["--no-wait", "init"]);
         server
@@ -138,15 +139,6 @@ impl Drop for OvsdbServer {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// A port that is free now.
-///
-/// # Panics
-/// If there is none.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it has an address").port()
 }
 
 /// Makes `NAME.pem` and `NAME-key.pem` of an authority in a folder.

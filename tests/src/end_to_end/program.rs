@@ -145,8 +145,17 @@ impl Probe {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends SIGHUP: the configuration is read again.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let _ = kill_process(pid.expect("a process has a number"), Signal::TERM);
+        let _ = kill_process(pid.expect("a process has a number"), signal);
     }
 
     /// Waits for its end.

@@ -144,6 +144,7 @@ fn inventory() -> InventoryRecord {
         valid_to_ns: Some(u64::MAX),
         mac: Some(MAC),
         address: Some(ip("fe80::1")),
+        switch: some("host /1/br0"),
         ..InventoryRecord::default()
     }
 }

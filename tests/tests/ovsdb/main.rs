@@ -80,15 +80,16 @@ fn is_followed(server: &OvsdbServer, plan: &OvsdbPlan) {
     let mut watch = Watch::start(plan);
     watch.until_live(1);
     plug(server, "br1", "p1", VM, &["tag=10"]);
-    let facts = |host, port, vlan| {
+    let facts = |host: &str, port, vlan| {
         [
             format!("host={host}"),
             "attached=true".to_owned(),
             format!("segment=default/vlan/{vlan}"),
             format!("port=id-{port}"),
+            format!("switch={host}/{}", host.replace('h', "br")),
         ]
     };
-    let until = |watch: &mut Watch, facts: [String; 4]| {
+    let until = |watch: &mut Watch, facts: [String; 5]| {
         watch.until_facts(VM, &facts.each_ref().map(String::as_str));
     };
     until(&mut watch, facts("h1", "p1", 10));
@@ -99,7 +100,14 @@ fn is_followed(server: &OvsdbServer, plan: &OvsdbPlan) {
     until(&mut watch, facts("h2", "p2", 20));
     server.set(&["del-port", "p1"]);
     server.set(&["set", "interface", "p2", "external_ids:vm-name=web"]);
-    let named = ["name=web", "host=h2", "attached=true", "segment=default/vlan/20", "port=id-p2"];
+    let named = [
+        "name=web",
+        "host=h2",
+        "attached=true",
+        "segment=default/vlan/20",
+        "port=id-p2",
+        "switch=h2/br2",
+    ];
     watch.until_facts(VM, &named);
     server.set(&["set", "interface", "p2", "external_ids:iface-status=inactive"]);
     watch.until_facts(VM, &[]);
@@ -333,8 +341,14 @@ fn two_switches_are_two_sources() {
     let mut second = Watch::start(&east);
     plug(&one, "br0", "p", VM, &["tag=7"]);
     plug(&other, "br0", "p", VM, &["tag=7"]);
-    first.until_facts(VM, &["host=left", "attached=true", "segment=default/vlan/7", "port=id-p"]);
-    second.until_facts(VM, &["host=right", "attached=true", "segment=east/vlan/7", "port=id-p"]);
+    first.until_facts(
+        VM,
+        &["host=left", "attached=true", "segment=default/vlan/7", "port=id-p", "switch=left/br0"],
+    );
+    second.until_facts(
+        VM,
+        &["host=right", "attached=true", "segment=east/vlan/7", "port=id-p", "switch=right/br0"],
+    );
 }
 
 #[test]

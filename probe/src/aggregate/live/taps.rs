@@ -14,7 +14,7 @@ use crate::counters::TapTotals;
 pub struct LiveTap {
     /// Name of the tap.
     pub name: String,
-    /// Host or switch it stands on, where the configuration says so.
+    /// Host it stands on, where the configuration says so.
     pub host: Option<String>,
     /// Frames as captured.
     pub packets: u64,
@@ -140,9 +140,9 @@ pub struct LivePath {
     pub from_tap: String,
     /// Tap that they pass later.
     pub to_tap: String,
-    /// Host or switch of the first tap, where the configuration says so.
+    /// Host of the first tap, where the configuration says so.
     pub from_host: Option<String>,
-    /// Host or switch of the later tap.
+    /// Host of the later tap.
     pub to_host: Option<String>,
     /// Start of the last window with packets on this way of which all have their verdicts,
     /// nanoseconds since the epoch. It lies some seconds behind the last closed window.

@@ -17,6 +17,7 @@ fn vm(number: u8, hosts: &[(u64, &str)]) -> Vm {
     let ends = hosts.iter().skip(1).map(|(from, _)| at(*from)).chain([Interval::ALWAYS.to]);
     let placements = hosts.iter().zip(ends).map(|((from, host), to)| Placement {
         host: (*host).into(),
+        switch: None,
         valid: Interval { from: at(*from), to },
     });
     let interface = Interface {
@@ -31,6 +32,7 @@ fn vm(number: u8, hosts: &[(u64, &str)]) -> Vm {
         name: format!("vm-{number}").into(),
         tenant: "red".into(),
         host: None,
+        switch: None,
         placements: placements.collect(),
         interfaces: vec![interface],
         valid: Interval::ALWAYS,

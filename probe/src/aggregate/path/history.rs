@@ -69,6 +69,8 @@ struct Known {
 pub(super) struct History {
     ends: KeyedMap<Ends, Vec<Known>>,
     tidied: Timestamp,
+    /// Ways that found no room, since somebody asked.
+    full: u64,
 }
 
 impl History {
@@ -93,6 +95,7 @@ impl History {
     ) -> Option<i64> {
         self.tidy(at);
         if self.ends.len() >= ENDS_MAX && !self.ends.contains_key(ends) {
+            self.full += 1;
             return least;
         }
         let ways = self.ends.entry(*ends).or_default();
@@ -106,6 +109,11 @@ impl History {
             known.least.add(at, least);
         }
         known.least.at(at)
+    }
+
+    /// Ways that found no room since the last call.
+    pub(super) fn take_full(&mut self) -> u64 {
+        std::mem::take(&mut self.full)
     }
 
     fn tidy(&mut self, at: Timestamp) {
@@ -145,6 +153,23 @@ mod tests {
             least.add(Timestamp(500 * SECOND + part), part.cast_signed());
         }
         assert_eq!(least.kept.len(), 1, "one for a second");
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let mut history = History::default();
+        let way = (TapIndex(0), TapIndex(1));
+        for number in 0..=u32::try_from(ENDS_MAX).expect("few") {
+            let ends = Ends {
+                source: crate::decode::Address::v4(number.to_be_bytes()),
+                ..Ends::default()
+            };
+            history.add(&ends, way, (Timestamp(0), Timestamp(0)), None);
+        }
+        assert_eq!(
+            (history.ends.len(), history.take_full(), history.take_full()),
+            (ENDS_MAX, 1, 0)
+        );
     }
 
     #[test]

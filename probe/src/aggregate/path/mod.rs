@@ -203,6 +203,19 @@ pub struct PathView {
     pub moves: Vec<Move>,
     /// Selected packets of which it was not kept when they were seen: silences may be too long.
     pub full_times: u64,
+    /// What was not remembered of endpoints.
+    pub forgotten: Forgotten,
+}
+
+/// Endpoints beyond those of which something is remembered; those that are there go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Ways of pairs of endpoints: of their next windows it is not known which ways they take.
+    pub ways: u64,
+    /// Where endpoints stood: it is asked where to expect packets of who has moved.
+    pub places: u64,
+    /// Network cards of senders in conversations: these cannot be seen to move.
+    pub stations: u64,
 }
 
 /// Windows that wait for verdicts, and what is known of ways.
@@ -224,6 +237,8 @@ pub struct Paths {
     stations: BTreeMap<WindowNumber, Stations>,
     moves: Moves,
     pasts: Pasts,
+    /// Since the last view.
+    forgotten: Forgotten,
 }
 
 impl Paths {
@@ -246,6 +261,7 @@ impl Paths {
             stations: BTreeMap::new(),
             moves: Moves::default(),
             pasts: Pasts::new(PAST_NS),
+            forgotten: Forgotten::default(),
         }
     }
 
@@ -270,6 +286,8 @@ impl Paths {
     pub fn note(&mut self, window: WindowNumber, key: &ConversationKey, packets: [u64; 2]) {
         if self.stations.len() < STATIONS_WINDOWS_MAX || self.stations.contains_key(&window) {
             self.stations.entry(window).or_default().note(key, packets);
+        } else {
+            self.forgotten.stations += 1;
         }
     }
 
@@ -312,6 +330,7 @@ impl Paths {
             full_samples: window.samples_full,
             moves,
             full_times: window.shown_full,
+            forgotten: std::mem::take(&mut self.forgotten),
         })
     }
 
@@ -328,7 +347,7 @@ impl Paths {
         sent: &mut Vec<Sent>,
     ) -> Vec<PathRow> {
         let stations = self.stations_of(number);
-        let places = self.places(number, start, window);
+        let mut places = self.places(number, start, window);
         let mut sums: BTreeMap<Way, Sum> = BTreeMap::new();
         let mut rows = Vec::new();
         let mut full_packets = 0;
@@ -379,6 +398,9 @@ impl Paths {
         }
         window.full_packets += full_packets;
         self.known.go_on(&places, start);
+        self.forgotten.stations += stations.full;
+        self.forgotten.places += places.take_full() + self.known.take_full();
+        self.forgotten.ways += self.history.take_full();
         for (way, sum) in sums.iter().filter(|(_, sum)| sum.delays.count > 0) {
             self.least.entry(*way).or_default().add(start, sum.delays.min_ns);
         }

@@ -261,6 +261,11 @@ impl Moves {
         for seen in seen.values_mut() {
             seen.sent.sort_unstable_by_key(|sent| (sent.peer, sent.tap, sent.set, sent.first));
         }
+        for (station, seen) in &seen {
+            if let Some(stand) = self.stands.get_mut(station) {
+                stand.correct(seen);
+            }
+        }
         self.split(start, &mut seen, shown);
         let mut moved = Vec::new();
         let mut claims = Vec::new();
@@ -446,15 +451,19 @@ impl Stand {
         self.roamed.is_none_or(|roamed| at.since_ns(roamed) >= SPAN_NS)
     }
 
-    /// Where it was only believed to stand until it is certain, it did not move.
+    /// Where it was only believed to stand until it is certain, it did not move: of packets that were
+    /// seen there as well the order is known now.
     fn correct(&mut self, seen: &Seen) {
         if self.is_certain {
             return;
         }
         let certain = seen.sent.iter().filter(|sent| sent.order == Certainty::Certain);
-        if let Some(most) = certain.max_by_key(|sent| (sent.packets, Reverse(sent.tap))) {
-            (self.tap, self.is_certain) = (most.tap, true);
-            self.candidate = None;
+        let around = certain.filter(|sent| sent.set.has(self.tap));
+        if let Some(most) = around.max_by_key(|sent| (sent.packets, Reverse(sent.tap))) {
+            self.is_certain = true;
+            if most.tap != self.tap {
+                (self.tap, self.packets, self.candidate) = (most.tap, 0, None);
+            }
         }
     }
 

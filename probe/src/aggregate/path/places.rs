@@ -38,7 +38,11 @@ impl Stay {
 
 /// Of all endpoints that were seen on a way.
 #[derive(Default)]
-pub(super) struct Places(KeyedMap<Endpoint, Vec<Stay>>);
+pub(super) struct Places {
+    stays: KeyedMap<Endpoint, Vec<Stay>>,
+    /// Stays that found no room, since somebody asked.
+    full: u64,
+}
 
 impl Places {
     /// Packets took a way between two instants.
@@ -50,10 +54,11 @@ impl Places {
     }
 
     fn stay(&mut self, endpoint: Endpoint, stay: Stay) {
-        if self.0.len() >= PLACES_MAX && !self.0.contains_key(&endpoint) {
+        if self.stays.len() >= PLACES_MAX && !self.stays.contains_key(&endpoint) {
+            self.full += 1;
             return;
         }
-        let stays = self.0.entry(endpoint).or_default();
+        let stays = self.stays.entry(endpoint).or_default();
         match stays.iter_mut().find(|known| known.tap == stay.tap) {
             Some(known) => {
                 known.first = known.first.min(stay.first);
@@ -64,16 +69,21 @@ impl Places {
     }
 
     fn of(&self, endpoint: Endpoint) -> &[Stay] {
-        self.0.get(&endpoint).map_or(&[], Vec::as_slice)
+        self.stays.get(&endpoint).map_or(&[], Vec::as_slice)
+    }
+
+    /// Stays that found no room since the last call.
+    pub(super) fn take_full(&mut self) -> u64 {
+        std::mem::take(&mut self.full)
     }
 
     /// Takes over where endpoints were last seen, and forgets what is older than a minute.
     pub(super) fn go_on(&mut self, later: &Self, at: Timestamp) {
-        self.0.retain(|_, stays| {
+        self.stays.retain(|_, stays| {
             stays.retain(|stay| at.since_ns(stay.last) < SPAN_NS);
             !stays.is_empty()
         });
-        let mut later: Vec<_> = later.0.iter().collect();
+        let mut later: Vec<_> = later.stays.iter().collect();
         // Where there is no room for all it must not be the order in a table that decides.
         later.sort_unstable_by_key(|(endpoint, _)| **endpoint);
         for (endpoint, stays) in later {
@@ -171,6 +181,26 @@ mod tests {
         known.go_on(&places, Timestamp(0));
         assert!(!agree(&Stands::default(), &[&known], &here, up, Timestamp(70)));
         known.go_on(&Places::default(), Timestamp(50 + SPAN_NS));
-        assert!(known.0.is_empty());
+        assert!(known.stays.is_empty());
+    }
+
+    #[test]
+    fn who_finds_no_room_is_counted() {
+        let mut places = Places::default();
+        let way = (TapIndex(0), TapIndex(1));
+        // Each time two more endpoints.
+        for number in 0..=u32::try_from(PLACES_MAX / 2).expect("few") {
+            let [_, a, b, c] = number.to_be_bytes();
+            let ends = Ends {
+                source: Address::v4([10, a, b, c]),
+                destination: Address::v4([11, a, b, c]),
+                ..Ends::default()
+            };
+            places.add(&ends, way, (Timestamp(0), Timestamp(1)));
+        }
+        assert_eq!(
+            (places.stays.len(), places.take_full(), places.take_full()),
+            (PLACES_MAX, 2, 0)
+        );
     }
 }

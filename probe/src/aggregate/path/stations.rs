@@ -32,6 +32,8 @@ pub(super) struct Stations {
     macs: KeyedMap<Endpoint, Vec<(Mac, Segment)>>,
     /// Addresses of a station.
     addresses: KeyedMap<Station, u32>,
+    /// Senders that found no room, by conversations.
+    pub(super) full: u64,
 }
 
 impl Stations {
@@ -47,9 +49,11 @@ impl Stations {
 
     fn sender(&mut self, key: &ConversationKey, address: Address, shown: (Mac, Segment)) {
         let endpoint = (key.space, address, key.ip_version);
-        if shown.0 == Mac::default()
-            || (self.macs.len() >= STATIONS_MAX && !self.macs.contains_key(&endpoint))
-        {
+        if shown.0 == Mac::default() {
+            return;
+        }
+        if self.macs.len() >= STATIONS_MAX && !self.macs.contains_key(&endpoint) {
+            self.full += 1;
             return;
         }
         let macs = self.macs.entry(endpoint).or_default();
@@ -92,6 +96,20 @@ mod tests {
     fn mac_of(stations: &Stations, last: u8) -> Option<u8> {
         let found = stations.of(AddressSpace::default(), Address::v4([10, 0, 0, last]), 4);
         found.map(|(station, _)| station.mac.0[0])
+    }
+
+    #[test]
+    fn who_finds_no_room_is_counted() {
+        let mut stations = Stations::default();
+        for number in 0..=u32::try_from(STATIONS_MAX).expect("few") {
+            let key = ConversationKey {
+                source: Address::v4(number.to_be_bytes()),
+                source_mac: Mac([7; 6]),
+                ..ConversationKey::default()
+            };
+            stations.note(&key, [1, 0]);
+        }
+        assert_eq!((stations.macs.len(), stations.full), (STATIONS_MAX, 1));
     }
 
     #[test]

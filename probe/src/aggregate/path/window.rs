@@ -61,8 +61,8 @@ impl TapSet {
         &self.taps[..usize::from(self.count)]
     }
 
-    /// The tap next to the sender, where packets of these endpoints took these ways, and whether all
-    /// of these that lie between the set's taps are certain.
+    /// The tap next to the sender, where packets of these endpoints took these ways, and whether it is
+    /// certain that they passed each other tap of the set behind another one.
     pub(super) fn entry(&self, orders: &[Order]) -> Option<(TapIndex, bool)> {
         if let [alone] = self.taps() {
             return Some((*alone, true));
@@ -70,7 +70,10 @@ impl TapSet {
         let its = || orders.iter().filter(|it| self.has(it.way.0) && self.has(it.way.1));
         let is_behind = |tap: TapIndex| its().any(|order| order.way.1 == tap);
         let entry = self.taps().iter().copied().find(|tap| !is_behind(*tap))?;
-        Some((entry, its().all(|order| order.is_certain)))
+        let is_certainly_behind =
+            |tap: &TapIndex| its().any(|order| order.way.1 == *tap && order.is_certain);
+        let mut others = self.taps().iter().filter(|tap| **tap != entry);
+        Some((entry, others.all(is_certainly_behind) && its().all(|order| order.is_certain)))
     }
 }
 
@@ -306,6 +309,6 @@ impl Pair {
         let least = (here.min_ns - there.min_ns).signum();
         let most = (here.max_ns - there.max_ns).signum();
         let is = if is_up { 1 } else { -1 };
-        least != -is && most != -is
+        least != -is && most != -is && (least == is || most == is)
     }
 }

@@ -1,7 +1,7 @@
 //! What must agree in `[[inventory.openstack]]`.
 
 use super::super::document::{Report, Section};
-use super::super::plan::{BrokerUrl, HttpUrl};
+use super::super::plan::{BrokerUrl, ServiceUrl};
 
 /// Lists without which nothing would be heard.
 const LISTS: [&str; 3] = ["urls", "exchanges", "topics"];
@@ -34,19 +34,14 @@ pub(super) fn check(section: &Section<'_>, report: &mut Report) {
 /// What each way to say who asks needs.
 fn api(section: &Section<'_>, report: &mut Report) {
     let auth = section.get::<String>("api_auth").unwrap_or_default();
-    let secret = ["api_secret_file", "api_secret_env"];
     let needs: &[&str] = match auth.as_str() {
-        "password" => &["api_identity_url", "api_user", "api_project"],
-        "application_credential" => &["api_identity_url", "api_credential_id"],
+        "password" => &["api_identity_url", "api_user", "api_project", "api_secret"],
+        "application_credential" => &["api_identity_url", "api_credential_id", "api_secret"],
         _ => &[],
     };
     for name in needs.iter().filter(|name| !section.has(name)) {
         let what = format!("is missing (needed with api_auth = \"{auth}\")");
         report.problem(section.at("api_auth"), section.path(name), what);
-    }
-    if !needs.is_empty() && !secret.iter().any(|name| section.has(name)) {
-        let what = format!("is missing (needed with api_auth = \"{auth}\"; or api_secret_env)");
-        report.problem(section.at("api_auth"), section.path("api_secret_file"), what);
     }
     let urls = ["api_network_url", "api_compute_url"];
     if auth == "none" && !urls.iter().any(|name| section.has(name)) {
@@ -54,7 +49,7 @@ fn api(section: &Section<'_>, report: &mut Report) {
         report.warning(section.at("api_auth"), section.path("api_auth"), what);
     }
     for name in ["api_identity_url", "api_network_url", "api_compute_url"] {
-        let Some(url) = section.get::<HttpUrl>(name) else { continue };
+        let Some(url) = section.get::<ServiceUrl>(name) else { continue };
         if matches!(auth.as_str(), "" | "off") {
             let what = "has no effect, because api_auth is off";
             report.warning(section.at(name), section.path(name), what);
@@ -114,7 +109,7 @@ mod tests {
     fn apis_are_asked_with_all_that_is_needed() {
         let url = "urls = [\"amqp://localhost\"]\n";
         let found = problems(&format!("{url}api_auth = \"password\"\n"));
-        for name in ["api_identity_url", "api_user", "api_project", "api_secret_file"] {
+        for name in ["api_identity_url", "api_user", "api_project", "api_secret"] {
             assert!(
                 found.contains(&format!("x:4: inventory.openstack.{name}: is missing")),
                 "{found}"
@@ -128,7 +123,7 @@ mod tests {
         let found = problems(&format!("{url}api_identity_url = \"keystone:5000\"\n"));
         assert!(found.contains("is not allowed"), "{found}");
         let whole = "api_auth = \"password\"\napi_identity_url = \"http://k.example:5000/v3\"\n\
-                     api_user = \"u\"\napi_project = \"p\"\napi_secret_env = \"OS_PASSWORD\"\n";
+                     api_user = \"u\"\napi_project = \"p\"\napi_secret = \"env:OS_PASSWORD\"\n";
         let loaded = read(&format!("{url}{whole}")).expect("allowed");
         assert!(loaded.warnings.to_string().contains("shows secrets"), "{}", loaded.warnings);
         let api = &loaded.plan.inventory.openstack[0].api;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::document::{Report, Section, quoted};
-use super::super::plan::{CloudApiPlan, CloudAuth, OpenstackPlan, Secret};
+use super::super::plan::{CloudApiPlan, CloudAuth, OpenstackPlan, Secret, SecretPlace};
 use super::{domain, path};
 
 /// One cloud; `None` where its name or brokers were not allowed, which is a problem already.
@@ -71,8 +71,7 @@ fn api(section: &Section<'_>, base: &Path) -> CloudApiPlan {
         user: section.get("api_user"),
         project: section.get("api_project"),
         credential_id: section.get("api_credential_id"),
-        secret_file: path(section, "api_secret_file", base),
-        secret_env: section.get("api_secret_env"),
+        secret: section.get::<SecretPlace>("api_secret").map(|place| place.below(base)),
         ..CloudApiPlan::default()
     };
     section.read("api_interface", &mut plan.interface);

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use toml::de::{DeInteger, DeValue};
 
 use super::table::Table;
-use crate::config::{BrokerUrl, HttpUrl, OvsdbRemote, device};
+use crate::config::{BrokerUrl, HttpUrl, OvsdbRemote, SecretPlace, ServiceUrl, StreamUrl, device};
 use crate::inventory::{Mac, Uuid};
 use crate::time::Timestamp;
 
@@ -53,9 +53,15 @@ pub enum Kind {
     /// A broker of an OpenStack cloud.
     Broker,
     /// Where a service is reached by HTTP.
-    Http,
+    Service,
     /// A database server of an Open vSwitch.
     Ovsdb,
+    /// An HTTP server.
+    Http,
+    /// A TCP server.
+    Stream,
+    /// Where a secret is.
+    Secret,
     /// An IP address.
     Address,
     /// An IP network.
@@ -97,7 +103,7 @@ impl Kind {
                              password (IPv6 in brackets; without a port 5672, with amqps 5671; without \
                              a virtual host /)"
                 .to_owned(),
-            Self::Http => "http://HOST:PORT/PATH or https://HOST:PORT/PATH, without user and password \
+            Self::Service => "http://HOST:PORT/PATH or https://HOST:PORT/PATH, without user and password \
                            (IPv6 in brackets; without a port 80, with https 443)"
                 .to_owned(),
             Self::Ovsdb => {
@@ -105,6 +111,11 @@ impl Kind {
                             port 6640)"
                     .to_owned()
             }
+            Self::Http => "http://HOST:PORT/PATH or https://HOST:PORT/PATH, without user and password"
+                .to_owned(),
+            Self::Stream => "tcp://HOST:PORT or tls://HOST:PORT (IPv6 in brackets)".to_owned(),
+            Self::Secret => "file:PATH, whose first line it is, or env:VARIABLE of the environment"
+                .to_owned(),
             Self::Address => "an IPv4 or IPv6 address".to_owned(),
             Self::Network => "a network such as 10.0.0.0/8 or 2001:db8::/32".to_owned(),
             Self::Listen => "a loopback address and a port, such as 127.0.0.1:8080 or [::1]:8080; \
@@ -177,8 +188,11 @@ impl Kind {
                 | Self::Path
                 | Self::Device
                 | Self::Broker
-                | Self::Http
+                | Self::Service
                 | Self::Ovsdb
+                | Self::Http
+                | Self::Stream
+                | Self::Secret
                 | Self::Address
                 | Self::Network
                 | Self::Listen
@@ -196,8 +210,11 @@ impl Kind {
             Self::Path => is_text_of(text, 4096),
             Self::Device => device::is_known(text),
             Self::Broker => text.parse::<BrokerUrl>().is_ok(),
-            Self::Http => text.parse::<HttpUrl>().is_ok(),
+            Self::Service => text.parse::<ServiceUrl>().is_ok(),
             Self::Ovsdb => text.parse::<OvsdbRemote>().is_ok(),
+            Self::Http => text.parse::<HttpUrl>().is_ok(),
+            Self::Stream => text.parse::<StreamUrl>().is_ok(),
+            Self::Secret => text.parse::<SecretPlace>().is_ok(),
             Self::Address => text.parse::<IpAddr>().is_ok(),
             Self::Network => return network_fault(text),
             Self::Listen => return listen_fault(text),
@@ -206,7 +223,14 @@ impl Kind {
             Self::Time => time_of_text(text).is_some(),
             _ => is_text_of(text, 255),
         };
-        (!good).then(|| format!("{} is not allowed", quoted(text)))
+        // No text of the probe shows a secret, also where it stands in the wrong place.
+        (!good).then(|| match self {
+            Self::Secret => "it is not allowed".to_owned(),
+            Self::Http | Self::Service | Self::Stream | Self::Broker if text.contains('@') => {
+                "it holds a user, which has a key of its own".to_owned()
+            }
+            _ => format!("{} is not allowed", quoted(text)),
+        })
     }
 }
 
@@ -379,7 +403,7 @@ mod tests {
             (Kind::Word(&["auto", "never"]), "never", "Never"),
             (Kind::Path, "a/b", ""),
             (Kind::Broker, "amqps://h/v", "http://h"),
-            (Kind::Http, "https://h/v3", "amqp://h"),
+            (Kind::Service, "https://h/v3", "https://h/v3?a=b"),
             (Kind::Ovsdb, "ssl:[::1]:6641", "udp:h:1"),
             (Kind::Address, "2001:db8::1", "10.0.0.256"),
             (Kind::Network, "10.0.0.0/8", "10.0.0.1/8"),

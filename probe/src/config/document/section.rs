@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::kind::{Kind, integer_of, number_of, time_of};
 use super::table::Table;
-use crate::config::{BrokerUrl, HttpUrl, OvsdbRemote};
+use crate::config::{BrokerUrl, HttpUrl, OvsdbRemote, SecretPlace, ServiceUrl, StreamUrl};
 use crate::inventory::{Mac, Uuid};
 use crate::time::Timestamp;
 
@@ -137,7 +137,21 @@ macro_rules! texts {
 }
 
 integers!(u8, u16, u32, u64);
-texts!(String, PathBuf, IpAddr, SocketAddr, IpNet, Mac, Uuid, BrokerUrl, HttpUrl, OvsdbRemote);
+texts!(
+    String,
+    PathBuf,
+    IpAddr,
+    SocketAddr,
+    IpNet,
+    Mac,
+    Uuid,
+    BrokerUrl,
+    OvsdbRemote,
+    HttpUrl,
+    StreamUrl,
+    SecretPlace,
+    ServiceUrl
+);
 
 impl FromToml for bool {
     fn of(value: &DeValue<'_>) -> Option<Self> {

@@ -1,6 +1,6 @@
 //! The APIs of one OpenStack cloud, from which what is there is listed.
 //!
-//! In: keys `api_…` of `[[inventory.openstack]]`. Out: [`CloudApiPlan`] with the [`HttpUrl`]s to ask.
+//! In: keys `api_…` of `[[inventory.openstack]]`. Out: [`CloudApiPlan`] with the [`ServiceUrl`]s to ask.
 //! Invariants: no secret stands in it, only where one is found.
 //! Source: RFC 3986 (URLs); OpenStack Identity API v3.
 
@@ -8,12 +8,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::sink::{SecretPlace, host_and_port};
+
 /// Longest host name, and path, in bytes.
 const NAME_BYTES_MAX: usize = 253;
 
 /// Where a service is reached by HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpUrl {
+pub struct ServiceUrl {
     /// Inside TLS (`https`).
     pub tls: bool,
     /// Name or address, without brackets.
@@ -27,47 +29,33 @@ pub struct HttpUrl {
 /// A text that is no URL of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("http://HOST:PORT/PATH or https://HOST:PORT/PATH is wanted")]
-pub struct NotHttp;
+pub struct NotService;
 
-impl FromStr for HttpUrl {
-    type Err = NotHttp;
+impl FromStr for ServiceUrl {
+    type Err = NotService;
 
-    fn from_str(text: &str) -> Result<Self, NotHttp> {
-        let (scheme, rest) = text.split_once("://").ok_or(NotHttp)?;
+    fn from_str(text: &str) -> Result<Self, NotService> {
+        let (scheme, rest) = text.split_once("://").ok_or(NotService)?;
         let tls = match scheme {
             "http" => false,
             "https" => true,
-            _ => return Err(NotHttp),
+            _ => return Err(NotService),
         };
         let place_end = rest.find('/').unwrap_or(rest.len());
         let (place, path) = rest.split_at(place_end);
-        let (host, port) = match place.strip_prefix('[') {
-            Some(place) => place.split_once(']').ok_or(NotHttp)?,
-            None => place.split_at(place.find(':').unwrap_or(place.len())),
-        };
-        let port = match port.strip_prefix(':') {
-            Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or(NotHttp)?,
-            None if port.is_empty() => {
-                if tls {
-                    443
-                } else {
-                    80
-                }
-            }
-            None => return Err(NotHttp),
-        };
-        let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.:".contains(&octet);
+        let (host, port) = host_and_port(place).ok_or(NotService)?;
+        let port = port.unwrap_or(if tls { 443 } else { 80 });
         let in_path = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.~/%:@".contains(&octet);
-        let named = (1..=NAME_BYTES_MAX).contains(&host.len()) && host.bytes().all(plain);
         let path = path.trim_end_matches('/');
-        if !named || path.len() > NAME_BYTES_MAX || !path.bytes().all(in_path) {
-            return Err(NotHttp);
+        if host.len() > NAME_BYTES_MAX || path.len() > NAME_BYTES_MAX || !path.bytes().all(in_path)
+        {
+            return Err(NotService);
         }
         Ok(Self { tls, host: host.to_owned(), port, path: path.to_owned() })
     }
 }
 
-impl HttpUrl {
+impl ServiceUrl {
     /// Host and port as they stand in a URL.
     pub fn place(&self) -> String {
         let Self { host, port, .. } = self;
@@ -75,7 +63,7 @@ impl HttpUrl {
     }
 }
 
-impl fmt::Display for HttpUrl {
+impl fmt::Display for ServiceUrl {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
         write!(out, "{scheme}://{}{}", self.place(), self.path)
@@ -102,11 +90,11 @@ pub struct CloudApiPlan {
     /// Who asks, if anything is asked.
     pub auth: CloudAuth,
     /// Keystone, version 3.
-    pub identity_url: Option<HttpUrl>,
+    pub identity_url: Option<ServiceUrl>,
     /// Neutron; `None`: as the catalogue of Keystone says.
-    pub network_url: Option<HttpUrl>,
+    pub network_url: Option<ServiceUrl>,
     /// Nova, likewise.
-    pub compute_url: Option<HttpUrl>,
+    pub compute_url: Option<ServiceUrl>,
     /// Region of the catalogue; `None`: the first.
     pub region: Option<String>,
     /// `public`, `internal` or `admin`.
@@ -121,10 +109,8 @@ pub struct CloudApiPlan {
     pub project_domain: String,
     /// Id of the application credential.
     pub credential_id: Option<String>,
-    /// File whose first line is the secret.
-    pub secret_file: Option<PathBuf>,
-    /// Variable of the environment that holds it instead.
-    pub secret_env: Option<String>,
+    /// Where the password, or the credential's secret, is.
+    pub secret: Option<SecretPlace>,
     /// Certificates of authorities, PEM.
     pub ca_file: PathBuf,
     /// Longest time for one answer.
@@ -149,8 +135,7 @@ impl Default for CloudApiPlan {
             project: None,
             project_domain: "Default".to_owned(),
             credential_id: None,
-            secret_file: None,
-            secret_env: None,
+            secret: None,
             ca_file: "/etc/ssl/certs/ca-certificates.crt".into(),
             timeout_ms: 30_000,
             page_items: 500,
@@ -170,10 +155,10 @@ mod tests {
             "https://[2001:db8::1]:5000/v3",
             "https://cloud.example:443/identity/v3",
         ] {
-            let url: Result<HttpUrl, _> = text.parse();
+            let url: Result<ServiceUrl, _> = text.parse();
             assert_eq!(url.map(|url| url.to_string()).as_deref(), Ok(text));
         }
-        let ports = ["http://h", "https://h/"].map(str::parse::<HttpUrl>);
+        let ports = ["http://h", "https://h/"].map(str::parse::<ServiceUrl>);
         let read = ports.map(|url| url.map(|url| (url.port, url.path)));
         assert_eq!(read, [Ok((80, String::new())), Ok((443, String::new()))]);
     }
@@ -194,7 +179,7 @@ mod tests {
             "http://h/a\r\nx: y",
             "http://h/#a",
         ] {
-            assert_eq!(text.parse::<HttpUrl>(), Err(NotHttp), "{text}");
+            assert_eq!(text.parse::<ServiceUrl>(), Err(NotService), "{text}");
         }
     }
 }

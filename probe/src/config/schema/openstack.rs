@@ -167,21 +167,21 @@ pub(super) static OPENSTACK: Table = Table {
         ),
         key(
             "api_identity_url",
-            Kind::Http,
+            Kind::Service,
             Nothing("\"https://keystone.example:5000/v3\""),
             "",
             "Keystone, version 3. Needed with a password or an application credential.",
         ),
         key(
             "api_network_url",
-            Kind::Http,
+            Kind::Service,
             Derived("\"http://neutron.example:9696\"", "as the catalogue of Keystone says"),
             "",
             "Neutron. Without Keystone, it is not asked unless this is given.",
         ),
         key(
             "api_compute_url",
-            Kind::Http,
+            Kind::Service,
             Derived("\"http://nova.example:8774/v2.1\"", "as the catalogue of Keystone says"),
             "",
             "Nova, likewise.",
@@ -225,19 +225,11 @@ pub(super) static OPENSTACK: Table = Table {
             "Id of the application credential.",
         ),
         key(
-            "api_secret_file",
-            Kind::Path,
-            Nothing("\"/etc/vmprobe/cloud-secret\""),
+            "api_secret",
+            Kind::Secret,
+            Nothing("\"file:/etc/vmprobe/cloud-secret\""),
             "",
-            "File whose first line is the password, or the application credential's secret. Read at each \
-             listing.",
-        ),
-        key(
-            "api_secret_env",
-            Kind::Text,
-            Nothing("\"OS_PASSWORD\""),
-            "",
-            "Variable of the environment that holds it instead; the file counts where both are given.",
+            "Where the password, or the application credential's secret, is. Read at each listing.",
         ),
         key(
             "api_ca_file",

@@ -15,7 +15,7 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 
 use super::{ReadyFile, SECOND_NS, count};
 use crate::record::{Origin, Record, Rows, SCHEMA_VERSION, Table};
@@ -28,6 +28,9 @@ const GROUP_ROWS: usize = 32_768;
 const HOURS_OPEN_MAX: usize = 3;
 /// zstd's level: beyond it encoding costs more than the disk saves.
 const ZSTD_LEVEL: i32 = 1;
+/// What a file says of itself in its footer.
+const TABLE_KEY: &str = "vmprobe.table";
+const VERSION_KEY: &str = "vmprobe.schema_version";
 const HOUR_NS: u64 = 3_600 * SECOND_NS;
 
 /// The open files of a table, whatever its row type.
@@ -209,6 +212,16 @@ impl<R: Record> OpenFile<R> {
     }
 }
 
+/// How files of records are written, whatever the table.
+///
+/// # Errors
+/// None: the level is one that zstd has.
+pub fn writer_properties() -> Result<WriterPropertiesBuilder, ParquetError> {
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+        .set_statistics_enabled(EnabledStatistics::Chunk))
+}
+
 /// A Parquet file of the table of `R` that grows in memory.
 struct Encoder<R> {
     writer: ArrowWriter<Vec<u8>>,
@@ -218,14 +231,10 @@ struct Encoder<R> {
 impl<R: Record> Encoder<R> {
     fn new() -> Result<Self, ParquetError> {
         let keys = vec![
-            KeyValue::new("vmprobe.table".to_owned(), R::TABLE.name().to_owned()),
-            KeyValue::new("vmprobe.schema_version".to_owned(), SCHEMA_VERSION.to_string()),
+            KeyValue::new(TABLE_KEY.to_owned(), R::TABLE.name().to_owned()),
+            KeyValue::new(VERSION_KEY.to_owned(), SCHEMA_VERSION.to_string()),
         ];
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
-            .set_statistics_enabled(EnabledStatistics::Chunk)
-            .set_key_value_metadata(Some(keys))
-            .build();
+        let properties = writer_properties()?.set_key_value_metadata(Some(keys)).build();
         // Arrow's own copy of the schema says nothing that Parquet's does not.
         let options =
             ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);

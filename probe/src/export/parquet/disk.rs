@@ -10,11 +10,10 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use chrono::DateTime;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::ReadyFile;
+use super::{ReadyFile, folder};
 use crate::record::Table;
 
 const MIB: u64 = 1 << 20;
@@ -76,16 +75,7 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new(folder: PathBuf, probe_id: &str, free_mib_min: u32) -> Self {
-        // Configuration allows no other characters; a name with `/` would leave the folder.
-        let allowed = |character: char| {
-            if character.is_ascii_alphanumeric() || "-_.".contains(character) {
-                character
-            } else {
-                '_'
-            }
-        };
-        let probe_id = probe_id.chars().map(allowed).collect();
-        Self { folder, probe_id, free_mib_min, sync_folder }
+        Self { folder, probe_id: folder::safe_id(probe_id), free_mib_min, sync_folder }
     }
 
     /// Makes the folder and removes what a crash of this probe left in it.
@@ -99,7 +89,10 @@ impl Disk {
 
     /// Stores a file.
     pub(super) fn write(&self, file: &ReadyFile) -> Result<(), DiskError> {
-        let folder = self.hour_folder(file);
+        self.make_folder(&self.folder)?;
+        // Small files of an hour are merged by putting a new folder in the place of the old one.
+        let _lock = folder::lock_shared(&self.folder).map_err(failed("lock", &self.folder))?;
+        let folder = folder::hour_folder(&self.folder, file.table, file.hour);
         self.make_folder(&folder)?;
         self.check_free()?;
         let temporary =
@@ -119,10 +112,8 @@ impl Disk {
         folder: &Path,
         file: &ReadyFile,
     ) -> Result<(), DiskError> {
-        let name = |number: u64| {
-            let table = file.table.name();
-            folder.join(format!("{table}-{}-{}-{number}.parquet", self.probe_id, file.start_ns))
-        };
+        let prefix = folder::prefix(file.table, &self.probe_id);
+        let name = |number| folder.join(folder::file_name(&prefix, file.start_ns, number));
         // After a restart the same first instant may come with the same number.
         for number in file.number..file.number + NAMES_MAX {
             if rename_to_new(temporary, &name(number))
@@ -161,15 +152,6 @@ impl Disk {
             let folder = folder.display();
             tracing::warn!(%folder, %error, "new names in this folder may not survive a power cut");
         }
-    }
-
-    fn hour_folder(&self, file: &ReadyFile) -> PathBuf {
-        let seconds = i64::try_from(file.hour.saturating_mul(3_600)).unwrap_or(i64::MAX);
-        let time = DateTime::from_timestamp(seconds, 0).unwrap_or_default();
-        self.folder
-            .join(file.table.name())
-            .join(time.format("%Y-%m-%d").to_string())
-            .join(time.format("%H").to_string())
     }
 
     fn check_free(&self) -> Result<(), DiskError> {
@@ -211,10 +193,7 @@ impl Disk {
     fn is_leftover(&self, name: &std::ffi::OsStr, table: Table) -> bool {
         // Another probe's id may begin with this one's, so the rest must be the two numbers.
         let rest = name.to_str().and_then(|name| name.strip_prefix(&self.leftover(table)));
-        let numbers = rest.and_then(|rest| rest.split_once('-'));
-        let digits =
-            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        numbers.is_some_and(|(start, number)| digits(start) && digits(number))
+        rest.and_then(folder::two_numbers).is_some()
     }
 }
 

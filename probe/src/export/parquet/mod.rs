@@ -17,6 +17,7 @@
 
 mod buffer;
 mod disk;
+pub mod folder;
 
 use std::collections::VecDeque;
 
@@ -28,6 +29,7 @@ use super::{SinkCause, SinkHealth, SinkLedger};
 use buffer::{Buffer, Instants, TableBuffer};
 use disk::Disk;
 
+pub use buffer::writer_properties;
 pub use disk::DiskError;
 
 /// Rows of one file at most.

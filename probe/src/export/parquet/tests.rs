@@ -52,6 +52,7 @@ fn plan(folder: &Folder) -> StorePlan {
         queue_rows_max: 100,
         file_seconds: 60,
         free_mib_min: 0,
+        ..StorePlan::default()
     }
 }
 

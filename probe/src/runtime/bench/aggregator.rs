@@ -224,7 +224,8 @@ impl Bench {
         }
         timed(&mut times.name, || maker.delays(&view, &mut rows));
         timed(&mut times.show, || {
-            let beside = Beside { ports: Vec::new(), store: None, alerts_opened: 0 };
+            let beside =
+                Beside { ports: Vec::new(), store: None, sinks: Vec::new(), alerts_opened: 0 };
             publisher.taps(&view, &rows.taps);
             publisher.window(&view, shares, aggregator, &beside, maker);
         });

@@ -15,6 +15,16 @@ pub(super) fn resident_bytes() -> u64 {
     bytes_of("/proc/self/status", "VmRSS:").unwrap_or(0)
 }
 
+/// The most that it was.
+pub(super) fn peak_bytes() -> u64 {
+    bytes_of("/proc/self/status", "VmHWM:").unwrap_or(0)
+}
+
+/// The most that it was of another process; 0 once that has ended.
+pub(super) fn peak_bytes_of(process: u32) -> u64 {
+    bytes_of(&format!("/proc/{process}/status"), "VmHWM:").unwrap_or(0)
+}
+
 /// Page faults of this thread for which nothing was read from a disk (`minflt`, proc(5)); 0 where the
 /// system does not say.
 pub(super) fn page_faults() -> u64 {

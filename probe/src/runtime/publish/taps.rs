@@ -184,7 +184,7 @@ impl Ways {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::path::{Answers, ClockOffset, PathDelay};
+    use crate::aggregate::path::{Answers, ClockOffset, Forgotten, PathDelay};
     use crate::config::{Plan, TapPlan};
     use crate::worker::PortNames;
 
@@ -227,6 +227,7 @@ mod tests {
             full_samples: 0,
             full_times: 0,
             moves: Vec::new(),
+            forgotten: Forgotten::default(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Virtual machines as the API shows them.
+//! Virtual machines, and endpoints that were only learned, as the API shows them.
 //!
 //! In: a VM of a snapshot. Out: what is true of it at a time, or all that was ever said of it.
 //! Invariants: times are nanoseconds since the epoch; what has not ended has no end.
@@ -14,7 +14,10 @@ use crate::time::Timestamp;
 /// A VM at a time.
 #[derive(Clone, Debug, Serialize)]
 pub(in crate::serve) struct ShownVm {
-    pub(in crate::serve) uuid: String,
+    /// Null for an endpoint that was only learned.
+    pub(in crate::serve) uuid: Option<String>,
+    /// Nobody but packets says anything of it.
+    pub(in crate::serve) learned: bool,
     pub(in crate::serve) name: Option<String>,
     pub(in crate::serve) tenant: Option<String>,
     pub(in crate::serve) host: Option<String>,
@@ -28,6 +31,7 @@ struct ShownInterface {
     addresses: Vec<IpAddr>,
     segment: Option<String>,
     port: Option<String>,
+    switch: Option<String>,
 }
 
 impl ShownVm {
@@ -55,10 +59,12 @@ impl ShownVm {
                 addresses: connection.addresses.to_vec(),
                 segment: connection.segment.map(|segment| segment.text(domains)),
                 port: text(interface.ports.at(at)),
+                switch: text(interface.switches.at(at)),
             })
         });
         Self {
-            uuid: vm.uuid_text.to_string(),
+            uuid: text(vm.shown_uuid()),
+            learned: vm.learned,
             name: text(vm.name_within(moment)),
             tenant: text(vm.tenant_within(moment)),
             host: text(vm.host_at(at)),

@@ -10,6 +10,11 @@ use crate::sources::{InventoryStatus, JournalState};
 pub(super) fn inventory(status: &InventoryStatus, families: &mut Families<'_>) -> fmt::Result {
     families.gauge("vmprobe_inventory_vms", "VMs that are known.", float(status.vms))?;
     families.gauge(
+        "vmprobe_inventory_learned",
+        "Endpoints that were only learned from packets.",
+        float(status.learned),
+    )?;
+    families.gauge(
         "vmprobe_inventory_conflicts",
         "Addresses that several VMs claim at once, at any time.",
         float(status.conflicts),
@@ -19,8 +24,12 @@ pub(super) fn inventory(status: &InventoryStatus, families: &mut Families<'_>) -
         "Attributes of VMs whose history changed.",
         [sample([], status.changed)],
     )?;
-    let lost =
-        [("fact", status.facts_forgotten), ("vm", status.vms_forgotten), ("row", status.rows_lost)];
+    let lost = [
+        ("fact", status.facts_forgotten),
+        ("vm", status.vms_forgotten),
+        ("learned", status.learned_forgotten),
+        ("row", status.rows_lost),
+    ];
     families.counters(
         "vmprobe_inventory_forgotten",
         "What was forgotten for lack of room.",

@@ -36,6 +36,7 @@ const portRow = rowMaker([
 
 function fillState(cell, sink) {
   setText(cell, textOr(`store.${sink.state}`, sink.state));
+  setAttribute(cell, 'title', sink.problem ?? '');
   cell.classList.toggle('loss', sink.state !== 'ok' && sink.state !== 'off');
 }
 

@@ -43,7 +43,7 @@ let newest = null;
 export function showSources() {
   if (newest === null) return;
   byId('sources').hidden = newest.sources.length === 0;
-  setText(byId('sources-readout'), t('sources.line', { vms: count(newest.vms), conflicts: count(newest.conflicts) }));
+  setText(byId('sources-readout'), t('sources.line', { vms: count(newest.vms), learned: count(newest.learned), conflicts: count(newest.conflicts) }));
   keyed(byId('source-rows'), newest.sources, (source) => source.name, sourceRow);
   keyed(byId('claim-rows'), newest.conflict_list, (one) => `${one.claimed} ${one.address_space} ${one.valid_from_ns}`, claimRow);
   setEmpty(byId('claims-empty'), newest.conflict_list.length === 0 ? t('claims.empty') : null);

@@ -50,9 +50,22 @@ pub(super) struct Nic {
     pub(super) vlans: Vec<u16>,
 }
 
-/// Reads them, and says how many could not be read: the rest of the text after one that is broken counts
-/// as one.
+/// Where the text of a domain ends.
+const END: &str = "</domain>";
+
+/// Reads them, and says how many could not be read. Each is read by itself, so that one that is broken
+/// takes none with it.
 pub(super) fn domains(xml: &str) -> (Vec<Domain>, u64) {
+    let (mut whole, mut broken) = (Vec::new(), 0);
+    for text in xml.split_inclusive(END) {
+        let mut read = one(text);
+        whole.append(&mut read.whole);
+        broken += read.broken;
+    }
+    (whole, broken)
+}
+
+fn one(xml: &str) -> Reading {
     let mut reader = Reader::from_str(xml);
     let mut reading = Reading::default();
     loop {
@@ -62,11 +75,12 @@ pub(super) fn domains(xml: &str) -> (Vec<Domain>, u64) {
             Err(_) => None,
         };
         if taken.is_none() {
-            return (reading.whole, reading.broken + 1);
+            reading.broken += 1;
+            return reading;
         }
     }
-    let unfinished = u64::from(!reading.path.is_empty());
-    (reading.whole, reading.broken + unfinished)
+    reading.broken += u64::from(!reading.path.is_empty());
+    reading
 }
 
 /// Elements that something is read of.
@@ -319,6 +333,10 @@ pub(super) mod tests {
         }
         let (read, broken) = domains(&format!("{WEB}<domain><name>"));
         assert_eq!((read.len(), broken), (1, 1));
+        let deep = "<a>".repeat(1_000);
+        let (read, broken) =
+            domains(&format!("<domain>{deep}</domain>{WEB}<domain><b></c></domain>{WEB}"));
+        assert_eq!((read.len(), broken), (2, 2), "the others are taken");
         assert_eq!(domains(&"<a>".repeat(1_000)).0, []);
     }
 

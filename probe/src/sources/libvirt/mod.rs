@@ -33,6 +33,8 @@ use crate::time::{Timestamp, monotonic_ns, ms, wall_clock};
 const TOGETHER_MAX: usize = 64;
 /// How often the end of the probe is looked for.
 const WAIT_MS: u64 = 50;
+/// Least time from one reading to the next that events bring about: some hosts have them without end.
+const READ_AGAIN_MS: u64 = 500;
 /// VLAN ids that a tag may have.
 const VLAN_MAX: u16 = 4_094;
 
@@ -57,7 +59,10 @@ struct Host<'a> {
     name: String,
     /// As they were read last, by name.
     domains: BTreeMap<String, Domain>,
-    /// When all is to be read again, and usage, by the monotonic clock.
+    /// The first event since all was read.
+    event: Option<Timestamp>,
+    /// When all may be read again, and when it is to be, and usage, by the monotonic clock.
+    least_ns: u64,
     read_ns: u64,
     usage_ns: u64,
 }
@@ -73,6 +78,8 @@ impl InventorySource for Libvirt {
                 handle: &handle,
                 name: String::new(),
                 domains: BTreeMap::new(),
+                event: None,
+                least_ns: 0,
                 read_ns: 0,
                 usage_ns: 0,
             };
@@ -102,11 +109,13 @@ impl Host<'_> {
         backoff.reset();
         while !self.handle.is_stopping() {
             if let Came::Event(at) = events.wait(WAIT_MS)? {
-                self.read(at)?;
+                self.event.get_or_insert(at);
             }
             let now_ns = monotonic_ns();
-            if now_ns >= self.read_ns {
-                self.read(wall_clock())?;
+            let is_due = if self.event.is_some() { self.least_ns } else { self.read_ns };
+            if now_ns >= is_due.min(self.read_ns) {
+                let at = self.event.take().unwrap_or_else(wall_clock);
+                self.read(at)?;
             }
             if self.plan.usage_s > 0 && now_ns >= self.usage_ns {
                 self.usage_ns = now_ns + ms(u64::from(self.plan.usage_s) * 1_000);
@@ -124,19 +133,24 @@ impl Host<'_> {
 
     /// Reads all domains, and says that this is how they have been since `at`.
     fn read(&mut self, at: Timestamp) -> Result<(), Trouble> {
-        self.read_ns = monotonic_ns() + ms(u64::from(self.plan.read_s) * 1_000);
+        let now_ns = monotonic_ns();
+        self.least_ns = now_ns + ms(READ_AGAIN_MS);
+        self.read_ns = now_ns + ms(u64::from(self.plan.read_s) * 1_000);
         let listed = self.ask(&["list", "--all", "--uuid"])?;
         let vms_max = usize::try_from(self.plan.vms_max).unwrap_or(usize::MAX);
         let mut uuids: Vec<Uuid> =
             listed.lines().filter_map(|line| line.trim().parse().ok()).collect();
-        if uuids.len() > vms_max {
+        let mut is_whole = uuids.len() <= vms_max;
+        if !is_whole {
             self.handle.left_out("vms_max", (uuids.len() - vms_max) as u64);
             self.handle.note("the host has more domains than vms_max", at);
             uuids.truncate(vms_max);
         }
         let mut domains = Vec::new();
         for some in uuids.chunks(TOGETHER_MAX) {
-            domains.extend(self.describe(some, at)?);
+            let (some, broken) = self.describe(some, at)?;
+            domains.extend(some);
+            is_whole &= broken == 0;
         }
         let states = stats::stats(&self.ask(&["domstats", "--raw", "--state"])?);
         let changes = domains.iter().flat_map(|domain| {
@@ -144,7 +158,9 @@ impl Host<'_> {
             let stats = states.get(&domain.name).unwrap_or(&unknown);
             changes(domain, stats, &self.name, self.plan, at)
         });
-        let scope = Scope::All { at, missing: Missing::Unsaid };
+        // Of those that were not read nothing is known, not that they are gone.
+        let scope =
+            if is_whole { Scope::All { at, missing: Missing::Unsaid } } else { Scope::Each { at } };
         let batch = Batch { changes: changes.collect(), scope };
         if self.handle.send(batch, wall_clock()).is_err() {
             // Everything is said anew soon.
@@ -154,7 +170,8 @@ impl Host<'_> {
         Ok(())
     }
 
-    fn describe(&self, uuids: &[Uuid], at: Timestamp) -> Result<Vec<Domain>, Trouble> {
+    /// Of some domains, and how many of them cannot be read.
+    fn describe(&self, uuids: &[Uuid], at: Timestamp) -> Result<(Vec<Domain>, u64), Trouble> {
         // A domain that has gone since it was listed makes its own command fail; the last one does not.
         let mut commands: Vec<String> =
             uuids.iter().map(|uuid| format!("dumpxml {uuid}")).collect();
@@ -166,7 +183,7 @@ impl Host<'_> {
             self.handle.left_out("domain_malformed", broken);
             self.handle.note("the description of a domain was not whole", at);
         }
-        Ok(domains)
+        Ok((domains, broken))
     }
 
     fn take_usage(&self) -> Result<(), Trouble> {
@@ -221,7 +238,7 @@ fn changes(
 fn usage(domain: &Domain, stats: &Stats, at: Timestamp) -> VmUsage {
     let interface = |nic: &stats::NicStats| {
         let named = domain.nics.iter().find(|known| known.device.as_ref() == Some(&nic.device))?;
-        let counter = |name: &str| nic.counters.get(name).copied().unwrap_or(0);
+        let counter = |name: &str| nic.counters.get(name).copied();
         Some(InterfaceUsage {
             mac: named.mac,
             rx_octets: counter("rx.bytes"),
@@ -310,6 +327,6 @@ mod tests {
         assert_eq!((usage.vm, usage.cpu_ns), (domain.uuid, Some(2_130_000_000)));
         let [nic] = usage.interfaces.as_slice() else { panic!("{usage:?}") };
         assert_eq!(nic.mac, domain.nics[0].mac);
-        assert_eq!((nic.rx_drops, nic.tx_drops, nic.tx_octets), (3, 4, 2_000));
+        assert_eq!((nic.rx_drops, nic.tx_drops, nic.tx_octets), (Some(3), Some(4), Some(2_000)));
     }
 }

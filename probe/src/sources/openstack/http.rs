@@ -8,6 +8,7 @@
 //! Source: RFC 9112; RFC 9110 section 15.
 
 use std::io;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::link;
-use crate::config::{CloudApiPlan, HttpUrl};
+use crate::config::secret::SecretError;
+use crate::config::{CloudApiPlan, ServiceUrl};
 
 /// Octets of a service's own message that an error repeats.
 const MESSAGE_BYTES_MAX: usize = 200;
@@ -47,8 +49,10 @@ pub(super) enum ApiTrouble {
     TooMany { at: String, name: &'static str, max: usize },
     #[error("the catalogue of Keystone names no {interface} endpoint of the service {service}")]
     NoEndpoint { service: &'static str, interface: String },
-    #[error("{what} cannot be read: {error}")]
-    Secret { what: String, error: io::Error },
+    #[error("api_ca_file {}: {error}", path.display())]
+    Authorities { path: PathBuf, error: io::Error },
+    #[error("api_secret: {0}")]
+    Secret(#[from] SecretError),
 }
 
 impl ApiTrouble {
@@ -71,7 +75,7 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Question<'a> {
     pub(super) method: Method,
-    pub(super) url: &'a HttpUrl,
+    pub(super) url: &'a ServiceUrl,
     /// Path, behind that of the URL, and query.
     pub(super) target: String,
     pub(super) headers: &'a [(&'static str, String)],

@@ -6,7 +6,6 @@
 //! `token.catalog`; `GET /v3/projects`. Without Keystone: `auth_strategy = noauth` of Neutron
 //! (`X-Roles`), `noauth2` of Nova (`X-Auth-Token: USER:PROJECT`).
 
-use std::io;
 use std::sync::Arc;
 
 use hyper::Method;
@@ -14,10 +13,9 @@ use serde_json::{Value, json};
 
 use super::envelope::cut;
 use super::http::{ApiTrouble, Client, Question, form};
-use crate::config::{CloudApiPlan, CloudAuth, HttpUrl};
+use crate::config::secret;
+use crate::config::{CloudApiPlan, CloudAuth, ServiceUrl};
 
-/// Largest file of a secret.
-const SECRET_BYTES_MAX: u64 = 64 << 10;
 /// Projects whose names are read at most.
 const PROJECTS_MAX: usize = 1 << 16;
 
@@ -27,11 +25,11 @@ pub(super) struct Session {
     /// Of each question.
     pub(super) headers: Vec<(&'static str, String)>,
     /// Neutron; `None` where it is not to be asked.
-    pub(super) network: Option<HttpUrl>,
+    pub(super) network: Option<ServiceUrl>,
     /// Nova, likewise.
-    pub(super) compute: Option<HttpUrl>,
+    pub(super) compute: Option<ServiceUrl>,
     /// Keystone.
-    identity: Option<HttpUrl>,
+    identity: Option<ServiceUrl>,
 }
 
 impl Session {
@@ -55,7 +53,7 @@ impl Session {
         let token = answer.token.ok_or_else(|| form(&at, "no X-Subject-Token"))?;
         let catalogue = answer.body.pointer("/token/catalog").and_then(Value::as_array);
         let catalogue = catalogue.map_or(&[][..], Vec::as_slice);
-        let place = |given: &Option<HttpUrl>, service| match given {
+        let place = |given: &Option<ServiceUrl>, service| match given {
             Some(url) => Ok(Some(url.clone())),
             None => endpoint(catalogue, service, plan).map(Some),
         };
@@ -115,7 +113,7 @@ impl Session {
 }
 
 /// Of networking API v2.
-fn networking(mut url: HttpUrl) -> HttpUrl {
+fn networking(mut url: ServiceUrl) -> ServiceUrl {
     if !url.path.ends_with("/v2.0") {
         url.path.push_str("/v2.0");
     }
@@ -123,7 +121,7 @@ fn networking(mut url: HttpUrl) -> HttpUrl {
 }
 
 /// Of compute API v2.1; in old catalogues the project stands behind it.
-fn compute(mut url: HttpUrl) -> HttpUrl {
+fn compute(mut url: ServiceUrl) -> ServiceUrl {
     if url.path.is_empty() {
         url.path.push_str("/v2.1");
     }
@@ -163,25 +161,8 @@ fn body(plan: &CloudApiPlan) -> Result<Option<Value>, ApiTrouble> {
 }
 
 fn secret(plan: &CloudApiPlan) -> Result<String, ApiTrouble> {
-    use std::io::Read as _;
-    if let Some(path) = &plan.secret_file {
-        let mut text = String::new();
-        let file = std::fs::File::open(path);
-        let read = file.and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text));
-        let what = || format!("api_secret_file {}", path.display());
-        read.map_err(|error| ApiTrouble::Secret { what: what(), error })?;
-        return Ok(text.lines().next().unwrap_or_default().to_owned());
-    }
-    let name = plan.secret_env.as_deref().unwrap_or_default();
-    std::env::var(name).map_err(|error| {
-        let what = format!("the variable {name} of api_secret_env");
-        // The error of a variable that is not UTF-8 would show it.
-        let error = match error {
-            std::env::VarError::NotPresent => "it is not set",
-            std::env::VarError::NotUnicode(_) => "it is not UTF-8 text",
-        };
-        ApiTrouble::Secret { what, error: io::Error::other(error) }
-    })
+    let place = plan.secret.as_ref().ok_or_else(|| form("api_secret", "none"))?;
+    Ok(secret::read(place)?)
 }
 
 /// Where the catalogue says that a service is.
@@ -189,7 +170,7 @@ fn endpoint(
     catalogue: &[Value],
     service: &'static str,
     plan: &CloudApiPlan,
-) -> Result<HttpUrl, ApiTrouble> {
+) -> Result<ServiceUrl, ApiTrouble> {
     let interface = plan.interface.as_str();
     let none = || ApiTrouble::NoEndpoint { service, interface: interface.to_owned() };
     let text = |value: &Value, name: &str| value.get(name)?.as_str().map(str::to_owned);
@@ -208,6 +189,7 @@ fn endpoint(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SecretPlace;
 
     fn plan(region: Option<&str>) -> CloudApiPlan {
         let (region, interface) = (region.map(str::to_owned), "internal".to_owned());
@@ -238,7 +220,8 @@ mod tests {
 
     #[test]
     fn keystone_is_told_what_its_api_documents() {
-        let file = std::env::temp_dir().join(format!("vmprobe-secret-{}", std::process::id()));
+        let file =
+            std::env::temp_dir().join(format!("vmprobe-cloud-secret-{}", std::process::id()));
         std::fs::write(&file, "hunter2\nnot this\n").expect("a file");
         let text = |text: &str| Some(text.to_owned());
         let mut plan = CloudApiPlan {
@@ -247,7 +230,7 @@ mod tests {
             project: text("p"),
             project_domain: "other".to_owned(),
             credential_id: text("7"),
-            secret_file: Some(file.clone()),
+            secret: Some(SecretPlace::File(file.clone())),
             ..CloudApiPlan::default()
         };
         let told = body(&plan).expect("read").expect("asked");
@@ -263,10 +246,9 @@ mod tests {
         assert!(told["auth"].get("scope").is_none(), "a credential has its own");
         std::fs::remove_file(&file).expect("removed");
         let gone = body(&plan).expect_err("no file").to_string();
-        assert!(gone.contains("api_secret_file") && gone.contains("vmprobe-secret"), "{gone}");
-        plan.secret_file = None;
-        plan.secret_env = text("VMPROBE_NO_SUCH_VARIABLE");
-        assert!(body(&plan).is_err_and(|error| error.to_string().contains("is not set")));
+        assert!(gone.contains("api_secret") && gone.contains("vmprobe-cloud-secret"), "{gone}");
+        plan.secret = Some(SecretPlace::Variable("VMPROBE_NO_SUCH_VARIABLE".to_owned()));
+        assert!(body(&plan).is_err_and(|error| error.to_string().contains("VMPROBE_NO_SUCH")));
         plan.auth = CloudAuth::None;
         assert_eq!(body(&plan).expect("read"), None);
     }

@@ -27,7 +27,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 /// A connection to a broker.
-pub(super) enum Link {
+pub(crate) enum Link {
     /// As it is.
     Plain(TcpStream),
     /// Encrypted.
@@ -35,7 +35,7 @@ pub(super) enum Link {
 }
 
 /// Certificates of those that sign brokers' ones, from PEM text.
-pub(super) fn connector(pem: &[u8]) -> io::Result<TlsConnector> {
+pub(crate) fn connector(pem: &[u8]) -> io::Result<TlsConnector> {
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     let (added, _) = roots.add_parsable_certificates(certificates.map_err(io::Error::other)?);
@@ -52,7 +52,7 @@ pub(super) fn connector(pem: &[u8]) -> io::Result<TlsConnector> {
 }
 
 /// Connects, and checks the broker's certificate where there is a `connector`.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     host: &str,
     port: u16,
     connector: Option<TlsConnector>,
@@ -114,7 +114,7 @@ impl AsyncWrite for Link {
 /// TLS of its own, but with a tree of crates for key stores of other systems that is larger than
 /// itself.
 #[derive(Clone, Debug)]
-pub(super) struct Kit(pub(super) Tokio);
+pub(crate) struct Kit(pub(crate) Tokio);
 
 impl RuntimeKit for Kit {}
 

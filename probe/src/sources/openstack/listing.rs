@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::envelope::Object;
 use super::http::{ApiTrouble, Client, Question, form};
 use super::identity::Session;
-use crate::config::{CloudApiPlan, CloudAuth, HttpUrl};
+use crate::config::{CloudApiPlan, CloudAuth, ServiceUrl};
 use crate::inventory::Uuid;
 use crate::time::{Timestamp, wall_clock};
 
@@ -50,10 +50,7 @@ pub(super) struct Listing {
 /// Asks for everything.
 pub(super) async fn list(plan: &CloudApiPlan) -> Result<Listing, ApiTrouble> {
     let began = wall_clock();
-    let read = |error| ApiTrouble::Secret {
-        what: format!("api_ca_file {}", plan.ca_file.display()),
-        error,
-    };
+    let read = |error| ApiTrouble::Authorities { path: plan.ca_file.clone(), error };
     let pem = wants_tls(plan).then(|| certificates(plan)).transpose().map_err(read)?;
     let client = Client::new(plan, pem.as_deref()).map_err(read)?;
     let session = Session::open(&client, plan).await?;
@@ -91,7 +88,7 @@ struct Lister<'a> {
 }
 
 impl Lister<'_> {
-    async fn networking(&self, url: &HttpUrl) -> Result<Networking, ApiTrouble> {
+    async fn networking(&self, url: &ServiceUrl) -> Result<Networking, ApiTrouble> {
         Ok(Networking {
             networks: self.pages(url, "/networks", "", "networks").await?,
             subnets: self.pages(url, "/subnets", "fields=id&fields=network_id&", "subnets").await?,
@@ -102,7 +99,7 @@ impl Lister<'_> {
     /// All pages of one kind.
     async fn pages(
         &self,
-        url: &HttpUrl,
+        url: &ServiceUrl,
         path: &str,
         query: &str,
         name: &'static str,

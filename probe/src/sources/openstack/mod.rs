@@ -18,7 +18,7 @@
 mod envelope;
 mod http;
 mod identity;
-mod link;
+pub(crate) mod link;
 mod listing;
 #[cfg(test)]
 mod listing_tests;
@@ -230,6 +230,18 @@ async fn stopping(handle: &SourceHandle) {
 fn jittered(wait_ms: u64) -> u64 {
     let half = wait_ms / 2;
     half + RandomState::new().hash_one(wait_ms) % (wait_ms - half + 1)
+}
+
+/// Takes messages, one a line, as a broker would deliver them; for fuzzing. Returns how many said
+/// something.
+///
+/// # Panics
+/// If any of them makes it: a bug.
+pub fn exercise(messages: &[u8]) -> usize {
+    let mut model = Model::new(Mapping::default());
+    let known = Timestamp::from_parts(1_700_000_000, 0);
+    let lines = messages.split(|octet| *octet == b'\n');
+    lines.filter(|line| model.message(line, known).is_ok_and(|changes| !changes.is_empty())).count()
 }
 
 #[cfg(test)]

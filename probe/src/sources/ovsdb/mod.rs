@@ -38,8 +38,11 @@ pub use coverage::{Coverage, InterfaceCoverage, MirrorState, Mirrored, SwitchCov
 
 use super::handle::{Backoff, InventorySource, SourceHandle};
 use crate::config::OvsdbPlan;
-use crate::time::{monotonic_ns, wall_clock};
+use crate::time::{Timestamp, monotonic_ns, wall_clock};
 use database::Database;
+use frame::Framer;
+use rpc::Message;
+use schema::Columns;
 use session::Failure;
 use statements::Statements;
 use stream::Connector;
@@ -200,6 +203,56 @@ impl Switch {
         self.coverage.change(self.place, |before| SwitchCoverage { live: false, ..before.clone() });
     }
 }
+
+/// Takes what a server may send, cut into pieces of so many octets, by a schema that has all columns; for
+/// fuzzing. Returns how many changes of the inventory it comes to.
+///
+/// # Panics
+/// If a message is lost or made by where it is cut, or anything else breaks: a bug.
+pub fn exercise(octets: &[u8], piece: usize) -> usize {
+    let whole = messages(octets, octets.len().max(1));
+    let pieces = messages(octets, piece.max(1));
+    assert_eq!(whole, pieces, "where a message is cut makes no difference");
+    let mut database = Database::new(EXERCISE_ROWS_MAX);
+    database.set_columns(Columns::all());
+    let mut statements = Statements::new(Some(0));
+    let mut changes = 0;
+    for (number, message) in (1..).zip(whole) {
+        let Ok(Message::Notice { params, .. }) = rpc::parse(&message) else { continue };
+        for updates in params.as_array().into_iter().flatten() {
+            let taken = database.update2(updates).or_else(|_| database.update(updates));
+            if taken.is_err() {
+                database.clear();
+                statements.say_again();
+            }
+        }
+        let plugs = plugs::plugs(&database, None);
+        let batch = statements.batch(&plugs, Timestamp::from_parts(number, 0));
+        changes += batch.map_or(0, |batch| batch.changes.len());
+        drop(coverage::coverage(&database, &plugs, "exercise"));
+    }
+    changes
+}
+
+fn messages(octets: &[u8], piece: usize) -> Vec<Vec<u8>> {
+    let mut framer = Framer::new(EXERCISE_BYTES_MAX);
+    let mut messages = Vec::new();
+    for part in octets.chunks(piece) {
+        framer.push(part);
+        loop {
+            match framer.next() {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(_) => return messages,
+            }
+        }
+    }
+    messages
+}
+
+/// Octets of a message, and rows, in [`exercise`].
+const EXERCISE_BYTES_MAX: usize = 1 << 16;
+const EXERCISE_ROWS_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {

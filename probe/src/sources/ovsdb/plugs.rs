@@ -47,6 +47,18 @@ pub(super) struct Plug {
     pub(super) active: bool,
 }
 
+impl Plug {
+    /// The switch's name in the inventory. Bridges of all hosts are called alike, so the host is in it.
+    pub(super) fn switch(&self) -> Option<Arc<str>> {
+        let bridge = &self.bridge_name;
+        match &self.host {
+            _ if bridge.is_empty() => None,
+            Some(host) => Some(format!("{host}/{bridge}").into()),
+            None => Some(Arc::clone(bridge)),
+        }
+    }
+}
+
 /// All plugs, in order of bridges and ports. `host`: what the configuration says.
 pub(super) fn plugs(database: &Database, host: Option<&str>) -> Vec<Plug> {
     let configured: Option<Arc<str>> = host.map(Into::into);

@@ -130,6 +130,17 @@ impl Columns {
         Err(SchemaError { version: version.chars().take(20).collect(), missing })
     }
 
+    /// Of a server that has all of them, and tells differences of sets.
+    pub(super) fn all() -> Self {
+        let of_table = |table: Table| {
+            let columns = table.columns().iter();
+            columns
+                .map(|column| (*column, !matches!(column.form, Form::Text | Form::Flag)))
+                .collect()
+        };
+        Self { present: Table::ALL.into_iter().map(of_table).collect() }
+    }
+
     /// What is asked for: `{table: [{"columns": […]}]}`.
     pub(super) fn wanted(&self) -> Value {
         let of_table = |(table, columns): (Table, &Vec<(Column, bool)>)| {

@@ -101,9 +101,12 @@ impl Statements {
             if let Some(segment) = self.segment(plug) {
                 holds.insert((vm, Attribute::Segment(mac.into())), Value::Segment(segment));
             }
-            if let Some(iface_id) = &plug.iface_id {
-                let text = Value::Text(Arc::clone(iface_id));
-                holds.insert((vm, Attribute::Port(mac.into())), text);
+            let port = plug.iface_id.clone().map(|port| (Attribute::Port(mac.into()), port));
+            let switch = plug.switch().map(|switch| (Attribute::Switch(mac.into()), switch));
+            for (attribute, text) in port.into_iter().chain(switch) {
+                if text.len() <= TEXT_BYTES_MAX {
+                    holds.insert((vm, attribute), Value::Text(text));
+                }
             }
         }
         holds
@@ -164,14 +167,23 @@ mod tests {
     #[test]
     fn a_port_comes_changes_and_goes() {
         let mut statements = sources();
-        let all = ["5 host=h1", "5 attached=true", "5 segment=default/vlan/10", "5 port=i"];
+        let all = [
+            "5 host=h1",
+            "5 attached=true",
+            "5 segment=default/vlan/10",
+            "5 port=i",
+            "5 switch=h1/br0",
+        ];
         assert_eq!(said(statements.batch(&[plug(1)], Timestamp(5))), all);
         assert_eq!(statements.batch(&[plug(1)], Timestamp(6)), None);
         let other = Plug { vlan: Some(20), ..plug(1) };
         assert_eq!(said(statements.batch(&[other], Timestamp(7))), ["7 segment=default/vlan/20"]);
         let gone = statements.batch(&[], Timestamp(8)).expect("something");
         assert_eq!(gone.scope, Scope::Some);
-        assert_eq!(said(Some(gone)), ["8 host=-", "8 attached=-", "8 segment=-", "8 port=-"]);
+        assert_eq!(
+            said(Some(gone)),
+            ["8 host=-", "8 attached=-", "8 segment=-", "8 port=-", "8 switch=-"]
+        );
     }
 
     #[test]
@@ -184,7 +196,7 @@ mod tests {
         statements.say_again();
         let again = statements.batch(&[plug(1)], Timestamp(7)).expect("everything");
         assert_eq!(again.scope, Scope::All { at: Timestamp(7), missing: Missing::Unsaid });
-        assert_eq!(said(Some(again)).len(), 4);
+        assert_eq!(said(Some(again)).len(), 5);
     }
 
     #[test]
@@ -193,7 +205,8 @@ mod tests {
         let _ = statements.batch(&[plug(9)], Timestamp(5));
         let target = Plug { host: Some("h2".into()), vlan: None, ..plug(1) };
         let both = [plug(9), target.clone()];
-        assert_eq!(said(statements.batch(&both, Timestamp(6))), ["6 segment=-", "6 host=h2"]);
+        let moved = ["6 segment=-", "6 host=h2", "6 switch=h2/br0"];
+        assert_eq!(said(statements.batch(&both, Timestamp(6))), moved);
         assert_eq!(said(statements.batch(&[target], Timestamp(7))), Vec::<String>::new());
     }
 
@@ -202,8 +215,21 @@ mod tests {
         let mut statements = sources();
         let idle = Plug { active: false, ..plug(1) };
         assert_eq!(said(statements.batch(std::slice::from_ref(&idle), Timestamp(5))).len(), 0);
-        assert_eq!(said(statements.batch(&[plug(1)], Timestamp(6))).len(), 4);
-        assert_eq!(said(statements.batch(&[idle], Timestamp(7))).len(), 4);
+        assert_eq!(said(statements.batch(&[plug(1)], Timestamp(6))).len(), 5);
+        assert_eq!(said(statements.batch(&[idle], Timestamp(7))).len(), 5);
+    }
+
+    #[test]
+    fn a_switch_is_named_by_host_and_bridge() {
+        let switch = |host: Option<&str>, bridge: &str| {
+            let plug = Plug { host: host.map(Into::into), bridge_name: bridge.into(), ..plug(1) };
+            let said = said(sources().batch(&[plug], Timestamp(5)));
+            said.iter().find_map(|text| text.strip_prefix("5 switch=").map(str::to_owned))
+        };
+        assert_eq!(switch(Some("h1"), "br0").as_deref(), Some("h1/br0"));
+        assert_eq!(switch(None, "br0").as_deref(), Some("br0"));
+        assert_eq!(switch(Some("h1"), ""), None);
+        assert_eq!(switch(Some(&"h".repeat(TEXT_BYTES_MAX)), "br0"), None, "too long");
     }
 
     #[test]

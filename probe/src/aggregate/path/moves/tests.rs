@@ -3,6 +3,7 @@ use crate::hash::KeyedMap;
 
 const A: TapIndex = TapIndex(0);
 const B: TapIndex = TapIndex(1);
+const C: TapIndex = TapIndex(2);
 const SECOND: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
 
@@ -262,6 +263,16 @@ fn clocks_alone_show_no_move() {
     assert_eq!(moved_in(&[here, here, both, both]), [(2, (1_900, 2_000, A, B))]);
     // In an order that was taken to be so at first and turns out to be another.
     assert_eq!(moved_in(&[flooded, flooded, answered, answered, gone]).len(), 1);
+    // It was only believed where it stood, and then is alone elsewhere.
+    let before: &[Stretch] = &[(A, Believed, &[A, C], ALL)];
+    assert_eq!(moved_in(&[before, before, gone, gone]), [(2, (1_900, 2_000, A, B))]);
+    let within: &[Stretch] = &[
+        (A, Believed, &[A, C], (0, 300)),
+        (B, Certain, &[B], (500, 900)),
+        (B, Certain, &[B], ALL),
+    ];
+    let found = moved_in(&[before, before, within, gone, gone]);
+    assert!(found.iter().all(|(_, (_, _, from, to))| (*from, *to) == (A, B)), "{found:?}");
 }
 
 /// Against all cuts tried one by one.

@@ -16,7 +16,7 @@ use crate::aggregate::Aggregator;
 use crate::config::Plan;
 use crate::counters::WorkerTotals;
 use crate::detect::Detectors;
-use crate::export::ParquetSink;
+use crate::export::{ParquetSink, Sinks};
 use crate::flow::{Biflow, EndReason, EndedFlow, FlowOutput};
 use crate::index::WindowNumber;
 use crate::record::{InventoryRows, Names, RecordMaker, TapClock};
@@ -140,10 +140,12 @@ fn parts(plan: &Plan, aggregator: Aggregator, workers: u16) -> Result<AnalysisPa
             InventoryRows::default(),
         ),
         store: store.map_err(no_thread)?,
+        sinks: Sinks::none(),
         publisher: publisher(plan, workers),
         clock_of: Arc::new(|_| TapClock { source: "tsc", error_bound_ns: None }),
         waits: false,
         ending: Arc::default(),
+        learning: None,
     })
 }
 
@@ -222,7 +224,7 @@ fn report(
         alerts: summary.alerts,
         resident_bytes,
         ledger: ReportLedger::new(&summary.ledger, &summary.workers),
-        sinks: summary.sink.iter().map(Into::into).collect(),
+        sinks: crate::runtime::report_sinks(summary),
     }
 }
 

@@ -92,6 +92,7 @@ impl Traffic {
                 name: format!("vm-{tenant}-{place}").into(),
                 tenant: Arc::clone(&tenants[tenant as usize]),
                 host: None,
+                switch: None,
                 placements: Vec::new(),
                 interfaces: vec![Interface {
                     mac: mac(tenant, place),

@@ -1,0 +1,97 @@
+//! `vmprobe bench --store`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use vmprobe::runtime::bench::store::{self as measurement, StoreOptions, StoreReport};
+use vmprobe::store::holds_records;
+
+use super::super::output::{self, Outcome};
+
+#[derive(Args)]
+pub(crate) struct StoreArguments {
+    /// Write the records of a cloud's day into this folder, merge them, and ask them; no capture is
+    /// read. They stay there.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["pcap", "aggregator", "inventory"])]
+    pub(super) store: Option<PathBuf>,
+    /// Virtual machines, ten to a tenant.
+    #[arg(long, value_name = "N", default_value_t = 1_000, requires = "store", value_parser = clap::value_parser!(u32).range(10..=50_000))]
+    vms: u32,
+    /// Conversations in each second.
+    #[arg(long, value_name = "N", default_value_t = 1_000, requires = "store", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    per_second: u32,
+    /// How long.
+    #[arg(long, value_name = "N", default_value_t = 24, requires = "store", value_parser = clap::value_parser!(u32).range(1..=240))]
+    hours: u32,
+    /// How often each question is asked.
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "store", value_parser = clap::value_parser!(u32).range(2..=100))]
+    times: u32,
+}
+
+/// Measures; `json`: as one JSON object.
+pub(super) fn bench(arguments: &StoreArguments, folder: &Path, json: bool) -> Outcome {
+    if holds_records(folder) {
+        return output::failed(&format!("{}: holds records already", folder.display()));
+    }
+    let options = StoreOptions {
+        folder: folder.to_owned(),
+        vms: arguments.vms,
+        conversations: arguments.per_second,
+        hours: arguments.hours,
+        times: arguments.times,
+    };
+    match measurement::measure(&options) {
+        Ok(report) => {
+            if json {
+                output::json(&report);
+            } else {
+                print(&report);
+            }
+            let all = report.questions.iter().all(|asked| asked.failed.is_none());
+            if all { Outcome::Success } else { Outcome::Failure }
+        }
+        Err(error) => output::failed(&error),
+    }
+}
+
+fn print(report: &StoreReport) {
+    output::line(format_args!(
+        "{} hours of {} VMs: {} conversations, {} flows, {} records in all",
+        report.hours, report.vms, report.conversations, report.flows, report.records
+    ));
+    output::line(format_args!(
+        "Written: {:.0} records a second of CPU time; {} files, {:.1} MiB",
+        report.records_per_second,
+        report.written.files,
+        mib(report.written.bytes)
+    ));
+    output::line(format_args!(
+        "Merged in {:.1} s of CPU time: {} files, {:.1} MiB; {:.1} MiB a million conversations; at \
+         most {:.0} MiB of memory",
+        report.merge_cpu_s,
+        report.merged.files,
+        mib(report.merged.bytes),
+        report.bytes_per_million_conversations / f64::from(1 << 20),
+        mib(report.peak_bytes)
+    ));
+    output::line("\nQuestion                                      first ms  median ms  MiB  lines");
+    for asked in &report.questions {
+        if let Some(why) = &asked.failed {
+            output::line(format_args!("{:<44} no answer: {why}", asked.name));
+            continue;
+        }
+        output::line(format_args!(
+            "{:<44}{:>10.0}{:>11.0}{:>5.0}{:>7}",
+            asked.name,
+            asked.first_ms,
+            asked.median_ms,
+            mib(asked.peak_bytes),
+            asked.lines
+        ));
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes for people")]
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

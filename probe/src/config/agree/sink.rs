@@ -1,0 +1,145 @@
+//! What must agree in `[[sink.KIND]]`.
+
+use std::collections::HashMap;
+
+use super::super::document::{Report, Section, quoted};
+use super::super::plan::{Plan, SinkPlan};
+use super::super::schema::SINK_KINDS;
+
+/// Checks all sinks.
+pub(super) fn check(root: &Section<'_>, plan: &Plan, report: &mut Report) {
+    let mut names = HashMap::new();
+    for section in SINK_KINDS.iter().flat_map(|kind| root.tables(kind)) {
+        let Some(name) = section.get::<String>("name") else { continue };
+        let at = section.at("name");
+        if let Some(before) = super::used_before(&mut names, name.clone(), at) {
+            let line = report.line(before);
+            let what = format!("{} is used in line {line} (allowed: each once)", quoted(&name));
+            report.problem(at, section.path("name"), what);
+        }
+        let sink = plan.sinks.iter().find(|sink| sink.name == name);
+        one(&section, sink, report);
+    }
+}
+
+fn one(section: &Section<'_>, sink: Option<&SinkPlan>, report: &mut Report) {
+    let tables = section.items::<String>("tables");
+    if section.has("tables") && tables.is_empty() {
+        let what = "is empty (allowed: at least one table)";
+        report.problem(section.at("tables"), section.path("tables"), what);
+    }
+    super::unique_items(tables, &section.path("tables"), report);
+    let mut warn = |name: &str, what: &str| {
+        report.warning(section.at(name), section.path(name), what);
+    };
+    if section.has("spool_mib") && !section.has("spool_folder") {
+        warn("spool_mib", "has no effect without spool_folder");
+    }
+    if section.has("user") && !section.has("password") {
+        warn("user", "has no password");
+    }
+    let Some((encrypted, host)) = sink.and_then(SinkPlan::endpoint) else { return };
+    if !encrypted && section.has("ca_file") {
+        warn("ca_file", "has no effect, because the URL is not encrypted");
+    }
+    if !encrypted && section.has("password") && !is_local(host) {
+        warn("url", "shows the password to whoever hears the network; an encrypted one does not");
+    }
+}
+
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::document::Problems;
+    use super::super::super::load::{Loaded, Mode, parse};
+    use super::super::super::schema::SINK_TABLES;
+
+    fn read(kind: &str, rest: &str) -> Result<Loaded, Problems> {
+        let text = format!("[[sink.{kind}]]\nname = \"a\"\n{rest}");
+        parse(&text, "x", std::path::Path::new("/b"), Mode::Replay)
+    }
+
+    #[test]
+    fn each_rejected_key_says_why() {
+        let found = |kind, rest| {
+            read(kind, rest).err().map(|problems| problems.to_string()).unwrap_or_default()
+        };
+        let url = "url = \"http://h\"\n";
+        for (kind, rest, wanted) in [
+            ("kafkaesque", "", "x:1: sink.kafkaesque: is no key"),
+            ("clickhouse", "", "x:1: sink.clickhouse.url: is missing"),
+            (
+                "clickhouse",
+                "url = \"tcp://h:1\"\n",
+                "x:3: sink.clickhouse.url: \"tcp://h:1\" is not",
+            ),
+            (
+                "clickhouse",
+                "url = \"http://u:hush@h\"\n",
+                "x:3: sink.clickhouse.url: it holds a user",
+            ),
+            ("syslog", url, "tcp://HOST:PORT or tls://HOST:PORT"),
+            ("rabbitmq", url, "amqp://HOST:PORT"),
+            ("eve", "", "sink.eve.path: is missing"),
+            (
+                "eve",
+                "path = \"a\"\ntables = [\"ledger\"]\n",
+                "x:4: sink.eve.tables: \"ledger\" is not",
+            ),
+            ("eve", "path = \"a\"\ndatabase = \"d\"\n", "x:4: sink.eve.database: is no key"),
+            ("webhook", url, "sink.webhook.secret: is missing"),
+            (
+                "webhook",
+                "url = \"http://h\"\nsecret = \"hush\"\n",
+                "x:4: sink.webhook.secret: it is not",
+            ),
+            (
+                "clickhouse",
+                "url = \"http://h\"\ntables = []\n",
+                "x:4: sink.clickhouse.tables: is empty",
+            ),
+            (
+                "clickhouse",
+                "url = \"http://h\"\ntables = [\"flows\", \"flows\"]\n",
+                "flows stands twice",
+            ),
+            (
+                "eve",
+                "path = \"a\"\n[[sink.syslog]]\nname = \"a\"\nurl = \"tcp://h:1\"\n",
+                "\"a\" is used in line",
+            ),
+        ] {
+            let found = found(kind, rest);
+            assert!(found.contains(wanted), "{rest}: {found}");
+            assert!(!found.contains("hush"), "{found}");
+        }
+    }
+
+    #[test]
+    fn what_surprises_is_warned_of() {
+        for (kind, rest, wanted) in [
+            ("clickhouse", "url = \"http://h\"\nuser = \"u\"\n", "user: has no password"),
+            ("clickhouse", "url = \"http://h\"\npassword = \"env:A\"\n", "shows the password"),
+            ("clickhouse", "url = \"http://h\"\nca_file = \"c\"\n", "ca_file: has no effect"),
+            ("eve", "path = \"a\"\nspool_mib = 5\n", "spool_mib: has no effect"),
+        ] {
+            let warned = read(kind, rest).expect("allowed").warnings.to_string();
+            assert!(warned.contains(wanted), "{rest}: {warned}");
+        }
+        let quiet = "url = \"http://127.0.0.1:8123\"\npassword = \"env:A\"\n";
+        assert_eq!(read("clickhouse", quiet).expect("allowed").warnings.to_string(), "");
+    }
+
+    #[test]
+    fn what_is_not_given_follows_from_the_kind() {
+        let loaded = read("clickhouse", "url = \"http://127.0.0.1\"\nspool_folder = \"s\"\n");
+        let sink = &loaded.expect("allowed").plan.sinks[0];
+        assert_eq!((sink.batch_records, sink.tables.len()), (20_000, SINK_TABLES.len()));
+        assert_eq!(sink.spool_folder.as_deref(), Some(std::path::Path::new("/b/s")));
+        let loaded = read("eve", "path = \"e\"\n").expect("allowed");
+        assert_eq!(loaded.plan.sinks[0].tables, ["flows", "alerts"]);
+    }
+}

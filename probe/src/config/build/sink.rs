@@ -1,0 +1,90 @@
+//! Plans of `[[sink.KIND]]`.
+
+use std::path::Path;
+
+use super::super::document::Section;
+use super::super::plan::{
+    ClickhousePlan, EvePlan, RabbitmqPlan, SecretPlace, SinkAccess, SinkKind, SinkPlan,
+    SyslogFormat, SyslogPlan, WebhookPlan,
+};
+use super::path;
+
+/// All sinks, kind by kind.
+pub(super) fn sinks(section: &Section<'_>, base: &Path) -> Vec<SinkPlan> {
+    super::super::schema::SINK_KINDS
+        .iter()
+        .flat_map(|kind| {
+            let sinks = section.tables(kind);
+            sinks.into_iter().filter_map(|found| sink(kind, &found, base)).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// One sink; `None` where it does not say who and where it is, which is a problem already.
+fn sink(kind: &str, section: &Section<'_>, base: &Path) -> Option<SinkPlan> {
+    let mut plan = SinkPlan::new(section.get("name")?, self::kind(kind, section, base)?);
+    section.read("tables", &mut plan.tables);
+    section.read("tenants", &mut plan.filter.tenants);
+    section.read("traffic_classes", &mut plan.filter.traffic_classes);
+    section.read("networks", &mut plan.filter.networks);
+    section.read_some("severity_min", &mut plan.filter.severity_min);
+    section.read("batch_records", &mut plan.batch_records);
+    section.read("batch_ms", &mut plan.batch_ms);
+    section.read("queue_mib", &mut plan.queue_mib);
+    section.read("timeout_ms", &mut plan.timeout_ms);
+    section.read("retry_max_ms", &mut plan.retry_max_ms);
+    plan.spool_folder = path(section, "spool_folder", base);
+    section.read("spool_mib", &mut plan.spool_mib);
+    Some(plan)
+}
+
+fn kind(kind: &str, section: &Section<'_>, base: &Path) -> Option<SinkKind> {
+    Some(match kind {
+        "clickhouse" => SinkKind::Clickhouse(clickhouse(section, base)?),
+        "webhook" => SinkKind::Webhook(WebhookPlan {
+            url: section.get("url")?,
+            secret: section.get::<SecretPlace>("secret")?.below(base),
+            ca_file: ca_file(section, base),
+        }),
+        "syslog" => SinkKind::Syslog(SyslogPlan {
+            url: section.get("url")?,
+            ca_file: ca_file(section, base),
+            format: match section.get::<String>("format").as_deref() {
+                Some("cef") => SyslogFormat::Cef,
+                _ => SyslogFormat::Json,
+            },
+        }),
+        "rabbitmq" => SinkKind::Rabbitmq(RabbitmqPlan {
+            url: section.get("url")?,
+            access: access(section, base),
+            exchange: section.get("exchange").unwrap_or_else(|| "vmprobe".to_owned()),
+        }),
+        _ => SinkKind::Eve(EvePlan {
+            path: path(section, "path", base)?,
+            socket: section.get("socket").unwrap_or(false),
+        }),
+    })
+}
+
+fn clickhouse(section: &Section<'_>, base: &Path) -> Option<ClickhousePlan> {
+    let mut plan = ClickhousePlan::new(section.get("url")?);
+    plan.access = access(section, base);
+    section.read("database", &mut plan.database);
+    section.read_some("cluster", &mut plan.cluster);
+    section.read("replicated", &mut plan.replicated);
+    section.read("ttl_days", &mut plan.ttl_days);
+    section.read("rollup_ttl_days", &mut plan.rollup_ttl_days);
+    Some(plan)
+}
+
+fn access(section: &Section<'_>, base: &Path) -> SinkAccess {
+    SinkAccess {
+        user: section.get("user"),
+        password: section.get::<SecretPlace>("password").map(|place| place.below(base)),
+        ca_file: ca_file(section, base),
+    }
+}
+
+fn ca_file(section: &Section<'_>, base: &Path) -> std::path::PathBuf {
+    path(section, "ca_file", base).unwrap_or_else(|| SinkAccess::default().ca_file)
+}

@@ -1,0 +1,305 @@
+//! Keys of `[[sink.KIND]]`.
+
+use super::super::document::Given::{Default, Nothing, Required};
+use super::super::document::{Kind, Table, key, tables};
+use super::integer;
+
+/// Sinks of one kind at most: each has two threads and a queue.
+pub const SINKS_MAX: usize = 16;
+
+/// Tables of records; a test of the record module holds both lists equal.
+pub const TABLES: &[&str] = &[
+    "windows",
+    "flows",
+    "path",
+    "delays",
+    "path_samples",
+    "migrations",
+    "alerts",
+    "ledger",
+    "inventory",
+    "vm_usage",
+    "taps",
+];
+
+/// Severities of alerts, the least one first.
+pub const SEVERITIES: &[&str] = &["info", "low", "medium", "high", "critical"];
+
+static TABLE: Kind = Kind::Word(TABLES);
+static EVE_TABLE: Kind = Kind::Word(&["flows", "alerts"]);
+static CLASS: Kind = Kind::Word(&["east-west", "inter-tenant", "north-south", "transit"]);
+
+/// The keys of a kind: name, its own, then those that all have. `batch`: records of a batch.
+macro_rules! keys {
+    (name $name:literal; tables $tables:expr, $table:expr; batch $batch:literal; $($own:expr),+ $(,)?) => {
+        &[
+            key("name", Kind::Name, Required($name), "", "Unique name, in the ledger and the log."),
+            $($own,)+
+            key("tables", Kind::List($table, 16), Default($tables), "", "Tables whose records go there."),
+            key(
+                "tenants",
+                Kind::List(&Kind::Text, 256),
+                Nothing("[\"tenant-a\"]"),
+                "",
+                "Only records with a VM of one of these tenants at either end; tables that name no \
+                 tenant pass.",
+            ),
+            key(
+                "traffic_classes",
+                Kind::List(&CLASS, 4),
+                Nothing("[\"north-south\", \"inter-tenant\"]"),
+                "",
+                "Only records of these classes; tables without one pass.",
+            ),
+            key(
+                "networks",
+                Kind::List(&Kind::Network, 256),
+                Nothing("[\"10.1.0.0/16\"]"),
+                "",
+                "Only records with either address in one of these networks; tables without addresses \
+                 pass.",
+            ),
+            key(
+                "severity_min",
+                Kind::Word(SEVERITIES),
+                Nothing("\"medium\""),
+                "",
+                "Only alerts of at least this severity; other tables pass.",
+            ),
+            key(
+                "batch_records",
+                integer(1, 1_000_000),
+                Default($batch),
+                "records",
+                "A batch is sent when it has so many records, or 8 MiB.",
+            ),
+            key(
+                "batch_ms",
+                integer(1, 600_000),
+                Default("1000"),
+                "ms",
+                "A batch is sent after this time, however few records it has.",
+            ),
+            key(
+                "queue_mib",
+                integer(1, 65_536),
+                Default("64"),
+                "MiB",
+                "Batches that wait in memory at most. What does not fit goes to the spool, or is \
+                 dropped and counted where there is none.",
+            ),
+            key(
+                "timeout_ms",
+                integer(100, 600_000),
+                Default("10000"),
+                "ms",
+                "Longest time for one batch to be taken.",
+            ),
+            key(
+                "retry_max_ms",
+                integer(100, 600_000),
+                Default("30000"),
+                "ms",
+                "Longest wait between two tries. It begins with 250 ms and doubles; each is made \
+                 shorter at random, by up to a half.",
+            ),
+            key(
+                "spool_folder",
+                Kind::Path,
+                Nothing("\"spool\""),
+                "",
+                "Folder for batches that find no room in memory, and for those left at the end, which \
+                 the next run sends. The sink makes a folder of its name in it.",
+            ),
+            key(
+                "spool_mib",
+                integer(1, 16_777_216),
+                Default("1024"),
+                "MiB",
+                "Size of the spool at most.",
+            ),
+        ]
+    };
+}
+
+const ALL_TABLES: &str = "[\"windows\", \"flows\", \"path\", \"delays\", \"path_samples\", \
+                          \"migrations\", \"alerts\", \"ledger\", \"inventory\", \"vm_usage\", \"taps\"]";
+const ALERTS: &str = "[\"alerts\"]";
+const FLOWS_ALERTS: &str = "[\"flows\", \"alerts\"]";
+
+const USER: super::super::document::Key =
+    key("user", Kind::Text, Nothing("\"vmprobe\""), "", "User there.");
+const PASSWORD: super::super::document::Key = key(
+    "password",
+    Kind::Secret,
+    Nothing("\"file:/etc/vmprobe/lake-password\""),
+    "",
+    "Where the password of that user is; it is read at each connection.",
+);
+const CA_FILE: super::super::document::Key = key(
+    "ca_file",
+    Kind::Path,
+    Default("\"/etc/ssl/certs/ca-certificates.crt\""),
+    "",
+    "Certificates of the authorities that the destination's certificate is checked with, PEM; for \
+     encrypted URLs only.",
+);
+
+/// All sinks.
+pub(super) static SINK: Table = Table {
+    path: "sink",
+    meaning: "Where records go beside the store: one table for each destination, by its kind. Sinks can \
+              be changed while the probe runs: SIGHUP reads them again.",
+    keys: &[
+        tables(&CLICKHOUSE, SINKS_MAX),
+        tables(&WEBHOOK, SINKS_MAX),
+        tables(&SYSLOG, SINKS_MAX),
+        tables(&EVE, SINKS_MAX),
+        tables(&RABBITMQ, SINKS_MAX),
+    ],
+};
+
+/// Kinds of sinks, as their tables are called.
+pub const SINK_KINDS: [&str; 5] = ["clickhouse", "webhook", "syslog", "eve", "rabbitmq"];
+
+static CLICKHOUSE: Table = Table {
+    path: "sink.clickhouse",
+    meaning: "ClickHouse. `vmprobe schema clickhouse --apply` makes its tables. \
+              docs/sinks/clickhouse.md.",
+    keys: keys![
+        name "\"lake\"";
+        tables ALL_TABLES, &TABLE;
+        batch "20000";
+        key(
+            "url",
+            Kind::Http,
+            Required("\"https://clickhouse.example:8443\""),
+            "",
+            "Its HTTP interface.",
+        ),
+        USER,
+        PASSWORD,
+        CA_FILE,
+        key("database", Kind::Name, Default("\"vmprobe\""), "", "Database."),
+        key(
+            "cluster",
+            Kind::Name,
+            Nothing("\"lake\""),
+            "",
+            "Cluster, as remote_servers of the server names it. Tables are then made on all of it, and \
+             records go through Distributed tables.",
+        ),
+        key(
+            "replicated",
+            Kind::Flag,
+            Default("false"),
+            "",
+            "ReplicatedMergeTree instead of MergeTree; the servers need a keeper and the macros shard \
+             and replica.",
+        ),
+        key(
+            "ttl_days",
+            integer(0, 36_500),
+            Default("30"),
+            "days",
+            "How long records are kept; 0 for ever. `vmprobe schema clickhouse --apply` tells the \
+             server.",
+        ),
+        key(
+            "rollup_ttl_days",
+            integer(0, 36_500),
+            Default("400"),
+            "days",
+            "How long sums of minutes and hours are kept; 0 for ever.",
+        ),
+    ],
+};
+
+static WEBHOOK: Table = Table {
+    path: "sink.webhook",
+    meaning: "Signed HTTP requests, for alerts. docs/sinks/webhook.md.",
+    keys: keys![
+        name "\"pager\"";
+        tables ALERTS, &TABLE;
+        batch "100";
+        key("url", Kind::Http, Required("\"https://hooks.example/vmprobe\""), "", "Where they go."),
+        key(
+            "secret",
+            Kind::Secret,
+            Required("\"env:VMPROBE_WEBHOOK_SECRET\""),
+            "",
+            "Where the key is that requests are signed with (HMAC-SHA-256); it is read for each.",
+        ),
+        CA_FILE,
+    ],
+};
+
+static SYSLOG: Table = Table {
+    path: "sink.syslog",
+    meaning: "Messages by RFC 5424 over TCP or TLS. docs/sinks/syslog.md.",
+    keys: keys![
+        name "\"siem\"";
+        tables ALERTS, &TABLE;
+        batch "100";
+        key("url", Kind::Stream, Required("\"tls://log.example:6514\""), "", "Where they go."),
+        CA_FILE,
+        key(
+            "format",
+            Kind::Word(&["json", "cef"]),
+            Default("\"json\""),
+            "",
+            "What a message says, as JSON or in ArcSight's Common Event Format.",
+        ),
+    ],
+};
+
+static EVE: Table = Table {
+    path: "sink.eve",
+    meaning: "Lines of JSON with the names of Suricata's EVE. docs/sinks/eve.md.",
+    keys: keys![
+        name "\"eve\"";
+        tables FLOWS_ALERTS, &EVE_TABLE;
+        batch "1000";
+        key(
+            "path",
+            Kind::Path,
+            Required("\"/var/log/vmprobe/eve.json\""),
+            "",
+            "File that lines are added to; a new one is begun where it was moved away. Or a socket.",
+        ),
+        key(
+            "socket",
+            Kind::Flag,
+            Default("false"),
+            "",
+            "path is a UNIX stream socket that somebody listens on.",
+        ),
+    ],
+};
+
+static RABBITMQ: Table = Table {
+    path: "sink.rabbitmq",
+    meaning: "RabbitMQ, one message a record. docs/sinks/rabbitmq.md.",
+    keys: keys![
+        name "\"bus\"";
+        tables FLOWS_ALERTS, &TABLE;
+        batch "1000";
+        key(
+            "url",
+            Kind::Broker,
+            Required("\"amqps://rabbit.example:5671\""),
+            "",
+            "The broker.",
+        ),
+        USER,
+        PASSWORD,
+        CA_FILE,
+        key(
+            "exchange",
+            Kind::Text,
+            Default("\"vmprobe\""),
+            "",
+            "Topic exchange, which must be there. The routing key is vmprobe.TABLE.",
+        ),
+    ],
+};

@@ -1,0 +1,314 @@
+//! The thread that keeps a sink's records until they are delivered.
+//!
+//! In: rows, changes of the plan, outcomes of attempts. Out: batches for the courier, the account.
+//! Cost: encodes the rows of its tables; never waits for the destination.
+//! Invariants: made = delivered + queued + Σ dropped at every moment that is published; at most one batch
+//! is under way, the oldest; a failed one is tried again before any other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam::channel::{Receiver, never};
+use crossbeam::select;
+
+use super::backoff::Backoff;
+use super::courier::Courier;
+use super::queue::{Pushed, Queue};
+use super::{
+    Batch, Delivered, Encoder, Failure, MakeEncoder, Message, SinkReport, TableRows, filter,
+};
+use crate::config::SinkPlan;
+use crate::export::{SinkCause, SinkHealth, SinkLedger};
+use crate::record::{Origin, Table};
+use crate::time::{Timestamp, monotonic_ns, ms, wall_clock};
+
+/// Octets of a batch at which it is sent.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// How often an idle keeper looks round.
+const TICK_MS: u64 = 500;
+/// How long the end waits for the destination.
+const END_MS: u64 = 5_000;
+
+/// A batch that is being filled.
+struct Open {
+    bytes: Vec<u8>,
+    records: u64,
+    opened_ns: u64,
+}
+
+/// What a keeper is made of.
+pub(super) struct KeeperParts {
+    pub(super) plan: Arc<SinkPlan>,
+    pub(super) origin: Origin,
+    pub(super) encoder: Box<dyn Encoder>,
+    pub(super) make_encoder: MakeEncoder,
+    pub(super) queue: Queue,
+    pub(super) courier: Courier,
+    pub(super) inbox: Receiver<Message>,
+    pub(super) report: Arc<ArcSwap<SinkReport>>,
+    /// Senders that lose nothing while they wait are made to wait where the queue is full.
+    pub(super) waits: bool,
+    /// What is different in each run.
+    pub(super) run: u64,
+    /// Records that are on their way here.
+    pub(super) waiting: Arc<AtomicU64>,
+}
+
+/// The thread's state.
+pub(super) struct Keeper {
+    parts: KeeperParts,
+    tables: Vec<Table>,
+    open: BTreeMap<Table, Open>,
+    under_way: bool,
+    ledger: SinkLedger,
+    health: SinkHealth,
+    backoff: Backoff,
+    /// No attempt before this.
+    retry_at_ns: u64,
+    batches_made: u64,
+}
+
+impl Keeper {
+    pub(super) fn new(mut parts: KeeperParts) -> Self {
+        let mut ledger = SinkLedger::default();
+        // What another run has left is this one's to deliver.
+        ledger.queue(parts.queue.spooled());
+        let lost = parts.queue.take_broken();
+        ledger.queue(lost);
+        ledger.drop_queued(SinkCause::SpoolFull, lost);
+        Self {
+            tables: tables(&parts.plan),
+            parts,
+            open: BTreeMap::new(),
+            under_way: false,
+            ledger,
+            health: SinkHealth::Ok,
+            backoff: Backoff::new(),
+            retry_at_ns: 0,
+            batches_made: 0,
+        }
+    }
+
+    /// Until the sender is gone and all is delivered, saved or given up.
+    pub(super) fn run(mut self) -> SinkReport {
+        let (inbox, nothing) = (self.parts.inbox.clone(), never());
+        let done = self.parts.courier.done.clone();
+        self.publish();
+        loop {
+            let takes = !self.parts.waits || !self.parts.queue.is_full() || !self.is_ok();
+            let inbox = if takes { &inbox } else { &nothing };
+            select! {
+                recv(inbox) -> message => match message {
+                    Ok(Message::Rows(rows, packets, records)) => {
+                        self.parts.waiting.fetch_sub(records, Ordering::Relaxed);
+                        self.take(&rows, packets);
+                    }
+                    Ok(Message::Plan(plan)) => self.change(plan),
+                    Err(_) => break,
+                },
+                recv(done) -> outcome => self.done(outcome.unwrap_or_else(|_| Err(gone()))),
+                default(self.pause()) => {}
+            }
+            self.close_due();
+            self.dispatch();
+            self.publish();
+        }
+        self.end(&done);
+        self.publish();
+        self.report()
+    }
+
+    /// Closes all, and tries as long as [`END_MS`].
+    fn end(&mut self, done: &Receiver<Result<Delivered, Failure>>) {
+        self.close_all();
+        let until_ns = monotonic_ns() + ms(END_MS);
+        let end = |it: &Self| it.parts.queue.is_empty() && !it.under_way;
+        while !end(self) && monotonic_ns() < until_ns {
+            self.dispatch();
+            self.publish();
+            select! {
+                recv(done) -> outcome => self.done(outcome.unwrap_or_else(|_| Err(gone()))),
+                default(self.pause().min(Duration::from_millis(TICK_MS))) => {}
+            }
+        }
+        let lost = self.parts.queue.save();
+        self.ledger.drop_queued(SinkCause::UndeliveredAtEnd, lost);
+        if lost > 0 {
+            tracing::error!(sink = self.parts.plan.name, records = lost, "lost at the end");
+        }
+    }
+
+    fn is_ok(&self) -> bool {
+        self.health == SinkHealth::Ok
+    }
+
+    /// Until something is due.
+    fn pause(&self) -> Duration {
+        let now_ns = monotonic_ns();
+        let batch_ns = ms(self.parts.plan.batch_ms.into());
+        let due = self.open.values().map(|open| open.opened_ns + batch_ns);
+        let retry = (!self.under_way && !self.parts.queue.is_empty()).then_some(self.retry_at_ns);
+        let next_ns = due.chain(retry).min().unwrap_or(u64::MAX);
+        let wait_ns = next_ns.saturating_sub(now_ns).min(ms(TICK_MS));
+        // A millisecond at least: clocks of waits are not finer.
+        Duration::from_nanos(wait_ns.max(ms(1)))
+    }
+
+    /// Encodes rows.
+    fn take(&mut self, rows: &crate::record::Rows, packets: Timestamp) {
+        let tables = std::mem::take(&mut self.tables);
+        let wanted = |table| tables.contains(&table);
+        let (parts, lost) = TableRows::of(rows, &self.parts.origin, packets, wanted);
+        self.tables = tables;
+        self.ledger.queue(lost);
+        self.ledger.drop_queued(SinkCause::NotEncoded, lost);
+        for part in &parts {
+            for row in part.rows() {
+                if filter::passes(&self.parts.plan.filter, row) {
+                    self.encode(part.table, row);
+                }
+            }
+        }
+    }
+
+    fn encode(&mut self, table: Table, row: super::Row<'_>) {
+        let encoder = &mut self.parts.encoder;
+        let open = self.open.entry(table).or_insert_with(|| {
+            let mut bytes = Vec::new();
+            encoder.begin(table, &mut bytes);
+            Open { bytes, records: 0, opened_ns: monotonic_ns() }
+        });
+        encoder.row(row, &mut open.bytes);
+        open.records += 1;
+        self.ledger.queue(1);
+        let full = open.records >= u64::from(self.parts.plan.batch_records)
+            || open.bytes.len() >= BATCH_BYTES_MAX;
+        if full {
+            self.close(table);
+        }
+    }
+
+    fn close_due(&mut self) {
+        let now_ns = monotonic_ns();
+        let batch_ns = ms(self.parts.plan.batch_ms.into());
+        let is_due = |open: &Open| open.opened_ns.saturating_add(batch_ns) <= now_ns;
+        let due = self.open.iter().filter(|(_, open)| is_due(open));
+        for table in due.map(|(table, _)| *table).collect::<Vec<_>>() {
+            self.close(table);
+        }
+    }
+
+    fn close_all(&mut self) {
+        while let Some(table) = self.open.keys().next().copied() {
+            self.close(table);
+        }
+    }
+
+    fn close(&mut self, table: Table) {
+        let Some(Open { bytes, records, .. }) = self.open.remove(&table) else { return };
+        let KeeperParts { plan, origin, run, .. } = &self.parts;
+        let token = format!("{}/{}/{run:x}/{}", origin.probe_id, plan.name, self.batches_made);
+        self.batches_made += 1;
+        let cause = match self.parts.queue.push(Batch { table, records, token, bytes }) {
+            Pushed::Waits => return,
+            Pushed::Full => SinkCause::QueueFull,
+            Pushed::SpoolFull => SinkCause::SpoolFull,
+        };
+        self.ledger.drop_queued(cause, records);
+    }
+
+    /// Gives the oldest batch to the courier, if it is free and the time has come.
+    fn dispatch(&mut self) {
+        if self.under_way || monotonic_ns() < self.retry_at_ns {
+            return;
+        }
+        if let Some(batch) = self.parts.queue.front() {
+            self.under_way = self.parts.courier.send(batch, Arc::clone(&self.parts.plan));
+        }
+    }
+
+    /// An attempt has ended.
+    fn done(&mut self, outcome: Result<Delivered, Failure>) {
+        self.under_way = false;
+        let Some(records) = self.parts.queue.front().map(|batch| batch.records) else { return };
+        match outcome {
+            Ok(Delivered { refused }) => {
+                let refused = refused.min(records);
+                self.ledger.deliver(records - refused);
+                self.ledger.drop_queued(SinkCause::Refused, refused);
+                self.parts.queue.pop();
+                self.recovered();
+            }
+            Err(Failure { what, refused: true }) => {
+                let sink = &self.parts.plan.name;
+                tracing::error!(sink, records, error = what, "a batch is refused, and dropped");
+                self.ledger.drop_queued(SinkCause::Refused, records);
+                self.parts.queue.pop();
+                self.recovered();
+            }
+            Err(Failure { what, refused: false }) => self.failed(what),
+        }
+        let lost = self.parts.queue.take_broken();
+        self.ledger.drop_queued(SinkCause::SpoolFull, lost);
+    }
+
+    fn recovered(&mut self) {
+        if !self.is_ok() {
+            tracing::info!(sink = self.parts.plan.name, "the sink takes records again");
+        }
+        self.health = SinkHealth::Ok;
+        self.backoff.reset();
+        self.retry_at_ns = 0;
+    }
+
+    fn failed(&mut self, what: String) {
+        let since = match &self.health {
+            SinkHealth::Failing { since, .. } => *since,
+            SinkHealth::Ok => {
+                let sink = &self.parts.plan.name;
+                tracing::error!(sink, error = what, "the sink takes no records; they wait");
+                wall_clock()
+            }
+        };
+        self.health = SinkHealth::Failing { since, what, full: false };
+        let wait_ns = self.backoff.next_ns(self.parts.plan.retry_max_ms.into());
+        self.retry_at_ns = monotonic_ns().saturating_add(wait_ns);
+    }
+
+    /// Another plan of the same kind. What waits is delivered by it.
+    fn change(&mut self, plan: Arc<SinkPlan>) {
+        self.close_all();
+        self.parts.encoder = (self.parts.make_encoder)(&plan);
+        self.parts.queue.set_bytes_max(u64::from(plan.queue_mib) << 20);
+        self.tables = tables(&plan);
+        self.parts.plan = plan;
+        self.backoff.reset();
+        self.retry_at_ns = 0;
+    }
+
+    fn report(&self) -> SinkReport {
+        let mut ledger = self.ledger;
+        ledger.spooled = self.parts.queue.spooled();
+        SinkReport {
+            name: self.parts.plan.name.clone(),
+            kind: self.parts.plan.kind.name(),
+            ledger,
+            health: self.health.clone(),
+        }
+    }
+
+    fn publish(&self) {
+        self.parts.report.store(Arc::new(self.report()));
+    }
+}
+
+pub(super) fn tables(plan: &SinkPlan) -> Vec<Table> {
+    plan.tables.iter().filter_map(|name| Table::named(name)).collect()
+}
+
+fn gone() -> Failure {
+    Failure::again("the thread of the sink has ended: a bug")
+}

@@ -1,0 +1,365 @@
+//! What all sinks beside the store have in common.
+//!
+//! In: [`Rows`], plans. Out: batches at their destinations, and for each sink an account and its health.
+//! Cost: the sender copies the rows of the tables that sinks want, once for all of them; the rest is done
+//! on two threads a sink: one keeps and encodes, one waits for the destination.
+//! Invariants: handing over never waits, unless the caller says so (files wait); a sink that hangs slows
+//! neither the caller nor another sink; every bound is counted where it is hit; plans can change while
+//! records come.
+//! Source: at least once: a batch is tried again under the same token until the destination says that it
+//! has it; docs/sinks/.
+
+mod backoff;
+mod batch;
+mod courier;
+mod filter;
+mod keeper;
+mod queue;
+mod rows;
+mod spool;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{Batch, Delivered, Driver, Encoder, Failure};
+pub use rows::{Cell, Row, TableRows};
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use crossbeam::channel::{Sender, TrySendError, bounded};
+
+use super::{SinkCause, SinkHealth, SinkLedger};
+use crate::config::{SinkKind, SinkPlan};
+use crate::record::{Origin, Rows, Table};
+use crate::time::{Timestamp, monotonic_ns, sleep_ms, wall_clock};
+use courier::Courier;
+use keeper::{Keeper, KeeperParts};
+use queue::Queue;
+use spool::Spool;
+
+/// Batches of rows between the caller and a keeper.
+const MESSAGES_MAX: usize = 64;
+/// Records between them; one batch with more passes when it is alone.
+const RECORDS_MAX: u64 = 1 << 18;
+/// How often a caller that waits looks for room, in milliseconds.
+const ROOM_MS: u64 = 1;
+/// Sinks that were taken away and whose account is still told.
+const RETIRED_MAX: usize = 16;
+
+/// Sinks as another configuration wants them; taken when the next rows come.
+pub type SinksWanted = Arc<ArcSwapOption<Vec<SinkPlan>>>;
+
+/// How a sink does, for the page, the metrics and the ledger.
+#[derive(Clone, Debug, Default)]
+pub struct SinkReport {
+    /// Name.
+    pub name: String,
+    /// Kind.
+    pub kind: &'static str,
+    /// The account in records.
+    pub ledger: SinkLedger,
+    /// Whether the destination takes them.
+    pub health: SinkHealth,
+}
+
+/// Makes the encoder of a plan.
+type MakeEncoder = Box<dyn Fn(&SinkPlan) -> Box<dyn Encoder> + Send>;
+
+/// What a keeper is told.
+enum Message {
+    /// Rows, the time that the packets had come to, and how many records of them the sink wants.
+    Rows(Arc<Rows>, Timestamp, u64),
+    /// Another plan of the same kind.
+    Plan(Arc<SinkPlan>),
+}
+
+/// All sinks of a run, as the thread that makes records holds them.
+pub struct Sinks {
+    origin: Origin,
+    waits: bool,
+    wanted: SinksWanted,
+    running: Vec<Handle>,
+    /// Taken away; they still deliver what they have.
+    retired: Vec<Handle>,
+}
+
+/// One sink.
+struct Handle {
+    plan: Arc<SinkPlan>,
+    tables: Vec<Table>,
+    messages: Option<Sender<Message>>,
+    report: Arc<ArcSwap<SinkReport>>,
+    /// Records between here and the keeper.
+    waiting: Arc<AtomicU64>,
+    refused: u64,
+    thread: Option<JoinHandle<SinkReport>>,
+}
+
+impl Sinks {
+    /// None.
+    pub fn none() -> Self {
+        Self {
+            origin: Origin::new("", ""),
+            waits: false,
+            wanted: SinksWanted::default(),
+            running: Vec::new(),
+            retired: Vec::new(),
+        }
+    }
+
+    /// Starts a sink for each plan. `waits`: the caller loses nothing while it waits, so a full queue of a
+    /// destination that works makes it wait. `wanted` may name others later.
+    ///
+    /// # Errors
+    /// The system's, when it has no thread to give.
+    pub fn start(
+        plans: &[SinkPlan],
+        origin: Origin,
+        waits: bool,
+        wanted: SinksWanted,
+    ) -> io::Result<Self> {
+        let mut sinks = Self { origin, waits, wanted, ..Self::none() };
+        for plan in plans {
+            sinks.add(plan.clone())?;
+        }
+        Ok(sinks)
+    }
+
+    /// Whether there is a sink, now or soon.
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.wanted.load().is_none()
+    }
+
+    /// Hands rows to all sinks that want them. `packets`: the time that the packets have come to;
+    /// `until_ns`: how long to wait for room, by the monotonic clock (0: not at all). What finds none is
+    /// counted as [`SinkCause::HandOffFull`], before filters.
+    pub fn send(&mut self, rows: &Rows, packets: Timestamp, until_ns: u64) {
+        self.change();
+        let wants = |table: Table| self.running.iter().any(|sink| sink.tables.contains(&table));
+        if !Table::ALL.iter().any(|table| rows.len_of(*table) > 0 && wants(*table)) {
+            return;
+        }
+        let rows = Arc::new(rows.only(wants));
+        for sink in &mut self.running {
+            sink.send(&rows, packets, until_ns);
+        }
+    }
+
+    /// How all do; those that were taken away as well, as long as they are remembered.
+    pub fn reports(&self) -> Vec<SinkReport> {
+        self.running.iter().chain(&self.retired).map(Handle::report).collect()
+    }
+
+    /// Delivers what is left, within bounds, ends the threads, and gives the final accounts.
+    pub fn finish(mut self) -> Vec<SinkReport> {
+        let mut all = std::mem::take(&mut self.running);
+        all.append(&mut self.retired);
+        // All at once, so that they wait side by side.
+        for sink in &mut all {
+            sink.messages = None;
+        }
+        all.into_iter().map(Handle::join).collect()
+    }
+
+    /// Takes over another configuration, if there is one.
+    fn change(&mut self) {
+        let Some(plans) = self.wanted.swap(None) else { return };
+        let running = std::mem::take(&mut self.running);
+        let mut all_told = true;
+        for mut sink in running {
+            let same = |plan: &&SinkPlan| {
+                plan.name == sink.plan.name
+                    && plan.kind.name() == sink.plan.kind.name()
+                    && plan.spool_folder == sink.plan.spool_folder
+            };
+            match plans.iter().find(same) {
+                Some(plan) => {
+                    all_told &= sink.set(plan);
+                    self.running.push(sink);
+                }
+                None => self.retire(sink),
+            }
+        }
+        for plan in plans.iter() {
+            let here = self.running.iter().any(|sink| sink.plan.name == plan.name);
+            if !here && let Err(error) = self.add(plan.clone()) {
+                tracing::error!(sink = plan.name, %error, "the sink does not start");
+            }
+        }
+        if !all_told {
+            // Once more with the next rows, unless yet another configuration has come.
+            self.wanted.compare_and_swap(&None::<Arc<_>>, Some(plans));
+        }
+    }
+
+    fn retire(&mut self, mut sink: Handle) {
+        tracing::info!(sink = sink.plan.name, "the sink is taken away; what it has is delivered");
+        sink.messages = None;
+        self.retired.push(sink);
+        if self.retired.len() > RETIRED_MAX {
+            // The oldest has long ended.
+            self.retired.remove(0).join();
+        }
+    }
+
+    fn add(&mut self, plan: SinkPlan) -> io::Result<()> {
+        let handle = Handle::start(plan, self.origin.clone(), self.waits)?;
+        self.running.push(handle);
+        Ok(())
+    }
+}
+
+impl Handle {
+    fn start(plan: SinkPlan, origin: Origin, waits: bool) -> io::Result<Self> {
+        let probe = Arc::clone(&origin.probe_id);
+        let make_encoder = {
+            let origin = origin.clone();
+            move |plan: &SinkPlan| encoder(plan, &origin)
+        };
+        let make_driver = Box::new(move |plan: &SinkPlan| driver(plan, &probe));
+        Self::with(plan, origin, waits, Box::new(make_encoder), make_driver)
+    }
+
+    fn with(
+        plan: SinkPlan,
+        origin: Origin,
+        waits: bool,
+        make_encoder: MakeEncoder,
+        make_driver: courier::MakeDriver,
+    ) -> io::Result<Self> {
+        let plan = Arc::new(plan);
+        let spool = open_spool(&plan);
+        let (messages, inbox) = bounded(MESSAGES_MAX);
+        let report = Arc::new(ArcSwap::from_pointee(SinkReport {
+            name: plan.name.clone(),
+            kind: plan.kind.name(),
+            ..SinkReport::default()
+        }));
+        let waiting = Arc::<AtomicU64>::default();
+        let keeper = Keeper::new(KeeperParts {
+            encoder: make_encoder(&plan),
+            make_encoder,
+            queue: Queue::new(u64::from(plan.queue_mib) << 20, spool),
+            courier: Courier::start(&plan.name, make_driver)?,
+            inbox,
+            report: Arc::clone(&report),
+            waits,
+            run: wall_clock().as_ns(),
+            waiting: Arc::clone(&waiting),
+            plan: Arc::clone(&plan),
+            origin,
+        });
+        let name = format!("keep-{}", plan.name);
+        let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run())?;
+        Ok(Self {
+            tables: keeper::tables(&plan),
+            plan,
+            messages: Some(messages),
+            report,
+            waiting,
+            refused: 0,
+            thread: Some(thread),
+        })
+    }
+
+    fn send(&mut self, rows: &Arc<Rows>, packets: Timestamp, until_ns: u64) {
+        let records: u64 = self.tables.iter().map(|table| count(rows.len_of(*table))).sum();
+        let Some(messages) = self.messages.as_ref().filter(|_| records > 0) else { return };
+        let mut message = Message::Rows(Arc::clone(rows), packets, records);
+        loop {
+            let waiting = self.waiting.load(Ordering::Relaxed);
+            if waiting == 0 || waiting + records <= RECORDS_MAX {
+                // Before it can be taken, else the keeper would subtract what is not there yet.
+                self.waiting.fetch_add(records, Ordering::Relaxed);
+                match messages.try_send(message) {
+                    Ok(()) => return,
+                    Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => {
+                        self.waiting.fetch_sub(records, Ordering::Relaxed);
+                        message = back;
+                    }
+                }
+            }
+            if monotonic_ns() >= until_ns {
+                self.refused += records;
+                return;
+            }
+            sleep_ms(ROOM_MS);
+        }
+    }
+
+    /// Another plan, if it is another. `false` where there is no room to say so now.
+    fn set(&mut self, plan: &SinkPlan) -> bool {
+        if *self.plan == *plan {
+            return true;
+        }
+        let plan = Arc::new(plan.clone());
+        let message = Message::Plan(Arc::clone(&plan));
+        let told = self.messages.as_ref().is_some_and(|to| to.try_send(message).is_ok());
+        if told {
+            tracing::info!(sink = plan.name, "the sink has another configuration");
+            self.tables = keeper::tables(&plan);
+            self.plan = plan;
+        }
+        told
+    }
+
+    fn report(&self) -> SinkReport {
+        let mut report = SinkReport::clone(&self.report.load());
+        count_refused(self.refused, &mut report.ledger);
+        report
+    }
+
+    fn join(mut self) -> SinkReport {
+        self.messages = None;
+        let joined = self.thread.take().and_then(|thread| thread.join().ok());
+        let mut report = joined.unwrap_or_else(|| SinkReport::clone(&self.report.load()));
+        count_refused(self.refused, &mut report.ledger);
+        report
+    }
+}
+
+fn count_refused(records: u64, ledger: &mut SinkLedger) {
+    ledger.queue(records);
+    ledger.drop_queued(SinkCause::HandOffFull, records);
+}
+
+/// The spool of a plan. One that cannot be used is said, and done without: records that fit in memory are
+/// worth more than none.
+fn open_spool(plan: &SinkPlan) -> Option<Spool> {
+    let folder = plan.spool_folder.as_ref()?.join(&plan.name);
+    let bytes_max = u64::from(plan.spool_mib) << 20;
+    match Spool::open(folder, plan.kind.name(), bytes_max) {
+        Ok(spool) => Some(spool),
+        Err(error) => {
+            tracing::error!(sink = plan.name, %error, "the sink runs without a spool");
+            None
+        }
+    }
+}
+
+fn encoder(plan: &SinkPlan, origin: &Origin) -> Box<dyn Encoder> {
+    match &plan.kind {
+        SinkKind::Clickhouse(_) => Box::new(super::clickhouse::RowBinary),
+        SinkKind::Webhook(_) | SinkKind::Rabbitmq(_) => Box::new(super::json::Lines),
+        SinkKind::Syslog(syslog) => Box::new(super::syslog::Messages::new(syslog, origin)),
+        SinkKind::Eve(_) => Box::new(super::eve::Lines::new(origin)),
+    }
+}
+
+fn driver(plan: &SinkPlan, probe: &str) -> Box<dyn Driver> {
+    let timeout_ms = plan.timeout_ms;
+    match &plan.kind {
+        SinkKind::Clickhouse(it) => Box::new(super::clickhouse::Inserts::new(it, timeout_ms)),
+        SinkKind::Webhook(it) => Box::new(super::webhook::Requests::new(it, timeout_ms, probe)),
+        SinkKind::Syslog(it) => Box::new(super::syslog::Stream::new(it, timeout_ms)),
+        SinkKind::Eve(it) => Box::new(super::eve::Output::new(it, timeout_ms)),
+        SinkKind::Rabbitmq(it) => Box::new(super::rabbitmq::Publisher::new(it, timeout_ms, probe)),
+    }
+}
+
+fn count(rows: usize) -> u64 {
+    u64::try_from(rows).unwrap_or(u64::MAX)
+}

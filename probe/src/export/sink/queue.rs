@@ -1,0 +1,232 @@
+//! Batches that wait: first those in memory, behind them those in the spool.
+//!
+//! In: batches. Out: the oldest.
+//! Invariants: order is kept; memory holds at most `bytes_max` and one batch more; records in memory, in
+//! the spool and lost are counted, so that nothing leaves unnoticed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Batch;
+use super::spool::{Entry, Spool};
+
+/// A batch in memory; it may be on disk as well.
+struct Waiting {
+    batch: Arc<Batch>,
+    entry: Option<Entry>,
+}
+
+/// The queue of one sink.
+pub(super) struct Queue {
+    waiting: VecDeque<Waiting>,
+    bytes: u64,
+    bytes_max: u64,
+    spool: Option<Spool>,
+    /// How many of those that wait in memory are in the spool as well: its first files.
+    read: usize,
+    /// What was found broken in the spool, not yet reported.
+    broken_records: u64,
+    /// Why the spool took nothing last.
+    spool_problem: Option<String>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It waits.
+    Waits,
+    /// There is no room in memory, and no spool.
+    Full,
+    /// Nor in the spool.
+    SpoolFull,
+}
+
+impl Queue {
+    pub(super) fn new(bytes_max: u64, spool: Option<Spool>) -> Self {
+        let mut queue = Self {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+            spool,
+            read: 0,
+            broken_records: 0,
+            spool_problem: None,
+        };
+        queue.fill();
+        queue
+    }
+
+    /// Other bounds.
+    pub(super) const fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// Whether another batch would have to go to the spool, or be dropped.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= self.bytes_max
+    }
+
+    /// Whether what is older is on disk, so that order wants what comes there too.
+    fn spool_is_ahead(&self) -> bool {
+        self.spool.as_ref().is_some_and(|spool| spool.count() > self.read)
+    }
+
+    /// Adds the youngest batch.
+    pub(super) fn push(&mut self, batch: Batch) -> Pushed {
+        if !self.is_full() && !self.spool_is_ahead() {
+            self.keep(Arc::new(batch), None);
+            return Pushed::Waits;
+        }
+        let Some(spool) = &mut self.spool else { return Pushed::Full };
+        match spool.push(&batch) {
+            Ok(()) => {
+                self.spool_problem = None;
+                Pushed::Waits
+            }
+            Err(error) => {
+                if self.spool_problem.is_none() {
+                    tracing::error!(%error, "the spool takes no batch");
+                }
+                self.spool_problem = Some(error.to_string());
+                Pushed::SpoolFull
+            }
+        }
+    }
+
+    /// The oldest batch; it stays until [`Queue::pop`].
+    pub(super) fn front(&self) -> Option<Arc<Batch>> {
+        self.waiting.front().map(|waiting| Arc::clone(&waiting.batch))
+    }
+
+    /// The oldest batch has left: delivered, or refused.
+    pub(super) fn pop(&mut self) {
+        let Some(Waiting { batch, entry }) = self.waiting.pop_front() else { return };
+        self.bytes -= size(&batch);
+        if let (Some(entry), Some(spool)) = (entry, &mut self.spool) {
+            spool.remove(entry);
+            self.read -= 1;
+        }
+        if self.bytes <= self.bytes_max / 2 {
+            self.fill();
+        }
+    }
+
+    /// Takes batches from the spool into memory, as far as there is room.
+    fn fill(&mut self) {
+        while !self.is_full() {
+            let Some(spool) = &mut self.spool else { return };
+            let (found, lost) = spool.read(self.read);
+            self.broken_records += lost;
+            let Some((entry, batch)) = found else { return };
+            self.read += 1;
+            self.keep(Arc::new(batch), Some(entry));
+        }
+    }
+
+    fn keep(&mut self, batch: Arc<Batch>, entry: Option<Entry>) {
+        self.bytes += size(&batch);
+        self.waiting.push_back(Waiting { batch, entry });
+    }
+
+    /// At the end: what is only in memory goes to the spool. Records that are lost with the program.
+    pub(super) fn save(&mut self) -> u64 {
+        let mut lost = 0;
+        for Waiting { batch, entry } in self.waiting.drain(..) {
+            let saved = entry.is_some()
+                || self.spool.as_mut().is_some_and(|spool| spool.push(&batch).is_ok());
+            if !saved {
+                lost += batch.records;
+            }
+        }
+        (self.bytes, self.read) = (0, 0);
+        lost
+    }
+
+    /// Records in the spool.
+    pub(super) fn spooled(&self) -> u64 {
+        self.spool.as_ref().map_or(0, Spool::records)
+    }
+
+    /// Records of broken files since the last call.
+    pub(super) const fn take_broken(&mut self) -> u64 {
+        std::mem::replace(&mut self.broken_records, 0)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.spool.as_ref().is_none_or(Spool::is_empty)
+    }
+}
+
+fn size(batch: &Batch) -> u64 {
+    u64::try_from(batch.bytes.len()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Table;
+
+    fn batch(records: u64) -> Batch {
+        Batch { table: Table::Flows, records, token: String::new(), bytes: vec![0; 100] }
+    }
+
+    fn drain(queue: &mut Queue) -> Vec<u64> {
+        let mut all = Vec::new();
+        while let Some(batch) = queue.front() {
+            all.push(batch.records);
+            queue.pop();
+        }
+        all
+    }
+
+    #[test]
+    fn memory_alone_refuses_what_does_not_fit() {
+        let mut queue = Queue::new(250, None);
+        let pushed: Vec<_> = (1..=4).map(|records| queue.push(batch(records))).collect();
+        assert_eq!(pushed, [Pushed::Waits, Pushed::Waits, Pushed::Waits, Pushed::Full]);
+        assert_eq!(drain(&mut queue), [1, 2, 3]);
+        assert_eq!(queue.save(), 0);
+    }
+
+    #[test]
+    fn order_is_kept_through_the_spool_and_over_runs() {
+        let folder = std::env::temp_dir().join(format!("vmprobe-queue-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let spool = || Some(Spool::open(folder.clone(), "eve", 1_500).expect("a folder"));
+        let mut queue = Queue::new(250, spool());
+        for records in 1..=6 {
+            assert_eq!(queue.push(batch(records)), Pushed::Waits);
+        }
+        assert_eq!(queue.spooled(), 4 + 5 + 6);
+        queue.pop();
+        // The next is younger than those on disk.
+        assert_eq!(queue.push(batch(7)), Pushed::Waits);
+        queue.pop();
+        queue.pop();
+        assert_eq!(queue.front().map(|batch| batch.records), Some(4));
+        drop(queue);
+        let mut queue = Queue::new(250, spool());
+        assert_eq!(queue.spooled(), 4 + 5 + 6 + 7);
+        assert_eq!(queue.push(batch(8)), Pushed::Waits);
+        assert_eq!(drain(&mut queue), [4, 5, 6, 7, 8]);
+        assert!(queue.is_empty());
+        for records in 1..=3 {
+            queue.push(batch(records));
+        }
+        assert_eq!((queue.save(), queue.spooled()), (0, 6));
+        drop(queue);
+        assert_eq!(drain(&mut Queue::new(250, spool())), [1, 2, 3]);
+        let _ = std::fs::remove_dir_all(folder);
+    }
+
+    #[test]
+    fn a_full_spool_refuses() {
+        let folder = std::env::temp_dir().join(format!("vmprobe-queuef-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let spool = Spool::open(folder.clone(), "eve", 200).expect("a folder");
+        let mut queue = Queue::new(100, Some(spool));
+        let pushed: Vec<_> = (1..=3).map(|records| queue.push(batch(records))).collect();
+        assert_eq!(pushed, [Pushed::Waits, Pushed::Waits, Pushed::SpoolFull]);
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}

@@ -1,0 +1,254 @@
+//! Sinks whose destination does as it is told.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::config::EvePlan;
+use crate::record::LedgerRecord;
+use crate::time::ms;
+
+/// What the destination does with the next attempts; when none is left, it takes all.
+#[derive(Clone, Copy)]
+enum Does {
+    Take,
+    Fail,
+    Refuse,
+    Hang(u64),
+    /// Takes it, and says that it failed.
+    TakeAndFail,
+}
+
+/// Token, records and octets.
+type Attempt = (String, u64, Vec<u8>);
+
+#[derive(Clone, Default)]
+struct Destination {
+    does: Arc<Mutex<VecDeque<Does>>>,
+    always: Arc<Mutex<Option<Does>>>,
+    /// Each attempt that arrived.
+    arrived: Arc<Mutex<Vec<Attempt>>>,
+}
+
+impl Driver for Destination {
+    fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Failure> {
+        let next = self.does.lock().pop_front().or(*self.always.lock()).unwrap_or(Does::Take);
+        let arrives = || {
+            let attempt = (batch.token.clone(), batch.records, batch.bytes.clone());
+            self.arrived.lock().push(attempt);
+        };
+        match next {
+            Does::Take => arrives(),
+            Does::TakeAndFail => {
+                arrives();
+                return Err(Failure::again("no answer"));
+            }
+            Does::Fail => return Err(Failure::again("it is down")),
+            Does::Refuse => return Err(Failure::refused("never")),
+            Does::Hang(for_ms) => {
+                sleep_ms(for_ms);
+                return Err(Failure::again("timeout"));
+            }
+        }
+        Ok(Delivered::default())
+    }
+}
+
+fn plan(name: &str) -> SinkPlan {
+    let eve = EvePlan { path: "x".into(), socket: false };
+    let mut plan = SinkPlan::new(name.to_owned(), SinkKind::Eve(eve));
+    plan.tables = vec!["ledger".to_owned()];
+    (plan.batch_records, plan.batch_ms, plan.retry_max_ms) = (10, 20, 100);
+    plan
+}
+
+fn handle(plan: SinkPlan, waits: bool, to: &Destination) -> Handle {
+    let make_driver = {
+        let to = to.clone();
+        Box::new(move |_: &SinkPlan| -> Box<dyn Driver> { Box::new(to.clone()) })
+    };
+    let make_encoder =
+        Box::new(|_: &SinkPlan| -> Box<dyn Encoder> { Box::new(crate::export::json::Lines) });
+    Handle::with(plan, Origin::new("p", "d"), waits, make_encoder, make_driver).expect("threads")
+}
+
+fn rows(count: usize) -> Arc<Rows> {
+    Arc::new(Rows { ledger: vec![LedgerRecord::default(); count], ..Rows::default() })
+}
+
+fn sums(report: &SinkReport) -> (u64, u64, u64, u64) {
+    let ledger = &report.ledger;
+    assert_eq!(ledger.unaccounted(), 0, "{ledger:?}");
+    (ledger.made, ledger.delivered, ledger.queued, ledger.dropped_sum())
+}
+
+fn until(what: impl Fn() -> bool) {
+    let end_ns = monotonic_ns() + ms(10_000);
+    while !what() {
+        assert!(monotonic_ns() < end_ns, "it never happens");
+        sleep_ms(2);
+    }
+}
+
+#[test]
+fn all_that_is_sent_arrives_in_batches() {
+    let to = Destination::default();
+    let mut sink = handle(plan("a"), false, &to);
+    for _ in 0..5 {
+        sink.send(&rows(5), Timestamp::ZERO, 0);
+    }
+    until(|| sink.report().ledger.delivered == 25);
+    assert_eq!(sums(&sink.join()), (25, 25, 0, 0));
+    let arrived = to.arrived.lock();
+    assert!(arrived.iter().all(|(_, records, _)| *records <= 10));
+    let lines = arrived.iter().map(|(_, _, bytes)| bytes.split(|it| *it == b'\n').count() - 1);
+    assert_eq!(lines.sum::<usize>(), 25);
+    let tokens: std::collections::BTreeSet<_> = arrived.iter().map(|(token, ..)| token).collect();
+    assert_eq!(tokens.len(), arrived.len());
+}
+
+#[test]
+fn a_failed_batch_comes_again_as_it_was_and_before_all_others() {
+    let to = Destination::default();
+    to.does.lock().extend([Does::Fail, Does::TakeAndFail, Does::Fail]);
+    let mut sink = handle(plan("a"), false, &to);
+    sink.send(&rows(20), Timestamp::ZERO, 0);
+    until(|| matches!(sink.report().health, SinkHealth::Failing { .. }));
+    until(|| sink.report().ledger.delivered == 20);
+    assert_eq!(sink.report().health, SinkHealth::Ok);
+    assert_eq!(sums(&sink.join()), (20, 20, 0, 0));
+    let arrived = to.arrived.lock();
+    assert_eq!(arrived.len(), 3);
+    assert_eq!(arrived[0], arrived[1], "the same token, the same octets");
+    assert_ne!(arrived[1].0, arrived[2].0);
+}
+
+#[test]
+fn what_is_refused_is_counted_and_holds_up_nothing() {
+    let to = Destination::default();
+    to.does.lock().push_back(Does::Refuse);
+    let mut sink = handle(plan("a"), false, &to);
+    sink.send(&rows(20), Timestamp::ZERO, 0);
+    until(|| sink.report().ledger.queued == 0 && sink.report().ledger.made == 20);
+    let report = sink.join();
+    assert_eq!(sums(&report), (20, 10, 0, 10));
+    assert_eq!(report.ledger.dropped(SinkCause::Refused), 10);
+}
+
+#[test]
+fn a_sink_that_hangs_slows_neither_the_caller_nor_another_sink() {
+    let (hangs, works) = (Destination::default(), Destination::default());
+    *hangs.always.lock() = Some(Does::Hang(60_000));
+    let mut sinks = Sinks::none();
+    sinks.running = vec![handle(plan("hangs"), false, &hangs), handle(plan("b"), false, &works)];
+    let begun_ns = monotonic_ns();
+    for _ in 0..500 {
+        sinks.send(&rows(20), Timestamp::ZERO, 0);
+        // As windows come, not all at once.
+        sleep_ms(1);
+    }
+    assert!(monotonic_ns() - begun_ns < ms(5_000));
+    until(|| sinks.reports()[1].ledger.delivered == 10_000);
+    until(|| sinks.reports()[0].ledger.made == 10_000);
+    let [hanging, working] = &sinks.reports()[..] else { panic!("two") };
+    assert_eq!((sums(hanging).1, sums(working).3), (0, 0));
+    let ended_ns = monotonic_ns();
+    let reports = sinks.finish();
+    assert!(monotonic_ns() - ended_ns < ms(8_000), "the end is bounded");
+    assert_eq!(reports[0].ledger.dropped(SinkCause::UndeliveredAtEnd), 10_000);
+}
+
+#[test]
+fn a_full_queue_drops_and_counts_while_it_is_down() {
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Fail);
+    let mut plan = plan("a");
+    (plan.queue_mib, plan.batch_records) = (1, 1_000);
+    let mut sink = handle(plan, false, &to);
+    for _ in 0..40 {
+        sink.send(&rows(1_000), Timestamp::ZERO, u64::MAX);
+    }
+    until(|| sink.report().ledger.made == 40_000);
+    let ledger = sink.report().ledger;
+    assert!(ledger.dropped(SinkCause::QueueFull) > 0, "{ledger:?}");
+    assert!(ledger.queued > 3_000, "a MiB is used: {ledger:?}");
+    *to.always.lock() = None;
+    until(|| sink.report().ledger.queued == 0);
+    let report = sink.join();
+    assert_eq!(report.ledger.delivered + report.ledger.dropped_sum(), 40_000);
+}
+
+#[test]
+fn who_may_wait_loses_nothing_to_a_slow_destination() {
+    let to = Destination::default();
+    to.does.lock().extend([Does::Take; 3]);
+    let mut plan = plan("a");
+    (plan.queue_mib, plan.batch_records) = (1, 1_000);
+    let mut sink = handle(plan, true, &to);
+    for _ in 0..60 {
+        sink.send(&rows(1_000), Timestamp::ZERO, u64::MAX);
+    }
+    assert_eq!(sums(&sink.join()), (60_000, 60_000, 0, 0));
+}
+
+#[test]
+fn the_spool_outlives_a_run() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-sinks-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Fail);
+    let mut plan = plan("a");
+    (plan.queue_mib, plan.batch_records) = (1, 1_000);
+    plan.spool_folder = Some(folder.clone());
+    let mut sink = handle(plan.clone(), false, &to);
+    for _ in 0..40 {
+        sink.send(&rows(1_000), Timestamp::ZERO, u64::MAX);
+    }
+    let report = sink.join();
+    assert_eq!(sums(&report), (40_000, 0, 40_000, 0));
+    assert_eq!(report.ledger.spooled, 40_000, "all that is left is on disk");
+    *to.always.lock() = None;
+    let sink = handle(plan, false, &to);
+    until(|| sink.report().ledger.delivered == 40_000);
+    assert_eq!(sums(&sink.join()), (40_000, 40_000, 0, 0));
+    let tokens: std::collections::BTreeSet<_> =
+        to.arrived.lock().iter().map(|(token, ..)| token.clone()).collect();
+    assert_eq!(tokens.len(), 40);
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn a_hand_off_without_room_is_counted() {
+    let to = Destination::default();
+    let mut sink = handle(plan("a"), false, &to);
+    sink.waiting.store(RECORDS_MAX, Ordering::Relaxed);
+    sink.send(&rows(7), Timestamp::ZERO, 0);
+    sink.waiting.store(0, Ordering::Relaxed);
+    let report = sink.join();
+    assert_eq!((sums(&report), report.ledger.dropped(SinkCause::HandOffFull)), ((7, 0, 0, 7), 7));
+}
+
+#[test]
+fn another_configuration_is_taken_while_records_come() {
+    let to = Destination::default();
+    let wanted = SinksWanted::default();
+    let mut sinks = Sinks { wanted: Arc::clone(&wanted), ..Sinks::none() };
+    sinks.running = vec![handle(plan("a"), false, &to), handle(plan("b"), false, &to)];
+    sinks.send(&rows(5), Timestamp::ZERO, 0);
+    let mut changed = plan("a");
+    changed.tables = vec!["flows".to_owned()];
+    wanted.store(Some(Arc::new(vec![changed])));
+    sinks.send(&rows(5), Timestamp::ZERO, 0);
+    until(|| sinks.reports().iter().all(|report| report.ledger.delivered == 5));
+    assert_eq!((sinks.running.len(), sinks.retired.len()), (1, 1));
+    assert_eq!(sinks.running[0].tables, [Table::Flows]);
+    let reports = sinks.finish();
+    assert_eq!(reports.iter().map(sums).collect::<Vec<_>>(), [(5, 5, 0, 0); 2]);
+}
+
+#[test]
+fn the_configuration_knows_all_tables() {
+    let names: Vec<_> = Table::ALL.iter().map(|table| table.name()).collect();
+    assert_eq!(crate::config::schema::SINK_TABLES, names);
+}

@@ -1,0 +1,218 @@
+//! Questions to a day of records, as pages and people ask them.
+//!
+//! In: the folder. Out: how long each takes from start to last octet, and what memory.
+//! Cost: a process each time, as in use; the system's cache is warm from the second time on.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::Serialize;
+
+use super::{BEGIN_S, ms_since};
+use crate::store::query;
+use crate::time::{monotonic_ns, sleep_ms};
+
+/// How often the memory of the program is looked at.
+const LOOK_MS: u64 = 5;
+/// The middle of the day.
+const NOON_S: u64 = BEGIN_S + 12 * 3_600;
+
+/// What came of a question.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Asked {
+    /// What it asks.
+    pub name: &'static str,
+    /// Lines of the answer.
+    pub lines: u64,
+    /// Wall time of the first time.
+    pub first_ms: f64,
+    /// Median of the others.
+    pub median_ms: f64,
+    /// Most memory.
+    pub peak_bytes: u64,
+    /// Why there is no answer.
+    pub failed: Option<String>,
+}
+
+/// Asks each `times` times.
+pub(super) fn ask(folder: &Path, times: u32) -> Result<Vec<Asked>, String> {
+    let program = query::program().map_err(|error| error.to_string())?;
+    let mut asked = Vec::new();
+    for (name, sql) in questions() {
+        let mut answer = Asked { name, ..Asked::default() };
+        let mut later = Vec::new();
+        for time in 0..times.max(2) {
+            let (ms, lines, peak_bytes) = match once(&program, folder, &sql)? {
+                Ok(measured) => measured,
+                Err(status) => {
+                    answer.failed = Some(status);
+                    break;
+                }
+            };
+            answer.lines = lines;
+            answer.peak_bytes = answer.peak_bytes.max(peak_bytes);
+            if time == 0 {
+                answer.first_ms = ms;
+            } else {
+                later.push(ms);
+            }
+        }
+        later.sort_by(f64::total_cmp);
+        answer.median_ms = later.get(later.len() / 2).copied().unwrap_or_default();
+        asked.push(answer);
+    }
+    Ok(asked)
+}
+
+/// Milliseconds, lines and memory, or how the program ended without an answer.
+type Once = Result<(f64, u64, u64), String>;
+
+fn once(program: &Path, folder: &Path, sql: &Sql) -> Result<Once, String> {
+    let begun_ns = monotonic_ns();
+    let mut command = Command::new(program);
+    match sql {
+        Sql::Query(sql) => command.arg("--data").arg(folder).args(["--format", "csv", sql]),
+        Sql::Topology(arguments) => {
+            command.arg("topology").arg("--data").arg(folder).args(arguments)
+        }
+    };
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{}: {error}", program.display()))?;
+    let out = child.stdout.take();
+    let reader = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        let read = out.map(|mut out| out.read_to_end(&mut said));
+        (said, read.is_some_and(|read| read.is_ok()))
+    });
+    let mut peak_bytes = 0;
+    let status = loop {
+        peak_bytes = peak_bytes.max(super::super::machine::peak_bytes_of(child.id()));
+        match child.try_wait() {
+            Ok(None) => sleep_ms(LOOK_MS),
+            Ok(Some(status)) => break status,
+            Err(error) => return Err(error.to_string()),
+        }
+    };
+    let ms = ms_since(begun_ns);
+    let (said, whole) = reader.join().unwrap_or_default();
+    if !status.success() || !whole {
+        return Ok(Err(status.to_string()));
+    }
+    let lines = said.split(|octet| *octet == b'\n').count().saturating_sub(1) as u64;
+    Ok(Ok((ms, lines, peak_bytes)))
+}
+
+enum Sql {
+    Query(String),
+    Topology([String; 2]),
+}
+
+fn questions() -> Vec<(&'static str, Sql)> {
+    const ENDS: &str = "source_virtual_station_name, destination_virtual_station_name";
+    let query = |name, sql: String| (name, Sql::Query(sql));
+    let noon = |seconds: u64| {
+        let (from, to) = (NOON_S * 1_000_000_000, (NOON_S + seconds) * 1_000_000_000);
+        format!("window_start_ns >= {from} AND window_start_ns < {to}")
+    };
+    let vm = "'vm-000-3'";
+    vec![
+        query("rows of the day", "SELECT count(*) FROM windows".into()),
+        query(
+            "rate of the day, by minute",
+            "SELECT window_start_ns // 60000000000 AS minute, sum(octet_delta_count), \
+             sum(reverse_octet_delta_count) FROM windows GROUP BY 1 ORDER BY 1"
+                .into(),
+        ),
+        query(
+            "tenants of the day",
+            "SELECT destination_virtual_station_tenant, sum(octet_delta_count) FROM windows \
+             GROUP BY 1 ORDER BY 2 DESC LIMIT 20"
+                .into(),
+        ),
+        query(
+            "top pairs of the day",
+            format!(
+                "SELECT {ENDS}, sum(octet_delta_count) FROM windows GROUP BY ALL \
+                 ORDER BY 3 DESC LIMIT 20"
+            ),
+        ),
+        query(
+            "one VM's day, by minute",
+            format!(
+                "SELECT window_start_ns // 60000000000 AS minute, sum(octet_delta_count) \
+                 FROM windows WHERE destination_virtual_station_name = {vm} \
+                 OR source_virtual_station_name = {vm} GROUP BY 1 ORDER BY 1"
+            ),
+        ),
+        query(
+            "one VM's peers of the day",
+            format!(
+                "SELECT {ENDS}, application_name, sum(octet_delta_count) FROM windows \
+                 WHERE destination_virtual_station_name = {vm} OR source_virtual_station_name = {vm} \
+                 GROUP BY ALL ORDER BY 4 DESC"
+            ),
+        ),
+        query(
+            "top pairs of an hour",
+            format!(
+                "SELECT {ENDS}, sum(octet_delta_count) FROM windows WHERE {} GROUP BY ALL \
+                 ORDER BY 3 DESC LIMIT 20",
+                noon(3_600)
+            ),
+        ),
+        query(
+            "delay of a tenant, by minute of an hour",
+            format!(
+                "SELECT window_start_ns // 60000000000 AS minute, \
+                 sum(sequence_ack_rtt_sum_ns) / sum(sequence_ack_rtt_sample_count) FROM windows \
+                 WHERE destination_virtual_station_tenant = 'tenant-003' AND {} \
+                 GROUP BY 1 ORDER BY 1",
+                noon(3_600)
+            ),
+        ),
+        query(
+            "all of one minute",
+            format!(
+                "SELECT * FROM windows WHERE {} ORDER BY octet_delta_count DESC LIMIT 100",
+                noon(60)
+            ),
+        ),
+        query(
+            "flows of an address outside",
+            "SELECT flow_id, destination_virtual_station_name, octet_delta_count FROM flows \
+             WHERE source_address = '198.18.3.7' ORDER BY flow_end_ns LIMIT 100"
+                .into(),
+        ),
+        query("one flow", "SELECT * FROM flows WHERE flow_id = 123456789".into()),
+        query("alerts of the day", "SELECT * FROM alerts ORDER BY last_seen_ns DESC".into()),
+        query(
+            "ledger of the day",
+            "SELECT measure, sum(packet_count) FROM ledger GROUP BY 1 ORDER BY 1".into(),
+        ),
+        (
+            "topology of an hour",
+            Sql::Topology([
+                format!("--from={}", NOON_S * 1_000_000_000),
+                format!("--to={}", (NOON_S + 3_600) * 1_000_000_000),
+            ]),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_have_names_of_their_own() {
+        let mut names: Vec<_> = questions().into_iter().map(|(name, _)| name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

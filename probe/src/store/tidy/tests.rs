@@ -1,0 +1,304 @@
+//! Rounds over real files; no process is started.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::UInt64Type;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::*;
+use crate::config::StorePlan;
+use crate::export::ParquetSink;
+use crate::record::{FlowRecord, InventoryRecord, Rows, Table};
+use crate::time::Timestamp;
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+/// The hour that the files are of.
+const HOUR: u64 = 480_000;
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("vmprobe-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a temporary folder");
+        Self(path)
+    }
+
+    fn hour(&self) -> PathBuf {
+        folder::hour_folder(&self.0, Table::Flows, HOUR)
+    }
+
+    /// Names of the files of the hour, hidden ones too.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.hour()).into_iter().flatten().flatten();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Files of one probe: file `n` has flows that end at `n`, `n + files`, `n + 2 files` …, so that
+    /// all overlap.
+    fn write(&self, probe: &str, files: u64, flows: u64) {
+        self.write_at(probe, HOUR, files, flows);
+    }
+
+    fn write_at(&self, probe: &str, hour: u64, files: u64, flows: u64) {
+        let plan =
+            StorePlan { folder: Some(self.0.clone()), free_mib_min: 0, ..StorePlan::default() };
+        let mut sink = ParquetSink::new(&plan, probe, "east").expect("a folder");
+        for file in 0..files {
+            let end = |place| hour * HOUR_NS + place * files + file;
+            let flow = |place| FlowRecord {
+                flow_id: place * files + file,
+                flow_end_ns: end(place),
+                ..FlowRecord::default()
+            };
+            let rows = Rows { flows: (0..flows).map(flow).collect(), ..Rows::default() };
+            sink.write(rows, Timestamp(hour * HOUR_NS));
+            assert!(sink.close(Timestamp(hour * HOUR_NS)), "{:?}", sink.health());
+        }
+    }
+
+    fn round(&self) -> Round {
+        Round {
+            folder: self.0.clone(),
+            probe_id: "p1".to_owned(),
+            hour: HOUR + 2,
+            run_hour: HOUR,
+            keep_days: None,
+            size_mib_max: None,
+            free_mib_min: 0,
+            compact: true,
+            whole: true,
+            leave: Vec::new(),
+        }
+    }
+
+    fn tidy(&self) -> Tidied {
+        self.round().run(&mut std::io::sink())
+    }
+
+    /// How often each flow is found by whoever lists the folder, and whether each file is in order.
+    fn flows(&self) -> BTreeMap<u64, usize> {
+        let mut found = BTreeMap::new();
+        for name in self.names().iter().filter(|name| name.ends_with(".parquet")) {
+            for flow in column(&self.hour().join(name), "flow_id") {
+                *found.entry(flow).or_default() += 1;
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn column(path: &Path, name: &str) -> Vec<u64> {
+    let file = fs::File::open(path).expect("a file");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a Parquet file");
+    let batches = reader.build().expect("a reader").map(|batch| batch.expect("a batch"));
+    let values = batches.flat_map(|batch| {
+        let column = batch.column_by_name(name).expect("the column").clone();
+        column.as_primitive::<UInt64Type>().values().to_vec()
+    });
+    values.collect()
+}
+
+fn once_each(flows: u64) -> BTreeMap<u64, usize> {
+    (0..flows).map(|flow| (flow, 1)).collect()
+}
+
+#[test]
+fn small_files_of_an_hour_become_one_in_order() {
+    let folder = Folder::new("merge");
+    folder.write("p1", 20, 3_000);
+    folder.write("p1-other", 1, 7);
+    fs::write(folder.hour().join("notes.txt"), "mine").expect("a file");
+    let tidied = folder.tidy();
+    assert_eq!((tidied.merged_files, tidied.made_files, &tidied.problems), (20, 1, &vec![]));
+    let names = folder.names();
+    let start = HOUR * HOUR_NS;
+    let (merged, other) =
+        (format!("flows-p1-{start}-20.parquet"), format!("flows-p1-other-{start}-0.parquet"));
+    assert_eq!(names, [merged.clone(), other.clone(), "notes.txt".to_owned()]);
+    let ends = column(&folder.hour().join(&merged), "flow_end_ns");
+    assert!(ends.is_sorted(), "the order of the table");
+    fs::remove_file(folder.hour().join(other)).expect("it is there");
+    assert_eq!(folder.flows(), once_each(60_000));
+    assert!(!folder.0.join(".compact-p1").exists());
+    let file = fs::File::open(folder.hour().join(merged)).expect("a file");
+    let built = ParquetRecordBatchReaderBuilder::try_new(file).expect("a Parquet file");
+    let keys = built.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
+    let said: Vec<_> = keys.iter().map(|key| (key.key.as_str(), key.value.as_deref())).collect();
+    assert!(said.contains(&("vmprobe.table", Some("flows"))), "{said:?}");
+    assert!(said.contains(&("vmprobe.schema_version", Some("1"))), "{said:?}");
+    // One file is nothing to merge.
+    assert_eq!(folder.tidy().merged_files, 0);
+}
+
+/// More files than row groups may be open at a time, all of the same second.
+#[test]
+fn order_is_given_up_before_a_row_is() {
+    let folder = Folder::new("many-runs");
+    folder.write("p1", 150, 20);
+    assert_eq!(folder.tidy().merged_files, 150);
+    assert_eq!(folder.flows(), once_each(3_000));
+}
+
+#[test]
+fn an_hour_that_grows_waits_for_more_files() {
+    let folder = Folder::new("grows");
+    folder.write("p1", 15, 10);
+    let open = Round { hour: HOUR + 1, ..folder.round() };
+    assert_eq!(open.run(&mut std::io::sink()).merged_files, 0);
+    folder.write("p1", 1, 1);
+    assert_eq!(open.run(&mut std::io::sink()).merged_files, 16);
+    assert_eq!(folder.names().len(), 1);
+}
+
+#[test]
+fn files_that_are_no_good_stay_and_are_named() {
+    let folder = Folder::new("no-good");
+    folder.write("p1", 6, 3_000);
+    let names = folder.names();
+    let path = |place: usize| folder.hour().join(&names[place]);
+    let mut torn = fs::read(path(1)).expect("a file");
+    torn.truncate(torn.len() - 1);
+    fs::write(path(1), &torn).expect("written");
+    // Its end is whole, its pages are not.
+    let mut wrong = fs::read(path(4)).expect("a file");
+    let middle = wrong.len() / 8;
+    wrong[4..middle].fill(0xa5);
+    fs::write(path(4), &wrong).expect("written");
+    let tidied = folder.tidy();
+    assert_eq!((tidied.merged_files, tidied.made_files), (4, 1));
+    assert_eq!(tidied.problems.len(), 2, "{:?}", tidied.problems);
+    for place in [1, 4] {
+        assert!(tidied.problems.iter().any(|problem| problem.contains(&names[place])));
+    }
+    assert_eq!((fs::read(path(1)).ok(), fs::read(path(4)).ok()), (Some(torn), Some(wrong)));
+    // They are not tried again and again.
+    assert_eq!(tidied.leave.len(), 1);
+    let again = Round { leave: tidied.leave, ..folder.round() };
+    let again = again.run(&mut std::io::sink());
+    assert_eq!((again.merged_files, again.problems), (0, vec![]));
+}
+
+/// What a process that is killed leaves: before the step and after it.
+#[test]
+fn a_crash_leaves_every_row_once_and_the_next_round_cleans_up() {
+    let folder = Folder::new("crash");
+    folder.write("p1", 4, 100);
+    let hidden = folder.0.join(".compact-p1").join(format!("flows-{HOUR}"));
+    fs::create_dir_all(&hidden).expect("a folder");
+    fs::write(hidden.join("flows-p1-0-9.parquet"), "PAR1 half of it").expect("a file");
+    assert_eq!(folder.flows(), once_each(400));
+    assert_eq!(folder.tidy().merged_files, 4);
+    assert_eq!(folder.flows(), once_each(400));
+    // After the step: the old files lie where the new ones were made.
+    fs::create_dir_all(&hidden).expect("a folder");
+    fs::copy(folder.hour().join(&folder.names()[0]), hidden.join("flows-p1-0-0.parquet"))
+        .expect("copied");
+    assert_eq!(folder.flows(), once_each(400));
+    folder.tidy();
+    assert_eq!(folder.flows(), once_each(400));
+    assert!(!folder.0.join(".compact-p1").exists());
+}
+
+#[test]
+fn old_hours_go_with_their_rows_counted() {
+    let folder = Folder::new("old");
+    folder.write_at("p1", HOUR - 30, 3, 10);
+    folder.write_at("p2", HOUR - 30, 1, 10);
+    folder.write_at("p1", HOUR - 20, 1, 5);
+    let facts = Rows {
+        inventory: vec![InventoryRecord {
+            known_from_ns: (HOUR - 30) * HOUR_NS,
+            ..InventoryRecord::default()
+        }],
+        ..Rows::default()
+    };
+    let plan =
+        StorePlan { folder: Some(folder.0.clone()), free_mib_min: 0, ..StorePlan::default() };
+    let mut sink = ParquetSink::new(&plan, "p1", "east").expect("a folder");
+    let time = Timestamp((HOUR - 30) * HOUR_NS);
+    sink.write(facts, time);
+    assert!(sink.close(time));
+
+    let round = Round { hour: HOUR, run_hour: HOUR - 30, keep_days: Some(1), ..folder.round() };
+    let tidied = round.run(&mut std::io::sink());
+    assert_eq!((tidied.by_age.files, tidied.by_age.records), (3, 30));
+    assert_eq!((tidied.by_size, &tidied.problems), (Removed::default(), &vec![]));
+    assert_eq!(tidied.merged_files, 0, "nothing is merged that was removed");
+    let at = |table, hour| scan::between(&folder.0, "p1", hour, hour).contains_key(&(hour, table));
+    assert!(!at(Table::Flows, HOUR - 30) && at(Table::Flows, HOUR - 20));
+    assert!(at(Table::Inventory, HOUR - 30), "facts of this run hold on");
+    assert_eq!(scan::between(&folder.0, "p2", HOUR - 30, HOUR - 30).len(), 1);
+    // The next one finds an empty day and leaves no folder behind.
+    let day = folder::hour_folder(&folder.0, Table::Flows, HOUR - 20);
+    fs::remove_dir_all(folder::hour_folder(&folder.0, Table::Flows, HOUR - 30)).expect("p2's");
+    Round { hour: HOUR + 9, ..round }.run(&mut std::io::sink());
+    assert!(!day.exists() && !day.parent().is_some_and(Path::exists));
+}
+
+#[test]
+fn the_oldest_hours_go_where_all_are_too_large() {
+    let folder = Folder::new("large");
+    for hour in [HOUR - 3, HOUR - 2, HOUR] {
+        folder.write_at("p1", hour, 1, 60_000);
+    }
+    let round =
+        |mib| Round { hour: HOUR, size_mib_max: Some(mib), compact: false, ..folder.round() };
+    let hours = || scan::all(&folder.0, "p1").into_keys().map(|(hour, _)| hour).collect::<Vec<_>>();
+    assert_eq!(round(1_000).run(&mut std::io::sink()).by_size, Removed::default());
+    let tidied = round(0).run(&mut std::io::sink());
+    assert_eq!((tidied.by_size.files, tidied.by_size.records), (2, 120_000));
+    assert_eq!(hours(), [HOUR], "the open hour stays");
+    assert!(tidied.problems[0].contains("store.size_mib_max"), "{:?}", tidied.problems);
+}
+
+/// Files of a version with other columns are merged by themselves.
+#[test]
+fn files_with_other_columns_are_not_mixed() {
+    let folder = Folder::new("other-columns");
+    folder.write("p1", 3, 10);
+    let names = folder.names();
+    // An older version had no `flow_end_reason`.
+    for name in &names[..2] {
+        without_column(&folder.hour().join(name), "flow_end_reason");
+    }
+    assert_eq!(folder.tidy().merged_files, 0);
+    assert_eq!(folder.flows(), once_each(30));
+    fs::remove_file(folder.hour().join(&names[2])).expect("it is there");
+    assert_eq!(folder.tidy().merged_files, 2);
+    assert_eq!(folder.flows().len(), 20);
+}
+
+fn without_column(path: &Path, name: &str) {
+    let file = fs::File::open(path).expect("a file");
+    let built = ParquetRecordBatchReaderBuilder::try_new(file).expect("a Parquet file");
+    let batches: Vec<_> =
+        built.build().expect("a reader").map(|batch| batch.expect("rows")).collect();
+    let keep = |batch: &arrow_array::RecordBatch| {
+        let schema = batch.schema();
+        let columns =
+            (0..schema.fields().len()).filter(|place| schema.field(*place).name() != name);
+        batch.project(&columns.collect::<Vec<_>>()).expect("columns")
+    };
+    let kept: Vec<_> = batches.iter().map(keep).collect();
+    let out = fs::File::create(path).expect("a file");
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(out, kept[0].schema(), None).expect("a writer");
+    for batch in &kept {
+        writer.write(batch).expect("written");
+    }
+    writer.close().expect("closed");
+}

@@ -1,0 +1,106 @@
+//! The probe that writes into the folder, if it runs.
+//!
+//! In: the folder. Out: all rows that it has are in files; this process is out of its workers' way.
+//! Cost: the probe closes its open files, at most once a second; nothing where none runs.
+//! Invariants: an answer is waited for as long as [`PATIENCE`]; without one the query sees what is
+//! in files, and says so.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::Value as Json;
+
+/// How long the probe may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Length of an answer.
+const ANSWER_OCTETS_MAX: u64 = 1 << 16;
+/// Threads of a query at most.
+const THREADS_MAX: usize = 4;
+/// Priority of a query: a tenth of the time of whoever wants the same core.
+const NICE: i32 = 10;
+
+/// Asks every probe that writes into the folder to put what it has into files, and stays off the
+/// cores of its workers.
+pub(crate) fn ask(folder: &Path) {
+    for name in sockets(folder) {
+        let Some(answer) = question(folder, &name) else { continue };
+        match answer {
+            Ok(answer) => {
+                if let Some(problem) = answer.get("problem").and_then(Json::as_str) {
+                    warn(&name, problem);
+                }
+                stay_on(answer.get("cores"));
+            }
+            Err(error) => warn(&name, &format!("{error:#}")),
+        }
+    }
+}
+
+/// Gives way to whoever wants the same core.
+pub(crate) fn stand_back() {
+    // Where it is not granted the query runs all the same.
+    let _ = rustix::process::setpriority_process(None, NICE);
+}
+
+/// Threads for a query on the cores that are left to it.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
+}
+
+fn warn(name: &str, problem: &str) {
+    eprintln!("vmprobe-query: the newest records are missing ({name}: {problem})");
+}
+
+/// Names of the sockets in the folder.
+fn sockets(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_socket = |name: &String| {
+        name.strip_prefix(".live-").is_some_and(|rest| rest.strip_suffix(".sock").is_some())
+    };
+    let mut names: Vec<_> = names.filter(is_socket).collect();
+    names.sort();
+    names
+}
+
+/// `None` where nobody listens.
+fn question(folder: &Path, name: &str) -> Option<anyhow::Result<Json>> {
+    // A socket's address has room for a hundred octets, and a folder's name for more.
+    let folder = File::open(folder).ok()?;
+    let address = format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
+    let stream = UnixStream::connect(address).ok()?;
+    Some(answer(&stream))
+}
+
+fn answer(mut stream: &UnixStream) -> anyhow::Result<Json> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(b"flush\n").context("the probe does not listen")?;
+    let mut line = String::new();
+    let read = BufReader::new(stream.take(ANSWER_OCTETS_MAX)).read_line(&mut line);
+    read.context("the probe does not answer")?;
+    serde_json::from_str(&line).context("the probe does not answer")
+}
+
+/// Keeps this thread, and those that it starts, on the cores that the answer names, as far as they
+/// are allowed.
+fn stay_on(cores: Option<&Json>) {
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let mut chosen = CpuSet::new();
+    let named = cores.and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_u64);
+    for core in named.filter_map(|core| usize::try_from(core).ok()) {
+        if core < CpuSet::MAX_CPU && allowed.is_set(core) {
+            chosen.set(core);
+        }
+    }
+    if chosen.count() > 0 {
+        // Where it is not granted the priority must do.
+        let _ = sched_setaffinity(None, &chosen);
+    }
+}

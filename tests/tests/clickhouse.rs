@@ -1,0 +1,416 @@
+//! Records in a real ClickHouse: each once, whatever happens to the server.
+
+mod extremes;
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use serde_json::Value as Json;
+use vmprobe::config::{SinkKind, SinkPlan};
+use vmprobe::export::clickhouse::{SchemaError, apply};
+use vmprobe::export::{SinkHealth, Sinks, SinksWanted};
+use vmprobe::record::{LedgerRecord, Origin, Record, Rows, Table, TableVisitor, WindowRecord};
+use vmprobe::time::{Timestamp, monotonic_ns, sleep_ms, wall_clock};
+use vmprobe_tests::clickhouse::{Clickhouse, Cluster, PASSWORD};
+use vmprobe_tests::end_to_end::{Folder, Ledger, run_to_end, until, vmprobe};
+use vmprobe_tests::records;
+use vmprobe_tests::sinks::{SOON_S, all_delivered, only, plan_of};
+
+/// The hour before this one began then: rows of longer ago would end at once. The same each time.
+fn now() -> Timestamp {
+    static NOW: std::sync::OnceLock<Timestamp> = std::sync::OnceLock::new();
+    let hour = |at: Timestamp| Timestamp((at.as_ns() / HOUR_NS - 1) * HOUR_NS);
+    *NOW.get_or_init(|| hour(wall_clock()))
+}
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+fn text(url: &str, rest: &str) -> String {
+    format!("[[sink.clickhouse]]\nname = \"lake\"\nurl = \"{url}\"\nretry_max_ms = 300\n{rest}")
+}
+
+fn plan(url: &str, rest: &str) -> SinkPlan {
+    plan_of(&text(url, rest))
+}
+
+fn make(plan: &SinkPlan) -> Result<Vec<String>, SchemaError> {
+    let SinkKind::Clickhouse(clickhouse) = &plan.kind else { panic!("{plan:?}") };
+    apply(clickhouse, 60_000, false)
+}
+
+fn start(plan: &SinkPlan, waits: bool) -> Sinks {
+    let origin = Origin::new("p'1\\", "east");
+    Sinks::start(std::slice::from_ref(plan), origin, waits, SinksWanted::default())
+        .expect("threads")
+}
+
+fn failing(sinks: &Sinks) -> String {
+    let what = || match only(sinks.reports()).health {
+        SinkHealth::Failing { what, .. } => Some(what),
+        SinkHealth::Ok => None,
+    };
+    until(SOON_S, what).unwrap_or_else(|| panic!("it does not fail: {:?}", sinks.reports()))
+}
+
+/// Compares what a table holds with what was sent.
+struct RoundTrip<'a> {
+    server: &'a Clickhouse,
+    rows: Rows,
+    tables: usize,
+}
+
+impl TableVisitor for RoundTrip<'_> {
+    fn table<R: Record>(&mut self) {
+        let origin = Origin::new("p'1\\", "east");
+        let mut rows = std::mem::take(R::of(&mut self.rows));
+        assert_eq!(rows.len(), 2, "{} has no extremes", R::TABLE.name());
+        rows.sort_by(R::order);
+        let expected: Vec<_> = rows.iter().map(|row| row.json(&origin)).collect();
+        let answer = self.server.query(&format!(
+            "SELECT * EXCEPT (filed_time) FROM vmprobe.{} FORMAT JSONEachRow",
+            R::TABLE.name()
+        ));
+        let read = |line| serde_json::from_str(line).expect("JSON");
+        let mut found: Vec<Json> = answer.lines().map(read).collect();
+        found.sort_by_key(|row| row.get(R::TABLE.time_column()).and_then(Json::as_u64));
+        assert_eq!(found.len(), expected.len(), "{}", R::TABLE.name());
+        for (found, expected) in found.iter().zip(&expected) {
+            let (found, expected) = (found.as_object(), expected.as_object());
+            let (found, expected) = (found.expect("an object"), expected.expect("an object"));
+            assert!(found.keys().eq(expected.keys()), "{}", R::TABLE.name());
+            for (name, value) in expected {
+                let there = &found[name];
+                assert!(same(there, value), "{}.{name}: {there}, not {value}", R::TABLE.name());
+            }
+        }
+        self.tables += 1;
+    }
+}
+
+/// Equal, but for a number without fraction, which ClickHouse writes without a point.
+fn same(one: &Json, other: &Json) -> bool {
+    if one == other {
+        return true;
+    }
+    other.is_f64() && one.is_number() && one.as_f64() == other.as_f64()
+}
+
+#[test]
+fn every_field_comes_back_as_it_was() {
+    let Some(server) = Clickhouse::start("every field through ClickHouse") else { return };
+    let plan = plan(&server.url(), "");
+    let made = make(&plan).expect("made");
+    assert!(made.len() > Table::ALL.len(), "{made:?}");
+    assert_eq!(make(&plan).expect("it is there"), [""; 0], "nothing is done twice");
+    let mut sinks = start(&plan, true);
+    sinks.send(&extremes::rows(), now(), u64::MAX);
+    let report = only(sinks.finish());
+    let records = u64::try_from(extremes::rows().len()).expect("few");
+    assert_eq!((report.ledger.made, report.ledger.delivered), (records, records), "{report:?}");
+    let mut check = RoundTrip { server: &server, rows: extremes::rows(), tables: 0 };
+    Table::visit(&mut check);
+    assert_eq!(check.tables, Table::ALL.len());
+    // Stamps of all centuries make three partitions at most: an hour around the packets' clock.
+    let days = server.number("SELECT uniqExact(toDate(filed_time)) FROM vmprobe.flows");
+    assert!(days <= 2, "{days}");
+}
+
+/// `count` conversations of one packet each, and as many rows of the ledger, numbered from `first`.
+fn load(first: u64, count: u64) -> Rows {
+    let address = |number: u64| {
+        let [.., a, b, c] = number.to_be_bytes();
+        std::net::IpAddr::from([10, a, b, c])
+    };
+    let at = |number: u64| now().as_ns() + number * 1_000_000;
+    let window = |number| WindowRecord {
+        window_start_ns: at(number),
+        source_address: address(number % 50),
+        destination_address: address(number % 7),
+        packet_delta_count: 1,
+        octet_delta_count: number,
+        ..WindowRecord::default()
+    };
+    let line = |number| LedgerRecord {
+        window_start_ns: at(number),
+        scope: "probe",
+        packet_count: number,
+        ..LedgerRecord::default()
+    };
+    let numbers = first..first + count;
+    Rows {
+        windows: numbers.clone().map(window).collect(),
+        ledger: numbers.map(line).collect(),
+        ..Rows::default()
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_under_load_has_each_row_once() {
+    const KILLS: u64 = 5;
+    const PART: u64 = 50;
+    let Some(mut server) = Clickhouse::start("ClickHouse killed under load") else { return };
+    let rest = "tables = [\"windows\", \"ledger\"]\nbatch_records = 400\nbatch_ms = 50\n\
+                timeout_ms = 5000\nqueue_mib = 512\n";
+    let plan = plan(&server.url(), rest);
+    make(&plan).expect("made");
+    let mut sinks = start(&plan, false);
+    let mut sent = 0;
+    for kill in 0..=KILLS {
+        let delivered = only(sinks.reports()).ledger.delivered;
+        // Kill while batches are under way, at another moment each time.
+        let end_ns = monotonic_ns() + 1_500_000_000 + kill * 37_000_000;
+        while monotonic_ns() < end_ns {
+            sinks.send(&load(sent, PART), Timestamp(now().as_ns() + sent * 1_000_000), 0);
+            sent += PART;
+            sleep_ms(10);
+        }
+        let more = || (only(sinks.reports()).ledger.delivered > delivered).then_some(());
+        assert!(until(SOON_S, more).is_some(), "it goes on: {:?}", sinks.reports());
+        if kill < KILLS {
+            server.kill();
+            sinks.send(&load(sent, PART), Timestamp(now().as_ns() + sent * 1_000_000), 0);
+            sent += PART;
+            failing(&sinks);
+            server.run();
+        }
+    }
+    all_delivered(&sinks, 2 * sent);
+    let report = only(sinks.finish());
+    assert_eq!((report.ledger.made, report.ledger.dropped_sum()), (2 * sent, 0), "{report:?}");
+    let ledger = server.query(
+        "SELECT count(), uniqExact(packet_count), max(packet_count) FROM vmprobe.ledger \
+         WHERE scope = 'probe'",
+    );
+    assert_eq!(ledger.trim(), format!("{sent}\t{sent}\t{}", sent - 1));
+    let sums = "sum(packet_delta_count), sum(octet_delta_count)";
+    let octets = sent * (sent - 1) / 2;
+    for table in ["windows", "windows_1m", "windows_1h"] {
+        let found = server.query(&format!("SELECT {sums} FROM vmprobe.{table}"));
+        assert_eq!(found.trim(), format!("{sent}\t{octets}"), "{table}");
+    }
+    eprintln!("{sent} rows a table, {KILLS} kills, each once");
+}
+
+/// Forwards connections to a server, but loses the answers to the first `cuts` inserts.
+fn lossy_way(to: u16, cuts: u32) -> (u16, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let left = Arc::new(AtomicU32::new(cuts));
+    let cuts = Arc::clone(&left);
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let cuts = Arc::clone(&cuts);
+            std::thread::spawn(move || forward(client, to, &cuts));
+        }
+    });
+    (port, left)
+}
+
+fn forward(mut client: TcpStream, to: u16, cuts: &AtomicU32) {
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", to)) else { return };
+    let inserts = Arc::new(AtomicBool::new(false));
+    let (mut from, mut into) =
+        (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
+    let seen = Arc::clone(&inserts);
+    std::thread::spawn(move || {
+        let mut part = [0; 8_192];
+        while let Ok(octets @ 1..) = from.read(&mut part) {
+            if part[..octets].windows(6).any(|word| word == b"INSERT") {
+                seen.store(true, Ordering::SeqCst);
+            }
+            if into.write_all(&part[..octets]).is_err() {
+                return;
+            }
+        }
+        let _ = into.shutdown(Shutdown::Write);
+    });
+    let mut part = [0; 8_192];
+    while let Ok(octets @ 1..) = server.read(&mut part) {
+        let take = |left: u32| left.checked_sub(1);
+        if inserts.swap(false, Ordering::SeqCst)
+            && cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+        {
+            let _ = client.shutdown(Shutdown::Both);
+            return;
+        }
+        if client.write_all(&part[..octets]).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_batch_whose_answer_is_lost_is_stored_once_also_in_roll_ups() {
+    let Some(server) = Clickhouse::start("lost answers of ClickHouse") else { return };
+    make(&plan(&server.url(), "")).expect("made");
+    let (port, cuts) = lossy_way(server.port, 6);
+    let rest = "tables = [\"windows\"]\nbatch_records = 100\n";
+    let plan = plan(&format!("http://127.0.0.1:{port}"), rest);
+    let mut sinks = start(&plan, false);
+    sinks.send(&load(0, 500), now(), 0);
+    all_delivered(&sinks, 500);
+    sinks.finish();
+    assert_eq!(cuts.load(Ordering::SeqCst), 0, "answers were lost");
+    for table in ["windows", "windows_1m", "windows_1h"] {
+        let sum = format!("SELECT sum(packet_delta_count) FROM vmprobe.{table}");
+        assert_eq!(server.number(&sum), 500, "{table}");
+    }
+}
+
+#[test]
+fn wrong_credentials_are_told_and_right_ones_taken_without_a_restart() {
+    let Some(server) = Clickhouse::start("credentials at ClickHouse") else { return };
+    make(&plan(&server.url(), "")).expect("made");
+    let secret = server.path("password");
+    std::fs::write(&secret, "wr0ng\n").expect("a file");
+    let rest = format!("user = \"probe\"\npassword = \"file:{}\"\n", secret.display());
+    let plan = plan(&server.url(), &rest);
+    let mut sinks = start(&plan, false);
+    sinks.send(&load(0, 10), now(), 0);
+    let what = failing(&sinks);
+    assert!(what.contains("516") && !what.contains("wr0ng"), "{what}");
+    std::fs::write(&secret, format!("{PASSWORD}\n")).expect("a file");
+    all_delivered(&sinks, 20);
+    assert_eq!(only(sinks.finish()).health, SinkHealth::Ok);
+    assert_eq!(server.number("SELECT count() FROM vmprobe.windows"), 10);
+}
+
+#[test]
+fn an_older_schema_is_upgraded_and_what_waited_comes() {
+    let Some(server) = Clickhouse::start("an older schema in ClickHouse") else { return };
+    let plan = plan(&server.url(), "tables = [\"windows\"]\n");
+    make(&plan).expect("made");
+    // As an earlier version had it: without some columns, with a narrower one, with another age.
+    for change in [
+        "ALTER TABLE vmprobe.windows_1m_view MODIFY QUERY SELECT toStartOfMinute(filed_time) AS \
+         start_time, source_address, sum(windows.packet_delta_count) AS packet_delta_count FROM \
+         vmprobe.windows AS windows GROUP BY start_time, source_address",
+        "DROP TABLE vmprobe.windows_1h_view",
+        "ALTER TABLE vmprobe.windows_1m DROP COLUMN late_packet_count",
+        "ALTER TABLE vmprobe.windows DROP COLUMN late_packet_count",
+        "ALTER TABLE vmprobe.windows DROP COLUMN tap",
+        "ALTER TABLE vmprobe.windows MODIFY COLUMN layer2_octet_delta_count UInt32",
+        "ALTER TABLE vmprobe.windows MODIFY TTL filed_time + INTERVAL 3 DAY",
+        "ALTER TABLE vmprobe.windows MODIFY COMMENT 'vmprobe schema=0 ttl_days=3'",
+    ] {
+        server.query(change);
+    }
+    let mut sinks = start(&plan, false);
+    sinks.send(&load(0, 10), now(), 0);
+    let what = failing(&sinks);
+    assert!(what.contains("vmprobe schema clickhouse --apply"), "{what}");
+    let done = make(&plan).expect("upgraded").join("\n");
+    for part in
+        ["ADD COLUMN IF NOT EXISTS `tap`", "MODIFY COLUMN `layer2", "MODIFY TTL", "MODIFY QUERY"]
+    {
+        assert!(done.contains(part), "{part} in {done}");
+    }
+    all_delivered(&sinks, 10);
+    assert_eq!(make(&plan).expect("nothing to do"), [""; 0]);
+    sinks.send(&load(10, 10), now(), 0);
+    all_delivered(&sinks, 20);
+    sinks.finish();
+    assert_eq!(server.number("SELECT count() FROM vmprobe.windows"), 20);
+    let sum =
+        |table| server.number(&format!("SELECT sum(packet_delta_count) FROM vmprobe.{table}"));
+    assert_eq!(sum("windows_1m"), 20);
+    // The first ten may have come before this view was there again.
+    assert!([10, 20].contains(&sum("windows_1h")), "{}", sum("windows_1h"));
+    server.query("ALTER TABLE vmprobe.flows MODIFY COMMENT 'vmprobe schema=999 ttl_days=30'");
+    assert!(matches!(make(&plan), Err(SchemaError::Newer { .. })));
+}
+
+#[test]
+fn a_server_of_an_old_version_is_refused() {
+    // A double: it only says the version of Debian's own package.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 8\r\n\r\n18.16.1\n",
+            );
+        }
+    });
+    let plan = plan(&url, "");
+    let error = make(&plan).expect_err("it is too old").to_string();
+    assert!(error.contains("ClickHouse 18.16.1; at least 24.8 is needed"), "{error}");
+    let mut sinks = start(&plan, false);
+    sinks.send(&load(0, 1), now(), 0);
+    assert!(failing(&sinks).contains("at least 24.8 is needed"));
+    sinks.finish();
+}
+
+#[test]
+fn a_cluster_of_replicated_tables_has_each_row_once_on_one_shard() {
+    let Some(mut cluster) = Cluster::start("a cluster of ClickHouse") else { return };
+    let rest = "cluster = \"lake\"\nreplicated = true\ntables = [\"windows\", \"ledger\"]\n\
+                batch_records = 400\nbatch_ms = 50\n";
+    let plan = plan(&cluster.servers[0].url(), rest);
+    make(&plan).expect("made on both");
+    assert_eq!(make(&plan).expect("it is there"), [""; 0]);
+    let mut sinks = start(&plan, false);
+    let mut sent = 0;
+    for part in 0..40 {
+        sinks.send(&load(sent, 200), Timestamp(now().as_ns() + sent * 1_000_000), 0);
+        sent += 200;
+        sleep_ms(20);
+        if part == 20 {
+            // The shard that only the other one talks to.
+            cluster.servers[1].kill();
+            failing(&sinks);
+            cluster.servers[1].run();
+        }
+    }
+    all_delivered(&sinks, 2 * sent);
+    sinks.finish();
+    let [one, two] = &cluster.servers;
+    let count = "SELECT count(), uniqExact(octet_delta_count) FROM vmprobe.windows";
+    assert_eq!(one.query(count).trim(), format!("{sent}\t{sent}"));
+    let parts = [one, two].map(|it| it.number("SELECT count() FROM vmprobe.windows_local"));
+    assert!(parts.iter().all(|rows| *rows > 0) && parts.iter().sum::<u64>() == sent, "{parts:?}");
+    for table in ["windows_1m", "windows_1h"] {
+        let sum = format!("SELECT sum(packet_delta_count) FROM vmprobe.{table}");
+        assert_eq!((one.number(&sum), two.number(&sum)), (sent, sent), "{table}");
+    }
+}
+
+#[test]
+fn a_replay_gives_the_same_rows_as_the_store() {
+    let Some(server) = Clickhouse::start("a replay into ClickHouse") else { return };
+    let folder = Folder::new("replay-clickhouse");
+    let mut command = Command::new(vmprobe());
+    command.args(["generate", "--scenario", "port-scan", "--seed", "1", "--out"]);
+    command.arg(folder.path("generated"));
+    run_to_end(command).expect(0, &[]);
+    // The generated cloud is older than records are kept otherwise.
+    let text = text(&server.url(), "ttl_days = 0\nrollup_ttl_days = 0\n");
+    let file = folder.write("vmprobe.toml", format!("[flow]\nslots_per_worker = 16384\n{text}"));
+    let mut command = Command::new(vmprobe());
+    command.args(["schema", "clickhouse", "--apply", "-c"]).arg(&file);
+    let said = run_to_end(command);
+    assert!(said.expect(0, &[]).output.contains("CREATE TABLE"), "{}", said.output);
+    let mut command = Command::new(vmprobe());
+    command.args(["replay", "--json", "-c"]).arg(&file);
+    command.arg("--out").arg(folder.path("records"));
+    command.arg(folder.path("generated/tap-a.pcap"));
+    let ended = run_to_end(command);
+    let report = ended.expect(0, &[]).json();
+    assert!(Ledger::even(&report).received > 0);
+    assert_eq!(report["sinks"][1]["name"], "lake", "{report}");
+    assert_eq!(report["sinks"][0]["made"], report["sinks"][1]["made"], "{report}");
+    assert_eq!(report["sinks"][1]["made"], report["sinks"][1]["delivered"], "{report}");
+    let mut some = 0;
+    for table in Table::ALL {
+        let stored = records::rows(&folder.path("records"), table.name()).len();
+        let there = server.number(&format!("SELECT count() FROM vmprobe.{}", table.name()));
+        assert_eq!(u64::try_from(stored).expect("few"), there, "{}", table.name());
+        some += usize::from(stored > 0);
+    }
+    assert!(some >= 4, "{some} tables have rows");
+}

@@ -1,0 +1,118 @@
+//! Other programs read the records: PyArrow, and DuckDB as its makers ship it for Python.
+
+mod extremes;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value as Json;
+use vmprobe::config::StorePlan;
+use vmprobe::export::ParquetSink;
+use vmprobe::record::{Origin, Record, Rows, Table, TableVisitor};
+use vmprobe::store::Round;
+use vmprobe::time::Timestamp;
+use vmprobe_tests::end_to_end::{Folder, run_to_end, skipped};
+
+/// All rows of a table by either reader, as JSON.
+const SCRIPT: &str = r#"
+import json, sys
+reader, folder, table, time = sys.argv[1:]
+if reader == "pyarrow":
+    import pyarrow.dataset
+    dataset = pyarrow.dataset.dataset(f"{folder}/{table}", format="parquet")
+    rows = dataset.to_table().sort_by(time).to_pylist()
+else:
+    import duckdb
+    answer = duckdb.sql(f"FROM read_parquet('{folder}/{table}/*/*/*.parquet') ORDER BY {time}")
+    rows = [dict(zip(answer.columns, row)) for row in answer.fetchall()]
+print(json.dumps(rows))
+"#;
+
+/// Where `scripts/fetch-readers` puts them.
+fn python() -> Option<PathBuf> {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.deps/readers/bin/python");
+    python.is_file().then_some(python)
+}
+
+struct Check {
+    python: PathBuf,
+    rows: Rows,
+    folder: Folder,
+    tables: usize,
+}
+
+impl TableVisitor for Check {
+    fn table<R: Record>(&mut self) {
+        let origin = Origin::new("p1", "east");
+        let mut rows = std::mem::take(R::of(&mut self.rows));
+        rows.sort_by(R::order);
+        let expected: Vec<_> = rows.iter().map(|row| row.json(&origin)).collect();
+        let (table, time) = (R::TABLE.name(), R::TABLE.time_column());
+        for reader in ["pyarrow", "duckdb"] {
+            let mut command = Command::new(&self.python);
+            command.args(["-c", SCRIPT, reader]).arg(self.folder.root()).args([table, time]);
+            let ended = run_to_end(command);
+            ended.expect(0, &[]);
+            let found: Vec<Json> = serde_json::from_str(&ended.output).expect("JSON");
+            assert_eq!(found, expected, "{reader}: {table}");
+        }
+        self.tables += 1;
+    }
+}
+
+/// Writes each row into a file of its own.
+struct Single<'a>(&'a mut ParquetSink);
+impl TableVisitor for Single<'_> {
+    fn table<R: Record>(&mut self) {
+        let mut all = extremes::rows();
+        for row in std::mem::take(R::of(&mut all)) {
+            let mut rows = Rows::default();
+            R::of(&mut rows).push(row);
+            // Within an hour of the clock, whatever its time: both are filed at 0.
+            self.0.write_filed(rows, Timestamp(1), Timestamp(1));
+            assert!(self.0.close(Timestamp(1)), "{:?}", self.0.health());
+        }
+    }
+}
+
+/// Every field with its extreme values, as written and once small files were merged.
+#[test]
+fn any_reader_of_parquet_finds_what_was_written() {
+    let Some(python) = python() else {
+        skipped(
+            "other readers of Parquet",
+            "not installed: pyarrow, duckdb (scripts/fetch-readers)",
+        );
+        return;
+    };
+    for merges in [false, true] {
+        let folder = Folder::new("readers");
+        let plan = StorePlan {
+            folder: Some(folder.root().to_owned()),
+            free_mib_min: 0,
+            ..StorePlan::default()
+        };
+        let mut sink = ParquetSink::new(&plan, "p1", "east").expect("a folder");
+        Table::visit(&mut Single(&mut sink));
+        if merges {
+            let round = Round {
+                folder: folder.root().to_owned(),
+                probe_id: "p1".to_owned(),
+                hour: 5,
+                run_hour: 5,
+                keep_days: None,
+                size_mib_max: None,
+                free_mib_min: 0,
+                compact: true,
+                whole: true,
+                leave: Vec::new(),
+            };
+            let tidied = round.run(&mut std::io::sink());
+            assert_eq!(tidied.problems, [""; 0]);
+        }
+        let rows = extremes::rows();
+        let mut check = Check { python: python.clone(), rows, folder, tables: 0 };
+        Table::visit(&mut check);
+        assert_eq!(check.tables, Table::ALL.len());
+    }
+}
