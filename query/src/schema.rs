@@ -1,8 +1,8 @@
 //! The tables that there are.
 //!
 //! In: `schema.sql`, made from the record module of vmprobe (a test of that program holds both
-//! equal, so this program needs nothing of the probe's to be built), `views.sql`, `now.sql`. Out:
-//! names, and the SQL that makes empty tables and views.
+//! equal, so this program needs nothing of the probe's to be built), `views.sql`, `now.sql`,
+//! `vm_windows.sql`. Out: names, and the SQL that makes empty tables and views.
 
 use crate::now;
 
@@ -11,14 +11,15 @@ pub(crate) const DDL: &str = include_str!("schema.sql");
 
 /// `CREATE VIEW` statements over the tables: what was recorded, as it is known now.
 pub(crate) fn views() -> String {
-    [include_str!("views.sql"), &now::views()].concat()
+    [include_str!("views.sql"), &now::views(), include_str!("vm_windows.sql")].concat()
 }
 
 /// Tables that a view reads and does not name.
-const BEHIND_VIEWS: [(&str, &[&str]); 6] = [
+const BEHIND_VIEWS: [(&str, &[&str]); 7] = [
     ("windows_now", &["inventory"]),
     ("flows_now", &["inventory"]),
     ("alerts_now", &["inventory"]),
+    ("vm_windows", &["windows", "vm_usage", "inventory"]),
     ("migration_windows", &["migrations"]),
     ("migration_paths", &["migrations", "windows"]),
     ("migration_lens", &["migrations", "windows", "flows", "path"]),
