@@ -10,6 +10,7 @@ pub mod libvirtd;
 pub mod link;
 pub mod odd_traffic;
 pub mod oracles;
+pub mod overlap;
 pub mod paths;
 pub mod ports;
 pub mod random;
