@@ -12,6 +12,7 @@ pub mod link;
 pub mod neutron;
 pub mod odd_traffic;
 pub mod oracles;
+pub mod overlap;
 pub mod paths;
 pub mod ports;
 pub mod random;
