@@ -7,6 +7,7 @@ pub mod clickhouse;
 pub mod cloud_double;
 pub mod end_to_end;
 pub mod folder;
+pub mod kafka;
 pub mod libvirtd;
 pub mod link;
 pub mod neutron;

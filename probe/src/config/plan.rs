@@ -23,9 +23,11 @@ pub use learned::{LearnedPlan, Lessons};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
+pub(crate) use sink::is_local;
 pub use sink::{
-    ClickhousePlan, EvePlan, HttpUrl, NotUrl, RabbitmqPlan, SecretPlace, SinkAccess, SinkFilter,
-    SinkKind, SinkPlan, StreamUrl, SyslogFormat, SyslogPlan, WebhookPlan,
+    ClickhousePlan, EvePlan, HttpUrl, KafkaCluster, KafkaCompression, KafkaFormat, KafkaPlan,
+    NotUrl, RabbitmqPlan, SaslMechanism, SecretPlace, SinkAccess, SinkFilter, SinkKind, SinkPlan,
+    StreamUrl, SyslogFormat, SyslogPlan, WebhookPlan,
 };
 
 /// The whole configuration of a probe.
