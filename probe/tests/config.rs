@@ -133,6 +133,7 @@ fn other_value(table: &Table, key: &Key) -> String {
         Kind::Secret => "\"env:OTHER\"".to_owned(),
         Kind::Broker => "\"amqp://other\"".to_owned(),
         Kind::Device => "\"0000:3b:00.0\"".to_owned(),
+        Kind::Service => "\"http://other\"".to_owned(),
         Kind::Ovsdb => "\"tcp:192.0.2.9:6640\"".to_owned(),
         Kind::Address => "\"192.0.2.9\"".to_owned(),
         Kind::Network => "\"10.98.0.0/16\"".to_owned(),
@@ -159,6 +160,7 @@ fn bad_values(kind: &Kind) -> Vec<String> {
         | Kind::Device
         | Kind::Ovsdb
         | Kind::Http
+        | Kind::Service
         | Kind::Stream
         | Kind::Secret
         | Kind::Broker

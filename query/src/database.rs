@@ -169,7 +169,7 @@ impl Database {
             report_bad(&bad, skip_bad)?;
             self.make_view(table, &good).with_context(|| format!("the files of {table}"))?;
         }
-        self.connection.execute_batch(schema::VIEWS)?;
+        self.connection.execute_batch(&schema::views())?;
         Ok(())
     }
 

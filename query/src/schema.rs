@@ -1,18 +1,25 @@
 //! The tables that there are.
 //!
 //! In: `schema.sql`, made from the record module of vmprobe (a test of that program holds both
-//! equal, so this program needs nothing of the probe's to be built), `views.sql`. Out: names, and the
-//! SQL that makes empty tables and views.
+//! equal, so this program needs nothing of the probe's to be built), `views.sql`, `now.sql`,
+//! `vm_windows.sql`. Out: names, and the SQL that makes empty tables and views.
+
+use crate::now;
 
 /// `CREATE TABLE` statements of all tables, in the form that [`tables`] reads.
 pub(crate) const DDL: &str = include_str!("schema.sql");
 
-/// Views over the tables: what was recorded, as it is known now.
-pub(crate) const VIEWS: &str = include_str!("views.sql");
+/// `CREATE VIEW` statements over the tables: what was recorded, as it is known now.
+pub(crate) fn views() -> String {
+    [include_str!("views.sql"), &now::views(), include_str!("vm_windows.sql")].concat()
+}
 
 /// Tables that a view reads and does not name.
-const BEHIND_VIEWS: [(&str, &[&str]); 4] = [
+const BEHIND_VIEWS: [(&str, &[&str]); 7] = [
     ("windows_now", &["inventory"]),
+    ("flows_now", &["inventory"]),
+    ("alerts_now", &["inventory"]),
+    ("vm_windows", &["windows", "vm_usage", "inventory"]),
     ("migration_windows", &["migrations"]),
     ("migration_paths", &["migrations", "windows"]),
     ("migration_lens", &["migrations", "windows", "flows", "path"]),
@@ -44,6 +51,10 @@ mod tests {
             may_read("from Windows_Now", "inventory") && may_read("from windows_now", "windows")
         );
         assert!(!may_read("from windows", "inventory"));
+        for table in ["flows", "alerts"] {
+            let sql = format!("from {table}_now");
+            assert!(may_read(&sql, table) && may_read(&sql, "inventory"), "{table}");
+        }
         for table in ["migrations", "windows", "flows", "path"] {
             assert!(may_read("from migration_lens", table), "{table}");
         }

@@ -25,6 +25,9 @@ use super::joined::Message;
 
 /// For how long [`Paths`] remembers ways, places and least times.
 const HISTORY_NS: u64 = ms(60_000);
+/// Windows before which what it knows of how times scatter counts next to nothing: each half as much as the
+/// one after it.
+const HISTORY_WINDOWS: u64 = 32;
 const _: () = assert!(PAST_NS < HISTORY_NS, "what it remembers of moves is less");
 
 /// Trajectories by which repeated ones are known, at most; beyond it they are not.
@@ -198,7 +201,7 @@ impl Reducer {
     /// Forgets what no later window asks for.
     fn forget(&mut self, window: u64) {
         let verdict_ns = ms(self.plan.path.verdict_ms.into());
-        let kept = (HISTORY_NS + 2 * verdict_ns).div_ceil(self.length_ns) + 2;
+        let kept = (HISTORY_NS + 2 * verdict_ns).div_ceil(self.length_ns) + HISTORY_WINDOWS;
         let first = window.saturating_sub(kept);
         self.arrivals = self.arrivals.split_off(&first);
         self.known.retain(|_, marks| {
@@ -320,7 +323,7 @@ mod tests {
         assert_eq!((counts.taken, counts.late, counts.unread), (WINDOWS * 10, 0, 0));
         let lost = |rows: &Rows| rows.path.iter().map(|row| row.unresolved_loss_packet_count).max();
         assert!(whole.iter().all(|(_, rows)| lost(rows) == Some(2)), "{whole:?}");
-        for cut in [0, 5, 60, 300, 1_200, 1_500, log.len() - 1] {
+        for cut in [0, 5, 60, 300, 1_500, 1_700, log.len() - 1] {
             let (mut one, mut all) = (reducer(&plan, 0), Vec::new());
             one.caught_up();
             for (offset, message) in (0..).zip(&log[..cut]) {
@@ -332,7 +335,7 @@ mod tests {
             let said = Message::Emitted { window: last.unwrap_or(0) };
             log.insert(cut, serde_json::to_vec(&said).expect("JSON"));
             let first = one.first_needed();
-            assert!(cut < 1_200 || first > 0, "it is not all read again: {cut}");
+            assert!(cut < 1_500 || first > 0, "it is not all read again: {cut}");
             let mut two = reducer(&plan, first);
             let skipped = usize::try_from(first).expect("it is not negative");
             for (offset, message) in log.iter().enumerate().skip(skipped) {
