@@ -12,8 +12,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
-use super::super::secret;
-use crate::config::{KafkaCluster, SaslMechanism};
+use crate::config::{KafkaCluster, SaslMechanism, secret};
 
 /// Longest wait between two attempts of the client to connect, in milliseconds.
 const RECONNECT_MS_MAX: u32 = 2_000;
