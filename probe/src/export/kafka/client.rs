@@ -12,7 +12,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
-use super::super::secret;
+use crate::config::secret;
 use crate::config::{KafkaCluster, SaslMechanism};
 
 /// Longest wait between two attempts of the client to connect, in milliseconds.
