@@ -9,6 +9,7 @@ mod cell;
 mod database;
 mod files;
 mod live;
+mod now;
 mod output;
 mod rollup;
 mod schema;

@@ -1,20 +1,25 @@
 //! The tables that there are.
 //!
 //! In: `schema.sql`, made from the record module of vmprobe (a test of that program holds both
-//! equal, so this program needs nothing of the probe's to be built), `views.sql`. Out: names, and the
-//! SQL that makes empty tables and views.
+//! equal, so this program needs nothing of the probe's to be built), `views.sql`, `now.sql`,
+//! `vm_windows.sql`. Out: names, and the SQL that makes empty tables and views.
 
-use crate::rollup;
+use crate::{now, rollup};
 
 /// `CREATE TABLE` statements of all tables, in the form that [`tables`] reads.
 pub(crate) const DDL: &str = include_str!("schema.sql");
 
-/// Views over the tables: what was recorded, as it is known now.
-pub(crate) const VIEWS: &str = include_str!("views.sql");
+/// `CREATE VIEW` statements over the tables: what was recorded, as it is known now.
+pub(crate) fn views() -> String {
+    [include_str!("views.sql"), &now::views(), include_str!("vm_windows.sql")].concat()
+}
 
 /// Tables that a view reads and does not name.
-const BEHIND_VIEWS: [(&str, &[&str]); 4] = [
+const BEHIND_VIEWS: [(&str, &[&str]); 7] = [
     ("windows_now", &["inventory"]),
+    ("flows_now", &["inventory"]),
+    ("alerts_now", &["inventory"]),
+    ("vm_windows", &["windows", "vm_usage", "inventory"]),
     ("migration_windows", &["migrations"]),
     ("migration_paths", &["migrations", "windows"]),
     ("migration_lens", &["migrations", "windows", "flows", "path"]),
@@ -22,10 +27,10 @@ const BEHIND_VIEWS: [(&str, &[&str]); 4] = [
 
 /// The query behind a view, to be asked over other rows: where it stands as a subquery, a table of the
 /// `WITH` around it goes before the stored one of the same name. Empty for what is no view.
-pub(crate) fn view(name: &str) -> &'static str {
-    let begin = format!("CREATE VIEW {name} AS\n");
-    let body = VIEWS.split_once(&begin).map(|(_, body)| body);
-    body.and_then(|body| body.split_once(";\n")).map_or("", |(body, _)| body)
+pub(crate) fn view(name: &str) -> String {
+    let (views, begin) = (views(), format!("CREATE VIEW {name} AS\n"));
+    let body = views.split_once(&begin).and_then(|(_, body)| body.split_once(";\n"));
+    body.map_or_else(String::new, |(body, _)| body.to_owned())
 }
 
 /// Names and types of a table's columns.
@@ -71,6 +76,10 @@ mod tests {
             may_read("from Windows_Now", "inventory") && may_read("from windows_now", "windows")
         );
         assert!(!may_read("from windows", "inventory"));
+        for table in ["flows", "alerts"] {
+            let sql = format!("from {table}_now");
+            assert!(may_read(&sql, table) && may_read(&sql, "inventory"), "{table}");
+        }
         for table in ["migrations", "windows", "flows", "path"] {
             assert!(may_read("from migration_lens", table), "{table}");
         }

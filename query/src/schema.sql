@@ -180,6 +180,8 @@ CREATE TABLE "flows" (
     "destination_virtual_station_name" VARCHAR,
     "destination_virtual_station_tenant" VARCHAR,
     "traffic_class" VARCHAR NOT NULL,
+    "source_network_kind" VARCHAR,
+    "destination_network_kind" VARCHAR,
     "retransmission_packet_count" UBIGINT,
     "reverse_retransmission_packet_count" UBIGINT,
     "fast_retransmission_packet_count" UBIGINT,

@@ -4,12 +4,16 @@
 pub mod broker;
 pub mod captures;
 pub mod clickhouse;
+pub mod cloud_double;
 pub mod end_to_end;
 pub mod folder;
+pub mod kafka;
 pub mod libvirtd;
 pub mod link;
+pub mod neutron;
 pub mod odd_traffic;
 pub mod oracles;
+pub mod overlap;
 pub mod paths;
 pub mod ports;
 pub mod random;

@@ -11,19 +11,23 @@ use ipnet::IpNet;
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
+mod cloud_api;
 mod learned;
 mod libvirt;
 mod openstack;
 mod ovsdb;
 mod sink;
 
+pub use cloud_api::{CloudApiPlan, CloudAuth, NotService, ServiceUrl};
 pub use learned::{LearnedPlan, Lessons};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
+pub(crate) use sink::is_local;
 pub use sink::{
-    ClickhousePlan, EvePlan, HttpUrl, NotUrl, RabbitmqPlan, SecretPlace, SinkAccess, SinkFilter,
-    SinkKind, SinkPlan, StreamUrl, SyslogFormat, SyslogPlan, WebhookPlan,
+    ClickhousePlan, EvePlan, HttpUrl, KafkaCluster, KafkaCompression, KafkaFormat, KafkaPlan,
+    NotUrl, RabbitmqPlan, SaslMechanism, SecretPlace, SinkAccess, SinkFilter, SinkKind, SinkPlan,
+    StreamUrl, SyslogFormat, SyslogPlan, WebhookPlan,
 };
 
 /// The whole configuration of a probe.
@@ -366,6 +370,10 @@ pub struct InventoryPlan {
     pub file: Option<PathBuf>,
     /// Whether requests to the HTTP API may change the inventory.
     pub api: bool,
+    /// File that keeps what is known over a restart; `None` for the one in the store's folder.
+    pub journal: Option<PathBuf>,
+    /// Size of that file at most, in MiB; 0 for none.
+    pub journal_mib_max: u32,
     /// All kinds of sources; the first one is heard first.
     pub precedence: Vec<SourceKind>,
     /// How far ahead of the probe's clock a source may date what it says.
@@ -449,6 +457,8 @@ impl Default for InventoryPlan {
         Self {
             file: None,
             api: false,
+            journal: None,
+            journal_mib_max: 256,
             precedence: SourceKind::ALL.to_vec(),
             clock_skew_max_ms: 5_000,
             vms_max: 100_000,

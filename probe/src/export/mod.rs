@@ -12,17 +12,17 @@
 //! | `parquet/` | the store's files |
 //! | `sink/` | what all other sinks have in common: hand-off, filters, batches, queue, spool, retry |
 //! | `json` | records as JSON, for all sinks that speak it |
-//! | `secret` `tls` `http` | passwords, certificates, requests |
-//! | `clickhouse/` `webhook` `syslog` `eve` `rabbitmq` | one destination each |
+//! | `tls` `http` | certificates, requests |
+//! | `clickhouse/` `kafka/` `webhook` `syslog` `eve` `rabbitmq` | one destination each |
 
 mod account;
 pub mod clickhouse;
 mod eve;
 mod http;
 pub mod json;
+pub mod kafka;
 pub mod parquet;
 mod rabbitmq;
-mod secret;
 pub mod sink;
 mod syslog;
 mod tls;

@@ -214,6 +214,10 @@ tables! {
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// east-west, inter-tenant, north-south or transit.
         traffic_class: &'static str, "", Element::None;
+        /// What the configuration says of the source address, as in `windows`.
+        source_network_kind: Option<&'static str>, "", Element::None;
+        /// What it says of the destination address, as in `windows`.
+        destination_network_kind: Option<&'static str>, "", Element::None;
     } with {
         /// What happened by its TCP segments.
         segments: SegmentCounts;

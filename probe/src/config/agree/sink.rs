@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::document::{Report, Section, quoted};
-use super::super::plan::{Plan, SinkPlan};
+use super::super::plan::{Plan, SinkPlan, StreamUrl, is_local};
 use super::super::schema::SINK_KINDS;
 
 /// Checks all sinks.
@@ -29,6 +29,7 @@ fn one(section: &Section<'_>, sink: Option<&SinkPlan>, report: &mut Report) {
         report.problem(section.at("tables"), section.path("tables"), what);
     }
     super::unique_items(tables, &section.path("tables"), report);
+    brokers(section, report);
     let mut warn = |name: &str, what: &str| {
         report.warning(section.at(name), section.path(name), what);
     };
@@ -38,17 +39,34 @@ fn one(section: &Section<'_>, sink: Option<&SinkPlan>, report: &mut Report) {
     if section.has("user") && !section.has("password") {
         warn("user", "has no password");
     }
+    if section.has("mechanism") && !section.has("user") {
+        warn("mechanism", "has no effect without user");
+    }
     let Some((encrypted, host)) = sink.and_then(SinkPlan::endpoint) else { return };
+    let place = if section.has("brokers") { "brokers" } else { "url" };
     if !encrypted && section.has("ca_file") {
         warn("ca_file", "has no effect, because the URL is not encrypted");
     }
     if !encrypted && section.has("password") && !is_local(host) {
-        warn("url", "shows the password to whoever hears the network; an encrypted one does not");
+        warn(place, "shows the password to whoever hears the network; an encrypted one does not");
     }
 }
 
-fn is_local(host: &str) -> bool {
-    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+/// Brokers of Kafka.
+fn brokers(section: &Section<'_>, report: &mut Report) {
+    if !section.has("brokers") {
+        return;
+    }
+    let brokers = section.items::<StreamUrl>("brokers");
+    let encrypted = brokers.iter().filter(|(_, broker)| broker.tls).count();
+    let what = if brokers.is_empty() {
+        "is empty (allowed: at least one broker)"
+    } else if encrypted != 0 && encrypted != brokers.len() {
+        "has brokers with TLS and without (allowed: all tls:// or all tcp://)"
+    } else {
+        return;
+    };
+    report.problem(section.at("brokers"), section.path("brokers"), what);
 }
 
 #[cfg(test)]
@@ -83,6 +101,19 @@ mod tests {
             ),
             ("syslog", url, "tcp://HOST:PORT or tls://HOST:PORT"),
             ("rabbitmq", url, "amqp://HOST:PORT"),
+            ("kafka", "", "x:1: sink.kafka.brokers: is missing"),
+            ("kafka", "brokers = []\n", "x:3: sink.kafka.brokers: is empty"),
+            ("kafka", "brokers = [\"h:9092\"]\n", "tcp://HOST:PORT or tls://HOST:PORT"),
+            (
+                "kafka",
+                "brokers = [\"tcp://u:hush@h:1\"]\n",
+                "x:3: sink.kafka.brokers: it holds a user",
+            ),
+            (
+                "kafka",
+                "brokers = [\"tls://h:1\", \"tcp://h:2\"]\n",
+                "x:3: sink.kafka.brokers: has brokers with TLS and without",
+            ),
             ("eve", "", "sink.eve.path: is missing"),
             (
                 "eve",
@@ -125,6 +156,16 @@ mod tests {
             ("clickhouse", "url = \"http://h\"\npassword = \"env:A\"\n", "shows the password"),
             ("clickhouse", "url = \"http://h\"\nca_file = \"c\"\n", "ca_file: has no effect"),
             ("eve", "path = \"a\"\nspool_mib = 5\n", "spool_mib: has no effect"),
+            (
+                "kafka",
+                "brokers = [\"tcp://127.0.0.1:1\", \"tcp://h:1\"]\nuser = \"u\"\npassword = \"env:A\"\n",
+                "sink.kafka.brokers: shows the password",
+            ),
+            (
+                "kafka",
+                "brokers = [\"tls://h:1\"]\nmechanism = \"plain\"\n",
+                "mechanism: has no effect without user",
+            ),
         ] {
             let warned = read(kind, rest).expect("allowed").warnings.to_string();
             assert!(warned.contains(wanted), "{rest}: {warned}");

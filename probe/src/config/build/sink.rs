@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::super::document::Section;
 use super::super::plan::{
-    ClickhousePlan, EvePlan, RabbitmqPlan, SecretPlace, SinkAccess, SinkKind, SinkPlan,
-    SyslogFormat, SyslogPlan, WebhookPlan,
+    ClickhousePlan, EvePlan, KafkaCluster, KafkaCompression, KafkaFormat, KafkaPlan, RabbitmqPlan,
+    SaslMechanism, SecretPlace, SinkAccess, SinkKind, SinkPlan, SyslogFormat, SyslogPlan,
+    WebhookPlan,
 };
 use super::path;
 
@@ -59,6 +60,7 @@ fn kind(kind: &str, section: &Section<'_>, base: &Path) -> Option<SinkKind> {
             access: access(section, base),
             exchange: section.get("exchange").unwrap_or_else(|| "vmprobe".to_owned()),
         }),
+        "kafka" => SinkKind::Kafka(kafka(section, base)?),
         _ => SinkKind::Eve(EvePlan {
             path: path(section, "path", base)?,
             socket: section.get("socket").unwrap_or(false),
@@ -75,6 +77,36 @@ fn clickhouse(section: &Section<'_>, base: &Path) -> Option<ClickhousePlan> {
     section.read("ttl_days", &mut plan.ttl_days);
     section.read("rollup_ttl_days", &mut plan.rollup_ttl_days);
     Some(plan)
+}
+
+fn kafka(section: &Section<'_>, base: &Path) -> Option<KafkaPlan> {
+    let mut plan = KafkaPlan::new(cluster(section, base)?);
+    section.read("topic_prefix", &mut plan.topic_prefix);
+    if section.get::<String>("format").as_deref() == Some("protobuf") {
+        plan.format = KafkaFormat::Protobuf;
+    }
+    match section.get::<String>("compression").as_deref() {
+        Some("none") => plan.compression = KafkaCompression::None,
+        Some("lz4") => plan.compression = KafkaCompression::Lz4,
+        _ => {}
+    }
+    Some(plan)
+}
+
+/// Brokers and how to talk to them; `None` without a broker, which is a problem already.
+fn cluster(section: &Section<'_>, base: &Path) -> Option<KafkaCluster> {
+    let mut brokers = Vec::new();
+    section.read("brokers", &mut brokers);
+    let mechanism = match section.get::<String>("mechanism").as_deref() {
+        Some("scram-sha-256") => SaslMechanism::ScramSha256,
+        Some("plain") => SaslMechanism::Plain,
+        _ => SaslMechanism::ScramSha512,
+    };
+    (!brokers.is_empty()).then(|| KafkaCluster {
+        brokers,
+        access: access(section, base),
+        mechanism,
+    })
 }
 
 fn access(section: &Section<'_>, base: &Path) -> SinkAccess {

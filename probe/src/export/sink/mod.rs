@@ -344,6 +344,7 @@ fn encoder(plan: &SinkPlan, origin: &Origin) -> Box<dyn Encoder> {
     match &plan.kind {
         SinkKind::Clickhouse(_) => Box::new(super::clickhouse::RowBinary),
         SinkKind::Webhook(_) | SinkKind::Rabbitmq(_) => Box::new(super::json::Lines),
+        SinkKind::Kafka(it) => Box::new(super::kafka::Messages::new(it.format)),
         SinkKind::Syslog(syslog) => Box::new(super::syslog::Messages::new(syslog, origin)),
         SinkKind::Eve(_) => Box::new(super::eve::Lines::new(origin)),
     }
@@ -357,6 +358,7 @@ fn driver(plan: &SinkPlan, probe: &str) -> Box<dyn Driver> {
         SinkKind::Syslog(it) => Box::new(super::syslog::Stream::new(it, timeout_ms)),
         SinkKind::Eve(it) => Box::new(super::eve::Output::new(it, timeout_ms)),
         SinkKind::Rabbitmq(it) => Box::new(super::rabbitmq::Publisher::new(it, timeout_ms, probe)),
+        SinkKind::Kafka(it) => Box::new(super::kafka::Publisher::new(it, timeout_ms, probe)),
     }
 }
 
