@@ -98,8 +98,7 @@ pub(super) fn is_rolled(name: &str, safe_id: &str) -> bool {
     ROLLUPS.iter().any(|view| {
         let rest = name.strip_prefix(&format!(".{view}-{safe_id}-"));
         // Another probe's id may begin with this one's.
-        let numbers = |rest: &str| rest.split('-').filter(|text| is_number(text)).count() == 3;
-        rest.is_some_and(|rest| rest.split('-').count() == 3 && numbers(rest))
+        rest.is_some_and(|rest| rest.split('-').count() == 3 && rest.split('-').all(is_number))
     })
 }
 

@@ -14,6 +14,7 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 
 use super::{FilesOf, TABLE, VIEWS, added_up, probe_and_number, start_of};
+use crate::cell::Cell;
 use crate::database::{Database, Limits, empty, read};
 use crate::files::{self, OpenFile};
 use crate::live;
@@ -124,7 +125,7 @@ impl Sum<'_> {
         // Some rows may be of another hour than most.
         let mut begin_ns = 0;
         database.each(&format!("SELECT median({time})::UBIGINT FROM {from}"), |row| {
-            let median = row.first().map_or("", |cell| cell.plain());
+            let median = row.first().map_or("", Cell::plain);
             begin_ns = median.parse::<u64>().unwrap_or(0) / HOUR_NS * HOUR_NS;
             Ok(())
         })?;
