@@ -28,6 +28,8 @@ const PROBLEMS_MAX: usize = 16;
 /// Hours back from that of the clock that are looked at in every round: files of the last hour but
 /// one may still have been open in the round before.
 const RECENT_HOURS: u64 = 4;
+/// Hours that are added up in one round: an older store has many.
+const ROLLED_HOURS_MAX: u64 = 24;
 /// The lowest priority.
 const NICE: i32 = 19;
 
@@ -237,7 +239,11 @@ impl Doing<'_> {
         let Ok(program) = query::program() else { return };
         let root = &self.round.folder;
         let first_open = self.round.rules().first_open();
-        for &place in hours.keys() {
+        // The newest are asked first.
+        for &place in hours.keys().rev() {
+            if self.done.rolled_hours >= ROLLED_HOURS_MAX {
+                return;
+            }
             let name = name(place);
             let is_left = self.round.leave.contains(&name) || self.done.leave.contains(&name);
             if place.1 != Table::Windows || place.0 >= first_open || is_left {

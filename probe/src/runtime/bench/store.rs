@@ -165,7 +165,10 @@ fn merge(options: &StoreOptions) -> Tidied {
         whole: true,
         leave: Vec::new(),
     };
-    round.run(&mut std::io::sink())
+    let tidied = round.run(&mut std::io::sink());
+    // Some hours a round are added up.
+    while round.run(&mut std::io::sink()).rolled_hours > 0 {}
+    tidied
 }
 
 fn on_disk(folder: &Path) -> OnDisk {
