@@ -173,7 +173,7 @@ impl Database {
             let files: Vec<_> = files.iter().collect();
             self.make_checked_view(&name(table), table, &files, skip_bad)?;
         }
-        self.connection.execute_batch(&schema::views())?;
+        self.connection.execute_batch(&schema::VIEWS)?;
         for (view, interval_ns) in rollup::VIEWS {
             let (made, rest) = rollup::choose(view, &files.to_roll, &files.rolled);
             let windows = format!("{EMPTY_SCHEMA}.rest_of_{view}");

@@ -4,15 +4,17 @@
 //! equal, so this program needs nothing of the probe's to be built), `views.sql`, `now.sql`,
 //! `vm_windows.sql`. Out: names, and the SQL that makes empty tables and views.
 
+use std::sync::LazyLock;
+
 use crate::{now, rollup};
 
 /// `CREATE TABLE` statements of all tables, in the form that [`tables`] reads.
 pub(crate) const DDL: &str = include_str!("schema.sql");
 
 /// `CREATE VIEW` statements over the tables: what was recorded, as it is known now.
-pub(crate) fn views() -> String {
+pub(crate) static VIEWS: LazyLock<String> = LazyLock::new(|| {
     [include_str!("views.sql"), &now::views(), include_str!("vm_windows.sql")].concat()
-}
+});
 
 /// Tables that a view reads and does not name.
 const BEHIND_VIEWS: [(&str, &[&str]); 7] = [
@@ -27,10 +29,10 @@ const BEHIND_VIEWS: [(&str, &[&str]); 7] = [
 
 /// The query behind a view, to be asked over other rows: where it stands as a subquery, a table of the
 /// `WITH` around it goes before the stored one of the same name. Empty for what is no view.
-pub(crate) fn view(name: &str) -> String {
-    let (views, begin) = (views(), format!("CREATE VIEW {name} AS\n"));
-    let body = views.split_once(&begin).and_then(|(_, body)| body.split_once(";\n"));
-    body.map_or_else(String::new, |(body, _)| body.to_owned())
+pub(crate) fn view(name: &str) -> &'static str {
+    let begin = format!("CREATE VIEW {name} AS\n");
+    let body = VIEWS.split_once(&begin).map(|(_, body)| body);
+    body.and_then(|body| body.split_once(";\n")).map_or("", |(body, _)| body)
 }
 
 /// Names and types of a table's columns.

@@ -306,7 +306,9 @@ CREATE TABLE "path_samples" (
     "address_space" VARCHAR NOT NULL,
     "source_address" VARCHAR NOT NULL,
     "destination_address" VARCHAR NOT NULL,
-    "protocol_identifier" UTINYINT NOT NULL
+    "protocol_identifier" UTINYINT NOT NULL,
+    "evidence" VARCHAR NOT NULL,
+    "segment_stripped" BOOLEAN NOT NULL
 );
 CREATE TABLE "migrations" (
     "schema_version" USMALLINT NOT NULL,

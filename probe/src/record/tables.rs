@@ -386,6 +386,12 @@ tables! {
         destination_address: IpAddr, "RFC 5952", Element::Ie(&[12, 28]);
         /// IP protocol.
         protocol_identifier: u8, "IANA", Element::Ie(&[4]);
+        /// What this probe found out of the packet within path.verdict_ms, should other taps not have
+        /// shown it: none, repeated (the sender sent its range again), acknowledged (the receiver
+        /// acknowledged it before), ambiguous (equal packets can't be told apart).
+        evidence: &'static str, "", Element::None;
+        /// The tap showed it without a segment.
+        segment_stripped: bool, "", Element::None;
     }
 
     /// Migrations: a VM went to another host, as a source of the inventory reports it, as the traffic

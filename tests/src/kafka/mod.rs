@@ -17,6 +17,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::broker::certificates;
@@ -219,7 +220,7 @@ impl Kafka {
         let wait = Duration::from_secs(READ_S);
         let metadata = consumer.fetch_metadata(Some(topic), wait).expect("metadata");
         let partitions: Vec<i32> =
-            metadata.topics()[0].partitions().iter().map(|it| it.id()).collect();
+            metadata.topics()[0].partitions().iter().map(MetadataPartition::id).collect();
         let mut list = TopicPartitionList::new();
         for partition in &partitions {
             list.add_partition_offset(topic, *partition, Offset::Beginning).expect("a place");

@@ -22,6 +22,28 @@ pub(super) fn check(root: &Section<'_>, plan: &Plan, report: &mut Report) {
     }
 }
 
+/// Checks what `vmprobe correlate` reads.
+pub(super) fn check_correlate(section: &Section<'_>, plan: &Plan, report: &mut Report) {
+    brokers(section, report);
+    let mut warn = |name: &str, what: &str| {
+        report.warning(section.at(name), section.path(name), what);
+    };
+    if section.has("user") && !section.has("password") {
+        warn("user", "has no password");
+    }
+    let endpoint = plan.correlate.cluster.endpoint();
+    if let Some((false, host)) = endpoint
+        && section.has("password")
+        && !is_local(host)
+    {
+        warn("brokers", SHOWS_PASSWORD);
+    }
+}
+
+/// Said of a way that is not encrypted.
+const SHOWS_PASSWORD: &str =
+    "shows the password to whoever hears the network; an encrypted one does not";
+
 fn one(section: &Section<'_>, sink: Option<&SinkPlan>, report: &mut Report) {
     let tables = section.items::<String>("tables");
     if section.has("tables") && tables.is_empty() {
@@ -48,7 +70,7 @@ fn one(section: &Section<'_>, sink: Option<&SinkPlan>, report: &mut Report) {
         warn("ca_file", "has no effect, because the URL is not encrypted");
     }
     if !encrypted && section.has("password") && !is_local(host) {
-        warn(place, "shows the password to whoever hears the network; an encrypted one does not");
+        warn(place, SHOWS_PASSWORD);
     }
 }
 
@@ -172,6 +194,29 @@ mod tests {
         }
         let quiet = "url = \"http://127.0.0.1:8123\"\npassword = \"env:A\"\n";
         assert_eq!(read("clickhouse", quiet).expect("allowed").warnings.to_string(), "");
+    }
+
+    #[test]
+    fn taps_of_many_probes_may_look_alike() {
+        let taps = "[[tap]]\nname = \"a\"\n[[tap]]\nname = \"b\"\n";
+        let correlate = "[correlate]\nbrokers = [\"tcp://h:1\"]\npassword = \"env:A\"\n";
+        let port = "[[port]]\nname = \"p\"\ndevice = \"net_null0\"\n";
+        for (text, is_good) in [
+            (taps.to_owned(), false),
+            (format!("{taps}{correlate}"), true),
+            (format!("{taps}{correlate}{port}"), false),
+        ] {
+            let read = parse(&text, "x", std::path::Path::new("/b"), Mode::Check);
+            assert_eq!(read.is_ok(), is_good, "{text}");
+            if let Ok(loaded) = read {
+                let warned = loaded.warnings.to_string();
+                assert!(warned.contains("correlate.brokers: shows the password"), "{warned}");
+            }
+        }
+        let mixed = "[correlate]\nbrokers = [\"tcp://h:1\", \"tls://h:2\"]\n";
+        let read = parse(mixed, "x", std::path::Path::new("/b"), Mode::Check);
+        let problems = read.err().map(|problems| problems.to_string()).unwrap_or_default();
+        assert!(problems.contains("x:2: correlate.brokers: has brokers with TLS"), "{problems}");
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::super::document::Section;
 use super::super::plan::{
-    ClickhousePlan, EvePlan, KafkaCluster, KafkaCompression, KafkaFormat, KafkaPlan, RabbitmqPlan,
-    SaslMechanism, SecretPlace, SinkAccess, SinkKind, SinkPlan, SyslogFormat, SyslogPlan,
-    WebhookPlan,
+    ClickhousePlan, CorrelatePlan, EvePlan, KafkaCluster, KafkaCompression, KafkaFormat, KafkaPlan,
+    RabbitmqPlan, SaslMechanism, SecretPlace, SinkAccess, SinkKind, SinkPlan, SyslogFormat,
+    SyslogPlan, WebhookPlan,
 };
 use super::path;
 
@@ -80,7 +80,8 @@ fn clickhouse(section: &Section<'_>, base: &Path) -> Option<ClickhousePlan> {
 }
 
 fn kafka(section: &Section<'_>, base: &Path) -> Option<KafkaPlan> {
-    let mut plan = KafkaPlan::new(cluster(section, base)?);
+    let cluster = Some(cluster(section, base)).filter(|it| !it.brokers.is_empty())?;
+    let mut plan = KafkaPlan::new(cluster);
     section.read("topic_prefix", &mut plan.topic_prefix);
     if section.get::<String>("format").as_deref() == Some("protobuf") {
         plan.format = KafkaFormat::Protobuf;
@@ -93,20 +94,26 @@ fn kafka(section: &Section<'_>, base: &Path) -> Option<KafkaPlan> {
     Some(plan)
 }
 
-/// Brokers and how to talk to them; `None` without a broker, which is a problem already.
-fn cluster(section: &Section<'_>, base: &Path) -> Option<KafkaCluster> {
-    let mut brokers = Vec::new();
-    section.read("brokers", &mut brokers);
-    let mechanism = match section.get::<String>("mechanism").as_deref() {
-        Some("scram-sha-256") => SaslMechanism::ScramSha256,
-        Some("plain") => SaslMechanism::Plain,
-        _ => SaslMechanism::ScramSha512,
-    };
-    (!brokers.is_empty()).then(|| KafkaCluster {
-        brokers,
-        access: access(section, base),
-        mechanism,
-    })
+/// What `vmprobe correlate` reads.
+pub(super) fn correlate(section: &Section<'_>, base: &Path) -> CorrelatePlan {
+    let mut plan = CorrelatePlan { cluster: cluster(section, base), ..CorrelatePlan::default() };
+    section.read("topic_prefix", &mut plan.topic_prefix);
+    section.read("group", &mut plan.group);
+    section.read("hold_ms", &mut plan.hold_ms);
+    section.read("session_ms", &mut plan.session_ms);
+    plan
+}
+
+/// Brokers and how to talk to them; that a sink has none is a problem already.
+fn cluster(section: &Section<'_>, base: &Path) -> KafkaCluster {
+    let mut cluster = KafkaCluster { access: access(section, base), ..KafkaCluster::default() };
+    section.read("brokers", &mut cluster.brokers);
+    match section.get::<String>("mechanism").as_deref() {
+        Some("scram-sha-256") => cluster.mechanism = SaslMechanism::ScramSha256,
+        Some("plain") => cluster.mechanism = SaslMechanism::Plain,
+        _ => {}
+    }
+    cluster
 }
 
 fn access(section: &Section<'_>, base: &Path) -> SinkAccess {

@@ -220,9 +220,9 @@ pub struct RabbitmqPlan {
 }
 
 /// Brokers of Kafka, and how to talk to them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct KafkaCluster {
-    /// Those that are asked first; at least one, all with TLS or all without.
+    /// Those that are asked first; all with TLS or all without.
     pub brokers: Vec<StreamUrl>,
     /// Who the probe is there.
     pub access: SinkAccess,

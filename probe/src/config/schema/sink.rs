@@ -127,22 +127,30 @@ const ALL_TABLES: &str = "[\"windows\", \"flows\", \"path\", \"delays\", \"path_
 const ALERTS: &str = "[\"alerts\"]";
 const FLOWS_ALERTS: &str = "[\"flows\", \"alerts\"]";
 
-const USER: super::super::document::Key =
+pub(super) const USER: super::super::document::Key =
     key("user", Kind::Text, Nothing("\"vmprobe\""), "", "User there.");
-const PASSWORD: super::super::document::Key = key(
+pub(super) const PASSWORD: super::super::document::Key = key(
     "password",
     Kind::Secret,
     Nothing("\"file:/etc/vmprobe/lake-password\""),
     "",
     "Where the password of that user is; it is read at each connection.",
 );
-const CA_FILE: super::super::document::Key = key(
+pub(super) const CA_FILE: super::super::document::Key = key(
     "ca_file",
     Kind::Path,
     Default("\"/etc/ssl/certs/ca-certificates.crt\""),
     "",
     "Certificates of the authorities that the destination's certificate is checked with, PEM; for \
      encrypted URLs only.",
+);
+
+pub(super) const MECHANISM: super::super::document::Key = key(
+    "mechanism",
+    Kind::Word(&["scram-sha-512", "scram-sha-256", "plain"]),
+    Default("\"scram-sha-512\""),
+    "",
+    "How the password is shown (SASL), where there is a user.",
 );
 
 /// All sinks.
@@ -324,13 +332,7 @@ static KAFKA: Table = Table {
         ),
         USER,
         PASSWORD,
-        key(
-            "mechanism",
-            Kind::Word(&["scram-sha-512", "scram-sha-256", "plain"]),
-            Default("\"scram-sha-512\""),
-            "",
-            "How the password is shown (SASL), where there is a user.",
-        ),
+        MECHANISM,
         CA_FILE,
         key(
             "topic_prefix",

@@ -12,8 +12,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
-use super::super::secret;
-use crate::config::{KafkaCluster, SaslMechanism};
+use crate::config::{KafkaCluster, SaslMechanism, secret};
 
 /// Longest wait between two attempts of the client to connect, in milliseconds.
 const RECONNECT_MS_MAX: u32 = 2_000;
@@ -22,14 +21,14 @@ const TOPIC_KNOWN_MS: u32 = 3_000;
 
 /// What a client is made of.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Settings(Vec<(&'static str, String)>);
+pub(crate) struct Settings(Vec<(&'static str, String)>);
 
 impl Settings {
     /// As the plan says, and as the files are now.
     ///
     /// # Errors
     /// What cannot be read, for people.
-    pub(super) fn new(cluster: &KafkaCluster, client: &str) -> Result<Self, String> {
+    pub(crate) fn new(cluster: &KafkaCluster, client: &str) -> Result<Self, String> {
         let brokers: Vec<_> = cluster.brokers.iter().map(|it| place(&it.host, it.port)).collect();
         let (encrypted, access) = (cluster.is_encrypted(), &cluster.access);
         let mut settings = vec![
@@ -58,7 +57,7 @@ impl Settings {
     }
 
     /// For the client library.
-    pub(super) fn config(&self) -> ClientConfig {
+    pub(crate) fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         for (name, value) in &self.0 {
             config.set(*name, value);
@@ -91,24 +90,24 @@ const fn mechanism(mechanism: SaslMechanism) -> &'static str {
 
 /// What the client said last of its brokers, for people; none once they do what they should.
 #[derive(Clone, Default)]
-pub(super) struct Trouble(Arc<ArcSwapOption<String>>);
+pub(crate) struct Trouble(Arc<ArcSwapOption<String>>);
 
 impl Trouble {
-    pub(super) fn note(&self, what: String) {
+    pub(crate) fn note(&self, what: String) {
         self.0.store(Some(Arc::new(what)));
     }
 
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.0.store(None);
     }
 
-    pub(super) fn last(&self) -> Option<Arc<String>> {
+    pub(crate) fn last(&self) -> Option<Arc<String>> {
         self.0.load_full()
     }
 }
 
 /// Takes what a client says of itself.
-pub(super) struct Says(pub(super) Trouble);
+pub(crate) struct Says(pub(crate) Trouble);
 
 impl ClientContext for Says {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

@@ -16,7 +16,7 @@
 //! | `client` | brokers, passwords, certificates → a client's settings |
 //! | `producer` | batches → messages at their brokers |
 
-mod client;
+pub(crate) mod client;
 mod keys;
 mod messages;
 mod producer;
@@ -24,4 +24,5 @@ mod protobuf;
 
 pub use messages::Messages;
 pub use producer::Publisher;
+pub(crate) use protobuf::read_row;
 pub use protobuf::{COMMITTED, schema};

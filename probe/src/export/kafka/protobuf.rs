@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+use serde_json::Value as Json;
+
 use super::super::sink::{Cell, Row};
 use crate::record::{Column, Kind, SCHEMA_VERSION, Table};
 
@@ -65,14 +67,17 @@ enum Wire {
     Length = 2,
 }
 
-fn write_field(kind: Kind, number: u32, cell: Cell<'_>, out: &mut Vec<u8>) {
-    let wire = match kind {
+const fn wire_of(kind: Kind) -> Wire {
+    match kind {
         Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64 | Kind::I64 | Kind::Bool => Wire::Varint,
         Kind::F64 => Wire::Fixed64,
         Kind::Text => Wire::Length,
-    };
+    }
+}
+
+fn write_field(kind: Kind, number: u32, cell: Cell<'_>, out: &mut Vec<u8>) {
     if cell != Cell::Null {
-        varint(u64::from(number) << 3 | wire as u64, out);
+        varint(u64::from(number) << 3 | wire_of(kind) as u64, out);
     }
     match cell {
         Cell::Null => {}
@@ -98,6 +103,74 @@ fn varint(mut value: u64, out: &mut Vec<u8>) {
         value >>= 7;
     }
     out.push(value.to_le_bytes()[0]);
+}
+
+/// A message of a table's, by names; `None` where it is none. Fields that the schema does not have are left
+/// out.
+pub(crate) fn read_row(table: Table, mut bytes: &[u8]) -> Option<serde_json::Map<String, Json>> {
+    let columns = table.columns();
+    let numbers = NUMBERS.get(table as usize)?;
+    let mut row = serde_json::Map::new();
+    for column in columns.iter().filter(|column| !column.nullable) {
+        row.insert(column.name.to_owned(), default_of(column.kind));
+    }
+    while !bytes.is_empty() {
+        let tag = read_varint(&mut bytes)?;
+        let column =
+            numbers.iter().position(|number| u64::from(*number) == tag >> 3).map(|at| columns[at]);
+        let (wire, value) = match tag & 7 {
+            0 => (Wire::Varint, Json::from(read_varint(&mut bytes)?)),
+            1 => {
+                let (octets, rest) = bytes.split_first_chunk::<8>()?;
+                bytes = rest;
+                (Wire::Fixed64, Json::from(f64::from_le_bytes(*octets)))
+            }
+            2 => {
+                let length = usize::try_from(read_varint(&mut bytes)?).ok()?;
+                let (octets, rest) = bytes.split_at_checked(length)?;
+                bytes = rest;
+                (Wire::Length, Json::from(std::str::from_utf8(octets).ok()?))
+            }
+            _ => return None,
+        };
+        let Some(column) = column else { continue };
+        if wire_of(column.kind) as u8 != wire as u8 {
+            return None;
+        }
+        let value = match (column.kind, value.as_u64()) {
+            (Kind::I64, Some(value)) => Json::from(unzigzag(value)),
+            (Kind::Bool, Some(value)) => Json::from(value != 0),
+            _ => value,
+        };
+        row.insert(column.name.to_owned(), value);
+    }
+    Some(row)
+}
+
+fn default_of(kind: Kind) -> Json {
+    match kind {
+        Kind::Text => Json::from(""),
+        Kind::Bool => Json::from(false),
+        Kind::F64 => Json::from(0.0),
+        _ => Json::from(0),
+    }
+}
+
+fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (octet, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(octet & 0x7f) << shift;
+        if octet & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+const fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
 }
 
 /// Fields of one message.
@@ -265,5 +338,31 @@ mod tests {
         assert_eq!(of(Kind::F64, Cell::Float(-0.5))[..2], [0x09, 0]);
         assert!(of(Kind::Bool, Cell::Null).is_empty());
         assert_eq!([zigzag(i64::MIN), zigzag(i64::MAX)], [u64::MAX, u64::MAX - 1]);
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        use crate::export::sink::TableRows;
+        use crate::record::{Origin, PathSampleRecord, Record as _, Rows};
+        use crate::time::Timestamp;
+        let sample = PathSampleRecord {
+            digest_hash_value: u64::MAX,
+            tap: "a".into(),
+            segment_stripped: true,
+            evidence: "none",
+            ..PathSampleRecord::default()
+        };
+        let origin = Origin::new("p", "d");
+        let rows = Rows { path_samples: vec![sample.clone()], ..Rows::default() };
+        let (parts, _) = TableRows::of(&rows, &origin, Timestamp::ZERO, |_| true);
+        let mut bytes = Vec::new();
+        write_row(parts[0].rows().next().expect("a row"), &mut bytes);
+        let read = read_row(Table::PathSamples, &bytes).expect("a message");
+        assert_eq!(Json::Object(read), sample.json(&origin));
+        for end in 1..bytes.len() {
+            // Cut anywhere it is another message or none, and never a panic.
+            let _ = read_row(Table::PathSamples, &bytes[..end]);
+        }
+        assert!([i64::MIN, -1, 0, i64::MAX].iter().all(|it| unzigzag(zigzag(*it)) == *it));
     }
 }

@@ -153,6 +153,17 @@ impl Sinks {
         self.running.iter().chain(&self.retired).map(Handle::report).collect()
     }
 
+    /// Whether all that was sent is delivered, lost for good, or in a spool.
+    pub fn is_settled(&self) -> bool {
+        self.running.iter().chain(&self.retired).all(|sink| {
+            // In this order: what is not on its way any more is in the report.
+            sink.waiting.load(Ordering::Acquire) == 0 && {
+                let ledger = sink.report.load().ledger;
+                ledger.queued == ledger.spooled
+            }
+        })
+    }
+
     /// Delivers what is left, within bounds, ends the threads, and gives the final accounts.
     pub fn finish(mut self) -> Vec<SinkReport> {
         let mut all = std::mem::take(&mut self.running);
