@@ -27,6 +27,10 @@ mod model;
 mod model_tests;
 mod neutron;
 mod nova;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod samples_tests;
 mod session;
 
 use std::collections::BTreeSet;
