@@ -31,7 +31,7 @@ name = "infra"
 "#;
 
 /// Last octet of the MAC address, tenant, address, and more of the interface.
-const VMS: [(u8, &str, &str, &str); 8] = [
+const VMS: [(u8, &str, &str, &str); 10] = [
     (1, "a", "10.0.0.1", ""),
     (2, "a", "10.0.0.2", ""),
     (3, "b", "10.0.0.3", ""),
@@ -40,6 +40,18 @@ const VMS: [(u8, &str, &str, &str); 8] = [
     (6, "a", "10.9.0.1", ""),
     (7, "a", "10.0.0.7", "valid_to = 1700000001500000000\n"),
     (8, "b", "10.0.0.7", "valid_from = 1700000001500000000\n"),
+    (9, "a", "10.0.0.9", "shared_addresses = [\"10.0.0.100\", \"10.0.0.101\"]\n"),
+    (10, "b", "10.0.0.10", "shared_addresses = [\"10.0.0.100\"]\n"),
+];
+
+/// Addresses that VMs may have as others may, by whose MAC address they are seen: the two of above and a
+/// router; and who that is.
+const SHARED: [(u8, &str, Option<u8>); 4] = [
+    (9, "10.0.0.100", Some(9)),
+    (10, "10.0.0.100", Some(10)),
+    (30, "10.0.0.100", None),
+    // Only one may have it.
+    (30, "10.0.0.101", Some(9)),
 ];
 
 /// Addresses that no VM has: at home, shared (and at home), outside.
@@ -58,13 +70,22 @@ const RULES: &str = "[inventory]\nhome_networks = [\"192.168.0.0/16\", \"10.9.0.
                      shared_tenants = [\"infra\"]\n\
                      shared_networks = [\"169.254.169.254/32\", \"10.9.0.0/24\"]\n";
 
+fn uuid(number: u8) -> String {
+    format!("00000000-0000-0000-0000-0000000000{number:02}")
+}
+
+fn mac_text(number: u8) -> String {
+    format!("02:00:00:00:00:{number:02x}")
+}
+
 fn inventory(folder: &Folder) -> PathBuf {
     let mut text = INVENTORY.to_owned();
     for (number, tenant, address, rest) in VMS {
         text += &format!(
-            "[[vm]]\nuuid = \"00000000-0000-0000-0000-0000000000{number:02}\"\nname = \"vm-{number}\"\n\
-             tenant = \"{tenant}\"\n[[vm.interface]]\nmac = \"02:00:00:00:00:{number:02x}\"\n\
-             addresses = [\"{address}\"]\n{rest}"
+            "[[vm]]\nuuid = \"{}\"\nname = \"vm-{number}\"\ntenant = \"{tenant}\"\n\
+             [[vm.interface]]\nmac = \"{}\"\naddresses = [\"{address}\"]\n{rest}",
+            uuid(number),
+            mac_text(number)
         );
     }
     folder.write("inventory.toml", text)
@@ -77,6 +98,8 @@ fn capture(folder: &Folder) -> PathBuf {
         PcapWriter::new(fs::File::create(&path).expect("a file"), 1, true).expect("room");
     let ends: Vec<(u8, &str)> =
         VMS.iter().map(|(number, _, address, _)| (*number, *address)).chain(OTHERS).collect();
+    let ends: Vec<(u8, &str)> =
+        ends.into_iter().chain(SHARED.map(|(number, address, _)| (number, address))).collect();
     let groups = GROUPS.map(|group| (99, group));
     for second in 0..3 {
         let mut at = Timestamp::from_parts(START_S + second, 1_000);
@@ -171,6 +194,18 @@ fn what_is_known_late_gives_the_class_that_the_probe_would_have_given() {
         return skipped("what is known late", NOT_BUILT);
     };
     assert_eq!(classes(&windows), ["east_west", "inter_tenant", "north_south", "transit"]);
+    for (number, address, vm) in SHARED {
+        let (mac, uuid) = (mac_text(number), vm.map(uuid));
+        for end in ["source", "destination"] {
+            let seen = windows.iter().filter(|row| {
+                row[format!("{end}_address")] == address && row[format!("{end}_mac")] == mac
+            });
+            let whose: Vec<_> =
+                seen.map(|row| row[format!("{end}_virtual_station_uuid")].as_str()).collect();
+            assert!(whose.len() > 30, "{address} of {mac} as {end}");
+            assert!(whose.iter().all(|it| *it == uuid.as_deref()), "{address} of {mac}: {whose:?}");
+        }
+    }
     assert_equal(&in_time).expect("it is built");
 
     let unknown = said(&late, "windows").expect("it is built");
