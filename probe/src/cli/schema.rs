@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vmprobe::config::{self, ClickhousePlan, Mode, SinkKind, SinkPlan};
-use vmprobe::export::clickhouse;
+use vmprobe::export::{clickhouse, kafka};
 
 use super::output::{self, Outcome};
 
@@ -18,6 +18,8 @@ pub(crate) struct SchemaArguments {
 enum Of {
     /// Tables of ClickHouse: print them, or make and upgrade them on the servers of the configuration.
     Clickhouse(ClickhouseArguments),
+    /// Messages on Kafka in Protocol Buffers: print vmprobe.proto.
+    Protobuf,
 }
 
 #[derive(Args)]
@@ -37,7 +39,10 @@ struct ClickhouseArguments {
 }
 
 pub(crate) fn schema(arguments: &SchemaArguments) -> Outcome {
-    let Of::Clickhouse(arguments) = &arguments.of;
+    let Of::Clickhouse(arguments) = &arguments.of else {
+        output::line(kafka::COMMITTED.trim_end());
+        return Outcome::Success;
+    };
     let Some(file) = &arguments.config else {
         return match "http://127.0.0.1:8123".parse() {
             Ok(url) => print(&ClickhousePlan::new(url)),

@@ -12,6 +12,7 @@ use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
 mod cloud_api;
+mod correlate;
 mod learned;
 mod libvirt;
 mod openstack;
@@ -19,13 +20,16 @@ mod ovsdb;
 mod sink;
 
 pub use cloud_api::{CloudApiPlan, CloudAuth, NotService, ServiceUrl};
+pub use correlate::CorrelatePlan;
 pub use learned::{LearnedPlan, Lessons};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
+pub(crate) use sink::is_local;
 pub use sink::{
-    ClickhousePlan, EvePlan, HttpUrl, NotUrl, RabbitmqPlan, SecretPlace, SinkAccess, SinkFilter,
-    SinkKind, SinkPlan, StreamUrl, SyslogFormat, SyslogPlan, WebhookPlan,
+    ClickhousePlan, EvePlan, HttpUrl, KafkaCluster, KafkaCompression, KafkaFormat, KafkaPlan,
+    NotUrl, RabbitmqPlan, SaslMechanism, SecretPlace, SinkAccess, SinkFilter, SinkKind, SinkPlan,
+    StreamUrl, SyslogFormat, SyslogPlan, WebhookPlan,
 };
 
 /// The whole configuration of a probe.
@@ -67,6 +71,8 @@ pub struct Plan {
     pub store: StorePlan,
     /// Where records go beside the store.
     pub sinks: Vec<SinkPlan>,
+    /// Joining the samples of many probes.
+    pub correlate: CorrelatePlan,
     /// API and pages.
     pub serve: ServePlan,
 }
@@ -445,6 +451,7 @@ impl Default for Plan {
             inventory: InventoryPlan::default(),
             store: StorePlan::default(),
             sinks: Vec::new(),
+            correlate: CorrelatePlan::default(),
             serve: ServePlan::default(),
         }
     }

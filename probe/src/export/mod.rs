@@ -13,13 +13,14 @@
 //! | `sink/` | what all other sinks have in common: hand-off, filters, batches, queue, spool, retry |
 //! | `json` | records as JSON, for all sinks that speak it |
 //! | `tls` `http` | certificates, requests |
-//! | `clickhouse/` `webhook` `syslog` `eve` `rabbitmq` | one destination each |
+//! | `clickhouse/` `kafka/` `webhook` `syslog` `eve` `rabbitmq` | one destination each |
 
 mod account;
 pub mod clickhouse;
 mod eve;
 mod http;
 pub mod json;
+pub mod kafka;
 pub mod parquet;
 mod rabbitmq;
 pub mod sink;
