@@ -101,6 +101,7 @@ fn derived_files_are_up_to_date() {
     let derived = [
         (root.join("../probe/src/record/README.md"), record::markdown()),
         (root.join("../query/src/schema.sql"), record::ddl()),
+        (root.join("../docs/sinks/ipfix-elements.md"), vmprobe::export::ipfix::markdown()),
     ];
     for (path, expected) in derived {
         if std::env::var_os("VMPROBE_UPDATE").is_some() {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vmprobe::config::{self, ClickhousePlan, Mode, SinkKind, SinkPlan};
-use vmprobe::export::clickhouse;
+use vmprobe::export::{clickhouse, elastic};
 
 use super::output::{self, Outcome};
 
@@ -18,6 +18,15 @@ pub(crate) struct SchemaArguments {
 enum Of {
     /// Tables of ClickHouse: print them, or make and upgrade them on the servers of the configuration.
     Clickhouse(ClickhouseArguments),
+    /// Index template of Elasticsearch, as JSON: PUT it to /_index_template/NAME.
+    Elastic(ElasticArguments),
+}
+
+#[derive(Args)]
+struct ElasticArguments {
+    /// Beginning of the names of indices, as sink.elastic.index says.
+    #[arg(long, value_name = "NAME", default_value = "vmprobe")]
+    index: String,
 }
 
 #[derive(Args)]
@@ -37,7 +46,13 @@ struct ClickhouseArguments {
 }
 
 pub(crate) fn schema(arguments: &SchemaArguments) -> Outcome {
-    let Of::Clickhouse(arguments) = &arguments.of;
+    let arguments = match &arguments.of {
+        Of::Clickhouse(arguments) => arguments,
+        Of::Elastic(arguments) => {
+            output::line(format_args!("{:#}", elastic::template(&arguments.index)));
+            return Outcome::Success;
+        }
+    };
     let Some(file) = &arguments.config else {
         return match "http://127.0.0.1:8123".parse() {
             Ok(url) => print(&ClickhousePlan::new(url)),

@@ -52,6 +52,7 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
         store: store(&root.table("store"), base),
         sinks: sink::sinks(&root.table("sink"), base),
         serve: serve(&root.table("serve")),
+        otlp: sink::otlp(&root.table("otlp"), base),
     }
 }
 

@@ -14,16 +14,19 @@ use crate::inventory::{AddressSpace, Segment, SourceKind};
 mod learned;
 mod libvirt;
 mod openstack;
+mod otlp;
 mod ovsdb;
 mod sink;
 
 pub use learned::{LearnedPlan, Lessons};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
+pub use otlp::OtlpPlan;
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
 pub use sink::{
-    ClickhousePlan, EvePlan, HttpUrl, NotUrl, RabbitmqPlan, SecretPlace, SinkAccess, SinkFilter,
-    SinkKind, SinkPlan, StreamUrl, SyslogFormat, SyslogPlan, WebhookPlan,
+    ClickhousePlan, CollectorUrl, ElasticPlan, EvePlan, HttpUrl, IpfixPlan, NotUrl, RabbitmqPlan,
+    SecretPlace, SinkAccess, SinkFilter, SinkKind, SinkPlan, SplunkPlan, StreamUrl, SyslogFormat,
+    SyslogPlan, Transport, WebhookPlan,
 };
 
 /// The whole configuration of a probe.
@@ -67,6 +70,8 @@ pub struct Plan {
     pub sinks: Vec<SinkPlan>,
     /// API and pages.
     pub serve: ServePlan,
+    /// Metrics sent to OpenTelemetry.
+    pub otlp: OtlpPlan,
 }
 
 /// Identity that stands in every record.
@@ -440,6 +445,7 @@ impl Default for Plan {
             store: StorePlan::default(),
             sinks: Vec::new(),
             serve: ServePlan::default(),
+            otlp: OtlpPlan::default(),
         }
     }
 }

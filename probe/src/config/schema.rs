@@ -10,6 +10,7 @@ use super::document::{Kind, Table, key, table, tables};
 use learned::LEARNED;
 use libvirt::LIBVIRT;
 use openstack::OPENSTACK;
+use otlp::OTLP;
 use ovsdb::OVSDB;
 use sink::SINK;
 
@@ -21,6 +22,7 @@ pub use sink::{SEVERITIES, SINK_KINDS, SINKS_MAX, TABLES as SINK_TABLES};
 mod learned;
 mod libvirt;
 mod openstack;
+mod otlp;
 mod ovsdb;
 mod sink;
 
@@ -74,6 +76,7 @@ pub static ROOT: Table = Table {
         table(&STORE),
         table(&SINK),
         table(&SERVE),
+        table(&OTLP),
     ],
 };
 

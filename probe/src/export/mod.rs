@@ -12,22 +12,27 @@
 //! | `parquet/` | the store's files |
 //! | `sink/` | what all other sinks have in common: hand-off, filters, batches, queue, spool, retry |
 //! | `json` | records as JSON, for all sinks that speak it |
-//! | `secret` `tls` `http` | passwords, certificates, requests |
-//! | `clickhouse/` `webhook` `syslog` `eve` `rabbitmq` | one destination each |
+//! | `secret` `tls` `http` `stream` | passwords, certificates, requests, connections |
+//! | `clickhouse/` `webhook` `syslog` `eve` `rabbitmq` `ipfix/` `elastic/` `splunk` | one destination each |
 
 mod account;
 pub mod clickhouse;
+pub mod elastic;
 mod eve;
 mod http;
+pub mod ipfix;
 pub mod json;
 pub mod parquet;
 mod rabbitmq;
-mod secret;
+pub(crate) mod secret;
 pub mod sink;
+mod splunk;
+mod stream;
 mod syslog;
 mod tls;
 mod webhook;
 
 pub use account::{SinkCause, SinkHealth, SinkLedger};
+pub(crate) use http::Client;
 pub use parquet::ParquetSink;
 pub use sink::{SinkReport, Sinks, SinksWanted};

@@ -15,7 +15,7 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SecretError {
+pub(crate) enum SecretError {
     #[error("{}: {error}", path.display())]
     File { path: PathBuf, error: io::Error },
     #[error("{}: no text in its first line", .0.display())]
@@ -25,7 +25,7 @@ pub(super) enum SecretError {
 }
 
 /// The secret.
-pub(super) fn read(place: &SecretPlace) -> Result<String, SecretError> {
+pub(crate) fn read(place: &SecretPlace) -> Result<String, SecretError> {
     match place {
         SecretPlace::File(path) => {
             let mut text = String::new();

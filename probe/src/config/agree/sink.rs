@@ -6,6 +6,22 @@ use super::super::document::{Report, Section, quoted};
 use super::super::plan::{Plan, SinkPlan};
 use super::super::schema::SINK_KINDS;
 
+/// Checks where metrics are sent.
+pub(super) fn otlp(section: &Section<'_>, plan: &Plan, report: &mut Report) {
+    let Some(url) = &plan.otlp.url else {
+        if section.has("authorization") {
+            let what = "has no effect without url";
+            report.warning(section.at("authorization"), section.path("authorization"), what);
+        }
+        return;
+    };
+    if !url.tls && section.has("authorization") && !is_local(&url.host) {
+        let what =
+            "shows the authorization to whoever hears the network; an encrypted one does not";
+        report.warning(section.at("url"), section.path("url"), what);
+    }
+}
+
 /// Checks all sinks.
 pub(super) fn check(root: &Section<'_>, plan: &Plan, report: &mut Report) {
     let mut names = HashMap::new();
@@ -35,15 +51,23 @@ fn one(section: &Section<'_>, sink: Option<&SinkPlan>, report: &mut Report) {
     if section.has("spool_mib") && !section.has("spool_folder") {
         warn("spool_mib", "has no effect without spool_folder");
     }
-    if section.has("user") && !section.has("password") {
+    if section.has("api_key") && section.has("user") {
+        warn("user", "has no effect beside api_key");
+    } else if section.has("user") && !section.has("password") {
         warn("user", "has no password");
     }
     let Some((encrypted, host)) = sink.and_then(SinkPlan::endpoint) else { return };
     if !encrypted && section.has("ca_file") {
         warn("ca_file", "has no effect, because the URL is not encrypted");
     }
-    if !encrypted && section.has("password") && !is_local(host) {
-        warn("url", "shows the password to whoever hears the network; an encrypted one does not");
+    for secret in ["password", "api_key", "token"] {
+        if !encrypted && section.has(secret) && !is_local(host) {
+            let what = format!(
+                "shows the {} to whoever hears the network; an encrypted one does not",
+                secret.replace('_', " ")
+            );
+            warn("url", &what);
+        }
     }
 }
 
@@ -83,6 +107,13 @@ mod tests {
             ),
             ("syslog", url, "tcp://HOST:PORT or tls://HOST:PORT"),
             ("rabbitmq", url, "amqp://HOST:PORT"),
+            ("ipfix", url, "udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or sctp://HOST:PORT"),
+            (
+                "ipfix",
+                "url = \"udp://h:1\"\ntables = [\"alerts\"]\n",
+                "x:4: sink.ipfix.tables: \"alerts\" is not",
+            ),
+            ("splunk", url, "sink.splunk.token: is missing"),
             ("eve", "", "sink.eve.path: is missing"),
             (
                 "eve",
@@ -125,6 +156,13 @@ mod tests {
             ("clickhouse", "url = \"http://h\"\npassword = \"env:A\"\n", "shows the password"),
             ("clickhouse", "url = \"http://h\"\nca_file = \"c\"\n", "ca_file: has no effect"),
             ("eve", "path = \"a\"\nspool_mib = 5\n", "spool_mib: has no effect"),
+            ("splunk", "url = \"http://h\"\ntoken = \"env:A\"\n", "shows the token"),
+            ("elastic", "url = \"http://h\"\napi_key = \"env:A\"\n", "shows the api key"),
+            (
+                "elastic",
+                "url = \"https://h\"\napi_key = \"env:A\"\nuser = \"u\"\n",
+                "user: has no effect",
+            ),
         ] {
             let warned = read(kind, rest).expect("allowed").warnings.to_string();
             assert!(warned.contains(wanted), "{rest}: {warned}");
