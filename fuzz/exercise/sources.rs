@@ -4,9 +4,9 @@
 //! or the database of an Open vSwitch (the second octet says in which pieces it comes).
 
 use vmprobe::inventory::{
-    Batch, ClassRules, SourceId, SourceKind, SourceName, Spaces, Store, StoreLimits, Uuid,
+    ClassRules, SourceId, SourceKind, SourceName, Spaces, Store, StoreLimits, Uuid,
 };
-use vmprobe::sources::json::Reader;
+use vmprobe::sources::json::{Reader, Said};
 use vmprobe::sources::{openstack, ovsdb};
 use vmprobe::time::Timestamp;
 
@@ -28,8 +28,8 @@ pub(crate) fn exercise(input: &[u8]) {
 fn request(body: &[u8]) {
     let Ok(body) = serde_json::from_slice(body) else { return };
     let domains = ["default".to_owned()];
-    let events = Reader::new(&domains, NOW).events(&body).map(Batch::from);
-    let vm = Reader::new(&domains, NOW).vm(Uuid(7), &body).map(|(changes, _)| changes.into());
+    let events = Reader::new(&domains, NOW).events(&body).map(Said::into_batch);
+    let vm = Reader::new(&domains, NOW).vm(Uuid(7), &body).map(Said::into_batch);
     let source = SourceName { kind: SourceKind::Api, name: "api".into(), rank: 0 };
     let (spaces, rules) = (Spaces::default(), ClassRules::default());
     let mut store = Store::new(StoreLimits::default(), spaces, rules, vec![source]).with_rows();

@@ -129,7 +129,7 @@ fn other_value(table: &Table, key: &Key) -> String {
         Kind::List(Kind::Word(words), _) => format!("[{:?}]", words.last().expect("words")),
         Kind::List(Kind::Text, _) => "[\"other\"]".to_owned(),
         Kind::List(Kind::Broker, _) => "[\"amqp://other\"]".to_owned(),
-        Kind::Http => "\"http://other\"".to_owned(),
+        Kind::Http | Kind::Service => "\"http://other\"".to_owned(),
         Kind::Stream => "\"tcp://other:1\"".to_owned(),
         Kind::Collector => "\"sctp://other:1\"".to_owned(),
         Kind::Secret => "\"env:OTHER\"".to_owned(),
@@ -161,6 +161,7 @@ fn bad_values(kind: &Kind) -> Vec<String> {
         | Kind::Device
         | Kind::Ovsdb
         | Kind::Http
+        | Kind::Service
         | Kind::Stream
         | Kind::Collector
         | Kind::Secret

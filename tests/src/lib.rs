@@ -4,10 +4,12 @@
 pub mod broker;
 pub mod captures;
 pub mod clickhouse;
+pub mod cloud_double;
 pub mod end_to_end;
 pub mod folder;
 pub mod libvirtd;
 pub mod link;
+pub mod neutron;
 pub mod odd_traffic;
 pub mod oracles;
 pub mod paths;

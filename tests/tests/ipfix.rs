@@ -48,7 +48,7 @@ fn failing(sinks: &Sinks, words: &str) {
 /// A flow that no other is like: its number is in its addresses, ports, times and counts.
 fn flow(number: u64) -> FlowRecord {
     let low = u16::try_from(number % 50_000).expect("it fits");
-    let six = number % 3 == 0;
+    let six = number.is_multiple_of(3);
     let address = |side: u16| {
         let [high, low_octet] = low.to_be_bytes();
         let block = u8::try_from(number / 50_000).expect("few");
@@ -67,7 +67,7 @@ fn flow(number: u64) -> FlowRecord {
         destination_address: address(2).expect("an address"),
         source_port: 1_024 + low,
         destination_port: 443,
-        protocol_identifier: if number % 2 == 0 { 6 } else { 17 },
+        protocol_identifier: if number.is_multiple_of(2) { 6 } else { 17 },
         ip_version: if six { 6 } else { 4 },
         flow_start_ns: start,
         flow_end_ns: start + 123_456_789,
@@ -76,11 +76,12 @@ fn flow(number: u64) -> FlowRecord {
         octet_delta_count: number * 1_000 + 60,
         reverse_packet_delta_count: number * 2 + 1,
         reverse_octet_delta_count: number * 3_000 + 52,
-        tcp_control_bits: if number % 2 == 0 { 0x1b } else { 0 },
-        reverse_tcp_control_bits: if number % 2 == 0 { 0x12 } else { 0 },
-        source_mac: (number % 5 != 0).then(|| "fa:16:3e:00:00:01".parse().expect("a MAC")),
-        handshake_server_rtt_ns: (number % 4 == 0).then_some(number),
-        segments: if number % 6 == 0 {
+        tcp_control_bits: if number.is_multiple_of(2) { 0x1b } else { 0 },
+        reverse_tcp_control_bits: if number.is_multiple_of(2) { 0x12 } else { 0 },
+        source_mac: (!number.is_multiple_of(5))
+            .then(|| "fa:16:3e:00:00:01".parse().expect("a MAC")),
+        handshake_server_rtt_ns: (number.is_multiple_of(4)).then_some(number),
+        segments: if number.is_multiple_of(6) {
             Group::Own(Box::new(SegmentCounts([[number, 2]; 15])))
         } else {
             Group::Null
@@ -306,7 +307,7 @@ fn what_is_lost_on_the_way_shows_in_the_sequence() {
     // A datagram a flow.
     let mut sinks = start(&sink(&format!("udp://{here}"), "batch_records = 1\n"));
     let passing = std::thread::spawn(move || {
-        let (mut datagram, mut sequences, mut dropped) = ([0; 65_536], Vec::new(), Vec::new());
+        let (mut datagram, mut sequences, mut dropped) = (vec![0; 65_536], Vec::new(), Vec::new());
         while let Ok(octets) = relay.recv(&mut datagram) {
             let datagram = &datagram[..octets];
             // The first ones hold the templates; the last one shows that one before it is missing.
@@ -352,7 +353,7 @@ fn nfacctd_shows_each_flow_once_with_both_directions() {
     let out = folder.path("out");
     let configuration = format!(
         "daemonize: false\nnfacctd_ip: 127.0.0.1\nnfacctd_port: {port}\nplugins: print[p]\n\
-         nfacctd_pipe_size: 4000000\nplugin_pipe_size[p]: 16000000\nplugin_buffer_size[p]: 16000\n\
+         nfacctd_pipe_size: 4000000\n\
          aggregate[p]: src_host, dst_host, src_port, dst_port, proto, tcpflags, timestamp_start, \
          timestamp_end, flow_number, reverse_packets, reverse_octets, segment, reverse_segment\n\
          aggregate_primitives: {}\nprint_output[p]: json\nprint_output_file[p]: {}\n\
@@ -436,7 +437,7 @@ fn capture(messages: &[Vec<u8>], port: u16) -> Vec<u8> {
 /// Datagrams until none comes for a second.
 fn datagrams(socket: &UdpSocket) -> Vec<Vec<u8>> {
     socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
-    let (mut all, mut datagram) = (Vec::new(), [0; 65_536]);
+    let (mut all, mut datagram) = (Vec::new(), vec![0; 65_536]);
     while let Ok(octets) = socket.recv(&mut datagram) {
         all.push(datagram[..octets].to_vec());
     }
@@ -585,7 +586,7 @@ fn specs() -> String {
 fn from_ntp(ntp: u64, near_ns: u64) -> u64 {
     let era = (near_ns / 1_000_000_000 + 2_208_988_800) >> 32;
     let seconds = (era << 32 | ntp >> 32) - 2_208_988_800;
-    let ns = u128::from(ntp & 0xffff_ffff) * 1_000_000_000 >> 32;
+    let ns = (u128::from(ntp & 0xffff_ffff) * 1_000_000_000) >> 32;
     seconds * 1_000_000_000 + u64::try_from(ns).expect("below a second")
 }
 

@@ -1,6 +1,7 @@
 //! `/metrics` at the real Prometheus, and how many series there may be.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
@@ -79,7 +80,10 @@ fn ask(server: &str, query: &str) -> Vec<Json> {
     if !is_up {
         return Vec::new();
     }
-    let encoded: String = query.bytes().map(|octet| format!("%{octet:02x}")).collect();
+    let mut encoded = String::new();
+    for octet in query.bytes() {
+        write!(encoded, "%{octet:02x}").expect("a string");
+    }
     let answer = get(server, &format!("/api/v1/query?query={encoded}"));
     if answer.status != 200 {
         return Vec::new();

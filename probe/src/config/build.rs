@@ -275,6 +275,8 @@ fn inventory(
 ) -> InventoryPlan {
     let mut plan = InventoryPlan { file: path(section, "file", base), ..InventoryPlan::default() };
     section.read("api", &mut plan.api);
+    plan.journal = path(section, "journal", base);
+    section.read("journal_mib_max", &mut plan.journal_mib_max);
     plan.precedence = precedence(section);
     section.read("clock_skew_max_ms", &mut plan.clock_skew_max_ms);
     section.read("vms_max", &mut plan.vms_max);

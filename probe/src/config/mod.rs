@@ -14,6 +14,7 @@ mod load;
 mod plan;
 pub mod reference;
 pub mod schema;
+pub(crate) mod secret;
 
 pub use derived::{MIB, Memory, Sizes};
 pub use document::{Given, Key, Kind, PROBLEMS_MAX, Problem, Problems, Table};

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
+mod cloud_api;
 mod learned;
 mod libvirt;
 mod openstack;
@@ -18,6 +19,7 @@ mod otlp;
 mod ovsdb;
 mod sink;
 
+pub use cloud_api::{CloudApiPlan, CloudAuth, NotService, ServiceUrl};
 pub use learned::{LearnedPlan, Lessons};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
@@ -371,6 +373,10 @@ pub struct InventoryPlan {
     pub file: Option<PathBuf>,
     /// Whether requests to the HTTP API may change the inventory.
     pub api: bool,
+    /// File that keeps what is known over a restart; `None` for the one in the store's folder.
+    pub journal: Option<PathBuf>,
+    /// Size of that file at most, in MiB; 0 for none.
+    pub journal_mib_max: u32,
     /// All kinds of sources; the first one is heard first.
     pub precedence: Vec<SourceKind>,
     /// How far ahead of the probe's clock a source may date what it says.
@@ -455,6 +461,8 @@ impl Default for InventoryPlan {
         Self {
             file: None,
             api: false,
+            journal: None,
+            journal_mib_max: 256,
             precedence: SourceKind::ALL.to_vec(),
             clock_skew_max_ms: 5_000,
             vms_max: 100_000,

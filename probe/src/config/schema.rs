@@ -7,11 +7,8 @@
 
 use super::document::Given::{Default, Derived, Nothing, Required};
 use super::document::{Kind, Table, key, table, tables};
-use learned::LEARNED;
-use libvirt::LIBVIRT;
-use openstack::OPENSTACK;
+use inventory::INVENTORY;
 use otlp::OTLP;
-use ovsdb::OVSDB;
 use sink::SINK;
 
 pub use libvirt::LIBVIRT_MAX;
@@ -19,6 +16,7 @@ pub use openstack::OPENSTACK_MAX;
 pub use ovsdb::OVSDB_MAX;
 pub use sink::{SEVERITIES, SINK_KINDS, SINKS_MAX, TABLES as SINK_TABLES};
 
+mod inventory;
 mod learned;
 mod libvirt;
 mod openstack;
@@ -743,89 +741,6 @@ static SYN_FLOOD: Table = Table {
         ),
     ],
 };
-
-static INVENTORY: Table = Table {
-    path: "inventory",
-    meaning: "Who is who.",
-    keys: &[
-        key(
-            "file",
-            Kind::Path,
-            Nothing("\"inventory.toml\""),
-            "",
-            "TOML file with tenants and VMs, or JSON if its name ends so; read again when it changes \
-             and on SIGHUP; a wrong one changes nothing. Relative paths begin at this file's folder.",
-        ),
-        key(
-            "api",
-            Kind::Flag,
-            Default("false"),
-            "",
-            "Whether requests to the HTTP API may change the inventory.",
-        ),
-        key(
-            "precedence",
-            Kind::List(&SOURCE, 6),
-            Default("[\"api\", \"file\", \"openstack\", \"libvirt\", \"ovsdb\", \"learned\"]"),
-            "",
-            "Whose word counts where sources contradict each other, the first one most; those that \
-             are left out follow in the order of the default.",
-        ),
-        key(
-            "clock_skew_max_ms",
-            integer(0, 86_400_000),
-            Default("5000"),
-            "ms",
-            "How far ahead of this machine's clock a source may date what it says; what is dated \
-             beyond it counts from when it became known. File and API may speak of the future.",
-        ),
-        key(
-            "vms_max",
-            integer(1, 1_000_000),
-            Default("100000"),
-            "VMs",
-            "VMs that are known at most; beyond it those that ended longest ago are forgotten, then \
-             new ones are left out.",
-        ),
-        key(
-            "facts_per_vm_max",
-            integer(64, 65_536),
-            Default("1024"),
-            "facts",
-            "Facts of one VM that are kept in memory at most, those known to be otherwise included; \
-             the oldest of these are forgotten first.",
-        ),
-        key(
-            "home_networks",
-            Kind::List(&Kind::Network, 1_024),
-            Default("[]"),
-            "",
-            "Networks that count as inside although no VM is named there.",
-        ),
-        key(
-            "shared_tenants",
-            Kind::List(&Kind::Text, 1_024),
-            Default("[]"),
-            "",
-            "Tenants whose VMs serve all others (DNS, NTP): traffic with them is east-west, not \
-             inter-tenant.",
-        ),
-        key(
-            "shared_networks",
-            Kind::List(&Kind::Network, 1_024),
-            Default("[]"),
-            "",
-            "The same by address, in every address space: services that are no VM, such as \
-             169.254.169.254/32.",
-        ),
-        table(&LEARNED),
-        tables(&OPENSTACK, OPENSTACK_MAX),
-        tables(&LIBVIRT, LIBVIRT_MAX),
-        tables(&OVSDB, OVSDB_MAX),
-    ],
-};
-
-static SOURCE: Kind = Kind::Word(&["api", "file", "openstack", "libvirt", "ovsdb", "learned"]);
 
 static STORE: Table = Table {
     path: "store",

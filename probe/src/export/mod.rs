@@ -12,7 +12,7 @@
 //! | `parquet/` | the store's files |
 //! | `sink/` | what all other sinks have in common: hand-off, filters, batches, queue, spool, retry |
 //! | `json` | records as JSON, for all sinks that speak it |
-//! | `secret` `tls` `http` `stream` | passwords, certificates, requests, connections |
+//! | `tls` `http` `stream` | certificates, requests, connections |
 //! | `clickhouse/` `webhook` `syslog` `eve` `rabbitmq` `ipfix/` `elastic/` `splunk` | one destination each |
 
 mod account;
@@ -24,7 +24,6 @@ pub mod ipfix;
 pub mod json;
 pub mod parquet;
 mod rabbitmq;
-pub(crate) mod secret;
 pub mod sink;
 mod splunk;
 mod stream;

@@ -16,9 +16,9 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use tokio::runtime::Runtime;
 
-use super::secret;
 use super::sink::{Batch, Delivered, Driver, Failure};
 use crate::config::RabbitmqPlan;
+use crate::config::secret;
 use crate::sources::openstack::link::{self, Kit};
 
 /// Heartbeat of the connection, in seconds.

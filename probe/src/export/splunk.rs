@@ -16,9 +16,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::http::Client;
+use super::json;
 use super::sink::{Batch, Delivered, Driver, Encoder, Failure, Row};
-use super::{json, secret};
-use crate::config::SplunkPlan;
+use crate::config::{SplunkPlan, secret};
 use crate::inventory::Uuid;
 use crate::record::Origin;
 use crate::time::{monotonic_ns, ms, sleep_ms};

@@ -9,9 +9,9 @@
 use ring::hmac;
 
 use super::http::Client;
-use super::secret;
 use super::sink::{Batch, Delivered, Driver, Failure};
 use crate::config::WebhookPlan;
+use crate::config::secret;
 use crate::record::SCHEMA_VERSION;
 use crate::time::wall_clock;
 

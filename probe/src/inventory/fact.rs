@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use super::Interval;
 use super::change::{Attribute, Change, Until, Value};
+use super::delta::{Delta, FactKey};
 use super::source::SourceId;
 use super::timeline::Timeline;
 use crate::time::Timestamp;
@@ -49,7 +50,7 @@ pub struct Applied {
 }
 
 /// The facts of one subject.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// In the order in which they became known.
     facts: Vec<Fact>,
@@ -59,6 +60,36 @@ impl Facts {
     /// All of them.
     pub fn all(&self) -> &[Fact] {
         &self.facts
+    }
+
+    /// What has become of them since an earlier state of the same subject.
+    pub(super) fn since(&self, before: &Self) -> Delta {
+        let mut delta = Delta::default();
+        let mut now = self.facts.iter().peekable();
+        for old in &before.facts {
+            // What is kept stays in its order.
+            match now.next_if(|fact| FactKey::of(fact) == FactKey::of(old)) {
+                Some(fact) if fact == old => {}
+                Some(fact) => delta.said.push(fact.clone()),
+                None => delta.gone.push(FactKey::of(old)),
+            }
+        }
+        delta.said.extend(now.cloned());
+        delta
+    }
+
+    /// Does again what became of them; see [`Facts::since`].
+    pub(super) fn redo(&mut self, delta: Delta) {
+        if !delta.gone.is_empty() {
+            self.facts.retain(|fact| !delta.gone.contains(&FactKey::of(fact)));
+        }
+        for said in delta.said {
+            let key = FactKey::of(&said);
+            match self.facts.iter_mut().rev().find(|fact| FactKey::of(fact) == key) {
+                Some(fact) => *fact = said,
+                None => self.facts.push(said),
+            }
+        }
     }
 
     /// Those that the probe holds true.
@@ -161,7 +192,7 @@ impl Facts {
     }
 
     /// Makes room: first what was known to be otherwise longest ago, then what ended longest ago.
-    fn forget(&mut self, facts_max: usize) -> u64 {
+    pub(super) fn forget(&mut self, facts_max: usize) -> u64 {
         let excess = self.facts.len().saturating_sub(facts_max);
         if excess == 0 {
             return 0;

@@ -15,11 +15,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::change::Subject;
 use super::claims::{Conflict, Held, Name};
 use super::class::{ClassRules, NetworkKind, Side, TrafficClass};
 use super::fact::Facts;
 use super::history::VmHistory;
 use super::precedence::SourceName;
+use super::source::SourceId;
 use super::spaces::{NOWHERE, Spaces};
 use super::{Address, AddressSpace, Interval, InventoryData, Mac, Segment};
 use crate::hash::{Keyed, KeyedMap};
@@ -343,6 +345,21 @@ impl Inventory {
     /// Whether any interface is in any segment.
     pub fn knows_segments(&self) -> bool {
         !self.segments.is_empty()
+    }
+
+    /// All facts, subject by subject, but those that were only learned: what makes the same inventory out
+    /// of nothing.
+    pub fn subjects(&self) -> impl Iterator<Item = (Subject, &Facts)> {
+        let segments = self.spaces.facts().iter();
+        let segments = segments.map(|(segment, facts)| (Subject::Segment(*segment), facts));
+        let yields = |source: SourceId| {
+            let source = self.sources.get(usize::from(source.0));
+            source.is_some_and(|source| source.kind.yields())
+        };
+        let said = move |facts: &Facts| facts.all().iter().any(|fact| !yields(fact.source));
+        let vms = self.entries().filter(move |(_, entry)| said(&entry.facts));
+        let vms = vms.map(|(_, entry)| (Subject::Vm(entry.history.uuid), &entry.facts));
+        segments.chain(vms)
     }
 
     /// The sources, by number.

@@ -14,19 +14,24 @@
 //! | `timeline` `fact` | values over time; what was said and known when |
 //! | `precedence` `history` | whom to believe; a VM as all sources together have it |
 //! | `spaces` `claims` | who may have an address where; what if several do |
+//! | `sound` `ends` | what the store takes; what ends unsaid |
 //! | `store` | applies changes, gives snapshots |
 //! | `lookup` `class` | the snapshot; classes of traffic |
 //! | `rows` | rows of the `inventory` table |
+//! | `delta` `line` | what became of facts, to do it again after a restart; as JSON |
 //! | `file` `json_file` `vm` | the inventory file |
 
 mod address;
 mod change;
 mod claims;
 mod class;
+mod delta;
+mod ends;
 mod fact;
 pub mod file;
 mod history;
 mod json_file;
+mod line;
 mod lookup;
 mod map;
 #[cfg(test)]
@@ -34,6 +39,7 @@ mod model;
 mod precedence;
 mod rows;
 mod segment;
+mod sound;
 mod source;
 mod spaces;
 mod store;
@@ -48,19 +54,20 @@ pub use change::{
 };
 pub use claims::Conflict;
 pub use class::{ClassRules, NetworkKind, TrafficClass};
+pub use delta::{Delta, FactKey, Restored, SubjectDelta};
 pub use fact::{Applied, Fact, Facts};
 pub use file::InventoryData;
 pub use history::{Connection, InterfaceHistory, VmHistory};
+pub use line::{LineNames, LineReader, NotLine, written};
 pub use lookup::{CONFLICTS_LISTED_MAX, Inventory, InventoryCell, NamedConflict, VmEntry, VmRef};
 pub use map::{STATIONS_MAX, SegmentMap};
 pub use precedence::SourceName;
 pub use rows::{InventoryRow, ROWS_PER_VM_MAX, RowChange};
 pub use segment::{AddressSpace, Segment, SegmentKind};
+pub use sound::Rejection;
 pub use source::{SOURCES_MAX, SourceHealth, SourceId, SourceKind, SourceState};
 pub use spaces::{SEGMENTS_MAX, SPACES_MAX, Spaces};
-pub use store::{
-    INTERFACES_MAX, Rejection, SourceCounts, Store, StoreCounts, StoreLimits, TAGS_MAX,
-};
+pub use store::{INTERFACES_MAX, SourceCounts, Store, StoreCounts, StoreLimits, TAGS_MAX};
 pub use timeline::Timeline;
 pub use uuid::{NotUuid, Uuid};
 pub use vm::{Interface, Interval, Placement, Vm};

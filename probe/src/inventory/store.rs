@@ -10,23 +10,22 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::change::{
-    ADDRESSES_MAX, Attribute, Batch, Change, InterfaceId, Missing, Scope, Subject, TEXT_BYTES_MAX,
-    Until, Value,
-};
+use super::change::{Attribute, Batch, Change, InterfaceId, Missing, Scope, Subject};
 use super::claims::Name;
 use super::class::ClassRules;
-use super::fact::Facts;
+use super::delta::{Restored, SubjectDelta};
+use super::ends::Ends;
+use super::fact::{Fact, Facts};
 use super::history::VmHistory;
 use super::lookup::VmEntry;
 use super::precedence::SourceName;
 use super::rows::{InventoryRow, RowChange, rows_of};
+use super::sound::{Rejection, sound};
 use super::source::{SourceId, SourceKind};
 use super::spaces::Spaces;
-use super::{AddressSpace, Interval, Inventory, InventoryData, Segment, Uuid, VmRef};
+use super::{AddressSpace, Inventory, InventoryData, Segment, Uuid, VmRef};
 use crate::hash::KeyedMap;
 use crate::time::{Timestamp, ms};
 
@@ -57,52 +56,6 @@ impl Default for StoreLimits {
             learned_max: 65_536,
             facts_max: 1_024,
             clock_skew_max_ns: ms(5_000),
-        }
-    }
-}
-
-/// Why a change was left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rejection {
-    /// There are as many VMs as there may be, and none of them has ended.
-    VmsFull,
-    /// There are as many learned endpoints as there may be, and none of them is over.
-    LearnedFull,
-    /// There are as many segments with a space, or spaces, as there may be.
-    SpacesFull,
-    /// The VM has as many interfaces as it may have.
-    InterfacesFull,
-    /// The VM has as many tags as it may have.
-    TagsFull,
-    /// A text is empty or longer than [`TEXT_BYTES_MAX`].
-    TextLength,
-    /// More than [`ADDRESSES_MAX`] addresses.
-    AddressesFull,
-    /// A multicast, broadcast or unspecified address.
-    AddressNotUnicast,
-    /// A MAC address that is none of one interface.
-    MacNotUnicast,
-    /// It ends before it begins.
-    TimeEmpty,
-    /// The value is of another form than the attribute has, or the subject has no such attribute.
-    WrongForm,
-}
-
-impl Rejection {
-    /// The name in the API and in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::VmsFull => "vms_full",
-            Self::LearnedFull => "learned_full",
-            Self::SpacesFull => "spaces_full",
-            Self::InterfacesFull => "interfaces_full",
-            Self::TagsFull => "tags_full",
-            Self::TextLength => "text_length",
-            Self::AddressesFull => "addresses_full",
-            Self::AddressNotUnicast => "address_not_unicast",
-            Self::MacNotUnicast => "mac_not_unicast",
-            Self::TimeEmpty => "time_empty",
-            Self::WrongForm => "wrong_form",
         }
     }
 }
@@ -167,6 +120,8 @@ pub struct Store {
     totals: StoreCounts,
     rows_wanted: bool,
     row_changes: Vec<RowChange>,
+    deltas_wanted: bool,
+    deltas: Vec<SubjectDelta>,
 }
 
 impl Store {
@@ -190,6 +145,8 @@ impl Store {
             totals: StoreCounts::default(),
             rows_wanted: false,
             row_changes: Vec::new(),
+            deltas_wanted: false,
+            deltas: Vec::new(),
         }
     }
 
@@ -210,6 +167,79 @@ impl Store {
     #[must_use]
     pub fn with_rows(self) -> Self {
         Self { rows_wanted: true, ..self }
+    }
+
+    /// Other limits, of a store that knows nothing yet.
+    #[cfg(test)]
+    pub(super) fn limits(&mut self, limits: StoreLimits) {
+        self.limits = limits;
+    }
+
+    /// Rows as they are known now.
+    #[cfg(test)]
+    pub(super) fn rows(&self) -> Vec<InventoryRow> {
+        let rows = self.slots.iter().flat_map(|slot| &slot.rows);
+        rows.map(|(row, _)| InventoryRow::clone(row)).collect()
+    }
+
+    /// Also notes what becomes of facts, for who takes it by [`Store::take_deltas`].
+    pub fn note_deltas(&mut self) {
+        self.deltas_wanted = true;
+    }
+
+    /// What became of facts since the last call.
+    pub fn take_deltas(&mut self) -> Vec<SubjectDelta> {
+        std::mem::take(&mut self.deltas)
+    }
+
+    /// Takes over what an earlier run knew, into a store that knows nothing yet. A row of the table is
+    /// known since the newest fact that it is made of. Where there are more VMs than there may be, those
+    /// that ended longest ago are left out, then the last ones.
+    pub fn restore(&mut self, restored: Restored) {
+        let known = restored.known;
+        self.inventory.known = known;
+        let (vms, segments) = restored.into_parts();
+        let sources = Arc::clone(&self.inventory.sources);
+        let facts_max = self.limits.facts_max;
+        let spaces = Arc::make_mut(&mut self.inventory.spaces);
+        for (segment, mut facts) in segments {
+            self.totals.facts_forgotten += facts.forget(facts_max);
+            if let Some(place) = spaces.facts_mut(segment) {
+                *place = facts;
+                spaces.resolve(segment, &sources);
+            }
+        }
+        let entries = vms.into_iter().map(|(uuid, mut facts)| {
+            self.totals.facts_forgotten += facts.forget(facts_max);
+            VmEntry { history: VmHistory::new(uuid, &facts, &sources), facts }
+        });
+        let mut entries: Vec<VmEntry> = entries.collect();
+        self.totals.vms_forgotten += leave_out(&mut entries, self.limits.vms_max);
+        let mut restored = BTreeSet::new();
+        for entry in entries {
+            let uuid = entry.history.uuid;
+            if let Some(vm) = self.inventory.push(Arc::new(entry)) {
+                self.slots.push(Slot::default());
+                self.by_uuid.insert(uuid, vm);
+                restored.insert(vm);
+            }
+        }
+        self.claim_anew(restored, known);
+        self.date_rows();
+    }
+
+    /// Says of each row since when it is known, by the facts that it is made of.
+    fn date_rows(&mut self) {
+        self.row_changes.clear();
+        for (vm, slot) in (0..).map(VmRef).zip(&mut self.slots) {
+            let Some(entry) = self.inventory.entry(vm) else { continue };
+            for (row, known) in &mut slot.rows {
+                let facts = entry.facts.current().filter(|fact| is_of(fact, row));
+                *known = facts.map(|fact| fact.known.from).max().unwrap_or(*known);
+                let change = RowChange { row: Arc::clone(row), known_from: *known, known_to: None };
+                self.row_changes.push(change);
+            }
+        }
     }
 
     /// What look-ups see from now on.
@@ -380,6 +410,11 @@ impl Store {
         known: Timestamp,
     ) -> Option<VmRef> {
         let there = self.by_uuid.get(&uuid).copied();
+        // Of a VM that nobody has spoken of there is nothing to be said no more.
+        if there.is_none() && changes.iter().all(|change| change.value.is_none()) {
+            self.count(source, 0, changes.len() as u64, 0);
+            return None;
+        }
         let learned = self.yields(source);
         let Some(vm) = there.or_else(|| self.add(uuid, learned, known)) else {
             let full = if learned { Rejection::LearnedFull } else { Rejection::VmsFull };
@@ -397,8 +432,20 @@ impl Store {
             return None;
         }
         let history = VmHistory::new(uuid, &facts, &sources);
+        self.note_facts(vm, source, &facts);
         self.put(vm, VmEntry { history, facts });
         Some(vm)
+    }
+
+    /// Notes what becomes of a VM's facts by what a source said; what is only learned is not noted, for
+    /// packets say it again.
+    fn note_facts(&mut self, vm: VmRef, source: SourceId, facts: &Facts) {
+        if !self.deltas_wanted || self.yields(source) {
+            return;
+        }
+        let Some(before) = self.inventory.entry(vm) else { return };
+        let subject = Subject::Vm(before.history.uuid);
+        self.deltas.push(SubjectDelta::Facts(subject, facts.since(&before.facts)));
     }
 
     /// Puts an entry in its place, and keeps count of those that were only learned.
@@ -499,8 +546,8 @@ impl Store {
 
     /// Forgets one; its rows of the table stay as they are.
     fn forget(&mut self, vm: VmRef) {
-        let Some(history) = self.inventory.vm(vm) else { return };
-        self.by_uuid.remove(&history.uuid);
+        let Some(uuid) = self.inventory.vm(vm).map(|history| history.uuid) else { return };
+        self.by_uuid.remove(&uuid);
         self.put(vm, VmEntry::default());
         let place = usize::try_from(vm.0).unwrap_or(usize::MAX);
         let Some(slot) = self.slots.get_mut(place) else { return };
@@ -509,6 +556,9 @@ impl Store {
         self.inventory.claim(vm, &before.names);
         if !learned {
             self.count_segments(&before.segments, &BTreeSet::new());
+        }
+        if self.deltas_wanted && !learned {
+            self.deltas.push(SubjectDelta::Forgotten(uuid));
         }
         self.totals.vms_forgotten += u64::from(!learned);
         self.totals.learned_forgotten += u64::from(learned);
@@ -528,7 +578,12 @@ impl Store {
             self.reject(source, Rejection::SpacesFull, changes.len());
             return false;
         };
+        let before = self.deltas_wanted.then(|| facts.clone());
         let applied = facts.apply(source, changes, known, facts_max);
+        if let Some(before) = before.filter(|_| applied.changed > 0) {
+            let delta = facts.since(&before);
+            self.deltas.push(SubjectDelta::Facts(Subject::Segment(segment), delta));
+        }
         let whole = applied.changed == 0 || spaces.resolve(segment, &sources);
         if !whole {
             self.reject(source, Rejection::SpacesFull, 1);
@@ -607,119 +662,38 @@ impl Store {
     }
 }
 
+/// Leaves out VMs beyond so many; says how many.
+fn leave_out(entries: &mut Vec<VmEntry>, vms_max: usize) -> u64 {
+    let excess = entries.len().saturating_sub(vms_max);
+    if excess == 0 {
+        return 0;
+    }
+    let ended =
+        entries.iter().filter_map(|entry| Some((entry.history.ended()?, entry.history.uuid)));
+    let mut ended: Vec<_> = ended.collect();
+    ended.sort_unstable();
+    let gone: BTreeSet<Uuid> = ended.into_iter().take(excess).map(|(_, uuid)| uuid).collect();
+    entries.retain(|entry| !gone.contains(&entry.history.uuid));
+    entries.truncate(vms_max);
+    excess as u64
+}
+
+/// Whether a row is made of a fact.
+fn is_of(fact: &Fact, row: &InventoryRow) -> bool {
+    let interface = fact.attribute.interface();
+    let of_row = interface.is_none_or(|id| row.mac.is_none_or(|mac| mac == id.mac));
+    of_row && !matches!(fact.attribute, Attribute::Tag(_)) && fact.valid.and(row.valid).is_some()
+}
+
 fn segments_of(history: &VmHistory) -> BTreeSet<Segment> {
     let spans = history.interfaces.iter().flat_map(|interface| interface.connections.spans());
     spans.filter_map(|(_, connection)| connection.segment).collect()
 }
 
-/// What ends because a source that says everything does not say it.
-struct Ends {
-    source: SourceId,
-    at: Timestamp,
-    missing: Missing,
-    subject: Subject,
-}
-
-impl Ends {
-    fn of_vm(&self, facts: &Facts, said: &[Change]) -> Vec<Change> {
-        let before = facts
-            .current()
-            .filter(|fact| fact.source == self.source && fact.valid.to > self.at)
-            .map(|fact| &fact.attribute);
-        let before: BTreeSet<&Attribute> = before.collect();
-        if before.is_empty() {
-            return Vec::new();
-        }
-        let again: BTreeSet<&Attribute> = said.iter().map(|change| &change.attribute).collect();
-        let ends = self.missing == Missing::Ended;
-        if ends && again.is_empty() {
-            return vec![self.change(Attribute::Exists, Some(Value::Flag(false)))];
-        }
-        let interfaces: BTreeSet<_> =
-            again.iter().filter_map(|attribute| attribute.interface()).collect();
-        let mut changes = Vec::new();
-        let mut detached = BTreeSet::new();
-        for attribute in before.difference(&again) {
-            match attribute.interface() {
-                Some(id) if ends && !interfaces.contains(&id) => {
-                    if detached.insert(id) {
-                        changes
-                            .push(self.change(Attribute::Attached(id), Some(Value::Flag(false))));
-                    }
-                }
-                _ => changes.push(self.change((*attribute).clone(), None)),
-            }
-        }
-        changes
-    }
-
-    fn change(&self, attribute: Attribute, value: Option<Value>) -> Change {
-        let until = Until::At(Interval::ALWAYS.to);
-        Change { subject: self.subject, attribute, value, from: self.at, until }
-    }
-}
-
-/// Whether a change is of the right form and size.
-fn sound(change: &Change) -> Result<(), Rejection> {
-    if let Until::At(to) = change.until
-        && to <= change.from
-    {
-        return Err(Rejection::TimeEmpty);
-    }
-    if let Some(id) = change.attribute.interface()
-        && id.mac.0[0] & 1 != 0
-    {
-        return Err(Rejection::MacNotUnicast);
-    }
-    let of_segment = change.attribute == Attribute::Space;
-    if of_segment != matches!(change.subject, Subject::Segment(_)) {
-        return Err(Rejection::WrongForm);
-    }
-    if let Attribute::Tag(name) = &change.attribute {
-        text(name)?;
-    }
-    let Some(value) = &change.value else { return Ok(()) };
-    match (&change.attribute, value) {
-        (Attribute::Exists | Attribute::Attached(_), Value::Flag(_))
-        | (Attribute::Segment(_), Value::Segment(_)) => Ok(()),
-        // A tag may stand for itself.
-        (Attribute::Tag(_), Value::Text(value)) => {
-            if value.is_empty() {
-                Ok(())
-            } else {
-                text(value)
-            }
-        }
-        (
-            Attribute::Name
-            | Attribute::Tenant
-            | Attribute::Host
-            | Attribute::Port(_)
-            | Attribute::Switch(_)
-            | Attribute::Space,
-            Value::Text(value),
-        ) => text(value),
-        (Attribute::Addresses(_), Value::Addresses(list)) => addresses(list),
-        _ => Err(Rejection::WrongForm),
-    }
-}
-
-fn text(text: &str) -> Result<(), Rejection> {
-    let sound = !text.is_empty() && text.len() <= TEXT_BYTES_MAX;
-    if sound { Ok(()) } else { Err(Rejection::TextLength) }
-}
-
-fn addresses(list: &[IpAddr]) -> Result<(), Rejection> {
-    if list.len() > ADDRESSES_MAX {
-        return Err(Rejection::AddressesFull);
-    }
-    let broadcast = |ip: &IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    let wrong = |ip: &IpAddr| ip.is_multicast() || ip.is_unspecified() || broadcast(ip);
-    if list.iter().any(wrong) { Err(Rejection::AddressNotUnicast) } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::inventory::{Address, Mac, Statement};
 
@@ -782,6 +756,28 @@ mod tests {
         assert!(inventory.resolve(space, address, 4, None, Timestamp(6)).is_none());
         let rows = store.take_row_changes();
         assert_eq!((rows[0].row.space, rows[0].row.attributed), (None, true));
+    }
+
+    #[test]
+    fn what_is_only_learned_is_noted_for_no_restart() {
+        let named = |kind| SourceName { kind, name: "s".into(), rank: 0 };
+        let sources = [SourceKind::Ovsdb, SourceKind::Learned].map(named).into();
+        let limits = StoreLimits { learned_max: 1, ..StoreLimits::default() };
+        let mut store = Store::new(limits, Spaces::default(), ClassRules::default(), sources);
+        store.note_deltas();
+        say(&mut store, vm(1, 10), 10);
+        store.apply(SourceId(1), Timestamp(11), vm(2, 11).into());
+        let ended = Statement::new(Uuid(2), Timestamp(12)).exists(false);
+        store.apply(SourceId(1), Timestamp(12), ended.into());
+        // The next one takes its place.
+        store.apply(SourceId(1), Timestamp(13), vm(3, 13).into());
+        assert_eq!(store.counts().learned_forgotten, 1);
+        let noted = store.take_deltas();
+        let of_first =
+            |delta: &SubjectDelta| matches!(delta, SubjectDelta::Facts(Subject::Vm(Uuid(1)), _));
+        assert!(noted.len() == 1 && noted.iter().all(of_first), "{noted:?}");
+        let subjects: Vec<_> = store.inventory().subjects().map(|(subject, _)| subject).collect();
+        assert_eq!(subjects, [Subject::Vm(Uuid(1))]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
+
 use crate::aggregate::live::{LiveCell, LiveMode, LivePort, live_cell};
 use crate::aggregate::path::{Paths, Stands};
 use crate::aggregate::{Aggregator, Migrations};
@@ -85,6 +87,7 @@ impl Prepared {
             view: sources.view().clone(),
             handle: sources.api().cloned(),
             plan: Arc::clone(plan),
+            requests: Arc::new(Mutex::new(sources.requests())),
         };
         let page = serves
             .then(|| serve::start_with(&plan.serve, live.clone(), api, plan.store.folder.clone()))

@@ -7,14 +7,16 @@
 //! origin can send, and is let in as a whole or not at all. Sending it again changes nothing.
 //! Source: RFC 9110 (methods), RFC 6901 (pointers in faults).
 
+mod change;
 mod shown;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::http::header::{self, HeaderMap};
+use axum::http::header::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use parking_lot::Mutex;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -22,11 +24,13 @@ use super::list::{self, Filter, Pairs};
 use super::problem::{Problem, repeated};
 use super::routes::Shared;
 use crate::config::Plan;
-use crate::inventory::{Address, Batch, Inventory, Mac, Scope, Segment, Uuid, VmEntry};
-use crate::sources::json::{Fault, Reader, ended, parse_time};
+use crate::inventory::{Address, Inventory, Mac, Segment, Uuid, VmEntry};
+use crate::sources::json::{ended, parse_time};
+use crate::sources::requests::Requests;
 use crate::sources::{InventoryStatus, InventoryView, SourceHandle};
 use crate::time::{Timestamp, wall_clock};
 
+use change::Request;
 pub(super) use shown::ShownVm;
 
 /// Octets of a request that changes the inventory.
@@ -41,12 +45,15 @@ pub struct InventoryApi {
     pub handle: Option<SourceHandle>,
     /// Names of domains.
     pub plan: Arc<Plan>,
+    /// Requests that were taken.
+    pub requests: Arc<Mutex<Requests>>,
 }
 
 impl InventoryApi {
     /// Of an inventory that nobody changes.
     pub fn of(inventory: Inventory) -> Self {
-        Self { view: InventoryView::of(inventory), handle: None, plan: Arc::default() }
+        let view = InventoryView::of(inventory);
+        Self { view, handle: None, plan: Arc::default(), requests: Arc::default() }
     }
 }
 
@@ -231,47 +238,31 @@ impl Question {
     }
 }
 
-/// A request that was let in.
-#[derive(Serialize)]
-struct Accepted {
-    /// Since when it is known.
-    known_ns: u64,
-    /// Changes of attributes.
-    changes: usize,
-}
-
-/// A body that is wrong.
-#[derive(Serialize)]
-struct Wrong {
-    error: &'static str,
-    allowed: &'static str,
-    faults: Vec<Fault>,
-}
-
 /// `POST /api/v1/inventory`: events, in bulk.
+#[expect(clippy::redundant_closure_for_method_calls, reason = "the method is of one lifetime")]
 pub(super) async fn events(
     State(shared): State<Shared>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    change(&shared, &headers, Some(&body), |reader, body| Ok(reader.events(body)?.into()))
+    let request = Request { method: "POST", target: "", headers: &headers, body: Some(&body) };
+    request.change(&shared, |reader, body| reader.events(body))
 }
 
 /// `PUT /api/v1/inventory/vms/{uuid}`: all that this way says of a VM.
 pub(super) async fn put_vm(
     State(shared): State<Shared>,
-    Path(uuid): Path<String>,
+    Path(target): Path<String>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let uuid = match uuid_of(&uuid) {
+    let uuid = match uuid_of(&target) {
         Ok(uuid) => uuid,
         Err(problem) => return problem.into_response(),
     };
-    change(&shared, &headers, Some(&body), |reader, body| {
-        let (changes, at) = reader.vm(uuid, body)?;
-        Ok(Batch { changes, scope: Scope::Each { at } })
-    })
+    let target = &uuid.to_string();
+    let request = Request { method: "PUT", target, headers: &headers, body: Some(&body) };
+    request.change(&shared, |reader, body| reader.vm(uuid, body))
 }
 
 /// `DELETE /api/v1/inventory/vms/{uuid}`: the VM ends, now or `at` a time.
@@ -282,76 +273,28 @@ pub(super) async fn end_vm(
     headers: HeaderMap,
 ) -> Response {
     let wanted = uuid_of(&uuid).and_then(|uuid| {
-        let unknown = pairs.iter().find(|(name, _)| name != "at").map(|(name, _)| name);
-        if let Some(name) = unknown {
+        let allowed = ["at", "revision"];
+        let unknown = pairs.iter().find(|(name, _)| !allowed.contains(&name.as_str()));
+        if let Some((name, _)) = unknown {
             let error = format!("unknown parameter {:?}", repeated(name));
-            return Err(Problem::bad_request(error, "at"));
+            return Err(Problem::bad_request(error, allowed.join(", ")));
         }
+        let revision = pairs.iter().find(|(name, _)| name == "revision").map(|(_, text)| {
+            let error = format!("revision: {:?} is none", repeated(text));
+            text.parse().map_err(|_| Problem::bad_request(error, "a whole number"))
+        });
         let at = time_of(&pairs, "at")?.unwrap_or_else(wall_clock);
         let inventory = shared.inventory.view.inventory.load();
         entry(&inventory, uuid).ok_or_else(|| unknown_vm(uuid))?;
-        Ok((uuid, at))
+        Ok((uuid, at, revision.transpose()?))
     });
-    match wanted {
-        Ok((uuid, at)) => change(&shared, &headers, None, |_, _| Ok(ended(uuid, at).into())),
-        Err(problem) => problem.into_response(),
-    }
-}
-
-/// Reads a body and hands over what it says.
-fn change(
-    shared: &Shared,
-    headers: &HeaderMap,
-    body: Option<&Bytes>,
-    read: impl FnOnce(Reader<'_>, &serde_json::Value) -> Result<Batch, Vec<Fault>>,
-) -> Response {
-    let Some(handle) = &shared.inventory.handle else {
-        let error = "requests may not change the inventory";
-        return Problem::new(StatusCode::FORBIDDEN, error, "inventory.api = true").into_response();
+    let (uuid, at, revision) = match wanted {
+        Ok(wanted) => wanted,
+        Err(problem) => return problem.into_response(),
     };
-    let body = match body {
-        Some(body) => match parsed(headers, body) {
-            Ok(body) => body,
-            Err(problem) => return problem.into_response(),
-        },
-        None => serde_json::Value::Null,
-    };
-    let now = wall_clock();
-    let batch = match read(Reader::new(&shared.inventory.plan.domains, now), &body) {
-        Ok(batch) => batch,
-        Err(faults) => return wrong(faults),
-    };
-    let changes = batch.changes.len();
-    match handle.send(batch, now) {
-        Ok(()) => {
-            let accepted = Accepted { known_ns: now.0, changes };
-            (StatusCode::ACCEPTED, Json(accepted)).into_response()
-        }
-        Err(_) => {
-            let error = "too many changes wait already";
-            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, "the same, later");
-            ([(header::RETRY_AFTER, "1")], problem).into_response()
-        }
-    }
-}
-
-fn parsed(headers: &HeaderMap, body: &Bytes) -> Result<serde_json::Value, Problem> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
-        let error = "the body is not announced as JSON";
-        let allowed = "Content-Type: application/json";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error, allowed));
-    }
-    serde_json::from_slice(body).map_err(|error| {
-        Problem::bad_request(format!("the body is no JSON: {error}"), "one object")
-    })
-}
-
-fn wrong(faults: Vec<Fault>) -> Response {
-    let error = "the body is wrong; nothing of it was taken";
-    let wrong = Wrong { error, allowed: "see faults", faults };
-    (StatusCode::BAD_REQUEST, Json(wrong)).into_response()
+    let target = &format!("{uuid} {pairs:?}");
+    let request = Request { method: "DELETE", target, headers: &headers, body: None };
+    request.change(&shared, |_, _| Ok(ended(uuid, at, revision)))
 }
 
 fn answer<T: IntoResponse>(answer: Result<T, Problem>) -> Response {

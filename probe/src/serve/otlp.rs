@@ -18,9 +18,8 @@ use serde_json::{Value, json};
 use super::ServeError;
 use super::metrics::{self, Label, Output, Samples};
 use crate::aggregate::live::LiveCell;
-use crate::config::OtlpPlan;
+use crate::config::{OtlpPlan, secret};
 use crate::export::Client;
-use crate::export::secret;
 use crate::sources::StatusCell;
 use crate::time::{Timestamp, wall_clock};
 
@@ -82,7 +81,7 @@ impl Push {
                     tracing::error!(url = self.shown, error, "metrics are not taken");
                 }
                 Ok(()) if self.failing => {
-                    tracing::info!(url = self.shown, "metrics are taken again")
+                    tracing::info!(url = self.shown, "metrics are taken again");
                 }
                 _ => {}
             }

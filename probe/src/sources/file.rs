@@ -71,7 +71,7 @@ impl FileSource {
 }
 
 /// All that a file says that was read before.
-fn again(data: &InventoryData, now: Timestamp) -> Batch {
+pub(super) fn again(data: &InventoryData, now: Timestamp) -> Batch {
     let scope = Scope::All { at: now, missing: Missing::Ended };
     Batch { changes: data.changes(Some(now)), scope }
 }

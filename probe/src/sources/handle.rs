@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam::channel::{self, Receiver, Sender, TrySendError};
 
+use super::requests::RequestNote;
 use crate::inventory::{
     BATCH_CHANGES_MAX, Batch, SOURCES_MAX, SourceHealth, SourceId, SourceKind, SourceState,
 };
@@ -47,6 +48,8 @@ pub struct Received {
     pub known: Timestamp,
     /// What.
     pub batch: Batch,
+    /// What is to be remembered of the request that it came with.
+    pub note: RequestNote,
 }
 
 /// What one source tells of itself; written by its thread and the keeper's, read by anyone.
@@ -91,11 +94,18 @@ impl SourceHandle {
     /// # Errors
     /// [`Full`] where the queue is full or the batch too large; it is counted.
     pub fn send(&self, batch: impl Into<Batch>, now: Timestamp) -> Result<(), Full> {
-        let batch = batch.into();
+        self.send_noted(batch.into(), RequestNote::default(), now)
+    }
+
+    /// The same for the changes of a request that is to be remembered.
+    ///
+    /// # Errors
+    /// [`Full`] likewise; then it is not remembered.
+    pub fn send_noted(&self, batch: Batch, note: RequestNote, now: Timestamp) -> Result<(), Full> {
         let changes = batch.changes.len() as u64;
         let waiting = self.waiting_changes.fetch_add(changes, Ordering::AcqRel);
         let fits = waiting < QUEUE_CHANGES_MAX && batch.changes.len() <= BATCH_CHANGES_MAX;
-        let received = Received { source: self.shared.id, known: now, batch };
+        let received = Received { source: self.shared.id, known: now, batch, note };
         let refused = if fits {
             match self.queue.try_send(received) {
                 Ok(()) => {

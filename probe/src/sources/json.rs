@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::inventory::{
-    ADDRESSES_MAX, Change, INTERFACES_MAX, InterfaceId, Mac, Segment, Statement, TAGS_MAX, Until,
-    Uuid, joined,
+    ADDRESSES_MAX, Batch, Change, INTERFACES_MAX, InterfaceId, Mac, Scope, Segment, Statement,
+    TAGS_MAX, Until, Uuid, joined,
 };
 use crate::time::Timestamp;
 
@@ -40,6 +40,41 @@ const MAC: &str = "a MAC address of one interface, such as fa:16:3e:00:00:01";
 const EVENTS: &str = "create, update, migrate or terminate";
 const OF_VM: [&str; 5] = ["name", "tenant", "host", "tags", "interfaces"];
 
+/// What an event says of a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Which.
+    pub vm: Uuid,
+    /// Version of the VM that it tells of, if the client counts them.
+    pub revision: Option<u64>,
+    /// What.
+    pub changes: Vec<Change>,
+}
+
+/// What a body says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Of VMs.
+    pub events: Vec<Event>,
+    /// Of segments.
+    pub spaces: Vec<Change>,
+    /// Whether that is everything.
+    pub scope: Scope,
+}
+
+impl Said {
+    /// Of one VM alone.
+    pub fn of_vm(event: Event, scope: Scope) -> Self {
+        Self { events: vec![event], spaces: Vec::new(), scope }
+    }
+
+    /// All changes, in order.
+    pub fn into_batch(self) -> Batch {
+        let changes = self.events.into_iter().flat_map(|event| event.changes).chain(self.spaces);
+        Batch { changes: changes.collect(), scope: self.scope }
+    }
+}
+
 /// Reads bodies.
 pub struct Reader<'a> {
     domains: &'a [String],
@@ -53,45 +88,46 @@ impl<'a> Reader<'a> {
         Self { domains, now, faults: Vec::new() }
     }
 
-    /// The changes of `{"events": […], "spaces": […]}`.
+    /// What `{"events": […], "spaces": […]}` says.
     ///
     /// # Errors
     /// All faults.
-    pub fn events(mut self, body: &Json) -> Result<Vec<Change>, Vec<Fault>> {
-        let mut changes = Vec::new();
+    pub fn events(mut self, body: &Json) -> Result<Said, Vec<Fault>> {
+        let mut said = Said { events: Vec::new(), spaces: Vec::new(), scope: Scope::Some };
         if let Some(body) = self.object(body, "", &["events", "spaces"]) {
             for (at, event) in self.list(body, "", "events", EVENTS_MAX) {
-                changes.extend(self.event(event, &at));
+                said.events.extend(self.event(event, &at));
             }
             for (at, space) in self.list(body, "", "spaces", EVENTS_MAX) {
-                changes.extend(self.space(space, &at));
+                said.spaces.extend(self.space(space, &at));
             }
         }
-        self.finish(changes)
+        self.finish(said)
     }
 
-    /// Everything that is said of one VM from an instant on, and that instant.
+    /// Everything that is said of one VM from an instant on.
     ///
     /// # Errors
     /// All faults.
-    pub fn vm(mut self, uuid: Uuid, body: &Json) -> Result<(Vec<Change>, Timestamp), Vec<Fault>> {
+    pub fn vm(mut self, uuid: Uuid, body: &Json) -> Result<Said, Vec<Fault>> {
         let mut members = OF_VM.to_vec();
-        members.extend(["at", "until"]);
+        members.extend(["at", "until", "revision"]);
         let Some(body) = self.object(body, "", &members) else { return Err(self.faults) };
         let at = self.time(body, "", "at").unwrap_or(self.now);
         let statement = self.statement(body, "", uuid, at).exists(true);
+        let revision = self.revision(body, "");
         let changes = self.attributes(body, "", statement).changes();
-        self.finish((changes, at))
+        self.finish(Said::of_vm(Event { vm: uuid, revision, changes }, Scope::Each { at }))
     }
 
     fn finish<T>(self, read: T) -> Result<T, Vec<Fault>> {
         if self.faults.is_empty() { Ok(read) } else { Err(self.faults) }
     }
 
-    fn event(&mut self, event: &Json, at: &str) -> Vec<Change> {
+    fn event(&mut self, event: &Json, at: &str) -> Option<Event> {
         let mut members = OF_VM.to_vec();
-        members.extend(["vm", "event", "at", "until"]);
-        let Some(event) = self.object(event, at, &members) else { return Vec::new() };
+        members.extend(["vm", "event", "at", "until", "revision"]);
+        let event = self.object(event, at, &members)?;
         let uuid = self.parsed::<Uuid>(event, at, "vm", "a UUID").unwrap_or_default();
         let from = self.time(event, at, "at").unwrap_or(self.now);
         let statement = self.statement(event, at, uuid, from);
@@ -117,7 +153,19 @@ impl<'a> Reader<'a> {
         if !event.contains_key("vm") {
             self.fault(format!("{at}/vm"), "is missing", "a UUID");
         }
-        self.attributes(event, at, statement).changes()
+        let revision = self.revision(event, at);
+        let changes = self.attributes(event, at, statement).changes();
+        Some(Event { vm: uuid, revision, changes })
+    }
+
+    fn revision(&mut self, of: &Map<String, Json>, at: &str) -> Option<u64> {
+        let value = of.get("revision")?;
+        let revision = value.as_u64();
+        if revision.is_none() {
+            let allowed = "a whole number that grows with each version of the VM";
+            self.fault(format!("{at}/revision"), format!("{} is none", short_json(value)), allowed);
+        }
+        revision
     }
 
     fn statement(
@@ -391,8 +439,9 @@ fn short_json(value: &Json) -> String {
 }
 
 /// A VM that ends.
-pub fn ended(uuid: Uuid, at: Timestamp) -> Vec<Change> {
-    Statement::new(uuid, at).exists(false).changes()
+pub fn ended(vm: Uuid, at: Timestamp, revision: Option<u64>) -> Said {
+    let changes = Statement::new(vm, at).exists(false).changes();
+    Said::of_vm(Event { vm, revision, changes }, Scope::Some)
 }
 
 #[cfg(test)]
@@ -406,7 +455,7 @@ mod tests {
     }
 
     fn events(body: &Json) -> Result<Vec<Change>, Vec<Fault>> {
-        Reader::new(&domains(), Timestamp(77)).events(body)
+        Ok(Reader::new(&domains(), Timestamp(77)).events(body)?.into_batch().changes)
     }
 
     #[test]
@@ -445,7 +494,7 @@ mod tests {
     fn each_fault_is_told_with_its_place() {
         let body = json!({
             "events": [
-                {"vm": "7", "event": "explode", "at": "noon", "nmae": "x", "name": ""},
+                {"vm": "7", "event": "explode", "at": "noon", "nmae": "x", "name": "", "revision": -1},
                 {"event": "migrate", "interfaces": [{"mac": "01:00:5e:00:00:01", "addresses": ["224.0.0.1", 5]}, 3]},
                 {"vm": "00000000-0000-0000-0000-000000000001", "event": "create", "at": 9, "until": 9,
                  "tags": [], "interfaces": [{"segment": "west/vlan/1"}]},
@@ -462,6 +511,7 @@ mod tests {
                 "/events/0/vm",
                 "/events/0/at",
                 "/events/0/event",
+                "/events/0/revision",
                 "/events/0/name",
                 "/events/1/host",
                 "/events/1/vm",

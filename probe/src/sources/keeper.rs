@@ -1,7 +1,7 @@
 //! The one thread that keeps the store of facts.
 //!
 //! In: batches of all sources. Out: snapshots for look-ups, maps for workers, rows of the `inventory`
-//! table, the status.
+//! table, the status, the journal.
 //! Cost: what the changes cost; nothing while nothing changes but a look at the states of sources.
 //! Invariants: changes apply in the order in which they were sent, each batch as a whole. Rows that the
 //! aggregation thread does not take wait here, at most [`ROWS_WAITING_MAX`]; beyond it they are lost and
@@ -14,15 +14,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam::queue::ArrayQueue;
 
 use super::handle::{Inbox, Received, SourceHandle, SourceSpec};
+use super::journal::{Journal, JournalPlan, JournalStatus};
 use super::ovsdb::{self, CoverageMap};
+use super::requests::{RequestNote, Requests};
 use super::segments::{MapCell, segment_map};
 use super::status::{InventoryStatus, StatusCell, conflicts};
-use crate::config::Plan;
+use crate::config::{Plan, Problems};
 use crate::inventory::{
-    Batch, ClassRules, Inventory, InventoryCell, RowChange, SegmentMap, SourceId, SourceName,
-    Spaces, Store, StoreLimits,
+    Batch, ClassRules, Inventory, InventoryCell, LineNames, RowChange, SegmentMap, SourceId,
+    SourceName, Spaces, Store, StoreLimits,
 };
-use crate::time::{Timestamp, ms, wall_clock};
+use crate::time::{Timestamp, monotonic_ns, ms, wall_clock};
 
 /// Rows on their way to the aggregation thread at most.
 const ROW_QUEUE: usize = 1 << 16;
@@ -82,6 +84,10 @@ pub struct Keeper {
     coverage: Arc<CoverageMap>,
     /// The sources are files of packets, whose time is not the clock's.
     replays: bool,
+    journal: Option<Journal>,
+    requests: Requests,
+    /// Sources that an earlier run has heard.
+    heard: Vec<SourceId>,
 }
 
 impl Keeper {
@@ -123,8 +129,39 @@ impl Keeper {
             conflicts_said_at: Timestamp::ZERO,
             coverage: Arc::new(CoverageMap::new(databases.map(ovsdb::source_name))),
             replays,
+            journal: None,
+            requests: Requests::default(),
+            heard: Vec::new(),
         };
         (keeper, handles)
+    }
+
+    /// Knows again what the journal of an earlier run tells, and keeps it from now on. To be called before
+    /// anything else is known.
+    ///
+    /// # Errors
+    /// A file that is no journal, or is of a newer version, or another process keeps.
+    pub fn keep_journal(&mut self, plan: JournalPlan) -> Result<(), Problems> {
+        let sources = self.store.inventory().sources();
+        let names = LineNames { sources: sources.into(), domains: self.plan.domains.clone() };
+        let numbers = (0..).map(SourceId).take(sources.len());
+        let (journal, recovered) = Journal::open(plan, names)?;
+        self.heard = numbers.filter(|source| recovered.restored.speaks(*source)).collect();
+        self.store.restore(recovered.restored);
+        self.store.note_deltas();
+        self.requests = recovered.requests;
+        self.journal = Some(journal);
+        Ok(())
+    }
+
+    /// Requests that changed the inventory, as an earlier run remembers them.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// Whether an earlier run has heard a source.
+    pub fn has_heard(&self, source: SourceId) -> bool {
+        self.heard.contains(&source)
     }
 
     /// What others hold.
@@ -172,15 +209,19 @@ impl Keeper {
     pub fn turn(&mut self, wait_ms: u64) -> bool {
         let first = self.inbox.next(wait_ms);
         let came = first.is_some();
-        let mut changed = false;
+        let (mut changed, mut notes) = (false, Vec::new());
         let more = std::iter::from_fn(|| self.inbox.next(0));
         let batches: Vec<Received> = first.into_iter().chain(more).take(BATCHES_AT_ONCE).collect();
         // What is only learned is in no map.
         let mut maps_change = false;
-        for Received { source, known, batch } in batches {
+        for Received { source, known, batch, note } in batches {
             let applied = self.store.apply(source, known, batch);
             changed |= applied;
             maps_change |= applied && !self.only_fills(source);
+            if !note.is_empty() {
+                self.requests.note(&note);
+                notes.push(note);
+            }
         }
         let now = wall_clock();
         if changed {
@@ -192,6 +233,7 @@ impl Keeper {
         }
         self.pass_rows_on(Timestamp(u64::MAX));
         self.maps_before.retain(|map| Arc::strong_count(map) > 1);
+        self.write_journal(&notes);
         self.publish_status(now);
         came
     }
@@ -201,9 +243,21 @@ impl Keeper {
         source.is_some_and(|source| source.kind.yields())
     }
 
+    /// After look-ups have seen it.
+    fn write_journal(&mut self, notes: &[RequestNote]) {
+        let Some(journal) = &mut self.journal else { return };
+        let deltas = self.store.take_deltas();
+        let inventory = self.store.inventory();
+        journal.note(inventory.known(), &deltas, notes);
+        journal.turn(inventory, &self.requests, monotonic_ns());
+    }
+
     /// Until the end is told and all is applied.
     pub fn run(mut self, stop: &AtomicBool) {
         while self.turn(WAIT_MS) || !stop.load(Ordering::Relaxed) {}
+        if let Some(journal) = self.journal.take() {
+            journal.close(self.store.inventory(), &self.requests, monotonic_ns());
+        }
     }
 
     fn publish_map(&mut self, now: Timestamp) {
@@ -290,6 +344,7 @@ impl Keeper {
             conflict_list: conflicts(inventory, &self.plan.domains),
             sources,
             switches: self.coverage.load(),
+            journal: self.journal.as_ref().map_or_else(JournalStatus::default, Journal::status),
         }));
     }
 }

@@ -7,12 +7,14 @@
 
 pub mod file;
 mod handle;
+mod journal;
 pub mod json;
 mod keeper;
 pub mod learned;
 pub mod libvirt;
 pub mod openstack;
 pub mod ovsdb;
+pub mod requests;
 mod segments;
 mod start;
 mod status;
@@ -22,6 +24,7 @@ pub use handle::{
     Backoff, Full, Inbox, InventorySource, QUEUE_BATCHES, QUEUE_CHANGES_MAX, Received,
     SourceHandle, SourceSpec,
 };
+pub use journal::{JournalPlan, JournalState, JournalStatus};
 pub use keeper::{InventoryView, Keeper, ROWS_WAITING_MAX, RowQueue, rules};
 pub use segments::{MapCell, segment_map};
 pub use start::{Prepared, ReadAgain, Sources};

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use super::file::FileSource;
+use super::file::{self, FileSource};
 use super::handle::{InventorySource, SourceHandle, SourceSpec};
+use super::journal::JournalPlan;
 use super::keeper::{InventoryView, Keeper};
 use super::learned::{EvidenceReceiver, Learned, LearningInStep};
 use super::libvirt::Libvirt;
 use super::openstack::Openstack;
 use super::ovsdb::{self, OvsdbSource};
+use super::requests::Requests;
 use super::usage::UsageQueue;
 use crate::config::{Plan, Problems};
 use crate::inventory::{RowChange, SourceKind};
@@ -49,11 +51,12 @@ pub struct Sources {
 }
 
 impl Prepared {
-    /// Reads the inventory file, if there is one. `replays`: packets come from files, so that nothing
-    /// but the file and the packets is a source, and the file is read once.
+    /// Reads the journal of an earlier run, then the inventory file, if there are any. `replays`: packets
+    /// come from files, so that nothing but the file and the packets is a source, and the file is read
+    /// once.
     ///
     /// # Errors
-    /// Every problem in the file at once.
+    /// Every problem in the file at once; a journal that cannot be gone on with.
     pub fn new(plan: &Arc<Plan>, replays: bool, again: &ReadAgain) -> Result<Self, Problems> {
         let now = if replays { Timestamp::ZERO } else { wall_clock() };
         let stop = Arc::new(AtomicBool::new(false));
@@ -82,12 +85,21 @@ impl Prepared {
             specs.push(spec(plan, SourceKind::Ovsdb, ovsdb::source_name(database), stale_after_ms));
         }
         let (mut keeper, handles) = Keeper::new(plan, specs, Arc::clone(&stop), replays, now);
+        let journal = JournalPlan::of(plan).filter(|_| !replays && !handles.is_empty());
+        if let Some(journal) = journal {
+            keeper.keep_journal(journal)?;
+        }
         let mut handles = handles.into_iter();
         let mut sources: Vec<(Box<dyn InventorySource>, SourceHandle)> = Vec::new();
         if let Some((source, data)) = opened
             && let Some(handle) = handles.next()
         {
-            keeper.apply(handle.id(), now, data.changes(None).into());
+            let said = if keeper.has_heard(handle.id()) {
+                file::again(&data, now)
+            } else {
+                data.changes(None).into()
+            };
+            keeper.apply(handle.id(), now, said);
             handle.live(now);
             if !replays {
                 sources.push((Box::new(source), handle));
@@ -142,6 +154,11 @@ impl Prepared {
     /// The way in for requests to the API, where they may change the inventory.
     pub fn api(&self) -> Option<&SourceHandle> {
         self.api.as_ref()
+    }
+
+    /// Requests that changed the inventory, as an earlier run remembers them.
+    pub fn requests(&self) -> Requests {
+        self.keeper.as_ref().map(|keeper| keeper.requests().clone()).unwrap_or_default()
     }
 
     /// Rows known so far, for the first window.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
+use super::journal::JournalStatus;
 use super::ovsdb::SwitchCoverage;
 use crate::inventory::{Inventory, SourceHealth, VmHistory};
 
@@ -44,6 +45,8 @@ pub struct InventoryStatus {
     pub conflict_list: Vec<ConflictStatus>,
     /// Sources, in order of registration.
     pub sources: Vec<SourceHealth>,
+    /// What keeps the inventory over a restart.
+    pub journal: JournalStatus,
     /// What switches mirror, in the order of the configuration.
     #[serde(skip)]
     pub switches: Vec<Arc<SwitchCoverage>>,

@@ -19,7 +19,7 @@ pub use namespace::{Counters, Namespace};
 pub use ovsdb::{OvsdbServer, Storage, authority, certificate};
 pub use program::{Ended, Probe, built, is_root, missing_tools, run_to_end, until, vmprobe};
 pub use query::{NOT_BUILT, query};
-pub use rig::{MIRROR_VLANS, Rig, Run};
+pub use rig::{MIRROR_VLANS, Rig, Run, start_link};
 pub use switch::{DataPath, Switch};
 pub use testpmd::Testpmd;
 

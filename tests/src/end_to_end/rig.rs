@@ -151,8 +151,7 @@ impl Rig {
             // DPDK's driver for packet sockets may have set another MTU.
             self.let_through(mtu);
         }
-        let mut link = self.start_link(&options);
-        link.said(UP, 20);
+        let mut link = start_link(&self.hub, &options);
         traffic(self);
         // What is on its way arrives.
         sleep_ms(500);
@@ -202,21 +201,6 @@ impl Rig {
     pub fn replay_plan() -> &'static str {
         "[[tap]]\nname = \"a\"\nmatch = { port = \"tap-a\", vlan = 101 }\n\
          [[tap]]\nname = \"b\"\nmatch = { port = \"tap-b\", vlan = 102 }\n"
-    }
-
-    fn start_link(&self, options: &Options) -> Probe {
-        let file = options.folder.join("link.json");
-        let text = serde_json::to_string(options).expect("JSON");
-        std::fs::write(&file, text).expect("a file can be written");
-        let link = built("vmprobe-link").expect("vmprobe-link is built with the tests");
-        // Before all else, where that may be asked for: it sleeps most of the time.
-        let first = missing_tools(&["chrt"]).is_empty();
-        let mut command = if first { self.hub.command("chrt") } else { self.hub.command(&link) };
-        if first {
-            command.args(["--fifo", "10"]).arg(&link);
-        }
-        command.arg(&file);
-        Probe::start(command)
     }
 
     fn start_probe(&self, run: &Path, mtu: u32, more: &str) -> Probe {
@@ -291,6 +275,24 @@ enabled = false
             self.hub.ip(&["link", "set", interface, "mtu", &mirror]);
         }
     }
+}
+
+/// A link that runs in a namespace, once frames may come.
+pub fn start_link(namespace: &Namespace, options: &Options) -> Probe {
+    let file = options.folder.join("link.json");
+    let text = serde_json::to_string(options).expect("JSON");
+    std::fs::write(&file, text).expect("a file can be written");
+    let link = built("vmprobe-link").expect("vmprobe-link is built with the tests");
+    // Before all else, where that may be asked for: it sleeps most of the time.
+    let first = missing_tools(&["chrt"]).is_empty();
+    let mut command = if first { namespace.command("chrt") } else { namespace.command(&link) };
+    if first {
+        command.args(["--fifo", "10"]).arg(&link);
+    }
+    command.arg(&file);
+    let mut link = Probe::start(command);
+    link.said(UP, 20);
+    link
 }
 
 /// A host with a bridge, and a VM on it.

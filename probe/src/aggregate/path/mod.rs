@@ -11,6 +11,7 @@ mod delays;
 mod expect;
 mod history;
 mod moves;
+mod noise;
 mod places;
 mod silence;
 mod stations;
@@ -32,6 +33,7 @@ use crate::time::{Timestamp, ms};
 use expect::Taken;
 use history::{History, Least, Way};
 use moves::{Moves, Sent};
+use noise::Noise;
 pub use places::Stands;
 
 use places::Places;
@@ -233,6 +235,7 @@ pub struct Paths {
     known: Places,
     stands: Stands,
     least: BTreeMap<Way, Least>,
+    noise: Noise,
     /// Of windows that are given out already, but not here.
     stations: BTreeMap<WindowNumber, Stations>,
     moves: Moves,
@@ -258,6 +261,7 @@ impl Paths {
             known: Places::default(),
             stands,
             least: BTreeMap::new(),
+            noise: Noise::default(),
             stations: BTreeMap::new(),
             moves: Moves::default(),
             pasts: Pasts::new(PAST_NS),
@@ -314,6 +318,7 @@ impl Paths {
         let mut samples = std::mem::take(&mut window.samples);
         samples.sort_by_key(|sample| (sample.first_seen(), sample.digest, sample.ends));
         let mut sent = Vec::new();
+        self.noise.window(&window);
         let rows = self.rows(number, start, &mut window, &mut sent);
         let mut moves = self.moves.window(start, &mut sent, &window.shown);
         for found in &mut moves {
@@ -461,7 +466,7 @@ impl Paths {
         let pairs = window.ends.get(ends).map_or(&[][..], |counts| &counts.pairs);
         let answers = window.ends.get(&ends.turned());
         let known = || self.history.ways(ends, at).map(|(way, _)| way);
-        pairs.iter().map(|pair| pair.order(answers, known())).collect()
+        pairs.iter().map(|pair| pair.order(answers, known(), &self.noise)).collect()
     }
 
     /// The same of a window that is not over yet: what cannot be known of it for certain is left out,

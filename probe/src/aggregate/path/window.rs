@@ -13,6 +13,7 @@ use crate::time::Timestamp;
 
 use super::delays::Delays;
 use super::history::Way;
+use super::noise::Noise;
 use super::places::Places;
 
 /// Endpoints in a window at most; the rest is counted.
@@ -24,6 +25,11 @@ const ALONE_MAX: usize = 4_096;
 
 /// Packets of a window of which it is kept when each was seen, at most.
 const SHOWN_MAX: usize = 1 << 18;
+
+/// Standard errors that the means of both directions are apart where it is certain which tap comes first:
+/// by chance they are in one case of 1,000 with the fewest packets whose scatter says something, and
+/// hardly ever with many.
+const CERTAIN_ERRORS: f64 = 4.0;
 
 /// Taps that a packet was seen at, in order of their numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,6 +108,8 @@ pub(super) struct Pair {
     pub(super) stripped: u64,
     /// Hops that were counted down from the lower to the higher, over all packets.
     hops: i64,
+    /// Squares of all times.
+    squares_ns2: u128,
 }
 
 /// What packets from one endpoint to another did.
@@ -234,7 +242,9 @@ impl Counts {
     fn match_sights(&mut self, one: &Sight, other: &Sight, at: Timestamp) {
         let (lower, higher) = if one.tap < other.tap { (one, other) } else { (other, one) };
         let pair = self.pair(lower.tap, higher.tap, at);
-        pair.delays.record(higher.at.0.cast_signed().wrapping_sub(lower.at.0.cast_signed()));
+        let ns = higher.at.0.cast_signed().wrapping_sub(lower.at.0.cast_signed());
+        pair.delays.record(ns);
+        pair.squares_ns2 += u128::from(ns.unsigned_abs()).pow(2);
         pair.stripped += u64::from(lower.is_untagged != higher.is_untagged);
         pair.hops += i64::from(lower.ttl) - i64::from(higher.ttl);
         let (first, last) = pair.whole.unwrap_or((at, at));
@@ -278,6 +288,7 @@ impl Pair {
         &self,
         answers: Option<&Counts>,
         mut known: impl Iterator<Item = Way>,
+        noise: &Noise,
     ) -> Order {
         let up = (self.lower, self.higher);
         let down = (self.higher, self.lower);
@@ -290,7 +301,7 @@ impl Pair {
             let (here, there) = (self.delays.mean_ns(), turned.delays.mean_ns());
             if self.delays.count > 0 && here != there {
                 let is_up = here > there;
-                return Order { way: toward(is_up), is_certain: self.agrees(turned, is_up) };
+                return Order { way: toward(is_up), is_certain: self.agrees(turned, is_up, noise) };
             }
         }
         let way = known.find(|way| [up, down].contains(way)).unwrap_or_else(|| {
@@ -302,13 +313,90 @@ impl Pair {
         Order { way, is_certain: false }
     }
 
-    /// Whether the extremes of both directions say of the order what their means do: a few packets
+    /// Whether more than chance says of the order what the means of both directions do: they are apart by
+    /// some standard errors, and the extremes say the same. Live times are coarse, and a few packets
     /// that waited long at one tap turn a mean, and one of the extremes.
-    fn agrees(&self, turned: &Self, is_up: bool) -> bool {
+    fn agrees(&self, turned: &Self, is_up: bool, noise: &Noise) -> bool {
+        let Some(variance_ns2) = noise.variance_ns2(self.lower, self.higher) else {
+            return false;
+        };
+        let error_ns = (variance_ns2 * (self.share() + turned.share())).sqrt();
+        if (self.exact_mean_ns() - turned.exact_mean_ns()).abs() < CERTAIN_ERRORS * error_ns {
+            return false;
+        }
         let (here, there) = (&self.delays, &turned.delays);
         let least = (here.min_ns - there.min_ns).signum();
         let most = (here.max_ns - there.max_ns).signum();
         let is = if is_up { 1 } else { -1 };
         least != -is && most != -is && (least == is || most == is)
+    }
+
+    /// What one time is of the mean.
+    #[expect(clippy::cast_precision_loss, reason = "compared with what is off by far more")]
+    fn share(&self) -> f64 {
+        1.0 / self.delays.count as f64
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "as above")]
+    fn exact_mean_ns(&self) -> f64 {
+        self.delays.sum_ns as f64 * self.share()
+    }
+
+    /// Squares of what times differ from their mean, in ns².
+    pub(super) fn scatter_ns2(&self) -> u128 {
+        let sum_ns = u128::from(self.delays.sum_ns.unsigned_abs());
+        let of_mean = sum_ns.saturating_mul(sum_ns) / u128::from(self.delays.count.max(1));
+        self.squares_ns2.saturating_sub(of_mean)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::fold;
+
+    const TAPS: [TapIndex; 2] = [TapIndex(0), TapIndex(1)];
+
+    /// What both directions show between two taps: packets of each took `way_ns`, and waited up to
+    /// `coarse_ns` at either tap until somebody looked; the clock of the second is ahead by `offset_ns`.
+    fn order(packets: u64, way_ns: i64, coarse_ns: u64, offset_ns: i64, seed: u64) -> Order {
+        let waited = |number: u64| -> i64 {
+            let mixed = fold(seed ^ 0x9e37_79b9_7f4a_7c15, number ^ 0xd1b5_4a32_d192_ed03);
+            (fold(mixed, 0xbf58_476d_1ce4_e5b9) % coarse_ns.max(1)).cast_signed()
+        };
+        let both = [1, -1].map(|sign| {
+            let mut counts = Counts::default();
+            for number in 0..packets {
+                let number = 4 * number + u64::from(sign > 0);
+                let ns = sign * way_ns + offset_ns + waited(number) - waited(number + 2);
+                let (at, later) = (1_000_000_000_u64, 1_000_000_000_u64.wrapping_add_signed(ns));
+                let one = Sight { tap: TAPS[0], at: Timestamp(at), ..Sight::default() };
+                let other = Sight { tap: TAPS[1], at: Timestamp(later), ..Sight::default() };
+                counts.match_sights(&one, &other, Timestamp(at));
+            }
+            counts
+        });
+        let mut noise = Noise::default();
+        for pair in both.iter().flat_map(|counts| &counts.pairs) {
+            noise.add(pair);
+        }
+        both[0].pairs[0].order(Some(&both[1]), std::iter::empty(), &noise)
+    }
+
+    #[test]
+    fn few_packets_or_coarse_times_are_not_certain() {
+        let certain = |order: Order| order.is_certain.then_some(order.way);
+        let (up, offset_ns) = ((TAPS[0], TAPS[1]), 700_000_000);
+        for seed in 0..100 {
+            assert_eq!(certain(order(8, 50_000, 100, offset_ns, seed)), None);
+            assert_eq!(certain(order(9, 50_000, 100, offset_ns, seed)), Some(up));
+            assert_eq!(certain(order(500, 50_000, 200_000, offset_ns, seed)), Some(up));
+            assert_eq!(certain(order(9, 0, 0, offset_ns, seed)), None);
+        }
+        // Of what is nothing but noise hardly any is taken for an order.
+        for packets in [9, 30, 300] {
+            let wrong = (0..2_000).filter(|seed| order(packets, 0, 200_000, 0, *seed).is_certain);
+            assert!(wrong.count() <= 3, "{packets}");
+        }
     }
 }

@@ -79,6 +79,7 @@ fn is_local(host: &str) -> bool {
 mod tests {
     use super::super::super::document::Problems;
     use super::super::super::load::{Loaded, Mode, parse};
+    use super::super::super::plan::SecretPlace;
     use super::super::super::schema::SINK_TABLES;
 
     fn read(kind: &str, rest: &str) -> Result<Loaded, Problems> {
@@ -169,6 +170,27 @@ mod tests {
         }
         let quiet = "url = \"http://127.0.0.1:8123\"\npassword = \"env:A\"\n";
         assert_eq!(read("clickhouse", quiet).expect("allowed").warnings.to_string(), "");
+    }
+
+    #[test]
+    fn where_metrics_are_sent() {
+        let read = |rest: &str| {
+            let text = format!("[otlp]\n{rest}");
+            let loaded = parse(&text, "x", std::path::Path::new("/b"), Mode::Replay);
+            loaded.expect("allowed")
+        };
+        for (rest, wanted) in [
+            ("authorization = \"env:A\"\n", "authorization: has no effect without url"),
+            ("url = \"http://h\"\nauthorization = \"env:A\"\n", "shows the authorization"),
+        ] {
+            let warned = read(rest).warnings.to_string();
+            assert!(warned.contains(wanted), "{rest}: {warned}");
+        }
+        let quiet = read("url = \"http://127.0.0.1:4318\"\nauthorization = \"file:a\"\n");
+        assert_eq!(quiet.warnings.to_string(), "");
+        let plan = quiet.plan.otlp;
+        assert_eq!(plan.authorization, Some(SecretPlace::File("/b/a".into())));
+        assert_eq!((plan.interval_ms, plan.timeout_ms), (15_000, 5_000));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::document::{Report, Section, quoted};
-use super::super::plan::{OpenstackPlan, Secret};
+use super::super::plan::{CloudApiPlan, CloudAuth, OpenstackPlan, Secret, SecretPlace};
 use super::{domain, path};
 
 /// One cloud; `None` where its name or brokers were not allowed, which is a problem already.
@@ -49,6 +49,37 @@ pub(super) fn openstack(
             }
         }
     }
+    plan.api = api(section, base);
     plan.tenant_ids = section.get::<String>("tenant").is_some_and(|word| word == "id");
     Some(plan)
+}
+
+/// The APIs; what is missing to ask them is a problem already (`agree`).
+fn api(section: &Section<'_>, base: &Path) -> CloudApiPlan {
+    let auth = match section.get::<String>("api_auth").as_deref() {
+        Some("password") => CloudAuth::Password,
+        Some("application_credential") => CloudAuth::Credential,
+        Some("none") => CloudAuth::None,
+        _ => CloudAuth::Off,
+    };
+    let mut plan = CloudApiPlan {
+        auth,
+        identity_url: section.get("api_identity_url"),
+        network_url: section.get("api_network_url"),
+        compute_url: section.get("api_compute_url"),
+        region: section.get("api_region"),
+        user: section.get("api_user"),
+        project: section.get("api_project"),
+        credential_id: section.get("api_credential_id"),
+        secret: section.get::<SecretPlace>("api_secret").map(|place| place.below(base)),
+        ..CloudApiPlan::default()
+    };
+    section.read("api_interface", &mut plan.interface);
+    section.read("api_user_domain", &mut plan.user_domain);
+    section.read("api_project_domain", &mut plan.project_domain);
+    plan.ca_file = path(section, "api_ca_file", base).unwrap_or(plan.ca_file);
+    section.read("api_timeout_ms", &mut plan.timeout_ms);
+    section.read("api_page_items", &mut plan.page_items);
+    section.read("api_answer_mib_max", &mut plan.answer_mib_max);
+    plan
 }

@@ -11,7 +11,7 @@ use toml::de::{DeInteger, DeValue};
 
 use super::table::Table;
 use crate::config::{
-    BrokerUrl, CollectorUrl, HttpUrl, OvsdbRemote, SecretPlace, StreamUrl, device,
+    BrokerUrl, CollectorUrl, HttpUrl, OvsdbRemote, SecretPlace, ServiceUrl, StreamUrl, device,
 };
 use crate::inventory::{Mac, Uuid};
 use crate::time::Timestamp;
@@ -54,6 +54,8 @@ pub enum Kind {
     Device,
     /// A broker of an OpenStack cloud.
     Broker,
+    /// Where a service is reached by HTTP.
+    Service,
     /// A database server of an Open vSwitch.
     Ovsdb,
     /// An HTTP server.
@@ -104,6 +106,9 @@ impl Kind {
             Self::Broker => "amqp://HOST:PORT/VHOST or amqps://HOST:PORT/VHOST, without user and \
                              password (IPv6 in brackets; without a port 5672, with amqps 5671; without \
                              a virtual host /)"
+                .to_owned(),
+            Self::Service => "http://HOST:PORT/PATH or https://HOST:PORT/PATH, without user and password \
+                           (IPv6 in brackets; without a port 80, with https 443)"
                 .to_owned(),
             Self::Ovsdb => {
                 "unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT (IPv6 in brackets; without a \
@@ -190,6 +195,7 @@ impl Kind {
                 | Self::Path
                 | Self::Device
                 | Self::Broker
+                | Self::Service
                 | Self::Ovsdb
                 | Self::Http
                 | Self::Stream
@@ -212,6 +218,7 @@ impl Kind {
             Self::Path => is_text_of(text, 4096),
             Self::Device => device::is_known(text),
             Self::Broker => text.parse::<BrokerUrl>().is_ok(),
+            Self::Service => text.parse::<ServiceUrl>().is_ok(),
             Self::Ovsdb => text.parse::<OvsdbRemote>().is_ok(),
             Self::Http => text.parse::<HttpUrl>().is_ok(),
             Self::Stream => text.parse::<StreamUrl>().is_ok(),
@@ -228,7 +235,9 @@ impl Kind {
         // No text of the probe shows a secret, also where it stands in the wrong place.
         (!good).then(|| match self {
             Self::Secret => "it is not allowed".to_owned(),
-            Self::Http | Self::Stream | Self::Collector | Self::Broker if text.contains('@') => {
+            Self::Http | Self::Service | Self::Stream | Self::Collector | Self::Broker
+                if text.contains('@') =>
+            {
                 "it holds a user, which has a key of its own".to_owned()
             }
             _ => format!("{} is not allowed", quoted(text)),
@@ -405,6 +414,7 @@ mod tests {
             (Kind::Word(&["auto", "never"]), "never", "Never"),
             (Kind::Path, "a/b", ""),
             (Kind::Broker, "amqps://h/v", "http://h"),
+            (Kind::Service, "https://h/v3", "https://h/v3?a=b"),
             (Kind::Ovsdb, "ssl:[::1]:6641", "udp:h:1"),
             (Kind::Address, "2001:db8::1", "10.0.0.256"),
             (Kind::Network, "10.0.0.0/8", "10.0.0.1/8"),

@@ -13,7 +13,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::kind::{Kind, integer_of, number_of, time_of};
 use super::table::Table;
-use crate::config::{BrokerUrl, CollectorUrl, HttpUrl, OvsdbRemote, SecretPlace, StreamUrl};
+use crate::config::{
+    BrokerUrl, CollectorUrl, HttpUrl, OvsdbRemote, SecretPlace, ServiceUrl, StreamUrl,
+};
 use crate::inventory::{Mac, Uuid};
 use crate::time::Timestamp;
 
@@ -150,7 +152,8 @@ texts!(
     HttpUrl,
     StreamUrl,
     CollectorUrl,
-    SecretPlace
+    SecretPlace,
+    ServiceUrl
 );
 
 impl FromToml for bool {

@@ -8,6 +8,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::CloudApiPlan;
+
 /// Port of AMQP.
 const PORT: u16 = 5_672;
 /// Port of AMQP inside TLS.
@@ -160,6 +162,8 @@ pub struct OpenstackPlan {
     pub physical_domains: Vec<(String, u8)>,
     /// Tenants are called by the id of their project.
     pub tenant_ids: bool,
+    /// APIs that list what is there.
+    pub api: CloudApiPlan,
 }
 
 impl OpenstackPlan {
@@ -187,6 +191,7 @@ impl OpenstackPlan {
             domain: 0,
             physical_domains: Vec::new(),
             tenant_ids: false,
+            api: CloudApiPlan::default(),
         }
     }
 }

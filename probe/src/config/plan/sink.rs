@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::openstack::BrokerUrl;
 use url::SECRET;
+pub(super) use url::host_and_port;
 pub use url::{CollectorUrl, HttpUrl, NotUrl, StreamUrl, Transport};
 
 /// One destination of records.

@@ -4,9 +4,9 @@
 //! Invariants: the password is in a header, never in a URL or a text of an error.
 
 use super::super::http::{Client as Http, percent_encoded};
-use super::super::secret;
 use super::VERSION_MIN;
 use crate::config::ClickhousePlan;
+use crate::config::secret;
 
 /// What is shown of an error's text.
 const SHOWN_CHARACTERS: usize = 400;

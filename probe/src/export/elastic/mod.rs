@@ -12,9 +12,8 @@ mod ecs;
 use serde::Deserialize;
 
 use super::http::Client;
-use super::secret;
 use super::sink::{Batch, Delivered, Driver, Failure};
-use crate::config::ElasticPlan;
+use crate::config::{ElasticPlan, secret};
 
 pub(super) use ecs::Documents;
 pub use ecs::template;

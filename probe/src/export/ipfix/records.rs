@@ -3,8 +3,8 @@
 //! In: rows of `flows`, `windows` and `taps`. Out: a batch of [`Entry`]s: templates by number within the
 //! batch, and data records of them. Messages, template ids and sequence numbers are the session's.
 //! Cost: a record is written once; a template once for each set of columns that are not null.
-//! Invariants: what is null is left out, by another template, and never written as 0 or as an empty text (for
-//! which nfacctd 1.7.7 falls); a record fits a message, its texts are cut for it.
+//! Invariants: what is null is left out, by another template, and never written as 0 or as an empty text (on
+//! which nfacctd 1.7.7 crashed); a record fits a message, its texts are cut for it.
 //! Source: RFC 7011 §6 and §7; RFC 5103; sampling, RFC 7014 §7.
 
 use std::collections::HashMap;

@@ -343,3 +343,25 @@ fn a_broken_batch_is_refused_and_leaves_nothing() {
     }
     assert_eq!(reader.flows.len(), 3);
 }
+
+/// Batches come back from the disk too; their checksum is looked at there, what they say is here.
+#[test]
+fn no_octet_of_a_batch_can_do_harm() {
+    let plan = plan("udp://127.0.0.1:4739");
+    let good = batch(&plan, &flows(0..2), Table::Flows);
+    for place in 0..good.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut bad = good.clone();
+            bad[place] ^= flip;
+            let mut session = Session::new(&plan, 7);
+            let made = session.messages(&bad, NOW, 0, &Sent::default());
+            // Either nothing of it, or messages whose lengths are theirs.
+            for message in made.unwrap_or_default() {
+                assert_eq!(
+                    usize::from(u16::from_be_bytes([message[2], message[3]])),
+                    message.len()
+                );
+            }
+        }
+    }
+}

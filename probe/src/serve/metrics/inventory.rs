@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Families, float, sample};
 use crate::inventory::{SourceHealth, SourceState};
-use crate::sources::InventoryStatus;
+use crate::sources::{InventoryStatus, JournalState};
 
 /// All of them. Families without a source have no sample.
 pub(super) fn inventory(status: &InventoryStatus, families: &mut Families<'_>) -> fmt::Result {
@@ -35,6 +35,15 @@ pub(super) fn inventory(status: &InventoryStatus, families: &mut Families<'_>) -
         "What was forgotten for lack of room.",
         lost.map(|(what, count)| sample([("what", what.to_owned())], count)),
     )?;
+    let journal = &status.journal;
+    let states = JournalState::ALL.map(|state| {
+        let labels = [("state", state.name().to_owned())];
+        sample(labels, if journal.state == state { 1.0 } else { 0.0 })
+    });
+    let meaning = "1 for the state that the inventory's journal is in.";
+    families.gauges("vmprobe_inventory_journal_state", meaning, states)?;
+    let meaning = "Size of the inventory's journal.";
+    families.gauge("vmprobe_inventory_journal_bytes", meaning, float(journal.bytes))?;
     let states = status.sources.iter().flat_map(|source| {
         [SourceState::Connecting, SourceState::Live, SourceState::Stale, SourceState::Failed].map(
             |state| {

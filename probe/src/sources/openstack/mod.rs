@@ -1,10 +1,11 @@
-//! OpenStack: notifications of Nova and Neutron, from the cloud's message bus.
+//! OpenStack: what Nova and Neutron list, then their notifications from the cloud's message bus.
 //!
-//! In: `[[inventory.openstack]]`, messages of RabbitMQ. Out: changes of VMs and segments.
+//! In: `[[inventory.openstack]]`, messages of RabbitMQ, answers of the services' APIs. Out: changes of VMs
+//! and segments.
 //! Cost: a thread that waits, and two of the AMQP client.
 //! Invariants: a broker that is gone is tried again, the next one of the list first, for as long as the
 //! probe runs; how long it was away is said. What was said before still counts meanwhile.
-//! Source: AMQP 0-9-1; docs/sources/openstack.md.
+//! Source: AMQP 0-9-1; OpenStack Identity, Networking and Compute API; docs/sources/openstack.md.
 //!
 //! | file | |
 //! |---|---|
@@ -12,9 +13,15 @@
 //! | `nova` `neutron` | notification → what it says of instances, ports, networks, routers |
 //! | `model` | what that means for the inventory |
 //! | `link` `session` | the connection |
+//! | `http` `identity` `listing` | what the APIs list |
 
 mod envelope;
+mod http;
+mod identity;
 pub(crate) mod link;
+mod listing;
+#[cfg(test)]
+mod listing_tests;
 mod model;
 #[cfg(test)]
 mod model_tests;
@@ -29,7 +36,7 @@ use std::io;
 use model::{Mapping, Model};
 
 use super::handle::{Backoff, InventorySource, SourceHandle};
-use crate::config::OpenstackPlan;
+use crate::config::{CloudAuth, OpenstackPlan};
 use crate::time::{Timestamp, wall_clock};
 
 /// How often the end of the probe is looked for.
@@ -79,6 +86,17 @@ struct Feed<'a> {
     seen: BTreeSet<String>,
     /// What is known of the exchanges on this connection, in the order of the plan.
     looks: Vec<Look>,
+    /// What is there is to be listed.
+    listing: Due,
+}
+
+/// When what is there is to be listed.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    /// Not before the next connection.
+    No,
+    /// At an instant of the monotonic clock, after so many failures.
+    At(u64, Backoff),
 }
 
 /// When an exchange is to be looked at again.
@@ -117,6 +135,7 @@ impl InventorySource for Openstack {
             lost: None,
             seen: BTreeSet::new(),
             looks: Vec::new(),
+            listing: Due::No,
         };
         runtime.block_on(feed.keep_on());
         runtime.shutdown_timeout(std::time::Duration::from_millis(END_MS));
@@ -151,17 +170,26 @@ impl Feed<'_> {
         }
     }
 
+    /// Whether the APIs are asked.
+    fn lists(&self) -> bool {
+        self.plan.api.auth != CloudAuth::Off
+    }
+
     /// A connection is up; where one was lost before, says what may be missing. `kept`: the queue was
     /// still there.
     fn connected(&mut self, kept: bool, now: Timestamp) {
         self.looks.clear();
+        if self.lists() {
+            self.listing = Due::At(0, Backoff::default());
+        }
         let Some(lost) = self.lost.take() else { return };
         let away_s = now.since_ns(lost).div_ceil(1_000_000_000);
         let queue = if kept { "kept its queue" } else { "had lost its queue" };
         self.handle.note(
             format_args!(
                 "connected again after {away_s} s; the broker {queue}: notifications of that time may \
-                 be missing"
+                 be missing{}",
+                if self.lists() { "; all is listed anew" } else { "" }
             ),
             now,
         );

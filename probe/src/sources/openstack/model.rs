@@ -12,10 +12,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::envelope::{self, LeftOut, Notification};
+use super::listing::Listing;
 use super::neutron::{self, Event, Network, Port, RouterInterface};
 use super::nova::{self, Instance, Place, What};
 use crate::inventory::{
-    Attribute, Change, Mac, Segment, SegmentKind, Statement, Uuid, Value, joined,
+    Attribute, Batch, Change, Mac, Missing, Scope, Segment, SegmentKind, Statement, Uuid, Value,
+    joined,
 };
 use crate::time::Timestamp;
 
@@ -127,10 +129,80 @@ impl Model {
         }
     }
 
+    /// Takes a list of what is there, in the place of all that was remembered but names. Also gives how
+    /// many items were left out, by reason.
+    ///
+    /// Where both services have listed theirs, what is not listed has ended when the first one was asked.
+    pub(super) fn listed(&mut self, listing: &Listing) -> (Batch, BTreeMap<&'static str, u64>) {
+        let before = std::mem::take(self);
+        *self = Self {
+            mapping: before.mapping,
+            projects: before.projects,
+            names: before.names,
+            deliveries: before.deliveries,
+            ..Self::default()
+        };
+        let (mut changes, mut left_out) = (Vec::new(), BTreeMap::new());
+        for (project, name) in &listing.projects {
+            self.learn(project, name, &mut changes);
+        }
+        let mut count = |why: LeftOut| *left_out.entry(why.name()).or_default() += 1;
+        for server in listing.servers.iter().flatten() {
+            let Some((mut said, existed)) = nova::listed(server) else {
+                if server.get("OS-EXT-STS:vm_state").and_then(|state| state.as_str())
+                    != Some("deleted")
+                {
+                    count(LeftOut::Payload);
+                }
+                continue;
+            };
+            said.at = said.at.min(listing.began);
+            if listing.networking.is_some() {
+                // Neutron has the last word on these, and says it next.
+                said.nics.clear();
+            }
+            if let Some(existed) = existed.filter(|existed| *existed < said.at) {
+                let mut statement = Statement::new(said.vm, existed).exists(true);
+                if let Some(project) = &said.project {
+                    statement = statement.tenant(self.tenant(project));
+                }
+                changes.extend(statement.changes());
+            }
+            if let Err(why) = self.instance(&said, &mut changes) {
+                count(why);
+            }
+        }
+        let networking = listing.networking.iter();
+        let events = networking.flat_map(|listed| {
+            let networks = listed.networks.iter().map(neutron::listed_network);
+            let subnets = listed.subnets.iter().map(neutron::listed_subnet);
+            networks.chain(subnets).chain(listed.ports.iter().map(neutron::listed_port))
+        });
+        for event in events {
+            let Some((event, at)) = event else {
+                count(LeftOut::Payload);
+                continue;
+            };
+            let at = at.map_or(listing.began, |at| at.min(listing.began));
+            if let Err(why) = self.event(event, at, &mut changes) {
+                count(why);
+            }
+        }
+        let whole =
+            listing.servers.is_some() && listing.networking.is_some() && left_out.is_empty();
+        let all = Scope::All { at: listing.began, missing: Missing::Ended };
+        (Batch { changes, scope: if whole { all } else { Scope::Some } }, left_out)
+    }
+
+    fn learn_name(&mut self, notification: &Notification, changes: &mut Vec<Change>) {
+        if let Some((project, name)) = &notification.project {
+            self.learn(project, name, changes);
+        }
+    }
+
     /// A project's name stands only in requests of its own members. Where it becomes known after its
     /// VMs, they are said to be of that tenant all along: one tenant has one name.
-    fn learn_name(&mut self, notification: &Notification, changes: &mut Vec<Change>) {
-        let Some((project, name)) = &notification.project else { return };
+    fn learn(&mut self, project: &Arc<str>, name: &Arc<str>, changes: &mut Vec<Change>) {
         let known = self.projects.contains_key(project) || self.names.contains(name);
         if self.mapping.tenant_ids || known || self.projects.len() >= PROJECTS_MAX {
             return;

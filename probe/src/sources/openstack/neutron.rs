@@ -3,20 +3,29 @@
 //! In: a [`Notification`]. Out: [`Event`]s; several where one message is of many ports.
 //! Invariants: a port that is bound to no VM is still an event, for it may have been before.
 //! Source: Neutron, notifications of its API (`port.create.end` with the resource as the API gives
-//! it; `port.delete.end` with the id), and networking API v2, provider attributes.
+//! it; `port.delete.end` with the id), and networking API v2, provider attributes, lists of ports.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::envelope::{LeftOut, Notification, Object, text};
+use super::envelope::{LeftOut, Notification, Object, text, timestamp};
 use crate::inventory::{ADDRESSES_MAX, Mac, Uuid};
+use crate::time::Timestamp;
 
 /// Resources in one message at most.
 const RESOURCES_MAX: usize = 4_096;
 /// Subnets of one router interface at most.
 const SUBNETS_MAX: usize = 64;
+/// Owners of the ports by which routers are connected to subnets (of a VLAN or a tenant network, not the
+/// gateway to the outside).
+const ROUTERS: [&str; 3] = [
+    "network:router_interface",
+    "network:router_interface_distributed",
+    "network:ha_router_replicated_interface",
+];
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// One thing that a message says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +153,41 @@ fn id(object: &Object, name: &str) -> Option<Uuid> {
 
 fn gone(payload: &Object, name: &str) -> Option<Uuid> {
     id(payload, name)
+}
+
+/// What a port that is listed is: one of a VM, or the interface of a router in its subnets. The state of a
+/// port holds since it was last changed; see [`since_listed`].
+pub(super) fn listed_port(object: &Object) -> Option<(Event, Option<Timestamp>)> {
+    let owner = object.get("device_owner").and_then(Value::as_str).unwrap_or_default();
+    if !ROUTERS.contains(&owner) {
+        return Some((Event::Port(port(object)?), since_listed(object, &["updated_at"])));
+    }
+    let fixed = object.get("fixed_ips").and_then(Value::as_array).into_iter().flatten();
+    let subnets = fixed.filter_map(|item| item.get("subnet_id")?.as_str()?.parse().ok());
+    let interface = RouterInterface {
+        router: id(object, "device_id")?,
+        network: Some(id(object, "network_id")?),
+        subnets: subnets.take(SUBNETS_MAX).collect(),
+    };
+    Some((Event::Joined(interface), since_listed(object, &["created_at"])))
+}
+
+/// A network that is listed.
+pub(super) fn listed_network(object: &Object) -> Option<(Event, Option<Timestamp>)> {
+    Some((Event::Network(network(object)?), since_listed(object, &["created_at"])))
+}
+
+/// A subnet that is listed.
+pub(super) fn listed_subnet(object: &Object) -> Option<(Event, Option<Timestamp>)> {
+    Some((Event::Subnet { id: id(object, "id")?, network: id(object, "network_id")? }, None))
+}
+
+/// The first of some times that is there. APIs write whole seconds, cut off; at the end of that second it
+/// was so for sure, and what a notification has said with the exact time stays as it is.
+pub(super) fn since_listed(object: &Object, names: &[&str]) -> Option<Timestamp> {
+    let time = |name: &&str| timestamp(object.get(*name)?.as_str()?);
+    let at = names.iter().find_map(time)?;
+    Some(if at.0.is_multiple_of(SECOND_NS) { at + (SECOND_NS - 1) } else { at })
 }
 
 /// What Nova plugs into a VM has the owner `compute:ZONE`; routers, DHCP servers and load balancers

@@ -4,15 +4,17 @@
 //! Invariants: an event that is not over (`.start`) or failed (`.error`) says nothing.
 //! Source: Nova, "Notifications in Nova", `doc/notification_samples`: versioned ones
 //! (`instance.create.end`, members below `nova_object.data`), and legacy ones
-//! (`compute.instance.create.end`).
+//! (`compute.instance.create.end`); compute API v2.1, `GET /servers/detail`, with the extended attributes
+//! that administrators see.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::envelope::{LeftOut, Notification, Object, cut, text, timestamp};
+use super::neutron::since_listed;
 use crate::inventory::{Mac, Uuid};
 use crate::time::Timestamp;
 
@@ -113,6 +115,49 @@ pub(super) fn instance(notification: &Notification) -> Result<Instance, LeftOut>
         nics: nics(payload),
         tags: payload.get("metadata").and_then(tags),
     })
+}
+
+/// A server as the API lists it, and since when it exists. What it is like now, it is since it was last
+/// changed. `None` for one that is deleted, or has another form.
+pub(super) fn listed(server: &Object) -> Option<(Instance, Option<Timestamp>)> {
+    let state = text(server, "OS-EXT-STS:vm_state");
+    if state.as_deref() == Some("deleted") {
+        return None;
+    }
+    let began = since_listed(server, &["OS-SRV-USG:launched_at", "created"]);
+    let place = match text(server, "OS-EXT-SRV-ATTR:host") {
+        Some(host) => Place::Host(host),
+        None if state.as_ref().is_some_and(|state| state.starts_with("shelved")) => Place::Nowhere,
+        None => Place::Unsaid,
+    };
+    let mut nics: BTreeMap<Mac, Nic> = BTreeMap::new();
+    let networks = server.get("addresses").and_then(Value::as_object);
+    let addresses = networks.into_iter().flat_map(Map::values).filter_map(Value::as_array);
+    for item in addresses.flatten() {
+        let floating = item.get("OS-EXT-IPS:type").and_then(Value::as_str) == Some("floating");
+        let mac = item.get("OS-EXT-IPS-MAC:mac_addr").and_then(Value::as_str);
+        let Some(mac) = mac.and_then(|mac| mac.parse::<Mac>().ok()).filter(|_| !floating) else {
+            continue;
+        };
+        if nics.len() >= NICS_MAX && !nics.contains_key(&mac) {
+            continue;
+        }
+        let address: Option<IpAddr> =
+            item.get("addr").and_then(Value::as_str).and_then(|text| text.parse().ok());
+        nics.entry(mac).or_default().addresses.extend(address);
+    }
+    let instance = Instance {
+        vm: server.get("id")?.as_str()?.parse().ok()?,
+        what: What::Changed,
+        at: since_listed(server, &["updated"]).unwrap_or(Timestamp(u64::MAX)),
+        name: text(server, "name"),
+        project: text(server, "tenant_id"),
+        place,
+        state,
+        nics,
+        tags: server.get("metadata").and_then(tags),
+    };
+    Some((instance, began))
 }
 
 fn what(kind: &str, state: Option<&str>) -> What {

@@ -23,9 +23,9 @@ use lapin::{Channel, Connection, ConnectionProperties, Consumer, ErrorKind, Exch
 
 use super::envelope::LeftOut;
 use super::link::{self, Kit};
-use super::{Feed, Look, Trouble};
+use super::{Due, Feed, Look, Trouble, listing};
 use crate::config::BrokerUrl;
-use crate::inventory::{Batch, Change};
+use crate::inventory::{Batch, Change, Scope};
 use crate::sources::handle::Full;
 use crate::time::{Timestamp, monotonic_ns, ms, wall_clock};
 
@@ -51,14 +51,19 @@ impl Feed<'_> {
         let mut ask = tokio::time::interval(Duration::from_millis(ASK_MS));
         ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            // Once the queue is bound, so that nothing falls between the list and the notifications.
+            if !self.looks.is_empty() {
+                self.list().await;
+            }
             tokio::select! {
+                biased;
+                _ = ask.tick() => self.ask(&connection).await?,
                 delivery = consumer.next() => {
                     let first = delivery.ok_or(Trouble::Closed)??;
                     let more = std::iter::from_fn(|| consumer.next().now_or_never().flatten());
                     let more: Result<Vec<Delivery>, _> = more.take(TOGETHER_MAX - 1).collect();
                     self.take(std::iter::once(first).chain(more?).collect()).await?;
                 }
-                _ = ask.tick() => self.ask(&connection).await?,
             }
         }
     }
@@ -207,7 +212,47 @@ impl Feed<'_> {
         Ok(true)
     }
 
-    /// Says what deliveries say, waiting for room where there is none, then acknowledges them.
+    /// Lists what is there, if that is due. What fails is said, and tried again; notifications are heard
+    /// meanwhile.
+    async fn list(&mut self) {
+        let Due::At(due_ns, mut backoff) = self.listing else { return };
+        if monotonic_ns() < due_ns {
+            return;
+        }
+        match listing::list(&self.plan.api).await {
+            Ok(listing) => {
+                self.listing = Due::No;
+                let (batch, left_out) = self.model.listed(&listing);
+                for (reason, count) in left_out {
+                    self.handle.left_out(reason, count);
+                }
+                let changes = batch.changes.len();
+                tracing::info!(source = self.handle.name(), changes, "what is there was listed");
+                self.say(batch, wall_clock()).await;
+            }
+            Err(trouble) => {
+                let wait_ms = backoff.next_ms().min(self.plan.retry_max_ms.into());
+                self.listing = Due::At(monotonic_ns() + ms(wait_ms), backoff);
+                self.handle.left_out("listing_failed", 1);
+                self.handle
+                    .note(format_args!("what is there was not listed: {trouble}"), wall_clock());
+            }
+        }
+    }
+
+    /// Hands changes over, waiting for room where there is none.
+    async fn say(&self, mut batch: Batch, known: Timestamp) {
+        let everything = batch.scope != Scope::Some;
+        while everything || !batch.changes.is_empty() {
+            match self.handle.send(batch, known) {
+                Ok(()) => break,
+                Err(Full(back)) => batch = back,
+            }
+            tokio::time::sleep(Duration::from_millis(ROOM_MS)).await;
+        }
+    }
+
+    /// Says what deliveries say, then acknowledges them.
     async fn take(&mut self, deliveries: Vec<Delivery>) -> Result<(), Trouble> {
         let known = wall_clock();
         let mut changes = Vec::new();
@@ -215,14 +260,7 @@ impl Feed<'_> {
             self.read(&delivery.data, known, &mut changes);
         }
         self.handle.heard(known);
-        let mut batch = Batch::from(changes);
-        while !batch.changes.is_empty() {
-            match self.handle.send(batch, known) {
-                Ok(()) => break,
-                Err(Full(back)) => batch = back,
-            }
-            tokio::time::sleep(Duration::from_millis(ROOM_MS)).await;
-        }
+        self.say(Batch::from(changes), known).await;
         if let Some(last) = deliveries.last() {
             last.ack(BasicAckOptions { multiple: true }).await?;
         }

@@ -40,7 +40,7 @@ const COLLECTOR: NotUrl =
 const STREAM: NotUrl = NotUrl("tcp://HOST:PORT or tls://HOST:PORT");
 
 /// Host and port; the port may be missing.
-fn host_and_port(place: &str) -> Option<(&str, Option<u16>)> {
+pub(in super::super) fn host_and_port(place: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match place.strip_prefix('[') {
         Some(place) => place.split_once(']')?,
         None => place.split_at(place.find(':').unwrap_or(place.len())),

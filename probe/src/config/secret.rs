@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 
-use crate::config::SecretPlace;
+use super::plan::SecretPlace;
 
 /// Longest file of a secret.
 const FILE_BYTES_MAX: u64 = 64 << 10;

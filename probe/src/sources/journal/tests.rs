@@ -1,0 +1,317 @@
+//! The journal on a real file: restarts, torn and changed files, a disk without room.
+
+use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::inventory::{
+    ClassRules, Facts, Mac, SourceId, SourceKind, SourceName, Spaces, Statement, Store,
+    StoreLimits, Uuid,
+};
+use crate::sources::requests::Taken;
+
+static FOLDERS: AtomicU32 = AtomicU32::new(0);
+
+/// A folder that is removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("vmprobe-journal-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+
+    fn plan(&self) -> JournalPlan {
+        let path = self.0.join("deep/inventory.journal");
+        JournalPlan { path, bytes_max: 64 * MIB, free_bytes_min: 0 }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn names() -> LineNames {
+    let source = SourceName { kind: SourceKind::Api, name: "api".into(), rank: 0 };
+    LineNames { sources: [source].into(), domains: vec!["default".to_owned()] }
+}
+
+/// A store that keeps a journal, as the keeper does.
+struct Kept {
+    store: Store,
+    requests: Requests,
+    journal: Journal,
+    clock_ns: u64,
+}
+
+impl Kept {
+    fn open(plan: JournalPlan) -> Self {
+        let (journal, recovered) = Journal::open(plan, names()).expect("a journal");
+        let sources = names().sources.to_vec();
+        let limits = StoreLimits { facts_max: 32, ..StoreLimits::default() };
+        let mut store = Store::new(limits, Spaces::default(), ClassRules::default(), sources);
+        store.restore(recovered.restored);
+        store.note_deltas();
+        let mut kept = Self { store, requests: recovered.requests, journal, clock_ns: 1 };
+        kept.turn(&[]);
+        kept
+    }
+
+    fn turn(&mut self, notes: &[RequestNote]) {
+        for note in notes {
+            self.requests.note(note);
+        }
+        let deltas = self.store.take_deltas();
+        self.journal.note(self.store.inventory().known(), &deltas, notes);
+        self.clock_ns += ms(100);
+        self.journal.turn(self.store.inventory(), &self.requests, self.clock_ns);
+    }
+
+    /// Until a file that is being written anew has its place.
+    fn settle(&mut self) {
+        for _ in 0..1_000 {
+            self.turn(&[]);
+            if self.journal.rewrite.is_none() {
+                return;
+            }
+        }
+        panic!("it is never whole");
+    }
+
+    fn say(&mut self, vm: u128, at: u64, host: &str) {
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let statement = Statement::new(Uuid(vm), Timestamp(at)).host(host).attached(mac, true);
+        self.store.apply(SourceId(0), Timestamp(1_000 + at), statement.into());
+        self.turn(&[]);
+    }
+
+    fn facts(&self) -> Vec<(Uuid, Facts)> {
+        let entries = self.store.inventory().entries();
+        entries.map(|(_, entry)| (entry.history.uuid, entry.facts.clone())).collect()
+    }
+
+    /// Ends without a word, as a process that is killed does.
+    fn kill(self) -> Vec<(Uuid, Facts)> {
+        self.facts()
+    }
+}
+
+#[test]
+fn what_was_known_is_known_again_after_a_kill() {
+    let folder = Folder::new();
+    let mut kept = Kept::open(folder.plan());
+    kept.settle();
+    kept.say(1, 5, "host1");
+    kept.say(2, 6, "host1");
+    kept.say(1, 9, "host2");
+    let taken = Taken { digest: 3, known: Timestamp(4), changes: 2, stale: 0 };
+    let key = Some(("k1".into(), taken));
+    kept.turn(&[RequestNote { key, revisions: vec![(Uuid(2), 7)] }]);
+    let known = kept.store.inventory().known();
+    let facts = kept.kill();
+    assert_eq!(facts.len(), 2);
+
+    let again = Kept::open(folder.plan());
+    assert_eq!(again.facts(), facts, "values, validity and knowledge");
+    assert_eq!(again.store.inventory().known(), known);
+    assert_eq!(again.requests.taken("k1"), Some(taken));
+    assert_eq!(again.requests.revision(Uuid(2)), Some(7));
+    let status = again.journal.status();
+    assert_eq!((status.state, status.restored_vms, status.cut_bytes), (JournalState::Ok, 2, 0));
+    assert_eq!(status.restored_facts, 6);
+    let path = folder.plan().path;
+    assert!(fs::read_to_string(&path).is_ok_and(|text| text.contains("\"host2\"")));
+}
+
+#[test]
+fn a_torn_or_changed_end_is_cut_and_the_rest_is_known() {
+    let folder = Folder::new();
+    let path = folder.plan().path;
+    let mut kept = Kept::open(folder.plan());
+    kept.settle();
+    let mut states = vec![(fs::read(&path).expect("a file").len(), kept.facts())];
+    for at in 0..4 {
+        kept.say(at.into(), at + 5, "host1");
+        states.push((fs::read(&path).expect("a file").len(), kept.facts()));
+    }
+    drop(kept);
+    let whole = fs::read(&path).expect("a file");
+    let expected = |octets: usize| {
+        let last = states.iter().rev().find(|(length, _)| *length <= octets);
+        last.map(|(_, facts)| facts.clone()).expect("the header at least")
+    };
+    let header = states[0].0;
+    for octets in header..whole.len() {
+        fs::write(&path, &whole[..octets]).expect("written");
+        let again = Kept::open(folder.plan());
+        assert_eq!(again.facts(), expected(octets), "{octets} octets");
+        let cut = again.journal.status().cut_bytes;
+        let boundary = states.iter().rev().find(|(length, _)| *length <= octets);
+        assert_eq!(cut, (octets - boundary.expect("one").0) as u64);
+    }
+    // An octet that changed, and rubbish at the end.
+    for at in (header..whole.len()).step_by(7) {
+        let mut changed = whole.clone();
+        changed[at] ^= 0x11;
+        fs::write(&path, &changed).expect("written");
+        let mut again = Kept::open(folder.plan());
+        assert_eq!(again.facts(), expected(at), "octet {at}");
+        assert!(again.journal.status().cut_bytes > 0);
+        // It goes on behind what is sound.
+        again.say(9, 50, "host9");
+        let facts = again.kill();
+        assert_eq!(Kept::open(folder.plan()).facts(), facts);
+    }
+}
+
+#[test]
+fn other_files_are_refused_and_stay_as_they_are() {
+    let folder = Folder::new();
+    let plan = folder.plan();
+    drop(Kept::open(plan.clone()));
+    let header = |text: &str| format!("00000000 {text}\n");
+    let newer = header("{\"kind\":\"vmprobe inventory journal\",\"version\":2}");
+    let older = header("{\"kind\":\"vmprobe inventory journal\",\"version\":0}");
+    for (text, what) in [
+        (newer.as_str(), "is of version 2, and this vmprobe reads 1 at most"),
+        (older.as_str(), "is no journal"),
+        ("uuid,name\n1,web\n", "is no journal"),
+        ("x", "is no journal"),
+    ] {
+        fs::write(&plan.path, text).expect("written");
+        let refused = Journal::open(plan.clone(), names()).err().expect("refused").to_string();
+        assert!(refused.contains(what) && refused.contains("inventory.journal:"), "{refused}");
+        assert_eq!(fs::read_to_string(&plan.path).expect("a file"), text);
+    }
+    // An empty one holds nothing that could be lost.
+    fs::write(&plan.path, "").expect("written");
+    Kept::open(plan).settle();
+}
+
+#[test]
+fn two_do_not_write_one_file() {
+    let folder = Folder::new();
+    let first = Kept::open(folder.plan());
+    let refused = Journal::open(folder.plan(), names()).err().expect("refused").to_string();
+    assert!(refused.contains("another process"), "{refused}");
+    drop(first);
+    Kept::open(folder.plan());
+}
+
+#[test]
+fn the_file_stays_within_its_bound_and_tells_the_state() {
+    let folder = Folder::new();
+    let plan = JournalPlan { bytes_max: 96 << 10, ..folder.plan() };
+    let mut kept = Kept::open(plan.clone());
+    for round in 0..2_000_u64 {
+        let host = if round / 8 % 2 == 0 { "host1" } else { "host2" };
+        // The facts of a VM are bounded as well.
+        kept.say(u128::from(round % 8), round + 5, host);
+        assert!(fs::metadata(&plan.path).is_ok_and(|meta| meta.len() <= plan.bytes_max));
+    }
+    kept.settle();
+    let status = kept.journal.status();
+    assert_eq!(status.state, JournalState::Ok, "{status:?}");
+    assert!(status.rewrites > 2, "{status:?}");
+    let facts = kept.kill();
+    assert_eq!(Kept::open(plan).facts(), facts);
+}
+
+#[test]
+fn a_state_that_does_not_fit_is_said() {
+    let folder = Folder::new();
+    let plan = JournalPlan { bytes_max: 40 << 10, ..folder.plan() };
+    let mut kept = Kept::open(plan.clone());
+    for vm in 0..400 {
+        kept.say(vm, 5, "host1");
+    }
+    let status = kept.journal.status();
+    assert_eq!(status.state, JournalState::TooLarge, "{status:?}");
+    assert!(fs::metadata(&plan.path).is_ok_and(|meta| meta.len() <= plan.bytes_max));
+    drop(kept);
+    // What the file holds is sound, and with more room all of what comes is kept.
+    let mut again = Kept::open(folder.plan());
+    assert!(!again.facts().is_empty() && again.journal.status().cut_bytes == 0);
+    again.say(500, 6, "host1");
+    let facts = again.kill();
+    assert_eq!(Kept::open(folder.plan()).facts(), facts);
+}
+
+#[test]
+fn without_room_on_the_disk_all_waits_and_is_written_later() {
+    let folder = Folder::new();
+    let mut kept = Kept::open(folder.plan());
+    kept.settle();
+    kept.say(1, 5, "host1");
+    kept.journal.plan.free_bytes_min = u64::MAX;
+    kept.say(2, 6, "host1");
+    kept.say(3, 7, "host1");
+    let status = kept.journal.status();
+    assert_eq!((status.state, status.waiting_entries), (JournalState::DiskFull, 2));
+    assert!(status.last_error.is_some_and(|error| error.contains("store.free_mib_min")));
+    kept.journal.plan.free_bytes_min = 0;
+    kept.clock_ns += ms(RETRY_MS);
+    kept.turn(&[]);
+    let status = kept.journal.status();
+    assert_eq!((status.state, status.waiting_entries), (JournalState::Ok, 0));
+    let facts = kept.kill();
+    assert_eq!(Kept::open(folder.plan()).facts(), facts);
+}
+
+#[test]
+fn what_cannot_wait_any_longer_is_written_with_the_whole_state() {
+    let folder = Folder::new();
+    let mut kept = Kept::open(folder.plan());
+    kept.settle();
+    kept.journal.plan.free_bytes_min = u64::MAX;
+    let long = "h".repeat(1_000);
+    let mut at = 0;
+    while !kept.journal.gap {
+        at += 1;
+        kept.say(u128::from(at % 50), at, &format!("{long}{at}"));
+        assert!(kept.journal.pending.len() <= PENDING_BYTES_MAX);
+    }
+    kept.journal.plan.free_bytes_min = 0;
+    kept.clock_ns += ms(RETRY_MS);
+    kept.say(77, 5, "while it is written anew");
+    kept.settle();
+    assert_eq!(kept.journal.status().state, JournalState::Ok);
+    let facts = kept.kill();
+    assert_eq!(Kept::open(folder.plan()).facts(), facts);
+}
+
+#[test]
+fn what_becomes_known_while_it_is_written_anew_is_in_it() {
+    let folder = Folder::new();
+    let mut kept = Kept::open(folder.plan());
+    kept.settle();
+    let long = "h".repeat(1_000);
+    for vm in 0..3_000 {
+        let statement = Statement::new(Uuid(vm), Timestamp(5)).host(long.as_str());
+        kept.store.apply(SourceId(0), Timestamp(1_000), statement.into());
+    }
+    kept.turn(&[]);
+    kept.journal.gap = true;
+    kept.turn(&[]);
+    assert!(kept.journal.rewrite.is_some(), "more than one step");
+    kept.say(1, 9, "host2");
+    kept.say(5_000, 9, "host2");
+    kept.settle();
+    assert!(kept.journal.status().rewrites > 1);
+    kept.say(2, 10, "host3");
+    let facts = kept.kill();
+    assert_eq!(Kept::open(folder.plan()).facts(), facts);
+    // Left half written, it is nothing.
+    let mut kept = Kept::open(folder.plan());
+    kept.journal.gap = true;
+    kept.turn(&[]);
+    assert!(kept.journal.rewrite.is_some());
+    drop(kept);
+    assert_eq!(Kept::open(folder.plan()).facts(), facts);
+}

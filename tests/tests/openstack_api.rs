@@ -1,0 +1,200 @@
+//! What is there when the probe comes: listed by a real neutron-server, and by doubles of Keystone and Nova
+//! (their documented forms, not the services). The message bus is a real RabbitMQ.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value as Json, json};
+use vmprobe::config::{self, Mode};
+use vmprobe::inventory::{Address, Segment, SourceHealth, SourceState, VmHistory};
+use vmprobe::sources::{Prepared, Sources};
+use vmprobe::time::wall_clock;
+use vmprobe_tests::broker::{self, Broker, Publisher};
+use vmprobe_tests::cloud_double::{CloudDouble, SECRET, Script};
+use vmprobe_tests::end_to_end::{Folder, missing, until};
+use vmprobe_tests::neutron::{self, Neutron};
+
+const SOON_S: u64 = 30;
+
+fn vm_id(number: usize) -> String {
+    format!("9f6c6d0e-3a35-4c35-9f0c-{number:012x}")
+}
+
+fn server(number: usize, project: &str) -> Json {
+    json!({
+        "id": vm_id(number), "name": format!("vm-{number}"), "tenant_id": project, "status": "ACTIVE",
+        "created": "2026-01-01T00:00:00Z", "updated": "2026-01-01T00:00:10Z",
+        "OS-SRV-USG:launched_at": "2026-01-01T00:00:05.000000",
+        "OS-EXT-SRV-ATTR:host": "host1", "OS-EXT-STS:vm_state": "active",
+        "OS-EXT-STS:task_state": null, "metadata": {}, "addresses": {},
+    })
+}
+
+struct Cloud(Sources);
+
+impl Cloud {
+    fn new(broker: &Broker, queue: &str, rest: &str) -> Self {
+        let text = format!(
+            "[inventory]\n[[inventory.openstack]]\nname = \"c\"\nurls = [\"amqp://127.0.0.1:{}\"]\n\
+             retry_max_ms = 1000\nqueue = \"{queue}\"\n{rest}\n",
+            broker.port
+        );
+        let loaded = config::parse(&text, "test.toml", Path::new(""), Mode::Replay);
+        let plan = Arc::new(loaded.unwrap_or_else(|problems| panic!("{problems}")).plan);
+        Self(Prepared::new(&plan, false, &Arc::default()).expect("no file").start())
+    }
+
+    fn health(&self) -> SourceHealth {
+        self.0.view().status.load().sources.first().expect("one source").clone()
+    }
+
+    fn soon<T>(&self, what: &str, check: impl FnMut() -> Option<T>) -> T {
+        until(SOON_S, check).unwrap_or_else(|| panic!("{what}: {:?}", self.health()))
+    }
+
+    fn vm(&self, uuid: &str) -> Option<VmHistory> {
+        let inventory = self.0.view().inventory.load();
+        let mut entries = inventory.entries().map(|(_, entry)| &entry.history);
+        entries.find(|history| history.uuid_text.as_ref() == uuid).cloned()
+    }
+
+    fn who(&self, segment: &str, address: &str) -> Option<VmHistory> {
+        let (inventory, now) = (self.0.view().inventory.load(), wall_clock());
+        let segment = Segment::parse(segment, &["default".to_owned()])?;
+        let (address, version) = Address::of_ip(address.parse().expect("an address"));
+        let space = inventory.spaces().at(segment, now);
+        inventory.vm(inventory.resolve(space, address, version, None, now)?).cloned()
+    }
+}
+
+#[test]
+fn what_neutron_has_is_known_without_a_notification() {
+    let name = "what_neutron_has_is_known_without_a_notification";
+    let Some(broker) = Broker::start() else {
+        missing(name, &["rabbitmq-server"], broker::PACKAGES);
+        return;
+    };
+    let Some(neutron) = Neutron::start() else {
+        missing(name, &["neutron-server"], neutron::PACKAGES);
+        return;
+    };
+    let (network, vni, subnet) = neutron.network("10.0.0.0/24");
+    let router = json!({"router": {"name": "r", "tenant_id": "p1"}});
+    let router =
+        neutron.ask("POST", "/routers", &router)["router"]["id"].as_str().map(str::to_owned);
+    let router = router.expect("an id");
+    let interface = json!({ "subnet_id": subnet });
+    neutron.ask("PUT", &format!("/routers/{router}/add_router_interface"), &interface);
+    let ports: Vec<_> = (0..5).map(|number| neutron.port(&network, &vm_id(number))).collect();
+    let services = Publisher::new(&broker, &["neutron"]);
+    // Pages of two.
+    let rest = format!(
+        "api_auth = \"none\"\napi_network_url = \"http://{}\"\napi_page_items = 2",
+        neutron.address
+    );
+    let cloud = Cloud::new(&broker, "a", &rest);
+    let segment = format!("default/vxlan/{vni}");
+    for (number, (port, mac, address)) in ports.iter().enumerate() {
+        let vm = cloud.soon("a listed port", || cloud.who(&segment, address));
+        assert_eq!(vm.uuid_text.as_ref(), vm_id(number));
+        assert_eq!(vm.host_at(wall_clock()).map(AsRef::as_ref), Some("host1"));
+        let interface = &vm.interfaces[0];
+        assert_eq!(&interface.id.mac.to_string(), mac);
+        assert_eq!(interface.ports.at(wall_clock()).map(AsRef::as_ref), Some(port.as_str()));
+    }
+    let space = cloud.0.view().inventory.load().spaces().named(&format!("router/{router}"));
+    assert!(space.is_some(), "what the router joins");
+    assert_eq!(cloud.health().rejected.get("listing_failed"), None);
+    drop((cloud, services));
+    // Not there at first: said, and tried again.
+    drop(neutron);
+    let cloud = Cloud::new(&broker, "b", &rest);
+    let error = cloud.soon("the failure is said", || {
+        cloud.health().last_error.filter(|error| error.contains("was not listed"))
+    });
+    assert!(error.contains("no connection"), "{error}");
+}
+
+#[test]
+fn what_nova_has_is_known_and_what_is_gone_has_ended() {
+    let name = "what_nova_has_is_known_and_what_is_gone_has_ended";
+    let Some(mut broker) = Broker::start() else {
+        missing(name, &["rabbitmq-server"], broker::PACKAGES);
+        return;
+    };
+    let Some(neutron) = Neutron::start() else {
+        missing(name, &["neutron-server"], neutron::PACKAGES);
+        return;
+    };
+    let folder = Folder::new("cloud");
+    let secret = folder.write("secret", format!("{SECRET}\n"));
+    let (network, vni, _) = neutron.network("10.1.0.0/24");
+    let (_, _, address) = neutron.port(&network, &vm_id(0));
+    let segment = format!("default/vxlan/{vni}");
+    let script = |servers: Vec<Json>| Script {
+        servers,
+        network_url: format!("http://{}", neutron.address),
+        page_max: 3,
+        ..Script::default()
+    };
+    let all = Arc::new(script((0..7).map(|number| server(number, "p1")).collect()));
+    all.fails.store(true, Ordering::Relaxed);
+    let double = CloudDouble::start(Arc::clone(&all));
+    let api = |double: &CloudDouble, more: &str| {
+        format!(
+            "api_identity_url = \"http://{}/v3\"\napi_secret = \"file:{}\"\napi_page_items = 100\n{more}",
+            double.address,
+            secret.display()
+        )
+    };
+    let password = "api_auth = \"password\"\napi_user = \"vmprobe\"\napi_project = \"admin\"";
+    let services = Publisher::new(&broker, &["nova"]);
+    let cloud = Cloud::new(&broker, "a", &api(&double, password));
+    let error = cloud.soon("a service that fails is said", || {
+        cloud.health().last_error.filter(|error| error.contains("/servers/detail: status 503"))
+    });
+    assert!(error.contains("Nova is not itself today"), "{error}");
+    assert_eq!(cloud.health().state, SourceState::Live, "notifications are heard meanwhile");
+    assert!(cloud.vm(&vm_id(6)).is_none());
+    all.fails.store(false, Ordering::Relaxed);
+    let last = cloud.soon("the last page", || cloud.vm(&vm_id(6)));
+    assert_eq!(last.tenants.at(wall_clock()).map(AsRef::as_ref), Some("acme"));
+    let first = cloud.soon("with its address", || cloud.who(&segment, &address));
+    assert_eq!(first.uuid_text.as_ref(), vm_id(0));
+    assert_eq!(first.names.at(wall_clock()).map(AsRef::as_ref), Some("vm-0"));
+    assert!(cloud.health().rejected.get("listing_failed") >= Some(&1));
+
+    // A gap, in which the double forgets half of them; with a credential this time.
+    let half = Arc::new(script((0..3).map(|number| server(number, "p1")).collect()));
+    let other = CloudDouble::start(half);
+    let credential = "api_auth = \"application_credential\"\napi_credential_id = \"c1\"";
+    let by_credential = Cloud::new(&broker, "b", &api(&other, credential));
+    by_credential.soon("listed by a credential", || by_credential.vm(&vm_id(2)));
+    assert!(by_credential.vm(&vm_id(3)).is_none());
+    drop(by_credential);
+
+    // A wrong secret is said, and not shown.
+    folder.write("secret", "hunter2");
+    let refused = Cloud::new(&broker, "c", &api(&double, password));
+    let error = refused.soon("a wrong secret is said", || {
+        refused.health().last_error.filter(|error| error.contains("was not listed"))
+    });
+    assert!(error.contains("status 401") && !error.contains("hunter2"), "{error}");
+    drop(refused);
+
+    // After a gap all is listed anew.
+    folder.write("secret", SECRET);
+    let gone = Arc::new(script((0..3).map(|number| server(number, "p1")).collect()));
+    let place = double.address.clone();
+    drop(double);
+    let _again = CloudDouble::start_at(&place, gone);
+    broker.kill();
+    drop(services);
+    cloud.soon("the loss is seen", || (cloud.health().state != SourceState::Live).then_some(()));
+    assert!(cloud.vm(&vm_id(6)).is_some_and(|vm| vm.ended().is_none()));
+    broker.run();
+    let _services = Publisher::new(&broker, &["nova"]);
+    cloud.soon("what is gone has ended", || cloud.vm(&vm_id(6)).and_then(|vm| vm.ended()));
+    assert!(cloud.vm(&vm_id(2)).is_some_and(|vm| vm.ended().is_none()));
+}
