@@ -26,6 +26,7 @@ bar_gap_us=100
 bar_workers=1.8
 bar_spread_ns=25
 bar_rows=1000000
+bar_lookups=5000000
 
 median() {
     sort -n | awk '{ value[NR] = $1 } END { print NR ? value[int((NR + 1) / 2)] : "—" }'
@@ -295,6 +296,33 @@ $(jq -r '.ledger as $ledger | [.flows, $ledger.accounted,
         "\(.aggregation_busy * 100 | round) %",
         (.resident_bytes | map(. / 1048576 | round | tostring) | join(" "))]
         | map(tostring) | "| " + join(" | ") + " |"' "$work/report")
+TEXT
+}
+
+# Look-ups of one thread while another applies changes.
+part_inventory() {
+    local round lookups fetched wrong
+    for ((round = 0; round < $(rounds 3); round++)); do
+        # Look-ups that were wrong make it fail, and stand in the table.
+        "$probe" bench --inventory --seconds 10 --json || true
+    done >"$work/inventory"
+    lookups=$(jq '.lookups_per_second | round' "$work/inventory" | median)
+    fetched=$(jq '1e9 / .ns_per_lookup_with_fetch | round' "$work/inventory" | median)
+    wrong=$(jq -s 'map(.wrong) | add' "$work/inventory")
+    cat <<TEXT
+## Look-ups in the inventory while it changes
+$(jq -rs '.[0] | "\(.vms) VMs of \(.tenants) tenants, all in 10.0.0.0/24"' "$work/inventory"); one migration and one address that goes over to a new VM each second. Medians of $(rounds 3) times 10 s.
+
+| what | figure | bar | met |
+|---|---|---|---|
+| million look-ups a second of one thread's CPU time | $(awk -v count="$lookups" 'BEGIN { printf "%.1f", count / 1e6 }') | $(awk -v bar="$bar_lookups" 'BEGIN { print bar / 1e6 }') | $(met "$lookups" "$bar_lookups" least) |
+| the same where each fetches the newest snapshot | $(awk -v count="$fetched" 'BEGIN { printf "%.1f", count / 1e6 }') | $(awk -v bar="$bar_lookups" 'BEGIN { print bar / 1e6 }') | $(met "$fetched" "$bar_lookups" least) |
+| look-ups that were wrong, of $(jq -s 'map(.lookups) | add' "$work/inventory") | $wrong | 0 | $(met "$wrong" 0) |
+| changes meanwhile | $(jq -s 'map(.changes) | add' "$work/inventory") | | |
+| a change, until a look-up sees it: median, longest, ms | $(jq '.visible_us_p50 / 100 | round / 10' "$work/inventory" | median), $(jq -s 'map(.visible_us_max) | max / 100 | round / 10' "$work/inventory") | | |
+| CPU time of the keeper for a change, its looks at the sources included, µs | $(jq '.change_us | round' "$work/inventory" | median) | | |
+| reading all VMs, ms of CPU time | $(jq '.load_ms | round' "$work/inventory" | median) | | |
+| memory of the process, MiB | $(jq '.resident_bytes / 1048576 | round' "$work/inventory" | median) | | |
 TEXT
 }
 

@@ -37,5 +37,5 @@ need_rust() {
     command -v cargo >/dev/null || fail 'there is no Rust toolchain; install one from https://rustup.rs (1.95 or newer)'
 }
 
-# What building needs: DPDK and its headers, a C compiler, libclang for the bindings.
-build_packages=(build-essential pkg-config clang libclang-dev dpdk dpdk-dev libdpdk-dev)
+# What building needs: DPDK and its headers, a C compiler, libclang for the bindings, OpenSSL for Kafka.
+build_packages=(build-essential pkg-config clang libclang-dev dpdk dpdk-dev libdpdk-dev libssl-dev)

@@ -30,6 +30,7 @@ pub mod detect;
 pub mod record;
 pub mod export;
 pub mod store;
+pub mod correlate;
 pub mod serve;
 pub mod generate;
 pub mod runtime;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use cli::{bench, configuration, generate, output, replay, run, schema, tidy};
+use cli::{bench, configuration, correlate, generate, output, replay, run, schema, tidy};
 
 /// Monitoring appliance for the traffic between virtual machines.
 #[derive(Parser)]
@@ -31,6 +31,8 @@ enum Command {
     Check(configuration::CheckArguments),
     /// Look at this machine: hugepages, IOMMU, drivers, clock; say what mends each finding.
     Doctor(configuration::DoctorArguments),
+    /// Join the path samples of many probes from Kafka; several share the work.
+    Correlate(correlate::CorrelateArguments),
     /// Make and upgrade the tables of a database that records go to.
     Schema(schema::SchemaArguments),
     /// Ask the stored records by SQL.
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Check(arguments) => configuration::check(&arguments),
         Command::Doctor(arguments) => configuration::doctor(&arguments),
+        Command::Correlate(arguments) => correlate::correlate(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),
         Command::Query { arguments } => output::failed(&vmprobe::store::query::exec(arguments)),
         Command::Topology { arguments } => {

@@ -47,7 +47,7 @@ fn each_key(table: &'static Table, visit: &mut impl FnMut(&'static Table, &'stat
 }
 
 /// Tables of which there may be several.
-const MANY: [&str; 15] = [
+const MANY: [&str; 16] = [
     "port",
     "tap",
     "filter",
@@ -63,6 +63,7 @@ const MANY: [&str; 15] = [
     "sink.ipfix",
     "sink.elastic",
     "sink.splunk",
+    "sink.kafka",
 ];
 
 /// A document in which `key` has the value `value`, and the line where that stands.
@@ -129,6 +130,7 @@ fn other_value(table: &Table, key: &Key) -> String {
         Kind::List(Kind::Word(words), _) => format!("[{:?}]", words.last().expect("words")),
         Kind::List(Kind::Text, _) => "[\"other\"]".to_owned(),
         Kind::List(Kind::Broker, _) => "[\"amqp://other\"]".to_owned(),
+        Kind::List(Kind::Stream, _) => "[\"tcp://other:1\"]".to_owned(),
         Kind::Http | Kind::Service => "\"http://other\"".to_owned(),
         Kind::Stream => "\"tcp://other:1\"".to_owned(),
         Kind::Collector => "\"sctp://other:1\"".to_owned(),

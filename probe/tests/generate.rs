@@ -39,7 +39,7 @@ impl Drop for Folder {
 }
 
 fn short(scale: f64, duration_s: u64) -> Options {
-    Options { scale, duration_s: Some(duration_s) }
+    Options { scale, duration_s: Some(duration_s), ..Options::default() }
 }
 
 /// The frames of a classic pcap with their stamps in nanoseconds.
@@ -456,6 +456,11 @@ fn tenants_overlap_and_one_migrates_each_second() {
     }
     let shared = tenants_of.values().filter(|tenants| **tenants > 1).count();
     assert!(shared > 100, "the same 5-tuples appear in several tenants: {shared}");
+
+    let more = Options { vms_per_tenant: Some(23), ..short(0.5, 2) };
+    let (count, _) = check(Scenario::Overlap, more);
+    let spoke = count.octets_by_vm.len();
+    assert!(spoke > 1_200, "more than there are with 10 a tenant: {spoke}");
 }
 
 #[test]
@@ -514,6 +519,13 @@ fn what_cannot_be_is_refused() {
     assert!(matches!(refused(short(f64::NAN, 5)), GenerateError::Scale { .. }));
     assert!(matches!(refused(short(0.0, 5)), GenerateError::Scale { .. }));
     assert!(matches!(refused(short(1.0, 0)), GenerateError::Duration { duration_s: 0 }));
+    for (scenario, vms) in
+        [(Scenario::Benign, 20), (Scenario::Overlap, 9), (Scenario::Overlap, 241)]
+    {
+        let options = Options { vms_per_tenant: Some(vms), ..short(0.1, 2) };
+        let refused = generate(scenario, 1, &folder.0, options).expect_err("refused");
+        assert!(matches!(refused, GenerateError::VmsPerTenant { .. }), "{refused}");
+    }
     let comma = generate(Scenario::Benign, 1, &folder.0.join("a,b"), short(0.1, 2));
     assert!(matches!(comma, Err(GenerateError::Folder { .. })));
     std::fs::write(folder.0.join("file"), "").expect("file");

@@ -15,7 +15,7 @@ use duckdb::{Config, Connection, Rows, Statement};
 
 use crate::cell::Cell;
 use crate::files::{Files, OpenFile, held_folder, report_bad};
-use crate::{schema, statement};
+use crate::{rollup, schema, statement};
 
 /// How long after the time limit the program ends by force, where DuckDB does not stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -35,6 +35,8 @@ pub(crate) struct Limits {
     pub(crate) time: Duration,
     /// Threads.
     pub(crate) threads: usize,
+    /// Whether rows without an order come as they stand in the files, which takes memory.
+    pub(crate) keeps_order: bool,
 }
 
 /// An open database with one view a table.
@@ -49,12 +51,23 @@ pub(crate) struct Database {
 }
 
 impl Database {
+    /// For the program's own work, on what it names itself.
+    pub(crate) fn open_alone(limits: Limits) -> anyhow::Result<Self> {
+        let connection = Connection::open_in_memory_with_flags(config(limits)?)?;
+        let stopped = Arc::new(AtomicBool::new(false));
+        let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
+        let database =
+            Self { connection, stopped, time: limits.time, names: Vec::new(), _watch: watch };
+        database.make_empty()?;
+        Ok(database)
+    }
+
     /// Opens the records; the files stay open as long as `files` is there.
     pub(crate) fn open(files: &Files, limits: Limits, skip_bad: bool) -> anyhow::Result<Self> {
         let connection = Connection::open_in_memory_with_flags(config(limits)?)?;
         let stopped = Arc::new(AtomicBool::new(false));
         let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
-        let open = || files.of_table.values().flatten();
+        let open = || files.all();
         let name = |open: &OpenFile| (open.held(), open.path.display().to_string());
         let mut names: Vec<_> = open().map(name).collect();
         // One number may begin another.
@@ -87,6 +100,11 @@ impl Database {
         self.explain(statement.query([]).map_err(Into::into))
     }
 
+    /// Runs statements of the program's own.
+    pub(crate) fn execute(&self, sql: &str) -> anyhow::Result<()> {
+        self.explain(self.connection.execute_batch(sql).map_err(Into::into))
+    }
+
     /// Runs the program's own SQL, and gives its rows one by one.
     pub(crate) fn each(
         &self,
@@ -114,7 +132,7 @@ impl Database {
         if !UNREADABLE.iter().any(|kind| said.starts_with(kind)) {
             return error;
         }
-        for file in files.of_table.values().flatten() {
+        for file in files.all() {
             // Counting alone is answered without the pages.
             let sql = format!("SELECT bit_xor(hash(COLUMNS(*))) FROM {}", read(&[file]));
             let through = self.connection.query_row(&sql, [], |_| Ok(()));
@@ -150,31 +168,60 @@ impl Database {
     }
 
     fn make_views(&self, files: &Files, skip_bad: bool) -> anyhow::Result<()> {
+        self.make_empty()?;
+        for (table, files) in &files.of_table {
+            let files: Vec<_> = files.iter().collect();
+            self.make_checked_view(&name(table), table, &files, skip_bad)?;
+        }
+        self.connection.execute_batch(&schema::VIEWS)?;
+        for (view, interval_ns) in rollup::VIEWS {
+            let (made, rest) = rollup::choose(view, &files.to_roll, &files.rolled);
+            let windows = format!("{EMPTY_SCHEMA}.rest_of_{view}");
+            self.make_checked_view(&windows, rollup::TABLE, &rest, skip_bad)?;
+            let mut sql =
+                format!("CREATE VIEW {view} AS {}", rollup::as_they_are(&windows, interval_ns));
+            if !made.is_empty() {
+                sql.push_str(&format!(" UNION ALL BY NAME FROM {}", read(&made)));
+            }
+            self.connection.execute_batch(&sql)?;
+        }
+        Ok(())
+    }
+
+    /// Tables without rows, which say what there may be.
+    fn make_empty(&self) -> anyhow::Result<()> {
         // A file's footer is read once, although view and query both ask for it.
         self.connection.execute_batch(&format!(
             "SET parquet_metadata_cache = true; \
              CREATE SCHEMA {EMPTY_SCHEMA}; SET schema = '{EMPTY_SCHEMA}'; {} SET schema = 'main';",
             schema::DDL
         ))?;
-        for (table, files) in &files.of_table {
-            let files: Vec<_> = files.iter().collect();
-            let expected = self.columns(&format!("FROM {EMPTY_SCHEMA}.{}", name(table)))?;
-            if self.make_view(table, &files).is_ok_and(|()| {
-                self.columns(&format!("FROM {}", name(table))).is_ok_and(|got| got == expected)
-            }) {
-                continue;
-            }
-            // Some file is none of this table's; only now is it worth looking at each.
-            let (good, bad) = self.sort_out(&files, &expected);
-            report_bad(&bad, skip_bad)?;
-            self.make_view(table, &good).with_context(|| format!("the files of {table}"))?;
-        }
-        self.connection.execute_batch(schema::VIEWS)?;
         Ok(())
     }
 
-    fn make_view(&self, table: &str, files: &[&OpenFile]) -> duckdb::Result<()> {
-        let mut sql = format!("CREATE OR REPLACE VIEW {0} AS FROM {EMPTY_SCHEMA}.{0}", name(table));
+    /// A view over files, all of which are of a table's columns.
+    fn make_checked_view(
+        &self,
+        view: &str,
+        table: &str,
+        files: &[&OpenFile],
+        skip_bad: bool,
+    ) -> anyhow::Result<()> {
+        let expected = self.columns(&format!("FROM {}", empty(table)))?;
+        if self
+            .make_view(view, table, files)
+            .is_ok_and(|()| self.columns(&format!("FROM {view}")).is_ok_and(|got| got == expected))
+        {
+            return Ok(());
+        }
+        // Some file is none of this table's; only now is it worth looking at each.
+        let (good, bad) = self.sort_out(files, &expected);
+        report_bad(&bad, skip_bad)?;
+        self.make_view(view, table, &good).with_context(|| format!("the files of {table}"))
+    }
+
+    fn make_view(&self, view: &str, table: &str, files: &[&OpenFile]) -> duckdb::Result<()> {
+        let mut sql = format!("CREATE OR REPLACE VIEW {view} AS FROM {}", empty(table));
         if !files.is_empty() {
             sql.push_str(&format!(" UNION ALL BY NAME FROM {}", read(files)));
         }
@@ -215,6 +262,11 @@ impl Database {
     }
 }
 
+/// Whether a query failed because it needed more memory than it may use.
+pub(crate) fn is_out_of_memory(error: &anyhow::Error) -> bool {
+    error.to_string().contains("Out of Memory Error")
+}
+
 fn config(limits: Limits) -> anyhow::Result<Config> {
     let config = Config::default()
         .threads(i64::try_from(limits.threads)?)?
@@ -223,6 +275,7 @@ fn config(limits: Limits) -> anyhow::Result<Config> {
         .with("autoinstall_known_extensions", "false")?
         .with("allow_community_extensions", "false")?
         .with("allow_persistent_secrets", "false")?
+        .with("preserve_insertion_order", limits.keeps_order.to_string())?
         // Nothing is spilled: a query that needs more memory than it may use fails.
         .with("temp_directory", "")?;
     Ok(config)
@@ -255,7 +308,13 @@ fn too_slow(time: Duration) -> anyhow::Error {
     anyhow!("stopped after {} s (--timeout-s sets the limit)", time.as_secs())
 }
 
-fn read(files: &[&OpenFile]) -> String {
+/// The table without rows that has a table's columns.
+pub(crate) fn empty(table: &str) -> String {
+    format!("{EMPTY_SCHEMA}.{}", name(table))
+}
+
+/// The rows of files.
+pub(crate) fn read(files: &[&OpenFile]) -> String {
     let list: Vec<_> = files.iter().map(|file| text(&file.held())).collect();
     format!("read_parquet([{}], union_by_name = true, hive_partitioning = false)", list.join(", "))
 }

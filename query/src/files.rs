@@ -18,7 +18,7 @@ use anyhow::{Context as _, bail};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
-use crate::schema;
+use crate::{rollup, schema};
 
 const MAGIC: [u8; 4] = *b"PAR1";
 /// Magic, footer length, magic.
@@ -33,6 +33,16 @@ const LOOKS_MAX: u32 = 100;
 pub(crate) struct Files {
     /// Files of each table; none for a table that the query does not read.
     pub(crate) of_table: BTreeMap<&'static str, Vec<OpenFile>>,
+    /// Files in which hours stand added up, and the windows that may, where the query reads them.
+    pub(crate) rolled: Vec<OpenFile>,
+    pub(crate) to_roll: Vec<OpenFile>,
+}
+
+impl Files {
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &OpenFile> {
+        self.of_table.values().flatten().chain(&self.rolled).chain(&self.to_roll)
+    }
 }
 
 /// A file that is held open, so that it can be read to its end whoever takes its name away.
@@ -40,6 +50,8 @@ pub(crate) struct Files {
 pub(crate) struct OpenFile {
     /// Its name when it was opened.
     pub(crate) path: PathBuf,
+    /// Its size.
+    pub(crate) bytes: u64,
     file: File,
 }
 
@@ -71,19 +83,47 @@ pub(crate) fn find(folder: &Path, sql: &str, skip_bad: bool) -> anyhow::Result<F
         let mut found = Vec::new();
         if schema::may_read(sql, table) {
             found = look(&folder.join(table), DEPTH_MAX)?;
+            found.retain(|file| !is_rolled(file));
+            sort_out(&mut found, &mut bad);
         }
-        found.sort_by(|one, two| one.path.cmp(&two.path));
-        found.retain(|open| match check(&open.file) {
-            Ok(()) => true,
-            Err(problem) => {
-                bad.push(format!("{}: {problem:#}", open.path.display()));
-                false
-            }
-        });
         of_table.insert(table, found);
     }
+    let (mut rolled, mut to_roll) = (Vec::new(), Vec::new());
+    if rollup::are_read(sql) {
+        let found = look(&folder.join(rollup::TABLE), DEPTH_MAX)?;
+        (rolled, to_roll) = found.into_iter().partition(is_rolled);
+        // Without one the windows are read.
+        sort_out(&mut rolled, &mut Vec::new());
+        sort_out(&mut to_roll, &mut bad);
+    }
     report_bad(&bad, skip_bad)?;
-    Ok(Files { of_table })
+    Ok(Files { of_table, rolled, to_roll })
+}
+
+/// The records of one hour.
+pub(crate) fn of_hour(folder: &Path) -> anyhow::Result<Vec<OpenFile>> {
+    let mut found = look(folder, 0)?;
+    found.retain(|file| !is_rolled(file));
+    let mut bad = Vec::new();
+    sort_out(&mut found, &mut bad);
+    report_bad(&bad, false)?;
+    Ok(found)
+}
+
+fn is_rolled(file: &OpenFile) -> bool {
+    file.path.file_name().and_then(|name| name.to_str()).is_some_and(rollup::may_be)
+}
+
+/// In order of their paths, without those that are no Parquet files.
+fn sort_out(found: &mut Vec<OpenFile>, bad: &mut Vec<String>) {
+    found.sort_by(|one, two| one.path.cmp(&two.path));
+    found.retain(|open| match check(&open.file) {
+        Ok(()) => true,
+        Err(problem) => {
+            bad.push(format!("{}: {problem:#}", open.path.display()));
+            false
+        }
+    });
 }
 
 /// Refuses or warns.
@@ -128,11 +168,12 @@ fn look_once(path: &Path, depth: u32) -> anyhow::Result<Option<Vec<OpenFile>>> {
     let (mut found, mut below) = (Vec::new(), Vec::new());
     for entry in Dir::read_from(&folder).map_err(io::Error::from)? {
         let entry = entry.map_err(io::Error::from)?;
-        let name = entry.file_name();
-        if name.to_bytes().starts_with(b".") {
+        let name = std::str::from_utf8(entry.file_name().to_bytes())?;
+        let is_rolled = rollup::may_be(name);
+        if name.starts_with('.') && !is_rolled {
             continue;
         }
-        let inside = path.join(Path::new(std::str::from_utf8(name.to_bytes())?));
+        let inside = path.join(name);
         let kind = match entry.file_type() {
             FileType::Unknown => kind(&inside)?,
             kind => kind,
@@ -140,14 +181,15 @@ fn look_once(path: &Path, depth: u32) -> anyhow::Result<Option<Vec<OpenFile>>> {
         if kind == FileType::Directory && depth > 0 {
             below.push(inside);
         } else if kind == FileType::RegularFile
-            && inside.extension().is_some_and(|ending| ending == "parquet")
+            && (is_rolled || inside.extension().is_some_and(|ending| ending == "parquet"))
         {
             let Some(file) =
                 open(&folder, Path::new(inside.file_name().unwrap_or_default()), OFlags::empty())?
             else {
                 return Ok(None);
             };
-            found.push(OpenFile { path: inside, file: file.into() });
+            let file = File::from(file);
+            found.push(OpenFile { path: inside, bytes: file.metadata()?.len(), file });
         }
     }
     let now = open(CWD, path, OFlags::DIRECTORY)?;

@@ -24,6 +24,8 @@ const ANSWER_OCTETS_MAX: u64 = 1 << 16;
 const THREADS_MAX: usize = 4;
 /// Priority of a query: a tenth of the time of whoever wants the same core.
 const NICE: i32 = 10;
+/// The lowest priority there is.
+const NICE_LAST: i32 = 19;
 
 /// Asks every probe that writes into the folder to put what it has into files, and stays off the
 /// cores of its workers.
@@ -46,6 +48,14 @@ pub(crate) fn ask(folder: &Path) {
 pub(crate) fn stand_back() {
     // Where it is not granted the query runs all the same.
     let _ = rustix::process::setpriority_process(None, NICE);
+}
+
+/// Ends with the process that started it, and gives way to all others.
+pub(crate) fn end_with_parent() {
+    use rustix::process::{Signal, set_parent_process_death_signal, setpriority_process};
+    // Where it is not granted the work is done all the same.
+    let _ = setpriority_process(None, NICE_LAST);
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
 }
 
 /// Threads for a query on the cores that are left to it.

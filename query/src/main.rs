@@ -9,7 +9,9 @@ mod cell;
 mod database;
 mod files;
 mod live;
+mod now;
 mod output;
+mod rollup;
 mod schema;
 mod statement;
 mod topology;
@@ -80,13 +82,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// A graph, or the answer to a query. No query is the word `topology` alone.
+/// A graph, an hour added up, or the answer to a query. No query is the first word alone.
 fn answer() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "topology") {
-        return topology::run(&topology::Arguments::of(arguments));
+    match arguments.next().and_then(|first| first.into_string().ok()).as_deref() {
+        Some("topology") => topology::run(&topology::Arguments::of(arguments)),
+        Some("roll-up") => rollup::run(&rollup::Arguments::of(arguments)),
+        _ => run(&Arguments::parse()),
     }
-    run(&Arguments::parse())
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -98,6 +101,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         memory_mib: arguments.memory_mib,
         time: Duration::from_secs(arguments.timeout_s.into()),
         threads: arguments.threads.map_or_else(live::threads, usize::from),
+        keeps_order: true,
     };
     let files = files::find(&arguments.data, &arguments.sql, arguments.skip_bad_files)?;
     let database = Database::open(&files, limits, arguments.skip_bad_files)?;

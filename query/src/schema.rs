@@ -1,22 +1,50 @@
 //! The tables that there are.
 //!
 //! In: `schema.sql`, made from the record module of vmprobe (a test of that program holds both
-//! equal, so this program needs nothing of the probe's to be built), `views.sql`. Out: names, and the
-//! SQL that makes empty tables and views.
+//! equal, so this program needs nothing of the probe's to be built), `views.sql`, `now.sql`,
+//! `vm_windows.sql`. Out: names, and the SQL that makes empty tables and views.
+
+use std::sync::LazyLock;
+
+use crate::{now, rollup};
 
 /// `CREATE TABLE` statements of all tables, in the form that [`tables`] reads.
 pub(crate) const DDL: &str = include_str!("schema.sql");
 
-/// Views over the tables: what was recorded, as it is known now.
-pub(crate) const VIEWS: &str = include_str!("views.sql");
+/// `CREATE VIEW` statements over the tables: what was recorded, as it is known now.
+pub(crate) static VIEWS: LazyLock<String> = LazyLock::new(|| {
+    [include_str!("views.sql"), &now::views(), include_str!("vm_windows.sql")].concat()
+});
 
 /// Tables that a view reads and does not name.
-const BEHIND_VIEWS: [(&str, &[&str]); 4] = [
+const BEHIND_VIEWS: [(&str, &[&str]); 7] = [
     ("windows_now", &["inventory"]),
+    ("flows_now", &["inventory"]),
+    ("alerts_now", &["inventory"]),
+    ("vm_windows", &["windows", "vm_usage", "inventory"]),
     ("migration_windows", &["migrations"]),
     ("migration_paths", &["migrations", "windows"]),
     ("migration_lens", &["migrations", "windows", "flows", "path"]),
 ];
+
+/// The query behind a view, to be asked over other rows: where it stands as a subquery, a table of the
+/// `WITH` around it goes before the stored one of the same name. Empty for what is no view.
+pub(crate) fn view(name: &str) -> &'static str {
+    let begin = format!("CREATE VIEW {name} AS\n");
+    let body = VIEWS.split_once(&begin).map(|(_, body)| body);
+    body.and_then(|body| body.split_once(";\n")).map_or("", |(body, _)| body)
+}
+
+/// Names and types of a table's columns.
+pub(crate) fn columns(table: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let begin = format!("CREATE TABLE \"{table}\" (\n");
+    let body = DDL.split_once(&begin).map_or("", |(_, body)| body);
+    let body = body.split_once("\n);").map_or("", |(body, _)| body);
+    body.lines().filter_map(|line| {
+        let (name, kind) = line.trim().strip_prefix('"')?.split_once("\" ")?;
+        Some((name, kind.trim_end_matches(',').trim_end_matches(" NOT NULL")))
+    })
+}
 
 /// Names of the tables.
 pub(crate) fn tables() -> impl Iterator<Item = &'static str> {
@@ -26,7 +54,13 @@ pub(crate) fn tables() -> impl Iterator<Item = &'static str> {
 /// Whether `sql` may read `table`; if not, none of its files is opened. The functions that could
 /// make a name at run time are not allowed (`statement.rs`), so it stands in the text.
 pub(crate) fn may_read(sql: &str, table: &str) -> bool {
-    let sql = sql.to_ascii_lowercase();
+    let mut sql = sql.to_ascii_lowercase();
+    for (view, _) in rollup::VIEWS {
+        // They are made of files of their own, and of those that these leave out.
+        if table == rollup::TABLE {
+            sql = sql.replace(view, "");
+        }
+    }
     let is_behind =
         |(view, tables): &(&str, &[&str])| sql.contains(view) && tables.contains(&table);
     sql.contains(table) || BEHIND_VIEWS.iter().any(is_behind)
@@ -44,10 +78,31 @@ mod tests {
             may_read("from Windows_Now", "inventory") && may_read("from windows_now", "windows")
         );
         assert!(!may_read("from windows", "inventory"));
+        for table in ["flows", "alerts"] {
+            let sql = format!("from {table}_now");
+            assert!(may_read(&sql, table) && may_read(&sql, "inventory"), "{table}");
+        }
         for table in ["migrations", "windows", "flows", "path"] {
             assert!(may_read("from migration_lens", table), "{table}");
         }
         assert!(!may_read("from migration_lens", "alerts"));
+        assert!(!may_read("from Windows_1h", "windows"));
+        assert!(may_read("from windows_1h, windows", "windows"));
+    }
+
+    #[test]
+    fn columns_have_names_and_types() {
+        let windows: Vec<_> = columns("windows").collect();
+        assert_eq!(windows.first(), Some(&("schema_version", "USMALLINT")));
+        assert_eq!(windows.last(), Some(&("reverse_loss_high", "DOUBLE")));
+        assert!(windows.contains(&("source_mac", "VARCHAR")), "{windows:?}");
+    }
+
+    #[test]
+    fn views_are_found_by_name() {
+        assert!(view("inventory_now").starts_with("WITH runs AS (") && view("windows").is_empty());
+        let windows = view("windows_now");
+        assert!(windows.starts_with("WITH ends AS (") && windows.ends_with("FROM named"));
     }
 
     #[test]

@@ -180,6 +180,8 @@ CREATE TABLE "flows" (
     "destination_virtual_station_name" VARCHAR,
     "destination_virtual_station_tenant" VARCHAR,
     "traffic_class" VARCHAR NOT NULL,
+    "source_network_kind" VARCHAR,
+    "destination_network_kind" VARCHAR,
     "retransmission_packet_count" UBIGINT,
     "reverse_retransmission_packet_count" UBIGINT,
     "fast_retransmission_packet_count" UBIGINT,
@@ -304,7 +306,9 @@ CREATE TABLE "path_samples" (
     "address_space" VARCHAR NOT NULL,
     "source_address" VARCHAR NOT NULL,
     "destination_address" VARCHAR NOT NULL,
-    "protocol_identifier" UTINYINT NOT NULL
+    "protocol_identifier" UTINYINT NOT NULL,
+    "evidence" VARCHAR NOT NULL,
+    "segment_stripped" BOOLEAN NOT NULL
 );
 CREATE TABLE "migrations" (
     "schema_version" USMALLINT NOT NULL,

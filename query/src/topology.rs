@@ -1,8 +1,8 @@
 //! Who talks to whom, where they stand, and which taps see it, for any span of time.
 //!
 //! In: the folder of the records and a span. Out: one graph as JSON, GraphML or DOT.
-//! Cost: a pass over `windows`, `path` and `inventory` in the span; at most `--limit` conversations
-//! are kept.
+//! Cost: a pass over some columns of `windows` in the span, more where its conversations do not fit the
+//! memory at once; two over `path`; at most `--limit` conversations are kept.
 //! Invariants: what is left out is counted in the graph; the same records give the same text.
 
 mod conversations;
@@ -12,6 +12,7 @@ mod graphml;
 mod json;
 mod read;
 mod span;
+mod talks;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write as _};
@@ -52,8 +53,8 @@ pub(crate) struct Arguments {
     /// Seconds after which it is stopped, 1–86400.
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     timeout_s: u32,
-    /// Memory that it may use, in MiB, 64–1048576.
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
+    /// Memory that it may use, in MiB, 128–1048576. With little it takes longer.
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(128..=1_048_576))]
     memory_mib: u32,
     /// Leave out files that are no records, with a warning, instead of refusing to answer.
     #[arg(long)]
@@ -86,13 +87,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         memory_mib: arguments.memory_mib,
         time: Duration::from_secs(arguments.timeout_s.into()),
         threads: live::threads(),
+        keeps_order: false,
     };
     let span = span::Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
     let files = files::find(&arguments.data, TABLES, arguments.skip_bad_files)?;
     let database = Database::open(&files, limits, arguments.skip_bad_files)?;
     let wanted =
         read::Wanted { span, tenant: arguments.tenant.as_deref(), conversations: arguments.limit };
-    let graph = read::graph(&database, &wanted)?;
+    let graph = read::graph(&database, &wanted);
+    let graph = graph.map_err(|error| database.blame(&files, error))?;
     let mut out = BufWriter::new(io::stdout().lock());
     match arguments.format {
         Form::Json => json::write(&graph, &mut out)?,

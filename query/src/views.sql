@@ -14,119 +14,35 @@ JOIN runs USING (probe_id, run_start_ns)
 ANTI JOIN otherwise USING (probe_id, run_start_ns, fact_id)
 WHERE known_to_ns IS NULL AND (next_run_ns IS NULL OR valid_from_ns < next_run_ns);
 
--- Conversations with the virtual machines that had the addresses in the window, as it is known now. Where
--- several had an address in one window, the one with the MAC address, else the one that had it first. Who
--- was only learned from packets (no uuid) comes last, and has a name at most.
-CREATE VIEW windows_now AS
-WITH ends AS (
-    SELECT DISTINCT probe_id, address_space, source_address AS address, source_mac AS mac,
-        window_start_ns, window_end_ns
-    FROM windows
-    UNION
-    SELECT DISTINCT probe_id, address_space, destination_address, destination_mac,
-        window_start_ns, window_end_ns
-    FROM windows
-), held AS (
-    SELECT * FROM inventory_now WHERE attributed
-), candidates AS (
-    SELECT ends.*, held.uuid, held.name, held.tenant, held.tenant_shared, held.run_start_ns, held.valid_from_ns,
-        CASE WHEN held.uuid IS NULL THEN 4 ELSE 0 END AS evidence, coalesce(held.mac = ends.mac, false) AS same_mac
-    FROM ends JOIN held USING (probe_id, address_space, address)
-    WHERE held.valid_from_ns < ends.window_end_ns
-        AND (held.valid_to_ns IS NULL OR held.valid_to_ns > ends.window_start_ns)
-    UNION ALL
-    -- What was under way when the workers learnt that segments are joined has the segment's own space.
-    SELECT ends.*, held.uuid, held.name, held.tenant, held.tenant_shared, held.run_start_ns, held.valid_from_ns,
-        CASE WHEN held.uuid IS NULL THEN 4 ELSE 1 END AS evidence,
-        coalesce(held.mac = ends.mac, false) AS same_mac
-    FROM ends JOIN held USING (probe_id, address)
-    WHERE held.segment = ends.address_space AND held.segment <> held.address_space
-        AND held.valid_from_ns < ends.window_end_ns
-        AND (held.valid_to_ns IS NULL OR held.valid_to_ns > ends.window_start_ns)
-    UNION ALL
-    -- The MAC address speaks for interfaces whose addresses nobody knows, and for addresses that no
-    -- router passes on.
-    SELECT ends.*, held.uuid, held.name, held.tenant, held.tenant_shared, held.run_start_ns, held.valid_from_ns,
-        2 AS evidence, true AS same_mac
-    FROM ends JOIN held USING (probe_id, mac)
-    WHERE held.uuid IS NOT NULL
-        AND (held.address_space IS NULL OR held.address_space = ends.address_space)
-        AND (held.address IS NULL OR ends.address LIKE 'fe80:%' OR ends.address LIKE '169.254.%'
-            OR ends.address IN ('::', '0.0.0.0'))
-        AND held.valid_from_ns < ends.window_end_ns
-        AND (held.valid_to_ns IS NULL OR held.valid_to_ns > ends.window_start_ns)
-    UNION ALL
-    -- The MAC address that was learned with an address speaks for such interfaces too.
-    SELECT ends.*, held.uuid, held.name, held.tenant, held.tenant_shared, held.run_start_ns, held.valid_from_ns,
-        3 AS evidence, false AS same_mac
-    FROM ends
-    JOIN held AS learned USING (probe_id, address_space, address)
-    JOIN held ON held.probe_id = ends.probe_id AND held.mac = learned.mac
-    WHERE learned.uuid IS NULL AND held.uuid IS NOT NULL AND held.address IS NULL
-        AND (held.address_space IS NULL OR held.address_space = ends.address_space)
-        AND learned.valid_from_ns < ends.window_end_ns
-        AND (learned.valid_to_ns IS NULL OR learned.valid_to_ns > ends.window_start_ns)
-        AND held.valid_from_ns < ends.window_end_ns
-        AND (held.valid_to_ns IS NULL OR held.valid_to_ns > ends.window_start_ns)
-), known AS (
-    SELECT * FROM candidates
-    QUALIFY row_number() OVER (
-        PARTITION BY probe_id, address_space, address, mac, window_start_ns, window_end_ns
-        ORDER BY evidence, run_start_ns DESC, same_mac DESC, valid_from_ns, uuid
-    ) = 1
-), named AS (
-    SELECT windows.* REPLACE (
-        source.uuid AS source_virtual_station_uuid,
-        source.name AS source_virtual_station_name,
-        source.tenant AS source_virtual_station_tenant,
-        destination.uuid AS destination_virtual_station_uuid,
-        destination.name AS destination_virtual_station_name,
-        destination.tenant AS destination_virtual_station_tenant
-    ),
-    CASE
-        WHEN source_network_kind = 'shared' OR source.tenant_shared THEN 'shared'
-        WHEN source.tenant IS NOT NULL THEN 'tenant'
-        WHEN source.uuid IS NOT NULL OR source_network_kind = 'home' THEN 'home'
-        ELSE 'outside'
-    END AS source_side,
-    CASE
-        WHEN destination_network_kind = 'group' THEN source_side
-        WHEN destination_network_kind = 'shared' OR destination.tenant_shared THEN 'shared'
-        WHEN destination.tenant IS NOT NULL THEN 'tenant'
-        WHEN destination.uuid IS NOT NULL OR destination_network_kind = 'home' THEN 'home'
-        ELSE 'outside'
-    END AS destination_side
-    FROM windows
-    LEFT JOIN known AS source
-        ON source.probe_id = windows.probe_id
-        AND source.address_space = windows.address_space
-        AND source.address = windows.source_address
-        AND source.mac IS NOT DISTINCT FROM windows.source_mac
-        AND source.window_start_ns = windows.window_start_ns
-        AND source.window_end_ns = windows.window_end_ns
-    LEFT JOIN known AS destination
-        ON destination.probe_id = windows.probe_id
-        AND destination.address_space = windows.address_space
-        AND destination.address = windows.destination_address
-        AND destination.mac IS NOT DISTINCT FROM windows.destination_mac
-        AND destination.window_start_ns = windows.window_start_ns
-        AND destination.window_end_ns = windows.window_end_ns
-)
--- The class as the probe would have named it: by the rules of `inventory::class`, with the networks as the
--- probe's configuration had them then, and tenants as it has them now.
-SELECT * EXCLUDE (source_side, destination_side) REPLACE (
-    CASE
-        WHEN source_side = 'outside' AND destination_side = 'outside' THEN 'transit'
-        WHEN source_side = 'outside' OR destination_side = 'outside' THEN 'north_south'
-        WHEN source_side = 'shared' OR destination_side = 'shared' THEN 'east_west'
-        WHEN destination_network_kind = 'group' THEN 'east_west'
-        WHEN source_side = 'home' AND destination_side = 'home' THEN 'east_west'
-        WHEN source_virtual_station_tenant = destination_virtual_station_tenant
-            AND source_side = destination_side THEN 'east_west'
-        ELSE 'inter_tenant'
-    END AS traffic_class
-)
-FROM named;
+-- Whom an end belongs to: by the rules of `inventory::class`, with the networks as the probe's
+-- configuration had them then, and tenants as it has them now.
+CREATE MACRO side_of(network_kind, uuid, tenant, tenant_shared) AS CASE
+    WHEN network_kind = 'shared' OR tenant_shared THEN 'shared'
+    WHEN tenant IS NOT NULL THEN 'tenant'
+    WHEN uuid IS NOT NULL OR network_kind = 'home' THEN 'home'
+    ELSE 'outside'
+END;
+
+-- The class of traffic between two sides, as the probe would have named it. A group is where its sender is.
+CREATE MACRO class_of(source_side, destination_side, destination_network_kind, source_tenant, destination_tenant) AS
+CASE
+    WHEN destination_network_kind = 'group' THEN CASE source_side WHEN 'outside' THEN 'transit' ELSE 'east_west' END
+    WHEN source_side = 'outside' AND destination_side = 'outside' THEN 'transit'
+    WHEN source_side = 'outside' OR destination_side = 'outside' THEN 'north_south'
+    WHEN source_side = 'shared' OR destination_side = 'shared' THEN 'east_west'
+    WHEN source_side = 'home' AND destination_side = 'home' THEN 'east_west'
+    WHEN source_tenant = destination_tenant AND source_side = destination_side THEN 'east_west'
+    ELSE 'inter_tenant'
+END;
+
+-- An end in the title of an alert, and the title with the name that it has now in the place of the one then.
+CREATE MACRO titled(address, station_name) AS coalesce(station_name || ' (' || address || ')', address);
+CREATE MACRO renamed(title, address, name_then, name_now) AS coalesce(
+    replace(
+        ' ' || title || ' ', ' ' || titled(address, name_then) || ' ', ' ' || titled(address, name_now) || ' '
+    )[2:-2],
+    title
+);
 
 -- What the VM of a migration did in each window within 10 s of it, by who was at the other end. A window
 -- is before the migration if it ended when the VM was seen last there, after it if it began when it was

@@ -3,65 +3,24 @@
 
 #[path = "../../tests/tests/extremes/mod.rs"]
 mod extremes;
+mod folder;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use folder::{Folder, stderr};
 use serde_json::Value as Json;
-use vmprobe::config::StorePlan;
-use vmprobe::export::ParquetSink;
 use vmprobe::record::{Origin, Record, Rows, Table, TableVisitor};
 use vmprobe::time::Timestamp;
 
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("vmprobe-query-{name}'s-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a temporary folder");
-        Self(path)
-    }
-
-    fn with_records(name: &str) -> Self {
-        let folder = Self::new(name);
-        let plan =
-            StorePlan { folder: Some(folder.0.clone()), free_mib_min: 0, ..StorePlan::default() };
-        let mut sink = ParquetSink::new(&plan, "p1", "east").expect("a folder");
-        sink.write(extremes::rows(), Timestamp(1));
-        assert!(sink.close(Timestamp(1)), "{:?}", sink.health());
-        folder
-    }
-
-    fn query(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("the query program")
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vmprobe-query"));
-        command.arg("--data").arg(&self.0).args(arguments);
-        command
-    }
-
-    fn json(&self, sql: &str) -> Vec<Json> {
-        let output = self.query(&["--format", "json", sql]);
-        assert!(output.status.success(), "{sql}: {}", stderr(&output));
-        serde_json::from_slice(&output.stdout).expect("one JSON document")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+/// All that a table may hold, written by the probe's own sink.
+fn with_records(name: &str) -> Folder {
+    let folder = Folder::new(name);
+    folder.write(extremes::rows(), Timestamp(1));
+    folder
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -90,7 +49,7 @@ fn every_table_reads_back_as_written() {
             assert_eq!(self.1.json(&format!("FROM {table} ORDER BY {time}")), expected);
         }
     }
-    Table::visit(&mut Check(extremes::rows(), Folder::with_records("read-back")));
+    Table::visit(&mut Check(extremes::rows(), with_records("read-back")));
 }
 
 #[test]
@@ -116,7 +75,7 @@ fn tables_without_records_are_empty_and_typed() {
 
 #[test]
 fn sums_beyond_64_bits_are_exact() {
-    let folder = Folder::with_records("sums");
+    let folder = with_records("sums");
     let output = folder.query(&[
         "--format",
         "csv",
@@ -127,7 +86,7 @@ fn sums_beyond_64_bits_are_exact() {
 
 #[test]
 fn nothing_outside_is_read_and_nothing_is_written() {
-    let folder = Folder::with_records("locked");
+    let folder = with_records("locked");
     let before = files(&folder.0);
     let path = folder.0.to_string_lossy().replace('\'', "''");
     let outside = std::env::temp_dir().join(format!("vmprobe-outside-{}", std::process::id()));
@@ -177,9 +136,32 @@ fn nothing_outside_is_read_and_nothing_is_written() {
     assert!(!Path::new(outside.as_ref()).exists());
 }
 
+/// Neither a name that leads elsewhere nor what the program holds open beside the records is read.
+#[test]
+fn links_and_open_files_lead_nowhere() {
+    let (folder, other) = (with_records("links"), with_records("links-other"));
+    let rows = folder.json("FROM flows").len();
+    let foreign = files(&other.0.join("flows")).pop().expect("a file");
+    let hour = files(&folder.0.join("flows")).pop().expect("a file");
+    let link = hour.with_file_name("link.parquet");
+    std::os::unix::fs::symlink(&foreign, &link).expect("a link");
+    std::os::unix::fs::symlink(&other.0, folder.0.join("flows/1970-01-02")).expect("a link");
+    assert_eq!(folder.json("FROM flows").len(), rows, "links are not followed");
+    for sql in [
+        "FROM '/proc/self/fd/0'",
+        "FROM \"/proc/self/fd/0.parquet\"",
+        "FROM read_parquet('/proc/self/fd/0')",
+        "SELECT * FROM flows WHERE EXISTS (FROM parquet_scan('/proc/self/fd/0'))",
+    ] {
+        let opened = fs::File::open(&foreign).expect("a file");
+        let output = folder.command(&[sql]).stdin(opened).output().expect("the query program");
+        assert_eq!(output.status.code(), Some(1), "{sql}: {output:?}");
+    }
+}
+
 #[test]
 fn a_file_that_is_no_record_is_named() {
-    let folder = Folder::with_records("foreign");
+    let folder = with_records("foreign");
     let flows = folder.0.join("flows");
     let other =
         fs::read_dir(folder.0.join("taps/1970-01-01/00")).expect("a folder").flatten().next();
@@ -211,7 +193,7 @@ fn a_file_that_is_no_record_is_named() {
 
 #[test]
 fn what_the_probe_still_writes_is_not_read() {
-    let folder = Folder::with_records("temporary");
+    let folder = with_records("temporary");
     fs::write(folder.0.join("flows/.tmp-flows-p1-0-0"), "half").expect("a file");
     fs::write(folder.0.join("flows/.hidden.parquet"), "half").expect("a file");
     assert_eq!(folder.json("FROM flows").len(), 2);
@@ -249,7 +231,7 @@ fn a_query_that_is_cancelled_ends_at_once() {
 
 #[test]
 fn a_folder_copied_elsewhere_gives_the_same_answers() {
-    let folder = Folder::with_records("original");
+    let folder = with_records("original");
     let sql = "SELECT * FROM windows ORDER BY window_start_ns";
     let expected = folder.json(sql);
     let copy = Folder::new("copy");
@@ -269,7 +251,7 @@ fn a_folder_copied_elsewhere_gives_the_same_answers() {
 /// A file whose end is whole and whose pages are not: the error says which it is.
 #[test]
 fn a_file_with_wrong_pages_is_named_when_it_is_read() {
-    let folder = Folder::with_records("wrong-pages");
+    let folder = with_records("wrong-pages");
     let file = files(&folder.0.join("flows")).pop().expect("a file");
     let mut bytes = fs::read(&file).expect("a file");
     let pages = bytes.len() / 4;
@@ -362,7 +344,7 @@ fn a_reader_that_goes_away_is_no_error() {
 
 #[test]
 fn the_table_says_how_many_rows() {
-    let folder = Folder::with_records("table");
+    let folder = with_records("table");
     let output = folder.query(&["SELECT flow_id, source_mac FROM flows ORDER BY flow_id"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines: Vec<_> = text.lines().collect();

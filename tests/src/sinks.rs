@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use vmprobe::config::{self, Mode, SinkPlan};
-use vmprobe::export::{SinkReport, Sinks};
+use vmprobe::export::{SinkHealth, SinkReport, Sinks};
 
 use crate::end_to_end::until;
 
@@ -28,4 +28,14 @@ pub fn only(mut reports: Vec<SinkReport>) -> SinkReport {
 pub fn all_delivered(sinks: &Sinks, records: u64) {
     let done = || (only(sinks.reports()).ledger.delivered == records).then_some(());
     assert!(until(SOON_S, done).is_some(), "{:?}", sinks.reports());
+}
+
+/// Waits until the only sink fails with these words.
+pub fn failing(sinks: &Sinks, words: &str) {
+    let what = || match only(sinks.reports()).health {
+        SinkHealth::Failing { what, .. } if what.contains(words) => Some(()),
+        _ => None,
+    };
+    let failing = until(SOON_S, what);
+    assert!(failing.is_some(), "never {words:?}: {:?}", sinks.reports());
 }

@@ -1,8 +1,8 @@
-//! Who the ends of a conversation are, and of which class it is: as the probe says it and as a query says it
-//! afterwards.
+//! Who the ends of a conversation, a flow or an alert are, and of which class it is: as the probe says it and
+//! as a query says it afterwards.
 //!
-//! Facts that are known in time: the view `windows_now` is `windows`. Facts that come late: it is what the
-//! probe would have written, had it known them.
+//! Facts that are known in time: the view `windows_now` is `windows`, and so are those of `flows` and
+//! `alerts`. Facts that come late: each is what the probe would have written, had it known them.
 
 use std::fs;
 use std::net::IpAddr;
@@ -19,8 +19,7 @@ use vmprobe_tests::replaying::run;
 
 const START_S: u64 = 1_700_000_000;
 
-/// Tenant a has two VMs, one of them in a home network, b one, and infra serves everybody; one of a's VMs
-/// stands in a shared network. 10.0.0.7 goes from a VM of a to one of b, half-way through the second window.
+/// Tenants; see [`VMS`].
 const INVENTORY: &str = r#"
 [[tenant]]
 name = "a"
@@ -30,25 +29,43 @@ name = "b"
 name = "infra"
 "#;
 
-/// Last octet of the MAC address, tenant, address, and more of the interface.
-const VMS: [(u8, &str, &str, &str); 8] = [
-    (1, "a", "10.0.0.1", ""),
-    (2, "a", "10.0.0.2", ""),
-    (3, "b", "10.0.0.3", ""),
-    (4, "infra", "10.0.0.53", ""),
-    (5, "a", "192.168.0.9", ""),
-    (6, "a", "10.9.0.1", ""),
-    (7, "a", "10.0.0.7", "valid_to = 1700000001500000000\n"),
-    (8, "b", "10.0.0.7", "valid_from = 1700000001500000000\n"),
-];
+/// Who has the address and speaks: last octet of the MAC address, tenant of the VM, VLAN, address, from the
+/// first window on or in the last one only, and more of the interface.
+struct End(u8, Option<&'static str>, Option<u16>, &'static str, u64, &'static str);
 
-/// Addresses that no VM has: at home, shared (and at home), outside.
-const OTHERS: [(u8, &str); 5] = [
-    (20, "192.168.0.1"),
-    (21, "169.254.169.254"),
-    (22, "8.8.8.8"),
-    (23, "9.9.9.9"),
-    (24, "10.9.0.200"),
+/// Half-way through the second window.
+const UNTIL: &str = "valid_to = 1700000001500000000\n";
+const SINCE: &str = "valid_from = 1700000001500000000\n";
+
+/// Tenant a has two VMs, one of them in a home network, b one, and infra serves everybody; one of a's VMs
+/// stands in a shared network. 10.0.0.7 and 10.0.0.8 go from a VM of a to one of b, and 10.0.0.9 to nobody.
+/// In VLAN 7 tenant b has addresses that a has as well. The last ones are no VM's: at home, shared (and at
+/// home), outside.
+const ENDS: [End; 24] = [
+    End(1, Some("a"), None, "10.0.0.1", 0, ""),
+    End(2, Some("a"), None, "10.0.0.2", 0, ""),
+    End(3, Some("b"), None, "10.0.0.3", 0, ""),
+    End(4, Some("infra"), None, "10.0.0.53", 0, ""),
+    End(5, Some("a"), None, "192.168.0.9", 0, ""),
+    End(6, Some("a"), None, "10.9.0.1", 0, ""),
+    End(7, Some("a"), None, "10.0.0.7", 0, UNTIL),
+    End(8, Some("b"), None, "10.0.0.7", 0, SINCE),
+    End(9, Some("a"), None, "10.0.0.8", 9, UNTIL),
+    End(10, Some("b"), None, "10.0.0.8", 2, SINCE),
+    End(11, Some("a"), None, "10.0.0.9", 2, UNTIL),
+    End(12, Some("b"), Some(7), "10.0.0.1", 0, ""),
+    End(13, Some("b"), Some(7), "10.0.0.2", 0, ""),
+    End(20, None, None, "192.168.0.1", 0, ""),
+    End(21, None, None, "169.254.169.254", 0, ""),
+    End(22, None, None, "8.8.8.8", 0, ""),
+    End(23, None, None, "9.9.9.9", 0, ""),
+    End(24, None, None, "10.9.0.200", 0, ""),
+    End(25, None, Some(7), "10.0.0.3", 0, ""),
+    End(26, None, Some(7), "10.0.0.4", 0, ""),
+    End(27, None, Some(7), "10.0.0.5", 0, ""),
+    End(28, None, Some(7), "10.0.0.6", 0, ""),
+    End(29, None, Some(7), "10.0.0.7", 0, ""),
+    End(30, None, Some(7), "10.0.0.8", 0, ""),
 ];
 
 /// Destinations alone.
@@ -60,41 +77,35 @@ const RULES: &str = "[inventory]\nhome_networks = [\"192.168.0.0/16\", \"10.9.0.
 
 fn inventory(folder: &Folder) -> PathBuf {
     let mut text = INVENTORY.to_owned();
-    for (number, tenant, address, rest) in VMS {
+    for End(number, tenant, vlan, address, _, rest) in ENDS {
+        let Some(tenant) = tenant else { continue };
+        let segment =
+            vlan.map(|id| format!("segment = \"default/vlan/{id}\"\n")).unwrap_or_default();
         text += &format!(
             "[[vm]]\nuuid = \"00000000-0000-0000-0000-0000000000{number:02}\"\nname = \"vm-{number}\"\n\
              tenant = \"{tenant}\"\n[[vm.interface]]\nmac = \"02:00:00:00:00:{number:02x}\"\n\
-             addresses = [\"{address}\"]\n{rest}"
+             addresses = [\"{address}\"]\n{segment}{rest}"
         );
     }
     folder.write("inventory.toml", text)
 }
 
-/// One packet from everybody to everybody else in each of three windows.
+/// One packet from everybody to everybody else in each of five windows.
 fn capture(folder: &Folder) -> PathBuf {
     let path = folder.path("all.pcap");
     let mut writer =
         PcapWriter::new(fs::File::create(&path).expect("a file"), 1, true).expect("room");
-    let ends: Vec<(u8, &str)> =
-        VMS.iter().map(|(number, _, address, _)| (*number, *address)).chain(OTHERS).collect();
-    let groups = GROUPS.map(|group| (99, group));
-    for second in 0..3 {
+    for second in 0..5 {
         let mut at = Timestamp::from_parts(START_S + second, 1_000);
-        for (from, source) in &ends {
-            for (to, destination) in ends.iter().chain(&groups) {
-                if source == destination {
+        let speaks = |end: &&End| end.4 <= second;
+        for End(from, _, vlan, source, ..) in ENDS.iter().filter(speaks) {
+            let beside = ENDS.iter().filter(speaks).filter(|end| end.2 == *vlan);
+            let others = beside.map(|end| (end.0, end.3));
+            for (to, destination) in others.chain(GROUPS.map(|group| (99, group))) {
+                if *source == destination {
                     continue;
                 }
-                let address = |text: &str| match text.parse::<IpAddr>().expect("an address") {
-                    IpAddr::V4(ip) => ip.octets(),
-                    IpAddr::V6(_) => panic!("none is here"),
-                };
-                let builder =
-                    PacketBuilder::ethernet2([2, 0, 0, 0, 0, *from], [2, 0, 0, 0, 0, *to])
-                        .ipv4(address(source), address(destination), 64)
-                        .udp(5_000, 9);
-                let mut frame = Vec::new();
-                builder.write(&mut frame, &[7; 20]).expect("a vector takes all");
+                let frame = datagram((*from, source), (to, destination), *vlan);
                 let octets = u32::try_from(frame.len()).expect("short");
                 writer.write(at, octets, &frame).expect("room");
                 at = at + 1_000_000;
@@ -103,6 +114,25 @@ fn capture(folder: &Folder) -> PathBuf {
     }
     writer.finish().expect("room");
     path
+}
+
+/// A frame from one MAC and IP address to another.
+fn datagram(from: (u8, &str), to: (u8, &str), vlan: Option<u16>) -> Vec<u8> {
+    let address = |text: &str| match text.parse::<IpAddr>().expect("an address") {
+        IpAddr::V4(ip) => ip.octets(),
+        IpAddr::V6(_) => panic!("none is here"),
+    };
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, from.0], [2, 0, 0, 0, 0, to.0]);
+    let (source, destination) = (address(from.1), address(to.1));
+    let builder = match vlan {
+        Some(id) => {
+            ethernet.single_vlan(id.try_into().expect("a VLAN id")).ipv4(source, destination, 64)
+        }
+        None => ethernet.ipv4(source, destination, 64),
+    };
+    let mut frame = Vec::new();
+    builder.udp(5_000, 9).write(&mut frame, &[7; 20]).expect("a vector takes all");
+    frame
 }
 
 fn plan() -> Plan {
@@ -115,25 +145,53 @@ fn plan() -> Plan {
     plan
 }
 
-/// What a table or view says of each conversation.
-fn said(records: &Path, from: &str) -> Option<Vec<Json>> {
-    let sql = format!(
-        "SELECT window_start_ns, source_address, destination_address, source_mac, destination_mac,
-                COLUMNS('virtual_station'), traffic_class, packet_delta_count
-         FROM {from} ORDER BY ALL"
-    );
+/// Tables with ends: what tells their rows apart, and what of them depends on who the ends are.
+const TABLES: [(&str, &str); 3] = [
+    (
+        "windows",
+        "window_start_ns, address_space, source_address, destination_address, source_mac, destination_mac,
+         packet_delta_count, COLUMNS('virtual_station'), traffic_class",
+    ),
+    (
+        "flows",
+        "flow_id, flow_start_ns, address_space, source_address, destination_address, source_mac,
+         packet_delta_count, COLUMNS('virtual_station'), traffic_class",
+    ),
+    (
+        "alerts",
+        "alert_id, state, address_space, first_seen_ns, last_seen_ns, source_address,
+         destination_address, COLUMNS('virtual_station'), title",
+    ),
+];
+
+/// The rows of a table or view.
+fn said(records: &Path, columns: &str, from: &str) -> Option<Vec<Json>> {
+    let sql = format!("SELECT {columns} FROM {from} ORDER BY ALL");
     query(records, &sql).map(|rows| rows.as_array().expect("rows").clone())
 }
 
-/// No row of one is not in the other.
+/// No row of a table is not in its view, and the other way round.
 fn assert_equal(records: &Path) -> Option<()> {
-    for (one, other) in [("windows", "windows_now"), ("windows_now", "windows")] {
-        let sql =
-            format!("SELECT * FROM (FROM {one} EXCEPT ALL FROM {other}) ORDER BY ALL LIMIT 3");
-        let rows = query(records, &sql)?;
-        assert_eq!(rows.as_array().map(Vec::len), Some(0), "in {one} alone: {rows}");
+    for (table, _) in TABLES {
+        let view = &format!("{table}_now");
+        for (one, other) in [(table, view.as_str()), (view, table)] {
+            let sql =
+                format!("SELECT * FROM (FROM {one} EXCEPT ALL FROM {other}) ORDER BY ALL LIMIT 3");
+            let rows = query(records, &sql)?;
+            assert_eq!(rows.as_array().map(Vec::len), Some(0), "in {one} alone: {rows}");
+        }
     }
     Some(())
+}
+
+/// Names of the VMs at an address that a table has.
+fn names<'a>(rows: &'a [Json], space: &str, address: &str) -> Vec<Option<&'a str>> {
+    let of =
+        rows.iter().filter(|row| row["address_space"] == space && row["source_address"] == address);
+    let mut names: Vec<_> = of.map(|row| row["source_virtual_station_name"].as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn classes(rows: &[Json]) -> Vec<&str> {
@@ -167,30 +225,40 @@ fn what_is_known_late_gives_the_class_that_the_probe_would_have_given() {
         let report = run(plan, &captures, Some(records)).expect("a replay").report;
         assert_eq!(report.ledger.unaccounted, 0);
     }
-    let Some(windows) = said(&in_time, "windows") else {
+    let Some(windows) = said(&in_time, TABLES[0].1, "windows") else {
         return skipped("what is known late", NOT_BUILT);
     };
     assert_eq!(classes(&windows), ["east_west", "inter_tenant", "north_south", "transit"]);
     assert_equal(&in_time).expect("it is built");
-
-    let unknown = said(&late, "windows").expect("it is built");
     assert_equal(&late).expect("it is built");
-    copy(&in_time.join("inventory"), &late.join("inventory"));
-    let known = said(&late, "windows_now").expect("it is built");
-    let changed = known.iter().zip(&unknown);
-    let changed = changed.filter(|(now, then)| now["traffic_class"] != then["traffic_class"]);
-    assert!(changed.count() > 100);
-    for (now, then) in known.iter().zip(&windows) {
-        assert_eq!(now, then);
+    for (table, columns) in TABLES {
+        let unknown = said(&late, columns, table).expect("it is built");
+        assert!(!unknown.is_empty(), "no {table}");
+        let nobody = |row: &Json| row["source_virtual_station_name"].is_null();
+        assert!(unknown.iter().all(nobody), "somebody knew of {table}");
     }
-    assert_eq!(known.len(), windows.len());
+    copy(&in_time.join("inventory"), &late.join("inventory"));
+    for (table, columns) in TABLES {
+        let then = said(&in_time, columns, table).expect("it is built");
+        let now = said(&late, columns, &format!("{table}_now")).expect("it is built");
+        for (now, then) in now.iter().zip(&then) {
+            assert_eq!(now, then, "{table}");
+        }
+        assert_eq!(now.len(), then.len(), "{table}");
+        let named = |address| names(&now, "default/none", address);
+        let of_tenant_b = names(&now, "default/vlan/7", "10.0.0.1");
+        assert_eq!((named("10.0.0.1"), of_tenant_b), (vec![Some("vm-1")], vec![Some("vm-12")]));
+        assert_eq!(named("10.0.0.8"), [Some("vm-10")], "{table}: VM 9 had it before");
+        assert_eq!(named("10.0.0.9"), [None], "{table}: VM 11 had it before");
+        assert_eq!(named("8.8.8.8"), [None], "{table}");
+    }
 }
 
 #[test]
 fn what_is_known_in_time_is_the_same_afterwards() {
     for (scenario, seed) in [(Scenario::Cloud, 7), (Scenario::Overlap, 5)] {
         let folder = Folder::new("attribution-cloud");
-        let options = Options { scale: 1.0, duration_s: Some(8) };
+        let options = Options { scale: 1.0, duration_s: Some(8), ..Options::default() };
         generate(scenario, seed, folder.root(), options).expect("generated");
         let loaded = config::load(&folder.path("vmprobe.toml"), Mode::Replay);
         let mut plan = loaded.expect("the generator's configuration").plan;

@@ -1,16 +1,17 @@
 //! The inventory of a running probe: changes by HTTP and by file, late facts, address spaces that
-//! workers learn while packets come.
+//! workers learn while packets come, 10,000 VMs on one network.
 #![cfg(feature = "dpdk")]
 
+use std::io::Write as _;
 use std::process::Command;
 
 use serde_json::{Value as Json, json};
-use vmprobe::capture::file::PcapWriter;
-use vmprobe::time::Timestamp;
+use vmprobe::generate::Options;
 use vmprobe_tests::end_to_end::{
-    Folder, NOT_BUILT, Probe, answer_within, built, get, query, send, send_json, skipped, too_long,
-    vmprobe,
+    Folder, Ledger, NOT_BUILT, Probe, answer_within, built, datagram, endless, get, query, send,
+    send_json, skipped, too_long, vmprobe,
 };
+use vmprobe_tests::overlap::{self, Overlap};
 
 const WEB: &str = "00000000-0000-0000-0000-000000000001";
 const DB: &str = "00000000-0000-0000-0000-000000000002";
@@ -23,40 +24,12 @@ fn inventory(name: &str, rest: &str) -> String {
     )
 }
 
-/// One packet from 10.0.0.1 to 10.0.0.2 in VLAN 7.
-fn capture(folder: &Folder) -> String {
-    let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
-        .single_vlan(7.try_into().expect("a VLAN id"))
-        .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
-        .udp(5_000, 9);
-    let mut frame = Vec::new();
-    builder.write(&mut frame, &[7; 20]).expect("a vector takes all");
-    let path = folder.path("in.pcap");
-    let file = std::fs::File::create(&path).expect("a file");
-    let mut writer = PcapWriter::new(file, 1, true).expect("room");
-    let octets = u32::try_from(frame.len()).expect("short");
-    writer.write(Timestamp::from_parts(1_700_000_000, 0), octets, &frame).expect("room");
-    writer.finish().expect("room");
-    path.display().to_string()
-}
-
+/// A probe that sees 10.0.0.1 send to 10.0.0.2 in VLAN 7.
 fn start(folder: &Folder) -> (Probe, String) {
     folder.write("inventory.toml", inventory("web", ""));
-    let text = format!(
-        "[eal]\nmemory_mib = 128\nhuge_pages = false\nfile_prefix = \"{}\"\n\
-         [[port]]\nname = \"p\"\ndevice = \"net_pcap0,rx_pcap={},infinite_rx=1\"\n\
-         [flow]\nslots_per_worker = 1024\n[window]\nlength_ms = 500\nrows_max = 1024\n\
-         [inventory]\nfile = \"inventory.toml\"\napi = true\n\
-         [store]\nfolder = \"records\"\nfree_mib_min = 16\n[serve]\nlisten = \"127.0.0.1:0\"\n",
-        folder.name(),
-        capture(folder)
-    );
-    let file = folder.write("vmprobe.toml", text);
-    let mut command = Command::new(vmprobe());
-    command.args(["run", "--seconds", "60", "-c"]).arg(file);
-    let mut probe = Probe::start(command);
-    let address = probe.receiving().expect("it has a page");
-    (probe, address)
+    let station = |number| ([2, 0, 0, 0, 0, number], [10, 0, 0, number]);
+    let rest = "[inventory]\nfile = \"inventory.toml\"\napi = true\n";
+    endless(folder, &[datagram(7, station(1), station(2))], rest)
 }
 
 /// Waits until an answer of the API is as wanted.
@@ -194,4 +167,166 @@ fn check_records(records: &std::path::Path) {
     assert_eq!(same[0]["same"], true);
     let rows = ask("SELECT count(*)::UBIGINT AS rows FROM inventory WHERE known_to_ns IS NOT NULL");
     assert!(rows[0]["rows"].as_u64() > Some(0), "{rows}");
+}
+
+/// VLAN of the mirror of each tap.
+const MIRRORS: [u16; 2] = [101, 102];
+/// One VM in so many is not in the file, and is told by HTTP while its packets come.
+const LATE_ONE_IN: usize = 1_000;
+
+/// Both captures as one, cut at each second: records in order of their stamps, each frame behind the tag of
+/// its tap's mirror. The first piece is the file's header.
+fn merged(captures: &[std::path::PathBuf; 2]) -> Vec<Vec<u8>> {
+    let files = captures.each_ref().map(|path| std::fs::read(path).expect("a capture"));
+    let mut records: Vec<(u64, Vec<u8>)> = Vec::new();
+    for (file, vlan) in files.iter().zip(MIRRORS) {
+        let mut rest = &file[24..];
+        while !rest.is_empty() {
+            let word =
+                |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().expect("four octets"));
+            let octets = word(8);
+            let end = 16 + usize::try_from(octets).expect("short");
+            let length = (octets + 4).to_le_bytes();
+            let (stamps, frame) = (&rest[..8], &rest[16..end]);
+            let tag = [&[0x81, 0][..], &vlan.to_be_bytes()].concat();
+            let parts = [stamps, &length, &length, &frame[..12], &tag, &frame[12..]];
+            records.push((u64::from(word(0)) * 1_000_000 + u64::from(word(4)), parts.concat()));
+            rest = &rest[end..];
+        }
+    }
+    records.sort_by_key(|(stamp_us, _)| *stamp_us);
+    let first_s = records.first().expect("packets").0 / 1_000_000;
+    let mut pieces = vec![files[0][..24].to_vec()];
+    for (stamp_us, record) in records {
+        let piece = 1 + usize::try_from(stamp_us / 1_000_000 - first_s).expect("a short capture");
+        pieces.resize(pieces.len().max(piece + 1), Vec::new());
+        pieces[piece].extend(record);
+    }
+    pieces
+}
+
+/// The generated inventory without what is told later: where VMs go to, and some VMs altogether. Gives the
+/// file, and the events that create these VMs.
+fn known_at_start(inventory: &str) -> (String, Vec<Json>) {
+    let mut vms = inventory.split("\n[[vm]]\n");
+    let mut text = vms.next().expect("tenants").to_owned();
+    let mut late = Vec::new();
+    for (place, vm) in vms.enumerate() {
+        let vm = vm.split("\n[[vm.placement]]").next().unwrap_or_default();
+        if place % LATE_ONE_IN != LATE_ONE_IN / 2 {
+            text += &format!("\n[[vm]]\n{vm}\n");
+            continue;
+        }
+        let field = |key: &str| {
+            let line = vm.lines().find_map(|line| line.strip_prefix(&format!("{key} = ")));
+            line.unwrap_or_else(|| panic!("{key}: {vm}")).trim_matches(['[', ']', '"'])
+        };
+        late.push(json!({
+            "vm": field("uuid"), "event": "create", "at": "2000-01-01T00:00:00Z",
+            "name": field("name"), "tenant": field("tenant"), "host": field("host"),
+            "interfaces": [{"mac": field("mac"), "addresses": [field("addresses")],
+                            "segment": field("segment")}],
+        }));
+    }
+    (text, late)
+}
+
+fn overlap_configuration(folder: &Folder) -> String {
+    let mut text = format!(
+        "[eal]\nmemory_mib = 128\nhuge_pages = false\nfile_prefix = \"{}\"\n\
+         [[port]]\nname = \"p\"\ndevice = \"net_pcap0,rx_pcap={}\"\n\
+         [copies]\nslots = 131072\n[path]\nslots = 65536\n[flow]\nslots_per_worker = 65536\n\
+         [window]\nrows_max = 65536\n[inventory]\nfile = \"start.toml\"\napi = true\n\
+         [store]\nfolder = \"records\"\nfree_mib_min = 16\n[serve]\nlisten = \"127.0.0.1:0\"\n",
+        folder.name(),
+        folder.path("packets").display(),
+    );
+    for (tap, (vlan, host)) in
+        ["tap-a", "tap-b"].iter().zip(MIRRORS.iter().zip(["host-a", "host-b"]))
+    {
+        text += &format!(
+            "[[tap]]\nname = \"{tap}\"\nmatch = {{ port = \"p\", vlan = {vlan} }}\nhost = \"{host}\"\n\
+             direction = \"ingress\"\nduplicates = false\n"
+        );
+    }
+    text
+}
+
+/// 10,000 VMs in 100 tenants, all in 10.0.0.0/24. While their packets come in, the API is told of a
+/// migration in each second of them, and of VMs that nobody knew. No octet is booked on another VM: at once
+/// for those that are known, and on query for all.
+#[test]
+fn vms_on_one_network_are_told_apart_while_the_inventory_changes() {
+    let test = "vms_on_one_network_are_told_apart_while_the_inventory_changes";
+    if too_long(test) {
+        return;
+    }
+    let options = Options { scale: 0.25, duration_s: Some(8), vms_per_tenant: Some(100) };
+    let cloud = Overlap::new("overlap-live", overlap::seed(test), options);
+    let folder = &cloud.folder;
+    let inventory = std::fs::read_to_string(folder.path("inventory.toml")).expect("an inventory");
+    let (start, late) = known_at_start(&inventory);
+    folder.write("start.toml", start);
+    let pipe = folder.path("packets");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    let file = folder.write("live.toml", overlap_configuration(folder));
+
+    // The probe opens the pipe when somebody writes into it.
+    let mut pieces = merged(&cloud.captures()).into_iter();
+    let (to_writer, from_test) = std::sync::mpsc::sync_channel::<Vec<u8>>(0);
+    let header = pieces.next().expect("a header");
+    let writer = std::thread::spawn(move || {
+        let mut pipe = std::fs::OpenOptions::new().write(true).open(pipe).expect("a pipe");
+        let mut write = |piece: &[u8]| pipe.write_all(piece).expect("the probe reads");
+        write(&header);
+        for piece in from_test {
+            write(&piece);
+        }
+    });
+    let mut command = Command::new(vmprobe());
+    command.args(["run", "--json", "--idle-seconds", "3", "-c"]).arg(file);
+    let mut probe = Probe::start(command);
+    let address = probe.receiving().expect("it has a page");
+    let migrations = cloud.truth["migrations"].as_array().expect("migrations");
+    let late_uuids: Vec<String> =
+        late.iter().map(|event| event["vm"].as_str().expect("a text").to_owned()).collect();
+    let mut late = late.into_iter();
+    for (second, piece) in pieces.enumerate() {
+        to_writer.send(piece).expect("the writer is there");
+        // This piece is on its way.
+        let moved = migrations.get(second).map(|moved| {
+            json!({"vm": moved["uuid"], "event": "migrate", "host": moved["to"],
+                   "at": moved["time_ns"]})
+        });
+        let events: Vec<Json> = moved.into_iter().chain(late.by_ref().take(2)).collect();
+        let posted = send_json(&address, "POST", "/api/v1/inventory", &json!({ "events": events }));
+        assert_eq!(posted.status, 202, "{posted:?}");
+    }
+    assert_eq!(late.len(), 0, "all were told");
+    for moved in migrations {
+        let uuid = moved["uuid"].as_str().expect("a text");
+        waits_for(&address, &format!("/api/v1/inventory/vms/{uuid}"), |vm| {
+            vm["migrations"][0]["to"] == moved["to"]
+        });
+    }
+    drop(to_writer);
+    writer.join().expect("it ends");
+    let ended = probe.end(60);
+    let ledger = Ledger::even(&ended.expect(0, &[]).json());
+    assert_eq!(Some(ledger.received), cloud.truth["packets"].as_u64());
+
+    let (sent, records) = (cloud.sent(), folder.path("records"));
+    eprintln!("{} packets, {} VMs", cloud.truth["packets"], sent.len());
+    assert!(sent.len() > 7_500, "{} VMs sent", sent.len());
+    let Some(mut at_once) = overlap::booked(&records, "windows") else {
+        return skipped(test, NOT_BUILT);
+    };
+    overlap::assert_own(&sent, &overlap::booked(&records, "windows_now").expect("it is built"));
+    let mut known = sent.clone();
+    for uuid in &late_uuids {
+        let (all, booked) = (known.remove(uuid), at_once.remove(uuid));
+        assert!(booked <= all, "{uuid} has {booked:?} of {all:?}");
+    }
+    overlap::assert_own(&known, &at_once);
 }

@@ -2,56 +2,20 @@
 //! to the API's own word.
 #![cfg(feature = "dpdk")]
 
-use std::process::Command;
-
 use serde_json::{Value as Json, json};
-use vmprobe::capture::file::PcapWriter;
-use vmprobe::time::Timestamp;
 use vmprobe_tests::end_to_end::{
-    Folder, Probe, answer_within, get, query, send_json, too_long, vmprobe,
+    Folder, Probe, answer_within, datagram, endless, get, query, send_json, too_long,
 };
 
 const VM: &str = "00000000-0000-0000-0000-000000000001";
 
 /// 02:00:00:00:00:01 says that it has 10.0.0.1, in VLAN 7; then it sends from there.
-fn capture(folder: &Folder) -> String {
+fn start(folder: &Folder) -> (Probe, String) {
     let (own, other) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
     let head = [0x81, 0, 0, 7, 8, 6, 0, 1, 8, 0, 6, 4, 0, 2];
     let arp = [&other[..], &own, &head, &own, &[10, 0, 0, 1], &other, &[10, 0, 0, 2], &[0; 14]];
-    let mut datagram = Vec::new();
-    etherparse::PacketBuilder::ethernet2(own, other)
-        .single_vlan(7.try_into().expect("a VLAN id"))
-        .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
-        .udp(5_000, 9)
-        .write(&mut datagram, &[7; 20])
-        .expect("a vector takes all");
-    let path = folder.path("in.pcap");
-    let file = std::fs::File::create(&path).expect("a file");
-    let mut writer = PcapWriter::new(file, 1, true).expect("room");
-    for frame in [arp.concat(), datagram] {
-        let octets = u32::try_from(frame.len()).expect("short");
-        writer.write(Timestamp::from_parts(1_700_000_000, 0), octets, &frame).expect("room");
-    }
-    writer.finish().expect("room");
-    path.display().to_string()
-}
-
-fn start(folder: &Folder) -> (Probe, String) {
-    let text = format!(
-        "[eal]\nmemory_mib = 128\nhuge_pages = false\nfile_prefix = \"{}\"\n\
-         [[port]]\nname = \"p\"\ndevice = \"net_pcap0,rx_pcap={},infinite_rx=1\"\n\
-         [flow]\nslots_per_worker = 1024\n[window]\nlength_ms = 500\nrows_max = 1024\n\
-         [inventory]\napi = true\n[inventory.learned]\nenabled = true\n\
-         [store]\nfolder = \"records\"\nfree_mib_min = 16\n[serve]\nlisten = \"127.0.0.1:0\"\n",
-        folder.name(),
-        capture(folder)
-    );
-    let file = folder.write("vmprobe.toml", text);
-    let mut command = Command::new(vmprobe());
-    command.args(["run", "--seconds", "60", "-c"]).arg(file);
-    let mut probe = Probe::start(command);
-    let address = probe.receiving().expect("it has a page");
-    (probe, address)
+    let frames = [arp.concat(), datagram(7, (own, [10, 0, 0, 1]), (other, [10, 0, 0, 2]))];
+    endless(folder, &frames, "[inventory]\napi = true\n[inventory.learned]\nenabled = true\n")
 }
 
 /// Waits until an answer of the API is as wanted.

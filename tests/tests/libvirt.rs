@@ -1,13 +1,17 @@
-//! libvirt's own test driver, in a file and in a daemon, as a source of the inventory.
+//! libvirt's own test driver, in a file and in a daemon, as a source of the inventory; what VMs use, beside
+//! what they send.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::{Value as Json, json};
 use vmprobe::config::{self, Mode};
+use vmprobe::export::ParquetSink;
 use vmprobe::inventory::{SourceHealth, SourceState, VmHistory};
+use vmprobe::record::{InventoryRecord, Rows, VmUsageRecord, WindowRecord};
 use vmprobe::sources::{Prepared, Sources};
-use vmprobe::time::wall_clock;
-use vmprobe_tests::end_to_end::{missing, missing_tools, until};
+use vmprobe::time::{Timestamp, wall_clock};
+use vmprobe_tests::end_to_end::{NOT_BUILT, missing, missing_tools, query, skipped, until};
 use vmprobe_tests::libvirtd::{Libvirtd, PACKAGES, TOOLS};
 
 /// The domain that the test driver always has.
@@ -158,4 +162,128 @@ fn domains_of_a_file_are_read() {
     let nothing = Host::new("test:///default", "program = \"no-such-virsh\"");
     let error = nothing.soon("why not", || nothing.health().last_error);
     assert!(error.contains("no-such-virsh does not start"), "{error}");
+}
+
+const NOON_NS: u64 = 1_700_000_000_000_000_000;
+const HALF_NS: u64 = 500_000_000;
+
+/// Counters of one VM and of its interface, by half seconds from noon: CPU time in ms, and what the host
+/// dropped of what it sent and of what it was sent.
+fn samples(uuid: &str, of: &[(u64, u64, [Option<u64>; 2])]) -> Vec<VmUsageRecord> {
+    let mac = Some(vmprobe::inventory::Mac([2, 0, 0, 0, 0, 1]));
+    let rows = of.iter().flat_map(|(at, cpu_ms, [sent, received])| {
+        let row = || VmUsageRecord {
+            sample_ns: NOON_NS + at * HALF_NS,
+            virtual_station_uuid: uuid.into(),
+            ..VmUsageRecord::default()
+        };
+        let (cpu, vcpus) = (Some(cpu_ms * 1_000_000), Some(2));
+        let vm = VmUsageRecord {
+            cpu_total_ns: cpu,
+            vcpu_count: vcpus,
+            memory_bytes: Some(1 << 30),
+            ..row()
+        };
+        let interface = VmUsageRecord {
+            mac,
+            dropped_packet_total_count: *sent,
+            reverse_dropped_packet_total_count: *received,
+            ..row()
+        };
+        [vm, interface]
+    });
+    rows.collect()
+}
+
+/// Two VMs of which nobody knew then, and what one sent to the other in each of five windows of a second.
+fn talk_of_two_vms() -> Rows {
+    let vm = |number: u8, name: &str| InventoryRecord {
+        fact_id: number.into(),
+        uuid: Some(format!("00000000-0000-0000-0000-00000000000{number}").into()),
+        name: Some(name.into()),
+        tenant: Some("acme".into()),
+        address: Some([10, 0, 0, number].into()),
+        address_space: Some("default/none".into()),
+        attributed: true,
+        source: "file".into(),
+        ..InventoryRecord::default()
+    };
+    let window = |number: u64| WindowRecord {
+        window_start_ns: NOON_NS + 2 * number * HALF_NS,
+        window_end_ns: NOON_NS + 2 * (number + 1) * HALF_NS,
+        address_space: "default/none".into(),
+        source_address: [10, 0, 0, 1].into(),
+        destination_address: [10, 0, 0, 2].into(),
+        packet_delta_count: 10,
+        reverse_packet_delta_count: 4,
+        octet_delta_count: 1_000,
+        reverse_octet_delta_count: 200,
+        ..WindowRecord::default()
+    };
+    Rows {
+        windows: (0..5).map(window).collect(),
+        inventory: vec![vm(1, "web"), vm(2, "db"), vm(3, "quiet")],
+        ..Rows::default()
+    }
+}
+
+/// What a VM used stands beside what it sent, window by window.
+#[test]
+fn usage_stands_beside_windows() {
+    let folder = vmprobe_tests::folder::Folder::new("vm-windows");
+    let plan = config::StorePlan {
+        folder: Some(folder.root().to_owned()),
+        free_mib_min: 0,
+        ..config::StorePlan::default()
+    };
+    let mut sink = ParquetSink::new(&plan, "p1", "east").expect("a folder");
+    let mut rows = talk_of_two_vms();
+    let [web, quiet] = [1, 3].map(|number| format!("00000000-0000-0000-0000-00000000000{number}"));
+    // The domain of `web` began anew before the last sample, whose drops its host does not say.
+    rows.vm_usage = samples(
+        &web,
+        &[(1, 0, [Some(7), None]), (5, 2_000, [Some(11), None]), (9, 1_000, [None; 2])],
+    );
+    // `quiet` does not speak, and nobody asked about it for three hours.
+    let samples_of_quiet =
+        [(2, 0, [Some(0); 2]), (4, 500, [Some(0), Some(6)]), (4 + 6 * 3_600, 900, [Some(0); 2])];
+    rows.vm_usage.extend(samples(&quiet, &samples_of_quiet));
+    sink.write(rows, Timestamp(NOON_NS));
+    assert!(sink.close(Timestamp(NOON_NS)), "{:?}", sink.health());
+
+    let sql = format!(
+        "SELECT (window_start_ns - {NOON_NS}) // 1_000_000_000 AS second, virtual_station_name AS name,
+             virtual_station_tenant AS tenant, packet_delta_count AS sent,
+             reverse_packet_delta_count AS received, octet_delta_count + reverse_octet_delta_count AS octets,
+             cpu_ns / 1e6 AS cpu_ms, cpu_share, memory_bytes >> 30 AS gib, dropped_packet_count AS dropped,
+             reverse_dropped_packet_count AS dropped_back, sample_interval_ns / 1e9 AS interval_s
+         FROM vm_windows ORDER BY name, second"
+    );
+    let Some(found) = query(folder.root(), &sql) else {
+        return skipped("usage stands beside windows", NOT_BUILT);
+    };
+    let row = |second: u64, name: &str, [sent, received, octets]: [u64; 3]| {
+        json!({"second": second, "name": name, "tenant": "acme", "sent": sent, "received": received,
+               "octets": octets, "cpu_ms": null, "cpu_share": null, "gib": null, "dropped": null,
+               "dropped_back": null, "interval_s": null})
+    };
+    let used =
+        |mut row: Json, cpu_ms: f64, [dropped, dropped_back]: [Option<f64>; 2], interval_s: f64| {
+            row["cpu_ms"] = cpu_ms.into();
+            row["cpu_share"] = (cpu_ms / 2_000.0).into();
+            row["gib"] = 1.into();
+            row["dropped"] = dropped.into();
+            row["dropped_back"] = dropped_back.into();
+            row["interval_s"] = interval_s.into();
+            row
+        };
+    let mut expected: Vec<_> = (0..5).map(|second| row(second, "db", [4, 10, 1_200])).collect();
+    expected.push(used(row(1, "quiet", [0, 0, 0]), 500.0, [Some(0.0), Some(6.0)], 1.0));
+    let web = |second| row(second, "web", [10, 4, 1_200]);
+    expected.push(web(0));
+    expected.push(used(web(1), 1_000.0, [Some(2.0), None], 2.0));
+    expected.push(used(web(2), 750.0, [None; 2], 2.0));
+    expected.push(used(web(3), 500.0, [None; 2], 2.0));
+    expected.push(web(4));
+    assert_eq!(found, Json::Array(expected));
 }

@@ -347,7 +347,7 @@ fn frames_in(capture: &Path) -> u64 {
 #[test]
 fn a_generated_cloud_over_a_rough_link_counts_once() {
     let folder = Folder::new("link-cloud");
-    let options = Options { scale: 0.3, duration_s: Some(4) };
+    let options = Options { scale: 0.3, duration_s: Some(4), ..Options::default() };
     generate(Scenario::Benign, 4, folder.root(), options).expect("generated");
     let source = folder.path("tap-a.pcap");
     let out = folder.path("link");

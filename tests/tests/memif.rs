@@ -84,7 +84,7 @@ fn sigterm_under_load_drains_and_a_second_start_disturbs_nothing() {
 fn a_capture_over_memif_is_what_a_replay_of_it_is() {
     let name = "a_capture_over_memif_is_what_a_replay_of_it_is";
     let Some((_cores, test)) = Setup::new(name) else { return };
-    let options = Options { scale: 0.5, duration_s: Some(4) };
+    let options = Options { scale: 0.5, duration_s: Some(4), ..Options::default() };
     generate(Scenario::SynFlood, 9, test.folder.root(), options).expect("generated");
     let capture = test.folder.path("tap-a.pcap");
     // Over memif the frames come as fast as they can, so that only time could tell a packet sent

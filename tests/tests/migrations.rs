@@ -200,7 +200,7 @@ fn a_migration_is_stated_with_its_blackout_reported_or_not() {
 
 #[test]
 fn without_ways_between_taps_what_is_reported_is_stated_and_nothing_measured() {
-    let options = Options { scale: 1.0, duration_s: Some(8) };
+    let options = Options { scale: 1.0, duration_s: Some(8), ..Options::default() };
     let cloud = Cloud::new("migration-off", Scenario::Cloud, 3, options);
     let [truth] = &cloud.truth[..] else { panic!("one migration") };
     let off = rows(&cloud.played("off", |plan| plan.path.enabled = false), "migrations");
@@ -229,7 +229,7 @@ fn a_vm_that_nothing_is_said_of_stays_where_it_is() {
 
 #[test]
 fn one_migration_a_second_among_equal_addresses_is_found_and_none_invented() {
-    let options = Options { scale: 1.0, duration_s: Some(16) };
+    let options = Options { scale: 1.0, duration_s: Some(16), ..Options::default() };
     let cloud = Cloud::new("migration-overlap", Scenario::Overlap, 5, options);
     let records = cloud.played("reported", |_| ());
     let reported = rows(&records, "migrations");
@@ -321,7 +321,7 @@ fn of_one_packet_in_several_the_blackout_is_an_upper_bound() {
 
 #[test]
 fn of_one_packet_in_several_no_migration_is_invented() {
-    let options = Options { scale: 1.0, duration_s: Some(16) };
+    let options = Options { scale: 1.0, duration_s: Some(16), ..Options::default() };
     let cloud = Cloud::new("migration-some-overlap", Scenario::Overlap, 5, options);
     let some = rows(&cloud.played("some", |plan| plan.path.sample_one_in = 4), "migrations");
     let truly: BTreeMap<_, _> =

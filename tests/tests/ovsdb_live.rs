@@ -6,52 +6,24 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use serde_json::{Value as Json, json};
-use vmprobe::capture::file::PcapWriter;
-use vmprobe::time::Timestamp;
 use vmprobe_tests::end_to_end::{
-    Folder, Ledger, NOT_BUILT, OvsdbServer, Probe, Storage, answer_within, built, get, missing,
-    run_to_end, skipped, too_long, until, vmprobe,
+    Folder, Ledger, NOT_BUILT, OvsdbServer, Probe, Storage, answer_within, built, datagram,
+    endless, get, missing, run_to_end, skipped, too_long, until,
 };
 
 const WEB: &str = "00000000-0000-0000-0000-000000000001";
 const DB: &str = "00000000-0000-0000-0000-000000000002";
 
-/// One packet from `web` to `db` in VLAN 10.
-fn capture(folder: &Folder) -> String {
-    let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
-        .single_vlan(10.try_into().expect("a VLAN id"))
-        .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
-        .udp(5_000, 9);
-    let mut frame = Vec::new();
-    builder.write(&mut frame, &[7; 20]).expect("a vector takes all");
-    let path = folder.path("in.pcap");
-    let file = std::fs::File::create(&path).expect("a file");
-    let mut writer = PcapWriter::new(file, 1, true).expect("room");
-    let octets = u32::try_from(frame.len()).expect("short");
-    writer.write(Timestamp::from_parts(1_700_000_000, 0), octets, &frame).expect("room");
-    writer.finish().expect("room");
-    path.display().to_string()
-}
-
+/// A probe that sees `web` send to `db` in VLAN 10.
 fn start(folder: &Folder, server: &OvsdbServer) -> (Probe, String) {
-    let text = format!(
-        "[eal]\nmemory_mib = 128\nhuge_pages = false\nfile_prefix = \"{}\"\n\
-         [[port]]\nname = \"p\"\ndevice = \"net_pcap0,rx_pcap={},infinite_rx=1\"\n\
-         [[tap]]\nname = \"t\"\nmatch = {{ port = \"p\" }}\nhost = \"h1\"\nswitch = \"h1/br1\"\n\
-         duplicates = false\n[store]\nfolder = \"{}\"\nfree_mib_min = 16\n[flow]\nslots_per_worker = 1024\n[window]\nlength_ms = 500\nrows_max = 1024\n\
-         [[inventory.ovsdb]]\nname = \"switch\"\naddress = \"unix:{}\"\nretry_max_ms = 1000\n\
-         [serve]\nlisten = \"127.0.0.1:0\"\n",
-        folder.name(),
-        capture(folder),
-        folder.path("records").display(),
+    let station = |number| ([2, 0, 0, 0, 0, number], [10, 0, 0, number]);
+    let rest = format!(
+        "[[tap]]\nname = \"t\"\nmatch = {{ port = \"p\" }}\nhost = \"h1\"\nswitch = \"h1/br1\"\n\
+         duplicates = false\n\
+         [[inventory.ovsdb]]\nname = \"switch\"\naddress = \"unix:{}\"\nretry_max_ms = 1000\n",
         server.path("db.sock").display(),
     );
-    let file = folder.write("vmprobe.toml", text);
-    let mut command = Command::new(vmprobe());
-    command.args(["run", "--json", "--seconds", "120", "-c"]).arg(file);
-    let mut probe = Probe::start(command);
-    let address = probe.receiving().expect("it has a page");
-    (probe, address)
+    endless(folder, &[datagram(10, station(1), station(2))], &rest)
 }
 
 fn plug(server: &OvsdbServer, bridge: &str, port: &str, vm: &str, name: &str) {

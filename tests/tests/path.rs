@@ -187,7 +187,7 @@ fn merged_segments_are_no_loss() {
 #[test]
 fn a_cloud_over_a_link_pair_by_pair() {
     let folder = Folder::new("path-cloud");
-    let options = Options { scale: 0.6, duration_s: Some(6) };
+    let options = Options { scale: 0.6, duration_s: Some(6), ..Options::default() };
     generate(Scenario::Benign, 4, folder.root(), options).expect("generated");
     let out = folder.path("link");
     std::fs::create_dir_all(&out).expect("a folder");

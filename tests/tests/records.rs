@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value as Json;
 use vmprobe::config::StorePlan;
-use vmprobe::export::{ParquetSink, SinkHealth};
+use vmprobe::export::{ParquetSink, SinkHealth, kafka};
 use vmprobe::record::{self, LedgerRecord, Origin, Record, Rows, Table, TableVisitor};
 use vmprobe::time::{Timestamp, sleep_ms};
 use vmprobe_tests::end_to_end::{is_root, until};
@@ -102,6 +102,7 @@ fn derived_files_are_up_to_date() {
         (root.join("../probe/src/record/README.md"), record::markdown()),
         (root.join("../query/src/schema.sql"), record::ddl()),
         (root.join("../docs/sinks/ipfix-elements.md"), vmprobe::export::ipfix::markdown()),
+        (root.join("../probe/src/export/kafka/vmprobe.proto"), kafka::schema(kafka::COMMITTED)),
     ];
     for (path, expected) in derived {
         if std::env::var_os("VMPROBE_UPDATE").is_some() {

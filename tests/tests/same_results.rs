@@ -70,7 +70,7 @@ fn with(plan: &Plan, workers: u16, burst: u16) -> Plan {
 /// A short cloud with its configuration.
 fn cloud(name: &str, scenario: Scenario) -> (Folder, Plan, Vec<PathBuf>) {
     let folder = Folder::new(name);
-    let options = Options { scale: 1.0, duration_s: Some(8) };
+    let options = Options { scale: 1.0, duration_s: Some(8), ..Options::default() };
     generate(scenario, 5, folder.root(), options).expect("generated");
     let mut plan = config::load(&folder.path("vmprobe.toml"), Mode::Replay)
         .expect("the generator's configuration")

@@ -17,14 +17,14 @@ use serde_json::Value as Json;
 use vmprobe::config::SinkPlan;
 use vmprobe::export::json::write_row;
 use vmprobe::export::sink::TableRows;
-use vmprobe::export::{SinkHealth, Sinks, SinksWanted};
+use vmprobe::export::{Sinks, SinksWanted};
 use vmprobe::record::{AlertRecord, Origin, Record, Rows, Table, TableVisitor};
 use vmprobe::time::{Timestamp, sleep_ms};
 use vmprobe_tests::broker::{Broker, PACKAGES};
 use vmprobe_tests::end_to_end::{
     Folder, free_port, missing, missing_tools, run_to_end, until, vmprobe,
 };
-use vmprobe_tests::sinks::{SOON_S, all_delivered, only, plan_of as plan};
+use vmprobe_tests::sinks::{SOON_S, all_delivered, failing, only, plan_of as plan};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
@@ -32,15 +32,6 @@ fn start(plan: &SinkPlan) -> Sinks {
     let origin = Origin::new("p1", "east");
     Sinks::start(std::slice::from_ref(plan), origin, false, SinksWanted::default())
         .expect("threads")
-}
-
-fn failing(sinks: &Sinks, words: &str) {
-    let what = || match only(sinks.reports()).health {
-        SinkHealth::Failing { what, .. } if what.contains(words) => Some(()),
-        _ => None,
-    };
-    let failing = until(SOON_S, what);
-    assert!(failing.is_some(), "never {words:?}: {:?}", sinks.reports());
 }
 
 /// Alerts with numbers and texts that go wrong first.

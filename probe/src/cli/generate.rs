@@ -15,6 +15,9 @@ pub(crate) struct GenerateArguments {
     /// Seed: the same seed gives the same files, octet for octet.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// VMs of each of the 100 tenants of the scenario overlap, 10–240.
+    #[arg(long, value_name = "N")]
+    vms_per_tenant: Option<u8>,
     /// Folder for captures, inventory.toml, vmprobe.toml and truth.json.
     #[arg(long, value_name = "DIR", default_value = "generated")]
     out: PathBuf,
@@ -34,7 +37,8 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Outcome {
         Ok(scenario) => scenario,
         Err(error) => return output::misused(&error),
     };
-    match make(scenario, arguments.seed, &arguments.out, Options::default()) {
+    let options = Options { vms_per_tenant: arguments.vms_per_tenant, ..Options::default() };
+    match make(scenario, arguments.seed, &arguments.out, options) {
         Ok(summary) if arguments.json => {
             output::json(&serde_json::json!({
                 "scenario": scenario.name(),

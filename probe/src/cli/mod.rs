@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod configuration;
+pub(crate) mod correlate;
 pub(crate) mod generate;
 pub(crate) mod live_flows;
 pub(crate) mod output;

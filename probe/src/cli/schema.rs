@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vmprobe::config::{self, ClickhousePlan, Mode, SinkKind, SinkPlan};
-use vmprobe::export::{clickhouse, elastic};
+use vmprobe::export::{clickhouse, elastic, kafka};
 
 use super::output::{self, Outcome};
 
@@ -20,6 +20,8 @@ enum Of {
     Clickhouse(ClickhouseArguments),
     /// Index template of Elasticsearch, as JSON: PUT it to /_index_template/NAME.
     Elastic(ElasticArguments),
+    /// Messages on Kafka in Protocol Buffers: print vmprobe.proto.
+    Protobuf,
 }
 
 #[derive(Args)]
@@ -50,6 +52,10 @@ pub(crate) fn schema(arguments: &SchemaArguments) -> Outcome {
         Of::Clickhouse(arguments) => arguments,
         Of::Elastic(arguments) => {
             output::line(format_args!("{:#}", elastic::template(&arguments.index)));
+            return Outcome::Success;
+        }
+        Of::Protobuf => {
+            output::line(kafka::COMMITTED.trim_end());
             return Outcome::Success;
         }
     };

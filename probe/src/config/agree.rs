@@ -68,6 +68,7 @@ pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Re
     }
     sink::check(&root.table("sink"), plan, report);
     sink::otlp(&root.table("otlp"), plan, report);
+    sink::check_correlate(&root.table("correlate"), plan, report);
     if mode == Mode::Run && !root.has("port") && !report.is_broken() {
         let what = "is missing (allowed: at least one [[port]], which `vmprobe run` receives from)";
         report.problem(0, "port", what);
@@ -238,6 +239,8 @@ fn tunnels(matches: &TapMatch) -> usize {
 
 fn taps(sections: &[Section<'_>], plan: &Plan, mode: Mode, report: &mut Report) {
     let mut seen = HashMap::new();
+    // Who joins what others saw names taps of several probes, of which each knows its own.
+    let are_of_many = !plan.correlate.cluster.brokers.is_empty() && plan.ports.is_empty();
     for (section, tap) in sections.iter().zip(&plan.taps) {
         let matches = section.table("match");
         tap_port(&matches, tap, plan, mode, report);
@@ -247,7 +250,8 @@ fn taps(sections: &[Section<'_>], plan: &Plan, mode: Mode, report: &mut Report) 
             report.problem(section.at("match"), section.path("match"), what);
         }
         let at = section.at("match");
-        if let Some(before) = used_before(&mut seen, tap.matches.clone(), at) {
+        let before = used_before(&mut seen, tap.matches.clone(), at);
+        if let Some(before) = before.filter(|_| !are_of_many) {
             let line = report.line(before);
             let what =
                 format!("the tap of line {line} has the same (allowed: each combination once)");

@@ -51,6 +51,7 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
         inventory,
         store: store(&root.table("store"), base),
         sinks: sink::sinks(&root.table("sink"), base),
+        correlate: sink::correlate(&root.table("correlate"), base),
         serve: serve(&root.table("serve")),
         otlp: sink::otlp(&root.table("otlp"), base),
     }

@@ -91,9 +91,11 @@ impl Plan {
         self.open_rows() + ROWS_ON_THEIR_WAY
     }
 
-    /// Whether packets are followed from tap to tap: it takes two taps.
+    /// Whether packets are followed from tap to tap: it takes two taps, or one whose sightings are matched
+    /// with those of other probes.
     pub fn follows_paths(&self) -> bool {
-        self.path.enabled && self.taps.len() >= 2
+        let taps_min = if self.path.samples { 1 } else { 2 };
+        self.path.enabled && self.taps.len() >= taps_min
     }
 
     /// The memory that this plan takes.

@@ -12,6 +12,7 @@ use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
 
 mod cloud_api;
+mod correlate;
 mod learned;
 mod libvirt;
 mod openstack;
@@ -20,15 +21,18 @@ mod ovsdb;
 mod sink;
 
 pub use cloud_api::{CloudApiPlan, CloudAuth, NotService, ServiceUrl};
+pub use correlate::CorrelatePlan;
 pub use learned::{LearnedPlan, Lessons};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use otlp::OtlpPlan;
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
+pub(crate) use sink::is_local;
 pub use sink::{
-    ClickhousePlan, CollectorUrl, ElasticPlan, EvePlan, HttpUrl, IpfixPlan, NotUrl, RabbitmqPlan,
-    SecretPlace, SinkAccess, SinkFilter, SinkKind, SinkPlan, SplunkPlan, StreamUrl, SyslogFormat,
-    SyslogPlan, Transport, WebhookPlan,
+    ClickhousePlan, CollectorUrl, ElasticPlan, EvePlan, HttpUrl, IpfixPlan, KafkaCluster,
+    KafkaCompression, KafkaFormat, KafkaPlan, NotUrl, RabbitmqPlan, SaslMechanism, SecretPlace,
+    SinkAccess, SinkFilter, SinkKind, SinkPlan, SplunkPlan, StreamUrl, SyslogFormat, SyslogPlan,
+    Transport, WebhookPlan,
 };
 
 /// The whole configuration of a probe.
@@ -70,6 +74,8 @@ pub struct Plan {
     pub store: StorePlan,
     /// Where records go beside the store.
     pub sinks: Vec<SinkPlan>,
+    /// Joining the samples of many probes.
+    pub correlate: CorrelatePlan,
     /// API and pages.
     pub serve: ServePlan,
     /// Metrics sent to OpenTelemetry.
@@ -450,6 +456,7 @@ impl Default for Plan {
             inventory: InventoryPlan::default(),
             store: StorePlan::default(),
             sinks: Vec::new(),
+            correlate: CorrelatePlan::default(),
             serve: ServePlan::default(),
             otlp: OtlpPlan::default(),
         }

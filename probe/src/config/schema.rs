@@ -7,6 +7,7 @@
 
 use super::document::Given::{Default, Derived, Nothing, Required};
 use super::document::{Kind, Table, key, table, tables};
+use correlate::CORRELATE;
 use inventory::INVENTORY;
 use otlp::OTLP;
 use sink::SINK;
@@ -16,6 +17,7 @@ pub use openstack::OPENSTACK_MAX;
 pub use ovsdb::OVSDB_MAX;
 pub use sink::{SEVERITIES, SINK_KINDS, SINKS_MAX, TABLES as SINK_TABLES};
 
+mod correlate;
 mod inventory;
 mod learned;
 mod libvirt;
@@ -73,6 +75,7 @@ pub static ROOT: Table = Table {
         table(&INVENTORY),
         table(&STORE),
         table(&SINK),
+        table(&CORRELATE),
         table(&SERVE),
         table(&OTLP),
     ],
@@ -523,7 +526,8 @@ static COPIES: Table = Table {
 
 static PATH: Table = Table {
     path: "path",
-    meaning: "Delay and loss between taps, by the same packets at both. Runs with two taps or more.",
+    meaning: "Delay and loss between taps, by the same packets at both. Runs with two taps or more; with \
+              samples with one.",
     keys: &[
         key("enabled", Kind::Flag, Default("true"), "", "Whether it runs."),
         key(

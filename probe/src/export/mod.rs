@@ -13,7 +13,7 @@
 //! | `sink/` | what all other sinks have in common: hand-off, filters, batches, queue, spool, retry |
 //! | `json` | records as JSON, for all sinks that speak it |
 //! | `tls` `http` `stream` | certificates, requests, connections |
-//! | `clickhouse/` `webhook` `syslog` `eve` `rabbitmq` `ipfix/` `elastic/` `splunk` | one destination each |
+//! | `clickhouse/` `kafka/` `webhook` `syslog` `eve` `rabbitmq` `ipfix/` `elastic/` `splunk` | one destination each |
 
 mod account;
 pub mod clickhouse;
@@ -22,6 +22,7 @@ mod eve;
 mod http;
 pub mod ipfix;
 pub mod json;
+pub mod kafka;
 pub mod parquet;
 mod rabbitmq;
 pub mod sink;

@@ -38,6 +38,8 @@ use world::World;
 pub const SCALE_RANGE: (f64, f64) = (0.001, 100.0);
 /// Shortest and longest [`Options::duration_s`].
 pub const DURATION_S_RANGE: (u64, u64) = (2, 3_600);
+/// Fewest and most [`Options::vms_per_tenant`]: all roles, and one network of 256 addresses.
+pub const VMS_PER_TENANT_RANGE: (u8, u8) = (10, 240);
 
 /// What may be changed about a scenario.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,11 +50,14 @@ pub struct Options {
     /// Length in seconds, within [`DURATION_S_RANGE`]; `None`: the scenario's own. Attacks and
     /// migrations keep their place in it.
     pub duration_s: Option<u64>,
+    /// VMs of each tenant of [`Scenario::Overlap`], within [`VMS_PER_TENANT_RANGE`]; `None`: 10.
+    /// Other scenarios have their own.
+    pub vms_per_tenant: Option<u8>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { scale: 1.0, duration_s: None }
+        Self { scale: 1.0, duration_s: None, vms_per_tenant: None }
     }
 }
 
@@ -88,6 +93,16 @@ pub enum GenerateError {
         /// What was asked for.
         duration_s: u64,
     },
+    /// The number of VMs is out of range, or the scenario has its own.
+    #[error(
+        "VMs of a tenant: {vms} is not within {} to {}, of the scenario overlap",
+        VMS_PER_TENANT_RANGE.0,
+        VMS_PER_TENANT_RANGE.1
+    )]
+    VmsPerTenant {
+        /// What was asked for.
+        vms: u8,
+    },
     /// A DPDK device argument cannot name files in this folder.
     #[error("{}: a folder that DPDK reads captures from must be text without `,` and `\"`", folder.display())]
     Folder {
@@ -120,7 +135,7 @@ pub fn generate(
     let duration_us = check(scenario, options)? * 1_000_000;
     let folder = files::folder(out)?;
     let mut random = Random::new(seed);
-    let mut story = story_of(scenario, &mut random, duration_us, options.scale);
+    let mut story = story_of(scenario, &mut random, duration_us, options);
     files::write_inventory(&folder, &story)?;
     files::write_config(&folder, &story.cloud, scenario, seed)?;
 
@@ -149,14 +164,20 @@ fn check(scenario: Scenario, options: Options) -> Result<u64, GenerateError> {
     if !(SCALE_RANGE.0..=SCALE_RANGE.1).contains(&options.scale) {
         return Err(GenerateError::Scale { scale: options.scale });
     }
+    let (fewest, most) = VMS_PER_TENANT_RANGE;
+    let allowed = |vms: &u8| scenario == Scenario::Overlap && (fewest..=most).contains(vms);
+    if let Some(vms) = options.vms_per_tenant.filter(|vms| !allowed(vms)) {
+        return Err(GenerateError::VmsPerTenant { vms });
+    }
     Ok(duration_s)
 }
 
-fn story_of(scenario: Scenario, random: &mut Random, duration_us: u64, scale: f64) -> Story {
+fn story_of(scenario: Scenario, random: &mut Random, duration_us: u64, options: Options) -> Story {
+    let (scale, vms) = (options.scale, options.vms_per_tenant.unwrap_or(VMS_PER_TENANT_RANGE.0));
     let attacks = |scan, flood| Attacks { scan, flood };
     match scenario {
         Scenario::Cloud => cloud::demo(random, duration_us, scale, attacks(true, true)),
-        Scenario::Overlap => cloud::overlap(random, duration_us, scale),
+        Scenario::Overlap => cloud::overlap(random, duration_us, scale, vms),
         Scenario::PortScan => cloud::demo(random, duration_us, scale, attacks(true, false)),
         Scenario::SynFlood => cloud::demo(random, duration_us, scale, attacks(false, true)),
         Scenario::Benign => cloud::demo(random, duration_us, scale, attacks(false, false)),

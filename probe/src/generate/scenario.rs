@@ -46,7 +46,8 @@ impl Scenario {
                  migration, path loss, a port scan and a SYN flood (60 s)"
             }
             Self::Overlap => {
-                "100 tenants of 10 VMs each on one 10.0.0.0/24, one migration a second (20 s)"
+                "100 tenants of 10 VMs each (--vms-per-tenant) on one 10.0.0.0/24, one migration a \
+                 second (20 s)"
             }
             Self::PortScan => "a VM scans its own network, before benign background (30 s)",
             Self::SynFlood => {

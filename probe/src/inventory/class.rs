@@ -102,8 +102,8 @@ impl ClassRules {
         self.shared_tenants.contains(tenant)
     }
 
-    /// `is_vm`: whether a VM is at the address; `tenant`: its tenant, if it is known. The view
-    /// `windows_now` says the same in SQL.
+    /// `is_vm`: whether a VM is at the address; `tenant`: its tenant, if it is known. The
+    /// program of queries says the same in SQL (`side_of`).
     pub(super) fn side<'a>(
         &self,
         is_vm: bool,

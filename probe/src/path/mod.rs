@@ -77,6 +77,24 @@ pub enum Evidence {
 impl Evidence {
     /// Number of kinds.
     pub const KINDS: usize = 4;
+
+    const ALL: [Self; Self::KINDS] =
+        [Self::None, Self::Repeated, Self::Acknowledged, Self::Ambiguous];
+
+    /// The word in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Repeated => "repeated",
+            Self::Acknowledged => "acknowledged",
+            Self::Ambiguous => "ambiguous",
+        }
+    }
+
+    /// The evidence of that word.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|evidence| evidence.name() == name)
+    }
 }
 
 /// A packet at a tap.
@@ -112,6 +130,14 @@ pub struct Trajectory {
 }
 
 impl Trajectory {
+    /// Of a packet that was seen at these taps; `None`: there are more than one packet is followed at.
+    pub fn of(ends: Ends, digest: u64, window: WindowNumber, sights: &[Sight]) -> Option<Self> {
+        let mut kept = [Sight::default(); SIGHTS_MAX];
+        kept.get_mut(..sights.len())?.copy_from_slice(sights);
+        let count = u8::try_from(sights.len()).ok()?;
+        Some(Self { ends, digest, window, sights: kept, count, ..Self::default() })
+    }
+
     /// Time of the sighting that came first.
     pub fn first_seen(&self) -> Timestamp {
         self.sights[0].at

@@ -124,6 +124,34 @@ impl PathStage {
         }
     }
 
+    /// Takes a sighting that another probe's stage has given out, with what is known of its packet; all
+    /// packets are selected.
+    pub fn join(
+        &mut self,
+        headers: &Headers,
+        digest: u64,
+        verdict: Verdict,
+        evidence: Evidence,
+        output: &mut impl PathOutput,
+    ) {
+        self.see(headers, digest, matches!(verdict, Verdict::OtherTap { .. }), output);
+        let mut its = self.slots_of(digest).into_iter();
+        let is_it = |slot: &usize| {
+            let entry = &self.entries[*slot];
+            entry.digest == digest && entry.state == State::Open
+        };
+        if let Some(slot) = its.find(is_it) {
+            self.entries[slot].evidence = evidence;
+        }
+    }
+
+    /// Forgets all that was given out.
+    pub fn forget(&mut self) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.state == State::Over) {
+            *entry = Entry::default();
+        }
+    }
+
     /// A selected packet at a tap.
     fn see(&mut self, headers: &Headers, digest: u64, is_copy: bool, output: &mut impl PathOutput) {
         let slots = self.slots_of(digest);

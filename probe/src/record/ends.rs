@@ -15,8 +15,8 @@ use crate::inventory::{AddressSpace, Interval, NetworkKind, TrafficClass, VmHist
 pub(super) struct Endpoints {
     /// Source and destination.
     pub(super) vms: [VmTexts; 2],
-    /// What their addresses say.
-    pub(super) networks: [Option<NetworkKind>; 2],
+    /// What their addresses say, in a word.
+    pub(super) networks: [Option<&'static str>; 2],
     pub(super) class: TrafficClass,
 }
 
@@ -63,6 +63,7 @@ impl RecordMaker {
             (vm.uuid.is_some(), vm.tenant.as_deref(), networks[end])
         });
         let class = self.inventory.class_of(from, to);
+        let networks = networks.map(|network| network.map(NetworkKind::name));
         Endpoints { vms, networks, class }
     }
 

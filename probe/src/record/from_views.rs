@@ -21,7 +21,7 @@ use crate::decode::{Address, Mac, protocol};
 use crate::detect::Alert;
 use crate::flow::{EndedFlow, FlowTotals, TcpState};
 use crate::index::{TapIndex, content_id};
-use crate::inventory::{AddressSpace, Interval, Inventory, InventoryCell, NetworkKind};
+use crate::inventory::{AddressSpace, Interval, Inventory, InventoryCell};
 use crate::measure::tcp::Opening;
 use crate::sources::usage::UsageQueue;
 use crate::time::Timestamp;
@@ -198,8 +198,7 @@ impl RecordMaker {
             (key.destination, key.destination_mac),
             Interval { from: start, to: end },
         );
-        let [source_network_kind, destination_network_kind] =
-            ends.networks.map(|network| network.map(NetworkKind::name));
+        let [source_network_kind, destination_network_kind] = ends.networks;
         let [source, destination] = ends.vms;
         let went_back = conversation.packets[1] > 0;
         let is_tcp = key.protocol == protocol::TCP;
@@ -261,6 +260,7 @@ impl RecordMaker {
             (destination, there.destination_mac),
             Interval { from: flow.record_start, to: flow.last_seen + 1 },
         );
+        let [source_network_kind, destination_network_kind] = ends.networks;
         let [source_vm, destination_vm] = ends.vms;
         let answered = flow.sides[reverse].seen;
         let (segments, losses) = measures::of_flow(ended, totals);
@@ -307,6 +307,8 @@ impl RecordMaker {
             destination_virtual_station_name: destination_vm.name,
             destination_virtual_station_tenant: destination_vm.tenant,
             traffic_class: ends.class.name(),
+            source_network_kind,
+            destination_network_kind,
             duplicate_packet_count: of_packets(&|it| it.duplicates(flow.initiator)),
             reverse_duplicate_packet_count: of_packets(&|it| it.duplicates(flow.initiator.other())),
             icmp_error_count: of_packets(&|it| it.icmp_errors(flow.initiator)),

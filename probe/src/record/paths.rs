@@ -110,6 +110,8 @@ impl RecordMaker {
                 source_address: ends.source.to_ip(ends.ip_version),
                 destination_address: ends.destination.to_ip(ends.ip_version),
                 protocol_identifier: ends.protocol,
+                evidence: sample.evidence.name(),
+                segment_stripped: sight.is_untagged,
             });
         }
     }

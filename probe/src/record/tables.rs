@@ -214,6 +214,10 @@ tables! {
         destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
         /// east-west, inter-tenant, north-south or transit.
         traffic_class: &'static str, "", Element::None;
+        /// What the configuration says of the source address, as in `windows`.
+        source_network_kind: Option<&'static str>, "", Element::None;
+        /// What it says of the destination address, as in `windows`.
+        destination_network_kind: Option<&'static str>, "", Element::None;
     } with {
         /// What happened by its TCP segments.
         segments: SegmentCounts;
@@ -382,6 +386,12 @@ tables! {
         destination_address: IpAddr, "RFC 5952", Element::Ie(&[12, 28]);
         /// IP protocol.
         protocol_identifier: u8, "IANA", Element::Ie(&[4]);
+        /// What this probe found out of the packet within path.verdict_ms, should other taps not have
+        /// shown it: none, repeated (the sender sent its range again), acknowledged (the receiver
+        /// acknowledged it before), ambiguous (equal packets can't be told apart).
+        evidence: &'static str, "", Element::None;
+        /// The tap showed it without a segment.
+        segment_stripped: bool, "", Element::None;
     }
 
     /// Migrations: a VM went to another host, as a source of the inventory reports it, as the traffic

@@ -173,7 +173,7 @@ mod tests {
     fn a_second_replay_into_the_same_folder_is_refused() {
         let folder = std::env::temp_dir().join(format!("vmprobe-twice-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
-        let wanted = Options { scale: 1.0, duration_s: Some(2) };
+        let wanted = Options { scale: 1.0, duration_s: Some(2), ..Options::default() };
         generate(Scenario::PortScan, 1, &folder, wanted).expect("generated");
         let mut plan = config::replay_without_file();
         plan.flow.slots_per_worker = 1 << 12;

@@ -29,7 +29,7 @@ const TIME_S_MAX: u32 = 30;
 /// Seconds beyond them after which the program is ended by force.
 const GRACE_S: u32 = 5;
 /// Memory of the program in MiB.
-const MEMORY_MIB_MAX: u32 = 512;
+const MEMORY_MIB_MAX: u32 = 1024;
 /// Largest answer.
 const OCTETS_MAX: u64 = 32 << 20;
 /// Conversations of one answer at most, and without `limit`.

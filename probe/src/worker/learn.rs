@@ -122,25 +122,13 @@ impl LearnTap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Address, Mac, Segment};
-    use crate::sources::learned::{HostName, Means, RING_EVIDENCE, evidence_rings};
+    use crate::sources::learned::{RING_EVIDENCE, evidence_rings};
 
     const ALL: Lessons = Lessons { arp: true, nd: true, dhcp: true };
     const SECOND: u64 = 1_000_000_000;
 
     fn evidence(number: u32, at: u64) -> Evidence {
-        let [a, b, c, d] = number.to_be_bytes();
-        Evidence {
-            at: Timestamp(at),
-            segment: Segment::NONE,
-            mac: Mac([2, 0, a, b, c, d]),
-            address: Address::v4([10, b, c, d]),
-            ip_version: 4,
-            means: Means::Arp,
-            lease_s: 0,
-            name: HostName::default(),
-            name_refused: false,
-        }
+        Evidence::by_arp(number, number, Timestamp(at))
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Conversations of a span, with who saw them and what they passed.
 //!
-//! In: `windows`, `path`, `taps`, `inventory`. Out: edges of the graph, and the nodes at their ends.
+//! In: the chosen talks, `path`, `taps`, `inventory`. Out: edges of the graph, and the nodes at their ends.
+//! Cost: a pass over `path`; memory for what is given.
 //! Invariants: a conversation is seen by the tap that counted it and by the taps that its followed
 //! packets passed. Its path names, in order, the switch of the sender, those of the taps (of each pair of
-//! taps that its packets passed, or of the one that counted it), and that of the receiver, as they were
-//! in the window; a host where its switch is not known; nothing where neither is. Of an end that moved in
-//! a window, the place counts that agrees with the taps.
+//! taps that its packets passed while its ends stood where they did, or of the one that counted it), and
+//! that of the receiver, as they were then; a host where its switch is not known; nothing where neither
+//! is. Of an end that moved in a window, the place counts that agrees with the taps.
 
 use anyhow::Context as _;
 
@@ -13,8 +14,9 @@ use crate::cell::{Cell, quoted};
 use crate::database::Database;
 
 use super::graph::{Graph, named};
-use super::read::{Row, Wanted, in_span, text};
+use super::read::{Row, Wanted, in_span};
 use super::span::Span;
+use super::talks;
 
 /// What is said of a conversation, in the order of the columns behind its ends.
 const FACTS: [&str; 15] = [
@@ -37,7 +39,7 @@ const FACTS: [&str; 15] = [
 /// Columns before these: both ends with name and tenant.
 const ENDS: usize = 6;
 
-/// Where both ends, and the taps between them, stood in each window: `passed`, by endpoints and protocol.
+/// Where the ends of the chosen talks stood, and the taps that their packets passed: `passed`, by edge.
 fn passed_sql(span: Span) -> String {
     let in_span = in_span(span);
     let Span { from_ns, to_ns } = span;
@@ -45,38 +47,37 @@ fn passed_sql(span: Span) -> String {
         "places AS (
            SELECT DISTINCT probe_id, uuid, address, mac, host, coalesce(switch, host) AS place,
                   valid_from_ns, valid_to_ns
-           FROM inventory_now
-           WHERE coalesce(switch, host) IS NOT NULL AND valid_from_ns < {to_ns}
-             AND (valid_to_ns IS NULL OR valid_to_ns > {from_ns})),
+           FROM facts WHERE coalesce(switch, host) IS NOT NULL),
          ends AS (
            SELECT DISTINCT probe_id, source_virtual_station_uuid AS uuid, source_address AS address,
-                  source_mac AS mac, window_start_ns, window_end_ns
-           FROM seen_windows
+                  source_mac AS mac, held_from_ns, held_to_ns
+           FROM talks
            UNION
            SELECT DISTINCT probe_id, destination_virtual_station_uuid, destination_address,
-                  destination_mac, window_start_ns, window_end_ns
-           FROM seen_windows),
+                  destination_mac, held_from_ns, held_to_ns
+           FROM talks),
          stood AS (
            SELECT DISTINCT ends.*, places.host, places.place
            FROM ends JOIN places ON places.probe_id = ends.probe_id AND places.uuid = ends.uuid
-             AND places.valid_from_ns < ends.window_end_ns
-             AND (places.valid_to_ns IS NULL OR places.valid_to_ns > ends.window_start_ns)
+             AND places.valid_from_ns < ends.held_to_ns
+             AND (places.valid_to_ns IS NULL OR places.valid_to_ns > ends.held_from_ns)
              AND (places.address = ends.address OR places.mac = ends.mac OR places.mac IS NULL)),
          hops AS (
-           SELECT DISTINCT probe_id, window_start_ns, address_space, source_address,
-                  destination_address, protocol_identifier, from_tap, to_tap
-           FROM path WHERE scope = 'endpoints' AND matched_packet_count > 0 AND {in_span}),
+           SELECT DISTINCT talks.number, path.from_tap, path.to_tap
+           FROM path JOIN talks ON talks.probe_id = path.probe_id
+             AND talks.address_space = path.address_space
+             AND talks.source_address = path.source_address
+             AND talks.destination_address = path.destination_address
+             AND talks.protocol_identifier = path.protocol_identifier
+             AND path.window_start_ns BETWEEN talks.first_start_ns AND talks.last_start_ns
+             AND path.window_end_ns BETWEEN talks.first_end_ns AND talks.last_end_ns
+           WHERE path.scope = 'endpoints' AND path.matched_packet_count > 0 AND {in_span}),
          standing AS (
            SELECT probe_id, tap, max(host) AS host, max(switch) AS switch
            FROM taps WHERE window_start_ns >= {from_ns} AND window_start_ns < {to_ns}
            GROUP BY ALL),
          combined AS (
-           SELECT seen_windows.address_space, seen_windows.source_address,
-                  seen_windows.destination_address,
-                  seen_windows.source_virtual_station_uuid AS source_uuid,
-                  seen_windows.destination_virtual_station_uuid AS destination_uuid,
-                  seen_windows.protocol_identifier AS protocol,
-                  sender.host AS source_host, receiver.host AS destination_host,
+           SELECT talks.edge, sender.host AS source_host, receiver.host AS destination_host,
                   [sender.place, {first}, {last}, receiver.place] AS places,
                   coalesce((first.switch = sender.place OR first.host = sender.host)::UTINYINT, 0)
                   + CASE WHEN hops.to_tap IS NULL THEN
@@ -84,31 +85,26 @@ fn passed_sql(span: Span) -> String {
                                 OR first.host = receiver.host)::UTINYINT, 0)
                     ELSE coalesce((last.switch = receiver.place
                                    OR last.host = receiver.host)::UTINYINT, 0) END AS agreement,
-                  seen_windows.number, hops.from_tap, hops.to_tap
-           FROM seen_windows
+                  talks.number, hops.from_tap, hops.to_tap
+           FROM talks
            LEFT JOIN stood AS sender ON {of_source}
            LEFT JOIN stood AS receiver ON {of_destination}
-           LEFT JOIN hops ON hops.probe_id = seen_windows.probe_id
-             AND hops.window_start_ns = seen_windows.window_start_ns
-             AND hops.address_space = seen_windows.address_space
-             AND hops.source_address = seen_windows.source_address
-             AND hops.destination_address = seen_windows.destination_address
-             AND hops.protocol_identifier = seen_windows.protocol_identifier
-           LEFT JOIN standing AS first ON first.probe_id = seen_windows.probe_id
-             AND first.tap = coalesce(hops.from_tap, seen_windows.tap)
-           LEFT JOIN standing AS last ON last.probe_id = seen_windows.probe_id
+           LEFT JOIN hops ON hops.number = talks.number
+           LEFT JOIN standing AS first ON first.probe_id = talks.probe_id
+             AND first.tap = coalesce(hops.from_tap, talks.tap)
+           LEFT JOIN standing AS last ON last.probe_id = talks.probe_id
              AND last.tap = hops.to_tap),
          -- Of who moved in a window, that place counts at which the taps saw him.
          on_the_way AS (
-           SELECT DISTINCT * EXCLUDE (agreement, number, from_tap, to_tap)
+           SELECT DISTINCT edge, source_host, destination_host, places
            FROM (SELECT * FROM combined
                  QUALIFY agreement = max(agreement) OVER (PARTITION BY number, from_tap, to_tap))),
          passed AS (
-           SELECT address_space, source_address, destination_address, source_uuid,
-                  destination_uuid, protocol, list(DISTINCT places) AS paths,
-                  list(DISTINCT source_host) FILTER (source_host IS NOT NULL) AS source_hosts,
-                  list(DISTINCT destination_host) FILTER (destination_host IS NOT NULL)
-                    AS destination_hosts
+           SELECT edge, list(DISTINCT places) AS paths,
+                  list_concat(
+                    coalesce(list(DISTINCT source_host) FILTER (source_host IS NOT NULL), []),
+                    coalesce(list(DISTINCT destination_host)
+                      FILTER (destination_host IS NOT NULL), [])) AS hosts
            FROM on_the_way GROUP BY ALL)",
         first = place_of_tap("first"),
         last = place_of_tap("last"),
@@ -126,96 +122,74 @@ fn place_of_tap(tap: &str) -> String {
     )
 }
 
-/// That a row of `stood` is of an end of a window.
+/// That a row of `stood` is of an end of a talk.
 fn stood_at(alias: &str, end: &str) -> String {
     format!(
-        "{alias}.probe_id = seen_windows.probe_id
-             AND {alias}.uuid = seen_windows.{end}_virtual_station_uuid
-             AND {alias}.address = seen_windows.{end}_address
-             AND {alias}.mac IS NOT DISTINCT FROM seen_windows.{end}_mac
-             AND {alias}.window_start_ns = seen_windows.window_start_ns
-             AND {alias}.window_end_ns = seen_windows.window_end_ns"
+        "{alias}.probe_id = talks.probe_id
+             AND {alias}.uuid = talks.{end}_virtual_station_uuid
+             AND {alias}.address = talks.{end}_address
+             AND {alias}.mac IS NOT DISTINCT FROM talks.{end}_mac
+             AND {alias}.held_from_ns = talks.held_from_ns
+             AND {alias}.held_to_ns = talks.held_to_ns"
     )
 }
 
-/// Conversations of the span, by their ends and service.
-fn sql(wanted: &Wanted<'_>) -> String {
-    let in_span = in_span(wanted.span);
-    let tenant = wanted.tenant.map_or_else(String::new, |tenant| {
-        let tenant = text(tenant);
-        format!(
-            " AND (source_virtual_station_tenant = {tenant} \
-             OR destination_virtual_station_tenant = {tenant})"
-        )
-    });
-    let passed = passed_sql(wanted.span);
+/// The chosen conversations with who saw them and what they passed.
+fn sql(span: Span) -> String {
+    let in_span = in_span(span);
+    let passed = passed_sql(span);
     format!(
-        "WITH seen_windows AS MATERIALIZED (
-           SELECT *, row_number() OVER () AS number FROM windows_now WHERE {in_span}{tenant}),
+        "WITH talks AS MATERIALIZED (
+           SELECT own.*, chosen.number AS edge, row_number() OVER () AS number
+           FROM chosen_talks AS own JOIN chosen ON own.source = chosen.source
+             AND own.target = chosen.target AND own.protocol_identifier = chosen.protocol
+             AND own.destination_port = chosen.port AND own.application_name = chosen.application
+             AND own.traffic_class = chosen.class),
+         pairs AS (
+           SELECT DISTINCT edge, address_space, source_address AS a, destination_address AS b,
+                  protocol_identifier AS protocol
+           FROM talks),
+         both_ways AS (
+           SELECT address_space, a, b, protocol FROM pairs
+           UNION SELECT address_space, b, a, protocol FROM pairs),
          ways AS (
-           SELECT address_space, source_address AS a, destination_address AS b,
-                  protocol_identifier AS protocol, from_tap, to_tap,
-                  sum(matched_packet_count) AS matched
-           FROM path WHERE scope = 'endpoints' AND {in_span} GROUP BY ALL HAVING matched > 0),
+           SELECT DISTINCT path.address_space, source_address AS a, destination_address AS b,
+                  protocol_identifier AS protocol, from_tap, to_tap
+           FROM path SEMI JOIN both_ways AS pair ON pair.address_space = path.address_space
+             AND pair.a = path.source_address AND pair.b = path.destination_address
+             AND pair.protocol = path.protocol_identifier
+           WHERE scope = 'endpoints' AND matched_packet_count > 0 AND {in_span}),
          seen AS (
-           SELECT address_space, a, b, protocol, list(DISTINCT tap) AS taps,
-                  list(DISTINCT way) FILTER (way IS NOT NULL) AS ways
-           FROM (SELECT address_space, a, b, protocol, unnest([from_tap, to_tap]) AS tap,
-                        from_tap || ' > ' || to_tap AS way FROM ways
-                 UNION ALL
-                 SELECT address_space, b, a, protocol, unnest([from_tap, to_tap]), NULL FROM ways)
-           GROUP BY ALL),
-         {passed},
-         sums AS (
-           SELECT address_space, source_address, destination_address,
-                  source_virtual_station_uuid AS source_uuid,
-                  destination_virtual_station_uuid AS destination_uuid,
-                  any_value(source_virtual_station_name) AS source_name,
-                  any_value(destination_virtual_station_name) AS destination_name,
-                  any_value(source_virtual_station_tenant) AS source_tenant,
-                  any_value(destination_virtual_station_tenant) AS destination_tenant,
-                  protocol_identifier AS protocol, destination_port AS port,
-                  application_name AS application, traffic_class AS class,
-                  list(DISTINCT segment) AS segments, list(DISTINCT tap) AS taps,
-                  sum(packet_delta_count) AS packets, sum(reverse_packet_delta_count) AS back,
-                  sum(octet_delta_count) AS octets, sum(reverse_octet_delta_count) AS octets_back,
-                  min(window_start_ns) AS first, max(window_end_ns) AS last
-           FROM seen_windows GROUP BY ALL),
-         edges AS (
-           SELECT CASE WHEN sums.source_uuid IS NULL
-                       THEN 'endpoint:' || sums.address_space || '/' || sums.source_address
-                       ELSE 'vm:' || sums.source_uuid END AS source,
-                  CASE WHEN sums.destination_uuid IS NULL
-                       THEN 'endpoint:' || sums.address_space || '/' || sums.destination_address
-                       ELSE 'vm:' || sums.destination_uuid END AS target,
-                  max(source_name) AS source_name, max(destination_name) AS target_name,
-                  max(source_tenant) AS source_tenant, max(destination_tenant) AS target_tenant,
-                  sums.protocol, port, application, class,
-                  list_sort(list_distinct(flatten(list(segments)))) AS segments,
-                  list_sort(list_distinct(flatten(list(list_concat(sums.taps, seen.taps))))) AS taps,
-                  list_sort(list_distinct(flatten(list(coalesce(seen.ways, []))))) AS ways,
-                  list_sort(list_distinct(flatten(list(list_concat(
-                    coalesce(passed.source_hosts, []),
-                    coalesce(passed.destination_hosts, [])))))) AS hosts,
-                  list_sort(list_distinct(flatten(list(passed.paths)))) AS paths,
-                  sum(packets) AS packets, sum(back) AS back, sum(octets) AS octets,
-                  sum(octets_back) AS octets_back, min(first) AS first, max(last) AS last
-           FROM sums
-           LEFT JOIN seen ON seen.address_space = sums.address_space
-             AND seen.a = sums.source_address AND seen.b = sums.destination_address
-             AND seen.protocol = sums.protocol
-           JOIN passed ON passed.address_space = sums.address_space
-             AND passed.source_address = sums.source_address
-             AND passed.destination_address = sums.destination_address
-             AND passed.source_uuid IS NOT DISTINCT FROM sums.source_uuid
-             AND passed.destination_uuid IS NOT DISTINCT FROM sums.destination_uuid
-             AND passed.protocol = sums.protocol
-           GROUP BY ALL)
+           SELECT edge, unnest([from_tap, to_tap]) AS tap, from_tap || ' > ' || to_tap AS way
+           FROM pairs JOIN ways USING (address_space, a, b, protocol)
+           UNION ALL
+           SELECT edge, unnest([from_tap, to_tap]), NULL
+           FROM pairs JOIN ways ON ways.address_space = pairs.address_space
+             AND ways.a = pairs.b AND ways.b = pairs.a AND ways.protocol = pairs.protocol
+           UNION ALL
+           SELECT DISTINCT edge, tap, NULL FROM talks),
+         seen_by AS (
+           SELECT edge, list_sort(list(DISTINCT tap)) AS taps,
+                  list_sort(coalesce(list(DISTINCT way) FILTER (way IS NOT NULL), [])) AS ways
+           FROM seen GROUP BY ALL),
+         said AS (
+           SELECT edge, list_sort(list(DISTINCT segment)) AS segments,
+                  max(source_virtual_station_name) AS source_name,
+                  max(destination_virtual_station_name) AS target_name,
+                  max(source_virtual_station_tenant) AS source_tenant,
+                  max(destination_virtual_station_tenant) AS target_tenant,
+                  min(first_start_ns) AS first, max(last_end_ns) AS last
+           FROM talks GROUP BY ALL),
+         {passed}
          SELECT source, target, source_name, target_name, source_tenant, target_tenant,
-                protocol, port, application, class, segments, taps, ways, hosts, paths,
+                protocol, port, application, class, segments, taps, ways,
+                list_sort(list_distinct(hosts)) AS hosts, paths,
                 packets::UBIGINT, back::UBIGINT, octets::UBIGINT, octets_back::UBIGINT, first, last
-         FROM edges
-         ORDER BY octets + octets_back DESC, source, target, protocol, port, application, class"
+         FROM chosen
+         JOIN said ON said.edge = chosen.number
+         JOIN seen_by ON seen_by.edge = chosen.number
+         JOIN passed ON passed.edge = chosen.number
+         ORDER BY chosen.number"
     )
 }
 
@@ -225,21 +199,8 @@ pub(super) fn conversations(
     wanted: &Wanted<'_>,
     graph: &mut Graph,
 ) -> anyhow::Result<()> {
-    let mut left = [0_u128; 3];
-    let mut kept = 0;
-    database.each(&sql(wanted), |row: Row| {
-        let fact = |name: &str| {
-            let place = FACTS.iter().position(|known| *known == name);
-            place.and_then(|place| row.get(ENDS + place)).context("a row of conversations")
-        };
-        if kept == wanted.conversations {
-            let number = |name| Ok::<u128, anyhow::Error>(fact(name)?.plain().parse()?);
-            left[0] += 1;
-            left[1] += number("packet_delta_count")? + number("reverse_packet_delta_count")?;
-            left[2] += number("octet_delta_count")? + number("reverse_octet_delta_count")?;
-            return Ok(());
-        }
-        kept += 1;
+    let left = talks::choose(database, wanted)?;
+    database.each(&sql(wanted.span), |row: Row| {
         let [source, target, source_name, target_name, source_tenant, target_tenant] =
             row.first_chunk::<ENDS>().context("a row of conversations")?;
         for (end, name, tenant) in
@@ -255,8 +216,8 @@ pub(super) fn conversations(
                 graph.node(&named("tenant", tenant.plain()), "tenant");
             }
         }
-        let facts = FACTS.iter().map(|name| {
-            let value = fact(name)?;
+        let values = row.get(ENDS..).context("a row of conversations")?;
+        let facts = FACTS.iter().zip(values).map(|(name, value)| {
             let value = if *name == "path" { paths(value)? } else { value.clone() };
             Ok(((*name).to_owned(), value))
         });

@@ -1,6 +1,6 @@
 //! The graph from the records.
 //!
-//! In: tables. Out: [`Graph`].
+//! In: tables, and `facts`, what the inventory says as it is known now. Out: [`Graph`].
 //! Invariants: who had an address is answered as it is known now. A VM is its UUID, whatever its
 //! address was; an address that no inventory named is itself, in its address space. A switch is its name;
 //! where that is `HOST/BRIDGE` it stands on the host.
@@ -39,7 +39,7 @@ fn inventory(database: &Database, wanted: &Wanted<'_>, graph: &mut Graph) -> any
     let tenant =
         wanted.tenant.map_or_else(String::new, |tenant| format!(" AND tenant = {}", text(tenant)));
     let there = format!(
-        "FROM inventory_now WHERE uuid IS NOT NULL AND valid_from_ns < {to_ns}
+        "FROM facts WHERE uuid IS NOT NULL AND valid_from_ns < {to_ns}
            AND (valid_to_ns IS NULL OR valid_to_ns > {from_ns}){tenant}"
     );
     let sql = format!("SELECT DISTINCT uuid, name, tenant {there} ORDER BY ALL");

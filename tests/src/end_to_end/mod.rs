@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: the built program as a process, senders, namespaces, an
 //! Open vSwitch, a link with known truth. Each of them is taken down when it is dropped, also by a failing test.
 
+mod endless;
 mod http;
 mod huge_pages;
 mod ledger;
@@ -12,6 +13,7 @@ mod rig;
 mod switch;
 mod testpmd;
 
+pub use endless::{Station, datagram, endless};
 pub use http::{Answer, answer_within, get, send, send_json};
 pub use huge_pages::HugePages;
 pub use ledger::{Ledger, port};

@@ -151,7 +151,7 @@ impl Rig {
             // DPDK's driver for packet sockets may have set another MTU.
             self.let_through(mtu);
         }
-        let mut link = start_link(&self.hub, &options);
+        let link = start_link(&self.hub, &options);
         traffic(self);
         // What is on its way arrives.
         sleep_ms(500);

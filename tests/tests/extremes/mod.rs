@@ -193,6 +193,8 @@ fn path_sample() -> PathSampleRecord {
         ip_total_length: u32::MAX,
         ip_ttl: u8::MAX,
         source_address: ip("fe80::1"),
+        evidence: "acknowledged",
+        segment_stripped: true,
         ..PathSampleRecord::default()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::document::{Report, Section, quoted};
-use super::super::plan::{Plan, SinkPlan};
+use super::super::plan::{Plan, SinkPlan, StreamUrl, is_local};
 use super::super::schema::SINK_KINDS;
 
 /// Checks where metrics are sent.
@@ -38,6 +38,28 @@ pub(super) fn check(root: &Section<'_>, plan: &Plan, report: &mut Report) {
     }
 }
 
+/// Checks what `vmprobe correlate` reads.
+pub(super) fn check_correlate(section: &Section<'_>, plan: &Plan, report: &mut Report) {
+    brokers(section, report);
+    let mut warn = |name: &str, what: &str| {
+        report.warning(section.at(name), section.path(name), what);
+    };
+    if section.has("user") && !section.has("password") {
+        warn("user", "has no password");
+    }
+    let endpoint = plan.correlate.cluster.endpoint();
+    if let Some((false, host)) = endpoint
+        && section.has("password")
+        && !is_local(host)
+    {
+        warn("brokers", SHOWS_PASSWORD);
+    }
+}
+
+/// Said of a way that is not encrypted.
+const SHOWS_PASSWORD: &str =
+    "shows the password to whoever hears the network; an encrypted one does not";
+
 fn one(section: &Section<'_>, sink: Option<&SinkPlan>, report: &mut Report) {
     let tables = section.items::<String>("tables");
     if section.has("tables") && tables.is_empty() {
@@ -45,6 +67,7 @@ fn one(section: &Section<'_>, sink: Option<&SinkPlan>, report: &mut Report) {
         report.problem(section.at("tables"), section.path("tables"), what);
     }
     super::unique_items(tables, &section.path("tables"), report);
+    brokers(section, report);
     let mut warn = |name: &str, what: &str| {
         report.warning(section.at(name), section.path(name), what);
     };
@@ -56,7 +79,11 @@ fn one(section: &Section<'_>, sink: Option<&SinkPlan>, report: &mut Report) {
     } else if section.has("user") && !section.has("password") {
         warn("user", "has no password");
     }
+    if section.has("mechanism") && !section.has("user") {
+        warn("mechanism", "has no effect without user");
+    }
     let Some((encrypted, host)) = sink.and_then(SinkPlan::endpoint) else { return };
+    let place = if section.has("brokers") { "brokers" } else { "url" };
     if !encrypted && section.has("ca_file") {
         warn("ca_file", "has no effect, because the URL is not encrypted");
     }
@@ -66,13 +93,26 @@ fn one(section: &Section<'_>, sink: Option<&SinkPlan>, report: &mut Report) {
                 "shows the {} to whoever hears the network; an encrypted one does not",
                 secret.replace('_', " ")
             );
-            warn("url", &what);
+            warn(place, &what);
         }
     }
 }
 
-fn is_local(host: &str) -> bool {
-    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+/// Brokers of Kafka.
+fn brokers(section: &Section<'_>, report: &mut Report) {
+    if !section.has("brokers") {
+        return;
+    }
+    let brokers = section.items::<StreamUrl>("brokers");
+    let encrypted = brokers.iter().filter(|(_, broker)| broker.tls).count();
+    let what = if brokers.is_empty() {
+        "is empty (allowed: at least one broker)"
+    } else if encrypted != 0 && encrypted != brokers.len() {
+        "has brokers with TLS and without (allowed: all tls:// or all tcp://)"
+    } else {
+        return;
+    };
+    report.problem(section.at("brokers"), section.path("brokers"), what);
 }
 
 #[cfg(test)]
@@ -115,6 +155,19 @@ mod tests {
                 "x:4: sink.ipfix.tables: \"alerts\" is not",
             ),
             ("splunk", url, "sink.splunk.token: is missing"),
+            ("kafka", "", "x:1: sink.kafka.brokers: is missing"),
+            ("kafka", "brokers = []\n", "x:3: sink.kafka.brokers: is empty"),
+            ("kafka", "brokers = [\"h:9092\"]\n", "tcp://HOST:PORT or tls://HOST:PORT"),
+            (
+                "kafka",
+                "brokers = [\"tcp://u:hush@h:1\"]\n",
+                "x:3: sink.kafka.brokers: it holds a user",
+            ),
+            (
+                "kafka",
+                "brokers = [\"tls://h:1\", \"tcp://h:2\"]\n",
+                "x:3: sink.kafka.brokers: has brokers with TLS and without",
+            ),
             ("eve", "", "sink.eve.path: is missing"),
             (
                 "eve",
@@ -164,6 +217,16 @@ mod tests {
                 "url = \"https://h\"\napi_key = \"env:A\"\nuser = \"u\"\n",
                 "user: has no effect",
             ),
+            (
+                "kafka",
+                "brokers = [\"tcp://127.0.0.1:1\", \"tcp://h:1\"]\nuser = \"u\"\npassword = \"env:A\"\n",
+                "sink.kafka.brokers: shows the password",
+            ),
+            (
+                "kafka",
+                "brokers = [\"tls://h:1\"]\nmechanism = \"plain\"\n",
+                "mechanism: has no effect without user",
+            ),
         ] {
             let warned = read(kind, rest).expect("allowed").warnings.to_string();
             assert!(warned.contains(wanted), "{rest}: {warned}");
@@ -191,6 +254,29 @@ mod tests {
         let plan = quiet.plan.otlp;
         assert_eq!(plan.authorization, Some(SecretPlace::File("/b/a".into())));
         assert_eq!((plan.interval_ms, plan.timeout_ms), (15_000, 5_000));
+    }
+
+    #[test]
+    fn taps_of_many_probes_may_look_alike() {
+        let taps = "[[tap]]\nname = \"a\"\n[[tap]]\nname = \"b\"\n";
+        let correlate = "[correlate]\nbrokers = [\"tcp://h:1\"]\npassword = \"env:A\"\n";
+        let port = "[[port]]\nname = \"p\"\ndevice = \"net_null0\"\n";
+        for (text, is_good) in [
+            (taps.to_owned(), false),
+            (format!("{taps}{correlate}"), true),
+            (format!("{taps}{correlate}{port}"), false),
+        ] {
+            let read = parse(&text, "x", std::path::Path::new("/b"), Mode::Check);
+            assert_eq!(read.is_ok(), is_good, "{text}");
+            if let Ok(loaded) = read {
+                let warned = loaded.warnings.to_string();
+                assert!(warned.contains("correlate.brokers: shows the password"), "{warned}");
+            }
+        }
+        let mixed = "[correlate]\nbrokers = [\"tcp://h:1\", \"tls://h:2\"]\n";
+        let read = parse(mixed, "x", std::path::Path::new("/b"), Mode::Check);
+        let problems = read.err().map(|problems| problems.to_string()).unwrap_or_default();
+        assert!(problems.contains("x:2: correlate.brokers: has brokers with TLS"), "{problems}");
     }
 
     #[test]

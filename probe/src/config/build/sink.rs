@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::super::document::Section;
 use super::super::plan::{
-    ClickhousePlan, ElasticPlan, EvePlan, IpfixPlan, OtlpPlan, RabbitmqPlan, SecretPlace,
-    SinkAccess, SinkKind, SinkPlan, SplunkPlan, SyslogFormat, SyslogPlan, WebhookPlan,
+    ClickhousePlan, CorrelatePlan, ElasticPlan, EvePlan, IpfixPlan, KafkaCluster, KafkaCompression,
+    KafkaFormat, KafkaPlan, OtlpPlan, RabbitmqPlan, SaslMechanism, SecretPlace, SinkAccess,
+    SinkKind, SinkPlan, SplunkPlan, SyslogFormat, SyslogPlan, WebhookPlan,
 };
 use super::path;
 
@@ -73,6 +74,7 @@ fn kind(kind: &str, section: &Section<'_>, base: &Path) -> Option<SinkKind> {
             index: section.get("index"),
             acknowledge: section.get("acknowledge").unwrap_or(false),
         }),
+        "kafka" => SinkKind::Kafka(kafka(section, base)?),
         _ => SinkKind::Eve(EvePlan {
             path: path(section, "path", base)?,
             socket: section.get("socket").unwrap_or(false),
@@ -111,6 +113,43 @@ pub(super) fn otlp(section: &Section<'_>, base: &Path) -> OtlpPlan {
     section.read("interval_ms", &mut plan.interval_ms);
     section.read("timeout_ms", &mut plan.timeout_ms);
     plan
+}
+
+fn kafka(section: &Section<'_>, base: &Path) -> Option<KafkaPlan> {
+    let cluster = Some(cluster(section, base)).filter(|it| !it.brokers.is_empty())?;
+    let mut plan = KafkaPlan::new(cluster);
+    section.read("topic_prefix", &mut plan.topic_prefix);
+    if section.get::<String>("format").as_deref() == Some("protobuf") {
+        plan.format = KafkaFormat::Protobuf;
+    }
+    match section.get::<String>("compression").as_deref() {
+        Some("none") => plan.compression = KafkaCompression::None,
+        Some("lz4") => plan.compression = KafkaCompression::Lz4,
+        _ => {}
+    }
+    Some(plan)
+}
+
+/// What `vmprobe correlate` reads.
+pub(super) fn correlate(section: &Section<'_>, base: &Path) -> CorrelatePlan {
+    let mut plan = CorrelatePlan { cluster: cluster(section, base), ..CorrelatePlan::default() };
+    section.read("topic_prefix", &mut plan.topic_prefix);
+    section.read("group", &mut plan.group);
+    section.read("hold_ms", &mut plan.hold_ms);
+    section.read("session_ms", &mut plan.session_ms);
+    plan
+}
+
+/// Brokers and how to talk to them; that a sink has none is a problem already.
+fn cluster(section: &Section<'_>, base: &Path) -> KafkaCluster {
+    let mut cluster = KafkaCluster { access: access(section, base), ..KafkaCluster::default() };
+    section.read("brokers", &mut cluster.brokers);
+    match section.get::<String>("mechanism").as_deref() {
+        Some("scram-sha-256") => cluster.mechanism = SaslMechanism::ScramSha256,
+        Some("plain") => cluster.mechanism = SaslMechanism::Plain,
+        _ => {}
+    }
+    cluster
 }
 
 fn access(section: &Section<'_>, base: &Path) -> SinkAccess {

@@ -5,6 +5,7 @@
 
 mod url;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -128,6 +129,8 @@ pub enum SinkKind {
     Elastic(ElasticPlan),
     /// Splunk's HTTP Event Collector.
     Splunk(SplunkPlan),
+    /// Kafka.
+    Kafka(KafkaPlan),
 }
 
 impl SinkKind {
@@ -142,6 +145,7 @@ impl SinkKind {
             Self::Ipfix(_) => "ipfix",
             Self::Elastic(_) => "elastic",
             Self::Splunk(_) => "splunk",
+            Self::Kafka(_) => "kafka",
         }
     }
 
@@ -156,6 +160,7 @@ impl SinkKind {
             Self::Ipfix(plan) => plan.url.to_string(),
             Self::Elastic(plan) => format!("{} indices {}-*", plan.url, plan.index),
             Self::Splunk(plan) => plan.url.to_string(),
+            Self::Kafka(plan) => format!("{} topics {}*", plan.cluster, plan.topic_prefix),
         }
     }
 }
@@ -231,6 +236,107 @@ pub struct RabbitmqPlan {
     pub exchange: String,
 }
 
+/// Brokers of Kafka, and how to talk to them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KafkaCluster {
+    /// Those that are asked first; all with TLS or all without.
+    pub brokers: Vec<StreamUrl>,
+    /// Who the probe is there.
+    pub access: SinkAccess,
+    /// How the password is shown.
+    pub mechanism: SaslMechanism,
+}
+
+impl KafkaCluster {
+    /// Whether the way there is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.brokers.iter().all(|broker| broker.tls)
+    }
+}
+
+impl KafkaCluster {
+    /// As of a sink: the broker that is furthest away.
+    pub(crate) fn endpoint(&self) -> Option<(bool, &str)> {
+        let is_local = |broker: &&StreamUrl| is_local(&broker.host);
+        let far = self.brokers.iter().find(|broker| !is_local(broker));
+        far.or(self.brokers.first()).map(|broker| (self.is_encrypted(), broker.host.as_str()))
+    }
+}
+
+/// Whether a host is this machine itself.
+pub(crate) fn is_local(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
+impl fmt::Display for KafkaCluster {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, broker) in self.brokers.iter().enumerate() {
+            let comma = if place > 0 { ", " } else { "" };
+            write!(out, "{comma}{broker}")?;
+        }
+        Ok(())
+    }
+}
+
+/// How a password is shown to Kafka.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SaslMechanism {
+    /// RFC 5802 with SHA-512.
+    #[default]
+    ScramSha512,
+    /// The same with SHA-256.
+    ScramSha256,
+    /// As it is, RFC 4616.
+    Plain,
+}
+
+/// Topics of Kafka.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KafkaPlan {
+    /// Where they are.
+    pub cluster: KafkaCluster,
+    /// What stands before a table's name.
+    pub topic_prefix: String,
+    /// What a message says.
+    pub format: KafkaFormat,
+    /// How messages are compressed.
+    pub compression: KafkaCompression,
+}
+
+impl KafkaPlan {
+    /// What is not given otherwise.
+    pub fn new(cluster: KafkaCluster) -> Self {
+        Self {
+            cluster,
+            topic_prefix: "vmprobe.".to_owned(),
+            format: KafkaFormat::default(),
+            compression: KafkaCompression::default(),
+        }
+    }
+}
+
+/// What a message of Kafka says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KafkaFormat {
+    /// The record as JSON.
+    #[default]
+    Json,
+    /// The record by `vmprobe.proto`.
+    Protobuf,
+}
+
+/// How messages are compressed on their way to Kafka.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KafkaCompression {
+    /// Not at all.
+    None,
+    /// LZ4.
+    Lz4,
+    /// Zstandard.
+    #[default]
+    Zstd,
+}
+
 /// An Elasticsearch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ElasticPlan {
@@ -299,6 +405,7 @@ impl SinkPlan {
     pub fn new(name: String, kind: SinkKind) -> Self {
         let (tables, batch_records): (&[&str], u32) = match &kind {
             SinkKind::Clickhouse(_) => (super::super::schema::SINK_TABLES, 20_000),
+            SinkKind::Kafka(_) => (super::super::schema::SINK_TABLES, 5_000),
             SinkKind::Eve(_)
             | SinkKind::Rabbitmq(_)
             | SinkKind::Elastic(_)
@@ -333,6 +440,7 @@ impl SinkPlan {
             SinkKind::Syslog(plan) => Some((plan.url.tls, &plan.url.host)),
             SinkKind::Rabbitmq(plan) => Some((plan.url.tls, &plan.url.host)),
             SinkKind::Ipfix(plan) => Some((plan.url.place.tls, &plan.url.place.host)),
+            SinkKind::Kafka(plan) => plan.cluster.endpoint(),
             SinkKind::Eve(_) => None,
         }
     }

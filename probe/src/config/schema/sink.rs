@@ -128,22 +128,30 @@ const ALL_TABLES: &str = "[\"windows\", \"flows\", \"path\", \"delays\", \"path_
 const ALERTS: &str = "[\"alerts\"]";
 const FLOWS_ALERTS: &str = "[\"flows\", \"alerts\"]";
 
-const USER: super::super::document::Key =
+pub(super) const USER: super::super::document::Key =
     key("user", Kind::Text, Nothing("\"vmprobe\""), "", "User there.");
-const PASSWORD: super::super::document::Key = key(
+pub(super) const PASSWORD: super::super::document::Key = key(
     "password",
     Kind::Secret,
     Nothing("\"file:/etc/vmprobe/lake-password\""),
     "",
     "Where the password of that user is; it is read at each connection.",
 );
-const CA_FILE: super::super::document::Key = key(
+pub(super) const CA_FILE: super::super::document::Key = key(
     "ca_file",
     Kind::Path,
     Default("\"/etc/ssl/certs/ca-certificates.crt\""),
     "",
     "Certificates of the authorities that the destination's certificate is checked with, PEM; for \
      encrypted URLs only.",
+);
+
+pub(super) const MECHANISM: super::super::document::Key = key(
+    "mechanism",
+    Kind::Word(&["scram-sha-512", "scram-sha-256", "plain"]),
+    Default("\"scram-sha-512\""),
+    "",
+    "How the password is shown (SASL), where there is a user.",
 );
 
 /// All sinks.
@@ -160,12 +168,13 @@ pub(super) static SINK: Table = Table {
         tables(&IPFIX, SINKS_MAX),
         tables(&ELASTIC, SINKS_MAX),
         tables(&SPLUNK, SINKS_MAX),
+        tables(&KAFKA, SINKS_MAX),
     ],
 };
 
 /// Kinds of sinks, as their tables are called.
-pub const SINK_KINDS: [&str; 8] =
-    ["clickhouse", "webhook", "syslog", "eve", "rabbitmq", "ipfix", "elastic", "splunk"];
+pub const SINK_KINDS: [&str; 9] =
+    ["clickhouse", "webhook", "syslog", "eve", "rabbitmq", "ipfix", "elastic", "splunk", "kafka"];
 
 static CLICKHOUSE: Table = Table {
     path: "sink.clickhouse",
@@ -421,6 +430,51 @@ static SPLUNK: Table = Table {
             Default("false"),
             "",
             "A batch counts as delivered when it is indexed. The token must have indexer acknowledgement.",
+        ),
+    ],
+};
+
+/// Addresses of Kafka brokers that are asked first, at most.
+pub(super) const BROKERS_MAX: usize = 64;
+
+static KAFKA: Table = Table {
+    path: "sink.kafka",
+    meaning: "Kafka, one topic a table, one message a record. docs/sinks/kafka.md.",
+    keys: keys![
+        name "\"kafka\"";
+        tables ALL_TABLES, &TABLE;
+        batch "5000";
+        key(
+            "brokers",
+            Kind::List(&Kind::Stream, BROKERS_MAX),
+            Required("[\"tls://kafka1.example:9093\", \"tls://kafka2.example:9093\"]"),
+            "",
+            "Brokers that are asked for all others; all with TLS or all without.",
+        ),
+        USER,
+        PASSWORD,
+        MECHANISM,
+        CA_FILE,
+        key(
+            "topic_prefix",
+            Kind::Name,
+            Default("\"vmprobe.\""),
+            "",
+            "What stands before the table's name in the name of its topic.",
+        ),
+        key(
+            "format",
+            Kind::Word(&["json", "protobuf"]),
+            Default("\"json\""),
+            "",
+            "Form of a message; `vmprobe schema protobuf` prints what protobuf needs.",
+        ),
+        key(
+            "compression",
+            Kind::Word(&["zstd", "lz4", "none"]),
+            Default("\"zstd\""),
+            "",
+            "How the producer compresses what it sends together.",
         ),
     ],
 };

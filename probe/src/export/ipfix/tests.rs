@@ -11,14 +11,18 @@ use crate::time::Timestamp;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000_000);
 const OWN: u32 = 32_473;
+const REVERSE: u16 = 0x4000;
 
 /// A record: element (enterprise, number) to octets.
 type Record = BTreeMap<(u32, u16), Vec<u8>>;
 
+/// How many fields are scope, and of each its enterprise, number and length.
+type Template = (u16, Vec<(u32, u16, u16)>);
+
 /// What a collector keeps of a session.
 #[derive(Default)]
 struct Reader {
-    templates: BTreeMap<u16, (u16, Vec<(u32, u16, u16)>)>,
+    templates: BTreeMap<u16, Template>,
     /// Data records seen.
     sequence: u32,
     /// Template records seen.
@@ -160,7 +164,7 @@ fn a_biflow_has_both_directions_and_times_to_the_nanosecond() {
     assert_eq!((of(0, 152), of(0, 153)), (1_700_000_000_000, 1_700_000_000_999));
     // segment is own element 1001. What is null, as its reverse, is not there.
     assert_eq!(record[&(OWN, 1_001)], b"default/vlan/7");
-    for null in [(OWN, 1_001 | 0x4000), (0, 56), (OWN, 1_006), (0, 349)] {
+    for null in [(OWN, REVERSE + 1_001), (0, 56), (OWN, 1_006), (0, 349)] {
         assert!(!record.contains_key(&null), "{null:?}");
     }
     // The exporter, its elements, and the sampling before the flow.
@@ -209,7 +213,7 @@ fn messages_are_no_longer_than_allowed_and_say_what_records_mean_first() {
     let segment =
         String::from_utf8(reader.flows[0][&(OWN, 1_001)].clone()).expect("whole characters");
     assert!(segment.len() >= 62 && long.starts_with(&segment), "{}", segment.len());
-    assert_eq!(reader.flows[3][&(OWN, 1_016 | 0x4000)], 2_u64.to_be_bytes());
+    assert_eq!(reader.flows[3][&(OWN, REVERSE + 1_016)], 2_u64.to_be_bytes());
 }
 
 #[test]

@@ -100,11 +100,12 @@ impl Keeper {
         loop {
             let takes = !self.parts.waits || !self.parts.queue.is_full() || !self.is_ok();
             let inbox = if takes { &inbox } else { &nothing };
+            let mut taken = 0;
             select! {
                 recv(inbox) -> message => match message {
                     Ok(Message::Rows(rows, packets, records)) => {
-                        self.parts.waiting.fetch_sub(records, Ordering::Relaxed);
                         self.take(&rows, packets);
+                        taken = records;
                     }
                     Ok(Message::Plan(plan)) => self.change(plan),
                     Err(_) => break,
@@ -115,6 +116,8 @@ impl Keeper {
             self.close_due();
             self.dispatch();
             self.publish();
+            // Behind the report, so that what waits is in one of them at each moment.
+            self.parts.waiting.fetch_sub(taken, Ordering::Release);
         }
         self.end(&done);
         self.publish();

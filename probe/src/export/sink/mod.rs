@@ -153,6 +153,17 @@ impl Sinks {
         self.running.iter().chain(&self.retired).map(Handle::report).collect()
     }
 
+    /// Whether all that was sent is delivered, lost for good, or in a spool.
+    pub fn is_settled(&self) -> bool {
+        self.running.iter().chain(&self.retired).all(|sink| {
+            // In this order: what is not on its way any more is in the report.
+            sink.waiting.load(Ordering::Acquire) == 0 && {
+                let ledger = sink.report.load().ledger;
+                ledger.queued == ledger.spooled
+            }
+        })
+    }
+
     /// Delivers what is left, within bounds, ends the threads, and gives the final accounts.
     pub fn finish(mut self) -> Vec<SinkReport> {
         let mut all = std::mem::take(&mut self.running);
@@ -344,6 +355,7 @@ fn encoder(plan: &SinkPlan, origin: &Origin) -> Box<dyn Encoder> {
     match &plan.kind {
         SinkKind::Clickhouse(_) => Box::new(super::clickhouse::RowBinary),
         SinkKind::Webhook(_) | SinkKind::Rabbitmq(_) => Box::new(super::json::Lines),
+        SinkKind::Kafka(it) => Box::new(super::kafka::Messages::new(it.format)),
         SinkKind::Syslog(syslog) => Box::new(super::syslog::Messages::new(syslog, origin)),
         SinkKind::Eve(_) => Box::new(super::eve::Lines::new(origin)),
         SinkKind::Elastic(_) => Box::new(super::elastic::Documents::new(origin)),
@@ -363,6 +375,7 @@ fn driver(plan: &SinkPlan, probe: &str) -> Box<dyn Driver> {
         SinkKind::Splunk(it) => Box::new(super::splunk::Collector::new(it, timeout_ms, probe)),
         SinkKind::Ipfix(it) => Box::new(super::ipfix::Exporter::new(it, timeout_ms, probe)),
         SinkKind::Rabbitmq(it) => Box::new(super::rabbitmq::Publisher::new(it, timeout_ms, probe)),
+        SinkKind::Kafka(it) => Box::new(super::kafka::Publisher::new(it, timeout_ms, probe)),
     }
 }
 

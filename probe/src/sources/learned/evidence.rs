@@ -210,21 +210,30 @@ impl EvidenceReceiver {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn evidence(last: u8) -> Evidence {
-        Evidence {
-            at: Timestamp(1),
+impl Evidence {
+    /// For tests: station 02:00:a:b:c:d and address 10.b.c.d, each by a number, shown by ARP.
+    pub(crate) fn by_arp(mac: u32, address: u32, at: Timestamp) -> Self {
+        let ([a, b, c, d], [_, x, y, z]) = (mac.to_be_bytes(), address.to_be_bytes());
+        Self {
+            at,
             segment: Segment::NONE,
-            mac: Mac([2, 0, 0, 0, 0, last]),
-            address: Address::v4([10, 0, 0, last]),
+            mac: Mac([2, 0, a, b, c, d]),
+            address: Address::v4([10, x, y, z]),
             ip_version: 4,
             means: Means::Arp,
             lease_s: 0,
             name: HostName::default(),
             name_refused: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evidence(last: u8) -> Evidence {
+        Evidence::by_arp(last.into(), last.into(), Timestamp(1))
     }
 
     #[test]

@@ -17,17 +17,7 @@ fn plan() -> LearnedPlan {
 }
 
 fn evidence(mac: u8, address: u8, second: u64) -> Evidence {
-    Evidence {
-        at: Timestamp(second * SECOND),
-        segment: Segment::NONE,
-        mac: Mac([2, 0, 0, 0, 0, mac]),
-        address: Address::v4([10, 0, 0, address]),
-        ip_version: 4,
-        means: Means::Arp,
-        lease_s: 0,
-        name: HostName::default(),
-        name_refused: false,
-    }
+    Evidence::by_arp(mac.into(), address.into(), Timestamp(second * SECOND))
 }
 
 fn leased(lease_s: u32, name: &str, evidence: Evidence) -> Evidence {

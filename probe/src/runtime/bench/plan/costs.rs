@@ -22,7 +22,7 @@ const REPORT_BYTES_MAX: u64 = 1 << 20;
 
 /// What is generated: benign traffic of a small cloud at one of its taps.
 const GENERATED_SEED: u64 = 1;
-const GENERATED: Options = Options { scale: 2.0, duration_s: Some(20) };
+const GENERATED: Options = Options { scale: 2.0, duration_s: Some(20), vms_per_tenant: None };
 const GENERATED_TAP: &str = "tap-a.pcap";
 
 /// A poll gap above is no measurement but a machine that stood still.

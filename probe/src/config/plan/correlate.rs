@@ -1,0 +1,32 @@
+//! What `vmprobe correlate` reads.
+//!
+//! In: `[correlate]`. Out: [`CorrelatePlan`].
+
+use super::KafkaCluster;
+
+/// A member of the group that joins path samples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CorrelatePlan {
+    /// Where samples are; without brokers nowhere.
+    pub cluster: KafkaCluster,
+    /// What stands before a topic's name.
+    pub topic_prefix: String,
+    /// Consumer group.
+    pub group: String,
+    /// How long sightings of one packet are waited for, in milliseconds.
+    pub hold_ms: u32,
+    /// When a silent member is taken for dead, in milliseconds.
+    pub session_ms: u32,
+}
+
+impl Default for CorrelatePlan {
+    fn default() -> Self {
+        Self {
+            cluster: KafkaCluster::default(),
+            topic_prefix: "vmprobe.".to_owned(),
+            group: "vmprobe-correlate".to_owned(),
+            hold_ms: 15_000,
+            session_ms: 10_000,
+        }
+    }
+}

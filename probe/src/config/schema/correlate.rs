@@ -1,0 +1,54 @@
+//! Keys of `[correlate]`.
+
+use super::super::document::Given::{Default, Nothing};
+use super::super::document::{Kind, Table, key};
+use super::integer;
+use super::sink::{BROKERS_MAX, CA_FILE, MECHANISM, PASSWORD, USER};
+
+/// What `vmprobe correlate` reads.
+pub(super) static CORRELATE: Table = Table {
+    path: "correlate",
+    meaning: "What `vmprobe correlate` reads from Kafka. docs/correlate.md.",
+    keys: &[
+        key(
+            "brokers",
+            Kind::List(&Kind::Stream, BROKERS_MAX),
+            Nothing("[\"tls://kafka1.example:9093\"]"),
+            "",
+            "Brokers that are asked for all others; all with TLS or all without.",
+        ),
+        USER,
+        PASSWORD,
+        MECHANISM,
+        CA_FILE,
+        key(
+            "topic_prefix",
+            Kind::Name,
+            Default("\"vmprobe.\""),
+            "",
+            "What stands before path_samples in the topic that probes write to, and before trajectories \
+             in the one between members.",
+        ),
+        key(
+            "group",
+            Kind::Name,
+            Default("\"vmprobe-correlate\""),
+            "",
+            "Consumer group; its members share the work.",
+        ),
+        key(
+            "hold_ms",
+            integer(100, 600_000),
+            Default("15000"),
+            "ms",
+            "How long after the first sighting of a packet was sent others of it are waited for.",
+        ),
+        key(
+            "session_ms",
+            integer(1_000, 300_000),
+            Default("10000"),
+            "ms",
+            "A member that says nothing for so long is taken for dead, and its part given to others.",
+        ),
+    ],
+};

@@ -1,0 +1,286 @@
+//! Sightings of one partition, joined by digest.
+//!
+//! In: sightings with the time that their messages were sent. Out: trajectories.
+//! Cost: a look-up a sighting; a sort of a few of them when a digest's time is over.
+//! Invariants: a digest is held for `hold` from its first sighting on, by the time of messages and not by
+//! when they are read, so that it makes no difference who reads them, or how often; in which order probes
+//! have sent them makes none either, because what was held is joined in the order of the packets. At most
+//! [`OPEN_MAX`] digests and [`GROUP_MAX`] sightings of each are held; what is given up early, or left out,
+//! is counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::Plan;
+use crate::copies::Verdict;
+use crate::decode::Headers;
+use crate::inventory::{Segment, SegmentKind};
+use crate::path::{Evidence, PathOutput, PathStage, Trajectory};
+use crate::time::{Timestamp, ms};
+
+use super::sample::Sighting;
+
+/// Digests of one partition that are held at once.
+const OPEN_MAX: usize = 1 << 18;
+/// Sightings of one digest.
+const GROUP_MAX: usize = 64;
+
+/// What was held of one digest.
+struct Group {
+    first_ms: i64,
+    first_offset: i64,
+    sightings: Vec<Sighting>,
+}
+
+/// What could not be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct MatcherCounts {
+    /// Digests whose time was cut short, because there was no room for others.
+    pub(super) evicted: u64,
+    /// Sightings of a digest beyond those that one may have.
+    pub(super) left_out: u64,
+}
+
+/// One partition.
+pub(super) struct Matcher {
+    hold_ms: i64,
+    path_window_ns: u64,
+    stage: PathStage,
+    groups: BTreeMap<u64, Group>,
+    by_time: BTreeSet<(i64, u64)>,
+    /// Offsets of groups, which are what must be read again if they are not out.
+    by_offset: BTreeSet<(i64, u64)>,
+    /// Latest time of a message.
+    clock_ms: i64,
+    /// Offset behind the last message.
+    next_offset: i64,
+    counts: MatcherCounts,
+}
+
+/// Trajectories that come out of one digest.
+#[derive(Default)]
+struct Out(Vec<Trajectory>);
+
+impl PathOutput for Out {
+    fn trajectory(&mut self, trajectory: &Trajectory) {
+        self.0.push(*trajectory);
+    }
+}
+
+impl Matcher {
+    /// `first_offset`: of the message that is read first.
+    pub(super) fn new(plan: &Plan, hold_ms: i64, first_offset: i64) -> Self {
+        // Digest by digest: there is never more than one in it.
+        let one = crate::config::PathPlan { slots: 1, ..plan.path.clone() };
+        Self {
+            hold_ms,
+            path_window_ns: ms(plan.copies.path_window_ms.into()),
+            stage: PathStage::new(&one, &plan.window, plan.taps.len()),
+            groups: BTreeMap::new(),
+            by_time: BTreeSet::new(),
+            by_offset: BTreeSet::new(),
+            clock_ms: i64::MIN,
+            next_offset: first_offset,
+            counts: MatcherCounts::default(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> MatcherCounts {
+        self.counts
+    }
+
+    /// A message was read, whatever was in it.
+    pub(super) fn read(&mut self, offset: i64, sent_ms: i64, sighting: Option<Sighting>) {
+        self.next_offset = offset + 1;
+        self.clock_ms = self.clock_ms.max(sent_ms);
+        let Some(sighting) = sighting else { return };
+        let digest = sighting.digest;
+        let group = self.groups.entry(digest).or_insert_with(|| {
+            self.by_time.insert((sent_ms, digest));
+            self.by_offset.insert((offset, digest));
+            Group { first_ms: sent_ms, first_offset: offset, sightings: Vec::new() }
+        });
+        if group.sightings.len() < GROUP_MAX {
+            group.sightings.push(sighting);
+        } else {
+            self.counts.left_out += 1;
+        }
+    }
+
+    /// Up to when messages were read; `now_ms` is the wall clock of when there was nothing more to read.
+    pub(super) fn clock_ms(&self, now_ms: Option<i64>) -> i64 {
+        self.clock_ms.max(now_ms.unwrap_or(i64::MIN))
+    }
+
+    /// The offset behind the last message.
+    pub(super) const fn next_offset(&self) -> i64 {
+        self.next_offset
+    }
+
+    /// Gives out what has been held long enough, with the offset of its first sighting and when that was
+    /// sent.
+    pub(super) fn due(&mut self, now_ms: Option<i64>, mut out: impl FnMut(i64, i64, &Trajectory)) {
+        let clock_ms = self.clock_ms(now_ms);
+        while let Some(&(first_ms, digest)) = self.by_time.first() {
+            let is_full = self.groups.len() > OPEN_MAX;
+            if first_ms.saturating_add(self.hold_ms) > clock_ms && !is_full {
+                return;
+            }
+            self.counts.evicted += u64::from(first_ms.saturating_add(self.hold_ms) > clock_ms);
+            self.by_time.pop_first();
+            let Some(group) = self.groups.remove(&digest) else { continue };
+            debug_assert_eq!(group.first_ms, first_ms, "both have the same groups");
+            self.by_offset.remove(&(group.first_offset, digest));
+            for trajectory in &self.join(group.sightings) {
+                out(group.first_offset, first_ms, trajectory);
+            }
+        }
+    }
+
+    /// What must be read again by who comes after: all from here on.
+    pub(super) fn first_needed(&self) -> i64 {
+        self.by_offset.first().map_or(self.next_offset, |(offset, _)| *offset)
+    }
+
+    /// Joins the sightings of one digest, as a probe does it that sees all of them.
+    fn join(&mut self, mut sightings: Vec<Sighting>) -> Vec<Trajectory> {
+        sightings.sort_by_key(|it| (it.sight.at, it.sight.tap));
+        // A message that was sent twice is one sighting.
+        sightings.dedup_by_key(|it| (it.sight.at, it.sight.tap));
+        let found = evidence(&sightings);
+        let mut out = Out::default();
+        let mut clock = Timestamp::ZERO;
+        for (place, sighting) in sightings.iter().enumerate() {
+            clock = clock.max(sighting.sight.at);
+            let is_copy = |before: &Sighting| {
+                before.sight.tap != sighting.sight.tap
+                    && sighting.sight.at.since_ns(before.sight.at) <= self.path_window_ns
+            };
+            let verdict = match sightings[..place].iter().find(|before| is_copy(before)) {
+                Some(before) => Verdict::OtherTap { tap: before.sight.tap, seen: before.sight.at },
+                None => Verdict::First,
+            };
+            let headers = headers(sighting, clock);
+            self.stage.join(&headers, sighting.digest, verdict, found, &mut out);
+        }
+        self.stage.end(&mut out);
+        self.stage.forget();
+        out.0
+    }
+}
+
+/// What probes have found out about one packet, each at its own taps: of two that contradict each other
+/// the one nearer to the sender, who saw it first.
+fn evidence(sightings: &[Sighting]) -> Evidence {
+    if sightings.iter().any(|it| it.evidence == Evidence::Ambiguous) {
+        return Evidence::Ambiguous;
+    }
+    let found = sightings.iter().map(|it| it.evidence).find(|it| *it != Evidence::None);
+    found.unwrap_or_default()
+}
+
+fn headers(sighting: &Sighting, clock: Timestamp) -> Headers {
+    let Sighting { ends, octets, sight, .. } = sighting;
+    let kind = if sight.is_untagged { SegmentKind::None } else { SegmentKind::Vlan };
+    Headers {
+        tap: sight.tap,
+        timestamp: sight.at,
+        clock,
+        ttl: sight.ttl,
+        octets: *octets,
+        space: ends.space,
+        source: ends.source,
+        destination: ends.destination,
+        protocol: ends.protocol,
+        ip_version: ends.ip_version,
+        segment: Segment::new(0, kind, 0),
+        ..Headers::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TapPlan;
+    use crate::index::TapIndex;
+    use crate::inventory::AddressSpace;
+    use crate::path::{Ends, Sight};
+
+    const MS: u64 = 1_000_000;
+
+    fn plan() -> Plan {
+        let tap = |name: &str| TapPlan { name: name.to_owned(), ..TapPlan::default() };
+        Plan { taps: ["a", "b", "c"].map(tap).to_vec(), ..Plan::default() }
+    }
+
+    fn sighting(digest: u64, tap: u16, at_ms: u64) -> Sighting {
+        let at = Timestamp(1_000_000 * MS + at_ms * MS);
+        Sighting {
+            digest,
+            ends: Ends { space: AddressSpace::default(), ip_version: 4, ..Ends::default() },
+            octets: 100,
+            sight: Sight { tap: TapIndex(tap), at, ttl: 64, is_untagged: true },
+            evidence: Evidence::None,
+        }
+    }
+
+    fn taps(trajectory: &Trajectory) -> Vec<u16> {
+        trajectory.sights().iter().map(|sight| sight.tap.0).collect()
+    }
+
+    fn out(matcher: &mut Matcher, now_ms: Option<i64>) -> Vec<(i64, Vec<u16>)> {
+        let mut all = Vec::new();
+        matcher.due(now_ms, |offset, _, trajectory| all.push((offset, taps(trajectory))));
+        all
+    }
+
+    #[test]
+    fn sightings_meet_in_any_order_and_offsets_wait_for_them() {
+        for order in [[0_u16, 1, 2], [2, 0, 1], [1, 2, 0]] {
+            let mut matcher = Matcher::new(&plan(), 1_000, 0);
+            for (place, tap) in (0_i64..).zip(order) {
+                matcher.read(10 + place, 5_000 + place * 400, Some(sighting(7, tap, tap.into())));
+            }
+            matcher.read(13, 5_900, Some(sighting(8, 0, 50)));
+            assert!(out(&mut matcher, None).is_empty());
+            assert_eq!(matcher.first_needed(), 10);
+            matcher.read(14, 6_000, None);
+            assert_eq!(out(&mut matcher, None), [(10, vec![0, 1, 2])], "{order:?}");
+            assert_eq!(matcher.first_needed(), 13);
+            // Nothing more comes: the wall clock ends the wait.
+            assert!(out(&mut matcher, Some(6_899)).is_empty());
+            assert_eq!(out(&mut matcher, Some(6_900)), [(13, vec![0])]);
+            assert_eq!((matcher.first_needed(), matcher.counts()), (15, MatcherCounts::default()));
+        }
+    }
+
+    #[test]
+    fn the_same_digest_after_a_verdict_is_another_packet_and_twice_the_same_is_one() {
+        let mut matcher = Matcher::new(&plan(), 1_000, 0);
+        for (offset, tap, at_ms) in [(0, 0, 0), (1, 1, 3), (2, 1, 3), (3, 0, 9_000), (4, 2, 9_001)]
+        {
+            matcher.read(offset, 0, Some(sighting(7, tap, at_ms)));
+        }
+        assert_eq!(out(&mut matcher, Some(1_000)), [(0, vec![0, 1]), (0, vec![0, 2])]);
+    }
+
+    #[test]
+    fn evidence_is_that_of_the_tap_nearest_to_the_sender() {
+        let with = |tap, at_ms, evidence| Sighting { evidence, ..sighting(7, tap, at_ms) };
+        let (none, repeated, acknowledged) =
+            (Evidence::None, Evidence::Repeated, Evidence::Acknowledged);
+        for (one, other, found) in [
+            (none, none, none),
+            (none, repeated, repeated),
+            (acknowledged, repeated, acknowledged),
+            (repeated, Evidence::Ambiguous, Evidence::Ambiguous),
+        ] {
+            assert_eq!(evidence(&[with(0, 0, one), with(1, 1, other)]), found);
+            let mut matcher = Matcher::new(&plan(), 0, 0);
+            matcher.read(0, 0, Some(with(1, 1, other)));
+            matcher.read(1, 0, Some(with(0, 0, one)));
+            let mut all = Vec::new();
+            matcher.due(None, |_, _, trajectory| all.push(trajectory.evidence));
+            assert_eq!(all, [found]);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Path samples of many probes, joined: delay and loss between taps that no one probe sees together.
+//!
+//! In: the topic of `path_samples`. Out: records of `path` to the configured sinks.
+//! Cost: one thread a member; members of a group share the partitions.
+//! Invariants: sightings are joined by [`PathStage`](crate::path::PathStage) and added up by
+//! [`Paths`](crate::aggregate::path::Paths), as one probe does it that sees all taps; an offset is committed
+//! when all that came of it is out, so whoever takes over a partition reads again what was not; what is
+//! read again gives the same.
+//! Source: docs/correlate.md.
+//!
+//! | file | |
+//! |---|---|
+//! | `sample` | messages → sightings |
+//! | `matcher` | sightings of one partition → trajectories |
+//! | `joined` | trajectories on their way between members |
+//! | `reducer` | trajectories of all → windows → records |
+//! | `reading` | a topic as a member of a group reads it |
+//! | `member` | reading, joining, adding up, sending, committing: the loop |
+
+mod joined;
+mod matcher;
+mod member;
+mod reading;
+mod reducer;
+mod sample;
+
+pub use member::{CorrelateError, CorrelateReport, correlate};
+
+use crate::config::Plan;
+use crate::index::TapIndex;
+
+/// Places of taps by their names, as the configuration lists them.
+fn tap_named(plan: &Plan, name: &str) -> Option<TapIndex> {
+    let place = plan.taps.iter().position(|tap| tap.name == name)?;
+    u16::try_from(place).ok().map(TapIndex)
+}

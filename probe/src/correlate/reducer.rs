@@ -1,0 +1,377 @@
+//! Trajectories of all partitions, added up by window.
+//!
+//! In: messages of the members, in the order of their topic. Out: records of each window, once all that
+//! belongs to it is there.
+//! Cost: as in a probe's aggregation thread, and 100 bytes a trajectory of the last minute.
+//! Invariants: a window is over when every partition has joined what was sent until twice the hold after
+//! the window's first sighting was; so it makes no difference how long a member took, or whether another
+//! one did its work again. What was joined twice counts once. Who takes over begins early enough to know
+//! what the one before knew, and gives nothing out before it has read what that one has said it gave out.
+//! Source: as aggregate/path.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::aggregate::path::{PAST_NS, Paths, Stands};
+use crate::config::Plan;
+use crate::hash::KeyedMap;
+use crate::index::{TapIndex, WindowNumber};
+use crate::inventory::InventoryCell;
+use crate::path::Trajectory;
+use crate::record::{RecordMaker, Rows};
+use crate::time::{Timestamp, ms};
+
+use super::joined::Message;
+
+/// For how long [`Paths`] remembers ways, places and least times.
+const HISTORY_NS: u64 = ms(60_000);
+/// Windows before which what it knows of how times scatter counts next to nothing: each half as much as the
+/// one after it.
+const HISTORY_WINDOWS: u64 = 32;
+const _: () = assert!(PAST_NS < HISTORY_NS, "what it remembers of moves is less");
+
+/// Trajectories by which repeated ones are known, at most; beyond it they are not.
+const KNOWN_MAX: usize = 1 << 21;
+
+/// What is known of a window's messages.
+#[derive(Clone, Copy)]
+struct Arrival {
+    /// When its first sighting was sent.
+    first_ms: i64,
+    first_offset: i64,
+}
+
+/// What was left out or came late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ReducerCounts {
+    /// Trajectories that counted.
+    pub(super) taken: u64,
+    /// That were there already.
+    pub(super) repeated: u64,
+    /// Whose window was over.
+    pub(super) late: u64,
+    /// Messages that do not read, or name what the configuration does not have.
+    pub(super) unread: u64,
+}
+
+/// A sighting by which a trajectory is known.
+type Mark = (TapIndex, Timestamp);
+
+/// All of one group.
+pub(super) struct Reducer {
+    plan: Arc<Plan>,
+    hold_ms: i64,
+    partitions: usize,
+    length_ns: u64,
+    paths: Paths,
+    maker: RecordMaker,
+    arrivals: BTreeMap<u64, Arrival>,
+    known: KeyedMap<u64, Vec<(u64, Mark)>>,
+    /// Up to when what was sent is joined, by partition.
+    clocks: BTreeMap<i32, i64>,
+    next_offset: i64,
+    /// All that other members have said is read; nothing is given out before.
+    is_caught_up: bool,
+    /// Records of windows up to this one are out.
+    emitted: Option<u64>,
+    counts: ReducerCounts,
+}
+
+impl Reducer {
+    pub(super) fn new(
+        plan: &Arc<Plan>,
+        inventory: InventoryCell,
+        maker: RecordMaker,
+        partitions: usize,
+        first_offset: i64,
+    ) -> Self {
+        Self {
+            hold_ms: plan.correlate.hold_ms.into(),
+            partitions,
+            length_ns: ms(plan.window.length_ms.into()),
+            paths: Paths::new(plan, Stands::new(plan, inventory)),
+            plan: Arc::clone(plan),
+            maker,
+            arrivals: BTreeMap::new(),
+            known: KeyedMap::default(),
+            clocks: BTreeMap::new(),
+            next_offset: first_offset,
+            is_caught_up: false,
+            emitted: None,
+            counts: ReducerCounts::default(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> ReducerCounts {
+        self.counts
+    }
+
+    /// For the next reducer of the same member.
+    pub(super) fn into_maker(self) -> RecordMaker {
+        self.maker
+    }
+
+    /// There is nothing more to read now.
+    pub(super) const fn caught_up(&mut self) {
+        self.is_caught_up = true;
+    }
+
+    /// Takes a message.
+    pub(super) fn read(&mut self, offset: i64, value: &[u8]) {
+        self.next_offset = offset + 1;
+        match serde_json::from_slice(value) {
+            Ok(Message::Joined(joined)) => match joined.trajectory(&self.plan) {
+                Some(trajectory) => self.take(offset, joined.sent_ms(), &trajectory),
+                None => self.counts.unread += 1,
+            },
+            Ok(Message::Clock { partition, sent_ms }) => {
+                let clock = self.clocks.entry(partition).or_insert(sent_ms);
+                *clock = sent_ms.max(*clock);
+            }
+            Ok(Message::Emitted { window }) => self.emitted = self.emitted.max(Some(window)),
+            Err(_) => self.counts.unread += 1,
+        }
+    }
+
+    fn take(&mut self, offset: i64, sent_ms: i64, trajectory: &Trajectory) {
+        let window = trajectory.window.0;
+        let marks = trajectory.sights().iter().map(|sight| (sight.tap, sight.at));
+        let known = self.known.get(&trajectory.digest).map_or(&[][..], Vec::as_slice);
+        if marks.clone().any(|mark| known.iter().any(|(_, other)| *other == mark)) {
+            self.counts.repeated += 1;
+            return;
+        }
+        if self.known.len() < KNOWN_MAX {
+            let known = self.known.entry(trajectory.digest).or_default();
+            known.extend(marks.map(|mark| (window, mark)));
+        }
+        let arrival = self
+            .arrivals
+            .entry(window)
+            .or_insert(Arrival { first_ms: sent_ms, first_offset: offset });
+        arrival.first_ms = arrival.first_ms.min(sent_ms);
+        self.counts.taken += 1;
+        self.paths.take(std::slice::from_ref(trajectory));
+    }
+
+    /// Up to when what was sent is joined in all partitions.
+    fn clock_ms(&self) -> Option<i64> {
+        let all = self.clocks.len() >= self.partitions;
+        self.clocks.values().min().copied().filter(|_| all)
+    }
+
+    /// The last window of which, and of all before it, everything is there; the last of all where nothing
+    /// is missing of any.
+    fn complete(&self) -> Option<WindowNumber> {
+        let clock_ms = self.clock_ms()?;
+        let is_over = |arrival: &Arrival| {
+            arrival.first_ms.saturating_add(self.hold_ms.saturating_mul(2)) <= clock_ms
+        };
+        let over = self.arrivals.iter().take_while(|(_, arrival)| is_over(arrival));
+        let last = over.map(|(window, _)| *window).last()?;
+        let is_last = self.arrivals.last_key_value().is_some_and(|(window, _)| *window == last);
+        Some(WindowNumber(if is_last { u64::MAX } else { last }))
+    }
+
+    /// The next window that is over, its end and its records.
+    pub(super) fn next_rows(&mut self) -> Option<(u64, Timestamp, Rows)> {
+        if !self.is_caught_up {
+            return None;
+        }
+        let complete = self.complete()?;
+        loop {
+            let view = self.paths.next_view(complete)?;
+            self.counts.late += view.late_packets;
+            let window = WindowNumber::of(view.start, self.length_ns).0;
+            if self.emitted.is_some_and(|emitted| window <= emitted) {
+                self.forget(window);
+                continue;
+            }
+            self.maker.renew();
+            return Some((window, view.end, self.maker.paths(&view)));
+        }
+    }
+
+    /// The records of a window are out.
+    pub(super) fn is_out(&mut self, window: u64) {
+        self.emitted = self.emitted.max(Some(window));
+        self.forget(window);
+    }
+
+    /// Forgets what no later window asks for.
+    fn forget(&mut self, window: u64) {
+        let verdict_ns = ms(self.plan.path.verdict_ms.into());
+        let kept = (HISTORY_NS + 2 * verdict_ns).div_ceil(self.length_ns) + HISTORY_WINDOWS;
+        let first = window.saturating_sub(kept);
+        self.arrivals = self.arrivals.split_off(&first);
+        self.known.retain(|_, marks| {
+            marks.retain(|(window, _)| *window >= first);
+            !marks.is_empty()
+        });
+    }
+
+    /// What must be read again by who comes after: all from here on.
+    pub(super) fn first_needed(&self) -> i64 {
+        let first = self.arrivals.values().map(|arrival| arrival.first_offset).min();
+        first.unwrap_or(self.next_offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::joined::Joined;
+    use super::*;
+    use crate::config::TapPlan;
+    use crate::decode::Address;
+    use crate::path::{Ends, Sight};
+    use crate::record::{InventoryRows, Names};
+    use crate::worker::PortNames;
+
+    const WINDOWS: u64 = 150;
+    const START_S: u64 = 1_700_000_000;
+
+    fn plan() -> Arc<Plan> {
+        let tap = |name: &str| TapPlan { name: name.to_owned(), ..TapPlan::default() };
+        let mut plan = Plan { taps: vec![tap("a"), tap("b")], ..Plan::default() };
+        plan.domains = vec!["default".to_owned()];
+        plan.correlate.hold_ms = 1_000;
+        Arc::new(plan)
+    }
+
+    fn names(plan: &Plan) -> Names {
+        Names::new(plan, PortNames::new(&[]))
+    }
+
+    fn reducer(plan: &Arc<Plan>, first_offset: i64) -> Reducer {
+        let maker =
+            RecordMaker::new(names(plan), InventoryCell::default(), InventoryRows::default());
+        Reducer::new(plan, InventoryCell::default(), maker, 2, first_offset)
+    }
+
+    /// A packet from one tap to the other, whose way takes longer from minute to minute.
+    fn trajectory(window: u64, packet: u64) -> Trajectory {
+        let at = Timestamp((START_S + window) * 1_000_000_000 + packet * 1_000_000);
+        let later = Timestamp(at.0 + 100_000 + window * 1_000 + packet);
+        let sight = |tap, at, ttl| Sight { tap: TapIndex(tap), at, ttl, is_untagged: true };
+        let address = |last| Address::v4([10, 0, 0, last]);
+        let ends = Ends {
+            source: address(1),
+            destination: address(2),
+            protocol: 17,
+            ip_version: 4,
+            ..Ends::default()
+        };
+        let number = WindowNumber::of(at, 1_000_000_000);
+        // Each fifth is lost.
+        let sights = [sight(0, at, 64), sight(1, later, 63)];
+        let seen = if packet % 5 == 4 { &sights[..1] } else { &sights };
+        Trajectory::of(ends, window * 100 + packet, number, seen).expect("two sights")
+    }
+
+    fn joined(plan: &Plan, window: u64, packet: u64) -> Vec<u8> {
+        let sent_ms = i64::try_from(window * 1_000).expect("small");
+        let joined = Joined::of(&trajectory(window, packet), sent_ms, &mut names(plan));
+        serde_json::to_vec(&Message::Joined(Box::new(joined))).expect("JSON")
+    }
+
+    /// What members send in so many windows; `again`: another one does half of it once more.
+    fn log(plan: &Plan, again: bool) -> Vec<Vec<u8>> {
+        let mut log = Vec::new();
+        for window in 0..WINDOWS {
+            log.extend((0..10).map(|packet| joined(plan, window, packet)));
+            if let Some(before) = window.checked_sub(1).filter(|_| again) {
+                log.extend((0..5).map(|packet| joined(plan, before, packet)));
+            }
+            for partition in 0..2 {
+                let sent_ms = i64::try_from(window * 1_000).expect("small");
+                let clock = Message::Clock { partition, sent_ms };
+                log.push(serde_json::to_vec(&clock).expect("JSON"));
+            }
+        }
+        for partition in 0..2 {
+            let clock = Message::Clock { partition, sent_ms: i64::MAX };
+            log.push(serde_json::to_vec(&clock).expect("JSON"));
+        }
+        log
+    }
+
+    fn given(reducer: &mut Reducer) -> Vec<(u64, Rows)> {
+        let mut all = Vec::new();
+        while let Some((window, _, rows)) = reducer.next_rows() {
+            reducer.is_out(window);
+            all.push((window, rows));
+        }
+        all
+    }
+
+    fn whole(plan: &Arc<Plan>, log: &[Vec<u8>]) -> (Vec<(u64, Rows)>, ReducerCounts) {
+        let (mut reducer, mut all) = (reducer(plan, 0), Vec::new());
+        reducer.caught_up();
+        for (offset, message) in (0..).zip(log) {
+            reducer.read(offset, message);
+            all.extend(given(&mut reducer));
+        }
+        (all, reducer.counts())
+    }
+
+    #[test]
+    fn who_takes_over_goes_on_where_the_other_was() {
+        let plan = plan();
+        let log = log(&plan, false);
+        let (whole, counts) = whole(&plan, &log);
+        assert_eq!(whole.len() as u64, WINDOWS);
+        assert_eq!((counts.taken, counts.late, counts.unread), (WINDOWS * 10, 0, 0));
+        let lost = |rows: &Rows| rows.path.iter().map(|row| row.unresolved_loss_packet_count).max();
+        assert!(whole.iter().all(|(_, rows)| lost(rows) == Some(2)), "{whole:?}");
+        for cut in [0, 5, 60, 300, 1_500, 1_700, log.len() - 1] {
+            let (mut one, mut all) = (reducer(&plan, 0), Vec::new());
+            one.caught_up();
+            for (offset, message) in (0..).zip(&log[..cut]) {
+                one.read(offset, message);
+                all.extend(given(&mut one));
+            }
+            let mut log = log.clone();
+            let last = all.last().map(|(window, _)| *window);
+            let said = Message::Emitted { window: last.unwrap_or(0) };
+            log.insert(cut, serde_json::to_vec(&said).expect("JSON"));
+            let first = one.first_needed();
+            assert!(cut < 1_500 || first > 0, "it is not all read again: {cut}");
+            let mut two = reducer(&plan, first);
+            let skipped = usize::try_from(first).expect("it is not negative");
+            for (offset, message) in log.iter().enumerate().skip(skipped) {
+                two.read(i64::try_from(offset).expect("small"), message);
+                if offset == cut {
+                    two.caught_up();
+                }
+                all.extend(given(&mut two));
+            }
+            assert_eq!(all, whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_joined_twice_counts_once() {
+        let plan = plan();
+        let (once, _) = whole(&plan, &log(&plan, false));
+        let (twice, counts) = whole(&plan, &log(&plan, true));
+        assert_eq!((counts.taken, counts.repeated), (WINDOWS * 10, (WINDOWS - 1) * 5));
+        assert_eq!(once, twice);
+    }
+
+    #[test]
+    fn a_partition_that_nobody_has_holds_the_windows_up() {
+        let plan = plan();
+        let mut reducer = reducer(&plan, 0);
+        reducer.caught_up();
+        for (offset, message) in (0..).zip(&log(&plan, false)) {
+            let text = String::from_utf8_lossy(message);
+            if !text.contains("\"clock\":{\"partition\":1") {
+                reducer.read(offset, message);
+            }
+            assert!(reducer.next_rows().is_none());
+        }
+        let clock = Message::Clock { partition: 1, sent_ms: i64::MAX };
+        reducer.read(100_000, &serde_json::to_vec(&clock).expect("JSON"));
+        assert_eq!(given(&mut reducer).len() as u64, WINDOWS);
+    }
+}

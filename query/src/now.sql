@@ -1,0 +1,57 @@
+-- `{table}` with the virtual machines that had the addresses in its time, as it is known now. Where
+-- several had an address in that time, the one with the MAC address, else the one that had it first. Who
+-- was only learned from packets (no uuid) comes last, and has a name at most.
+CREATE VIEW {table}_now AS
+WITH ends AS (
+    {ends}
+), held AS (
+    SELECT * FROM inventory_now WHERE attributed
+), candidates AS (
+    SELECT ends.*, held.uuid, held.name, held.tenant, held.tenant_shared, held.run_start_ns, held.valid_from_ns,
+        CASE WHEN held.uuid IS NULL THEN 4 ELSE 0 END AS evidence, coalesce(held.mac = ends.mac, false) AS same_mac
+    FROM ends JOIN held USING (probe_id, address_space, address)
+    WHERE {held_then}
+    UNION ALL
+    -- What was under way when the workers learnt that segments are joined has the segment's own space.
+    SELECT ends.*, held.uuid, held.name, held.tenant, held.tenant_shared, held.run_start_ns, held.valid_from_ns,
+        CASE WHEN held.uuid IS NULL THEN 4 ELSE 1 END AS evidence,
+        coalesce(held.mac = ends.mac, false) AS same_mac
+    FROM ends JOIN held USING (probe_id, address)
+    WHERE held.segment = ends.address_space AND held.segment <> held.address_space
+        AND {held_then}
+    UNION ALL
+    -- The MAC address speaks for interfaces whose addresses nobody knows, and for addresses that no
+    -- router passes on.
+    SELECT ends.*, held.uuid, held.name, held.tenant, held.tenant_shared, held.run_start_ns, held.valid_from_ns,
+        2 AS evidence, true AS same_mac
+    FROM ends JOIN held USING (probe_id, mac)
+    WHERE held.uuid IS NOT NULL
+        AND (held.address_space IS NULL OR held.address_space = ends.address_space)
+        AND (held.address IS NULL OR ends.address LIKE 'fe80:%' OR ends.address LIKE '169.254.%'
+            OR ends.address IN ('::', '0.0.0.0'))
+        AND {held_then}
+    UNION ALL
+    -- The MAC address that was learned with an address speaks for such interfaces too.
+    SELECT ends.*, held.uuid, held.name, held.tenant, held.tenant_shared, held.run_start_ns, held.valid_from_ns,
+        3 AS evidence, false AS same_mac
+    FROM ends
+    JOIN held AS learned USING (probe_id, address_space, address)
+    JOIN held ON held.probe_id = ends.probe_id AND held.mac = learned.mac
+    WHERE learned.uuid IS NULL AND held.uuid IS NOT NULL AND held.address IS NULL
+        AND (held.address_space IS NULL OR held.address_space = ends.address_space)
+        AND {learned_then}
+        AND {held_then}
+), known AS (
+    SELECT * FROM candidates
+    QUALIFY row_number() OVER (
+        PARTITION BY probe_id, address_space, address, mac, from_ns, to_ns
+        ORDER BY evidence, run_start_ns DESC, same_mac DESC, valid_from_ns, uuid
+    ) = 1
+), named AS (
+    SELECT {table}.* REPLACE (
+        {virtual_stations}{replaced}
+    ){added}
+    FROM {table}
+    {known}
+)
+{shown} FROM named;

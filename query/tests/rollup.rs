@@ -1,0 +1,193 @@
+//! Hours that stand added up say the same as their windows.
+
+mod folder;
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use folder::{Folder, stderr};
+use serde_json::Value as Json;
+use vmprobe::config::StorePlan;
+use vmprobe::export::ParquetSink;
+use vmprobe::record::{Rows, WindowRecord};
+use vmprobe::time::Timestamp;
+
+const SECOND_NS: u64 = 1_000_000_000;
+const HOUR_NS: u64 = 3_600 * SECOND_NS;
+const HOUR: u64 = 480_000;
+
+/// Windows of an hour, `count` of them.
+fn windows(hour: u64, count: u64) -> Rows {
+    let window = |number: u64| {
+        let vm = |number: u64| Some(Arc::<str>::from(format!("vm-{}", number % 7)));
+        let address = |number: u64| IpAddr::V4(Ipv4Addr::from_bits(number.try_into().unwrap_or(0)));
+        let start = hour * HOUR_NS + number * 17 % 3_600 * SECOND_NS;
+        WindowRecord {
+            window_start_ns: start,
+            window_end_ns: start + SECOND_NS,
+            segment: "default/none".into(),
+            address_space: "default/none".into(),
+            source_address: address(number),
+            destination_address: address(number / 3),
+            destination_port: if number % 3 == 0 { 443 } else { 53 },
+            protocol_identifier: 6,
+            application_name: if number % 5 == 0 { "tls" } else { "" },
+            source_virtual_station_name: if number % 4 == 0 { None } else { vm(number) },
+            destination_virtual_station_name: vm(number / 11),
+            traffic_class: "north_south",
+            flow_count: 1,
+            packet_delta_count: number,
+            octet_delta_count: number * 100,
+            sampling_rate: if number % 2 == 0 { 1.0 } else { 0.5 },
+            tap: "a".into(),
+            ..WindowRecord::default()
+        }
+    };
+    Rows { windows: (0..count).map(window).collect(), ..Rows::default() }
+}
+
+fn write(folder: &Folder, probe: &str, hour: u64, count: u64) {
+    let plan =
+        StorePlan { folder: Some(folder.0.clone()), free_mib_min: 0, ..StorePlan::default() };
+    let mut sink = ParquetSink::new(&plan, probe, "east").expect("a folder");
+    sink.write(windows(hour, count), Timestamp(hour * HOUR_NS));
+    assert!(sink.close(Timestamp(hour * HOUR_NS)), "{:?}", sink.health());
+}
+
+fn hour_folder(folder: &Folder, hour: u64) -> PathBuf {
+    let days = fs::read_dir(folder.0.join("windows")).expect("days").flatten();
+    let hours = days.flat_map(|day| fs::read_dir(day.path()).expect("hours").flatten());
+    let hours = hours.map(|entry| entry.path());
+    hours.filter(|path| path.ends_with(format!("{:02}", hour % 24))).last().expect("the hour")
+}
+
+fn roll_up(folder: &Folder, probe: &str, hour: u64) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmprobe-query"));
+    command.arg("roll-up").arg("--hour").arg(hour_folder(folder, hour));
+    command.arg("--work").arg(folder.0.join(".compact-p1")).args(["--probe", probe]);
+    let output = command.output().expect("the query program");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!folder.0.join(".compact-p1").exists(), "nothing is left");
+}
+
+/// Hidden files of the hour.
+fn rolled(folder: &Folder, hour: u64) -> Vec<String> {
+    let entries = fs::read_dir(hour_folder(folder, hour)).expect("the hour").flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with('.')).collect();
+    names.sort();
+    names
+}
+
+/// What a view says, and what the windows say in its place.
+fn both(folder: &Folder, view: &str, interval_ns: u64) -> [Vec<Json>; 2] {
+    let question = |start: &str, rows: &str, from: &str| {
+        folder.json(&format!(
+            "SELECT probe_id, {start} AS start_ns, source_virtual_station_name, \
+             destination_virtual_station_name, destination_port, application_name, traffic_class, \
+             {rows}::UBIGINT AS row_count, sum(octet_delta_count)::UBIGINT AS octets, \
+             sum(packet_delta_count)::UBIGINT AS packets, sum(retransmission_packet_count) AS again, \
+             min(sampling_rate) AS rate, max(sequence_ack_rtt_max_ns) AS longest \
+             FROM {from} GROUP BY ALL ORDER BY ALL"
+        ))
+    };
+    let start = format!("window_start_ns // {interval_ns} * {interval_ns}");
+    [question("start_ns", "sum(row_count)", view), question(&start, "count(*)", "windows")]
+}
+
+fn check(folder: &Folder, rows: u64) {
+    for (view, interval_ns) in [("windows_1m", 60 * SECOND_NS), ("windows_1h", HOUR_NS)] {
+        let [found, expected] = both(folder, view, interval_ns);
+        assert!(found.len() > 10 && found == expected, "{view}");
+        let sum = |row: &Json| row["row_count"].as_u64().expect("a count");
+        assert_eq!(found.iter().map(sum).sum::<u64>(), rows, "{view}");
+    }
+}
+
+#[test]
+fn hours_that_stand_added_up_say_the_same() {
+    let folder = Folder::new("rolled");
+    for probe in ["p1", "p1-b"] {
+        write(&folder, probe, HOUR, 3_000);
+        write(&folder, probe, HOUR, 500);
+        write(&folder, probe, HOUR + 1, 2_000);
+    }
+    check(&folder, 11_000);
+    roll_up(&folder, "p1", HOUR);
+    let names = rolled(&folder, HOUR);
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(
+        names[0].starts_with(".windows_1h-p1-2-1-") && names[1].starts_with(".windows_1m-p1-2-")
+    );
+    check(&folder, 11_000);
+    // Again it has nothing to do; of another probe the files are its own.
+    roll_up(&folder, "p1", HOUR);
+    roll_up(&folder, "p1-b", HOUR);
+    assert!(
+        rolled(&folder, HOUR).len() == 4
+            && names.iter().all(|it| rolled(&folder, HOUR).contains(it))
+    );
+    check(&folder, 11_000);
+    // What comes late is seen although the hour stands added up, and is in it the next time.
+    write(&folder, "p1", HOUR, 100);
+    check(&folder, 11_100);
+    roll_up(&folder, "p1", HOUR);
+    let now = rolled(&folder, HOUR);
+    assert!(now.len() == 4 && !now.contains(&names[0]), "{now:?}");
+    check(&folder, 11_100);
+}
+
+#[test]
+fn what_stands_added_up_is_what_is_read_and_a_torn_one_is_not() {
+    let folder = Folder::new("rolled-read");
+    write(&folder, "p1", HOUR, 3_000);
+    roll_up(&folder, "p1", HOUR);
+    let hour = hour_folder(&folder, HOUR);
+    let paths = || fs::read_dir(&hour).expect("the hour").flatten().map(|entry| entry.path());
+    let records = paths().find(|path| path.extension().is_some()).expect("the windows");
+    let whole = fs::read(&records).expect("a file");
+    // Pages that nobody can read, in a file that is as large as before.
+    let mut broken = whole.clone();
+    let footer = *broken.last_chunk::<8>().expect("its end").first_chunk().expect("a length");
+    let pages = broken.len() - 8 - usize::try_from(u32::from_le_bytes(footer)).expect("a length");
+    broken[4..pages].fill(0xa5);
+    fs::write(&records, broken).expect("written");
+    let rows =
+        "SELECT sum(row_count)::UBIGINT AS n, sum(octet_delta_count)::UBIGINT AS o FROM windows_1h";
+    let octets = (0..3_000).map(|number| number * 100).sum::<u64>();
+    assert_eq!(folder.json(rows), [serde_json::json!({"n": 3_000, "o": octets})]);
+    let asked = folder.query(&["SELECT sum(octet_delta_count) FROM windows"]);
+    assert_eq!(asked.status.code(), Some(1), "it needs them");
+    fs::write(&records, whole).expect("written");
+    for path in paths().filter(|path| path.extension().is_none()) {
+        fs::write(path, "PAR1 torn").expect("written");
+    }
+    assert_eq!(folder.json(rows), [serde_json::json!({"n": 3_000, "o": octets})]);
+    check(&folder, 3_000);
+}
+
+#[test]
+fn a_foreign_file_is_refused_here_too() {
+    let folder = Folder::new("rolled-foreign");
+    write(&folder, "p1", HOUR, 100);
+    let flows = Rows {
+        flows: vec![vmprobe::record::FlowRecord {
+            flow_end_ns: HOUR * HOUR_NS,
+            ..vmprobe::record::FlowRecord::default()
+        }],
+        ..Rows::default()
+    };
+    folder.write(flows, Timestamp(HOUR * HOUR_NS));
+    let day = fs::read_dir(folder.0.join("flows")).expect("days").flatten().next().expect("a day");
+    let hour = fs::read_dir(day.path()).expect("hours").flatten().next().expect("an hour");
+    let file = fs::read_dir(hour.path()).expect("files").flatten().next().expect("a file");
+    fs::copy(file.path(), hour_folder(&folder, HOUR).join("foreign.parquet")).expect("copied");
+    let output = folder.query(&["FROM windows_1h"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("foreign.parquet: column "), "{}", stderr(&output));
+    let output = folder.query(&["--skip-bad-files", "FROM windows_1h"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
