@@ -137,7 +137,7 @@ mod tests {
             ttl: 63,
             is_untagged: tap == 1,
         };
-        let ends = ends.unwrap_or_else(Ends::default);
+        let ends = ends.unwrap_or_default();
         let sights = [sight(1, 10), sight(0, 5)];
         let before = Trajectory::of(ends, u64::MAX, WindowNumber(7), &sights);
         let mut before = before.expect("few sights");
