@@ -117,7 +117,6 @@ mod tests {
     use crate::config::TapPlan;
     use crate::index::TapIndex;
     use crate::inventory::{AddressSpace, Segment, SegmentKind};
-    use crate::path::Ends;
     use crate::worker::PortNames;
 
     #[test]
