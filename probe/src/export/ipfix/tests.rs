@@ -158,7 +158,8 @@ fn a_biflow_has_both_directions_and_times_to_the_nanosecond() {
     assert_eq!((of(0, 8), of(0, 12), of(0, 148)), (0x0a00_0001, 0x0a00_0002, 1));
     let ns = |element| {
         let ntp = of(0, element);
-        ((ntp >> 32) - 2_208_988_800) * 1_000_000_000 + ((ntp & 0xffff_ffff) * 1_000_000_000 >> 32)
+        ((ntp >> 32) - 2_208_988_800) * 1_000_000_000
+            + (((ntp & 0xffff_ffff) * 1_000_000_000) >> 32)
     };
     assert_eq!((ns(156), ns(157)), (NOW.as_ns() + 1, NOW.as_ns() + 999_999_999));
     assert_eq!((of(0, 152), of(0, 153)), (1_700_000_000_000, 1_700_000_000_999));
