@@ -112,6 +112,7 @@ impl Ends {
             .replace("{ends}", &ends.join("\n    UNION\n    "))
             .replace("{held_then}", &then("held"))
             .replace("{learned_then}", &then("learned"))
+            .replace("{sharing_then}", &then("sharing"))
             .replace("{virtual_stations}", &stations.join(",\n        "))
             .replace("{replaced}", self.replaced)
             .replace("{added}", self.added)

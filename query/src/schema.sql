@@ -396,6 +396,7 @@ CREATE TABLE "inventory" (
     "segment" VARCHAR,
     "address_space" VARCHAR,
     "attributed" BOOLEAN NOT NULL,
+    "address_shared" BOOLEAN NOT NULL,
     "valid_from_ns" UBIGINT NOT NULL,
     "valid_to_ns" UBIGINT,
     "known_from_ns" UBIGINT NOT NULL,

@@ -1,5 +1,5 @@
-//! A neutron-server of its own for a test, on SQLite, without Keystone, agents or a message bus. Taken down
-//! when it is dropped.
+//! A neutron-server of its own for a test, on SQLite, without Keystone and agents; it sends notifications to a
+//! broker if it is given one. Taken down when it is dropped.
 //!
 //! Source: Neutron 21, "Configuration options"; `auth_strategy = noauth`.
 
@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value as Json, json};
 
+use crate::broker::Broker;
 use crate::end_to_end::{free_port, get, send, until};
 use crate::folder::Folder;
 
@@ -35,6 +36,16 @@ pub struct Neutron {
 impl Neutron {
     /// Starts one; `None` where it is not installed.
     pub fn start() -> Option<Self> {
+        Self::start_with("driver = noop")
+    }
+
+    /// Starts one that tells a broker what it does.
+    pub fn notifying(broker: &Broker) -> Option<Self> {
+        let url = format!("rabbit://guest:guest@127.0.0.1:{}/", broker.port);
+        Self::start_with(&format!("driver = messagingv2\ntransport_url = {url}"))
+    }
+
+    fn start_with(notifications: &str) -> Option<Self> {
         if ![SERVER, PYTHON, PASTE].iter().all(|path| Path::new(path).exists()) {
             return None;
         }
@@ -42,13 +53,14 @@ impl Neutron {
         let (root, port) = (folder.root().display().to_string(), free_port());
         let configuration = format!(
             "[DEFAULT]\nbind_host = 127.0.0.1\nbind_port = {port}\ncore_plugin = ml2\n\
-             service_plugins = router\nauth_strategy = noauth\nstate_path = {root}\nlock_path = {root}\n\
+             service_plugins = router,trunk\nauth_strategy = noauth\nstate_path = {root}\nlock_path = {root}\n\
              api_workers = 1\nrpc_workers = 0\nrpc_state_report_workers = 0\ntransport_url = fake://\n\
              api_paste_config = {PASTE}\n[oslo_concurrency]\nlock_path = {root}\n\
              [database]\nconnection = sqlite:///{root}/neutron.db\n\
-             [oslo_messaging_notifications]\ndriver = noop\n\
-             [ml2]\ntype_drivers = vxlan\ntenant_network_types = vxlan\nmechanism_drivers =\n\
-             [ml2_type_vxlan]\nvni_ranges = 4000:5000\n"
+             [oslo_messaging_notifications]\n{notifications}\n\
+             [ml2]\ntype_drivers = vxlan,vlan\ntenant_network_types = vxlan\n\
+             mechanism_drivers = openvswitch\n[ml2_type_vxlan]\nvni_ranges = 4000:5000\n\
+             [ml2_type_vlan]\nnetwork_vlan_ranges = physnet1:500:600\n"
         );
         folder.write("neutron.conf", configuration);
         let tables = format!(

@@ -41,7 +41,7 @@ const SINCE: &str = "valid_from = 1700000001500000000\n";
 /// stands in a shared network. 10.0.0.7 and 10.0.0.8 go from a VM of a to one of b, and 10.0.0.9 to nobody.
 /// In VLAN 7 tenant b has addresses that a has as well. The last ones are no VM's: at home, shared (and at
 /// home), outside.
-const ENDS: [End; 24] = [
+const ENDS: [End; 30] = [
     End(1, Some("a"), None, "10.0.0.1", 0, ""),
     End(2, Some("a"), None, "10.0.0.2", 0, ""),
     End(3, Some("b"), None, "10.0.0.3", 0, ""),
@@ -66,6 +66,29 @@ const ENDS: [End; 24] = [
     End(28, None, Some(7), "10.0.0.6", 0, ""),
     End(29, None, Some(7), "10.0.0.7", 0, ""),
     End(30, None, Some(7), "10.0.0.8", 0, ""),
+    End(
+        31,
+        Some("a"),
+        None,
+        "10.0.0.31",
+        0,
+        "shared_addresses = [\"10.0.0.100\", \"10.0.0.101\"]\n",
+    ),
+    End(32, Some("b"), None, "10.0.0.32", 0, "shared_addresses = [\"10.0.0.100\"]\n"),
+    // These two from what they may have, and a router with both.
+    End(31, None, None, "10.0.0.100", 0, ""),
+    End(32, None, None, "10.0.0.100", 0, ""),
+    End(33, None, None, "10.0.0.100", 0, ""),
+    End(33, None, None, "10.0.0.101", 0, ""),
+];
+
+/// Addresses that VMs may have as others may, by the MAC address that is seen with them, and whose they are.
+const SHARED: [(u8, &str, Option<&str>); 4] = [
+    (31, "10.0.0.100", Some("vm-31")),
+    (32, "10.0.0.100", Some("vm-32")),
+    (33, "10.0.0.100", None),
+    // Only one may have it.
+    (33, "10.0.0.101", Some("vm-31")),
 ];
 
 /// Destinations alone.
@@ -229,6 +252,18 @@ fn what_is_known_late_gives_the_class_that_the_probe_would_have_given() {
         return skipped("what is known late", NOT_BUILT);
     };
     assert_eq!(classes(&windows), ["east_west", "inter_tenant", "north_south", "transit"]);
+    for (number, address, vm) in SHARED {
+        let mac = format!("02:00:00:00:00:{number:02x}");
+        for end in ["source", "destination"] {
+            let seen = windows.iter().filter(|row| {
+                row[format!("{end}_address")] == address && row[format!("{end}_mac")] == mac
+            });
+            let whose: Vec<_> =
+                seen.map(|row| row[format!("{end}_virtual_station_name")].as_str()).collect();
+            assert!(whose.len() > 30, "{address} of {mac} as {end}");
+            assert!(whose.iter().all(|it| *it == vm), "{address} of {mac}: {whose:?}");
+        }
+    }
     assert_equal(&in_time).expect("it is built");
     assert_equal(&late).expect("it is built");
     for (table, columns) in TABLES {

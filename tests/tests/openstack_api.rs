@@ -198,3 +198,134 @@ fn what_nova_has_is_known_and_what_is_gone_has_ended() {
     cloud.soon("what is gone has ended", || cloud.vm(&vm_id(6)).and_then(|vm| vm.ended()));
     assert!(cloud.vm(&vm_id(2)).is_some_and(|vm| vm.ended().is_none()));
 }
+
+/// An instance on a trunk, with a subport, a pair and a floating address.
+struct Wired {
+    parent: Json,
+    subport: Json,
+    trunk: Json,
+    floating: Json,
+    /// The VNIs of the port's network, and of the subport's.
+    vnis: [u64; 2],
+    /// Segments and addresses: its own, of the pair, of the subport, outside.
+    places: [(String, String); 4],
+}
+
+fn text(value: &Json) -> String {
+    value.as_str().expect("a text").to_owned()
+}
+
+fn path(kind: &str, of: &Json) -> String {
+    format!("/{kind}/{}", text(&of["id"]))
+}
+
+fn wired(neutron: &Neutron) -> Wired {
+    let made = |path: &str, kind: &str, body: Json| {
+        neutron.ask("POST", path, &json!({ kind: body }))[kind].take()
+    };
+    let (inner, vni, inner_subnet) = neutron.network("10.0.0.0/24");
+    let (tagged, tagged_vni, _) = neutron.network("10.1.0.0/24");
+    let outer = json!({
+        "name": "outer", "tenant_id": "p1", "router:external": true,
+        "provider:network_type": "vlan", "provider:physical_network": "physnet1",
+        "provider:segmentation_id": 500});
+    let outer = made("/networks", "network", outer);
+    let subnet = json!({
+        "network_id": outer["id"], "ip_version": 4, "cidr": "198.51.100.0/24", "tenant_id": "p1"});
+    made("/subnets", "subnet", subnet);
+    let parent = made("/ports", "port", json!({"network_id": inner, "tenant_id": "p1"}));
+    let same =
+        json!({"network_id": tagged, "tenant_id": "p1", "mac_address": parent["mac_address"]});
+    let subport = made("/ports", "port", same);
+    let sub_ports = json!([
+        {"port_id": subport["id"], "segmentation_type": "vlan", "segmentation_id": 101}]);
+    let trunk = json!({"port_id": parent["id"], "tenant_id": "p1", "sub_ports": sub_ports});
+    let trunk = made("/trunks", "trunk", trunk);
+    let bound = json!({"port": {
+        "device_id": vm_id(1), "device_owner": "compute:nova", "binding:host_id": "host1",
+        "allowed_address_pairs": [{"ip_address": "10.0.0.200"}]}});
+    neutron.ask("PUT", &path("ports", &parent), &bound);
+    // A floating address needs a router between.
+    let gateway = json!({"tenant_id": "p1", "external_gateway_info": {"network_id": outer["id"]}});
+    let router = made("/routers", "router", gateway);
+    let place = format!("{}/add_router_interface", path("routers", &router));
+    neutron.ask("PUT", &place, &json!({"subnet_id": inner_subnet}));
+    let floating = json!({
+        "floating_network_id": outer["id"], "tenant_id": "p1", "port_id": parent["id"]});
+    let floating = made("/floatingips", "floatingip", floating);
+    let address = |port: &Json| text(&port["fixed_ips"][0]["ip_address"]);
+    let places = [
+        (format!("default/vxlan/{vni}"), address(&parent)),
+        (format!("default/vxlan/{vni}"), "10.0.0.200".to_owned()),
+        (format!("default/vxlan/{tagged_vni}"), address(&subport)),
+        ("default/vlan/500".to_owned(), text(&floating["floating_ip_address"])),
+    ];
+    Wired { parent, subport, trunk, floating, vnis: [vni, tagged_vni], places }
+}
+
+/// Trunks, pairs and floating addresses as a real Neutron tells of them, by notifications and by lists. It does
+/// not notify of subports that are added to a trunk or taken off: its next message of the port says so.
+#[test]
+fn what_neutron_does_is_heard_and_what_it_has_is_listed_alike() {
+    let name = "what_neutron_does_is_heard_and_what_it_has_is_listed_alike";
+    let Some(broker) = Broker::start() else {
+        missing(name, &["rabbitmq-server"], broker::PACKAGES);
+        return;
+    };
+    let Some(neutron) = Neutron::notifying(&broker) else {
+        missing(name, &["neutron-server"], neutron::PACKAGES);
+        return;
+    };
+    // With its first notification Neutron makes its exchange.
+    neutron.network("10.9.0.0/24");
+    let cloud = Cloud::new(&broker, "heard", "");
+    cloud.soon("live", || (cloud.health().state == SourceState::Live).then_some(()));
+    let wired = wired(&neutron);
+    let whose = |cloud: &Cloud| {
+        wired.places.each_ref().map(|(segment, address)| {
+            cloud.who(segment, address).is_some_and(|vm| vm.uuid_text.as_ref() == vm_id(1))
+        })
+    };
+    cloud.soon("all is heard", || (whose(&cloud) == [true; 4]).then_some(()));
+    let rest = format!("api_auth = \"none\"\napi_network_url = \"http://{}\"", neutron.address);
+    let listed = Cloud::new(&broker, "listed", &rest);
+    listed.soon("all is listed", || (whose(&listed) == [true; 4]).then_some(()));
+    let [vni, tagged] = wired.vnis;
+    for cloud in [&cloud, &listed] {
+        let vm = cloud.vm(&vm_id(1)).expect("known");
+        let now = wall_clock();
+        let interfaces: Vec<_> = vm
+            .interfaces
+            .iter()
+            .map(|interface| {
+                let connection = interface.connections.at(now).expect("connected");
+                let segment = connection.segment.map(|segment| segment.to_string());
+                let counts = (connection.addresses.len(), connection.shared.len());
+                (interface.id.number, segment.expect("it is in one"), counts)
+            })
+            .collect();
+        let wanted = [
+            (0, format!("vxlan/{vni}"), (1, 1)),
+            (101, format!("vxlan/{tagged}"), (1, 0)),
+            // As the VM sees it: with a tag, by its MAC address.
+            (4_096 + 101, "vlan/101".to_owned(), (0, 0)),
+            (8_192, "vlan/500".to_owned(), (1, 0)),
+        ];
+        assert_eq!(interfaces, wanted);
+        assert_eq!(cloud.0.view().status.load().conflicts, 0);
+    }
+
+    // Taken off without a word; the next message of the port tells.
+    let off = json!({"sub_ports": [{"port_id": wired.subport["id"]}]});
+    neutron.ask("PUT", &format!("{}/remove_subports", path("trunks", &wired.trunk)), &off);
+    let parent = path("ports", &wired.parent);
+    neutron.ask("PUT", &parent, &json!({"port": {"name": "eth0"}}));
+    cloud.soon("the subport is off", || (whose(&cloud) == [true, true, false, true]).then_some(()));
+    let none = json!({"floatingip": {"port_id": null}});
+    neutron.ask("PUT", &path("floatingips", &wired.floating), &none);
+    cloud.soon("the floating address is off", || {
+        (whose(&cloud) == [true, true, false, false]).then_some(())
+    });
+    neutron.ask("PUT", &parent, &json!({"port": {"allowed_address_pairs": []}}));
+    cloud.soon("the pair is off", || (whose(&cloud) == [true, false, false, false]).then_some(()));
+}

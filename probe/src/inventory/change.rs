@@ -7,6 +7,7 @@
 //! instant on.
 //! Source: ARCHITECTURE.md, "Who is who".
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -28,12 +29,20 @@ pub struct InterfaceId {
     /// Its MAC address.
     pub mac: Mac,
     /// 0, but for further interfaces of the same VM with the same MAC address.
-    pub number: u8,
+    pub number: u16,
 }
 
 impl From<Mac> for InterfaceId {
     fn from(mac: Mac) -> Self {
         Self { mac, number: 0 }
+    }
+}
+
+impl fmt::Display for InterfaceId {
+    /// The MAC address, with the number behind `#` where it has one.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mac, number } = self;
+        if *number == 0 { write!(out, "{mac}") } else { write!(out, "{mac}#{number}") }
     }
 }
 
@@ -59,6 +68,10 @@ pub enum Attribute {
     /// Addresses of the interface ([`Value::Addresses`]). Empty: none are known, so all that the MAC
     /// address sends is the VM's.
     Addresses(InterfaceId),
+    /// Addresses that the interface may have beside its own, as others may ([`Value::Addresses`]): those
+    /// of virtual routers and clusters. Who alone may have one has it; of several the one that is seen
+    /// to, by its MAC address.
+    Shared(InterfaceId),
     /// Name of the port on the switch ([`Value::Text`]): `iface-id` of Open vSwitch, which is the id of
     /// a Neutron port.
     Port(InterfaceId),
@@ -81,6 +94,7 @@ impl Attribute {
             Self::Attached(_) => "attached",
             Self::Segment(_) => "segment",
             Self::Addresses(_) => "addresses",
+            Self::Shared(_) => "shared_addresses",
             Self::Port(_) => "port",
             Self::Switch(_) => "switch",
             Self::Space => "space",
@@ -93,6 +107,7 @@ impl Attribute {
             Self::Attached(id)
             | Self::Segment(id)
             | Self::Addresses(id)
+            | Self::Shared(id)
             | Self::Port(id)
             | Self::Switch(id) => Some(*id),
             _ => None,
@@ -243,6 +258,11 @@ impl Statement {
         Self { vm, from, until: Until::Next, changes: Vec::new() }
     }
 
+    /// From when on.
+    pub const fn since(&self) -> Timestamp {
+        self.from
+    }
+
     /// What follows holds until then.
     #[must_use]
     pub const fn until(mut self, until: Until) -> Self {
@@ -300,6 +320,16 @@ impl Statement {
         addresses: impl IntoIterator<Item = IpAddr>,
     ) -> Self {
         self.says(Attribute::Addresses(interface.into()), Some(Value::addresses(addresses)))
+    }
+
+    /// All addresses that an interface may have as others may.
+    #[must_use]
+    pub fn shared(
+        self,
+        interface: impl Into<InterfaceId>,
+        addresses: impl IntoIterator<Item = IpAddr>,
+    ) -> Self {
+        self.says(Attribute::Shared(interface.into()), Some(Value::addresses(addresses)))
     }
 
     /// The switch's port of an interface.

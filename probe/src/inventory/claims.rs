@@ -4,9 +4,10 @@
 //! Cost: a name is made anew when one of its claims changes.
 //! Invariants: spans of a name are in order and apart. Where several VMs claim one address at once, the
 //! source of the lower rank is right; then the claim that began later; then the one that became known
-//! later; then the larger UUID. That is a conflict, and is shown, unless the loser was only learned. Of
-//! several claims on one MAC address only a lower rank decides; else it says nothing of anybody. Who was
-//! only learned claims addresses and no MAC address: a router's is seen in many segments.
+//! later; then the larger UUID. That is a conflict, and is shown, unless the loser was only learned, or may
+//! have the address as others may: such a claim counts where nobody has the address, and where no other VM
+//! may have it too. Of several claims on one MAC address only a lower rank decides; else it says nothing of
+//! anybody. Who was only learned claims addresses and no MAC address: a router's is seen in many segments.
 
 use std::cmp::Reverse;
 use std::hash::{Hash, Hasher};
@@ -105,8 +106,17 @@ pub(super) struct Claim {
     known: Timestamp,
     /// Gives way without a conflict.
     yields: bool,
+    /// Others may have it as well: gives way to who has it.
+    shares: bool,
     /// The same claim stands under another name, where its conflicts are shown.
     shadow: bool,
+}
+
+impl Claim {
+    /// The less counts more: to have an address, to be one who may have it, to be seen with it.
+    fn weight(&self) -> u8 {
+        if self.yields { 2 } else { u8::from(self.shares) }
+    }
 }
 
 /// Several VMs claim one name.
@@ -151,6 +161,12 @@ impl Held {
         there.take_while(move |(valid, _)| valid.from < time.to).copied()
     }
 
+    /// All who may have it as others may, at some time of a span.
+    pub(super) fn sharers(&self, time: Interval) -> impl Iterator<Item = VmRef> + '_ {
+        let there = self.claims.iter().filter(move |claim| claim.valid.and(time).is_some());
+        there.filter(|claim| claim.shares).map(|claim| claim.vm)
+    }
+
     /// All who claim it.
     pub(super) fn claimants(&self) -> impl Iterator<Item = VmRef> + '_ {
         self.claims.iter().map(|claim| claim.vm)
@@ -181,10 +197,14 @@ impl Held {
         let there = self.claims.iter().filter(|claim| claim.valid.and(time).is_some());
         let best = |claim: &&Claim| {
             let later = (Reverse(claim.valid.from), Reverse(claim.known), Reverse(claim.uuid));
-            (claim.yields, claim.rank, later)
+            (claim.weight(), claim.rank, later)
         };
+        let mut sharers = there.clone().filter(|claim| claim.shares).map(|claim| claim.vm);
+        let is_shared = sharers.next().is_some_and(|vm| sharers.any(|other| other != vm));
+        // Of several who may have it none has it for that alone.
+        let there = there.filter(|claim| !(is_shared && claim.shares));
         let Some(first) = there.clone().min_by_key(best).copied() else { return };
-        let rivals = there.filter(|claim| claim.vm != first.vm && (first.yields || !claim.yields));
+        let rivals = there.filter(|claim| claim.vm != first.vm && claim.weight() == first.weight());
         let rivals: Vec<Claim> = rivals.copied().collect();
         let equal = rivals.iter().any(|claim| claim.rank == first.rank);
         let undecided = equal && !name.is_address();
@@ -234,6 +254,7 @@ pub(super) fn claims_of(
                 rank: rank(sources, connection.source),
                 known: connection.known,
                 yields: source.is_some_and(|source| source.kind.yields()),
+                shares: false,
                 shadow: false,
             };
             let Some(segment) = connection.segment else {
@@ -260,6 +281,11 @@ pub(super) fn claims_of(
                 }
                 for address in &*connection.addresses {
                     let (address, version) = Address::of_ip(*address);
+                    claims.push((Name::address(space, address, version), claim));
+                }
+                for address in &*connection.shared {
+                    let (address, version) = Address::of_ip(*address);
+                    let claim = Claim { shares: true, ..claim };
                     claims.push((Name::address(space, address, version), claim));
                 }
             }

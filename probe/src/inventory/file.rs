@@ -91,6 +91,14 @@ static INTERFACE: Table = Table {
             "IP addresses. Without any, all that the MAC address sends is the VM's.",
         ),
         key(
+            "shared_addresses",
+            Kind::List(&Kind::Address, 256),
+            Given::Default("[]"),
+            "",
+            "IP addresses that it may have as others may: of a virtual router, a cluster. Of several the one \
+             that is seen with it, by its MAC address, has it.",
+        ),
+        key(
             "segment",
             Kind::Segment,
             Given::Default("\"default/none\""),
@@ -189,6 +197,11 @@ impl Lines {
                 .map(|one| (one.valid, Some(Value::addresses(one.addresses.iter().copied()))))
                 .collect::<Vec<_>>();
             self.say(subject, &Attribute::Addresses(id), &known);
+            let shared = interfaces.iter().filter(|one| !one.shared.is_empty());
+            let shared = shared
+                .map(|one| (one.valid, Some(Value::addresses(one.shared.iter().copied()))))
+                .collect::<Vec<_>>();
+            self.say(subject, &Attribute::Shared(id), &shared);
         }
     }
 
@@ -229,7 +242,7 @@ fn exists(valid: Interval) -> Vec<(Interval, Option<Value>)> {
 fn numbered(interfaces: &[Interface]) -> BTreeMap<InterfaceId, Vec<&Interface>> {
     let mut numbered: BTreeMap<InterfaceId, Vec<&Interface>> = BTreeMap::new();
     for interface in interfaces {
-        let free = (0..=u8::MAX).map(|number| InterfaceId { mac: interface.mac, number });
+        let free = (0..=u16::MAX).map(|number| InterfaceId { mac: interface.mac, number });
         let id = free.into_iter().find(|id| {
             let there = numbered.get(id).map(Vec::as_slice).unwrap_or_default();
             there.iter().all(|other| other.valid.and(interface.valid).is_none())
@@ -511,11 +524,16 @@ impl Reader<'_> {
         let valid = both.unwrap_or(own);
         let addresses = section.items::<IpAddr>("addresses");
         for (at, address) in &addresses {
-            self.own_address(section, *at, *address);
+            self.own_address(section, "addresses", *at, *address);
             self.claims.push(Claim { space, segment, address: *address, valid, vm, at: *at });
+        }
+        let shared = section.items::<IpAddr>("shared_addresses");
+        for (at, address) in &shared {
+            self.own_address(section, "shared_addresses", *at, *address);
         }
         Interface {
             mac: self.mac(section),
+            shared: shared.into_iter().map(|(_, address)| address).collect(),
             addresses: addresses.into_iter().map(|(_, address)| address).collect(),
             segment,
             space,
@@ -532,10 +550,10 @@ impl Reader<'_> {
         mac
     }
 
-    fn own_address(&mut self, section: &Section<'_>, at: usize, address: IpAddr) {
+    fn own_address(&mut self, section: &Section<'_>, key: &str, at: usize, address: IpAddr) {
         if address.is_multicast() || address.is_unspecified() || is_broadcast(address) {
             let what = format!("{address} belongs to no interface (allowed: unicast addresses)");
-            self.report.problem(at, section.path("addresses"), what);
+            self.report.problem(at, section.path(key), what);
         }
     }
 

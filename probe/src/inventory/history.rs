@@ -60,6 +60,8 @@ pub struct Connection {
     pub segment: Option<Segment>,
     /// Its addresses; none if they are not known.
     pub addresses: Arc<[IpAddr]>,
+    /// Addresses that it may have as others may.
+    pub shared: Arc<[IpAddr]>,
     /// Who says the addresses, or else that it is there.
     pub source: SourceId,
     /// Since when the probe knows it.
@@ -95,6 +97,7 @@ impl VmHistory {
                 attached: heard(said(&Attribute::Attached(id)), sources, flag),
                 segments: heard(said(&Attribute::Segment(id)), sources, segment),
                 addresses: heard(said(&Attribute::Addresses(id)), sources, addresses),
+                shared: heard(said(&Attribute::Shared(id)), sources, addresses),
                 ports: heard(said(&Attribute::Port(id)), sources, text),
             };
             let connections = parts.connections(&exists);
@@ -147,6 +150,16 @@ impl VmHistory {
         self.interfaces.iter().any(|interface| interface.id.mac == mac)
     }
 
+    /// Whether one of its interfaces has that MAC address, and may have that address as others may, at
+    /// some time of a span.
+    pub(super) fn shares(&self, mac: Mac, address: IpAddr, time: Interval) -> bool {
+        let interfaces = self.interfaces.iter().filter(|interface| interface.id.mac == mac);
+        let mut connections = interfaces.flat_map(|interface| interface.connections.spans());
+        connections.any(|(valid, connection)| {
+            valid.and(time).is_some() && connection.shared.contains(&address)
+        })
+    }
+
     /// Since when it is known not to exist any more; `None` while it may.
     pub fn ended(&self) -> Option<Timestamp> {
         let (valid, exists) = self.exists.spans().last()?;
@@ -181,13 +194,15 @@ struct Parts {
     attached: Timeline<Heard<bool>>,
     segments: Timeline<Heard<Segment>>,
     addresses: Timeline<Heard<Arc<[IpAddr]>>>,
+    shared: Timeline<Heard<Arc<[IpAddr]>>>,
     ports: Timeline<Heard<Arc<str>>>,
 }
 
 impl Parts {
     fn connections(&self, exists: &Timeline<bool>) -> Timeline<Connection> {
         let spans = times(&self.attached).chain(times(&self.segments));
-        let spans = spans.chain(times(&self.addresses)).chain(times(&self.ports));
+        let spans = spans.chain(times(&self.addresses)).chain(times(&self.shared));
+        let spans = spans.chain(times(&self.ports));
         let spans = spans.chain(exists.spans().iter().map(|(valid, _)| *valid));
         let mut connections = Timeline::default();
         for time in between(spans) {
@@ -205,8 +220,10 @@ impl Parts {
             return None;
         }
         let (segment, addresses) = (self.segments.at(at), self.addresses.at(at));
+        let shared = self.shared.at(at);
         let said = [
             addresses.map(|said| (said.source, said.known)),
+            shared.map(|said| (said.source, said.known)),
             segment.map(|said| (said.source, said.known)),
             attached.map(|said| (said.source, said.known)),
             self.ports.at(at).map(|said| (said.source, said.known)),
@@ -215,6 +232,7 @@ impl Parts {
         Some(Connection {
             segment: segment.map(|said| said.value),
             addresses: addresses.map_or_else(|| [].into(), |said| Arc::clone(&said.value)),
+            shared: shared.map_or_else(|| [].into(), |said| Arc::clone(&said.value)),
             source,
             known,
         })

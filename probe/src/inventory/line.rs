@@ -106,11 +106,7 @@ impl LineNames {
 fn of(attribute: &Attribute) -> Json {
     match attribute {
         Attribute::Tag(name) => json!(name.as_ref()),
-        other => match other.interface() {
-            Some(InterfaceId { mac, number: 0 }) => json!(mac.to_string()),
-            Some(InterfaceId { mac, number }) => json!(format!("{mac}#{number}")),
-            None => Json::Null,
-        },
+        other => other.interface().map_or(Json::Null, |id| json!(id.to_string())),
     }
 }
 
@@ -219,7 +215,7 @@ impl<'a> LineReader<'a> {
             (Attribute::Segment(_), Json::String(text)) => {
                 return Ok(Segment::parse(text, &self.names.domains).map(Value::Segment));
             }
-            (Attribute::Addresses(_), Json::Array(items)) => {
+            (Attribute::Addresses(_) | Attribute::Shared(_), Json::Array(items)) => {
                 let address = |item: &Json| item.as_str()?.parse::<IpAddr>().ok();
                 let addresses: Option<Vec<_>> = items.iter().map(address).collect();
                 Value::addresses(addresses.ok_or(wrong)?)
@@ -272,6 +268,7 @@ fn attribute(name: &Json, of: &Json) -> Result<Attribute, NotLine> {
         "attached" => Attribute::Attached(interface()?),
         "segment" => Attribute::Segment(interface()?),
         "addresses" => Attribute::Addresses(interface()?),
+        "shared_addresses" => Attribute::Shared(interface()?),
         "port" => Attribute::Port(interface()?),
         "switch" => Attribute::Switch(interface()?),
         "space" => Attribute::Space,
@@ -302,6 +299,7 @@ mod tests {
     fn all() -> Vec<Fact> {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
         let (first, second) = (InterfaceId::from(mac), InterfaceId { mac, number: 1 });
+        let third = InterfaceId { mac, number: 8_192 };
         let text = |text: &str| Value::Text(text.into());
         let addresses = ["2001:db8::1", "10.0.0.1"].map(|text| text.parse().expect("an address"));
         let segment = Value::Segment(Segment::new(1, SegmentKind::Vxlan, 9));
@@ -314,6 +312,7 @@ mod tests {
             fact(0, Attribute::Attached(first), Value::Flag(false), 9),
             fact(0, Attribute::Segment(second), segment, 9),
             fact(0, Attribute::Addresses(second), Value::addresses(addresses), 9),
+            fact(0, Attribute::Shared(third), Value::addresses(addresses), 9),
             fact(0, Attribute::Addresses(first), Value::addresses([]), 9),
             fact(0, Attribute::Port(first), text("tap0"), 9),
             fact(0, Attribute::Switch(second), text("host1/br-int"), 9),
@@ -354,7 +353,7 @@ mod tests {
         let Ok(Some(SubjectDelta::Facts(_, read))) = reader.read(&lines[0]) else { panic!() };
         assert_eq!(read.said.len(), 3);
         assert!(read.said.iter().all(|fact| fact.source == SourceId(0)), "the number of now");
-        assert_eq!(reader.left_out, [("source_unknown", 8)].into());
+        assert_eq!(reader.left_out, [("source_unknown", 9)].into());
         let now = names(&["file", "api"], &["default"]);
         let mut reader = LineReader::new(&now);
         reader.read(&lines[0]).expect("a delta");

@@ -8,6 +8,7 @@
 //! Source: ARCHITECTURE.md, "Who is who"; link-local addresses, RFC 3927 and RFC 4291 section
 //! 2.5.6.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -134,14 +135,15 @@ impl Inventory {
         let mut valid: Vec<_> = interfaces
             .flat_map(|interface| {
                 interface.connections.spans().iter().filter_map(|(valid, connection)| {
-                    Some((*valid, interface.id.mac, connection.segment?))
+                    Some((*valid, interface.id, connection.segment?))
                 })
             })
             .filter(|(valid, ..)| at.is_none_or(|at| valid.holds(at)))
             .collect();
-        // Stable: of equal ones the last VM counts.
-        valid.sort_by_key(|(valid, ..)| (valid.from, valid.to));
-        valid.into_iter().map(|(_, mac, segment)| (mac, segment)).collect()
+        // The interface that is plugged in counts, not what else its MAC address is for. Stable: of equal
+        // ones the last VM counts.
+        valid.sort_by_key(|(valid, id, _)| (Reverse(id.number), valid.from, valid.to));
+        valid.into_iter().map(|(_, id, segment)| (id.mac, segment)).collect()
     }
 
     /// The VM that had `address` in `space` at a time; `ip_version` is 4 or 6. The MAC is asked
@@ -157,14 +159,16 @@ impl Inventory {
         at: Timestamp,
     ) -> Option<VmRef> {
         let held = self.held(&Name::address(space, address, ip_version));
+        let moment = || Interval { from: at, to: Timestamp(at.0.saturating_add(1)) };
         let Some(vm) = held.and_then(|held| held.at(at)) else {
-            return self.resolve_mac(space, address.to_ip(ip_version), mac?, at);
+            let (ip, mac) = (address.to_ip(ip_version), mac?);
+            let sharer = held.and_then(|held| self.sharer(held, ip, mac, moment()));
+            return sharer.or_else(|| self.resolve_mac(space, ip, mac, at));
         };
         if self.learned_count == 0 {
             return Some(vm);
         }
-        let moment = Interval { from: at, to: Timestamp(at.0.saturating_add(1)) };
-        Some(self.unless_named(vm, (space, address.to_ip(ip_version), mac), moment))
+        Some(self.unless_named(vm, (space, address.to_ip(ip_version), mac), moment()))
     }
 
     /// The VM that had `address` during a time. Where several had it one after the other, that is the
@@ -178,14 +182,25 @@ impl Inventory {
         time: Interval,
     ) -> Option<VmRef> {
         let ip = address.to_ip(ip_version);
-        let Some(vm) = self.holder_within(&Name::address(space, address, ip_version), mac, time)
-        else {
-            return self.resolve_mac_within(space, ip, mac?, time);
+        let name = Name::address(space, address, ip_version);
+        let Some(vm) = self.holder_within(&name, mac, time) else {
+            let mac = mac?;
+            let sharer = self.held(&name).and_then(|held| self.sharer(held, ip, mac, time));
+            return sharer.or_else(|| self.resolve_mac_within(space, ip, mac, time));
         };
         if self.learned_count == 0 {
             return Some(vm);
         }
         Some(self.unless_named(vm, (space, ip, mac), time))
+    }
+
+    /// Of several who may have an address, the one that has it by its MAC address.
+    #[cold]
+    fn sharer(&self, held: &Held, ip: IpAddr, mac: Mac, time: Interval) -> Option<VmRef> {
+        let has = |vm: &VmRef| self.vm(*vm).is_some_and(|history| history.shares(mac, ip, time));
+        let mut found = held.sharers(time).filter(has);
+        let first = found.next()?;
+        found.all(|other| other == first).then_some(first)
     }
 
     /// Who held a name during a time: the one with the MAC address, else the first; of VMs and those
@@ -229,6 +244,7 @@ impl Inventory {
 
     /// The holder of an address itself, unless it was only learned and a source names a VM by its MAC
     /// address: by the one that the packet shows, else by the one that was learned with the address.
+    /// VMs that may have the address come before those whose addresses are not known.
     #[cold]
     fn unless_named(
         &self,
@@ -239,9 +255,16 @@ impl Inventory {
         let Some(learned) = self.vm(holder).filter(|history| history.learned) else {
             return holder;
         };
-        let shown = mac.and_then(|mac| self.resolve_mac_within(space, ip, mac, time));
+        let (address, version) = Address::of_ip(ip);
+        let held = self.held(&Name::address(space, address, version));
+        let sharer = |mac| held.and_then(|held| self.sharer(held, ip, mac, time));
+        let shown = mac
+            .and_then(|mac| sharer(mac).or_else(|| self.resolve_mac_within(space, ip, mac, time)));
         let named = shown.or_else(|| {
             let own = learned.interfaces.first()?.id.mac;
+            if let Some(vm) = sharer(own) {
+                return Some(vm);
+            }
             let names = [Name::mac_alone(space, own), Name::mac_alone(NOWHERE, own)];
             let held = names.iter().filter_map(|name| self.held(name));
             held.flat_map(|held| held.during(time)).next().map(|(_, vm)| vm)
@@ -505,7 +528,7 @@ mod tests {
     use std::fmt::Write as _;
 
     use super::super::file;
-    use super::super::{Segment, SegmentKind};
+    use super::super::{Segment, SegmentKind, SourceKind, Statement, Store, StoreLimits, Uuid};
     use super::*;
 
     const NOON: Timestamp = Timestamp(1_000);
@@ -631,6 +654,60 @@ mod tests {
         assert_eq!(ask("0.0.0.0", 1).as_deref(), Some("vm-1"));
         assert_eq!(ask("10.0.0.77", 2).as_deref(), Some("vm-2"), "its addresses are not known");
         assert_eq!(ask("10.0.0.78", 3), None, "two VMs with one MAC");
+    }
+
+    #[test]
+    fn an_address_that_several_may_have_is_whose_mac_address_is_seen() {
+        let named = |kind| SourceName { kind, name: "s".into(), rank: 0 };
+        let sources = [SourceKind::Openstack, SourceKind::Learned].map(named);
+        let mut store = Store::new(
+            StoreLimits::default(),
+            Spaces::default(),
+            ClassRules::default(),
+            sources.into(),
+        );
+        let at = |vm: u32| Statement::new(Uuid(vm.into()), Timestamp(1));
+        let ip = |last| IpAddr::from([10, 0, 0, last]);
+        let may = |vm: u8, shared: &[u8]| {
+            let own = mac(vm.into());
+            let said = at(vm.into()).segment(own, Segment::NONE).addresses(own, [ip(vm)]);
+            said.shared(own, shared.iter().map(|last| ip(*last)))
+        };
+        let mut say = |source, known, said: Statement| {
+            store.apply(SourceId(source), Timestamp(known), said.into());
+            store.snapshot()
+        };
+        let who = |inventory: &Inventory, last, seen: u32| {
+            let (address, version) = Address::of_ip(ip(last));
+            let space = AddressSpace::default();
+            let now = inventory.resolve(space, address, version, Some(mac(seen)), NOON);
+            let time = Interval { from: NOON, to: NOON + 10 };
+            let window = inventory.resolve_within(space, address, version, Some(mac(seen)), time);
+            assert_eq!(now, window, "{last} by {seen}");
+            now.and_then(|vm| inventory.vm(vm)).map(|vm| vm.uuid.0)
+        };
+        // One alone has it, whoever passes its packets on.
+        let one = say(0, 10, may(1, &[100, 101]));
+        assert_eq!([1, 2, 9].map(|seen| who(&one, 100, seen)), [Some(1); 3]);
+        // Of two the one that is seen with it; the other address stays.
+        let two = say(0, 11, may(2, &[100]));
+        assert_eq!([1, 2, 9].map(|seen| who(&two, 100, seen)), [Some(1), Some(2), None]);
+        assert_eq!([1, 2, 9].map(|seen| who(&two, 101, seen)), [Some(1); 3]);
+        assert_eq!(two.conflict_count(), 0, "that is how it is meant");
+        // Behind a router, the one that answered for it (ARP) last.
+        let learned = Statement::new(Uuid(77), Timestamp(5))
+            .segment(mac(2), Segment::NONE)
+            .addresses(mac(2), [ip(100)]);
+        let heard = say(1, 12, learned);
+        assert_eq!([1, 2, 9].map(|seen| who(&heard, 100, seen)), [Some(1), Some(2), Some(2)]);
+        // Who has it as its own has it.
+        let own = say(0, 13, at(3).segment(mac(3), Segment::NONE).addresses(mac(3), [ip(100)]));
+        assert_eq!([1, 2, 9].map(|seen| who(&own, 100, seen)), [Some(3); 3]);
+        assert_eq!(own.conflict_count(), 0);
+        // And no more when it may not.
+        say(0, 14, at(3).exists(false));
+        let less = say(0, 15, may(2, &[]));
+        assert_eq!([1, 2, 9].map(|seen| who(&less, 100, seen)), [Some(1); 3]);
     }
 
     #[test]

@@ -33,8 +33,9 @@ struct Model {
     spaces: BTreeMap<Segment, Vec<String>>,
 }
 
-/// How an interface is connected: segment, addresses, who says so, since when that is known.
-type Connected = (Option<Segment>, Value, u8, u64);
+/// How an interface is connected: segment, addresses, those that others may have too, who says so, since
+/// when that is known.
+type Connected = (Option<Segment>, Value, Value, u8, u64);
 
 /// Who claims a name at an instant, with all that decides between several.
 struct Claimant {
@@ -43,6 +44,7 @@ struct Claimant {
     from: usize,
     known: u64,
     yields: bool,
+    shares: bool,
 }
 
 impl Model {
@@ -209,13 +211,15 @@ impl Model {
             return None;
         }
         let (segment, addresses) = (heard(Attribute::Segment(id)), heard(Attribute::Addresses(id)));
-        let first = addresses.clone().or(segment.clone()).or(attached)?;
+        let shared = heard(Attribute::Shared(id));
+        let first = addresses.clone().or(shared.clone()).or(segment.clone()).or(attached)?;
         let segment = segment.map(|(value, ..)| match value {
             Value::Segment(segment) => segment,
             other => panic!("{other:?}"),
         });
-        let addresses = addresses.map_or_else(|| Value::addresses([]), |(value, ..)| value);
-        Some((segment, addresses, first.1, first.2))
+        let [addresses, shared] = [addresses, shared]
+            .map(|heard| heard.map_or_else(|| Value::addresses([]), |(value, ..)| value));
+        Some((segment, addresses, shared, first.1, first.2))
     }
 
     fn space_of(&self, segment: Segment, at: usize) -> String {
@@ -247,7 +251,7 @@ impl Model {
                 let from = (0..=at).rev().take_while(|at| same(*at)).last().expect("at itself");
                 let (.., source, known) = *connection;
                 let (rank, yields) = (RANKS[usize::from(source)], source == LEARNED);
-                claimants.push(Claimant { uuid, rank, from, known, yields });
+                claimants.push(Claimant { uuid, rank, from, known, yields, shares: false });
             }
         }
         claimants
@@ -257,13 +261,31 @@ impl Model {
     /// address alone.
     fn resolve(&self, space: &str, address: IpAddr, at: usize) -> Option<u128> {
         let (holder, _) = self.holder(space, address, at);
-        self.unless_named(holder?, space, None, at..at + 1)
+        self.unless_named(holder?, (space, address), None, at..at + 1)
+    }
+
+    /// Of those that may have an address as others may the only one with that MAC address.
+    fn sharer(
+        &self,
+        (space, address): (&str, IpAddr),
+        mac: Mac,
+        instants: std::ops::Range<usize>,
+    ) -> Option<u128> {
+        let claimants = instants.clone().flat_map(|at| self.claimants_of(space, address, at));
+        let may: BTreeSet<u128> = claimants.filter(|one| one.shares).map(|one| one.uuid).collect();
+        let has = |uuid: u128, at: usize| {
+            let connection = self.connection(uuid, mac, at);
+            connection.is_some_and(|connection| holds(&connection.2, address))
+        };
+        let is_it = |uuid: &u128| instants.clone().any(|at| has(*uuid, at));
+        let mut found = may.into_iter().filter(is_it);
+        found.next().filter(|_| found.next().is_none())
     }
 
     fn unless_named(
         &self,
         holder: u128,
-        space: &str,
+        (space, address): (&str, IpAddr),
         mac_shown: Option<Mac>,
         instants: std::ops::Range<usize>,
     ) -> Option<u128> {
@@ -277,19 +299,35 @@ impl Model {
             })
         };
         let begin = instants.start;
-        let shown = mac_shown
-            .and_then(|mac| self.resolve_mac(space, mac, begin, true).or_else(|| within(mac)));
-        let own = || within((0..MACS).map(mac).find(|mac| self.has_mac(holder, *mac))?);
+        let sharer = |mac| self.sharer((space, address), mac, instants.clone());
+        let shown = mac_shown.and_then(|mac| {
+            sharer(mac)
+                .or_else(|| self.resolve_mac(space, mac, begin, true))
+                .or_else(|| within(mac))
+        });
+        let own = || {
+            let mac = (0..MACS).map(mac).find(|mac| self.has_mac(holder, *mac))?;
+            sharer(mac).or_else(|| within(mac))
+        };
         shown.or_else(own).or(Some(holder))
     }
 
     /// Whose claim on an address counts, and all who claim it where that is a conflict.
     fn holder(&self, space: &str, address: IpAddr, at: usize) -> (Option<u128>, BTreeSet<u128>) {
-        let has = |_: Mac, connection: &Connected| matches!(&connection.1, Value::Addresses(all) if all.contains(&address));
-        let claimants = self.claimants(Some(space), at, has);
+        let claimants = self.claimants_of(space, address, at);
         let Some((best, rivals)) = decided(&claimants) else { return (None, BTreeSet::new()) };
         let rivals: BTreeSet<u128> = rivals.iter().map(|one| one.uuid).chain([best.uuid]).collect();
         (Some(best.uuid), if rivals.len() > 1 { rivals } else { BTreeSet::new() })
+    }
+
+    /// Who has an address, or may have it.
+    fn claimants_of(&self, space: &str, address: IpAddr, at: usize) -> Vec<Claimant> {
+        let has = |_: Mac, connection: &Connected| holds(&connection.1, address);
+        let may = |_: Mac, connection: &Connected| holds(&connection.2, address);
+        let mut claimants = self.claimants(Some(space), at, has);
+        let sharers = self.claimants(Some(space), at, may).into_iter();
+        claimants.extend(sharers.map(|one| Claimant { shares: true, ..one }));
+        claimants
     }
 
     /// Who is behind a MAC address: only a lower rank decides between several. `alone`: of interfaces
@@ -327,18 +365,28 @@ impl Model {
         holders.dedup();
         let several = holders.len() > 1;
         let with_mac = holders.iter().find(|uuid| several && self.has_mac(**uuid, mac));
-        let holder = with_mac.or(holders.first()).copied()?;
-        self.unless_named(holder, space, Some(mac), instants)
+        let Some(holder) = with_mac.or(holders.first()).copied() else {
+            return self.sharer((space, address), mac, instants);
+        };
+        self.unless_named(holder, (space, address), Some(mac), instants)
     }
 }
 
-/// The best of some claims, and those that are no worse in kind.
+/// The best of some claims, and those that are no worse in kind. What several may have is nobody's.
 fn decided(claimants: &[Claimant]) -> Option<(&Claimant, Vec<&Claimant>)> {
-    let best = claimants.iter().min_by_key(|one| {
-        (one.yields, one.rank, Reverse(one.from), Reverse(one.known), Reverse(one.uuid))
+    let sharers: BTreeSet<u128> =
+        claimants.iter().filter(|one| one.shares).map(|one| one.uuid).collect();
+    let kind = |one: &Claimant| if one.yields { 2 } else { u8::from(one.shares) };
+    let counts = |one: &&Claimant| !one.shares || sharers.len() == 1;
+    let best = claimants.iter().filter(counts).min_by_key(|one| {
+        (kind(one), one.rank, Reverse(one.from), Reverse(one.known), Reverse(one.uuid))
     })?;
-    let rivals = claimants.iter().filter(|one| best.yields || !one.yields).collect();
+    let rivals = claimants.iter().filter(counts).filter(|one| kind(one) == kind(best)).collect();
     Some((best, rivals))
+}
+
+fn holds(addresses: &Value, address: IpAddr) -> bool {
+    matches!(addresses, Value::Addresses(all) if all.contains(&address))
 }
 
 fn index(at: Timestamp) -> usize {
@@ -380,7 +428,7 @@ fn segment(vni: u32) -> Segment {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let of_vm = (0..VMS, 0..MACS, 0..8_u8, 0..4_u8, 0..8_u8).prop_map(
+    let of_vm = (0..VMS, 0..MACS, 0..10_u8, 0..4_u8, 0..8_u8).prop_map(
         |(uuid, number, what, value, bits)| {
             let id = InterfaceId::from(mac(number));
             let name = |prefix: &str| Value::Text(format!("{prefix}{value}").into());
@@ -392,6 +440,7 @@ fn change() -> impl Strategy<Value = Change> {
                 3 => (Attribute::Attached(id), Value::Flag(value > 0)),
                 4 => (Attribute::Segment(id), Value::Segment(segment(u32::from(value) % VNIS))),
                 5 => (Attribute::Switch(id), name("switch-")),
+                6 | 7 => (Attribute::Shared(id), Value::addresses(of)),
                 _ => (Attribute::Addresses(id), Value::addresses(of)),
             };
             (Subject::Vm(Uuid(uuid)), attribute, value)
@@ -539,8 +588,9 @@ fn compare_vm(
         let found = history.interfaces.iter().find(|interface| interface.id.mac == mac);
         let connection = found.and_then(|interface| interface.connections.at(time));
         let connection = connection.map(|it| {
-            let addresses = Value::addresses(it.addresses.iter().copied());
-            (it.segment, addresses, it.source.0, it.known.0)
+            let [addresses, shared] =
+                [&it.addresses, &it.shared].map(|all| Value::addresses(all.iter().copied()));
+            (it.segment, addresses, shared, it.source.0, it.known.0)
         });
         let wanted = model.connection(uuid, mac, at).cloned();
         prop_assert_eq!(connection, wanted, "{} of {}", mac, uuid);

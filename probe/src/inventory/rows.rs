@@ -46,6 +46,8 @@ pub struct InventoryRow {
     pub switch: Option<Arc<str>>,
     /// Whether traffic of that address is attributed to the VM: another one may claim it too.
     pub attributed: bool,
+    /// It may have the address as others may: where it is not attributed, the MAC address decides.
+    pub shared: bool,
     /// When.
     pub valid: Interval,
     /// Who says the address, or what there is instead of it.
@@ -123,6 +125,11 @@ impl Maker<'_> {
                     for address in &*connection.addresses {
                         self.add(interface, &row, Some(*address), valid);
                     }
+                    let own = |address: &&IpAddr| connection.addresses.contains(address);
+                    for address in connection.shared.iter().filter(|address| !own(address)) {
+                        let row = InventoryRow { shared: true, ..row.clone() };
+                        self.add(interface, &row, Some(*address), valid);
+                    }
                 }
             }
         }
@@ -155,6 +162,7 @@ impl Maker<'_> {
             space: None,
             switch: None,
             attributed: true,
+            shared: false,
             valid: Interval::ALWAYS,
             source,
         }

@@ -93,7 +93,7 @@ pub(super) fn sound(change: &Change) -> Result<(), Rejection> {
             | Attribute::Space,
             Value::Text(value),
         ) => text(value),
-        (Attribute::Addresses(_), Value::Addresses(list)) => addresses(list),
+        (Attribute::Addresses(_) | Attribute::Shared(_), Value::Addresses(list)) => addresses(list),
         _ => Err(Rejection::WrongForm),
     }
 }

@@ -73,6 +73,8 @@ pub struct Interface {
     pub mac: Mac,
     /// Its addresses; none if they are not known.
     pub addresses: Vec<IpAddr>,
+    /// Addresses that it may have as others may.
+    pub shared: Vec<IpAddr>,
     /// The tenant network that it is connected to.
     pub segment: Segment,
     /// The address space of that segment.

@@ -84,6 +84,7 @@ impl RecordMaker {
             segment: row.segment.map(|segment| self.names.segment(segment)),
             address_space: row.space.map(|space| self.space(space)),
             attributed: row.attributed,
+            address_shared: row.shared,
             valid_from_ns: row.valid.from.0,
             valid_to_ns: (until != u64::MAX).then_some(until),
             known_from_ns: known(change.known_from),
@@ -111,6 +112,7 @@ fn fact_id(record: &InventoryRecord) -> u64 {
         record.mac.map(|mac| mac.to_string()).unwrap_or_default(),
         record.address.map(|address| address.to_string()).unwrap_or_default(),
         record.attributed.to_string(),
+        record.address_shared.to_string(),
         record.source.to_string(),
     ]
     .join("\0")

@@ -578,6 +578,9 @@ tables! {
         /// Whether traffic of the address is this VM's; false where another VM claims it too and is
         /// right.
         attributed: bool, "", Element::None;
+        /// Whether the interface may have the address as others may (a virtual router's, a cluster's):
+        /// where it is not attributed, traffic of the address with this MAC address is this VM's.
+        address_shared: bool, "", Element::None;
         /// Since when it was so, since the epoch, UTC; 0 for always.
         valid_from_ns: u64, "ns", Element::None;
         /// Until when it was so; null for still.

@@ -217,7 +217,8 @@ impl<'a> Reader<'a> {
     }
 
     fn interface(&mut self, interface: &Json, at: &str, said: Statement) -> Statement {
-        let members = ["mac", "addresses", "segment", "port", "switch", "attached"];
+        let members =
+            ["mac", "addresses", "shared_addresses", "segment", "port", "switch", "attached"];
         let Some(interface) = self.object(interface, at, &members) else { return said };
         let Some(mac) = self.parsed::<Mac>(interface, at, "mac", MAC) else {
             if !interface.contains_key("mac") {
@@ -239,8 +240,12 @@ impl<'a> Reader<'a> {
         };
         let mut said = said.attached(id, attached);
         if interface.contains_key("addresses") {
-            let addresses = self.addresses(interface, at);
+            let addresses = self.addresses(interface, at, "addresses");
             said = said.addresses(id, addresses);
+        }
+        if interface.contains_key("shared_addresses") {
+            let addresses = self.addresses(interface, at, "shared_addresses");
+            said = said.shared(id, addresses);
         }
         if let Some(segment) = self.segment(interface, at) {
             said = said.segment(id, segment);
@@ -254,10 +259,10 @@ impl<'a> Reader<'a> {
         said
     }
 
-    fn addresses(&mut self, of: &Map<String, Json>, at: &str) -> Vec<IpAddr> {
+    fn addresses(&mut self, of: &Map<String, Json>, at: &str, name: &str) -> Vec<IpAddr> {
         const ALLOWED: &str = "a unicast IPv4 or IPv6 address";
         let mut addresses = Vec::new();
-        for (place, address) in self.list(of, at, "addresses", ADDRESSES_MAX) {
+        for (place, address) in self.list(of, at, name, ADDRESSES_MAX) {
             let parsed = address.as_str().and_then(|text| text.parse::<IpAddr>().ok());
             let broadcast = |ip: IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
             match parsed {

@@ -23,6 +23,7 @@ fn vm(number: u8, hosts: &[(u64, &str)]) -> Vm {
     let interface = Interface {
         mac: card(number),
         addresses: vec![IpAddr::from([10, 0, 0, number])],
+        shared: Vec::new(),
         segment: SEGMENT,
         space: AddressSpace::of_segment(SEGMENT),
         valid: Interval::ALWAYS,

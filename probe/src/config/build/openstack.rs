@@ -79,6 +79,7 @@ fn api(section: &Section<'_>, base: &Path) -> CloudApiPlan {
     section.read("api_project_domain", &mut plan.project_domain);
     plan.ca_file = path(section, "api_ca_file", base).unwrap_or(plan.ca_file);
     section.read("api_timeout_ms", &mut plan.timeout_ms);
+    section.read("api_again_s", &mut plan.again_s);
     section.read("api_page_items", &mut plan.page_items);
     section.read("api_answer_mib_max", &mut plan.answer_mib_max);
     plan

@@ -115,6 +115,8 @@ pub struct CloudApiPlan {
     pub ca_file: PathBuf,
     /// Longest time for one answer.
     pub timeout_ms: u32,
+    /// Time between two lists of one connection; 0: only the first.
+    pub again_s: u32,
     /// Items asked for at once.
     pub page_items: u32,
     /// Largest answer that is read.
@@ -138,6 +140,7 @@ impl Default for CloudApiPlan {
             secret: None,
             ca_file: "/etc/ssl/certs/ca-certificates.crt".into(),
             timeout_ms: 30_000,
+            again_s: 3_600,
             page_items: 500,
             answer_mib_max: 64,
         }

@@ -247,6 +247,14 @@ pub(super) static OPENSTACK: Table = Table {
             "Longest time for one answer, connection included.",
         ),
         key(
+            "api_again_s",
+            integer(0, 604_800),
+            Default("3600"),
+            "s",
+            "Time between two lists of one connection, for what no notification tells (subports of a trunk) or \
+             one was missed of; 0: only at each connection.",
+        ),
+        key(
             "api_page_items",
             integer(1, 100_000),
             Default("500"),

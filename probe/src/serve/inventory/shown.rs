@@ -29,6 +29,8 @@ pub(in crate::serve) struct ShownVm {
 struct ShownInterface {
     mac: String,
     addresses: Vec<IpAddr>,
+    /// Those that it may have as others may.
+    shared_addresses: Vec<IpAddr>,
     segment: Option<String>,
     port: Option<String>,
     switch: Option<String>,
@@ -57,6 +59,7 @@ impl ShownVm {
             Some(ShownInterface {
                 mac: interface.id.mac.to_string(),
                 addresses: connection.addresses.to_vec(),
+                shared_addresses: connection.shared.to_vec(),
                 segment: connection.segment.map(|segment| segment.text(domains)),
                 port: text(interface.ports.at(at)),
                 switch: text(interface.switches.at(at)),
@@ -115,7 +118,7 @@ pub(super) fn history(entry: &VmEntry, inventory: &Inventory, domains: &[String]
         let source = inventory.sources().get(usize::from(fact.source.0));
         let of = match &fact.attribute {
             crate::inventory::Attribute::Tag(name) => Some(name.to_string()),
-            other => other.interface().map(|id| id.mac.to_string()),
+            other => other.interface().map(|id| id.to_string()),
         };
         ShownFact {
             attribute: fact.attribute.name(),

@@ -350,7 +350,7 @@ impl Learner {
     }
 
     fn say(&mut self, station: &Station, from: Timestamp, number: u8, to: Timestamp, name: Name) {
-        let interface = InterfaceId { mac: station.1, number };
+        let interface = InterfaceId { mac: station.1, number: number.into() };
         let statement = Statement::new(key(station), from)
             .until(Until::At(to))
             .segment(interface, station.0)
@@ -359,7 +359,7 @@ impl Learner {
     }
 
     fn unsay(&mut self, station: &Station, from: Timestamp, number: u8) {
-        let interface = InterfaceId { mac: station.1, number };
+        let interface = InterfaceId { mac: station.1, number: number.into() };
         let statement = Statement::new(key(station), from)
             .until(FOR_EVER)
             .says(Attribute::Segment(interface), None)

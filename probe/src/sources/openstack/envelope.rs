@@ -48,6 +48,8 @@ pub(super) enum LeftOut {
     NoEvent,
     /// What its event needs is missing or of another form.
     Payload,
+    /// The payload is of a version of which nobody knows what it means.
+    PayloadVersion,
     /// A kind of event that says nothing of who is who.
     NotUsed,
     /// Delivered before.
@@ -65,6 +67,7 @@ impl LeftOut {
             Self::Version => "envelope_version",
             Self::NoEvent => "message_without_event",
             Self::Payload => "payload_malformed",
+            Self::PayloadVersion => "payload_version",
             Self::NotUsed => "event_not_used",
             Self::Repeated => "message_repeated",
             Self::Full => "model_full",
@@ -79,6 +82,9 @@ impl LeftOut {
             Self::Version => Some("a message had an envelope of an unknown version"),
             Self::NoEvent => Some("a message had no event type or payload"),
             Self::Payload => Some("the payload of a notification lacked what its event needs"),
+            Self::PayloadVersion => {
+                Some("the payload of a notification had a version that this vmprobe does not know")
+            }
             Self::Full => Some("more is going on than is remembered at most"),
             Self::NotUsed | Self::Repeated => None,
         }

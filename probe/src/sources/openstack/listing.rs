@@ -1,7 +1,7 @@
 //! What is there, as the APIs of a cloud list it.
 //!
-//! In: the plan. Out: a [`Listing`]: networks, subnets and ports of Neutron, servers of Nova, names of
-//! projects.
+//! In: the plan. Out: a [`Listing`]: networks, subnets, ports with their trunks, and floating addresses of
+//! Neutron, servers of Nova, names of projects.
 //! Cost: a question for each page; what is listed is in memory once.
 //! Invariants: at most [`ITEMS_MAX`] of a kind, else an error: half a list would end what stands in the
 //! other half. A page that does not go on from the one before is an error too.
@@ -32,6 +32,7 @@ pub(super) struct Networking {
     pub(super) networks: Vec<Object>,
     pub(super) subnets: Vec<Object>,
     pub(super) ports: Vec<Object>,
+    pub(super) floating: Vec<Object>,
 }
 
 /// What is there.
@@ -93,6 +94,11 @@ impl Lister<'_> {
             networks: self.pages(url, "/networks", "", "networks").await?,
             subnets: self.pages(url, "/subnets", "fields=id&fields=network_id&", "subnets").await?,
             ports: self.pages(url, "/ports", "", "ports").await?,
+            floating: match self.pages(url, "/floatingips", "", "floatingips").await {
+                // A cloud without routers has none.
+                Err(trouble) if trouble.status() == Some(404) => Vec::new(),
+                listed => listed?,
+            },
         })
     }
 

@@ -75,6 +75,7 @@ fn networking() -> Networking {
         networks: objects(vec![network]),
         subnets: objects(vec![json!({"id": SUBNET, "network_id": NET})]),
         ports: objects(ports),
+        floating: Vec::new(),
     }
 }
 

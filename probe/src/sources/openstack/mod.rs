@@ -10,8 +10,8 @@
 //! | file | |
 //! |---|---|
 //! | `envelope` | octets → notification |
-//! | `nova` `neutron` | notification → what it says of instances, ports, networks, routers |
-//! | `model` | what that means for the inventory |
+//! | `nova` `neutron` | notification → what it says of instances, ports, trunks, networks, routers |
+//! | `model` `ports` | what that means for the inventory |
 //! | `link` `session` | the connection |
 //! | `http` `identity` `listing` | what the APIs list |
 
@@ -27,6 +27,13 @@ mod model;
 mod model_tests;
 mod neutron;
 mod nova;
+mod ports;
+#[cfg(test)]
+mod ports_tests;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod samples_tests;
 mod session;
 
 use std::collections::BTreeSet;

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use super::envelope::{self, LeftOut, Notification};
 use super::listing::Listing;
-use super::neutron::{self, Event, Network, Port, RouterInterface};
+use super::neutron::{self, Event, Network, RouterInterface};
 use super::nova::{self, Instance, Place, What};
+use super::ports::Ports;
 use crate::inventory::{
     Attribute, Batch, Change, Mac, Missing, Scope, Segment, SegmentKind, Statement, Uuid, Value,
     joined,
@@ -22,9 +23,9 @@ use crate::inventory::{
 use crate::time::Timestamp;
 
 /// VMs remembered at most.
-const VMS_MAX: usize = 1 << 18;
+pub(super) const VMS_MAX: usize = 1 << 18;
 /// Ports remembered at most.
-const PORTS_MAX: usize = 1 << 19;
+pub(super) const PORTS_MAX: usize = 1 << 19;
 /// Networks, subnets, and interfaces of routers remembered at most, each.
 const NETWORKS_MAX: usize = 1 << 17;
 /// Projects whose name is remembered at most.
@@ -46,10 +47,10 @@ pub(super) struct Mapping {
 /// What the notifications so far have said, as far as later ones need it.
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    mapping: Mapping,
-    vms: HashMap<Uuid, Vm>,
-    ports: HashMap<Uuid, KnownPort>,
-    networks: HashMap<Uuid, KnownNetwork>,
+    pub(super) mapping: Mapping,
+    pub(super) vms: HashMap<Uuid, Vm>,
+    pub(super) ports: Ports,
+    pub(super) networks: HashMap<Uuid, KnownNetwork>,
     subnets: HashMap<Uuid, Uuid>,
     /// By router and subnet.
     routers: BTreeMap<(Uuid, Uuid), Joint>,
@@ -59,30 +60,23 @@ pub(super) struct Model {
 }
 
 #[derive(Debug, Default)]
-struct Vm {
+pub(super) struct Vm {
     /// Nova has spoken of it.
-    by_nova: bool,
+    pub(super) by_nova: bool,
     /// Its project, and since when.
-    project: Option<(Arc<str>, Timestamp)>,
+    pub(super) project: Option<(Arc<str>, Timestamp)>,
     /// Interfaces that Neutron speaks of.
-    ports: BTreeSet<Mac>,
+    pub(super) ports: BTreeSet<Mac>,
     /// Interfaces that only Nova speaks of.
-    nics: BTreeSet<Mac>,
+    pub(super) nics: BTreeSet<Mac>,
+    /// Outer networks in which it has, or had, floating addresses.
+    pub(super) outer: Vec<Uuid>,
     tags: BTreeSet<Arc<str>>,
 }
 
 #[derive(Debug)]
-struct KnownPort {
-    vm: Option<Uuid>,
-    mac: Mac,
-    network: Uuid,
-    segment: Option<Segment>,
-    at: Timestamp,
-}
-
-#[derive(Debug)]
-struct KnownNetwork {
-    segment: Option<Segment>,
+pub(super) struct KnownNetwork {
+    pub(super) segment: Option<Segment>,
     /// The router whose address space it is in, as said last.
     router: Option<Uuid>,
 }
@@ -110,6 +104,7 @@ impl Model {
         if notification.id.as_ref().is_some_and(|id| self.deliveries.has(id)) {
             return Err(LeftOut::Repeated);
         }
+        self.ports.now = known;
         let mut changes = Vec::new();
         self.learn_name(&notification, &mut changes);
         let taken = if nova::is_of_instance(&notification.event) {
@@ -142,6 +137,7 @@ impl Model {
             deliveries: before.deliveries,
             ..Self::default()
         };
+        self.ports.now = listing.began;
         let (mut changes, mut left_out) = (Vec::new(), BTreeMap::new());
         for (project, name) in &listing.projects {
             self.learn(project, name, &mut changes);
@@ -176,7 +172,9 @@ impl Model {
         let events = networking.flat_map(|listed| {
             let networks = listed.networks.iter().map(neutron::listed_network);
             let subnets = listed.subnets.iter().map(neutron::listed_subnet);
-            networks.chain(subnets).chain(listed.ports.iter().map(neutron::listed_port))
+            let ports = listed.ports.iter().map(neutron::listed_port);
+            let floating = listed.floating.iter().map(neutron::listed_floating);
+            networks.chain(subnets).chain(ports).chain(floating)
         });
         for event in events {
             let Some((event, at)) = event else {
@@ -218,7 +216,7 @@ impl Model {
         changes.sort_by_key(|change| change.subject);
     }
 
-    fn tenant(&self, project: &Arc<str>) -> Arc<str> {
+    pub(super) fn tenant(&self, project: &Arc<str>) -> Arc<str> {
         Arc::clone(self.projects.get(project).unwrap_or(project))
     }
 
@@ -266,7 +264,11 @@ impl Model {
     ) -> Result<(), LeftOut> {
         match event {
             Event::Port(port) => return self.port(&port, at, changes),
-            Event::PortGone(id, last) => self.port_gone(id, last, at, changes),
+            Event::PortGone(id, last) => self.port_gone(id, last.as_ref(), at, changes),
+            Event::Trunk(trunk) => return self.trunk(&trunk, at, changes),
+            Event::TrunkGone { id, port } => self.trunk_gone(id, port, at, changes),
+            Event::Floating(floating) => return self.floating(&floating, at, changes),
+            Event::FloatingGone(id) => self.floating_gone(id, at, changes),
             Event::Network(network) => return self.network(&network, at, changes),
             Event::NetworkGone(id) => self.network_gone(id, at, changes),
             Event::Subnet { id, network } => {
@@ -290,99 +292,6 @@ impl Model {
         Ok(())
     }
 
-    fn port(
-        &mut self,
-        port: &Port,
-        at: Timestamp,
-        changes: &mut Vec<Change>,
-    ) -> Result<(), LeftOut> {
-        let before = self.ports.get(&port.id).map(|known| (known.vm, known.mac, known.at));
-        let room = before.is_some() || self.ports.len() < PORTS_MAX;
-        let vm_room =
-            port.vm.is_none_or(|vm| self.vms.contains_key(&vm)) || self.vms.len() < VMS_MAX;
-        if !room || !vm_room {
-            return Err(LeftOut::Full);
-        }
-        let newest = before.is_none_or(|(_, _, since)| since <= at);
-        if let Some((Some(vm), mac, _)) = before
-            && newest
-            && (port.vm, port.mac) != (Some(vm), mac)
-        {
-            self.detach(vm, mac, at, changes);
-        }
-        let segment = self.networks.get(&port.network).and_then(|network| network.segment);
-        if newest {
-            let (vm, mac, network) = (port.vm, port.mac, port.network);
-            self.ports.insert(port.id, KnownPort { vm, mac, network, segment, at });
-        }
-        if let Some(vm) = port.vm {
-            changes.extend(self.plugged(vm, port, segment, at, newest));
-        }
-        Ok(())
-    }
-
-    /// A port that is bound to a VM.
-    fn plugged(
-        &mut self,
-        id: Uuid,
-        port: &Port,
-        segment: Option<Segment>,
-        at: Timestamp,
-        newest: bool,
-    ) -> Vec<Change> {
-        let tenant =
-            port.project.as_ref().map(|project| (Arc::clone(project), self.tenant(project)));
-        let vm = self.vms.entry(id).or_default();
-        if newest {
-            vm.nics.remove(&port.mac);
-            vm.ports.insert(port.mac);
-        }
-        let mut statement = Statement::new(id, at)
-            .attached(port.mac, true)
-            .port(port.mac, port.id.to_string())
-            .addresses(port.mac, port.addresses.iter().copied());
-        if let Some(segment) = segment {
-            statement = statement.segment(port.mac, segment);
-        }
-        if !vm.by_nova {
-            if let Some(host) = &port.host {
-                statement = statement.host(Arc::clone(host));
-            }
-            if let Some((project, tenant)) = tenant {
-                let from = vm.project.as_ref().map_or(at, |(_, from)| at.min(*from));
-                vm.project = Some((project, from));
-                statement = statement.tenant(tenant);
-            }
-        }
-        statement.changes()
-    }
-
-    fn detach(&mut self, vm: Uuid, mac: Mac, at: Timestamp, changes: &mut Vec<Change>) {
-        if let Some(vm) = self.vms.get_mut(&vm) {
-            vm.ports.remove(&mac);
-        }
-        changes.extend(Statement::new(vm, at).attached(mac, false).changes());
-    }
-
-    /// A message that comes before what it undoes leaves nothing to undo; a repetition neither.
-    fn port_gone(
-        &mut self,
-        id: Uuid,
-        last: Option<Port>,
-        at: Timestamp,
-        changes: &mut Vec<Change>,
-    ) {
-        let known = self.ports.remove(&id).map(|known| (known.vm, known.mac));
-        let (vm, mac) = match (known, last) {
-            (Some(known), _) => known,
-            (None, Some(last)) => (last.vm, last.mac),
-            (None, None) => return,
-        };
-        if let Some(vm) = vm {
-            self.detach(vm, mac, at, changes);
-        }
-    }
-
     fn network(
         &mut self,
         network: &Network,
@@ -404,27 +313,6 @@ impl Model {
         }
         self.space(network.id, at, changes);
         Ok(())
-    }
-
-    /// Says the segment of ports that were known before their network was.
-    fn connect(
-        &mut self,
-        network: Uuid,
-        segment: Segment,
-        at: Timestamp,
-        changes: &mut Vec<Change>,
-    ) {
-        let mut said = Vec::new();
-        let ports = self.ports.values_mut().filter(|port| port.network == network);
-        for port in ports.filter(|port| port.segment != Some(segment)) {
-            let from = if port.segment.is_none() { port.at } else { at };
-            port.segment = Some(segment);
-            if let Some(vm) = port.vm {
-                said.extend(Statement::new(vm, from).segment(port.mac, segment).changes());
-            }
-        }
-        said.sort_by_key(|change| (change.subject, change.from));
-        changes.extend(said);
     }
 
     fn network_gone(&mut self, id: Uuid, at: Timestamp, changes: &mut Vec<Change>) {

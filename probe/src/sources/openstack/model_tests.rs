@@ -492,7 +492,7 @@ fn what_cannot_be_used_has_a_name() {
         ("instance.create.start", versioned(&json!({})), LeftOut::NotUsed),
         ("instance.create.error", versioned(&json!({})), LeftOut::NotUsed),
         ("volume.create.end", json!({}), LeftOut::NotUsed),
-        ("floatingip.update.end", json!({"floatingip": {}}), LeftOut::NotUsed),
+        ("floatingip.update.end", json!({"floatingip": {}}), LeftOut::Payload),
         ("instance.create.end", json!({}), LeftOut::Payload),
         ("instance.create.end", versioned(&json!({"uuid": "x"})), LeftOut::Payload),
         ("port.create.end", json!({"port": {"id": PORT}}), LeftOut::Payload),

@@ -1,4 +1,4 @@
-//! What Neutron says of ports, networks, subnets and routers.
+//! What Neutron says of ports, trunks, networks, subnets, routers and floating addresses.
 //!
 //! In: a [`Notification`]. Out: [`Event`]s; several where one message is of many ports.
 //! Invariants: a port that is bound to no VM is still an event, for it may have been before.
@@ -27,6 +27,9 @@ const ROUTERS: [&str; 3] = [
 ];
 const SECOND_NS: u64 = 1_000_000_000;
 
+/// Largest VLAN id.
+const VLAN_MAX: u64 = 4_094;
+
 /// One thing that a message says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
@@ -34,6 +37,19 @@ pub(super) enum Event {
     Port(Port),
     /// A port is gone.
     PortGone(Uuid, Option<Port>),
+    /// A trunk is like this now.
+    Trunk(Trunk),
+    /// A trunk is gone.
+    TrunkGone {
+        /// The trunk.
+        id: Uuid,
+        /// Its port, in messages that name it.
+        port: Option<Uuid>,
+    },
+    /// A floating address is like this now.
+    Floating(Floating),
+    /// A floating address is gone.
+    FloatingGone(Uuid),
     /// A network is like this now.
     Network(Network),
     /// A network is gone.
@@ -68,10 +84,38 @@ pub(super) struct Port {
     pub(super) network: Uuid,
     /// Addresses.
     pub(super) addresses: Vec<IpAddr>,
+    /// Single addresses that it may send from as well; `None` where the message does not say.
+    pub(super) pairs: Option<Vec<IpAddr>>,
+    /// The trunk that it is the port of.
+    pub(super) trunk: Option<Trunk>,
     /// Host that it is bound on.
     pub(super) host: Option<Arc<str>>,
     /// Project id.
     pub(super) project: Option<Arc<str>>,
+}
+
+/// A trunk: a port of a VM, on which packets of further ports come tagged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trunk {
+    /// Id.
+    pub(super) id: Uuid,
+    /// The port that is plugged into the VM.
+    pub(super) port: Uuid,
+    /// The further ones, each with its VLAN id.
+    pub(super) subports: Vec<(Uuid, u16)>,
+}
+
+/// An address in an outer network that stands for one of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Floating {
+    /// Id.
+    pub(super) id: Uuid,
+    /// The address.
+    pub(super) address: IpAddr,
+    /// The outer network.
+    pub(super) network: Uuid,
+    /// The port, if it stands for one now.
+    pub(super) port: Option<Uuid>,
 }
 
 /// A network, with what of it shows on the wire.
@@ -110,6 +154,20 @@ pub(super) fn events(notification: &Notification) -> Result<Vec<Event>, LeftOut>
             let gone = gone(payload, "port_id").or(last.as_ref().map(|port| port.id));
             one(gone.map(|id| Event::PortGone(id, last)))
         }
+        "trunk.create.end" | "trunk.update.end" => {
+            resources(payload, "trunk", "trunks", |object| trunk(object).map(Event::Trunk))
+        }
+        "trunk.delete.end" => {
+            let last = payload.get("trunk").and_then(Value::as_object);
+            let port = last.and_then(|last| id(last, "port_id"));
+            one(gone(payload, "trunk_id").map(|id| Event::TrunkGone { id, port }))
+        }
+        "floatingip.create.end" | "floatingip.update.end" => {
+            resources(payload, "floatingip", "floatingips", |object| {
+                floating(object).map(Event::Floating)
+            })
+        }
+        "floatingip.delete.end" => one(gone(payload, "floatingip_id").map(Event::FloatingGone)),
         "network.create.end" | "network.update.end" => {
             resources(payload, "network", "networks", |object| network(object).map(Event::Network))
         }
@@ -177,6 +235,11 @@ pub(super) fn listed_network(object: &Object) -> Option<(Event, Option<Timestamp
     Some((Event::Network(network(object)?), since_listed(object, &["created_at"])))
 }
 
+/// A floating address that is listed.
+pub(super) fn listed_floating(object: &Object) -> Option<(Event, Option<Timestamp>)> {
+    Some((Event::Floating(floating(object)?), since_listed(object, &["updated_at"])))
+}
+
 /// A subnet that is listed.
 pub(super) fn listed_subnet(object: &Object) -> Option<(Event, Option<Timestamp>)> {
     Some((Event::Subnet { id: id(object, "id")?, network: id(object, "network_id")? }, None))
@@ -202,8 +265,49 @@ fn port(port: &Object) -> Option<Port> {
         mac: port.get("mac_address")?.as_str()?.parse().ok()?,
         network: id(port, "network_id")?,
         addresses: fixed.filter_map(address).take(ADDRESSES_MAX).collect(),
+        pairs: port.get("allowed_address_pairs").and_then(Value::as_array).map(|all| pairs(all)),
+        trunk: port.get("trunk_details").and_then(Value::as_object).and_then(|details| {
+            let subports = subports(details);
+            Some(Trunk { id: id(details, "trunk_id")?, port: id(port, "id")?, subports })
+        }),
         host: text(port, "binding:host_id"),
         project: text(port, "project_id").or_else(|| text(port, "tenant_id")),
+    })
+}
+
+/// Single addresses: who may send from a whole network passes on what others send.
+fn pairs(pairs: &[Value]) -> Vec<IpAddr> {
+    let single = |pair: &Value| {
+        let text = pair.get("ip_address")?.as_str()?;
+        let (address, length) = text.split_once('/').unwrap_or((text, ""));
+        let address: IpAddr = address.parse().ok()?;
+        let whole = if address.is_ipv4() { "32" } else { "128" };
+        (length.is_empty() || length == whole).then_some(address)
+    };
+    pairs.iter().filter_map(single).take(ADDRESSES_MAX).collect()
+}
+
+fn trunk(trunk: &Object) -> Option<Trunk> {
+    let subports = subports(trunk);
+    Some(Trunk { id: id(trunk, "id")?, port: id(trunk, "port_id")?, subports })
+}
+
+fn subports(of: &Object) -> Vec<(Uuid, u16)> {
+    let subport = |subport: &Value| {
+        let vlan = subport.get("segmentation_id")?.as_u64();
+        let vlan = vlan.filter(|vlan| (1..=VLAN_MAX).contains(vlan))?;
+        Some((subport.get("port_id")?.as_str()?.parse().ok()?, u16::try_from(vlan).ok()?))
+    };
+    let all = of.get("sub_ports").and_then(Value::as_array).into_iter().flatten();
+    all.filter_map(subport).take(RESOURCES_MAX).collect()
+}
+
+fn floating(floating: &Object) -> Option<Floating> {
+    Some(Floating {
+        id: id(floating, "id")?,
+        address: floating.get("floating_ip_address")?.as_str()?.parse().ok()?,
+        network: id(floating, "floating_network_id")?,
+        port: id(floating, "port_id"),
     })
 }
 

@@ -99,7 +99,7 @@ pub(super) fn instance(notification: &Notification) -> Result<Instance, LeftOut>
     if [".start", ".error", ".progress"].iter().any(|ending| kind.ends_with(ending)) {
         return Err(LeftOut::NotUsed);
     }
-    let payload = data(&notification.payload);
+    let payload = data(&notification.payload)?;
     let id = ["uuid", "instance_id"].into_iter().find_map(|name| payload.get(name)?.as_str());
     let vm: Uuid = id.and_then(|id| id.parse().ok()).ok_or(LeftOut::Payload)?;
     let state = text(payload, "state");
@@ -112,7 +112,7 @@ pub(super) fn instance(notification: &Notification) -> Result<Instance, LeftOut>
         project: text(payload, "tenant_id"),
         place: place(what, payload, notification),
         state,
-        nics: nics(payload),
+        nics: nics(payload)?,
         tags: payload.get("metadata").and_then(tags),
     })
 }
@@ -174,9 +174,22 @@ fn what(kind: &str, state: Option<&str>) -> What {
     }
 }
 
-/// Members of a versioned object, or of a legacy payload as they are.
-fn data(object: &Object) -> &Object {
-    object.get("nova_object.data").and_then(Value::as_object).unwrap_or(object)
+/// Members of a versioned object, or of a legacy payload as they are. Within one major version members are
+/// added only; the second one of some took members away that are not read here.
+fn data(object: &Object) -> Result<&Object, LeftOut> {
+    let Some(data) = object.get("nova_object.data") else { return Ok(object) };
+    let text = |name: &str| object.get(name).and_then(Value::as_str);
+    let newest = match text("nova_object.name") {
+        Some("InstanceUpdatePayload" | "InstanceExistsPayload") => 2,
+        _ => 1,
+    };
+    if let Some(version) = object.get("nova_object.version") {
+        let major = version.as_str().and_then(|version| version.split('.').next()?.parse().ok());
+        if !major.is_some_and(|major: u32| (1..=newest).contains(&major)) {
+            return Err(LeftOut::PayloadVersion);
+        }
+    }
+    data.as_object().ok_or(LeftOut::Payload)
 }
 
 /// An instance exists since it was launched and until it was terminated, both of which a message
@@ -214,11 +227,12 @@ fn place(what: What, payload: &Object, notification: &Notification) -> Place {
 }
 
 /// `ip_addresses` of versioned messages, `fixed_ips` of legacy ones: one item an address.
-fn nics(payload: &Object) -> BTreeMap<Mac, Nic> {
+fn nics(payload: &Object) -> Result<BTreeMap<Mac, Nic>, LeftOut> {
     let items = ["ip_addresses", "fixed_ips"].into_iter().find_map(|name| payload.get(name));
     let mut nics: BTreeMap<Mac, Nic> = BTreeMap::new();
     for item in items.and_then(Value::as_array).into_iter().flatten() {
-        let Some(item) = item.as_object().map(data) else { continue };
+        let Some(item) = item.as_object() else { continue };
+        let item = data(item)?;
         let mac = ["mac", "vif_mac"].into_iter().find_map(|name| item.get(name)?.as_str());
         let Some(mac) = mac.and_then(|mac| mac.parse::<Mac>().ok()) else { continue };
         if nics.len() >= NICS_MAX && !nics.contains_key(&mac) {
@@ -230,7 +244,7 @@ fn nics(payload: &Object) -> BTreeMap<Mac, Nic> {
             item.get("address").and_then(Value::as_str).and_then(|a| a.parse().ok());
         nic.addresses.extend(address);
     }
-    nics
+    Ok(nics)
 }
 
 /// Metadata is an object, in old messages a list of `{key, value}`.

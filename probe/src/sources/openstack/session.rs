@@ -26,7 +26,7 @@ use super::link::{self, Kit};
 use super::{Due, Feed, Look, Trouble, listing};
 use crate::config::BrokerUrl;
 use crate::inventory::{Batch, Change, Scope};
-use crate::sources::handle::Full;
+use crate::sources::handle::{Backoff, Full};
 use crate::time::{Timestamp, monotonic_ns, ms, wall_clock};
 
 /// Deliveries that are taken together at most.
@@ -221,7 +221,11 @@ impl Feed<'_> {
         }
         match listing::list(&self.plan.api).await {
             Ok(listing) => {
-                self.listing = Due::No;
+                let again_ns = ms(u64::from(self.plan.api.again_s) * 1_000);
+                self.listing = match again_ns {
+                    0 => Due::No,
+                    wait_ns => Due::At(monotonic_ns() + wait_ns, Backoff::default()),
+                };
                 let (batch, left_out) = self.model.listed(&listing);
                 for (reason, count) in left_out {
                     self.handle.left_out(reason, count);

@@ -97,6 +97,7 @@ impl Traffic {
                 interfaces: vec![Interface {
                     mac: mac(tenant, place),
                     addresses: vec![inside(place).to_ip(4)],
+                    shared: Vec::new(),
                     segment: segment(tenant),
                     space: AddressSpace::of_segment(segment(tenant)),
                     valid: Interval::ALWAYS,
