@@ -374,7 +374,7 @@ pub struct IpfixPlan {
     pub ca_file: PathBuf,
     /// Private enterprise number that the probe's own elements stand under.
     pub enterprise_number: u32,
-    /// Observation Domain; `None`: derived from the domain and the probe's id.
+    /// Observation Domain; `None`: derived from the probe's id.
     pub observation_domain_id: Option<u32>,
     /// Templates are sent again after this time, by UDP, in seconds.
     pub template_refresh_s: u32,

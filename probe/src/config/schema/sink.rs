@@ -346,7 +346,7 @@ static IPFIX: Table = Table {
             integer(1, 4_294_967_295),
             Nothing("1"),
             "",
-            "Observation Domain. Without it a number derived from domain and probe.id.",
+            "Observation Domain. Without it a number derived from probe.id.",
         ),
         key(
             "template_refresh_s",
