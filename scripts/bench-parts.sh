@@ -26,6 +26,7 @@ bar_gap_us=100
 bar_workers=1.8
 bar_spread_ns=25
 bar_rows=1000000
+bar_question_ms=1000
 bar_lookups=5000000
 
 median() {
@@ -324,6 +325,45 @@ $(jq -rs '.[0] | "\(.vms) VMs of \(.tenants) tenants, all in 10.0.0.0/24"' "$wor
 | reading all VMs, ms of CPU time | $(jq '.load_ms | round' "$work/inventory" | median) | | |
 | memory of the process, MiB | $(jq '.resident_bytes / 1048576 | round' "$work/inventory" | median) | | |
 TEXT
+}
+
+# A day of a cloud's records, asked; then a worker beside queries over it.
+part_store() {
+    local hours=24 vms=1000 rate=1000
+    ! $quick || hours=1
+    "$probe" bench --store "$work/day" --vms "$vms" --per-second "$rate" --hours "$hours" --times "$(rounds 5)" --json >"$work/report" || true
+    cat <<TEXT
+## Store: $hours hours of $vms VMs, $rate conversations a second
+| million conversations, flows, records in all | files when written, merged | GiB when written, merged | MB a million conversations | thousand records a second of CPU time: encoded and written | merging, s of CPU time | adding hours up, s of CPU time | files, GiB of these | MiB at most |
+|---|---|---|---|---|---|---|---|---|
+$(jq -r '[([.conversations, .flows, .records] | map(. / 1e4 | round / 100 | tostring) | join(", ")),
+        "\(.written.files), \(.merged.files)",
+        "\(.written.bytes / 1073741824 * 100 | round / 100), \(.merged.bytes / 1073741824 * 100 | round / 100)",
+        (.bytes_per_million_conversations / 1e4 | round / 100),
+        (.records_per_second / 1e3 | round), (.merge_cpu_s | round), (.roll_up_cpu_s | round),
+        "\(.merged.rolled_files), \(.merged.rolled_bytes / 1073741824 * 100 | round / 100)", (.peak_bytes / 1048576 | round)]
+        | map(tostring) | "| " + join(" | ") + " |"' "$work/report")
+
+Questions to it, each a process from its start to its last octet, on $(nproc) cores; files are in the system's cache but for the first time. Bar: $bar_question_ms ms.
+
+| question | first, ms | median, ms | met | CPU time, ms | MiB at most | lines |
+|---|---|---|---|---|---|---|
+$(jq -r --argjson bar "$bar_question_ms" '.questions[] | if .failed then "| \(.name) | no answer: \(.failed) | | **no** | | | |"
+        else "| \(.name) | \(.first_ms | round) | \(.median_ms | round) | \(if .median_ms <= $bar then "yes" else "**no**" end) | \(.cpu_ms | round) | \(.peak_bytes / 1048576 | round) | \(.lines) |" end' "$work/report")
+TEXT
+    "$probe" bench --beside-query "$work/day" --json >"$work/report"
+    cat <<TEXT
+
+## Never disturbed: poll gaps of a worker beside queries over these records
+$(jq -r '"\(.flows) live flows on core \(.worker_cores | join(", ")); \(.queries) queries of \(.query_s * 10 | round / 10) s on cores \(.query_cores | join(", ")) beside it, one after the other; \(.runs) runs of each in turns. Turns in which the packets are made do not count. µs from one poll to the next; reading two clocks is in each."' "$work/report")
+
+| | turns | p50 | p99 | p99.99 | max |
+|---|---|---|---|---|---|
+$(jq -r 'def line(what; gaps): gaps | "| \(what) | \(.turns) | \(.p50) | \(.p99) | \(.p9999) | \(.max) |";
+        line("alone, by the clock on the wall"; .alone.wall), line("beside queries, by the clock on the wall"; .beside.wall),
+        line("alone, CPU time"; .alone.cpu), line("beside queries, CPU time"; .beside.cpu)' "$work/report")
+TEXT
+    rm -rf "$work/day"
 }
 
 testpmd_ns() {

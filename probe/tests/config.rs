@@ -47,7 +47,7 @@ fn each_key(table: &'static Table, visit: &mut impl FnMut(&'static Table, &'stat
 }
 
 /// Tables of which there may be several.
-const MANY: [&str; 13] = [
+const MANY: [&str; 16] = [
     "port",
     "tap",
     "filter",
@@ -60,6 +60,9 @@ const MANY: [&str; 13] = [
     "sink.syslog",
     "sink.eve",
     "sink.rabbitmq",
+    "sink.ipfix",
+    "sink.elastic",
+    "sink.splunk",
     "sink.kafka",
 ];
 
@@ -130,6 +133,7 @@ fn other_value(table: &Table, key: &Key) -> String {
         Kind::List(Kind::Stream, _) => "[\"tcp://other:1\"]".to_owned(),
         Kind::Http | Kind::Service => "\"http://other\"".to_owned(),
         Kind::Stream => "\"tcp://other:1\"".to_owned(),
+        Kind::Collector => "\"sctp://other:1\"".to_owned(),
         Kind::Secret => "\"env:OTHER\"".to_owned(),
         Kind::Broker => "\"amqp://other\"".to_owned(),
         Kind::Device => "\"0000:3b:00.0\"".to_owned(),
@@ -161,6 +165,7 @@ fn bad_values(kind: &Kind) -> Vec<String> {
         | Kind::Http
         | Kind::Service
         | Kind::Stream
+        | Kind::Collector
         | Kind::Secret
         | Kind::Broker
         | Kind::Address

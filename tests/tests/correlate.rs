@@ -109,7 +109,7 @@ fn probe(folder: &Folder, kafka: &Kafka, name: &str, format: &str) -> Command {
 }
 
 fn member(folder: &Folder, kafka: &Kafka, number: u32) -> Probe {
-    let taps: String = NAMES.iter().map(|name| format!("[[tap]]\nname = \"{name}\"\n")).collect();
+    let taps = NAMES.map(|name| format!("[[tap]]\nname = \"{name}\"\n")).concat();
     let text = format!(
         "[probe]\nid = \"member-{number}\"\n{taps}{COMMON}[serve]\nenabled = false\n[correlate]\n{keys}\
          hold_ms = 10000\nsession_ms = 6000\n[[sink.kafka]]\nname = \"out\"\n{keys}\

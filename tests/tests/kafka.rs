@@ -43,7 +43,8 @@ fn flows(first: u64, count: u64) -> Rows {
     };
     let flow = |number: u64| {
         let (one, other) = (address(number / 2 % 50), address(1_000 + number / 2 % 50));
-        let (source, destination) = if number % 2 == 0 { (one, other) } else { (other, one) };
+        let (source, destination) =
+            if number.is_multiple_of(2) { (one, other) } else { (other, one) };
         FlowRecord {
             flow_id: number,
             flow_end_ns: NOW.as_ns() + number,

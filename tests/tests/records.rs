@@ -101,6 +101,7 @@ fn derived_files_are_up_to_date() {
     let derived = [
         (root.join("../probe/src/record/README.md"), record::markdown()),
         (root.join("../query/src/schema.sql"), record::ddl()),
+        (root.join("../docs/sinks/ipfix-elements.md"), vmprobe::export::ipfix::markdown()),
         (root.join("../probe/src/export/kafka/vmprobe.proto"), kafka::schema(kafka::COMMITTED)),
     ];
     for (path, expected) in derived {

@@ -12,7 +12,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value as Json, json};
 use vmprobe::config::StorePlan;
 use vmprobe::export::ParquetSink;
-use vmprobe::record::{FlowRecord, Rows};
+use vmprobe::record::{FlowRecord, Rows, WindowRecord};
 use vmprobe::time::{Timestamp, monotonic_ns, sleep_ms, sleep_us};
 use vmprobe_tests::end_to_end::{
     Ended, Folder, NOT_BUILT, SmallDisk, built, query, run_to_end, skipped, vmprobe,
@@ -149,6 +149,52 @@ fn a_query_at_any_instant_finds_every_row_once() {
     });
 }
 
+/// A round adds up the hours that are over, and questions find them.
+#[test]
+fn an_hour_that_is_over_is_added_up() {
+    if built("vmprobe-query").is_none() {
+        skipped("hours that stand added up", NOT_BUILT);
+        return;
+    }
+    let folder = Folder::new("rolled-by-tidy");
+    let plan = StorePlan {
+        folder: Some(folder.root().to_owned()),
+        free_mib_min: 0,
+        ..StorePlan::default()
+    };
+    let hours = [HOUR - 1, HOUR, HOUR + 1];
+    for hour in hours {
+        let mut sink = ParquetSink::new(&plan, "p1", "east").expect("a folder");
+        for file in 0..3 {
+            let window = |place: u64| WindowRecord {
+                window_start_ns: hour * HOUR_NS + file * 600_000_000_000 + place,
+                octet_delta_count: 1,
+                application_name: "tls",
+                ..WindowRecord::default()
+            };
+            let rows = Rows { windows: (0..1_000).map(window).collect(), ..Rows::default() };
+            sink.write(rows, Timestamp(hour * HOUR_NS));
+            assert!(sink.close(Timestamp(hour * HOUR_NS)), "{:?}", sink.health());
+        }
+    }
+    let ended = run_to_end(tidy(folder.root()));
+    ended.expect(0, &[]);
+    let tidied = ended.json();
+    // The last one may still get rows.
+    assert_eq!((&tidied["rolled_hours"], &tidied["problems"]), (&json!(2), &json!([])), "{tidied}");
+    assert_eq!(tidied["leave"], json!([]));
+    let again = run_to_end(tidy(folder.root())).json();
+    assert_eq!(again["rolled_hours"], 0, "they are there: {again}");
+    let sql = "SELECT start_ns, application_name, sum(octet_delta_count)::UBIGINT AS octets, \
+               count(*)::UBIGINT AS rows FROM windows_1h GROUP BY ALL ORDER BY 1";
+    let answer = query(folder.root(), sql).expect("it is built");
+    let expected = hours.map(|hour| {
+        let rows = if hour == HOUR + 1 { 3_000 } else { 1 };
+        json!({"start_ns": hour * HOUR_NS, "application_name": "tls", "octets": 3_000, "rows": rows})
+    });
+    assert_eq!(answer, json!(expected), "an hour that is over has one row");
+}
+
 #[test]
 fn a_full_disk_keeps_what_there_is() {
     let folder = Folder::new("merge-full");
@@ -166,6 +212,10 @@ fn a_full_disk_keeps_what_there_is() {
     assert!(said.contains("free space") || said.contains("No space"), "{said}");
     assert_eq!(finished_files(disk.root()), before);
     assert_eq!(ids(disk.root()), (0..100_000).collect::<Vec<_>>());
+    // Asking needs no room.
+    if let Some(answer) = query(disk.root(), "SELECT count(*)::UBIGINT AS n FROM flows") {
+        assert_eq!(answer, json!([{"n": 100_000}]));
+    }
     fs::remove_file(ballast).expect("it is there");
     let disk_has_room = run_to_end(tidy(disk.root()));
     assert_eq!(merged(&disk_has_room), 10);

@@ -1,6 +1,7 @@
 //! `vmprobe bench`.
 
 mod aggregator;
+mod beside_query;
 mod inventory;
 mod plan;
 mod store;
@@ -21,7 +22,7 @@ const SLOTS: std::ops::RangeInclusive<u32> = 1_024..=67_108_864;
 #[derive(Args)]
 pub(crate) struct BenchArguments {
     /// The capture (pcap or pcapng, plain, gzip or zstd); it is loaded into memory first.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["aggregator", "inventory", "live_flows", "plan", "store"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["aggregator", "beside_query", "inventory", "live_flows", "plan", "store"])]
     pcap: Option<PathBuf>,
     /// Instead of a capture, packets of so many live flows, made in memory; several numbers,
     /// separated by commas, are measured one after the other.
@@ -48,6 +49,8 @@ pub(crate) struct BenchArguments {
     inventory: inventory::InventoryArguments,
     #[command(flatten)]
     store: store::StoreArguments,
+    #[command(flatten)]
+    beside: beside_query::BesideQueryArguments,
     /// Measure what passing packets to the owners of their flows costs, in runs of their own with
     /// `--workers` workers, at least two.
     #[arg(long, value_enum, value_name = "FROM", num_args = 0..=1, default_missing_value = "one")]
@@ -85,6 +88,10 @@ impl From<FeatureSet> for Features {
 }
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
+    if let Some(folder) = &arguments.beside.beside_query {
+        let features = arguments.features.into();
+        return beside_query::bench(folder, &arguments.live_flows, features, arguments.json);
+    }
     if !arguments.live_flows.is_empty() {
         let options = LiveFlowsOptions {
             flows: arguments.live_flows.clone(),

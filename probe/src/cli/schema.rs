@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vmprobe::config::{self, ClickhousePlan, Mode, SinkKind, SinkPlan};
-use vmprobe::export::{clickhouse, kafka};
+use vmprobe::export::{clickhouse, elastic, kafka};
 
 use super::output::{self, Outcome};
 
@@ -18,8 +18,17 @@ pub(crate) struct SchemaArguments {
 enum Of {
     /// Tables of ClickHouse: print them, or make and upgrade them on the servers of the configuration.
     Clickhouse(ClickhouseArguments),
+    /// Index template of Elasticsearch, as JSON: PUT it to /_index_template/NAME.
+    Elastic(ElasticArguments),
     /// Messages on Kafka in Protocol Buffers: print vmprobe.proto.
     Protobuf,
+}
+
+#[derive(Args)]
+struct ElasticArguments {
+    /// Beginning of the names of indices, as sink.elastic.index says.
+    #[arg(long, value_name = "NAME", default_value = "vmprobe")]
+    index: String,
 }
 
 #[derive(Args)]
@@ -39,9 +48,16 @@ struct ClickhouseArguments {
 }
 
 pub(crate) fn schema(arguments: &SchemaArguments) -> Outcome {
-    let Of::Clickhouse(arguments) = &arguments.of else {
-        output::line(kafka::COMMITTED.trim_end());
-        return Outcome::Success;
+    let arguments = match &arguments.of {
+        Of::Clickhouse(arguments) => arguments,
+        Of::Elastic(arguments) => {
+            output::line(format_args!("{:#}", elastic::template(&arguments.index)));
+            return Outcome::Success;
+        }
+        Of::Protobuf => {
+            output::line(kafka::COMMITTED.trim_end());
+            return Outcome::Success;
+        }
     };
     let Some(file) = &arguments.config else {
         return match "http://127.0.0.1:8123".parse() {

@@ -53,6 +53,7 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
         sinks: sink::sinks(&root.table("sink"), base),
         correlate: sink::correlate(&root.table("correlate"), base),
         serve: serve(&root.table("serve")),
+        otlp: sink::otlp(&root.table("otlp"), base),
     }
 }
 

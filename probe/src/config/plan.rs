@@ -16,6 +16,7 @@ mod correlate;
 mod learned;
 mod libvirt;
 mod openstack;
+mod otlp;
 mod ovsdb;
 mod sink;
 
@@ -24,12 +25,14 @@ pub use correlate::CorrelatePlan;
 pub use learned::{LearnedPlan, Lessons};
 pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
+pub use otlp::OtlpPlan;
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
 pub(crate) use sink::is_local;
 pub use sink::{
-    ClickhousePlan, EvePlan, HttpUrl, KafkaCluster, KafkaCompression, KafkaFormat, KafkaPlan,
-    NotUrl, RabbitmqPlan, SaslMechanism, SecretPlace, SinkAccess, SinkFilter, SinkKind, SinkPlan,
-    StreamUrl, SyslogFormat, SyslogPlan, WebhookPlan,
+    ClickhousePlan, CollectorUrl, ElasticPlan, EvePlan, HttpUrl, IpfixPlan, KafkaCluster,
+    KafkaCompression, KafkaFormat, KafkaPlan, NotUrl, RabbitmqPlan, SaslMechanism, SecretPlace,
+    SinkAccess, SinkFilter, SinkKind, SinkPlan, SplunkPlan, StreamUrl, SyslogFormat, SyslogPlan,
+    Transport, WebhookPlan,
 };
 
 /// The whole configuration of a probe.
@@ -75,6 +78,8 @@ pub struct Plan {
     pub correlate: CorrelatePlan,
     /// API and pages.
     pub serve: ServePlan,
+    /// Metrics sent to OpenTelemetry.
+    pub otlp: OtlpPlan,
 }
 
 /// Identity that stands in every record.
@@ -453,6 +458,7 @@ impl Default for Plan {
             sinks: Vec::new(),
             correlate: CorrelatePlan::default(),
             serve: ServePlan::default(),
+            otlp: OtlpPlan::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ use super::document::Given::{Default, Derived, Nothing, Required};
 use super::document::{Kind, Table, key, table, tables};
 use correlate::CORRELATE;
 use inventory::INVENTORY;
+use otlp::OTLP;
 use sink::SINK;
 
 pub use libvirt::LIBVIRT_MAX;
@@ -21,6 +22,7 @@ mod inventory;
 mod learned;
 mod libvirt;
 mod openstack;
+mod otlp;
 mod ovsdb;
 mod sink;
 
@@ -75,6 +77,7 @@ pub static ROOT: Table = Table {
         table(&SINK),
         table(&CORRELATE),
         table(&SERVE),
+        table(&OTLP),
     ],
 };
 

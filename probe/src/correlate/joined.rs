@@ -117,7 +117,6 @@ mod tests {
     use crate::config::TapPlan;
     use crate::index::TapIndex;
     use crate::inventory::{AddressSpace, Segment, SegmentKind};
-    use crate::path::Ends;
     use crate::worker::PortNames;
 
     #[test]
@@ -137,7 +136,7 @@ mod tests {
             ttl: 63,
             is_untagged: tap == 1,
         };
-        let ends = ends.unwrap_or_else(Ends::default);
+        let ends = ends.unwrap_or_default();
         let sights = [sight(1, 10), sight(0, 5)];
         let before = Trajectory::of(ends, u64::MAX, WindowNumber(7), &sights);
         let mut before = before.expect("few sights");

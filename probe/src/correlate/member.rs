@@ -321,17 +321,14 @@ impl Member {
             if let Some(partitions) = self.joined.assigned() {
                 self.assign_joined(partitions.contains(&0))?;
             }
-            let reducer = self.reducer.as_mut();
-            match read {
-                None => break,
-                Some(Read::End { partition: 0 }) => {
-                    reducer.into_iter().for_each(Reducer::caught_up);
-                }
-                Some(Read::Message { partition: 0, offset, value, .. }) => {
+            match (read, &mut self.reducer) {
+                (None, _) => break,
+                (Some(Read::End { partition: 0 }), Some(reducer)) => reducer.caught_up(),
+                (Some(Read::Message { partition: 0, offset, value, .. }), Some(reducer)) => {
                     self.report.messages += 1;
-                    reducer.into_iter().for_each(|reducer| reducer.read(offset, &value));
+                    reducer.read(offset, &value);
                 }
-                Some(_) => {}
+                (Some(_), _) => {}
             }
         }
         Ok(())

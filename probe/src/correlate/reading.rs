@@ -12,6 +12,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::TopicPartitionListElem as Place;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::config::CorrelatePlan;
@@ -58,7 +59,7 @@ impl ClientContext for Group {
 impl ConsumerContext for Group {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let partitions = match rebalance {
-            Rebalance::Assign(list) => list.elements().iter().map(|it| it.partition()).collect(),
+            Rebalance::Assign(list) => list.elements().iter().map(Place::partition).collect(),
             Rebalance::Revoke(_) | Rebalance::Error(_) => Vec::new(),
         };
         // Taken after each poll, which brings two at most.

@@ -19,20 +19,20 @@ use super::tls;
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
 /// A client of one destination.
-pub(super) struct Client(Agent);
+pub(crate) struct Client(Agent);
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// ClickHouse's number of an error.
-    pub(super) exception: Option<u32>,
-    pub(super) body: Vec<u8>,
+    pub(crate) exception: Option<u32>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Client {
     /// A client; `ca_file` where the way is encrypted.
-    pub(super) fn new(ca_file: Option<&Path>, timeout_ms: u32) -> Result<Self, String> {
+    pub(crate) fn new(ca_file: Option<&Path>, timeout_ms: u32) -> Result<Self, String> {
         let mut config = Agent::config_builder()
             .timeout_global(Some(Duration::from_millis(timeout_ms.into())))
             .http_status_as_error(false)
@@ -50,7 +50,7 @@ impl Client {
     }
 
     /// Sends a request and reads its answer.
-    pub(super) fn post(
+    pub(crate) fn post(
         &self,
         url: &str,
         headers: &[(&str, &str)],

@@ -12,22 +12,27 @@
 //! | `parquet/` | the store's files |
 //! | `sink/` | what all other sinks have in common: hand-off, filters, batches, queue, spool, retry |
 //! | `json` | records as JSON, for all sinks that speak it |
-//! | `tls` `http` | certificates, requests |
-//! | `clickhouse/` `kafka/` `webhook` `syslog` `eve` `rabbitmq` | one destination each |
+//! | `tls` `http` `stream` | certificates, requests, connections |
+//! | `clickhouse/` `kafka/` `webhook` `syslog` `eve` `rabbitmq` `ipfix/` `elastic/` `splunk` | one destination each |
 
 mod account;
 pub mod clickhouse;
+pub mod elastic;
 mod eve;
 mod http;
+pub mod ipfix;
 pub mod json;
 pub mod kafka;
 pub mod parquet;
 mod rabbitmq;
 pub mod sink;
+mod splunk;
+mod stream;
 mod syslog;
 mod tls;
 mod webhook;
 
 pub use account::{SinkCause, SinkHealth, SinkLedger};
+pub(crate) use http::Client;
 pub use parquet::ParquetSink;
 pub use sink::{SinkReport, Sinks, SinksWanted};

@@ -9,17 +9,12 @@
 
 mod cef;
 
-use std::io::{self, ErrorKind, Write};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
-
-use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
 
 use super::json;
 use super::sink::{Batch, Delivered, Driver, Encoder, Failure, Row};
-use super::tls;
+use super::stream::Stream;
 use crate::config::{SyslogFormat, SyslogPlan};
 use crate::record::{Origin, Table};
 use crate::time::{Timestamp, monotonic_ns, ms};
@@ -84,109 +79,39 @@ fn time_text(time: Timestamp) -> String {
     time.map_or_else(|| "-".to_owned(), |it| it.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
 }
 
-enum Connection {
-    Plain(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
-}
-
-impl Connection {
-    const fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => &stream.sock,
-        }
-    }
-
-    fn writer(&mut self) -> &mut dyn Write {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream,
-        }
-    }
-
-    /// Whether the receiver has closed it: what is written then goes nowhere, and TCP says so only later.
-    fn is_closed(&self) -> bool {
-        let socket = self.socket();
-        let looked = socket.set_nonblocking(true).and_then(|()| socket.peek(&mut [0]));
-        let closed = match looked {
-            Ok(octets) => octets == 0,
-            Err(error) => error.kind() != ErrorKind::WouldBlock,
-        };
-        socket.set_nonblocking(false).is_err() || closed
-    }
-}
-
 /// Delivers batches.
-pub(super) struct Stream {
+pub(super) struct Output {
     plan: SyslogPlan,
     timeout_ms: u32,
-    connection: Option<Connection>,
+    stream: Option<Stream>,
 }
 
-impl Stream {
+impl Output {
     pub(super) fn new(plan: &SyslogPlan, timeout_ms: u32) -> Self {
-        Self { plan: plan.clone(), timeout_ms, connection: None }
-    }
-
-    fn connect(&self) -> Result<Connection, String> {
-        let text = |error: io::Error| format!("{}: {error}", self.plan.url);
-        let timeout = Duration::from_millis(self.timeout_ms.into());
-        let url = &self.plan.url;
-        let addresses = (url.host.as_str(), url.port).to_socket_addrs().map_err(text)?;
-        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, timeout) {
-                Ok(socket) => {
-                    socket.set_write_timeout(Some(timeout)).map_err(text)?;
-                    socket.set_read_timeout(Some(timeout)).map_err(text)?;
-                    return self.protect(socket);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(text(last))
-    }
-
-    fn protect(&self, socket: TcpStream) -> Result<Connection, String> {
-        if !self.plan.url.tls {
-            return Ok(Connection::Plain(socket));
-        }
-        let config = tls::config(&self.plan.ca_file)?;
-        let name = ServerName::try_from(self.plan.url.host.clone())
-            .map_err(|error| format!("{}: {error}", self.plan.url))?;
-        let client = ClientConnection::new(config, name).map_err(|error| error.to_string())?;
-        let mut stream = StreamOwned::new(client, socket);
-        // The handshake now, so that a wrong certificate is told before anything is written.
-        while stream.conn.is_handshaking() {
-            stream
-                .conn
-                .complete_io(&mut stream.sock)
-                .map_err(|error| format!("{}: {error}", self.plan.url))?;
-        }
-        Ok(Connection::Tls(Box::new(stream)))
+        Self { plan: plan.clone(), timeout_ms, stream: None }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let url = &self.plan.url;
         let end_ns = monotonic_ns().saturating_add(ms(self.timeout_ms.into()));
-        let kept = self.connection.take().filter(|connection| !connection.is_closed());
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => self.connect()?,
+        let kept = self.stream.take().filter(|stream| !stream.is_closed());
+        let mut stream = match kept {
+            Some(stream) => stream,
+            None => Stream::open(url, &self.plan.ca_file, self.timeout_ms)?,
         };
         for part in bytes.chunks(WRITE_OCTETS) {
-            let written = connection.writer().write_all(part);
-            written.map_err(|error| format!("{}: {error}", self.plan.url))?;
+            stream.write(part).map_err(|error| format!("{url}: {error}"))?;
             if monotonic_ns() > end_ns {
-                return Err(format!("{} takes messages too slowly (timeout_ms)", self.plan.url));
+                return Err(format!("{url} takes messages too slowly (timeout_ms)"));
             }
         }
-        connection.writer().flush().map_err(|error| format!("{}: {error}", self.plan.url))?;
-        self.connection = Some(connection);
+        stream.flush().map_err(|error| format!("{url}: {error}"))?;
+        self.stream = Some(stream);
         Ok(())
     }
 }
 
-impl Driver for Stream {
+impl Driver for Output {
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Failure> {
         self.write(&batch.bytes).map_err(|error| Failure::again(&error))?;
         Ok(Delivered::default())

@@ -10,6 +10,7 @@
 //! Source: CPU time of a thread, `CLOCK_THREAD_CPUTIME_ID` (POSIX.1-2008).
 
 pub mod aggregator;
+mod beside_query;
 mod costs;
 mod gaps;
 pub mod inventory;
@@ -39,8 +40,9 @@ use crate::index::WorkerIndex;
 use crate::spread::{FlowKey, HashSeed, owner};
 
 use super::{ReportLedger, RuntimeError};
+pub use beside_query::{BesideQueryOptions, BesideQueryReport, bench_beside_query};
 pub use costs::{AggregatorCost, WorkerCost};
-pub use gaps::{CauseGaps, GapTable, Gaps};
+pub use gaps::{ByBothClocks, CauseGaps, GapTable, Gaps};
 pub use live_flows::{
     LiveFlowsGaps, LiveFlowsMemory, LiveFlowsOptions, LiveFlowsReport, LiveFlowsSize,
     bench_live_flows,

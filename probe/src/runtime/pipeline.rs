@@ -18,7 +18,7 @@ use crate::config::Plan;
 use crate::detect::Detectors;
 use crate::export::{ParquetSink, Sinks, SinksWanted};
 use crate::record::{InventoryRows, Names, Origin, RecordMaker};
-use crate::serve::{self, InventoryApi, ServeHandle};
+use crate::serve::{self, InventoryApi, Pusher, ServeHandle};
 use crate::sources::{self, ReadAgain, Sources};
 use crate::store::{self, StoreClock, StoreHandle, UpkeepPlan};
 use crate::time::monotonic_ns;
@@ -35,6 +35,7 @@ pub(super) struct Prepared {
     sources: sources::Prepared,
     live: LiveCell,
     page: Option<ServeHandle>,
+    metrics: Option<Pusher>,
 }
 
 /// How packets come.
@@ -63,6 +64,8 @@ pub(super) struct Way {
 pub(super) struct Pipeline {
     begun_ns: u64,
     page: Option<ServeHandle>,
+    /// Ends when it is dropped.
+    _metrics: Option<Pusher>,
     analysis: JoinHandle<RunSummary>,
     sources: Sources,
 }
@@ -89,7 +92,12 @@ impl Prepared {
         let page = serves
             .then(|| serve::start_with(&plan.serve, live.clone(), api, plan.store.folder.clone()))
             .transpose()?;
-        Ok(Self { plan: Arc::clone(plan), begun_ns, sources, live, page })
+        // In a replay there is no time that counts could be since.
+        let metrics = (!replays)
+            .then(|| serve::start_otlp(&plan.otlp, &live, &sources.view().status))
+            .transpose()?
+            .flatten();
+        Ok(Self { plan: Arc::clone(plan), begun_ns, sources, live, page, metrics })
     }
 
     /// Starts the store and the aggregation thread. The seats are for the workers, whom the caller
@@ -136,7 +144,13 @@ impl Prepared {
         });
         let analysis = spawn("aggregator", move || analysis.run())?;
         let sources = self.sources.start();
-        let pipeline = Pipeline { begun_ns: self.begun_ns, page: self.page, analysis, sources };
+        let pipeline = Pipeline {
+            begun_ns: self.begun_ns,
+            page: self.page,
+            _metrics: self.metrics,
+            analysis,
+            sources,
+        };
         Ok((pipeline, build.seats))
     }
 }

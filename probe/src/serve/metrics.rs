@@ -99,7 +99,7 @@ fn text_format(open_metrics: &str) -> String {
 }
 
 /// One label.
-type Label = (&'static str, String);
+pub(super) type Label = (&'static str, String);
 
 /// One sample of a family.
 struct Sample<N> {
@@ -117,21 +117,62 @@ struct SnapshotCollector(Arc<LiveSnapshot>, Arc<InventoryStatus>);
 
 impl Collector for SnapshotCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let mut families = Families(encoder);
-        probe(&self.0, &mut families)?;
-        traffic(&self.0, &mut families)?;
-        ledger(&self.0, &mut families)?;
-        ports(&self.0, &mut families)?;
-        sinks(&self.0, &mut families)?;
-        store::store(&self.0, &mut families)?;
-        workers(&self.0, &mut families)?;
-        taps::taps(&self.0, &mut families)?;
-        taps::paths(&self.0, &mut families)?;
-        inventory::inventory(&self.1, &mut families)
+        all(&self.0, &self.1, &mut Text(encoder))
     }
 }
 
-struct Families<'a>(DescriptorEncoder<'a>);
+/// All families, to whichever form.
+pub(super) fn all(
+    live: &LiveSnapshot,
+    status: &InventoryStatus,
+    output: &mut dyn Output,
+) -> fmt::Result {
+    let mut families = Families(output);
+    probe(live, &mut families)?;
+    traffic(live, &mut families)?;
+    ledger(live, &mut families)?;
+    ports(live, &mut families)?;
+    sinks(live, &mut families)?;
+    store::store(live, &mut families)?;
+    workers(live, &mut families)?;
+    taps::taps(live, &mut families)?;
+    taps::paths(live, &mut families)?;
+    inventory::inventory(status, &mut families)
+}
+
+/// Samples of a family by their labels, each once.
+pub(super) type Samples<N> = BTreeMap<Vec<Label>, N>;
+
+/// A form that families are written in.
+pub(super) trait Output {
+    /// Counts that only grow while the probe runs.
+    fn counters(&mut self, name: &str, help: &str, samples: Samples<u64>) -> fmt::Result;
+    /// Values of now.
+    fn gauges(&mut self, name: &str, help: &str, samples: Samples<f64>) -> fmt::Result;
+}
+
+/// OpenMetrics.
+struct Text<'a>(DescriptorEncoder<'a>);
+
+impl Output for Text<'_> {
+    fn counters(&mut self, name: &str, help: &str, samples: Samples<u64>) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, sum) in samples {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&sum, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, samples: Samples<f64>) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+}
+
+struct Families<'a>(&'a mut dyn Output);
 
 impl Families<'_> {
     /// A family of counters. Equal labels (names cut to the same text) are added up.
@@ -141,16 +182,12 @@ impl Families<'_> {
         help: &str,
         samples: impl IntoIterator<Item = Sample<u64>>,
     ) -> fmt::Result {
-        let mut sums: BTreeMap<Vec<Label>, u64> = BTreeMap::new();
+        let mut sums = Samples::new();
         for Sample { labels, value } in samples {
-            let sum = sums.entry(labels).or_default();
+            let sum: &mut u64 = sums.entry(labels).or_default();
             *sum = sum.saturating_add(value);
         }
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, sum) in sums {
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&sum, None)?;
-        }
-        Ok(())
+        self.0.counters(name, help, sums)
     }
 
     /// A family of gauges. Of equal labels the last one counts.
@@ -160,13 +197,8 @@ impl Families<'_> {
         help: &str,
         samples: impl IntoIterator<Item = Sample<f64>>,
     ) -> fmt::Result {
-        let values: BTreeMap<Vec<Label>, f64> =
-            samples.into_iter().map(|sample| (sample.labels, sample.value)).collect();
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in values {
-            family.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-        Ok(())
+        let values = samples.into_iter().map(|sample| (sample.labels, sample.value)).collect();
+        self.0.gauges(name, help, values)
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {

@@ -1,7 +1,7 @@
 //! HTTP API, live page and metrics.
 //!
 //! In: the newest [`LiveSnapshot`](crate::aggregate::live::LiveSnapshot), the inventory. Out: JSON under
-//! `/api/v1`, server-sent events, the page, `/metrics`, `/healthz`.
+//! `/api/v1`, server-sent events, the page, `/metrics`, `/healthz`; the same metrics to OpenTelemetry.
 //! Cost: two threads of its own; a window is serialised once for all clients.
 //! Invariants: no worker and no aggregator ever waits for a client: they only swap a pointer.
 //! Loopback only. Connections, streams, request sizes and waiting times are bounded; a client
@@ -18,6 +18,7 @@ mod inventory;
 mod list;
 mod metrics;
 mod openapi;
+mod otlp;
 mod page;
 mod problem;
 mod routes;
@@ -40,6 +41,7 @@ use crate::inventory::Inventory;
 
 pub use inventory::InventoryApi;
 pub use openapi::DOCUMENT as OPENAPI_DOCUMENT;
+pub use otlp::{Pusher, start as start_otlp};
 pub use routes::paths as route_paths;
 pub use stream::STREAMS_MAX;
 

@@ -174,7 +174,7 @@ impl Compactor<'_> {
     /// The step.
     fn exchange(&self, old: &Path, new: &Path, inputs: &[Input]) -> Result<(), CompactError> {
         let _alone = folder::lock_alone(self.root).map_err(failed("lock", self.root))?;
-        take_along(old, new, inputs)?;
+        self.take_along(old, new, inputs)?;
         sync(new)?;
         match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
             Ok(()) => {}
@@ -188,6 +188,30 @@ impl Compactor<'_> {
             sync(changed.parent().unwrap_or(self.root))?;
         }
         Ok(())
+    }
+
+    /// Gives every file of the old folder that was not merged a second name in the new one, but for what
+    /// the merged ones were added up to.
+    fn take_along(&self, old: &Path, new: &Path, inputs: &[Input]) -> Result<(), CompactError> {
+        let mut merged = 0;
+        for entry in fs::read_dir(old).map_err(failed("list", old))? {
+            let path = entry.map_err(failed("list", old))?.path();
+            if inputs.iter().any(|input| input.path() == path) {
+                merged += 1;
+                continue;
+            }
+            let (Some(name), true) = (path.file_name(), path.is_file()) else {
+                return Err(CompactError::Changed { path: old.to_owned() });
+            };
+            if !name.to_str().is_some_and(|name| scan::is_rolled(name, self.safe_id)) {
+                fs::hard_link(&path, new.join(name)).map_err(failed("link", &path))?;
+            }
+        }
+        if merged == inputs.len() {
+            Ok(())
+        } else {
+            Err(CompactError::Changed { path: old.to_owned() })
+        }
     }
 
     fn check_free(&self, files: &[Stored]) -> Result<(), CompactError> {
@@ -204,28 +228,12 @@ impl Compactor<'_> {
     /// Where nobody looks: readers leave out names that begin with a dot. Not in the hour's folder or
     /// beside it, so that no pattern with `*` in the place of day and hour finds it.
     fn hidden(&self) -> PathBuf {
-        self.root.join(format!(".compact-{}", self.safe_id))
+        Self::hidden_of(self.root, self.safe_id)
     }
-}
 
-/// Gives every file of the old folder that was not merged a second name in the new one.
-fn take_along(old: &Path, new: &Path, inputs: &[Input]) -> Result<(), CompactError> {
-    let mut merged = 0;
-    for entry in fs::read_dir(old).map_err(failed("list", old))? {
-        let path = entry.map_err(failed("list", old))?.path();
-        if inputs.iter().any(|input| input.path() == path) {
-            merged += 1;
-            continue;
-        }
-        let (Some(name), true) = (path.file_name(), path.is_file()) else {
-            return Err(CompactError::Changed { path: old.to_owned() });
-        };
-        fs::hard_link(&path, new.join(name)).map_err(failed("link", &path))?;
-    }
-    if merged == inputs.len() {
-        Ok(())
-    } else {
-        Err(CompactError::Changed { path: old.to_owned() })
+    /// See there.
+    pub(super) fn hidden_of(root: &Path, safe_id: &str) -> PathBuf {
+        root.join(format!(".compact-{safe_id}"))
     }
 }
 

@@ -84,7 +84,7 @@ impl Rules {
 }
 
 fn bytes(files: &[Stored]) -> u64 {
-    files.iter().map(|stored| stored.bytes).sum()
+    files.iter().map(|stored| stored.bytes + stored.rolled_bytes).sum()
 }
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn hours(places: &[(u64, Table, u64)]) -> Hours {
-        let stored = |bytes| vec![Stored { start_ns: 0, number: 0, bytes }];
+        let stored = |bytes| vec![Stored { start_ns: 0, number: 0, bytes, rolled_bytes: 0 }];
         places.iter().map(|(hour, table, bytes)| ((*hour, *table), stored(*bytes))).collect()
     }
 

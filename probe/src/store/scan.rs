@@ -24,7 +24,13 @@ pub(super) struct Stored {
     pub(super) number: u64,
     /// Its size.
     pub(super) bytes: u64,
+    /// With the first file of an hour: the size of the roll-ups beside them.
+    pub(super) rolled_bytes: u64,
 }
+
+/// What hours of windows are added up to, by the names of the views; `rollup` of the query program has the
+/// same names.
+const ROLLUPS: [&str; 2] = ["windows_1m", "windows_1h"];
 
 /// Files by hour, the oldest first.
 pub(super) type Hours = BTreeMap<Place, Vec<Stored>>;
@@ -58,18 +64,56 @@ pub(super) fn path(root: &Path, safe_id: &str, (hour, table): Place, stored: &St
 }
 
 /// The files of one hour, in order; `None` where there are none.
-fn files(root: &Path, safe_id: &str, place: Place) -> Option<(Place, Vec<Stored>)> {
+pub(super) fn files(root: &Path, safe_id: &str, place: Place) -> Option<(Place, Vec<Stored>)> {
     let (hour, table) = place;
     let prefix = folder::prefix(table, safe_id);
     let entries = fs::read_dir(folder::hour_folder(root, table, hour)).ok()?;
     let stored = |entry: fs::DirEntry| {
         let (start_ns, number) = folder::numbers(entry.file_name().to_str()?, &prefix)?;
         let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
-        Some(Stored { start_ns, number, bytes: metadata.len() })
+        Some(Stored { start_ns, number, bytes: metadata.len(), rolled_bytes: 0 })
     };
     let mut files: Vec<_> = entries.flatten().filter_map(stored).collect();
     files.sort_by_key(|stored| (stored.start_ns, stored.number));
-    (!files.is_empty()).then_some((place, files))
+    let rolled = rolled(root, safe_id, place).iter().map(|(_, bytes)| bytes).sum();
+    files.first_mut()?.rolled_bytes = rolled;
+    Some((place, files))
+}
+
+/// The files in which the windows of an hour stand added up, and their sizes.
+pub(super) fn rolled(root: &Path, safe_id: &str, (hour, table): Place) -> Vec<(PathBuf, u64)> {
+    if table != Table::Windows {
+        return Vec::new();
+    }
+    let entries = fs::read_dir(folder::hour_folder(root, table, hour)).into_iter().flatten();
+    let rolled = entries.flatten().filter_map(|entry| {
+        let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+        is_rolled(entry.file_name().to_str()?, safe_id).then(|| (entry.path(), metadata.len()))
+    });
+    rolled.collect()
+}
+
+/// Whether this is the name of a roll-up of this probe's windows.
+pub(super) fn is_rolled(name: &str, safe_id: &str) -> bool {
+    ROLLUPS.iter().any(|view| {
+        let rest = name.strip_prefix(&format!(".{view}-{safe_id}-"));
+        // Another probe's id may begin with this one's.
+        rest.is_some_and(|rest| rest.split('-').count() == 3 && rest.split('-').all(is_number))
+    })
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether the roll-ups of these files, all that the probe has in an hour, are there.
+pub(super) fn has_rolled(root: &Path, safe_id: &str, place: Place, files: &[Stored]) -> bool {
+    let number = files.iter().map(|stored| stored.number).max().unwrap_or_default();
+    let bytes: u64 = files.iter().map(|stored| stored.bytes).sum();
+    let folder = folder::hour_folder(root, place.1, place.0);
+    ROLLUPS.iter().all(|view| {
+        folder.join(format!(".{view}-{safe_id}-{}-{number}-{bytes}", files.len())).is_file()
+    })
 }
 
 /// Names of the folders in a folder.

@@ -11,20 +11,25 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
 use super::compact::{CompactError, Compacted, Compactor, small};
 use super::merge::Input;
+use super::query;
 use super::retain::Rules;
 use super::scan::{self, Hours, Place, Stored};
 use crate::export::parquet::folder;
+use crate::record::Table;
 
 /// Problems that are told of one round.
 const PROBLEMS_MAX: usize = 16;
 /// Hours back from that of the clock that are looked at in every round: files of the last hour but
 /// one may still have been open in the round before.
 const RECENT_HOURS: u64 = 4;
+/// Hours that are added up in one round: an older store has many.
+const ROLLED_HOURS_MAX: u64 = 24;
 /// The lowest priority.
 const NICE: i32 = 19;
 
@@ -60,6 +65,9 @@ pub struct Tidied {
     pub merged_files: u64,
     /// See there.
     pub made_files: u64,
+    /// Hours of windows that were added up for questions about days.
+    #[serde(default)]
+    pub rolled_hours: u64,
     /// Removed because of their age.
     pub by_age: Removed,
     /// Removed because all together were too large.
@@ -118,6 +126,9 @@ impl Round {
         }
         if self.compact {
             round.compact(&hours, progress);
+            if self.whole {
+                round.roll_up(&hours, progress);
+            }
         }
         round.done
     }
@@ -179,6 +190,12 @@ impl Doing<'_> {
                 Err(error) => self.problem(format!("{}: cannot remove: {error}", path.display())),
             }
         }
+        for (path, bytes) in scan::rolled(root, &self.safe_id, place) {
+            match fs::remove_file(&path) {
+                Ok(()) => removed.bytes += bytes,
+                Err(error) => self.problem(format!("{}: cannot remove: {error}", path.display())),
+            }
+        }
         let hour = folder::hour_folder(root, place.1, place.0);
         // Files of other probes keep them.
         let _ = fs::remove_dir(&hour);
@@ -213,6 +230,47 @@ impl Doing<'_> {
                 }
                 Err(error) => self.problem(error.to_string()),
             }
+        }
+    }
+
+    /// Has hours of windows that are over added up, by the program that asks for it. Where that is not
+    /// there nobody does.
+    fn roll_up(&mut self, hours: &Hours, progress: &mut impl Write) {
+        let Ok(program) = query::program() else { return };
+        let root = &self.round.folder;
+        let first_open = self.round.rules().first_open();
+        // The newest are asked first.
+        for &place in hours.keys().rev() {
+            if self.done.rolled_hours >= ROLLED_HOURS_MAX {
+                return;
+            }
+            let name = name(place);
+            let is_left = self.round.leave.contains(&name) || self.done.leave.contains(&name);
+            if place.1 != Table::Windows || place.0 >= first_open || is_left {
+                continue;
+            }
+            let Some((_, files)) = scan::files(root, &self.safe_id, place) else { continue };
+            if scan::has_rolled(root, &self.safe_id, place, &files) {
+                continue;
+            }
+            let _ = writeln!(progress, "{name}").and_then(|()| progress.flush());
+            let mut command = Command::new(&program);
+            command.arg("roll-up").arg("--hour").arg(folder::hour_folder(root, place.1, place.0));
+            command.arg("--work").arg(Compactor::hidden_of(root, &self.safe_id));
+            command.args(["--probe", &self.safe_id]);
+            command.arg(format!("--free-mib-min={}", self.round.free_mib_min));
+            let ended = command.stdin(Stdio::null()).stdout(Stdio::null()).output();
+            let problem = match ended {
+                Ok(ended) if ended.status.success() => {
+                    self.done.rolled_hours += 1;
+                    continue;
+                }
+                Ok(ended) => String::from_utf8_lossy(&ended.stderr).trim().to_owned(),
+                Err(error) => error.to_string(),
+            };
+            // It is asked window by window, which takes longer.
+            self.problem(format!("{name} is not added up: {problem}"));
+            self.done.leave.push(name);
         }
     }
 

@@ -242,6 +242,9 @@ impl Keeper {
             let (merged, made) = (tidied.merged_files, tidied.made_files);
             tracing::info!(merged, made, "small files of the store merged");
         }
+        if tidied.rolled_hours > 0 {
+            tracing::info!(hours = tidied.rolled_hours, "hours of the store added up");
+        }
         self.can_compact &= !tidied.cannot_compact;
         self.leave.extend(tidied.leave.iter().cloned());
         for problem in &tidied.problems {

@@ -14,6 +14,7 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 
 use super::{FilesOf, TABLE, VIEWS, added_up, probe_and_number, start_of};
+use crate::cell::Cell;
 use crate::database::{Database, Limits, empty, read};
 use crate::files::{self, OpenFile};
 use crate::live;
@@ -21,6 +22,9 @@ use crate::live;
 /// Time for an hour.
 const TIME_S_MAX: u64 = 900;
 const MIB: u64 = 1 << 20;
+const HOUR_NS: u64 = 3_600_000_000_000;
+/// Slices that the minutes of an hour are taken in.
+const SLICES: u64 = 6;
 
 /// Adds the windows of an hour up, for questions about days. `vmprobe run` starts it by itself.
 #[derive(Debug, Parser)]
@@ -74,41 +78,86 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         memory_mib: arguments.memory_mib,
         time: Duration::from_secs(TIME_S_MAX),
         threads: 1,
-        keeps_order: false,
+        keeps_order: true,
     };
     let database = Database::open_alone(limits)?;
     // What an earlier version of the schema lacks is null.
     let mut from = format!("(FROM {} UNION ALL BY NAME FROM {})", empty(TABLE), read(&windows));
-    let (mut time, mut rows) = ("window_start_ns", "count(*)");
+    let (mut time, mut rows, mut slices) = ("window_start_ns", "count(*)", SLICES);
     for (view, interval_ns) in VIEWS {
         let name = of.name(view, &arguments.probe);
         let path = arguments.hour.join(&name);
         if !path.exists() {
             let hidden = arguments.work.join(&name);
-            let sql = added_up(&from, &start_of(time, interval_ns), rows);
-            let made =
-                make(&database, &sql, &hidden).and_then(|()| Ok(fs::rename(&hidden, &path)?));
+            let sum = Sum { from: &from, time, rows, interval_ns, slices };
+            let made = sum.write(&database, &hidden);
+            let made = made.and_then(|()| Ok(fs::rename(&hidden, &path)?));
             if made.is_err() {
-                let _ = fs::remove_file(&hidden);
+                let _ = fs::remove_dir_all(&arguments.work);
             }
             made.with_context(|| path.display().to_string())?;
         }
         forget_others(&arguments.hour, view, &arguments.probe, &name)?;
         // The hour is made of its minutes.
         from = format!("read_parquet({})", text(&path)?);
-        (time, rows) = ("start_ns", "sum(own.row_count)");
+        (time, rows, slices) = ("start_ns", "sum(own.row_count)", 1);
     }
     // Where others work in it, it stays.
     let _ = fs::remove_dir(&arguments.work);
     Ok(File::open(&arguments.hour)?.sync_all()?)
 }
 
-fn make(database: &Database, sql: &str, path: &Path) -> anyhow::Result<()> {
+/// What is added up.
+struct Sum<'a> {
+    /// Its rows, their time, and how many rows of `windows` some of them stand for.
+    from: &'a str,
+    time: &'a str,
+    rows: &'a str,
+    interval_ns: u64,
+    slices: u64,
+}
+
+impl Sum<'_> {
+    /// Writes a file, slice after slice of the hour, so that the rows of one slice are in memory.
+    fn write(&self, database: &Database, path: &Path) -> anyhow::Result<()> {
+        let Self { from, time, rows, interval_ns, slices } = *self;
+        let start = start_of(time, interval_ns);
+        // Some rows may be of another hour than most.
+        let mut begin_ns = 0;
+        database.each(&format!("SELECT median({time})::UBIGINT FROM {from}"), |row| {
+            let median = row.first().map_or("", Cell::plain);
+            begin_ns = median.parse::<u64>().unwrap_or(0) / HOUR_NS * HOUR_NS;
+            Ok(())
+        })?;
+        let mut files = Vec::new();
+        for slice in 0..slices {
+            let bound = |slice: u64| begin_ns.saturating_add(slice * HOUR_NS / slices);
+            let mut inside = Vec::new();
+            inside.extend((slice > 0).then(|| format!("{time} >= {}", bound(slice))));
+            inside.extend((slice + 1 < slices).then(|| format!("{time} < {}", bound(slice + 1))));
+            let from = if inside.is_empty() {
+                from.to_owned()
+            } else {
+                format!("(SELECT * FROM {from} WHERE {})", inside.join(" AND "))
+            };
+            let file = path.with_extension(format!("slice-{slice}"));
+            copy(database, &added_up(&from, &start, rows), &file)?;
+            files.push(file);
+        }
+        let list = files.iter().map(|file| text(file)).collect::<anyhow::Result<Vec<_>>>()?;
+        copy(database, &format!("FROM read_parquet([{}])", list.join(", ")), path)?;
+        for file in files {
+            fs::remove_file(file)?;
+        }
+        Ok(File::open(path)?.sync_all()?)
+    }
+}
+
+fn copy(database: &Database, sql: &str, path: &Path) -> anyhow::Result<()> {
     let to = text(path)?;
     database.execute(&format!(
         "COPY ({sql}) TO {to} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
-    ))?;
-    Ok(File::open(path)?.sync_all()?)
+    ))
 }
 
 /// A path as a text of SQL.

@@ -74,17 +74,26 @@ fn print(report: &StoreReport) {
         report.bytes_per_million_conversations / f64::from(1 << 20),
         mib(report.peak_bytes)
     ));
-    output::line("\nQuestion                                      first ms  median ms  MiB  lines");
+    output::line(format_args!(
+        "Added up in {:.1} s of CPU time: {} files, {:.1} MiB",
+        report.roll_up_cpu_s,
+        report.merged.rolled_files,
+        mib(report.merged.rolled_bytes)
+    ));
+    output::line(
+        "\nQuestion                                      first ms  median ms  CPU ms  MiB  lines",
+    );
     for asked in &report.questions {
         if let Some(why) = &asked.failed {
             output::line(format_args!("{:<44} no answer: {why}", asked.name));
             continue;
         }
         output::line(format_args!(
-            "{:<44}{:>10.0}{:>11.0}{:>5.0}{:>7}",
+            "{:<44}{:>10.0}{:>11.0}{:>8.0}{:>5.0}{:>7}",
             asked.name,
             asked.first_ms,
             asked.median_ms,
+            asked.cpu_ms,
             mib(asked.peak_bytes),
             asked.lines
         ));

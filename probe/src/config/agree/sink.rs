@@ -6,6 +6,22 @@ use super::super::document::{Report, Section, quoted};
 use super::super::plan::{Plan, SinkPlan, StreamUrl, is_local};
 use super::super::schema::SINK_KINDS;
 
+/// Checks where metrics are sent.
+pub(super) fn otlp(section: &Section<'_>, plan: &Plan, report: &mut Report) {
+    let Some(url) = &plan.otlp.url else {
+        if section.has("authorization") {
+            let what = "has no effect without url";
+            report.warning(section.at("authorization"), section.path("authorization"), what);
+        }
+        return;
+    };
+    if !url.tls && section.has("authorization") && !is_local(&url.host) {
+        let what =
+            "shows the authorization to whoever hears the network; an encrypted one does not";
+        report.warning(section.at("url"), section.path("url"), what);
+    }
+}
+
 /// Checks all sinks.
 pub(super) fn check(root: &Section<'_>, plan: &Plan, report: &mut Report) {
     let mut names = HashMap::new();
@@ -58,7 +74,9 @@ fn one(section: &Section<'_>, sink: Option<&SinkPlan>, report: &mut Report) {
     if section.has("spool_mib") && !section.has("spool_folder") {
         warn("spool_mib", "has no effect without spool_folder");
     }
-    if section.has("user") && !section.has("password") {
+    if section.has("api_key") && section.has("user") {
+        warn("user", "has no effect beside api_key");
+    } else if section.has("user") && !section.has("password") {
         warn("user", "has no password");
     }
     if section.has("mechanism") && !section.has("user") {
@@ -69,8 +87,14 @@ fn one(section: &Section<'_>, sink: Option<&SinkPlan>, report: &mut Report) {
     if !encrypted && section.has("ca_file") {
         warn("ca_file", "has no effect, because the URL is not encrypted");
     }
-    if !encrypted && section.has("password") && !is_local(host) {
-        warn(place, SHOWS_PASSWORD);
+    for secret in ["password", "api_key", "token"] {
+        if !encrypted && section.has(secret) && !is_local(host) {
+            let what = format!(
+                "shows the {} to whoever hears the network; an encrypted one does not",
+                secret.replace('_', " ")
+            );
+            warn(place, &what);
+        }
     }
 }
 
@@ -95,6 +119,7 @@ fn brokers(section: &Section<'_>, report: &mut Report) {
 mod tests {
     use super::super::super::document::Problems;
     use super::super::super::load::{Loaded, Mode, parse};
+    use super::super::super::plan::SecretPlace;
     use super::super::super::schema::SINK_TABLES;
 
     fn read(kind: &str, rest: &str) -> Result<Loaded, Problems> {
@@ -123,6 +148,13 @@ mod tests {
             ),
             ("syslog", url, "tcp://HOST:PORT or tls://HOST:PORT"),
             ("rabbitmq", url, "amqp://HOST:PORT"),
+            ("ipfix", url, "udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or sctp://HOST:PORT"),
+            (
+                "ipfix",
+                "url = \"udp://h:1\"\ntables = [\"alerts\"]\n",
+                "x:4: sink.ipfix.tables: \"alerts\" is not",
+            ),
+            ("splunk", url, "sink.splunk.token: is missing"),
             ("kafka", "", "x:1: sink.kafka.brokers: is missing"),
             ("kafka", "brokers = []\n", "x:3: sink.kafka.brokers: is empty"),
             ("kafka", "brokers = [\"h:9092\"]\n", "tcp://HOST:PORT or tls://HOST:PORT"),
@@ -178,6 +210,13 @@ mod tests {
             ("clickhouse", "url = \"http://h\"\npassword = \"env:A\"\n", "shows the password"),
             ("clickhouse", "url = \"http://h\"\nca_file = \"c\"\n", "ca_file: has no effect"),
             ("eve", "path = \"a\"\nspool_mib = 5\n", "spool_mib: has no effect"),
+            ("splunk", "url = \"http://h\"\ntoken = \"env:A\"\n", "shows the token"),
+            ("elastic", "url = \"http://h\"\napi_key = \"env:A\"\n", "shows the api key"),
+            (
+                "elastic",
+                "url = \"https://h\"\napi_key = \"env:A\"\nuser = \"u\"\n",
+                "user: has no effect",
+            ),
             (
                 "kafka",
                 "brokers = [\"tcp://127.0.0.1:1\", \"tcp://h:1\"]\nuser = \"u\"\npassword = \"env:A\"\n",
@@ -194,6 +233,27 @@ mod tests {
         }
         let quiet = "url = \"http://127.0.0.1:8123\"\npassword = \"env:A\"\n";
         assert_eq!(read("clickhouse", quiet).expect("allowed").warnings.to_string(), "");
+    }
+
+    #[test]
+    fn where_metrics_are_sent() {
+        let read = |rest: &str| {
+            let text = format!("[otlp]\n{rest}");
+            let loaded = parse(&text, "x", std::path::Path::new("/b"), Mode::Replay);
+            loaded.expect("allowed")
+        };
+        for (rest, wanted) in [
+            ("authorization = \"env:A\"\n", "authorization: has no effect without url"),
+            ("url = \"http://h\"\nauthorization = \"env:A\"\n", "shows the authorization"),
+        ] {
+            let warned = read(rest).warnings.to_string();
+            assert!(warned.contains(wanted), "{rest}: {warned}");
+        }
+        let quiet = read("url = \"http://127.0.0.1:4318\"\nauthorization = \"file:a\"\n");
+        assert_eq!(quiet.warnings.to_string(), "");
+        let plan = quiet.plan.otlp;
+        assert_eq!(plan.authorization, Some(SecretPlace::File("/b/a".into())));
+        assert_eq!((plan.interval_ms, plan.timeout_ms), (15_000, 5_000));
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::super::document::Section;
 use super::super::plan::{
-    ClickhousePlan, CorrelatePlan, EvePlan, KafkaCluster, KafkaCompression, KafkaFormat, KafkaPlan,
-    RabbitmqPlan, SaslMechanism, SecretPlace, SinkAccess, SinkKind, SinkPlan, SyslogFormat,
-    SyslogPlan, WebhookPlan,
+    ClickhousePlan, CorrelatePlan, ElasticPlan, EvePlan, IpfixPlan, KafkaCluster, KafkaCompression,
+    KafkaFormat, KafkaPlan, OtlpPlan, RabbitmqPlan, SaslMechanism, SecretPlace, SinkAccess,
+    SinkKind, SinkPlan, SplunkPlan, SyslogFormat, SyslogPlan, WebhookPlan,
 };
 use super::path;
 
@@ -60,6 +60,20 @@ fn kind(kind: &str, section: &Section<'_>, base: &Path) -> Option<SinkKind> {
             access: access(section, base),
             exchange: section.get("exchange").unwrap_or_else(|| "vmprobe".to_owned()),
         }),
+        "ipfix" => SinkKind::Ipfix(ipfix(section, base)?),
+        "elastic" => SinkKind::Elastic(ElasticPlan {
+            url: section.get("url")?,
+            access: access(section, base),
+            api_key: section.get::<SecretPlace>("api_key").map(|place| place.below(base)),
+            index: section.get("index").unwrap_or_else(|| "vmprobe".to_owned()),
+        }),
+        "splunk" => SinkKind::Splunk(SplunkPlan {
+            url: section.get("url")?,
+            token: section.get::<SecretPlace>("token")?.below(base),
+            ca_file: ca_file(section, base),
+            index: section.get("index"),
+            acknowledge: section.get("acknowledge").unwrap_or(false),
+        }),
         "kafka" => SinkKind::Kafka(kafka(section, base)?),
         _ => SinkKind::Eve(EvePlan {
             path: path(section, "path", base)?,
@@ -77,6 +91,28 @@ fn clickhouse(section: &Section<'_>, base: &Path) -> Option<ClickhousePlan> {
     section.read("ttl_days", &mut plan.ttl_days);
     section.read("rollup_ttl_days", &mut plan.rollup_ttl_days);
     Some(plan)
+}
+
+fn ipfix(section: &Section<'_>, base: &Path) -> Option<IpfixPlan> {
+    let mut plan = IpfixPlan::new(section.get("url")?);
+    plan.ca_file = ca_file(section, base);
+    section.read("enterprise_number", &mut plan.enterprise_number);
+    section.read_some("observation_domain_id", &mut plan.observation_domain_id);
+    section.read("template_refresh_s", &mut plan.template_refresh_s);
+    section.read("template_refresh_messages", &mut plan.template_refresh_messages);
+    section.read("message_octets_max", &mut plan.message_octets_max);
+    Some(plan)
+}
+
+/// Where metrics are sent.
+pub(super) fn otlp(section: &Section<'_>, base: &Path) -> OtlpPlan {
+    let mut plan = OtlpPlan::default();
+    section.read_some("url", &mut plan.url);
+    plan.authorization = section.get::<SecretPlace>("authorization").map(|place| place.below(base));
+    plan.ca_file = ca_file(section, base);
+    section.read("interval_ms", &mut plan.interval_ms);
+    section.read("timeout_ms", &mut plan.timeout_ms);
+    plan
 }
 
 fn kafka(section: &Section<'_>, base: &Path) -> Option<KafkaPlan> {

@@ -10,7 +10,9 @@ use ipnet::IpNet;
 use toml::de::{DeInteger, DeValue};
 
 use super::table::Table;
-use crate::config::{BrokerUrl, HttpUrl, OvsdbRemote, SecretPlace, ServiceUrl, StreamUrl, device};
+use crate::config::{
+    BrokerUrl, CollectorUrl, HttpUrl, OvsdbRemote, SecretPlace, ServiceUrl, StreamUrl, device,
+};
 use crate::inventory::{Mac, Uuid};
 use crate::time::Timestamp;
 
@@ -60,6 +62,8 @@ pub enum Kind {
     Http,
     /// A TCP server.
     Stream,
+    /// A collector of IPFIX.
+    Collector,
     /// Where a secret is.
     Secret,
     /// An IP address.
@@ -114,6 +118,9 @@ impl Kind {
             Self::Http => "http://HOST:PORT/PATH or https://HOST:PORT/PATH, without user and password"
                 .to_owned(),
             Self::Stream => "tcp://HOST:PORT or tls://HOST:PORT (IPv6 in brackets)".to_owned(),
+            Self::Collector => "udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or sctp://HOST:PORT \
+                                (IPv6 in brackets)"
+                .to_owned(),
             Self::Secret => "file:PATH, whose first line it is, or env:VARIABLE of the environment"
                 .to_owned(),
             Self::Address => "an IPv4 or IPv6 address".to_owned(),
@@ -192,6 +199,7 @@ impl Kind {
                 | Self::Ovsdb
                 | Self::Http
                 | Self::Stream
+                | Self::Collector
                 | Self::Secret
                 | Self::Address
                 | Self::Network
@@ -214,6 +222,7 @@ impl Kind {
             Self::Ovsdb => text.parse::<OvsdbRemote>().is_ok(),
             Self::Http => text.parse::<HttpUrl>().is_ok(),
             Self::Stream => text.parse::<StreamUrl>().is_ok(),
+            Self::Collector => text.parse::<CollectorUrl>().is_ok(),
             Self::Secret => text.parse::<SecretPlace>().is_ok(),
             Self::Address => text.parse::<IpAddr>().is_ok(),
             Self::Network => return network_fault(text),
@@ -226,7 +235,9 @@ impl Kind {
         // No text of the probe shows a secret, also where it stands in the wrong place.
         (!good).then(|| match self {
             Self::Secret => "it is not allowed".to_owned(),
-            Self::Http | Self::Service | Self::Stream | Self::Broker if text.contains('@') => {
+            Self::Http | Self::Service | Self::Stream | Self::Collector | Self::Broker
+                if text.contains('@') =>
+            {
                 "it holds a user, which has a key of its own".to_owned()
             }
             _ => format!("{} is not allowed", quoted(text)),

@@ -13,7 +13,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::kind::{Kind, integer_of, number_of, time_of};
 use super::table::Table;
-use crate::config::{BrokerUrl, HttpUrl, OvsdbRemote, SecretPlace, ServiceUrl, StreamUrl};
+use crate::config::{
+    BrokerUrl, CollectorUrl, HttpUrl, OvsdbRemote, SecretPlace, ServiceUrl, StreamUrl,
+};
 use crate::inventory::{Mac, Uuid};
 use crate::time::Timestamp;
 
@@ -149,6 +151,7 @@ texts!(
     OvsdbRemote,
     HttpUrl,
     StreamUrl,
+    CollectorUrl,
     SecretPlace,
     ServiceUrl
 );

@@ -3,6 +3,8 @@
 //! In: `[[sink]]`. Out: [`SinkPlan`].
 //! Invariants: a plan holds no secret, only where one is found; so it may be shown.
 
+mod url;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,6 +12,9 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::openstack::BrokerUrl;
+use url::SECRET;
+pub(super) use url::host_and_port;
+pub use url::{CollectorUrl, HttpUrl, NotUrl, StreamUrl, Transport};
 
 /// One destination of records.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,6 +123,12 @@ pub enum SinkKind {
     Eve(EvePlan),
     /// RabbitMQ.
     Rabbitmq(RabbitmqPlan),
+    /// A collector of IPFIX.
+    Ipfix(IpfixPlan),
+    /// Elasticsearch, or what speaks its `_bulk`.
+    Elastic(ElasticPlan),
+    /// Splunk's HTTP Event Collector.
+    Splunk(SplunkPlan),
     /// Kafka.
     Kafka(KafkaPlan),
 }
@@ -131,6 +142,9 @@ impl SinkKind {
             Self::Syslog(_) => "syslog",
             Self::Eve(_) => "eve",
             Self::Rabbitmq(_) => "rabbitmq",
+            Self::Ipfix(_) => "ipfix",
+            Self::Elastic(_) => "elastic",
+            Self::Splunk(_) => "splunk",
             Self::Kafka(_) => "kafka",
         }
     }
@@ -143,6 +157,9 @@ impl SinkKind {
             Self::Syslog(plan) => plan.url.to_string(),
             Self::Eve(plan) => plan.path.display().to_string(),
             Self::Rabbitmq(plan) => format!("{} exchange {}", plan.url, plan.exchange),
+            Self::Ipfix(plan) => plan.url.to_string(),
+            Self::Elastic(plan) => format!("{} indices {}-*", plan.url, plan.index),
+            Self::Splunk(plan) => plan.url.to_string(),
             Self::Kafka(plan) => format!("{} topics {}*", plan.cluster, plan.topic_prefix),
         }
     }
@@ -320,110 +337,65 @@ pub enum KafkaCompression {
     Zstd,
 }
 
-/// `http://` or `https://`, a host, and what follows; without user and password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpUrl {
-    /// Inside TLS.
-    pub tls: bool,
-    /// Host.
-    pub host: String,
-    text: String,
+/// An Elasticsearch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ElasticPlan {
+    /// Its HTTP interface.
+    pub url: HttpUrl,
+    /// Who the probe is there.
+    pub access: SinkAccess,
+    /// Where an API key is, instead of user and password.
+    pub api_key: Option<SecretPlace>,
+    /// Beginning of the names of indices or data streams; `-TABLE` follows.
+    pub index: String,
 }
 
-/// `tcp://HOST:PORT` or `tls://HOST:PORT`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamUrl {
-    /// Inside TLS.
-    pub tls: bool,
-    /// Name or address, without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
+/// A Splunk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SplunkPlan {
+    /// Its HTTP Event Collector.
+    pub url: HttpUrl,
+    /// Where the token is.
+    pub token: SecretPlace,
+    /// Certificates of authorities, PEM.
+    pub ca_file: PathBuf,
+    /// Index; `None`: the token's own.
+    pub index: Option<String>,
+    /// A batch counts as delivered when it is indexed.
+    pub acknowledge: bool,
 }
 
-/// A text that is no URL of the wanted form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is wanted")]
-pub struct NotUrl(pub(crate) &'static str);
-
-const HTTP: NotUrl = NotUrl("http://HOST:PORT/PATH or https://HOST:PORT/PATH");
-const SECRET: NotUrl = NotUrl("file:PATH or env:VARIABLE");
-const STREAM: NotUrl = NotUrl("tcp://HOST:PORT or tls://HOST:PORT");
-
-/// Host and port; the port may be missing.
-pub(super) fn host_and_port(place: &str) -> Option<(&str, Option<u16>)> {
-    let (host, port) = match place.strip_prefix('[') {
-        Some(place) => place.split_once(']')?,
-        None => place.split_at(place.find(':').unwrap_or(place.len())),
-    };
-    let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.:".contains(&octet);
-    if host.is_empty() || !host.bytes().all(plain) {
-        return None;
-    }
-    match port.strip_prefix(':') {
-        Some(port) => Some((host, Some(port.parse().ok().filter(|port| *port > 0)?))),
-        None => port.is_empty().then_some((host, None)),
-    }
+/// A collector of IPFIX.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IpfixPlan {
+    /// Where it listens.
+    pub url: CollectorUrl,
+    /// Certificates of authorities, PEM.
+    pub ca_file: PathBuf,
+    /// Private enterprise number that the probe's own elements stand under.
+    pub enterprise_number: u32,
+    /// Observation Domain; `None`: derived from the probe's id.
+    pub observation_domain_id: Option<u32>,
+    /// Templates are sent again after this time, by UDP, in seconds.
+    pub template_refresh_s: u32,
+    /// And after so many messages.
+    pub template_refresh_messages: u32,
+    /// Octets of a message at most, its header included.
+    pub message_octets_max: u32,
 }
 
-impl FromStr for HttpUrl {
-    type Err = NotUrl;
-
-    fn from_str(text: &str) -> Result<Self, NotUrl> {
-        let (scheme, rest) = text.split_once("://").ok_or(HTTP)?;
-        let tls = match scheme {
-            "http" => false,
-            "https" => true,
-            _ => return Err(HTTP),
-        };
-        let place = rest.split(['/', '?']).next().unwrap_or_default();
-        let (host, _) = host_and_port(place).ok_or(HTTP)?;
-        if rest.contains('#') || !rest.bytes().all(|octet| octet.is_ascii_graphic()) {
-            return Err(HTTP);
-        }
-        Ok(Self { tls, host: host.to_owned(), text: text.to_owned() })
-    }
-}
-
-impl HttpUrl {
-    /// As it was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-}
-
-impl fmt::Display for HttpUrl {
-    /// Without what stands behind a question mark: some put tokens there.
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.text.split('?').next().unwrap_or_default())
-    }
-}
-
-impl FromStr for StreamUrl {
-    type Err = NotUrl;
-
-    fn from_str(text: &str) -> Result<Self, NotUrl> {
-        let (scheme, place) = text.split_once("://").ok_or(STREAM)?;
-        let tls = match scheme {
-            "tcp" => false,
-            "tls" => true,
-            _ => return Err(STREAM),
-        };
-        match host_and_port(place) {
-            Some((host, Some(port))) => Ok(Self { tls, host: host.to_owned(), port }),
-            _ => Err(STREAM),
-        }
-    }
-}
-
-impl fmt::Display for StreamUrl {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "tls" } else { "tcp" };
-        let Self { host, port, .. } = self;
-        if host.contains(':') {
-            write!(out, "{scheme}://[{host}]:{port}")
-        } else {
-            write!(out, "{scheme}://{host}:{port}")
+impl IpfixPlan {
+    /// What is not given otherwise.
+    pub fn new(url: CollectorUrl) -> Self {
+        Self {
+            url,
+            ca_file: SinkAccess::default().ca_file,
+            // RFC 5612: for documentation.
+            enterprise_number: 32_473,
+            observation_domain_id: None,
+            template_refresh_s: 60,
+            template_refresh_messages: 1_000,
+            message_octets_max: 1_420,
         }
     }
 }
@@ -434,8 +406,12 @@ impl SinkPlan {
         let (tables, batch_records): (&[&str], u32) = match &kind {
             SinkKind::Clickhouse(_) => (super::super::schema::SINK_TABLES, 20_000),
             SinkKind::Kafka(_) => (super::super::schema::SINK_TABLES, 5_000),
-            SinkKind::Eve(_) | SinkKind::Rabbitmq(_) => (&["flows", "alerts"], 1_000),
+            SinkKind::Eve(_)
+            | SinkKind::Rabbitmq(_)
+            | SinkKind::Elastic(_)
+            | SinkKind::Splunk(_) => (&["flows", "alerts"], 1_000),
             SinkKind::Webhook(_) | SinkKind::Syslog(_) => (&["alerts"], 100),
+            SinkKind::Ipfix(_) => (&["flows", "taps"], 1_000),
         };
         Self {
             name,
@@ -458,9 +434,12 @@ impl SinkPlan {
     pub(crate) fn endpoint(&self) -> Option<(bool, &str)> {
         match &self.kind {
             SinkKind::Clickhouse(ClickhousePlan { url, .. })
-            | SinkKind::Webhook(WebhookPlan { url, .. }) => Some((url.tls, &url.host)),
+            | SinkKind::Webhook(WebhookPlan { url, .. })
+            | SinkKind::Elastic(ElasticPlan { url, .. })
+            | SinkKind::Splunk(SplunkPlan { url, .. }) => Some((url.tls, &url.host)),
             SinkKind::Syslog(plan) => Some((plan.url.tls, &plan.url.host)),
             SinkKind::Rabbitmq(plan) => Some((plan.url.tls, &plan.url.host)),
+            SinkKind::Ipfix(plan) => Some((plan.url.place.tls, &plan.url.place.host)),
             SinkKind::Kafka(plan) => plan.cluster.endpoint(),
             SinkKind::Eve(_) => None,
         }
@@ -487,44 +466,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_of_http() {
-        let url: HttpUrl = "https://a.example:8443/x?token=1".parse().expect("a URL");
-        assert!(url.tls && url.host == "a.example");
-        assert_eq!(url.to_string(), "https://a.example:8443/x", "no token is shown");
-        assert_eq!(url.as_str(), "https://a.example:8443/x?token=1");
-        assert!("http://[::1]:8123".parse::<HttpUrl>().is_ok());
-        for text in [
-            "",
-            "a",
-            "ftp://a",
-            "http://",
-            "http://u:p@a",
-            "http://a:0",
-            "http://a b",
-            "http://a#b",
-        ] {
-            assert_eq!(text.parse::<HttpUrl>(), Err(HTTP), "{text}");
-        }
-    }
-
-    #[test]
     fn places_of_secrets() {
         assert_eq!("env:A_1".parse(), Ok(SecretPlace::Variable("A_1".to_owned())));
         let file: SecretPlace = "file:a".parse().expect("a place");
         assert_eq!(file.below(Path::new("/b")), SecretPlace::File("/b/a".into()));
         for text in ["", "hunter2", "file:", "env:", "env:a b", "pass:x"] {
             assert_eq!(text.parse::<SecretPlace>(), Err(SECRET), "{text}");
-        }
-    }
-
-    #[test]
-    fn urls_of_streams_read_back() {
-        for text in ["tcp://127.0.0.1:514", "tls://[2001:db8::1]:6514", "tcp://log.example:514"] {
-            let url = text.parse::<StreamUrl>().map(|url| url.to_string());
-            assert_eq!(url.as_deref(), Ok(text));
-        }
-        for text in ["", "udp://a:1", "tcp://a", "tcp://a:0", "tcp://a:1/b", "tcp://u@a:1"] {
-            assert_eq!(text.parse::<StreamUrl>(), Err(STREAM), "{text}");
         }
     }
 }

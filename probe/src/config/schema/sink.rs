@@ -27,6 +27,7 @@ pub const SEVERITIES: &[&str] = &["info", "low", "medium", "high", "critical"];
 
 static TABLE: Kind = Kind::Word(TABLES);
 static EVE_TABLE: Kind = Kind::Word(&["flows", "alerts"]);
+static IPFIX_TABLE: Kind = Kind::Word(&["flows", "windows", "taps"]);
 static CLASS: Kind = Kind::Word(&["east-west", "inter-tenant", "north-south", "transit"]);
 
 /// The keys of a kind: name, its own, then those that all have. `batch`: records of a batch.
@@ -164,12 +165,16 @@ pub(super) static SINK: Table = Table {
         tables(&SYSLOG, SINKS_MAX),
         tables(&EVE, SINKS_MAX),
         tables(&RABBITMQ, SINKS_MAX),
+        tables(&IPFIX, SINKS_MAX),
+        tables(&ELASTIC, SINKS_MAX),
+        tables(&SPLUNK, SINKS_MAX),
         tables(&KAFKA, SINKS_MAX),
     ],
 };
 
 /// Kinds of sinks, as their tables are called.
-pub const SINK_KINDS: [&str; 6] = ["clickhouse", "webhook", "syslog", "eve", "rabbitmq", "kafka"];
+pub const SINK_KINDS: [&str; 9] =
+    ["clickhouse", "webhook", "syslog", "eve", "rabbitmq", "ipfix", "elastic", "splunk", "kafka"];
 
 static CLICKHOUSE: Table = Table {
     path: "sink.clickhouse",
@@ -309,6 +314,122 @@ static RABBITMQ: Table = Table {
             Default("\"vmprobe\""),
             "",
             "Topic exchange, which must be there. The routing key is vmprobe.TABLE.",
+        ),
+    ],
+};
+
+static IPFIX: Table = Table {
+    path: "sink.ipfix",
+    meaning: "A collector of IPFIX (RFC 7011, RFC 5103). docs/sinks/ipfix.md.",
+    keys: keys![
+        name "\"collector\"";
+        tables "[\"flows\", \"taps\"]", &IPFIX_TABLE;
+        batch "1000";
+        key(
+            "url",
+            Kind::Collector,
+            Required("\"udp://collector.example:4739\""),
+            "",
+            "Where it listens. By UDP nobody knows what was lost on the way but the collector.",
+        ),
+        CA_FILE,
+        key(
+            "enterprise_number",
+            integer(1, 4_294_967_295),
+            Default("32473"),
+            "",
+            "Private enterprise number of the elements that IANA has none for. The default is the one for \
+             documentation (RFC 5612); take your organisation's where another exporter may use it too.",
+        ),
+        key(
+            "observation_domain_id",
+            integer(1, 4_294_967_295),
+            Nothing("1"),
+            "",
+            "Observation Domain. Without it a number derived from probe.id.",
+        ),
+        key(
+            "template_refresh_s",
+            integer(1, 86_400),
+            Default("60"),
+            "s",
+            "A template is sent again before its next record after this time; by UDP only.",
+        ),
+        key(
+            "template_refresh_messages",
+            integer(1, 1_000_000),
+            Default("1000"),
+            "messages",
+            "The same after so many messages.",
+        ),
+        key(
+            "message_octets_max",
+            integer(1_280, 65_535),
+            Default("1420"),
+            "octets",
+            "Length of a message at most. By UDP it must fit the way's MTU with the headers of IP and UDP \
+             (28 or 48 octets). A text that makes a record longer is cut.",
+        ),
+    ],
+};
+
+static ELASTIC: Table = Table {
+    path: "sink.elastic",
+    meaning: "Elasticsearch, or what speaks its _bulk, with names of ECS. docs/sinks/elastic.md.",
+    keys: keys![
+        name "\"elastic\"";
+        tables FLOWS_ALERTS, &TABLE;
+        batch "1000";
+        key("url", Kind::Http, Required("\"https://elastic.example:9200\""), "", "Its HTTP interface."),
+        USER,
+        PASSWORD,
+        key(
+            "api_key",
+            Kind::Secret,
+            Nothing("\"file:/etc/vmprobe/elastic-key\""),
+            "",
+            "Where an API key is (the encoded form), instead of user and password.",
+        ),
+        CA_FILE,
+        key(
+            "index",
+            Kind::Name,
+            Default("\"vmprobe\""),
+            "",
+            "Beginning of the names of indices or data streams: NAME-TABLE.",
+        ),
+    ],
+};
+
+static SPLUNK: Table = Table {
+    path: "sink.splunk",
+    meaning: "Splunk's HTTP Event Collector. docs/sinks/splunk.md.",
+    keys: keys![
+        name "\"splunk\"";
+        tables FLOWS_ALERTS, &TABLE;
+        batch "1000";
+        key(
+            "url",
+            Kind::Http,
+            Required("\"https://splunk.example:8088\""),
+            "",
+            "The collector, without /services/collector.",
+        ),
+        key(
+            "token",
+            Kind::Secret,
+            Required("\"file:/etc/vmprobe/hec-token\""),
+            "",
+            "Where its token is; it is read for each request.",
+        ),
+        CA_FILE,
+        key("index", Kind::Name, Nothing("\"network\""), "", "Index; without it the token's own."),
+        key(
+            "acknowledge",
+            Kind::Flag,
+            Default("false"),
+            "",
+            "A batch counts as delivered when it is indexed. The token must have indexer acknowledgement.",
         ),
     ],
 };

@@ -308,4 +308,6 @@ fn count(rows: usize) -> u64 {
 }
 
 #[cfg(test)]
+pub(crate) mod test_folder;
+#[cfg(test)]
 mod tests;

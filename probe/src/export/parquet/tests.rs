@@ -1,36 +1,22 @@
 //! The sink against a real folder; time is an argument, so nothing sleeps.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::test_folder::Folder;
 use super::*;
 use crate::record::{FlowRecord, WindowRecord};
 
 /// An instant at the start of an hour.
 const HOUR: u64 = 1_700_000_000_000_000_000 / (3_600 * SECOND_NS) * (3_600 * SECOND_NS);
 
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("vmprobe-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a temporary folder");
-        Self(path)
-    }
-
     /// All files below, as paths from here, sorted.
     fn files(&self) -> Vec<String> {
         let mut found = Vec::new();
         list(&self.0, &self.0, &mut found);
         found.sort();
         found
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

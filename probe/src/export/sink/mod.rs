@@ -358,6 +358,9 @@ fn encoder(plan: &SinkPlan, origin: &Origin) -> Box<dyn Encoder> {
         SinkKind::Kafka(it) => Box::new(super::kafka::Messages::new(it.format)),
         SinkKind::Syslog(syslog) => Box::new(super::syslog::Messages::new(syslog, origin)),
         SinkKind::Eve(_) => Box::new(super::eve::Lines::new(origin)),
+        SinkKind::Elastic(_) => Box::new(super::elastic::Documents::new(origin)),
+        SinkKind::Splunk(splunk) => Box::new(super::splunk::Events::new(splunk, origin)),
+        SinkKind::Ipfix(ipfix) => Box::new(super::ipfix::Records::new(ipfix, &origin.probe_id)),
     }
 }
 
@@ -366,8 +369,11 @@ fn driver(plan: &SinkPlan, probe: &str) -> Box<dyn Driver> {
     match &plan.kind {
         SinkKind::Clickhouse(it) => Box::new(super::clickhouse::Inserts::new(it, timeout_ms)),
         SinkKind::Webhook(it) => Box::new(super::webhook::Requests::new(it, timeout_ms, probe)),
-        SinkKind::Syslog(it) => Box::new(super::syslog::Stream::new(it, timeout_ms)),
+        SinkKind::Syslog(it) => Box::new(super::syslog::Output::new(it, timeout_ms)),
         SinkKind::Eve(it) => Box::new(super::eve::Output::new(it, timeout_ms)),
+        SinkKind::Elastic(it) => Box::new(super::elastic::Bulk::new(it, timeout_ms)),
+        SinkKind::Splunk(it) => Box::new(super::splunk::Collector::new(it, timeout_ms, probe)),
+        SinkKind::Ipfix(it) => Box::new(super::ipfix::Exporter::new(it, timeout_ms, probe)),
         SinkKind::Rabbitmq(it) => Box::new(super::rabbitmq::Publisher::new(it, timeout_ms, probe)),
         SinkKind::Kafka(it) => Box::new(super::kafka::Publisher::new(it, timeout_ms, probe)),
     }

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::capture::Source;
 use crate::cores;
-use crate::time::thread_cpu_ns;
+use crate::time::{monotonic_ns, thread_cpu_ns};
 use crate::worker::{Progress, Turn, Worker};
 
 use super::ratio;
@@ -117,6 +117,58 @@ pub(super) fn take_turn<S: Source>(
     let elapsed_ns = thread_cpu_ns() - begun_ns;
     let ns = elapsed_ns.saturating_sub(outside_ns() - outside_before_ns);
     (turn, Gap { duties: State::of(worker).since(&before), ns })
+}
+
+/// Gaps of the same turns by two clocks.
+#[derive(Clone, Debug, Serialize)]
+pub struct ByBothClocks {
+    /// By the clock on the wall: what a receive ring sees, with all that took the core away.
+    pub wall: Gaps,
+    /// CPU time of the worker's thread.
+    pub cpu: Gaps,
+}
+
+/// Notes turns by both clocks.
+pub(super) struct BothRecorder {
+    wall: Histogram<u64>,
+    cpu: Histogram<u64>,
+}
+
+impl Default for BothRecorder {
+    fn default() -> Self {
+        Self { wall: empty(), cpu: empty() }
+    }
+}
+
+impl BothRecorder {
+    /// Takes one turn and notes it, unless something was done in it that is not the worker's.
+    /// `outside_ns`: CPU time so far of such work.
+    pub(super) fn take_turn<S: Source>(
+        &mut self,
+        worker: &mut Worker<S>,
+        outside_ns: impl Fn() -> u64,
+    ) {
+        let outside_before_ns = outside_ns();
+        let (begun_ns, begun_cpu_ns) = (monotonic_ns(), thread_cpu_ns());
+        worker.turn();
+        let cpu_ns = thread_cpu_ns() - begun_cpu_ns;
+        let wall_ns = monotonic_ns() - begun_ns;
+        if outside_ns() == outside_before_ns {
+            self.wall.saturating_record(wall_ns);
+            self.cpu.saturating_record(cpu_ns);
+        }
+    }
+
+    /// Takes another run in.
+    pub(super) fn merge(&mut self, other: &Self) {
+        add(&mut self.wall, &other.wall);
+        add(&mut self.cpu, &other.cpu);
+    }
+
+    /// What came of it.
+    pub(super) fn gaps(&self) -> ByBothClocks {
+        ByBothClocks { wall: Gaps::of(&self.wall), cpu: Gaps::of(&self.cpu) }
+    }
 }
 
 /// Of each turn of several runs that did the same, the shortest: what the worker itself needs.

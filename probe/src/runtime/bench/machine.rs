@@ -5,6 +5,9 @@
 /// What a load may take where the system does not say what it has.
 const AVAILABLE_BYTES_UNKNOWN: u64 = 1 << 30;
 
+/// In which the system accounts for CPU time, on all machines that we run on.
+const TICKS_PER_SECOND: u64 = 100;
+
 /// Memory that can be had without swapping (`MemAvailable`, proc(5)).
 pub(super) fn available_bytes() -> u64 {
     bytes_of("/proc/meminfo", "MemAvailable:").unwrap_or(AVAILABLE_BYTES_UNKNOWN)
@@ -28,10 +31,22 @@ pub(super) fn peak_bytes_of(process: u32) -> u64 {
 /// Page faults of this thread for which nothing was read from a disk (`minflt`, proc(5)); 0 where the
 /// system does not say.
 pub(super) fn page_faults() -> u64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    stat("/proc/thread-self/stat", 7)
+}
+
+/// CPU time of all processes that this one has started and that have ended (`cutime` and `cstime`,
+/// proc(5)), to a hundredth of a second; 0 where the system does not say.
+pub(super) fn cpu_ms_of_children() -> f64 {
+    let ticks = stat("/proc/self/stat", 13) + stat("/proc/self/stat", 14);
+    super::ratio(ticks * 1_000, TICKS_PER_SECOND)
+}
+
+/// A number by its place behind the name.
+fn stat(path: &str, place: usize) -> u64 {
+    let stat = std::fs::read_to_string(path).unwrap_or_default();
     // The name of the thread may hold anything but ends with the last bracket.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    fields.split_whitespace().nth(7).and_then(|field| field.parse().ok()).unwrap_or(0)
+    fields.split_whitespace().nth(place).and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
 /// A line `NAME   NUMBER kB`.
@@ -69,6 +84,11 @@ mod tests {
         let touched = vec![1_u8; 64 << 20];
         assert!(page_faults() > before && touched[1 << 20] == 1);
         assert!(available_bytes() > 1 << 20);
+        let before_ms = cpu_ms_of_children();
+        let spin = "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done";
+        let mut child = std::process::Command::new("sh");
+        assert!(child.args(["-c", spin]).status().is_ok_and(|status| status.success()));
+        assert!(cpu_ms_of_children() > before_ms);
         assert_eq!(bytes_of("/proc/meminfo", "NoSuchLine:"), None);
     }
 }

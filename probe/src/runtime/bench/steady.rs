@@ -17,7 +17,7 @@ use crate::worker::{Turn, Worker};
 use super::super::build::Seat;
 use super::super::pipeline::{join, spawn};
 use super::super::{Build, RuntimeError};
-use super::gaps::{Gap, take_turn};
+use super::gaps::{BothRecorder, Gap, take_turn};
 use super::live_flows::{LiveFlowsMemory, LiveFlowsOptions, LiveFlowsSize};
 use super::pattern::Pattern;
 use super::ring::{Control, RingSource};
@@ -160,6 +160,17 @@ impl Bench {
             gaps.push(gap);
         }
         (gaps, machine::page_faults() - faults)
+    }
+
+    /// The same by both clocks.
+    pub(super) fn gaps_by_both(&mut self) -> BothRecorder {
+        self.warm();
+        let until = self.control.given.get() + GAP_SECONDS * self.flows * ROUNDS_PER_SECOND;
+        let mut gaps = BothRecorder::default();
+        while self.control.given.get() < until {
+            gaps.take_turn(&mut self.worker, || self.control.filling_ns.get());
+        }
+        gaps
     }
 
     /// Until everything is as it will stay.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::machine;
 use crate::config::StorePlan;
 use crate::export::ParquetSink;
 use crate::record::{Rows, Table};
@@ -68,6 +69,8 @@ pub struct StoreReport {
     pub merged: OnDisk,
     /// CPU time of merging.
     pub merge_cpu_s: f64,
+    /// CPU time of adding hours up, a process each.
+    pub roll_up_cpu_s: f64,
     /// Most memory of this process while it wrote and merged.
     pub peak_bytes: u64,
     /// Bytes of a million rows of `windows`, merged.
@@ -85,6 +88,10 @@ pub struct OnDisk {
     pub bytes: u64,
     /// Size of those of `windows`.
     pub windows_bytes: u64,
+    /// Beside them: hours that stand added up.
+    pub rolled_files: u64,
+    /// See there.
+    pub rolled_bytes: u64,
 }
 
 /// Measures.
@@ -97,13 +104,15 @@ pub fn measure(options: &StoreOptions) -> Result<StoreReport, String> {
     write(options, &mut report)?;
     report.written = on_disk(&options.folder);
     let begun_ns = thread_cpu_ns();
+    let children_ms = machine::cpu_ms_of_children();
     let tidied = merge(options);
     report.merge_cpu_s = seconds(thread_cpu_ns() - begun_ns);
+    report.roll_up_cpu_s = (machine::cpu_ms_of_children() - children_ms) / 1e3;
     if let Some(problem) = tidied.problems.first() {
         return Err(problem.clone());
     }
     report.merged = on_disk(&options.folder);
-    report.peak_bytes = super::machine::peak_bytes();
+    report.peak_bytes = machine::peak_bytes();
     report.bytes_per_million_conversations =
         float(report.merged.windows_bytes) * 1e6 / float(report.conversations.max(1));
     report.questions = questions::ask(&options.folder, options.times)?;
@@ -156,35 +165,43 @@ fn merge(options: &StoreOptions) -> Tidied {
         whole: true,
         leave: Vec::new(),
     };
-    round.run(&mut std::io::sink())
+    let tidied = round.run(&mut std::io::sink());
+    // Some hours a round are added up.
+    while round.run(&mut std::io::sink()).rolled_hours > 0 {}
+    tidied
 }
 
 fn on_disk(folder: &Path) -> OnDisk {
     let mut sum = OnDisk::default();
     for table in Table::ALL {
-        let (files, bytes) = below(&folder.join(table.name()));
-        sum.files += files;
-        sum.bytes += bytes;
+        let before = sum.bytes;
+        sum.count(&folder.join(table.name()));
         if *table == Table::Windows {
-            sum.windows_bytes = bytes;
+            sum.windows_bytes = sum.bytes - before;
         }
     }
     sum
 }
 
-/// Files and bytes; the folders are days and hours.
-fn below(folder: &Path) -> (u64, u64) {
-    let (mut files, mut bytes) = (0, 0);
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let (more_files, more_bytes) = match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => below(&entry.path()),
-            Ok(metadata) => (1, metadata.len()),
-            Err(_) => (0, 0),
-        };
-        files += more_files;
-        bytes += more_bytes;
+impl OnDisk {
+    /// Adds the files of a folder; those in it are days and hours.
+    fn count(&mut self, folder: &Path) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let is_record = !entry.file_name().as_encoded_bytes().starts_with(b".");
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => self.count(&entry.path()),
+                Ok(metadata) if is_record => {
+                    self.files += 1;
+                    self.bytes += metadata.len();
+                }
+                Ok(metadata) => {
+                    self.rolled_files += 1;
+                    self.rolled_bytes += metadata.len();
+                }
+                Err(_) => {}
+            }
+        }
     }
-    (files, bytes)
 }
 
 /// Wall time in milliseconds.

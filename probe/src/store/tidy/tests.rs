@@ -11,23 +11,15 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::*;
 use crate::config::StorePlan;
 use crate::export::ParquetSink;
-use crate::record::{FlowRecord, InventoryRecord, Rows, Table};
+use crate::export::parquet::test_folder::Folder;
+use crate::record::{FlowRecord, InventoryRecord, Rows, Table, WindowRecord};
 use crate::time::Timestamp;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 /// The hour that the files are of.
 const HOUR: u64 = 480_000;
 
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("vmprobe-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a temporary folder");
-        Self(path)
-    }
-
     fn hour(&self) -> PathBuf {
         folder::hour_folder(&self.0, Table::Flows, HOUR)
     }
@@ -92,12 +84,6 @@ impl Folder {
             }
         }
         found
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -211,6 +197,50 @@ fn a_crash_leaves_every_row_once_and_the_next_round_cleans_up() {
     folder.tidy();
     assert_eq!(folder.flows(), once_each(400));
     assert!(!folder.0.join(".compact-p1").exists());
+}
+
+/// What an hour's windows were added up to goes with these windows, and counts as they do.
+#[test]
+fn roll_ups_go_with_their_windows() {
+    let folder = Folder::new("roll-ups");
+    let hour = folder::hour_folder(&folder.0, Table::Windows, HOUR);
+    let plan =
+        StorePlan { folder: Some(folder.0.clone()), free_mib_min: 0, ..StorePlan::default() };
+    let window = |start| WindowRecord { window_start_ns: start, ..WindowRecord::default() };
+    for file in 0..2 {
+        let mut sink = ParquetSink::new(&plan, "p1", "east").expect("a folder");
+        let rows = Rows { windows: vec![window(HOUR * HOUR_NS + file)], ..Rows::default() };
+        sink.write(rows, Timestamp(HOUR * HOUR_NS));
+        assert!(sink.close(Timestamp(HOUR * HOUR_NS)), "{:?}", sink.health());
+    }
+    let place = (HOUR, Table::Windows);
+    let files = |hours: &Hours| hours.get(&place).cloned().unwrap_or_default();
+    let stored = files(&scan::all(&folder.0, "p1"));
+    let bytes: u64 = stored.iter().map(|stored| stored.bytes).sum();
+    assert!(!scan::has_rolled(&folder.0, "p1", place, &stored));
+    for view in ["windows_1m", "windows_1h"] {
+        let name = format!(".{view}-p1-2-{}-{bytes}", stored[1].number);
+        fs::write(hour.join(name), [0; 100]).expect("a file");
+        fs::write(hour.join(format!(".{view}-p1-b-1-0-7")), [0; 9]).expect("another's");
+    }
+    assert!(scan::has_rolled(&folder.0, "p1", place, &stored));
+    let rolled = files(&scan::all(&folder.0, "p1"));
+    assert_eq!(rolled.iter().map(|stored| stored.rolled_bytes).sum::<u64>(), 200);
+
+    // Merged, they are other files.
+    assert_eq!(folder.tidy().merged_files, 2);
+    let merged = files(&scan::all(&folder.0, "p1"));
+    assert_eq!((merged.len(), merged[0].rolled_bytes), (1, 0));
+    assert!(hour.join(".windows_1h-p1-b-1-0-7").exists(), "another probe's stay");
+
+    let size = merged[0].bytes;
+    fs::write(hour.join(format!(".windows_1h-p1-1-0-{size}")), [0; 50]).expect("a file");
+    let round = Round { hour: HOUR + 9, size_mib_max: Some(0), ..folder.round() };
+    let tidied = round.run(&mut std::io::sink());
+    let removed = tidied.by_size;
+    assert_eq!((removed.files, removed.records, removed.bytes), (1, 2, size + 50));
+    let left: Vec<_> = fs::read_dir(hour).expect("another's").flatten().collect();
+    assert_eq!(left.len(), 2, "{left:?}");
 }
 
 #[test]

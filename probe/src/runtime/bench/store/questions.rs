@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
+use super::super::machine;
 use super::{BEGIN_S, ms_since};
 use crate::store::query;
 use crate::time::{monotonic_ns, sleep_ms};
@@ -29,6 +30,8 @@ pub struct Asked {
     pub first_ms: f64,
     /// Median of the others.
     pub median_ms: f64,
+    /// CPU time of all threads, the median of the others.
+    pub cpu_ms: f64,
     /// Most memory.
     pub peak_bytes: u64,
     /// Why there is no answer.
@@ -41,9 +44,9 @@ pub(super) fn ask(folder: &Path, times: u32) -> Result<Vec<Asked>, String> {
     let mut asked = Vec::new();
     for (name, sql) in questions() {
         let mut answer = Asked { name, ..Asked::default() };
-        let mut later = Vec::new();
+        let (mut later, mut later_cpu) = (Vec::new(), Vec::new());
         for time in 0..times.max(2) {
-            let (ms, lines, peak_bytes) = match once(&program, folder, &sql)? {
+            let Once { ms, cpu_ms, lines, peak_bytes } = match once(&program, folder, &sql)? {
                 Ok(measured) => measured,
                 Err(status) => {
                     answer.failed = Some(status);
@@ -56,19 +59,32 @@ pub(super) fn ask(folder: &Path, times: u32) -> Result<Vec<Asked>, String> {
                 answer.first_ms = ms;
             } else {
                 later.push(ms);
+                later_cpu.push(cpu_ms);
             }
         }
-        later.sort_by(f64::total_cmp);
-        answer.median_ms = later.get(later.len() / 2).copied().unwrap_or_default();
+        answer.median_ms = median(later);
+        answer.cpu_ms = median(later_cpu);
         asked.push(answer);
     }
     Ok(asked)
 }
 
-/// Milliseconds, lines and memory, or how the program ended without an answer.
-type Once = Result<(f64, u64, u64), String>;
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
+}
 
-fn once(program: &Path, folder: &Path, sql: &Sql) -> Result<Once, String> {
+/// What an answer took.
+struct Once {
+    ms: f64,
+    cpu_ms: f64,
+    lines: u64,
+    peak_bytes: u64,
+}
+
+/// In it, how the program ended without an answer.
+fn once(program: &Path, folder: &Path, sql: &Sql) -> Result<Result<Once, String>, String> {
+    let cpu_before_ms = machine::cpu_ms_of_children();
     let begun_ns = monotonic_ns();
     let mut command = Command::new(program);
     match sql {
@@ -90,7 +106,7 @@ fn once(program: &Path, folder: &Path, sql: &Sql) -> Result<Once, String> {
     });
     let mut peak_bytes = 0;
     let status = loop {
-        peak_bytes = peak_bytes.max(super::super::machine::peak_bytes_of(child.id()));
+        peak_bytes = peak_bytes.max(machine::peak_bytes_of(child.id()));
         match child.try_wait() {
             Ok(None) => sleep_ms(LOOK_MS),
             Ok(Some(status)) => break status,
@@ -98,12 +114,13 @@ fn once(program: &Path, folder: &Path, sql: &Sql) -> Result<Once, String> {
         }
     };
     let ms = ms_since(begun_ns);
+    let cpu_ms = machine::cpu_ms_of_children() - cpu_before_ms;
     let (said, whole) = reader.join().unwrap_or_default();
     if !status.success() || !whole {
         return Ok(Err(status.to_string()));
     }
     let lines = said.split(|octet| *octet == b'\n').count().saturating_sub(1) as u64;
-    Ok(Ok((ms, lines, peak_bytes)))
+    Ok(Ok(Once { ms, cpu_ms, lines, peak_bytes }))
 }
 
 enum Sql {
@@ -118,40 +135,42 @@ fn questions() -> Vec<(&'static str, Sql)> {
         let (from, to) = (NOON_S * 1_000_000_000, (NOON_S + seconds) * 1_000_000_000);
         format!("window_start_ns >= {from} AND window_start_ns < {to}")
     };
+    let tenants = |of: &str| {
+        format!(
+            "SELECT destination_virtual_station_tenant, sum(octet_delta_count) FROM {of} \
+             GROUP BY 1 ORDER BY 2 DESC LIMIT 20"
+        )
+    };
     let vm = "'vm-000-3'";
     vec![
         query("rows of the day", "SELECT count(*) FROM windows".into()),
         query(
             "rate of the day, by minute",
-            "SELECT window_start_ns // 60000000000 AS minute, sum(octet_delta_count), \
-             sum(reverse_octet_delta_count) FROM windows GROUP BY 1 ORDER BY 1"
+            "SELECT start_ns, sum(octet_delta_count), sum(reverse_octet_delta_count) \
+             FROM windows_1m GROUP BY 1 ORDER BY 1"
                 .into(),
         ),
-        query(
-            "tenants of the day",
-            "SELECT destination_virtual_station_tenant, sum(octet_delta_count) FROM windows \
-             GROUP BY 1 ORDER BY 2 DESC LIMIT 20"
-                .into(),
-        ),
+        query("tenants of the day", tenants("windows_1h")),
+        query("tenants of the day, window by window", tenants("windows")),
         query(
             "top pairs of the day",
             format!(
-                "SELECT {ENDS}, sum(octet_delta_count) FROM windows GROUP BY ALL \
+                "SELECT {ENDS}, sum(octet_delta_count) FROM windows_1h GROUP BY ALL \
                  ORDER BY 3 DESC LIMIT 20"
             ),
         ),
         query(
             "one VM's day, by minute",
             format!(
-                "SELECT window_start_ns // 60000000000 AS minute, sum(octet_delta_count) \
-                 FROM windows WHERE destination_virtual_station_name = {vm} \
+                "SELECT start_ns, sum(octet_delta_count) FROM windows_1m \
+                 WHERE destination_virtual_station_name = {vm} \
                  OR source_virtual_station_name = {vm} GROUP BY 1 ORDER BY 1"
             ),
         ),
         query(
             "one VM's peers of the day",
             format!(
-                "SELECT {ENDS}, application_name, sum(octet_delta_count) FROM windows \
+                "SELECT {ENDS}, application_name, sum(octet_delta_count) FROM windows_1h \
                  WHERE destination_virtual_station_name = {vm} OR source_virtual_station_name = {vm} \
                  GROUP BY ALL ORDER BY 4 DESC"
             ),

@@ -1,0 +1,208 @@
+//! Elasticsearch and what speaks its `_bulk`: one document a record.
+//!
+//! In: batches of documents as lines. Out: `POST /_bulk` with `create`.
+//! Cost: a request a batch.
+//! Invariants: a document's id is the batch's token and its number in it, so what an earlier attempt has
+//! stored is a conflict at the next one, and counts as stored; each item of an answer is looked at: as long
+//! as one may still be taken the batch is tried again, and what never will be is counted.
+//! Source: Elasticsearch, "Bulk API"; names, Elastic Common Schema.
+
+mod ecs;
+
+use serde::Deserialize;
+
+use super::http::Client;
+use super::sink::{Batch, Delivered, Driver, Failure};
+use crate::config::{ElasticPlan, secret};
+
+pub(super) use ecs::Documents;
+pub use ecs::template;
+
+/// What is shown of an answer that refuses.
+const SHOWN_CHARACTERS: usize = 300;
+
+/// Delivers batches.
+pub(super) struct Bulk {
+    plan: ElasticPlan,
+    timeout_ms: u32,
+    client: Option<Client>,
+}
+
+/// An answer to `_bulk`.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    items: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    create: Outcome,
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    status: u16,
+    #[serde(default)]
+    error: serde_json::Value,
+}
+
+impl Bulk {
+    pub(super) fn new(plan: &ElasticPlan, timeout_ms: u32) -> Self {
+        Self { plan: plan.clone(), timeout_ms, client: None }
+    }
+
+    fn post(&mut self, body: &[u8]) -> Result<(u16, Vec<u8>), String> {
+        let authorization = authorization(&self.plan)?;
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => {
+                let ca_file = self.plan.url.tls.then_some(self.plan.access.ca_file.as_path());
+                Client::new(ca_file, self.timeout_ms)?
+            }
+        };
+        let url = format!(
+            "{}/_bulk?filter_path=items.*.status,items.*.error.type,items.*.error.reason",
+            self.plan.url.as_str().trim_end_matches('/')
+        );
+        let mut headers = vec![("Content-Type", "application/x-ndjson")];
+        if let Some(authorization) = &authorization {
+            headers.push(("Authorization", authorization));
+        }
+        let answer = client.post(&url, &headers, body)?;
+        self.client = Some(client);
+        Ok((answer.status, answer.body))
+    }
+}
+
+/// How the probe shows who it is.
+fn authorization(plan: &ElasticPlan) -> Result<Option<String>, String> {
+    let read = |place| secret::read(place).map_err(|error| error.to_string());
+    if let Some(place) = &plan.api_key {
+        return Ok(Some(format!("ApiKey {}", read(place)?)));
+    }
+    match (&plan.access.user, &plan.access.password) {
+        (Some(user), Some(place)) => {
+            Ok(Some(format!("Basic {}", base64(format!("{user}:{}", read(place)?).as_bytes()))))
+        }
+        _ => Ok(None),
+    }
+}
+
+impl Driver for Bulk {
+    fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Failure> {
+        let (status, answer) =
+            self.post(&body(&self.plan.index, batch)).map_err(|error| Failure::again(&error))?;
+        let said = |text: &str| format!("{} answers {status}: {text}", self.plan.url);
+        let shown =
+            || String::from_utf8_lossy(&answer).chars().take(SHOWN_CHARACTERS).collect::<String>();
+        match status {
+            200 => outcome(&answer, batch.records).map_err(|text| Failure::again(&said(&text))),
+            // The request itself is wrong: a bug, or a batch longer than the server takes.
+            400 | 413 => Err(Failure::refused(&said(&shown()))),
+            _ => Err(Failure::again(&said(&shown()))),
+        }
+    }
+}
+
+/// What became of the items; an error where some may be taken yet.
+fn outcome(answer: &[u8], records: u64) -> Result<Delivered, String> {
+    let answer: Answer =
+        serde_json::from_slice(answer).map_err(|error| format!("no answer to _bulk: {error}"))?;
+    if u64::try_from(answer.items.len()) != Ok(records) {
+        return Err(format!("{} outcomes for {records} documents", answer.items.len()));
+    }
+    let mut refused = 0;
+    for Item { create: Outcome { status, error } } in &answer.items {
+        match status {
+            // Stored now, or by an attempt whose answer was lost.
+            200..=299 | 409 => {}
+            // The document fits its index never.
+            400 => {
+                if refused == 0 {
+                    tracing::error!(%error, "Elasticsearch takes a document never");
+                }
+                refused += 1;
+            }
+            // Too busy, no index and none may be made, blocked, no right: it may change.
+            _ => return Err(format!("documents are not taken: {status} {error}")),
+        }
+    }
+    Ok(Delivered { refused })
+}
+
+/// An action before each document.
+fn body(index: &str, batch: &Batch) -> Vec<u8> {
+    let mut body = Vec::with_capacity(batch.bytes.len() + batch.bytes.len() / 4);
+    let lines = batch.bytes.split(|octet| *octet == b'\n').filter(|line| !line.is_empty());
+    for (number, line) in lines.enumerate() {
+        let action = serde_json::json!({ "create": {
+            "_index": format!("{index}-{}", batch.table.name()),
+            "_id": format!("{}/{number}", batch.token),
+        }});
+        body.extend_from_slice(action.to_string().as_bytes());
+        body.push(b'\n');
+        body.extend_from_slice(line);
+        body.push(b'\n');
+    }
+    body
+}
+
+/// RFC 4648 §4.
+fn base64(octets: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in octets.chunks(3) {
+        let number = three.iter().fold(0_usize, |sum, octet| sum << 8 | usize::from(*octet));
+        let number = number << (8 * (3 - three.len()));
+        for place in 0..4 {
+            let letter = LETTERS.get(number >> (18 - 6 * place) & 63).copied().unwrap_or(b'=');
+            text.push(if place > three.len() { '=' } else { letter.into() });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Table;
+
+    #[test]
+    fn base64_is_the_one_of_the_rfc() {
+        let texts = ["", "f", "fo", "foo", "foob", "fooba", "foobar"];
+        let wanted = ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"];
+        assert_eq!(texts.map(|text| base64(text.as_bytes())), wanted);
+    }
+
+    #[test]
+    fn ids_are_the_same_in_each_attempt() {
+        let batch = Batch {
+            table: Table::Flows,
+            records: 2,
+            token: "p/s/1/7".to_owned(),
+            bytes: b"{\"a\":1}\n{\"a\":2}\n".to_vec(),
+        };
+        let text = String::from_utf8(body("x", &batch)).expect("UTF-8");
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(lines[2]["create"]["_id"], "p/s/1/7/1");
+        assert_eq!((&lines[0]["create"]["_index"], &lines[3]["a"]), (&"x-flows".into(), &2.into()));
+    }
+
+    #[test]
+    fn each_item_of_an_answer_counts_by_itself() {
+        let answer = |statuses: &[u16]| {
+            let items =
+                statuses.iter().map(|status| format!("{{\"create\":{{\"status\":{status}}}}}"));
+            format!("{{\"items\":[{}]}}", items.collect::<Vec<_>>().join(",")).into_bytes()
+        };
+        let of = |statuses: &[u16]| outcome(&answer(statuses), 3);
+        assert_eq!(of(&[201, 409, 200]), Ok(Delivered { refused: 0 }));
+        assert_eq!(of(&[201, 400, 400]), Ok(Delivered { refused: 2 }));
+        for status in [404, 403, 429, 503] {
+            assert!(of(&[201, 400, status]).is_err(), "{status}");
+        }
+        assert!(of(&[201]).is_err() && outcome(b"<html>", 1).is_err());
+    }
+}
