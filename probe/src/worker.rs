@@ -400,11 +400,12 @@ impl<S: Source> Worker<S> {
     fn own_as(&mut self, headers: &Headers, ahead: &Ahead, verdict: Verdict) {
         let (path, output) = (self.parts.path.as_mut(), &mut self.parts.handoff);
         let is_recut = path.is_some_and(|path| path.note(headers, &ahead.digest, verdict, output));
-        if is_recut && verdict == Verdict::First {
-            if !self.counts_recut(headers.tap) {
-                return;
-            }
-        } else if verdict != Verdict::First && !self.counts_copy(headers, ahead, verdict) {
+        let copy = if is_recut && verdict == Verdict::First {
+            Verdict::OtherTap { tap: headers.tap, seen: headers.timestamp }
+        } else {
+            verdict
+        };
+        if copy != Verdict::First && !self.counts_copy(headers, ahead, copy) {
             return;
         }
         let (window, late) = self.booking.book(headers.timestamp, headers.clock);
@@ -458,18 +459,6 @@ impl<S: Source> Worker<S> {
             if verdict == Verdict::Duplicate {
                 self.parts.flows.note_duplicate(headers, ahead.guess);
             }
-        }
-        !self.parts.remove_copies
-    }
-
-    /// Whether a copy that another tap showed in other segments counts as traffic all the same.
-    #[cold]
-    fn counts_recut(&mut self, tap: TapIndex) -> bool {
-        if let Some(tap) = self.taps.get_mut(usize::from(tap.0)) {
-            tap.copies_other_tap += 1;
-        }
-        if self.parts.remove_copies {
-            self.totals.causes.add(DropCause::CopyOtherTap, 1);
         }
         !self.parts.remove_copies
     }

@@ -110,9 +110,7 @@ impl Session {
     pub(super) fn restart(&mut self) {
         self.templates.clear();
         self.next_id = FIRST_ID;
-        self.sequence = 0;
-        self.introduced = None;
-        self.beside.clear();
+        self.rewind(0);
     }
 
     /// This message, and those after it, were not sent: their records do not count, and what they told is
