@@ -219,25 +219,25 @@ impl Model {
             return Err(LeftOut::Full);
         }
         let vlans_before = before.map(|before| before.vlans.clone()).unwrap_or_default();
-        let stays = |(id, vlan): (&Uuid, &u16)| vlans.get(id) == Some(vlan);
-        let gone: Vec<Uuid> =
-            vlans_before.iter().filter(|it| !stays(*it)).map(|(id, _)| *id).collect();
-        for id in gone {
-            if self.ports.subports.get(&id) != Some(&parent) {
-                continue;
+        for (id, vlan) in &vlans_before {
+            if vlans.get(id) != Some(vlan) {
+                self.leave(*id, parent, *vlan, at, changes);
             }
-            if let Some(plug) = self.ports.plug(id).filter(|plug| plug.vlan.is_some()) {
-                self.unplug(id, plug, at, changes);
-            }
-            self.ports.subports.remove(&id);
         }
         self.ports.trunks.insert(trunk.id, parent);
-        let new: Vec<Uuid> = vlans
-            .iter()
-            .filter(|(id, vlan)| vlans_before.get(*id) != Some(*vlan))
-            .map(|(id, _)| *id)
-            .collect();
-        self.ports.subports.extend(vlans.keys().map(|id| (*id, parent)));
+        let mine: Vec<Uuid> =
+            vlans.keys().copied().filter(|id| self.ports.may_take(*id, parent, order)).collect();
+        let mut new = mine.clone();
+        new.retain(|id| {
+            self.ports.subports.get(id) != Some(&parent) || vlans_before.get(id) != vlans.get(id)
+        });
+        for id in &new {
+            // A port is in one trunk only: what this message says comes after what another one said.
+            if let Some(plug) = self.ports.plug(*id).filter(|plug| plug.vlan.is_some()) {
+                self.unplug(*id, plug, at, changes);
+            }
+        }
+        self.ports.subports.extend(mine.into_iter().map(|id| (id, parent)));
         self.ports.parents.insert(parent, Subports { vlans, at: order });
         for id in new {
             let Some(plug) = self.ports.plug(id).filter(|plug| plug.vlan.is_some()) else {
@@ -247,6 +247,35 @@ impl Model {
             self.say_rest(id, plug, at, changes);
         }
         Ok(())
+    }
+
+    /// A subport is not in this trunk any more, with this VLAN id. Where another one has it already, it has
+    /// left before that one got it.
+    fn leave(
+        &mut self,
+        id: Uuid,
+        parent: Uuid,
+        vlan: u16,
+        at: Timestamp,
+        changes: &mut Vec<Change>,
+    ) {
+        match self.ports.subports.get(&id).copied() {
+            Some(holder) if holder == parent => {
+                if let Some(plug) = self.ports.plug(id).filter(|plug| plug.vlan.is_some()) {
+                    self.unplug(id, plug, at, changes);
+                }
+                self.ports.subports.remove(&id);
+            }
+            Some(_) if at < self.plugged_since(id) => {
+                let vm = self.ports.known.get(&parent).and_then(|known| known.said.vm);
+                let port = self.ports.known.get(&id).map(|known| &known.said);
+                if let (Some(vm), Some(port)) = (vm, port.filter(|port| port.vm.is_none())) {
+                    let plug = Plug { vm, mac: port.mac, vlan: Some(vlan) };
+                    self.unplug(id, plug, at, changes);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// A trunk is gone, and its subports are no interfaces of the VM any more.
@@ -502,6 +531,14 @@ impl Model {
 }
 
 impl Ports {
+    /// Whether a trunk of which something is said gets a subport: not from one of which something later
+    /// was said.
+    fn may_take(&self, id: Uuid, parent: Uuid, order: Timestamp) -> bool {
+        let holder = self.subports.get(&id).filter(|holder| **holder != parent);
+        let since = holder.and_then(|holder| self.parents.get(holder)).map(|holder| holder.at);
+        since.is_none_or(|since| since <= order)
+    }
+
     fn forget_trunk(&mut self, parent: Uuid) {
         let Some(gone) = self.parents.remove(&parent) else { return };
         for id in gone.vlans.keys() {
