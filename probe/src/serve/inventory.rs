@@ -9,6 +9,8 @@
 
 mod change;
 mod shown;
+#[cfg(test)]
+mod tests;
 
 use axum::Json;
 use axum::body::Bytes;

@@ -84,6 +84,9 @@ impl Request<'_> {
             let problem = Problem::new(StatusCode::FORBIDDEN, error, "inventory.api = true");
             return problem.into_response();
         };
+        if handle.is_stopping() {
+            return ending();
+        }
         let (key, body) = match self.key().and_then(|key| Ok((key, self.parsed()?))) {
             Ok(parsed) => parsed,
             Err(problem) => return problem.into_response(),
@@ -114,6 +117,10 @@ impl Request<'_> {
             let error = "too many changes wait already";
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, "the same, later");
             return ([(header::RETRY_AFTER, "1")], problem).into_response();
+        }
+        // What was handed over before the end began is applied; of this nobody knows.
+        if handle.is_stopping() {
+            return ending();
         }
         requests.note(&note);
         (StatusCode::ACCEPTED, Json(Accepted::from(taken))).into_response()
@@ -192,6 +199,14 @@ fn pass_over(said: &mut Said, requests: &Requests) -> (u64, Vec<(Uuid, u64)>) {
         newer && newest
     });
     ((before - said.events.len()) as u64, given.into_iter().collect())
+}
+
+/// Nobody takes changes any more. One that was under way may have been taken or not, which the key tells.
+fn ending() -> Response {
+    let error = "the probe ends, and takes no changes any more";
+    let allowed = "the same with the same Idempotency-Key, once it runs again";
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, allowed);
+    ([(header::RETRY_AFTER, "1")], problem).into_response()
 }
 
 fn wrong(faults: Vec<Fault>) -> Response {
