@@ -5,7 +5,7 @@
 //! Invariants: bounded by the `…_MAX`. Beside the interface that a VM is plugged in with (number 0) stand
 //! further ones of its MAC addresses, whose numbers follow from what they are: a subport in its own network
 //! (its VLAN id), the same as the VM sees it ([`AS_SEEN`] and the VLAN id), floating addresses
-//! ([`FLOATING`] and the place of the outer network).
+//! ([`FLOATING`] and what follows from the id of the outer network, whatever was said before).
 //! Source: Neutron, "Trunking", "allowed address pairs", "floating IPs"; networking API v2.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +28,8 @@ const OUTER_MAX: usize = 64;
 const AS_SEEN: u16 = 1 << 12;
 /// Numbers of floating addresses begin here.
 const FLOATING: u16 = 1 << 13;
+/// How many of them there are; a prime, so that all of an id counts.
+const FLOATING_NUMBERS: u16 = 57_331;
 
 /// Ports, and what belongs to them.
 #[derive(Debug, Default)]
@@ -516,13 +518,21 @@ impl Model {
             return None;
         }
         let outer = &mut self.vms.entry(vm).or_default().outer;
-        let place = outer.iter().position(|known| *known == network).or_else(|| {
-            (new && outer.len() < OUTER_MAX).then(|| {
-                outer.push(network);
-                outer.len() - 1
-            })
-        });
-        place.and_then(|place| u16::try_from(place).ok()).map(|place| FLOATING + place)
+        let first = u16::try_from(network.0 % u128::from(FLOATING_NUMBERS)).ok()?;
+        // Where two networks of a VM have one number, which hardly ever is, the later one has the next.
+        let numbers = (first..FLOATING_NUMBERS).chain(0..first).map(|number| FLOATING + number);
+        for number in numbers.take(OUTER_MAX) {
+            match outer.get(&number) {
+                Some(known) if *known == network => return Some(number),
+                Some(_) => {}
+                None if new && outer.len() < OUTER_MAX => {
+                    outer.insert(number, network);
+                    return Some(number);
+                }
+                None => return None,
+            }
+        }
+        None
     }
 
     fn segment_of(&self, network: Uuid) -> Option<Segment> {

@@ -386,6 +386,72 @@ fn what_is_listed_and_what_is_notified_is_one() {
     assert!(rig.is_at_peace());
 }
 
+/// Addresses in two outer networks, told in either order, listed in either order, and listed again.
+#[test]
+fn floating_addresses_in_two_networks_are_the_same_in_any_order() {
+    const OUTER: [(&str, u32, &str, &str); 2] = [
+        ("0d4b53c5-7a0b-44a5-9f0a-61c1a9f0e009", 501, FIP, "198.51.100.7"),
+        ("0d4b53c5-7a0b-44a5-9f0a-61c1a9f0e008", 502, FIP2, "203.0.113.7"),
+    ];
+    let network = |(id, vlan, ..): (&str, u32, &str, &str)| {
+        json!({"network": {
+            "id": id, "provider:network_type": "vlan", "provider:segmentation_id": vlan,
+            "provider:physical_network": null, "created_at": "2026-03-01T09:00:00Z",
+        }})
+    };
+    let address = |(id, _, fip, address): (&str, u32, &str, &str)| {
+        let mut floating = floating(fip, address, Some(1));
+        floating["floatingip"]["floating_network_id"] = json!(id);
+        floating["floatingip"]["updated_at"] = json!("2026-03-01T10:00:05Z");
+        floating
+    };
+    let listing = |order: [usize; 2]| {
+        let mut listing = listed();
+        let object = |json: Json, name: &str| json[name].as_object().expect("one").clone();
+        listing.networks.extend(OUTER.map(|outer| object(network(outer), "network")));
+        listing.floating = order.map(|at| object(address(OUTER[at]), "floatingip")).to_vec();
+        listing
+    };
+    let told = |rig: &Rig, second| {
+        OUTER.map(|(_, vlan, _, address)| {
+            rig.who(&format!("default/vlan/{vlan}"), address, ROUTER, second).is_some()
+        })
+    };
+    let mut seen = Vec::new();
+    for order in [[0, 1], [1, 0]] {
+        let mut rig = cloud();
+        rig.neutron("port.create.end", 1, &port(1, 0, "10.0.0.5", &of_vm(VM)));
+        for at in order {
+            rig.neutron("network.create.end", 1, &network(OUTER[at]));
+            rig.neutron("floatingip.create.end", 5, &address(OUTER[at]));
+        }
+        assert_eq!(told(&rig, 6), [true; 2], "{order:?}");
+        let interfaces = |rig: &Rig| {
+            let all = rig.vm(VM).interfaces.iter().map(|interface| {
+                let connection = interface.connections.spans().first();
+                (interface.id, connection.and_then(|(_, connection)| connection.segment))
+            });
+            all.collect::<std::collections::BTreeSet<_>>()
+        };
+        seen.push(interfaces(&rig));
+        let [a, b] = order;
+        for listed in [[b, a], [a, b]] {
+            rig.list(listing(listed), 20);
+            assert_eq!([6, 30].map(|second| told(&rig, second)), [[true; 2]; 2], "{order:?}");
+            assert!(interfaces(&rig).is_superset(&seen[0]), "{order:?}");
+            assert!(rig.is_at_peace());
+        }
+        // One is taken off, and the other one stays.
+        rig.neutron("floatingip.update.end", 40, &{
+            let mut gone = address(OUTER[0]);
+            gone["floatingip"]["port_id"] = Json::Null;
+            gone
+        });
+        assert_eq!([39, 41].map(|second| told(&rig, second)), [[true; 2], [false, true]]);
+    }
+    assert_eq!(seen[0], seen[1], "numbers follow from the networks");
+}
+
 /// A trunk or floating address may be told of before the port that it needs, and before the network.
 #[test]
 fn any_order_gives_the_same_present() {
