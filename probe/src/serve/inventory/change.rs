@@ -21,9 +21,10 @@ use serde::Serialize;
 
 use super::super::problem::Problem;
 use super::super::routes::Shared;
+use super::{entry, unknown_vm};
 use crate::index::content_id;
 use crate::inventory::Uuid;
-use crate::sources::json::{Fault, Reader, Said};
+use crate::sources::json::{Event, Fault, Reader, Said};
 use crate::sources::requests::{RequestNote, Requests, Taken};
 use crate::time::wall_clock;
 
@@ -70,9 +71,21 @@ pub(super) struct Request<'a> {
     pub(super) headers: &'a HeaderMap,
     /// Body, of a method that has one.
     pub(super) body: Option<&'a Bytes>,
+    /// A VM that has to be known.
+    pub(super) of: Option<Uuid>,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// Of whatever VMs.
+    pub(super) fn new(
+        method: &'static str,
+        target: &'a str,
+        headers: &'a HeaderMap,
+        body: Option<&'a Bytes>,
+    ) -> Self {
+        Self { method, target, headers, body, of: None }
+    }
+
     /// Reads the body and hands over what it says.
     pub(super) fn change(
         &self,
@@ -102,12 +115,20 @@ impl Request<'_> {
         if let Some(taken) = taken {
             return again(taken, digest);
         }
+        if let Some(vm) = self.of
+            && !requests.was_told(vm)
+            && entry(&shared.inventory.view.inventory.load(), vm).is_none()
+        {
+            return unknown_vm(vm).into_response();
+        }
         if self.method != "POST"
             && let Err(problem) = newest(&said, &requests)
         {
             return problem.into_response();
         }
         let (stale, revisions) = pass_over(&mut said, &requests);
+        let says = |event: &&Event| event.changes.iter().any(|change| change.value.is_some());
+        let told: Vec<Uuid> = said.events.iter().filter(says).map(|event| event.vm).collect();
         let batch = said.into_batch();
         let changes = batch.changes.len() as u64;
         let taken = Taken { digest, known: now, changes, stale };
@@ -123,6 +144,7 @@ impl Request<'_> {
             return ending();
         }
         requests.note(&note);
+        requests.tell(&told);
         (StatusCode::ACCEPTED, Json(Accepted::from(taken))).into_response()
     }
 
@@ -219,7 +241,6 @@ fn wrong(faults: Vec<Fault>) -> Response {
 mod tests {
     use super::*;
     use crate::inventory::Scope;
-    use crate::sources::json::Event;
 
     fn event(vm: u128, revision: Option<u64>) -> Event {
         Event { vm: Uuid(vm), revision, changes: Vec::new() }

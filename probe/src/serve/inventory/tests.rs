@@ -61,6 +61,12 @@ impl Rig {
         answered(put_vm(State(self.shared.clone()), Path(VM.to_owned()), headers, body))
     }
 
+    fn delete(&self, vm: &str, headers: HeaderMap, revision: Option<&str>) -> Answered {
+        let pairs: Pairs =
+            revision.map(|text| ("revision".to_owned(), text.to_owned())).into_iter().collect();
+        answered(end_vm(State(self.shared.clone()), Path(vm.to_owned()), Query(pairs), headers))
+    }
+
     /// All batches that wait, one after the other.
     fn settle(&mut self) {
         while self.keeper.turn(0) {}
@@ -103,4 +109,46 @@ fn nothing_is_let_in_once_nobody_takes_it() {
     assert!(rig.shared.inventory.requests.lock().taken("second").is_none());
     rig.settle();
     assert_eq!(rig.names(), ["web"], "what was let in is known");
+}
+
+#[test]
+fn a_vm_ends_although_no_look_up_sees_it_yet() {
+    const OTHER: &str = "00000000-0000-0000-0000-000000000004";
+    let mut rig = Rig::new();
+    assert_eq!(rig.delete(VM, HeaderMap::new(), None).status, 404, "nobody has told of it");
+    assert_eq!(rig.put("create", &json!({"name": "web", "revision": 2})).status, 202);
+    // The keeper has had no turn.
+    assert!(rig.names().is_empty());
+    assert_eq!(rig.delete(OTHER, keyed("other"), None).status, 404);
+    assert_eq!(rig.delete(VM, keyed("older"), Some("1")).status, 409);
+    let ended = rig.delete(VM, keyed("end"), Some("3"));
+    assert_eq!((ended.status, &ended.body["changes"]), (202, &json!(1)), "{}", ended.body);
+    assert!(!ended.headers.contains_key("idempotency-replayed"));
+    rig.settle();
+    let inventory = rig.shared.inventory.view.inventory.load_full();
+    let uuid = VM.parse().expect("a UUID");
+    assert!(entry(&inventory, uuid).is_some_and(|entry| entry.history.ended().is_some()));
+    let again = rig.delete(VM, keyed("end"), Some("3"));
+    assert_eq!((again.status, &again.body), (202, &ended.body));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert_eq!(rig.delete(VM, keyed("end"), Some("4")).status, 422, "another request");
+}
+
+/// A probe may have forgotten the VM since.
+#[test]
+fn a_key_that_was_taken_counts_before_anything_else() {
+    let rig = Rig::new();
+    assert_eq!(rig.put("create", &json!({"name": "web"})).status, 202);
+    let ended = rig.delete(VM, keyed("end"), None);
+    assert_eq!(ended.status, 202, "{}", ended.body);
+    let requests = rig.shared.inventory.requests.lock().clone();
+    let mut anew = Rig::new();
+    // As a journal gives them back.
+    let notes = requests.notes();
+    notes.iter().for_each(|note| anew.shared.inventory.requests.lock().note(note));
+    let again = anew.delete(VM, keyed("end"), None);
+    assert_eq!((again.status, &again.body), (202, &ended.body));
+    assert_eq!(anew.delete(VM, keyed("new"), None).status, 404);
+    anew.settle();
+    assert!(anew.names().is_empty(), "nothing was told again");
 }
