@@ -145,7 +145,19 @@ impl Keeper {
         let sources = self.store.inventory().sources();
         let names = LineNames { sources: sources.into(), domains: self.plan.domains.clone() };
         let numbers = (0..).map(SourceId).take(sources.len());
-        let (journal, recovered) = Journal::open(plan, names)?;
+        let (mut journal, mut recovered) = Journal::open(plan, names)?;
+        let (now, known) = (wall_clock(), recovered.restored.known);
+        let skew_max_ns = limits(&self.plan).clock_skew_max_ns;
+        let facts = recovered.restored.bound_known(now, skew_max_ns);
+        if facts > 0 || recovered.restored.known < known {
+            let ahead_s = known.since_ns(now) / 1_000_000_000;
+            tracing::warn!(
+                ahead_s,
+                facts,
+                "the clock of an earlier run was ahead: what became known then counts as known now"
+            );
+            journal.write_anew();
+        }
         self.heard = numbers.filter(|source| recovered.restored.speaks(*source)).collect();
         self.store.restore(recovered.restored);
         self.store.note_deltas();
