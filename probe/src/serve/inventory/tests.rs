@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::to_bytes;
-use axum::extract::{Path, Query, State};
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 
