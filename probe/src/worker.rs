@@ -398,10 +398,13 @@ impl<S: Source> Worker<S> {
     /// The same for a packet of which it is known whether it is a copy.
     #[inline]
     fn own_as(&mut self, headers: &Headers, ahead: &Ahead, verdict: Verdict) {
-        if let Some(path) = self.parts.path.as_mut() {
-            path.note(headers, &ahead.digest, verdict, &mut self.parts.handoff);
-        }
-        if verdict != Verdict::First && !self.counts_copy(headers, ahead, verdict) {
+        let (path, output) = (self.parts.path.as_mut(), &mut self.parts.handoff);
+        let is_recut = path.is_some_and(|path| path.note(headers, &ahead.digest, verdict, output));
+        if is_recut && verdict == Verdict::First {
+            if !self.counts_recut(headers.tap) {
+                return;
+            }
+        } else if verdict != Verdict::First && !self.counts_copy(headers, ahead, verdict) {
             return;
         }
         let (window, late) = self.booking.book(headers.timestamp, headers.clock);
@@ -455,6 +458,18 @@ impl<S: Source> Worker<S> {
             if verdict == Verdict::Duplicate {
                 self.parts.flows.note_duplicate(headers, ahead.guess);
             }
+        }
+        !self.parts.remove_copies
+    }
+
+    /// Whether a copy that another tap showed in other segments counts as traffic all the same.
+    #[cold]
+    fn counts_recut(&mut self, tap: TapIndex) -> bool {
+        if let Some(tap) = self.taps.get_mut(usize::from(tap.0)) {
+            tap.copies_other_tap += 1;
+        }
+        if self.parts.remove_copies {
+            self.totals.causes.add(DropCause::CopyOtherTap, 1);
         }
         !self.parts.remove_copies
     }

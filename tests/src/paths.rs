@@ -25,7 +25,21 @@ pub fn played_in_order(
     files: &[PathBuf],
     further: &str,
 ) -> PathBuf {
-    let records = folder.path("records");
+    play(folder, captures, files, (further, "records"))
+}
+
+/// The same with the records in a folder of that name.
+pub fn played_into(folder: &Folder, captures: &[PathBuf], name: &str) -> PathBuf {
+    play(folder, captures, captures, ("", name))
+}
+
+fn play(
+    folder: &Folder,
+    captures: &[PathBuf],
+    files: &[PathBuf],
+    (further, name): (&str, &str),
+) -> PathBuf {
+    let records = folder.path(name);
     let mut text = String::new();
     for capture in captures {
         let port = capture.file_stem().map(Path::new).expect("a name").display().to_string();

@@ -39,7 +39,7 @@ fn what_packets_show_is_marked_and_gives_way() {
         (&Json::Null, &json!(true), &Json::Null)
     );
     let interface = json!({"mac": "02:00:00:00:00:01", "addresses": ["10.0.0.1"],
-        "segment": "default/vlan/7", "port": null, "switch": null});
+        "segment": "default/vlan/7", "port": null, "shared_addresses": [], "switch": null});
     assert_eq!(one["interfaces"], json!([interface]));
     assert_eq!(get(address, "/api/v1/inventory/vms").json()["total"], 0, "it is no VM");
     let status = waits_for(address, "/api/v1/inventory", |status| {

@@ -81,8 +81,9 @@ fn repeated(vm: &Namespace) -> [u64; 2] {
         let mut lines = text.lines().filter(|line| line.starts_with(kind));
         let (head, values) = (lines.next().expect("names"), lines.next().expect("values"));
         let its = head.split(' ').zip(values.split(' '));
-        let its = its.filter(|(name, _)| names.contains(name));
-        its.map(|(_, value)| value.parse::<u64>().expect("a number")).sum()
+        let its: Vec<_> = its.filter(|(name, _)| names.contains(name)).collect();
+        assert_eq!(its.len(), names.len(), "{file}");
+        its.iter().map(|(_, value)| value.parse::<u64>().expect("a number")).sum()
     };
     let had = ["TCPDSACKOldSent", "TCPDSACKOfoSent"];
     [read("/proc/net/snmp", "Tcp: ", &["RetransSegs"]), read("/proc/net/netstat", "TcpExt: ", &had)]

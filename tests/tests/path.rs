@@ -1,12 +1,13 @@
 //! Delay and loss between taps against a link that logs what it did to each frame.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 
 use vmprobe::generate::{Options, Scenario, generate};
 use vmprobe_tests::folder::Folder;
 use vmprobe_tests::link::transfer::{RECEIVER, SENDER, transfer};
 use vmprobe_tests::link::{Frame, Impairments, Merge, Mirror, Truth, Way, impair_capture};
-use vmprobe_tests::paths::{Seen, is_of, is_way, played, seen, signed};
+use vmprobe_tests::paths::{Seen, is_of, is_way, played, played_into, seen, signed};
 use vmprobe_tests::records::{rows, sum};
 
 const MS: u64 = 1_000_000;
@@ -181,6 +182,29 @@ fn merged_segments_are_no_loss() {
     assert_eq!(there.network, truth.lost_repeated(SENDER, RECEIVER));
     assert_eq!((there.mirror, there.first_missed), (0, 0), "{there:?}");
     check_delays(&there, &truth, is_sent, 0);
+}
+
+/// What the other tap shows in larger segments is no traffic of its own, and nothing is repeated by it.
+#[test]
+fn merged_segments_count_once() {
+    let merge = Some(Merge { frame_octets_max: 9_000, hold_ns: MS / 10 });
+    for loss_ppm in [0, 5_000] {
+        let folder = Folder::new("path-merged-once");
+        let way = Way { merge, delay_ns: MS, loss_ppm, ..Way::default() };
+        let impairments = Impairments::alike(way, Mirror::default());
+        let (captures, truth) =
+            transfer(2_000_000, 9, impairments, folder.root()).expect("it runs");
+        assert!(truth.pair(SENDER, RECEIVER).merged > 500);
+        let counted = |captures: &[PathBuf], name: &str| {
+            let records = played_into(&folder, captures, name);
+            let flows = rows(&records, "flows");
+            let columns =
+                ["packet_delta_count", "octet_delta_count", "retransmission_packet_count"];
+            columns.map(|column| sum(&flows, column, |_| true))
+        };
+        // All that is sent passes the tap at the sender.
+        assert_eq!(counted(&captures, "both"), counted(&captures[..1], "one"), "{loss_ppm}");
+    }
 }
 
 /// Packets of all kinds, over a link that loses some; each pair of endpoints is as the log says.

@@ -76,7 +76,8 @@ impl PathStage {
         self.counts
     }
 
-    /// Looks at a packet, whatever becomes of it in the traffic.
+    /// Looks at a packet, whatever becomes of it in the traffic. `true`: another tap showed what it
+    /// holds before, cut into other segments (GRO, TSO), so that it is a copy.
     #[inline]
     pub fn note(
         &mut self,
@@ -84,10 +85,9 @@ impl PathStage {
         digest: &Digest,
         verdict: Verdict,
         output: &mut impl PathOutput,
-    ) {
-        if self.concerns(headers.hash, digest) {
-            self.consider(headers, digest, digest.tag <= self.limit, verdict, output);
-        }
+    ) -> bool {
+        self.concerns(headers.hash, digest)
+            && self.consider(headers, digest, digest.tag <= self.limit, verdict, output)
     }
 
     /// Whether every packet is followed.
@@ -109,19 +109,20 @@ impl PathStage {
         selected: bool,
         verdict: Verdict,
         output: &mut impl PathOutput,
-    ) {
+    ) -> bool {
         if verdict == Verdict::Duplicate {
-            return;
+            return false;
         }
         let is_copy = matches!(verdict, Verdict::OtherTap { .. });
         let is_evidence =
             !is_copy && headers.protocol == protocol::TCP && !headers.marks.has(Marks::FRAGMENT);
         if is_evidence && self.weigh(headers, output) {
-            return;
+            return true;
         }
         if selected {
             self.see(headers, digest.bits(), is_copy, output);
         }
+        false
     }
 
     /// Takes a sighting that another probe's stage has given out, with what is known of its packet; all

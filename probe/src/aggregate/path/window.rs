@@ -244,7 +244,7 @@ impl Counts {
         let pair = self.pair(lower.tap, higher.tap, at);
         let ns = higher.at.0.cast_signed().wrapping_sub(lower.at.0.cast_signed());
         pair.delays.record(ns);
-        pair.squares_ns2 += u128::from(ns.unsigned_abs()).pow(2);
+        pair.squares_ns2 = pair.squares_ns2.saturating_add(u128::from(ns.unsigned_abs()).pow(2));
         pair.stripped += u64::from(lower.is_untagged != higher.is_untagged);
         pair.hops += i64::from(lower.ttl) - i64::from(higher.ttl);
         let (first, last) = pair.whole.unwrap_or((at, at));
