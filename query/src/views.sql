@@ -1,5 +1,7 @@
 -- What the inventory says as it is known now: facts that the probe has not learnt to be otherwise. What
--- a run of the probe knew says nothing of the time after the next run began.
+-- a run of the probe knew says nothing of the time after the next run began. A run that goes on with what
+-- an earlier one knew corrects that one's facts too: its own have another `fact_id`, so they are found by
+-- what they say.
 CREATE VIEW inventory_now AS
 WITH runs AS (
     SELECT probe_id, run_start_ns,
@@ -7,11 +9,31 @@ WITH runs AS (
     FROM (SELECT DISTINCT probe_id, run_start_ns FROM inventory)
 ), otherwise AS (
     SELECT DISTINCT probe_id, run_start_ns, fact_id FROM inventory WHERE known_to_ns IS NOT NULL
+), otherwise_later AS (
+    SELECT probe_id, uuid, name, tenant, host, switch, mac, address, segment, address_space, attributed,
+        address_shared, valid_from_ns, valid_to_ns, source, max(run_start_ns) AS run_start_ns
+    FROM inventory WHERE known_to_ns IS NOT NULL GROUP BY ALL
 )
 SELECT inventory.* EXCLUDE (known_to_ns) REPLACE (least(valid_to_ns, next_run_ns) AS valid_to_ns)
 FROM inventory
 JOIN runs USING (probe_id, run_start_ns)
 ANTI JOIN otherwise USING (probe_id, run_start_ns, fact_id)
+ANTI JOIN otherwise_later AS later ON later.probe_id = inventory.probe_id
+    AND later.run_start_ns > inventory.run_start_ns
+    AND later.valid_from_ns = inventory.valid_from_ns
+    AND later.valid_to_ns IS NOT DISTINCT FROM inventory.valid_to_ns
+    AND later.attributed = inventory.attributed
+    AND later.address_shared = inventory.address_shared
+    AND later.source = inventory.source
+    AND later.uuid IS NOT DISTINCT FROM inventory.uuid
+    AND later.name IS NOT DISTINCT FROM inventory.name
+    AND later.tenant IS NOT DISTINCT FROM inventory.tenant
+    AND later.host IS NOT DISTINCT FROM inventory.host
+    AND later.switch IS NOT DISTINCT FROM inventory.switch
+    AND later.mac IS NOT DISTINCT FROM inventory.mac
+    AND later.address IS NOT DISTINCT FROM inventory.address
+    AND later.segment IS NOT DISTINCT FROM inventory.segment
+    AND later.address_space IS NOT DISTINCT FROM inventory.address_space
 WHERE known_to_ns IS NULL AND (next_run_ns IS NULL OR valid_from_ns < next_run_ns);
 
 -- Whom an end belongs to: by the rules of `inventory::class`, with the networks as the probe's

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use folder::{Folder, stderr};
 use serde_json::Value as Json;
-use vmprobe::record::{Origin, Record, Rows, Table, TableVisitor};
+use vmprobe::record::{InventoryRecord, Origin, Record, Rows, Table, TableVisitor, WindowRecord};
 use vmprobe::time::Timestamp;
 
 /// All that a table may hold, written by the probe's own sink.
@@ -352,4 +352,64 @@ fn the_table_says_how_many_rows() {
     assert_eq!(lines.first().copied(), Some("flow_id               source_mac"));
     assert_eq!(lines.get(3).copied(), Some("18446744073709551615  ff:00:0a:b0:c1:de"));
     assert_eq!(lines.last().copied(), Some("(2 rows)"));
+}
+
+/// A run that was started again knows from its journal what the one before knew, and learns late that an
+/// address had been taken off before it was started.
+#[test]
+fn what_a_later_run_learns_of_the_past_holds_for_the_run_before_too() {
+    let fact = |run_start_ns, fact_id, name: &str, address: [u8; 4]| InventoryRecord {
+        fact_id,
+        run_start_ns,
+        uuid: Some(name.into()),
+        name: Some(name.into()),
+        address: Some(address.into()),
+        segment: Some("default/vlan/7".into()),
+        address_space: Some("default/vlan/7".into()),
+        attributed: true,
+        valid_from_ns: 10,
+        known_from_ns: 50,
+        source: "api".into(),
+        ..InventoryRecord::default()
+    };
+    let (left, other) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+    let again = fact(200, 3, "left", left);
+    let inventory = vec![
+        fact(100, 1, "left", left),
+        fact(100, 2, "other", other),
+        // The same, by what it knows it from another number.
+        again.clone(),
+        InventoryRecord { known_to_ns: Some(250), ..again.clone() },
+        InventoryRecord { fact_id: 4, valid_to_ns: Some(150), known_from_ns: 250, ..again },
+    ];
+    let window = |window_start_ns| WindowRecord {
+        window_start_ns,
+        window_end_ns: window_start_ns + 1,
+        segment: "default/vlan/7".into(),
+        address_space: "default/vlan/7".into(),
+        source_address: left.into(),
+        destination_address: other.into(),
+        ..WindowRecord::default()
+    };
+    let windows = vec![window(120), window(160), window(220)];
+    let folder = Folder::new("runs");
+    folder.write(Rows { inventory, windows, ..Rows::default() }, Timestamp(1));
+    let known = folder.json(
+        "SELECT run_start_ns AS run, name, valid_to_ns AS until FROM inventory_now ORDER BY run",
+    );
+    let expected = [
+        serde_json::json!({"run": 100, "name": "other", "until": 200}),
+        serde_json::json!({"run": 200, "name": "left", "until": 150}),
+    ];
+    assert_eq!(known, expected);
+    let who = folder.json(
+        "SELECT source_virtual_station_name AS source, destination_virtual_station_name AS destination \
+         FROM windows_now ORDER BY window_start_ns",
+    );
+    let expected = [
+        serde_json::json!({"source": "left", "destination": "other"}),
+        serde_json::json!({"source": null, "destination": "other"}),
+        serde_json::json!({"source": null, "destination": null}),
+    ];
+    assert_eq!(who, expected);
 }

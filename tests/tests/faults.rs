@@ -302,7 +302,7 @@ mod run {
         /// The state is shown everywhere, and packets are received all the same.
         fn fails_for(&mut self, state: &str) {
             assert_eq!(self.sink()["state"], state);
-            let Answer { status, body } = get(&self.page, "/healthz");
+            let Answer { status, body, .. } = get(&self.page, "/healthz");
             assert!(status == 503 && body.contains(state), "{status} {body}");
             let metrics = get(&self.page, "/metrics").body;
             let queued =

@@ -81,6 +81,24 @@ fn event(event: &str, revision: u64, host: &str) -> Json {
     }]})
 }
 
+/// A VM that was told of an instant ago ends, once.
+fn end_at_once(address: &str) {
+    let uuid = DB.replace('3', "7");
+    let place = format!("/api/v1/inventory/vms/{uuid}");
+    assert_eq!(send(address, "DELETE", &place, "", "").status, 404);
+    assert_eq!(send_json(address, "PUT", &place, &json!({"name": "brief"})).status, 202);
+    let end = || send(address, "DELETE", &place, "Idempotency-Key: end-7\r\n", "");
+    let (ended, again) = (end(), end());
+    assert_eq!((ended.status, ended.header("Idempotency-Replayed")), (202, None), "{ended:?}");
+    assert_eq!((again.status, again.header("Idempotency-Replayed")), (202, Some("true")));
+    assert_eq!(again.body, ended.body);
+    let ended = until(10, || {
+        let total = get(address, "/api/v1/inventory/vms?name=brief").json()["total"].clone();
+        (total == 0 && get(address, &place).status == 200).then_some(())
+    });
+    assert!(ended.is_some(), "{}", vm(address, &uuid));
+}
+
 #[test]
 fn a_probe_that_is_killed_knows_what_it_knew() {
     let folder = Folder::new("journal");
@@ -91,11 +109,16 @@ fn a_probe_that_is_killed_knows_what_it_knew() {
     let first = post(&address, "create-1", &event("create", 1, "host1"));
     assert_eq!((first.status, &first.json()["stale_events"]), (202, &json!(0)), "{first:?}");
     assert_eq!(post(&address, "move-2", &event("migrate", 2, "host2")).status, 202);
+    end_at_once(&address);
     // What is older than that changes nothing, and neither does the same again.
     let late = post(&address, "late", &event("migrate", 1, "host9")).json();
     assert_eq!((&late["changes"], &late["stale_events"]), (&json!(0), &json!(1)));
     let again = post(&address, "create-1", &event("create", 1, "host1"));
     assert_eq!((again.status, &again.body), (202, &first.body));
+    assert_eq!(
+        (again.header("Idempotency-Replayed"), first.header("Idempotency-Replayed")),
+        (Some("true"), None)
+    );
     let other = post(&address, "create-1", &event("create", 3, "host3"));
     assert_eq!(other.status, 422, "{other:?}");
     let path = records.join("inventory.journal");
@@ -107,7 +130,11 @@ fn a_probe_that_is_killed_knows_what_it_knew() {
     assert_eq!(older.status, 409, "{older:?}");
     let delete = format!("{place}?revision=1");
     assert_eq!(send(&address, "DELETE", &delete, "", "").status, 409);
-    assert_eq!(post(&address, "a\tb", &whole).status, 400);
+    let bad_key = post(&address, "a\tb", &event("create", 9, "host9"));
+    assert_eq!(
+        (bad_key.status, &bad_key.json()["error"]),
+        (400, &json!("Idempotency-Key is none"))
+    );
     let (db, web) = (vm(&address, DB), vm(&address, WEB));
     assert_eq!(db["migrations"].as_array().map(Vec::len), Some(1), "{db}");
     // Killed, not ended.
@@ -122,7 +149,7 @@ fn a_probe_that_is_killed_knows_what_it_knew() {
     let status = get(&address, "/api/v1/inventory").json();
     assert_eq!(
         (&status["journal"]["state"], &status["journal"]["restored_vms"]),
-        (&json!("ok"), &json!(3))
+        (&json!("ok"), &json!(4))
     );
     // The file has the last word on its own VMs.
     let names = get(&address, "/api/v1/inventory/vms?limit=10").json();

@@ -95,6 +95,16 @@ impl Restored {
         }
     }
 
+    /// What became known later than `skew_max_ns` after now counts as known now: the clock of an earlier run
+    /// was ahead, and nothing could become known before that time again. Gives the number of facts.
+    pub fn bound_known(&mut self, now: Timestamp, skew_max_ns: u64) -> u64 {
+        let latest = now + skew_max_ns;
+        self.known = self.known.min(latest);
+        let vms = self.vms.iter_mut().flatten().map(|(_, facts)| facts);
+        let all = vms.chain(self.segments.values_mut());
+        all.map(|facts| facts.bound_known(now, latest)).sum()
+    }
+
     fn vm(&mut self, uuid: Uuid) -> &mut Facts {
         let place = match self.places.entry(uuid) {
             Entry::Occupied(place) => *place.get(),

@@ -92,6 +92,24 @@ impl Facts {
         }
     }
 
+    /// What became known after `latest` counts as known since `now`. Gives the number of facts.
+    pub(super) fn bound_known(&mut self, now: Timestamp, latest: Timestamp) -> u64 {
+        let mut bounded = 0;
+        for fact in &mut self.facts {
+            let (from, to) = (fact.known.from, fact.known.to);
+            if from > latest {
+                fact.known.from = now;
+            }
+            if to > latest && !fact.is_current() {
+                fact.known.to = now;
+            }
+            bounded += u64::from((from, to) != (fact.known.from, fact.known.to));
+        }
+        // What was corrected after that was never known.
+        self.facts.retain(|fact| fact.known.from < fact.known.to);
+        bounded
+    }
+
     /// Those that the probe holds true.
     pub fn current(&self) -> impl Iterator<Item = &Fact> {
         self.facts.iter().filter(|fact| fact.is_current())

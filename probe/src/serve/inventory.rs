@@ -9,6 +9,8 @@
 
 mod change;
 mod shown;
+#[cfg(test)]
+mod tests;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -245,7 +247,7 @@ pub(super) async fn events(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let request = Request { method: "POST", target: "", headers: &headers, body: Some(&body) };
+    let request = Request::new("POST", "", &headers, Some(&body));
     request.change(&shared, |reader, body| reader.events(body))
 }
 
@@ -261,7 +263,7 @@ pub(super) async fn put_vm(
         Err(problem) => return problem.into_response(),
     };
     let target = &uuid.to_string();
-    let request = Request { method: "PUT", target, headers: &headers, body: Some(&body) };
+    let request = Request::new("PUT", target, &headers, Some(&body));
     request.change(&shared, |reader, body| reader.vm(uuid, body))
 }
 
@@ -284,8 +286,6 @@ pub(super) async fn end_vm(
             text.parse().map_err(|_| Problem::bad_request(error, "a whole number"))
         });
         let at = time_of(&pairs, "at")?.unwrap_or_else(wall_clock);
-        let inventory = shared.inventory.view.inventory.load();
-        entry(&inventory, uuid).ok_or_else(|| unknown_vm(uuid))?;
         Ok((uuid, at, revision.transpose()?))
     });
     let (uuid, at, revision) = match wanted {
@@ -293,7 +293,7 @@ pub(super) async fn end_vm(
         Err(problem) => return problem.into_response(),
     };
     let target = &format!("{uuid} {pairs:?}");
-    let request = Request { method: "DELETE", target, headers: &headers, body: None };
+    let request = Request { of: Some(uuid), ..Request::new("DELETE", target, &headers, None) };
     request.change(&shared, |_, _| Ok(ended(uuid, at, revision)))
 }
 

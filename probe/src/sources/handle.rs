@@ -169,7 +169,7 @@ impl SourceHandle {
 
     /// Whether it is to end.
     pub fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.load(Ordering::SeqCst)
     }
 
     /// Waits, but not beyond the end; `false` where it is to end.

@@ -145,7 +145,19 @@ impl Keeper {
         let sources = self.store.inventory().sources();
         let names = LineNames { sources: sources.into(), domains: self.plan.domains.clone() };
         let numbers = (0..).map(SourceId).take(sources.len());
-        let (journal, recovered) = Journal::open(plan, names)?;
+        let (mut journal, mut recovered) = Journal::open(plan, names)?;
+        let (now, known) = (wall_clock(), recovered.restored.known);
+        let skew_max_ns = limits(&self.plan).clock_skew_max_ns;
+        let facts = recovered.restored.bound_known(now, skew_max_ns);
+        if facts > 0 || recovered.restored.known < known {
+            let ahead_s = known.since_ns(now) / 1_000_000_000;
+            tracing::warn!(
+                ahead_s,
+                facts,
+                "the clock of an earlier run was ahead: what became known then counts as known now"
+            );
+            journal.write_anew();
+        }
         self.heard = numbers.filter(|source| recovered.restored.speaks(*source)).collect();
         self.store.restore(recovered.restored);
         self.store.note_deltas();
@@ -252,9 +264,15 @@ impl Keeper {
         journal.turn(inventory, &self.requests, monotonic_ns());
     }
 
-    /// Until the end is told and all is applied.
+    /// Until the end is told and all that was sent before it is applied.
     pub fn run(mut self, stop: &AtomicBool) {
-        while self.turn(WAIT_MS) || !stop.load(Ordering::Relaxed) {}
+        loop {
+            // First, so that what was sent while it was not so is in the turn.
+            let stops = stop.load(Ordering::SeqCst);
+            if !self.turn(WAIT_MS) && stops {
+                break;
+            }
+        }
         if let Some(journal) = self.journal.take() {
             journal.close(self.store.inventory(), &self.requests, monotonic_ns());
         }
@@ -431,6 +449,23 @@ mod tests {
         let status = settle(&mut keeper);
         assert_eq!((status.changed, status.sources[0].unchanged), (2, 2));
         assert!(keeper.view().rows.is_empty());
+    }
+
+    #[test]
+    fn what_was_sent_before_the_end_is_applied() {
+        let now = wall_clock();
+        let (keeper, handles) = keeper(&[SourceKind::Api]);
+        let (inventory, stop) = (keeper.view().inventory.clone(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let kept = scope.spawn(|| keeper.run(&stop));
+            for number in 1..=200_u128 {
+                handles[0].send(vm(number, now - 5), now).expect("room");
+            }
+            stop.store(true, Ordering::SeqCst);
+            kept.join().expect("no panic");
+        });
+        assert_eq!(inventory.load().vm_count(), 200);
+        assert!(handles[0].send(vm(201, now), now).is_err(), "nobody takes it");
     }
 
     #[test]

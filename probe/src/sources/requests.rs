@@ -18,6 +18,8 @@ use crate::time::Timestamp;
 pub const KEYS_MAX: usize = 1 << 14;
 /// VMs whose revision is remembered at most.
 pub const REVISIONS_MAX: usize = 1 << 18;
+/// VMs that requests of this run have told of, at most: as many as may wait for the keeper.
+const TOLD_MAX: usize = 1 << 18;
 
 /// What was answered to a request with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +55,17 @@ impl RequestNote {
 pub struct Requests {
     keys: Recent<Arc<str>, Taken>,
     revisions: Recent<Uuid, u64>,
+    /// In no journal: what is told is in the inventory soon after.
+    told: Recent<Uuid, ()>,
 }
 
 impl Default for Requests {
     fn default() -> Self {
-        Self { keys: Recent::new(KEYS_MAX), revisions: Recent::new(REVISIONS_MAX) }
+        Self {
+            keys: Recent::new(KEYS_MAX),
+            revisions: Recent::new(REVISIONS_MAX),
+            told: Recent::new(TOLD_MAX),
+        }
     }
 }
 
@@ -70,6 +78,18 @@ impl Requests {
     /// The largest revision that was given of a VM.
     pub fn revision(&self, vm: Uuid) -> Option<u64> {
         self.revisions.get(&vm).copied()
+    }
+
+    /// Whether a request of this run has told of a VM, which look-ups may not see yet.
+    pub fn was_told(&self, vm: Uuid) -> bool {
+        self.told.get(&vm).is_some()
+    }
+
+    /// Remembers that a request has told of VMs.
+    pub fn tell(&mut self, vms: &[Uuid]) {
+        for vm in vms {
+            self.told.put(*vm, ());
+        }
     }
 
     /// Remembers a request.

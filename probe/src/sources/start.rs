@@ -210,7 +210,7 @@ impl Sources {
 
 impl Drop for Sources {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a source of the inventory ended in a panic");

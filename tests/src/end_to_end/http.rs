@@ -13,11 +13,20 @@ use super::program::until;
 pub struct Answer {
     /// Status code.
     pub status: u16,
+    /// The headers, each on a line of its own.
+    pub head: String,
     /// The body.
     pub body: String,
 }
 
 impl Answer {
+    /// A header's value.
+    pub fn header(&self, wanted: &str) -> Option<&str> {
+        let mut headers = self.head.lines().filter_map(|line| line.split_once(':'));
+        let found = headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.map(|(_, value)| value.trim())
+    }
+
     /// The body as JSON.
     pub fn json(&self) -> Json {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
@@ -64,5 +73,5 @@ pub fn send(address: &str, method: &str, path: &str, headers: &str, body: &str) 
     stream.read_to_string(&mut text).expect("an answer");
     let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head");
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-    Answer { status, body: body.to_owned() }
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
 }

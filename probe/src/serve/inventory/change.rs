@@ -21,9 +21,10 @@ use serde::Serialize;
 
 use super::super::problem::Problem;
 use super::super::routes::Shared;
+use super::{entry, unknown_vm};
 use crate::index::content_id;
 use crate::inventory::Uuid;
-use crate::sources::json::{Fault, Reader, Said};
+use crate::sources::json::{Event, Fault, Reader, Said};
 use crate::sources::requests::{RequestNote, Requests, Taken};
 use crate::time::wall_clock;
 
@@ -70,9 +71,21 @@ pub(super) struct Request<'a> {
     pub(super) headers: &'a HeaderMap,
     /// Body, of a method that has one.
     pub(super) body: Option<&'a Bytes>,
+    /// A VM that has to be known.
+    pub(super) of: Option<Uuid>,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// Of whatever VMs.
+    pub(super) fn new(
+        method: &'static str,
+        target: &'a str,
+        headers: &'a HeaderMap,
+        body: Option<&'a Bytes>,
+    ) -> Self {
+        Self { method, target, headers, body, of: None }
+    }
+
     /// Reads the body and hands over what it says.
     pub(super) fn change(
         &self,
@@ -84,6 +97,9 @@ impl Request<'_> {
             let problem = Problem::new(StatusCode::FORBIDDEN, error, "inventory.api = true");
             return problem.into_response();
         };
+        if handle.is_stopping() {
+            return ending();
+        }
         let (key, body) = match self.key().and_then(|key| Ok((key, self.parsed()?))) {
             Ok(parsed) => parsed,
             Err(problem) => return problem.into_response(),
@@ -99,12 +115,20 @@ impl Request<'_> {
         if let Some(taken) = taken {
             return again(taken, digest);
         }
+        if let Some(vm) = self.of
+            && !requests.was_told(vm)
+            && entry(&shared.inventory.view.inventory.load(), vm).is_none()
+        {
+            return unknown_vm(vm).into_response();
+        }
         if self.method != "POST"
             && let Err(problem) = newest(&said, &requests)
         {
             return problem.into_response();
         }
         let (stale, revisions) = pass_over(&mut said, &requests);
+        let says = |event: &&Event| event.changes.iter().any(|change| change.value.is_some());
+        let told: Vec<Uuid> = said.events.iter().filter(says).map(|event| event.vm).collect();
         let batch = said.into_batch();
         let changes = batch.changes.len() as u64;
         let taken = Taken { digest, known: now, changes, stale };
@@ -115,7 +139,12 @@ impl Request<'_> {
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, "the same, later");
             return ([(header::RETRY_AFTER, "1")], problem).into_response();
         }
+        // What was handed over before the end began is applied; of this nobody knows.
+        if handle.is_stopping() {
+            return ending();
+        }
         requests.note(&note);
+        requests.tell(&told);
         (StatusCode::ACCEPTED, Json(Accepted::from(taken))).into_response()
     }
 
@@ -194,6 +223,14 @@ fn pass_over(said: &mut Said, requests: &Requests) -> (u64, Vec<(Uuid, u64)>) {
     ((before - said.events.len()) as u64, given.into_iter().collect())
 }
 
+/// Nobody takes changes any more. One that was under way may have been taken or not, which the key tells.
+fn ending() -> Response {
+    let error = "the probe ends, and takes no changes any more";
+    let allowed = "the same with the same Idempotency-Key, once it runs again";
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, allowed);
+    ([(header::RETRY_AFTER, "1")], problem).into_response()
+}
+
 fn wrong(faults: Vec<Fault>) -> Response {
     let error = "the body is wrong; nothing of it was taken";
     let wrong = Wrong { error, allowed: "see faults", faults };
@@ -204,7 +241,6 @@ fn wrong(faults: Vec<Fault>) -> Response {
 mod tests {
     use super::*;
     use crate::inventory::Scope;
-    use crate::sources::json::Event;
 
     fn event(vm: u128, revision: Option<u64>) -> Event {
         Event { vm: Uuid(vm), revision, changes: Vec::new() }

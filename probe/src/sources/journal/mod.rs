@@ -212,6 +212,11 @@ impl Journal {
         }
     }
 
+    /// What was read is not what is known: the file is to be written anew before anything else.
+    pub(super) fn write_anew(&mut self) {
+        self.gap = true;
+    }
+
     /// Takes what became of facts, and the requests that it came with, all of it seen by look-ups.
     pub(super) fn note(
         &mut self,

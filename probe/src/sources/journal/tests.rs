@@ -1,6 +1,7 @@
 //! The journal on a real file: restarts, torn and changed files, a disk without room.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
@@ -9,6 +10,7 @@ use crate::inventory::{
     StoreLimits, Uuid,
 };
 use crate::sources::requests::Taken;
+use crate::sources::{Keeper, SourceHandle, SourceSpec};
 
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
 
@@ -314,4 +316,57 @@ fn what_becomes_known_while_it_is_written_anew_is_in_it() {
     assert!(kept.journal.rewrite.is_some());
     drop(kept);
     assert_eq!(Kept::open(folder.plan()).facts(), facts);
+}
+
+/// The clock was ten years ahead for one run.
+#[test]
+fn a_clock_that_was_ahead_once_does_not_date_what_later_runs_know() {
+    let folder = Folder::new();
+    let start = || {
+        let spec = SourceSpec {
+            kind: SourceKind::Api,
+            name: "api".to_owned(),
+            rank: 0,
+            stale_after_ms: None,
+        };
+        let (mut keeper, handles) =
+            Keeper::new(&Arc::default(), vec![spec], Arc::default(), false, wall_clock());
+        keeper.keep_journal(folder.plan()).expect("a journal");
+        (keeper, handles)
+    };
+    let say = |keeper: &mut Keeper, handle: &SourceHandle, at: u64, host: &str, known| {
+        let statement = Statement::new(Uuid(1), Timestamp(at)).host(host);
+        handle.send(statement, known).expect("room");
+        // And the journal, which is written anew first.
+        for _ in 0..10 {
+            keeper.turn(0);
+        }
+    };
+    let facts = |keeper: &Keeper| -> Vec<Facts> {
+        let entries = keeper.store().inventory().entries();
+        entries.map(|(_, entry)| entry.facts.clone()).collect()
+    };
+    let text = || fs::read_to_string(folder.plan().path).expect("a journal");
+    let far = wall_clock() + ms(10 * 365 * 86_400_000);
+    let (mut keeper, handles) = start();
+    say(&mut keeper, &handles[0], 5, "host1", far);
+    say(&mut keeper, &handles[0], 9, "host2", far + 1);
+    assert_eq!(facts(&keeper)[0].all().len(), 3, "one is known to be otherwise");
+    drop((keeper, handles));
+    assert!(text().contains(&far.0.to_string()));
+
+    let (mut keeper, handles) = start();
+    let skew_ns = StoreLimits::default().clock_skew_max_ns;
+    assert!(keeper.store().inventory().known() <= wall_clock() + skew_ns);
+    let restored = facts(&keeper);
+    assert_eq!(restored[0].all().len(), 2);
+    assert!(restored[0].all().iter().all(|fact| fact.known.from <= wall_clock()));
+    say(&mut keeper, &handles[0], 12, "host3", wall_clock());
+    let now = facts(&keeper);
+    assert!(now[0].all().iter().all(|fact| fact.known.from <= wall_clock() + skew_ns));
+    assert_eq!((now[0].current().count(), now[0].all().len()), (3, 4));
+    drop((keeper, handles));
+    assert!(!text().contains(&far.0.to_string()) && !text().contains(&(far + 1).0.to_string()));
+    let (keeper, _handles) = start();
+    assert_eq!(facts(&keeper), now, "as they were written");
 }

@@ -209,3 +209,32 @@ fn without_neutron_the_servers_have_their_addresses() {
     let address: std::net::IpAddr = [10, 0, 0, 5].into();
     assert_eq!((&*connection.addresses, connection.segment), (&[address][..], None));
 }
+
+/// Where one service is asked only, what the other one has told by notifications still has the last word.
+#[test]
+fn a_list_of_one_service_keeps_what_the_other_one_told() {
+    let mut cloud = Cloud::new();
+    cloud.listed(&listing(Some(vec![server(VM, &json!({}))]), Some(networking())));
+    // Nova has moved it; what Neutron still lists is an older host, and another project.
+    let moved = json!({"instance_id": VM, "host": "host2", "state": "active", "tenant_id": "p1"});
+    cloud.notify("compute.instance.live_migration.post.dest.end", 90, &moved);
+    let mut stale = networking();
+    stale.ports[0].insert("updated_at".to_owned(), json!("2026-03-01T10:01:35Z"));
+    stale.ports[0].insert("project_id".to_owned(), json!("p2"));
+    cloud.listed(&listing(None, Some(stale)));
+    let vm = cloud.vm(VM);
+    let text = |text: Option<&Arc<str>>| text.map(ToString::to_string);
+    assert_eq!(text(vm.host_at(at(99))).as_deref(), Some("host2"));
+    assert_eq!(text(vm.tenants.at(at(99))).as_deref(), Some("acme"));
+    // Nova alone lists another address for the interface of a port, and knows of no segment.
+    let mut other = server(VM, &json!({"updated": "2026-03-01T10:01:36Z"}));
+    other["addresses"]["n1"][0]["addr"] = json!("10.0.0.99");
+    cloud.listed(&listing(Some(vec![other]), None));
+    assert!(cloud.who([10, 0, 0, 5], at(150)).is_some(), "as Neutron said");
+    assert!(cloud.who([10, 0, 0, 99], at(150)).is_none());
+    // The port is remembered, so that its end is one.
+    let gone = json!({"port_id": "c1a7b1f2-6a55-4d7e-8b86-000000000001"});
+    cloud.notify("port.delete.end", 200, &gone);
+    assert!(cloud.who([10, 0, 0, 5], at(199)).is_some());
+    assert!(cloud.who([10, 0, 0, 5], at(201)).is_none());
+}

@@ -69,8 +69,8 @@ pub(super) struct Vm {
     pub(super) ports: BTreeSet<Mac>,
     /// Interfaces that only Nova speaks of.
     pub(super) nics: BTreeSet<Mac>,
-    /// Outer networks in which it has, or had, floating addresses.
-    pub(super) outer: Vec<Uuid>,
+    /// Outer networks in which it has, or had, floating addresses, by the numbers of its interfaces there.
+    pub(super) outer: BTreeMap<u16, Uuid>,
     tags: BTreeSet<Arc<str>>,
 }
 
@@ -124,19 +124,12 @@ impl Model {
         }
     }
 
-    /// Takes a list of what is there, in the place of all that was remembered but names. Also gives how
-    /// many items were left out, by reason.
+    /// Takes a list of what is there, in the place of all that was remembered of the services that were
+    /// asked, but names. Also gives how many items were left out, by reason.
     ///
     /// Where both services have listed theirs, what is not listed has ended when the first one was asked.
     pub(super) fn listed(&mut self, listing: &Listing) -> (Batch, BTreeMap<&'static str, u64>) {
-        let before = std::mem::take(self);
-        *self = Self {
-            mapping: before.mapping,
-            projects: before.projects,
-            names: before.names,
-            deliveries: before.deliveries,
-            ..Self::default()
-        };
+        self.forget(listing.servers.is_some(), listing.networking.is_some());
         self.ports.now = listing.began;
         let (mut changes, mut left_out) = (Vec::new(), BTreeMap::new());
         for (project, name) in &listing.projects {
@@ -190,6 +183,38 @@ impl Model {
             listing.servers.is_some() && listing.networking.is_some() && left_out.is_empty();
         let all = Scope::All { at: listing.began, missing: Missing::Ended };
         (Batch { changes, scope: if whole { all } else { Scope::Some } }, left_out)
+    }
+
+    /// Forgets what services have said that say it anew, but names. What the other one has said of VMs stays,
+    /// or what this one says of them beside would count.
+    fn forget(&mut self, nova: bool, neutron: bool) {
+        let before = std::mem::take(self);
+        *self = Self {
+            mapping: before.mapping,
+            projects: before.projects,
+            names: before.names,
+            deliveries: before.deliveries,
+            ..Self::default()
+        };
+        if !neutron {
+            self.ports = before.ports;
+            self.networks = before.networks;
+            self.subnets = before.subnets;
+            self.routers = before.routers;
+        }
+        for (id, vm) in before.vms {
+            let mut kept = Vm::default();
+            if !nova && vm.by_nova {
+                (kept.by_nova, kept.project) = (true, vm.project);
+                (kept.nics, kept.tags) = (vm.nics, vm.tags);
+            }
+            if !neutron && !vm.ports.is_empty() {
+                (kept.ports, kept.outer) = (vm.ports, vm.outer);
+            }
+            if kept.by_nova || !kept.ports.is_empty() {
+                self.vms.insert(id, kept);
+            }
+        }
     }
 
     fn learn_name(&mut self, notification: &Notification, changes: &mut Vec<Change>) {

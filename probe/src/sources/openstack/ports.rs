@@ -5,7 +5,7 @@
 //! Invariants: bounded by the `…_MAX`. Beside the interface that a VM is plugged in with (number 0) stand
 //! further ones of its MAC addresses, whose numbers follow from what they are: a subport in its own network
 //! (its VLAN id), the same as the VM sees it ([`AS_SEEN`] and the VLAN id), floating addresses
-//! ([`FLOATING`] and the place of the outer network).
+//! ([`FLOATING`] and what follows from the id of the outer network, whatever was said before).
 //! Source: Neutron, "Trunking", "allowed address pairs", "floating IPs"; networking API v2.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +28,8 @@ const OUTER_MAX: usize = 64;
 const AS_SEEN: u16 = 1 << 12;
 /// Numbers of floating addresses begin here.
 const FLOATING: u16 = 1 << 13;
+/// How many of them there are; a prime, so that all of an id counts.
+const FLOATING_NUMBERS: u16 = 57_331;
 
 /// Ports, and what belongs to them.
 #[derive(Debug, Default)]
@@ -219,25 +221,25 @@ impl Model {
             return Err(LeftOut::Full);
         }
         let vlans_before = before.map(|before| before.vlans.clone()).unwrap_or_default();
-        let stays = |(id, vlan): (&Uuid, &u16)| vlans.get(id) == Some(vlan);
-        let gone: Vec<Uuid> =
-            vlans_before.iter().filter(|it| !stays(*it)).map(|(id, _)| *id).collect();
-        for id in gone {
-            if self.ports.subports.get(&id) != Some(&parent) {
-                continue;
+        for (id, vlan) in &vlans_before {
+            if vlans.get(id) != Some(vlan) {
+                self.leave(*id, parent, *vlan, at, changes);
             }
-            if let Some(plug) = self.ports.plug(id).filter(|plug| plug.vlan.is_some()) {
-                self.unplug(id, plug, at, changes);
-            }
-            self.ports.subports.remove(&id);
         }
         self.ports.trunks.insert(trunk.id, parent);
-        let new: Vec<Uuid> = vlans
-            .iter()
-            .filter(|(id, vlan)| vlans_before.get(*id) != Some(*vlan))
-            .map(|(id, _)| *id)
-            .collect();
-        self.ports.subports.extend(vlans.keys().map(|id| (*id, parent)));
+        let mine: Vec<Uuid> =
+            vlans.keys().copied().filter(|id| self.ports.may_take(*id, parent, order)).collect();
+        let mut new = mine.clone();
+        new.retain(|id| {
+            self.ports.subports.get(id) != Some(&parent) || vlans_before.get(id) != vlans.get(id)
+        });
+        for id in &new {
+            // A port is in one trunk only: what this message says comes after what another one said.
+            if let Some(plug) = self.ports.plug(*id).filter(|plug| plug.vlan.is_some()) {
+                self.unplug(*id, plug, at, changes);
+            }
+        }
+        self.ports.subports.extend(mine.into_iter().map(|id| (id, parent)));
         self.ports.parents.insert(parent, Subports { vlans, at: order });
         for id in new {
             let Some(plug) = self.ports.plug(id).filter(|plug| plug.vlan.is_some()) else {
@@ -247,6 +249,35 @@ impl Model {
             self.say_rest(id, plug, at, changes);
         }
         Ok(())
+    }
+
+    /// A subport is not in this trunk any more, with this VLAN id. Where another one has it already, it has
+    /// left before that one got it.
+    fn leave(
+        &mut self,
+        id: Uuid,
+        parent: Uuid,
+        vlan: u16,
+        at: Timestamp,
+        changes: &mut Vec<Change>,
+    ) {
+        match self.ports.subports.get(&id).copied() {
+            Some(holder) if holder == parent => {
+                if let Some(plug) = self.ports.plug(id).filter(|plug| plug.vlan.is_some()) {
+                    self.unplug(id, plug, at, changes);
+                }
+                self.ports.subports.remove(&id);
+            }
+            Some(_) if at < self.plugged_since(id) => {
+                let vm = self.ports.known.get(&parent).and_then(|known| known.said.vm);
+                let port = self.ports.known.get(&id).map(|known| &known.said);
+                if let (Some(vm), Some(port)) = (vm, port.filter(|port| port.vm.is_none())) {
+                    let plug = Plug { vm, mac: port.mac, vlan: Some(vlan) };
+                    self.unplug(id, plug, at, changes);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// A trunk is gone, and its subports are no interfaces of the VM any more.
@@ -487,13 +518,21 @@ impl Model {
             return None;
         }
         let outer = &mut self.vms.entry(vm).or_default().outer;
-        let place = outer.iter().position(|known| *known == network).or_else(|| {
-            (new && outer.len() < OUTER_MAX).then(|| {
-                outer.push(network);
-                outer.len() - 1
-            })
-        });
-        place.and_then(|place| u16::try_from(place).ok()).map(|place| FLOATING + place)
+        let first = u16::try_from(network.0 % u128::from(FLOATING_NUMBERS)).ok()?;
+        // Where two networks of a VM have one number, which hardly ever is, the later one has the next.
+        let numbers = (first..FLOATING_NUMBERS).chain(0..first).map(|number| FLOATING + number);
+        for number in numbers.take(OUTER_MAX) {
+            match outer.get(&number) {
+                Some(known) if *known == network => return Some(number),
+                Some(_) => {}
+                None if new && outer.len() < OUTER_MAX => {
+                    outer.insert(number, network);
+                    return Some(number);
+                }
+                None => return None,
+            }
+        }
+        None
     }
 
     fn segment_of(&self, network: Uuid) -> Option<Segment> {
@@ -502,6 +541,14 @@ impl Model {
 }
 
 impl Ports {
+    /// Whether a trunk of which something is said gets a subport: not from one of which something later
+    /// was said.
+    fn may_take(&self, id: Uuid, parent: Uuid, order: Timestamp) -> bool {
+        let holder = self.subports.get(&id).filter(|holder| **holder != parent);
+        let since = holder.and_then(|holder| self.parents.get(holder)).map(|holder| holder.at);
+        since.is_none_or(|since| since <= order)
+    }
+
     fn forget_trunk(&mut self, parent: Uuid) {
         let Some(gone) = self.parents.remove(&parent) else { return };
         for id in gone.vlans.keys() {

@@ -57,8 +57,12 @@ fn of_vm(vm: &str) -> Json {
 }
 
 fn trunk(subports: &[(u8, u16)]) -> Json {
+    trunk_of(TRUNK, 1, subports)
+}
+
+fn trunk_of(trunk: &str, port: u8, subports: &[(u8, u16)]) -> Json {
     json!({"trunk": {
-        "id": TRUNK, "port_id": id(1), "status": "DOWN", "admin_state_up": true, "name": "",
+        "id": trunk, "port_id": id(port), "status": "DOWN", "admin_state_up": true, "name": "",
         "sub_ports": sub_ports(subports), "project_id": "p1", "revision_number": 0,
     }})
 }
@@ -154,6 +158,58 @@ fn subports_come_and_go_with_trunk_and_vm() {
     rig.neutron("port.delete.end", 50, &json!({"port_id": id(1)}));
     assert_eq!(rig.who("default/vxlan/1", "10.0.0.5", MAC, 51), None);
     assert!(rig.is_at_peace() && rig.left_out.is_empty(), "{:?}", rig.left_out);
+}
+
+/// The one trunk loses it and the other one gets it, whichever message comes first.
+#[test]
+fn a_subport_that_moves_to_another_trunk_leaves_the_first_vm() {
+    const SECOND: &str = "a7e0ee57-614e-44a9-a469-0a78663c6ffd";
+    for gets_first in [false, true] {
+        let mut rig = trunked();
+        rig.neutron("port.create.end", 10, &port(4, 0, "10.0.0.6", &of_vm(OTHER)));
+        rig.neutron("trunk.create.end", 11, &trunk_of(SECOND, 4, &[]));
+        rig.neutron("floatingip.create.end", 12, &floating(FIP, "198.51.100.7", Some(3)));
+        let loses = ("trunk.update.end", 20, trunk(&[(2, 101)]));
+        let gets = ("trunk.update.end", 24, trunk_of(SECOND, 4, &[(3, 103)]));
+        let order = if gets_first { [gets, loses] } else { [loses, gets] };
+        for (event, second, payload) in &order {
+            rig.neutron(event, *second, payload);
+        }
+        let (vm, other) = (Some(VM.to_owned()), Some(OTHER.to_owned()));
+        let who = |segment, address, mac| {
+            [15, 22, 30].map(|second| rig.who(segment, address, mac, second))
+        };
+        let moved = [vm.clone(), None, other.clone()];
+        assert_eq!(who("default/vxlan/3", "10.2.0.5", ROUTER), moved, "{gets_first}");
+        assert_eq!(who("default/vlan/500", "198.51.100.7", ROUTER), moved, "{gets_first}");
+        let seen = [
+            who("default/vlan/102", "10.2.0.5", OWN_MAC),
+            who("default/vlan/103", "10.2.0.5", OWN_MAC),
+        ];
+        assert_eq!(seen, [[vm.clone(), None, None], [None, None, other]], "{gets_first}");
+        // The other subport stays, and nobody claims what is another one's.
+        assert_eq!(rig.who("default/vxlan/2", "10.1.0.5", ROUTER, 30), vm);
+        assert!(rig.is_at_peace() && rig.left_out.is_empty(), "{gets_first}: {:?}", rig.left_out);
+        // The first trunk as it was before comes late, and takes nothing back.
+        rig.neutron("trunk.update.end", 21, &trunk(&[(2, 101), (3, 102)]));
+        assert_eq!(rig.who("default/vxlan/3", "10.2.0.5", ROUTER, 30).as_deref(), Some(OTHER));
+        assert!(rig.is_at_peace(), "{gets_first}");
+    }
+}
+
+/// The message of the trunk that loses it never comes.
+#[test]
+fn a_subport_is_in_one_trunk_only() {
+    let mut rig = trunked();
+    rig.neutron("port.create.end", 10, &port(4, 0, "10.0.0.6", &of_vm(OTHER)));
+    let second = trunk_of("a7e0ee57-614e-44a9-a469-0a78663c6ffd", 4, &[(3, 102)]);
+    rig.neutron("trunk.create.end", 20, &second);
+    let who = |rig: &Rig, second| rig.who("default/vxlan/3", "10.2.0.5", ROUTER, second);
+    assert_eq!(who(&rig, 19).as_deref(), Some(VM));
+    assert_eq!(who(&rig, 21).as_deref(), Some(OTHER));
+    assert!(rig.is_at_peace());
+    rig.neutron("trunk.delete.end", 30, &json!({"trunk_id": TRUNK}));
+    assert_eq!(who(&rig, 31).as_deref(), Some(OTHER));
 }
 
 #[test]
@@ -328,6 +384,72 @@ fn what_is_listed_and_what_is_notified_is_one() {
     assert_eq!(told(&rig, 24), [true; 5]);
     assert_eq!(told(&rig, 31), [true, false, false, true, false]);
     assert!(rig.is_at_peace());
+}
+
+/// Addresses in two outer networks, told in either order, listed in either order, and listed again.
+#[test]
+fn floating_addresses_in_two_networks_are_the_same_in_any_order() {
+    const OUTER: [(&str, u32, &str, &str); 2] = [
+        ("0d4b53c5-7a0b-44a5-9f0a-61c1a9f0e009", 501, FIP, "198.51.100.7"),
+        ("0d4b53c5-7a0b-44a5-9f0a-61c1a9f0e008", 502, FIP2, "203.0.113.7"),
+    ];
+    let network = |(id, vlan, ..): (&str, u32, &str, &str)| {
+        json!({"network": {
+            "id": id, "provider:network_type": "vlan", "provider:segmentation_id": vlan,
+            "provider:physical_network": null, "created_at": "2026-03-01T09:00:00Z",
+        }})
+    };
+    let address = |(id, _, fip, address): (&str, u32, &str, &str)| {
+        let mut floating = floating(fip, address, Some(1));
+        floating["floatingip"]["floating_network_id"] = json!(id);
+        floating["floatingip"]["updated_at"] = json!("2026-03-01T10:00:05Z");
+        floating
+    };
+    let listing = |order: [usize; 2]| {
+        let mut listing = listed();
+        let object = |json: Json, name: &str| json[name].as_object().expect("one").clone();
+        listing.networks.extend(OUTER.map(|outer| object(network(outer), "network")));
+        listing.floating = order.map(|at| object(address(OUTER[at]), "floatingip")).to_vec();
+        listing
+    };
+    let told = |rig: &Rig, second| {
+        OUTER.map(|(_, vlan, _, address)| {
+            rig.who(&format!("default/vlan/{vlan}"), address, ROUTER, second).is_some()
+        })
+    };
+    let mut seen = Vec::new();
+    for order in [[0, 1], [1, 0]] {
+        let mut rig = cloud();
+        rig.neutron("port.create.end", 1, &port(1, 0, "10.0.0.5", &of_vm(VM)));
+        for at in order {
+            rig.neutron("network.create.end", 1, &network(OUTER[at]));
+            rig.neutron("floatingip.create.end", 5, &address(OUTER[at]));
+        }
+        assert_eq!(told(&rig, 6), [true; 2], "{order:?}");
+        let interfaces = |rig: &Rig| {
+            let all = rig.vm(VM).interfaces.iter().map(|interface| {
+                let connection = interface.connections.spans().first();
+                (interface.id, connection.and_then(|(_, connection)| connection.segment))
+            });
+            all.collect::<std::collections::BTreeSet<_>>()
+        };
+        seen.push(interfaces(&rig));
+        let [a, b] = order;
+        for listed in [[b, a], [a, b]] {
+            rig.list(listing(listed), 20);
+            assert_eq!([6, 30].map(|second| told(&rig, second)), [[true; 2]; 2], "{order:?}");
+            assert!(interfaces(&rig).is_superset(&seen[0]), "{order:?}");
+            assert!(rig.is_at_peace());
+        }
+        // One is taken off, and the other one stays.
+        rig.neutron("floatingip.update.end", 40, &{
+            let mut gone = address(OUTER[0]);
+            gone["floatingip"]["port_id"] = Json::Null;
+            gone
+        });
+        assert_eq!([39, 41].map(|second| told(&rig, second)), [[true; 2], [false, true]]);
+    }
+    assert_eq!(seen[0], seen[1], "numbers follow from the networks");
 }
 
 /// A trunk or floating address may be told of before the port that it needs, and before the network.
