@@ -144,7 +144,9 @@ fn a_key_that_was_taken_counts_before_anything_else() {
     let mut anew = Rig::new();
     // As a journal gives them back.
     let notes = requests.notes();
-    notes.iter().for_each(|note| anew.shared.inventory.requests.lock().note(note));
+    for note in &notes {
+        anew.shared.inventory.requests.lock().note(note);
+    }
     let again = anew.delete(VM, keyed("end"), None);
     assert_eq!((again.status, &again.body), (202, &ended.body));
     assert_eq!(anew.delete(VM, keyed("new"), None).status, 404);
