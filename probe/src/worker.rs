@@ -398,9 +398,7 @@ impl<S: Source> Worker<S> {
     /// The same for a packet of which it is known whether it is a copy.
     #[inline]
     fn own_as(&mut self, headers: &Headers, ahead: &Ahead, verdict: Verdict) {
-        let (path, output) = (self.parts.path.as_mut(), &mut self.parts.handoff);
-        let is_recut = path.is_some_and(|path| path.note(headers, &ahead.digest, verdict, output));
-        let copy = if is_recut && verdict == Verdict::First {
+        let copy = if self.is_recut(headers, ahead, verdict) && verdict == Verdict::First {
             Verdict::OtherTap { tap: headers.tap, seen: headers.timestamp }
         } else {
             verdict
@@ -412,6 +410,21 @@ impl<S: Source> Worker<S> {
         let booking = self.open_window(window, late);
         self.parts.flows.meter(headers, ahead.guess, verdict, booking, &mut self.parts.handoff);
         self.note_booked(booking, 1);
+    }
+
+    /// Tells the path stage of a packet. Whether another tap showed what it holds before, in other
+    /// pieces: where all packets are followed that stage knows, else the flow tells.
+    #[inline]
+    fn is_recut(&mut self, headers: &Headers, ahead: &Ahead, verdict: Verdict) -> bool {
+        let (path, output) = (self.parts.path.as_mut(), &mut self.parts.handoff);
+        let mut asks_flow = verdict == Verdict::First && self.parts.copies.is_some();
+        if let Some(path) = path {
+            asks_flow &= !path.follows_all();
+            if path.note(headers, &ahead.digest, verdict, output) {
+                return true;
+            }
+        }
+        asks_flow && self.parts.flows.is_recut(headers, ahead.guess)
     }
 
     /// The window itself, or the oldest open one: behind another ring's clock a window may be closed

@@ -1,7 +1,7 @@
 //! Delay and loss between taps against a link that logs what it did to each frame.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::Path;
 
 use vmprobe::generate::{Options, Scenario, generate};
 use vmprobe_tests::folder::Folder;
@@ -185,29 +185,31 @@ fn merged_segments_are_no_loss() {
 }
 
 /// What the other tap shows in larger segments is no traffic of its own, and nothing is repeated by it.
+/// Packets, octets and retransmissions of all flows.
+fn counted(records: &Path) -> [u64; 3] {
+    let flows = rows(records, "flows");
+    ["packet_delta_count", "octet_delta_count", "retransmission_packet_count"]
+        .map(|column| sum(&flows, column, |_| true))
+}
+
 #[test]
 fn merged_segments_count_once() {
     let merge = Some(Merge { frame_octets_max: 9_000, hold_ns: MS / 10 });
-    for loss_ppm in [0, 5_000] {
+    for (loss_ppm, one_in) in [(0, 1), (5_000, 1), (0, 16), (5_000, 16)] {
         let folder = Folder::new("path-merged-once");
         let way = Way { merge, delay_ns: MS, loss_ppm, ..Way::default() };
         let impairments = Impairments::alike(way, Mirror::default());
         let (captures, truth) =
             transfer(2_000_000, 9, impairments, folder.root()).expect("it runs");
         assert!(truth.pair(SENDER, RECEIVER).merged > 500);
-        let counted = |captures: &[PathBuf], name: &str| {
-            let records = played_into(&folder, captures, name);
-            let flows = rows(&records, "flows");
-            let columns =
-                ["packet_delta_count", "octet_delta_count", "retransmission_packet_count"];
-            columns.map(|column| sum(&flows, column, |_| true))
-        };
+        let further = format!("[path]\nsample_one_in = {one_in}\n");
+        let both = counted(&played(&folder, &captures, &further));
         // All that is sent passes the tap at the sender.
-        assert_eq!(counted(&captures, "both"), counted(&captures[..1], "one"), "{loss_ppm}");
+        let one = counted(&played_into(&folder, &captures[..1], "one"));
+        assert_eq!(both, one, "{loss_ppm} {one_in}");
     }
 }
 
-/// Packets of all kinds, over a link that loses some; each pair of endpoints is as the log says.
 #[test]
 fn a_cloud_over_a_link_pair_by_pair() {
     let folder = Folder::new("path-cloud");

@@ -105,6 +105,7 @@ fn segment(frame: &Frame<'_>, headers: &Headers) -> (Endpoint, Endpoint, Segment
         flags: headers.tcp_flags,
         window: headers.tcp_window,
         sender: if source <= destination { Sender::Low } else { Sender::High },
+        tap: headers.tap,
         options: Options::read(options(frame, headers), headers.tcp_acknowledgement),
     };
     (source, destination, segment)

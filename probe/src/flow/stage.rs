@@ -7,6 +7,7 @@
 
 mod cut;
 mod measured;
+mod recut;
 mod settled;
 
 pub use measured::MeasureTerms;

@@ -196,6 +196,7 @@ fn measure_terms(plan: &Plan) -> MeasureTerms {
     MeasureTerms {
         window_ns: ms(u64::from(plan.window.length_ms)),
         verdict_ns: ms(u64::from(plan.path.verdict_ms)),
+        path_window_ns: ms(u64::from(plan.copies.path_window_ms)),
     }
 }
 

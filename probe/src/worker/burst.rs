@@ -353,7 +353,8 @@ impl<S: Source> Worker<S> {
         }
         if let Some(copies) = &mut self.parts.copies {
             let verdict = copies.classify((brief.tap, brief.timestamp), &ahead.digest);
-            if verdict != Verdict::First {
+            let is_first = verdict == Verdict::First;
+            if !is_first || self.parts.flows.may_be_recut(ahead.guess, brief, fields) {
                 self.handle_copy(&burst.frame(place), seen, verdict);
                 return true;
             }
@@ -409,7 +410,7 @@ impl<S: Source> Worker<S> {
         (self.tally.packets, self.tally.passed_packets, self.tally.octets) = (0, 0, 0);
     }
 
-    /// All headers of a packet that was looked at in brief and is no first copy, and then its way.
+    /// All headers of a packet that was looked at in brief and is, or may be, a copy, and then its way.
     #[cold]
     fn handle_copy(&mut self, frame: &Frame<'_>, seen: &Seen, verdict: Verdict) {
         self.add_tally();

@@ -13,7 +13,7 @@
 use crate::copies::Verdict;
 use crate::decode::brief::Fields;
 use crate::decode::{Brief, Headers, Marks, protocol, tcp_flag};
-use crate::index::{FlowIndex, Sender, WindowNumber};
+use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::measure::tcp::{
     self, Event, Loss, Method, Options, Range, Rare, Segment, TcpFlow, Terms, Timestamps,
 };
@@ -48,11 +48,17 @@ pub struct MeasureTerms {
     pub window_ns: u64,
     /// See [`Terms::verdict_ns`].
     pub verdict_ns: u64,
+    /// What another tap shows later than this is no copy: `copies.path_window_ms`.
+    pub path_window_ns: u64,
 }
 
 impl Default for MeasureTerms {
     fn default() -> Self {
-        Self { window_ns: ms(1_000), verdict_ns: Terms::default().verdict_ns }
+        Self {
+            window_ns: ms(1_000),
+            verdict_ns: Terms::default().verdict_ns,
+            path_window_ns: ms(100),
+        }
     }
 }
 
@@ -80,6 +86,7 @@ pub(super) struct Measures {
     late: Vec<LateLosses>,
     terms: Terms,
     window_ns: u64,
+    path_window_ns: u64,
 }
 
 impl Measures {
@@ -92,6 +99,7 @@ impl Measures {
             late: Vec::with_capacity(LATE_MAX),
             terms: Terms { verdict_ns: terms.verdict_ns, ..Terms::default() },
             window_ns: terms.window_ns.max(1),
+            path_window_ns: terms.path_window_ns,
         }
     }
 
@@ -117,6 +125,30 @@ impl Measures {
     #[inline]
     pub(super) fn begin(&mut self, index: FlowIndex) {
         self.tcp[index.0 as usize] = TcpFlow::default();
+    }
+
+    /// See [`TcpFlow::may_be_recut`].
+    #[inline]
+    pub(super) fn may_be_recut(
+        &self,
+        index: FlowIndex,
+        (sender, tap): (Sender, TapIndex),
+        sequence: u32,
+    ) -> bool {
+        self.tcp[index.0 as usize].may_be_recut(sender, tap, sequence)
+    }
+
+    /// Whether another tap showed a segment of this flow before, in other pieces.
+    pub(super) fn is_recut(&self, index: FlowIndex, beside: &Beside, headers: &Headers) -> bool {
+        // Where holes could not be remembered, what fills one is not told from a copy.
+        if !beside.states_losses() {
+            return false;
+        }
+        let flow = &self.tcp[index.0 as usize];
+        let seldom = beside.place().and_then(|place| self.seldom.get(place));
+        let rare = seldom.and_then(|seldom| self.rare.get(seldom.rare));
+        let rare = rare.filter(|_| flow.keeps_rare());
+        flow.was_shown_in_other_pieces(&segment_of(headers), rare, self.path_window_ns)
     }
 
     /// Takes a segment that counts in the row at `row`.
@@ -363,6 +395,7 @@ fn segment_of(headers: &Headers) -> Segment {
         flags: headers.tcp_flags,
         window: headers.tcp_window,
         sender: headers.sender,
+        tap: headers.tap,
         options: Options { timestamps, ..Options::default() },
     }
 }
@@ -379,6 +412,7 @@ fn segment_of_brief(brief: &Brief, fields: &Fields) -> Segment {
         flags: fields.tcp_flags,
         window: fields.tcp_window,
         sender: brief.sender,
+        tap: brief.tap,
         options: Options { timestamps, ..Options::default() },
     }
 }

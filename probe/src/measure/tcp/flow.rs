@@ -95,7 +95,7 @@ impl TcpFlow {
         let far = segment.sender;
         if advance > 0 {
             mine.acked = segment.acknowledgement;
-            mine.duplicate_acks = 0;
+            mine.ends_repeated_acks();
             if !theirs.has(mark::SEEN) {
                 // That direction does not come by here: what it sent is known by this alone.
                 theirs.next = segment.acknowledgement;
@@ -283,8 +283,7 @@ pub(super) fn forward(
     sink: &mut impl Sink,
 ) {
     let end = segment.sequence.wrapping_add(span);
-    mine.next = end;
-    mine.next_at = segment.at;
+    mine.moves_to(end, (segment.at, segment.tap));
     mine.time(segment.at);
     if segment.payload_octets == 0 {
         return;

@@ -5,6 +5,7 @@
 //! Invariants: a time is only valid under its mark; times of a stamp that goes back give no sample.
 //! Source: round-trip times and the timeout, RFC 6298; timestamps, RFC 7323 section 4.
 
+use crate::index::TapIndex;
 use crate::time::Timestamp;
 
 use super::options::Timestamps;
@@ -46,11 +47,18 @@ pub(super) mod mark {
     pub(crate) const UNSEEN: u16 = 1 << 15;
 }
 
+/// Bits of [`Half::scale_acks`] that are the scale of its windows.
+const SCALE: u8 = (1 << ACKS_SHIFT) - 1;
+
+/// The bits above them count acknowledgements.
+const ACKS_SHIFT: u32 = 5;
+const ACKS_MAX: u8 = u8::MAX >> ACKS_SHIFT;
+
 /// The scale of a window is not known: no SYN was seen.
-const SCALE_UNKNOWN: u8 = u8::MAX;
+const SCALE_UNKNOWN: u8 = SCALE;
 
 /// No window of the connection is scaled: a SYN lacked the option.
-pub(super) const SCALE_REFUSED: u8 = u8::MAX - 1;
+pub(super) const SCALE_REFUSED: u8 = SCALE - 1;
 
 /// Segment size where neither the SYN nor the segments tell (RFC 9293 section 3.7.1).
 const SEGMENT_OCTETS_DEFAULT: u32 = 536;
@@ -83,9 +91,10 @@ pub(super) struct Half {
     /// Largest segment that it may be sent, or sent.
     pub(super) segment_octets_max: u16,
     pub(super) marks: u16,
-    pub(super) window_scale: u8,
-    /// Acknowledgements repeated since the last new one.
-    pub(super) duplicate_acks: u8,
+    /// Scale of its windows, and above it the acknowledgements repeated since the last new one.
+    scale_acks: u8,
+    /// Low bits of the tap that moved `next` last: most showed what it sent before all others.
+    leader: u8,
 }
 
 const _: () = assert!(size_of::<Half>() == 64, "one cache line an endpoint");
@@ -107,8 +116,8 @@ impl Default for Half {
             window: 0,
             segment_octets_max: 0,
             marks: 0,
-            window_scale: SCALE_UNKNOWN,
-            duplicate_acks: 0,
+            scale_acks: SCALE_UNKNOWN,
+            leader: 0,
         }
     }
 }
@@ -119,15 +128,56 @@ impl Half {
         self.marks & marks == marks
     }
 
+    /// What follows the highest octet seen was seen at `tap`, up to `next`.
+    #[inline]
+    pub(super) const fn moves_to(&mut self, next: u32, (at, tap): (Timestamp, TapIndex)) {
+        self.next = next;
+        self.next_at = at;
+        self.leader = low(tap);
+    }
+
+    /// Whether another tap than `tap` moved `next` last, as far as its low bits tell.
+    #[inline]
+    pub(super) const fn is_led_by_another(&self, tap: TapIndex) -> bool {
+        self.leader != low(tap)
+    }
+
+    /// Acknowledgements repeated since the last new one; no more than [`ACKS_MAX`] are counted.
+    #[inline]
+    pub(super) const fn duplicate_acks(&self) -> u8 {
+        self.scale_acks >> ACKS_SHIFT
+    }
+
+    pub(super) const fn repeats_ack(&mut self) {
+        if self.duplicate_acks() < ACKS_MAX {
+            self.scale_acks += 1 << ACKS_SHIFT;
+        }
+    }
+
+    /// It acknowledged something new.
+    #[inline]
+    pub(super) const fn ends_repeated_acks(&mut self) {
+        self.scale_acks &= SCALE;
+    }
+
+    pub(super) const fn window_scale(&self) -> u8 {
+        self.scale_acks & SCALE
+    }
+
+    pub(super) const fn set_window_scale(&mut self, scale: u8) {
+        self.scale_acks = self.scale_acks & !SCALE | scale & SCALE;
+    }
+
     /// The sequence number behind the last that this endpoint allows the other to send; `None`
     /// where the scale is not known.
     #[inline]
     pub(super) const fn window_edge(&self) -> Option<u32> {
-        if self.window_scale == SCALE_UNKNOWN || !self.has(mark::ACKED) {
+        let scale = self.window_scale();
+        if scale == SCALE_UNKNOWN || !self.has(mark::ACKED) {
             return None;
         }
-        let is_scaled = self.window_scale != SCALE_REFUSED && !self.has(mark::WINDOW_PLAIN);
-        let shift = if is_scaled { self.window_scale & 15 } else { 0 };
+        let is_scaled = scale != SCALE_REFUSED && !self.has(mark::WINDOW_PLAIN);
+        let shift = if is_scaled { scale & 15 } else { 0 };
         Some(self.acked.wrapping_add((self.window as u32) << shift))
     }
 
@@ -212,6 +262,12 @@ impl Half {
             octets => u32::from(octets),
         }
     }
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is kept")]
+const fn low(tap: TapIndex) -> u8 {
+    tap.0 as u8
 }
 
 /// The whole way from one endpoint to the other and back, as far as known.

@@ -17,6 +17,7 @@ mod opening;
 mod orderly;
 pub mod options;
 mod rare;
+mod recut;
 mod sequence;
 mod tally;
 #[cfg(test)]
@@ -30,7 +31,7 @@ pub use sequence::Range;
 pub use tally::{Delay, Lost, Tally};
 pub use trouble::Rare;
 
-use crate::index::Sender;
+use crate::index::{Sender, TapIndex};
 use crate::time::Timestamp;
 
 /// One segment, as far as the measures go.
@@ -50,6 +51,8 @@ pub struct Segment {
     pub window: u16,
     /// Who sent it.
     pub sender: Sender,
+    /// Where it was seen.
+    pub tap: TapIndex,
     /// Its options.
     pub options: Options,
 }

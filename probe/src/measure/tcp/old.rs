@@ -68,7 +68,7 @@ impl<S: Sink> Turn<'_, S> {
     /// and not that one again.
     fn looks_late(&self, end: u32) -> bool {
         let soon = self.segment.at.since_ns(self.mine.next_at) < self.reorder_ns;
-        soon && end != self.mine.next && self.theirs.duplicate_acks < DUPLICATES_MIN
+        soon && end != self.mine.next && self.theirs.duplicate_acks() < DUPLICATES_MIN
     }
 
     /// Closes holes; with a cause their octets were lost.
@@ -108,7 +108,7 @@ impl<S: Sink> Turn<'_, S> {
 
     /// Whether the receiver asked for just this by duplicate acknowledgements.
     fn is_asked_for(&self, due: Range) -> bool {
-        self.theirs.duplicate_acks >= DUPLICATES_MIN && due.begin == self.theirs.acked
+        self.theirs.duplicate_acks() >= DUPLICATES_MIN && due.begin == self.theirs.acked
     }
 
     fn class(&self, due: Range) -> Option<Event> {
@@ -128,7 +128,7 @@ impl<S: Sink> Turn<'_, S> {
             return Some(Event::Timeout);
         }
         let is_tail = due.end == self.mine.next && silent_ns >= self.reorder_ns;
-        (is_tail && self.theirs.duplicate_acks == 0).then_some(Event::Tail)
+        (is_tail && self.theirs.duplicate_acks() == 0).then_some(Event::Tail)
     }
 
     /// Whether the sender can have had a reason to repeat. What comes twice without any is a

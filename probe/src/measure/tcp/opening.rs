@@ -98,8 +98,7 @@ impl<S: Sink> Turn<'_, S> {
             self.begin_anew();
         }
         self.mine.marks |= mark::SEEN | mark::SYN | mark::WINDOW_PLAIN;
-        self.mine.next = end;
-        self.mine.next_at = self.segment.at;
+        self.mine.moves_to(end, (self.segment.at, self.segment.tap));
         self.mine.window = self.segment.window;
         self.options();
         if let Some(times) = self.segment.options.timestamps {
@@ -166,11 +165,11 @@ impl<S: Sink> Turn<'_, S> {
     /// What the SYN says of windows and segments.
     fn options(&mut self) {
         let options = self.segment.options;
-        self.mine.window_scale = options.window_scale.unwrap_or(SCALE_REFUSED);
-        let both = [self.mine.window_scale, self.theirs.window_scale];
+        self.mine.set_window_scale(options.window_scale.unwrap_or(SCALE_REFUSED));
+        let both = [self.mine.window_scale(), self.theirs.window_scale()];
         if self.theirs.has(mark::SYN) && both.contains(&SCALE_REFUSED) {
-            self.mine.window_scale = SCALE_REFUSED;
-            self.theirs.window_scale = SCALE_REFUSED;
+            self.mine.set_window_scale(SCALE_REFUSED);
+            self.theirs.set_window_scale(SCALE_REFUSED);
         }
         let said = options.segment_octets_max;
         if said != 0 {

@@ -53,7 +53,7 @@ fn take(mine: &mut Half, theirs: &mut Half, segment: &Segment, sink: &mut impl S
         completes(mine, theirs, segment, sink);
     } else if segment.acknowledgement != mine.acked {
         mine.acked = segment.acknowledgement;
-        mine.duplicate_acks = 0;
+        mine.ends_repeated_acks();
         acknowledged(mine, theirs, segment, segment.sender, sink);
     }
     stamps(mine, theirs, segment, segment.sender, sink);

@@ -90,7 +90,7 @@ impl<S: Sink> Turn<'_, S> {
             return self.repeated_acknowledgement();
         }
         self.mine.acked = acknowledgement;
-        self.mine.duplicate_acks = 0;
+        self.mine.ends_repeated_acks();
         acknowledged(self.mine, self.theirs, self.segment, self.segment.sender, self.sink);
         self.needless_repeats();
         self.theirs_trouble.doubts.acknowledged(acknowledgement, self.segment.at);
@@ -160,7 +160,7 @@ impl<S: Sink> Turn<'_, S> {
         let on_its_way =
             !self.theirs.has(mark::SEEN) || distance(self.mine.acked, self.theirs.next) > 0;
         if is_pure && same_window && on_its_way && self.segment.window != 0 {
-            self.mine.duplicate_acks = self.mine.duplicate_acks.saturating_add(1);
+            self.mine.repeats_ack();
             self.event(Event::DuplicateAck);
         }
     }
@@ -204,9 +204,9 @@ impl<S: Sink> Turn<'_, S> {
 
     fn first_octets(&mut self, span: u32) {
         self.mine.marks |= mark::SEEN;
-        self.mine.next = self.segment.sequence.wrapping_add(span);
-        self.mine.next_at = self.segment.at;
-        self.mine.time(self.segment.at);
+        let Segment { sequence, at, tap, .. } = *self.segment;
+        self.mine.moves_to(sequence.wrapping_add(span), (at, tap));
+        self.mine.time(at);
         if self.segment.payload_octets != 0 {
             self.mine.marks |= mark::ASKED;
             self.theirs.marks &= !mark::ASKED;
@@ -231,8 +231,7 @@ impl<S: Sink> Turn<'_, S> {
         let begin = self.mine.next;
         let end = self.segment.sequence;
         self.event(Event::Gap);
-        self.mine.next = end;
-        self.mine.next_at = self.segment.at;
+        self.mine.moves_to(end, (self.segment.at, self.segment.tap));
         self.mine.marks &= !(mark::TIMED | mark::ASKED);
         self.theirs.marks &= !mark::ASKED;
         let mut from = begin;

@@ -85,6 +85,15 @@ impl Rare {
     /// Nothing is wrong.
     pub(super) const NONE: Self = Self { halves: [Trouble::NONE; 2] };
 
+    /// That of `sender`.
+    pub(super) const fn of(&self, sender: Sender) -> &Trouble {
+        let [low, high] = &self.halves;
+        match sender {
+            Sender::Low => low,
+            Sender::High => high,
+        }
+    }
+
     /// That of `sender`, and that of the other.
     pub(super) const fn pair(&mut self, sender: Sender) -> (&mut Trouble, &mut Trouble) {
         let [low, high] = &mut self.halves;

@@ -1,5 +1,6 @@
 //! Flows packet by packet, as docs/measures.md draws them.
 
+mod recut;
 mod streams;
 
 use crate::decode::tcp_flag::{ACK, FIN, RST, SYN};
@@ -55,6 +56,7 @@ impl Bench {
             flags,
             window,
             sender,
+            tap: TapIndex::default(),
             options,
         });
     }
@@ -403,6 +405,7 @@ fn what_is_plain_costs_nothing_rare() {
             flags: ACK,
             window: 1000,
             sender: Low,
+            tap: TapIndex::default(),
             options: Options::default(),
         };
         plain += u32::from(bench.flow.plain(&data, &mut bench.tally));

@@ -22,6 +22,7 @@ fn stream(cuts: &[u32], acks_each: usize) -> Vec<Segment> {
             flags: ACK,
             window: 60_000,
             sender: Low,
+            tap: TapIndex::default(),
             options: Options::default(),
         };
         list.push(data);
@@ -129,6 +130,7 @@ fn noise() -> impl Strategy<Value = Segment> {
                 flags,
                 window: window & 3,
                 sender: if high { High } else { Low },
+                tap: TapIndex(window & 1),
                 options: Options {
                     timestamps: times.map(|(value, echo)| Timestamps { value, echo }),
                     sacked,
