@@ -201,7 +201,9 @@ fn run(test: &str, kill: Kill, some_out: bool, format: &str) {
     let survivor = members.remove(0);
     survivor.terminate();
     let report = survivor.end(60).expect(0, &[]).json();
-    for none in ["malformed", "unknown_tap", "unknown_space", "late", "evicted", "left_out"] {
+    for none in
+        ["malformed", "unknown_tap", "unknown_space", "late", "evicted", "left_out", "clock_ahead"]
+    {
         assert_eq!(report[none], 0, "{none}: {report}");
     }
 }

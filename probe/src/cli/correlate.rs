@@ -69,6 +69,7 @@ fn told(report: &CorrelateReport, as_json: bool) -> Outcome {
             "taken": report.taken,
             "repeated": report.repeated,
             "late": report.late,
+            "clock_ahead": report.clock_ahead,
             "windows": report.windows,
             "records": report.records,
             "sinks": sinks,

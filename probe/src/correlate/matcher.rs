@@ -4,7 +4,8 @@
 //! Cost: a look-up a sighting; a sort of a few of them when a digest's time is over.
 //! Invariants: a digest is held for `hold` from its first sighting on, by the time of messages and not by
 //! when they are read, so that it makes no difference who reads them, or how often; in which order probes
-//! have sent them makes none either, because what was held is joined in the order of the packets. At most
+//! have sent them makes none either, because what was held is joined in the order of the packets. A message
+//! from the future counts as one of now (see [`believed_ms`]), and is counted. At most
 //! [`OPEN_MAX`] digests and [`GROUP_MAX`] sightings of each are held; what is given up early, or left out,
 //! is counted.
 
@@ -17,6 +18,7 @@ use crate::inventory::{Segment, SegmentKind};
 use crate::path::{Evidence, PathOutput, PathStage, Trajectory};
 use crate::time::{Timestamp, ms};
 
+use super::believed_ms;
 use super::sample::Sighting;
 
 /// Digests of one partition that are held at once.
@@ -38,6 +40,8 @@ pub(super) struct MatcherCounts {
     pub(super) evicted: u64,
     /// Sightings of a digest beyond those that one may have.
     pub(super) left_out: u64,
+    /// Messages that were sent later than now.
+    pub(super) clock_ahead: u64,
 }
 
 /// One partition.
@@ -88,9 +92,17 @@ impl Matcher {
         self.counts
     }
 
-    /// A message was read, whatever was in it.
-    pub(super) fn read(&mut self, offset: i64, sent_ms: i64, sighting: Option<Sighting>) {
+    /// A message was read, whatever was in it. `now_ms`: the wall clock.
+    pub(super) fn read(
+        &mut self,
+        offset: i64,
+        (sent_ms, now_ms): (i64, i64),
+        sighting: Option<Sighting>,
+    ) {
         self.next_offset = offset + 1;
+        let said_ms = sent_ms;
+        let sent_ms = believed_ms(said_ms, now_ms, self.hold_ms);
+        self.counts.clock_ahead += u64::from(sent_ms < said_ms);
         self.clock_ms = self.clock_ms.max(sent_ms);
         let Some(sighting) = sighting else { return };
         let digest = sighting.digest;
@@ -223,6 +235,11 @@ mod tests {
         }
     }
 
+    /// When it was sent, and the same wall clock.
+    const fn sent(sent_ms: i64) -> (i64, i64) {
+        (sent_ms, sent_ms)
+    }
+
     fn taps(trajectory: &Trajectory) -> Vec<u16> {
         trajectory.sights().iter().map(|sight| sight.tap.0).collect()
     }
@@ -238,12 +255,13 @@ mod tests {
         for order in [[0_u16, 1, 2], [2, 0, 1], [1, 2, 0]] {
             let mut matcher = Matcher::new(&plan(), 1_000, 0);
             for (place, tap) in (0_i64..).zip(order) {
-                matcher.read(10 + place, 5_000 + place * 400, Some(sighting(7, tap, tap.into())));
+                let sighting = sighting(7, tap, tap.into());
+                matcher.read(10 + place, sent(5_000 + place * 400), Some(sighting));
             }
-            matcher.read(13, 5_900, Some(sighting(8, 0, 50)));
+            matcher.read(13, sent(5_900), Some(sighting(8, 0, 50)));
             assert!(out(&mut matcher, None).is_empty());
             assert_eq!(matcher.first_needed(), 10);
-            matcher.read(14, 6_000, None);
+            matcher.read(14, sent(6_000), None);
             assert_eq!(out(&mut matcher, None), [(10, vec![0, 1, 2])], "{order:?}");
             assert_eq!(matcher.first_needed(), 13);
             // Nothing more comes: the wall clock ends the wait.
@@ -254,11 +272,29 @@ mod tests {
     }
 
     #[test]
+    fn one_message_of_a_clock_that_is_ahead_ends_no_wait() {
+        let mut matcher = Matcher::new(&plan(), 1_000, 0);
+        matcher.read(0, sent(5_000), Some(sighting(7, 0, 0)));
+        matcher.read(1, (5_010 + 3_600_000, 5_010), Some(sighting(8, 0, 3_600_000)));
+        assert!(out(&mut matcher, None).is_empty(), "an hour ahead is now");
+        matcher.read(2, sent(5_600), Some(sighting(7, 1, 3)));
+        matcher.read(3, sent(6_000), Some(sighting(9, 0, 50)));
+        assert_eq!(out(&mut matcher, None), [(0, vec![0, 1])]);
+        assert_eq!(matcher.counts(), MatcherCounts { clock_ahead: 1, ..MatcherCounts::default() });
+        // It is itself held as if it were sent a tenth of the hold from then on.
+        matcher.read(4, sent(6_109), None);
+        assert!(out(&mut matcher, None).is_empty());
+        matcher.read(5, (6_110, 6_010), None);
+        assert_eq!(out(&mut matcher, None), [(1, vec![0])]);
+        assert_eq!(matcher.counts().clock_ahead, 1, "a tenth is nothing");
+    }
+
+    #[test]
     fn the_same_digest_after_a_verdict_is_another_packet_and_twice_the_same_is_one() {
         let mut matcher = Matcher::new(&plan(), 1_000, 0);
         for (offset, tap, at_ms) in [(0, 0, 0), (1, 1, 3), (2, 1, 3), (3, 0, 9_000), (4, 2, 9_001)]
         {
-            matcher.read(offset, 0, Some(sighting(7, tap, at_ms)));
+            matcher.read(offset, sent(0), Some(sighting(7, tap, at_ms)));
         }
         assert_eq!(out(&mut matcher, Some(1_000)), [(0, vec![0, 1]), (0, vec![0, 2])]);
     }
@@ -276,8 +312,8 @@ mod tests {
         ] {
             assert_eq!(evidence(&[with(0, 0, one), with(1, 1, other)]), found);
             let mut matcher = Matcher::new(&plan(), 0, 0);
-            matcher.read(0, 0, Some(with(1, 1, other)));
-            matcher.read(1, 0, Some(with(0, 0, one)));
+            matcher.read(0, sent(0), Some(with(1, 1, other)));
+            matcher.read(1, sent(0), Some(with(0, 0, one)));
             let mut all = Vec::new();
             matcher.due(None, |_, _, trajectory| all.push(trajectory.evidence));
             assert_eq!(all, [found]);

@@ -47,6 +47,8 @@ const QUEUE_MESSAGES_MAX: usize = 100_000;
 const UNDER_WAY_MAX: usize = 4;
 /// How long the end waits for what is on its way.
 const END_NS: u64 = ms(5_000);
+/// How often the log tells of clocks that are ahead.
+const AHEAD_TOLD_NS: u64 = ms(60_000);
 /// What comes behind the prefix in the name of the topic between members; only its partition 0 is used.
 const JOINED_TOPIC: &str = "trajectories";
 /// What comes behind the group's name in that of those that add up.
@@ -101,6 +103,9 @@ pub struct CorrelateReport {
     pub repeated: u64,
     /// Packets whose window was over.
     pub late: u64,
+    /// Messages that were sent later than now by more than a tenth of the hold, and counted as sent then;
+    /// packets that were later than their messages by more than the hold, and were left out.
+    pub clock_ahead: u64,
     /// Windows given out.
     pub windows: u64,
     /// Records made of them.
@@ -176,6 +181,8 @@ struct Member {
     under_way: Option<(u64, bool)>,
     sinks: Sinks,
     round_at_ns: u64,
+    /// What the log has told of clocks that are ahead, and when it may again.
+    ahead_told: (u64, u64),
     report: CorrelateReport,
 }
 
@@ -203,6 +210,11 @@ pub fn correlate(plan: &Arc<Plan>, stop: &AtomicBool) -> Result<CorrelateReport,
     let outcome = member.run(stop);
     sources.stop();
     outcome.map(|()| member.end())
+}
+
+/// The wall clock, in milliseconds since the epoch.
+fn now_ms() -> i64 {
+    (wall_clock().as_ns() / ms(1)).cast_signed()
 }
 
 fn producer(settings: &Settings, confirms: Confirms) -> Result<BaseProducer<Confirms>, KafkaError> {
@@ -252,6 +264,7 @@ impl Member {
             joined_committed: 0,
             under_way: None,
             round_at_ns: 0,
+            ahead_told: (0, 0),
             report: CorrelateReport::default(),
         })
     }
@@ -309,7 +322,7 @@ impl Member {
                 None
             }
         };
-        place.matcher.read(offset, sent_ms, sighting);
+        place.matcher.read(offset, (sent_ms, now_ms()), sighting);
     }
 
     /// The same of what members have joined, if this one adds up.
@@ -326,7 +339,7 @@ impl Member {
                 (Some(Read::End { partition: 0 }), Some(reducer)) => reducer.caught_up(),
                 (Some(Read::Message { partition: 0, offset, value, .. }), Some(reducer)) => {
                     self.report.messages += 1;
-                    reducer.read(offset, &value);
+                    reducer.read(offset, &value, now_ms());
                 }
                 (Some(_), _) => {}
             }
@@ -476,12 +489,12 @@ impl Member {
 
     /// What is done now and then: looks whether there is more to read, tells clocks, commits offsets.
     fn round(&mut self) -> Result<(), CorrelateError> {
+        self.tell_clocks_ahead();
         let mut clocks = Vec::new();
         for (partition, place) in &mut self.partitions {
-            let now_ms = (wall_clock().as_ns() / ms(1)).cast_signed();
             let next = place.matcher.next_offset();
             let at_end = place.end == Some(next) && self.samples.is_end(*partition, next);
-            place.ended_ms = at_end.then_some(now_ms);
+            place.ended_ms = at_end.then(now_ms);
             // What is due by this clock is joined in the next turn: so it is told before that turn's.
             let clock_ms = place.matcher.clock_ms(place.ended_ms);
             if clock_ms > place.told_ms {
@@ -516,6 +529,22 @@ impl Member {
             let counts = place.matcher.counts();
             self.report.evicted += counts.evicted;
             self.report.left_out += counts.left_out;
+            self.report.clock_ahead += counts.clock_ahead;
+        }
+    }
+
+    /// Says in the log that clocks are ahead, which nobody else may see.
+    fn tell_clocks_ahead(&mut self) {
+        let matchers = self.partitions.values().map(|place| place.matcher.counts().clock_ahead);
+        let reducer = self.reducer.as_ref().map_or(0, |it| it.counts().clock_ahead);
+        let clock_ahead = self.report.clock_ahead + matchers.sum::<u64>() + reducer;
+        let (told, again_ns) = self.ahead_told;
+        if clock_ahead > told && monotonic_ns() >= again_ns {
+            tracing::warn!(
+                clock_ahead,
+                "the clock of a probe or of another member is ahead of this one's, or this one's behind"
+            );
+            self.ahead_told = (clock_ahead, monotonic_ns() + AHEAD_TOLD_NS);
         }
     }
 
@@ -525,6 +554,7 @@ impl Member {
         self.report.repeated += counts.repeated;
         self.report.late += counts.late;
         self.report.malformed += counts.unread;
+        self.report.clock_ahead += counts.clock_ahead;
     }
 
     /// Waits for what is on its way, commits, and leaves the group.

@@ -5,7 +5,7 @@
 //! Invariants: sightings are joined by [`PathStage`](crate::path::PathStage) and added up by
 //! [`Paths`](crate::aggregate::path::Paths), as one probe does it that sees all taps; an offset is committed
 //! when all that came of it is out, so whoever takes over a partition reads again what was not; what is
-//! read again gives the same.
+//! read again gives the same; no clock of another machine that is ahead moves what this one waits for.
 //! Source: docs/correlate.md.
 //!
 //! | file | |
@@ -28,6 +28,12 @@ pub use member::{CorrelateError, CorrelateReport, correlate};
 
 use crate::config::Plan;
 use crate::index::TapIndex;
+
+/// Up to when a message counts as sent: by its own time, at most a tenth of the hold behind the clock of
+/// whoever reads it. One clock that is ahead would end all waiting for the others otherwise.
+fn believed_ms(sent_ms: i64, now_ms: i64, hold_ms: i64) -> i64 {
+    sent_ms.min(now_ms.saturating_add(hold_ms / 10))
+}
 
 /// Places of taps by their names, as the configuration lists them.
 fn tap_named(plan: &Plan, name: &str) -> Option<TapIndex> {

@@ -7,6 +7,8 @@
 //! the window's first sighting was; so it makes no difference how long a member took, or whether another
 //! one did its work again. What was joined twice counts once. Who takes over begins early enough to know
 //! what the one before knew, and gives nothing out before it has read what that one has said it gave out.
+//! No window is given out before its time because one clock is ahead, that of a member or that of packets:
+//! the one counts as now, and packets of windows further ahead than the hold are left out, both counted.
 //! Source: as aggregate/path.
 
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ use crate::path::Trajectory;
 use crate::record::{RecordMaker, Rows};
 use crate::time::{Timestamp, ms};
 
+use super::believed_ms;
 use super::joined::Message;
 
 /// For how long [`Paths`] remembers ways, places and least times.
@@ -52,6 +55,9 @@ pub(super) struct ReducerCounts {
     pub(super) late: u64,
     /// Messages that do not read, or name what the configuration does not have.
     pub(super) unread: u64,
+    /// Clocks of members that were later than now, and trajectories whose packets were later than their
+    /// messages by more than the hold.
+    pub(super) clock_ahead: u64,
 }
 
 /// A sighting by which a trajectory is known.
@@ -116,8 +122,8 @@ impl Reducer {
         self.is_caught_up = true;
     }
 
-    /// Takes a message.
-    pub(super) fn read(&mut self, offset: i64, value: &[u8]) {
+    /// Takes a message. `now_ms`: the wall clock.
+    pub(super) fn read(&mut self, offset: i64, value: &[u8], now_ms: i64) {
         self.next_offset = offset + 1;
         match serde_json::from_slice(value) {
             Ok(Message::Joined(joined)) => match joined.trajectory(&self.plan) {
@@ -125,8 +131,10 @@ impl Reducer {
                 None => self.counts.unread += 1,
             },
             Ok(Message::Clock { partition, sent_ms }) => {
-                let clock = self.clocks.entry(partition).or_insert(sent_ms);
-                *clock = sent_ms.max(*clock);
+                let believed_ms = believed_ms(sent_ms, now_ms, self.hold_ms);
+                self.counts.clock_ahead += u64::from(believed_ms < sent_ms);
+                let clock = self.clocks.entry(partition).or_insert(believed_ms);
+                *clock = believed_ms.max(*clock);
             }
             Ok(Message::Emitted { window }) => self.emitted = self.emitted.max(Some(window)),
             Err(_) => self.counts.unread += 1,
@@ -134,6 +142,10 @@ impl Reducer {
     }
 
     fn take(&mut self, offset: i64, sent_ms: i64, trajectory: &Trajectory) {
+        if self.is_ahead(sent_ms, trajectory.window) {
+            self.counts.clock_ahead += 1;
+            return;
+        }
         let window = trajectory.window.0;
         let marks = trajectory.sights().iter().map(|sight| (sight.tap, sight.at));
         let known = self.known.get(&trajectory.digest).map_or(&[][..], Vec::as_slice);
@@ -152,6 +164,13 @@ impl Reducer {
         arrival.first_ms = arrival.first_ms.min(sent_ms);
         self.counts.taken += 1;
         self.paths.take(std::slice::from_ref(trajectory));
+    }
+
+    /// Whether packets had a time that was further ahead of that of their message than a window waits for
+    /// others: with that window all between would be given out, before their packets have come.
+    fn is_ahead(&self, sent_ms: i64, window: WindowNumber) -> bool {
+        let start_ms = window.start(self.length_ns).as_ns() / ms(1);
+        i64::try_from(start_ms).unwrap_or(i64::MAX) > sent_ms.saturating_add(self.hold_ms)
     }
 
     /// Up to when what was sent is joined in all partitions.
@@ -268,9 +287,13 @@ mod tests {
         Trajectory::of(ends, window * 100 + packet, number, seen).expect("two sights")
     }
 
+    /// When what a window has was sent.
+    fn sent_ms(window: u64) -> i64 {
+        i64::try_from((START_S + window) * 1_000).expect("small")
+    }
+
     fn joined(plan: &Plan, window: u64, packet: u64) -> Vec<u8> {
-        let sent_ms = i64::try_from(window * 1_000).expect("small");
-        let joined = Joined::of(&trajectory(window, packet), sent_ms, &mut names(plan));
+        let joined = Joined::of(&trajectory(window, packet), sent_ms(window), &mut names(plan));
         serde_json::to_vec(&Message::Joined(Box::new(joined))).expect("JSON")
     }
 
@@ -283,8 +306,7 @@ mod tests {
                 log.extend((0..5).map(|packet| joined(plan, before, packet)));
             }
             for partition in 0..2 {
-                let sent_ms = i64::try_from(window * 1_000).expect("small");
-                let clock = Message::Clock { partition, sent_ms };
+                let clock = Message::Clock { partition, sent_ms: sent_ms(window) };
                 log.push(serde_json::to_vec(&clock).expect("JSON"));
             }
         }
@@ -308,7 +330,7 @@ mod tests {
         let (mut reducer, mut all) = (reducer(plan, 0), Vec::new());
         reducer.caught_up();
         for (offset, message) in (0..).zip(log) {
-            reducer.read(offset, message);
+            reducer.read(offset, message, i64::MAX);
             all.extend(given(&mut reducer));
         }
         (all, reducer.counts())
@@ -327,7 +349,7 @@ mod tests {
             let (mut one, mut all) = (reducer(&plan, 0), Vec::new());
             one.caught_up();
             for (offset, message) in (0..).zip(&log[..cut]) {
-                one.read(offset, message);
+                one.read(offset, message, i64::MAX);
                 all.extend(given(&mut one));
             }
             let mut log = log.clone();
@@ -339,7 +361,7 @@ mod tests {
             let mut two = reducer(&plan, first);
             let skipped = usize::try_from(first).expect("it is not negative");
             for (offset, message) in log.iter().enumerate().skip(skipped) {
-                two.read(i64::try_from(offset).expect("small"), message);
+                two.read(i64::try_from(offset).expect("small"), message, i64::MAX);
                 if offset == cut {
                     two.caught_up();
                 }
@@ -366,12 +388,53 @@ mod tests {
         for (offset, message) in (0..).zip(&log(&plan, false)) {
             let text = String::from_utf8_lossy(message);
             if !text.contains("\"clock\":{\"partition\":1") {
-                reducer.read(offset, message);
+                reducer.read(offset, message, i64::MAX);
             }
             assert!(reducer.next_rows().is_none());
         }
         let clock = Message::Clock { partition: 1, sent_ms: i64::MAX };
-        reducer.read(100_000, &serde_json::to_vec(&clock).expect("JSON"));
+        reducer.read(100_000, &serde_json::to_vec(&clock).expect("JSON"), i64::MAX);
         assert_eq!(given(&mut reducer).len() as u64, WINDOWS);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_gives_no_window_out_before_its_time() {
+        const AHEAD: u64 = 3_600;
+        let plan = plan();
+        let log = log(&plan, false);
+        let (expected, _) = whole(&plan, &log);
+        let (mut reducer, mut all) = (reducer(&plan, 0), Vec::new());
+        reducer.caught_up();
+        let ahead = [
+            // A member, in both partitions.
+            Message::Clock { partition: 0, sent_ms: sent_ms(40 + AHEAD) },
+            Message::Clock { partition: 1, sent_ms: sent_ms(40 + AHEAD) },
+            // The packets of a probe, whose message counts as sent now.
+            Message::Joined(Box::new(Joined::of(
+                &trajectory(40 + AHEAD, 0),
+                sent_ms(40),
+                &mut names(&plan),
+            ))),
+        ];
+        let mut offset = 0;
+        let mut read = |reducer: &mut Reducer, message: &[u8], now_ms| {
+            reducer.read(offset, message, now_ms);
+            offset += 1;
+            all.extend(given(reducer));
+        };
+        for (place, message) in log.iter().enumerate() {
+            // Ten trajectories and two clocks a window.
+            let window = place as u64 / 12;
+            let now_ms = if window < WINDOWS { sent_ms(window) } else { i64::MAX };
+            if place == 40 * 12 {
+                for message in &ahead {
+                    read(&mut reducer, &serde_json::to_vec(message).expect("JSON"), now_ms);
+                }
+            }
+            read(&mut reducer, message, now_ms);
+        }
+        assert_eq!(all, expected);
+        let counts = reducer.counts();
+        assert_eq!((counts.clock_ahead, counts.late, counts.taken), (3, 0, WINDOWS * 10));
     }
 }
