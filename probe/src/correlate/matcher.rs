@@ -3,13 +3,13 @@
 //! In: sightings with the time that their messages were sent. Out: trajectories.
 //! Cost: a look-up a sighting; a sort of a few of them when a digest's time is over.
 //! Invariants: a digest is held for `hold` from its first sighting on, by the time of messages and not by
-//! when they are read, so that it makes no difference who reads them, or how often; in which order probes
+//! when they are read, so that it makes no difference who reads them, or how many in one turn; in which order probes
 //! have sent them makes none either, because what was held is joined in the order of the packets. A message
 //! from the future counts as one of now (see [`believed_ms`]), and is counted. At most
 //! [`OPEN_MAX`] digests and [`GROUP_MAX`] sightings of each are held; what is given up early, or left out,
 //! is counted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::config::Plan;
 use crate::copies::Verdict;
@@ -53,6 +53,8 @@ pub(super) struct Matcher {
     by_time: BTreeSet<(i64, u64)>,
     /// Offsets of groups, which are what must be read again if they are not out.
     by_offset: BTreeSet<(i64, u64)>,
+    /// Those that are over, in order.
+    over: VecDeque<Group>,
     /// Latest time of a message.
     clock_ms: i64,
     /// Offset behind the last message.
@@ -82,6 +84,7 @@ impl Matcher {
             groups: BTreeMap::new(),
             by_time: BTreeSet::new(),
             by_offset: BTreeSet::new(),
+            over: VecDeque::new(),
             clock_ms: i64::MIN,
             next_offset: first_offset,
             counts: MatcherCounts::default(),
@@ -104,6 +107,8 @@ impl Matcher {
         let sent_ms = believed_ms(said_ms, now_ms, self.hold_ms);
         self.counts.clock_ahead += u64::from(sent_ms < said_ms);
         self.clock_ms = self.clock_ms.max(sent_ms);
+        // What its time ends has no part in it, whether or not that was given out already.
+        self.close(self.clock_ms);
         let Some(sighting) = sighting else { return };
         let digest = sighting.digest;
         let group = self.groups.entry(digest).or_insert_with(|| {
@@ -116,6 +121,7 @@ impl Matcher {
         } else {
             self.counts.left_out += 1;
         }
+        self.close(self.clock_ms);
     }
 
     /// Up to when messages were read; `now_ms` is the wall clock of when there was nothing more to read.
@@ -131,7 +137,16 @@ impl Matcher {
     /// Gives out what has been held long enough, with the offset of its first sighting and when that was
     /// sent.
     pub(super) fn due(&mut self, now_ms: Option<i64>, mut out: impl FnMut(i64, i64, &Trajectory)) {
-        let clock_ms = self.clock_ms(now_ms);
+        self.close(self.clock_ms(now_ms));
+        while let Some(group) = self.over.pop_front() {
+            for trajectory in &self.join(group.sightings) {
+                out(group.first_offset, group.first_ms, trajectory);
+            }
+        }
+    }
+
+    /// Ends what has been held long enough by then, or has no room.
+    fn close(&mut self, clock_ms: i64) {
         while let Some(&(first_ms, digest)) = self.by_time.first() {
             let is_full = self.groups.len() > OPEN_MAX;
             if first_ms.saturating_add(self.hold_ms) > clock_ms && !is_full {
@@ -142,15 +157,15 @@ impl Matcher {
             let Some(group) = self.groups.remove(&digest) else { continue };
             debug_assert_eq!(group.first_ms, first_ms, "both have the same groups");
             self.by_offset.remove(&(group.first_offset, digest));
-            for trajectory in &self.join(group.sightings) {
-                out(group.first_offset, first_ms, trajectory);
-            }
+            self.over.push_back(group);
         }
     }
 
     /// What must be read again by who comes after: all from here on.
     pub(super) fn first_needed(&self) -> i64 {
-        self.by_offset.first().map_or(self.next_offset, |(offset, _)| *offset)
+        let held = self.by_offset.first().map(|(offset, _)| *offset);
+        let over = self.over.iter().map(|group| group.first_offset).min();
+        held.into_iter().chain(over).min().unwrap_or(self.next_offset)
     }
 
     /// Joins the sightings of one digest, as a probe does it that sees all of them.
@@ -289,6 +304,46 @@ mod tests {
         assert_eq!(matcher.counts().clock_ahead, 1, "a tenth is nothing");
     }
 
+    /// Sightings of packets that come again and again, some late, in turns of so many messages.
+    fn in_turns(messages: usize) -> (Vec<(i64, Vec<u16>)>, MatcherCounts) {
+        let mut matcher = Matcher::new(&plan(), 1_000, 0);
+        let mut all = Vec::new();
+        for offset in 0..6_000_i64 {
+            let digest = (offset * 7 % 23).cast_unsigned();
+            let late_ms = [0, 90, 0, 1_300, 30][usize::try_from(offset % 5).expect("small")];
+            let sent_ms = 10_000 + offset * 9 - late_ms;
+            let tap = u16::try_from(offset * 31 % 3).expect("small");
+            let seen_ms = u64::try_from(sent_ms / 500 * 500).expect("not negative");
+            matcher.read(offset, sent(sent_ms), Some(sighting(digest, tap, seen_ms)));
+            if (usize::try_from(offset).expect("small") + 1).is_multiple_of(messages) {
+                all.extend(out(&mut matcher, None));
+            }
+        }
+        all.extend(out(&mut matcher, Some(i64::MAX)));
+        assert_eq!(matcher.first_needed(), 6_000);
+        (all, matcher.counts())
+    }
+
+    #[test]
+    fn how_fast_a_member_reads_makes_no_difference() {
+        let one = in_turns(1);
+        let sights = |many| one.0.iter().filter(|(_, taps)| (taps.len() > 1) == many).count();
+        assert!(sights(true) > 500 && sights(false) > 10, "{} {}", sights(true), sights(false));
+        for messages in [7, 300, 2_000] {
+            assert_eq!(in_turns(messages), one, "{messages} messages a turn");
+        }
+    }
+
+    #[test]
+    fn what_is_over_and_not_given_out_yet_is_read_again_by_who_comes_after() {
+        let mut matcher = Matcher::new(&plan(), 1_000, 0);
+        matcher.read(10, sent(5_000), Some(sighting(7, 0, 0)));
+        matcher.read(11, sent(6_000), Some(sighting(8, 0, 1_000)));
+        assert_eq!(matcher.first_needed(), 10);
+        assert_eq!(out(&mut matcher, None), [(10, vec![0])]);
+        assert_eq!(matcher.first_needed(), 11);
+    }
+
     #[test]
     fn the_same_digest_after_a_verdict_is_another_packet_and_twice_the_same_is_one() {
         let mut matcher = Matcher::new(&plan(), 1_000, 0);
@@ -311,11 +366,11 @@ mod tests {
             (repeated, Evidence::Ambiguous, Evidence::Ambiguous),
         ] {
             assert_eq!(evidence(&[with(0, 0, one), with(1, 1, other)]), found);
-            let mut matcher = Matcher::new(&plan(), 0, 0);
+            let mut matcher = Matcher::new(&plan(), 1_000, 0);
             matcher.read(0, sent(0), Some(with(1, 1, other)));
             matcher.read(1, sent(0), Some(with(0, 0, one)));
             let mut all = Vec::new();
-            matcher.due(None, |_, _, trajectory| all.push(trajectory.evidence));
+            matcher.due(Some(1_000), |_, _, trajectory| all.push(trajectory.evidence));
             assert_eq!(all, [found]);
         }
     }
