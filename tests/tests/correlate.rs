@@ -201,9 +201,16 @@ fn run(test: &str, kill: Kill, some_out: bool, format: &str) {
     let survivor = members.remove(0);
     survivor.terminate();
     let report = survivor.end(60).expect(0, &[]).json();
-    for none in
-        ["malformed", "unknown_tap", "unknown_space", "late", "evicted", "left_out", "clock_ahead"]
-    {
+    for none in [
+        "malformed",
+        "unknown_tap",
+        "unknown_space",
+        "late",
+        "evicted",
+        "left_out",
+        "clock_ahead",
+        "unremembered",
+    ] {
         assert_eq!(report[none], 0, "{none}: {report}");
     }
 }

@@ -68,6 +68,7 @@ fn told(report: &CorrelateReport, as_json: bool) -> Outcome {
             "left_out": report.left_out,
             "taken": report.taken,
             "repeated": report.repeated,
+            "unremembered": report.unremembered,
             "late": report.late,
             "clock_ahead": report.clock_ahead,
             "windows": report.windows,

@@ -101,6 +101,8 @@ pub struct CorrelateReport {
     pub taken: u64,
     /// Of these, that had been there before and counted once.
     pub repeated: u64,
+    /// Of these, that would count again if they came again: there was no room to remember them.
+    pub unremembered: u64,
     /// Packets whose window was over.
     pub late: u64,
     /// Messages that were sent later than now by more than a tenth of the hold, and counted as sent then;
@@ -552,6 +554,7 @@ impl Member {
         let counts = reducer.counts();
         self.report.taken += counts.taken;
         self.report.repeated += counts.repeated;
+        self.report.unremembered += counts.unremembered;
         self.report.late += counts.late;
         self.report.malformed += counts.unread;
         self.report.clock_ahead += counts.clock_ahead;

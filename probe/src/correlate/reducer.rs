@@ -2,10 +2,11 @@
 //!
 //! In: messages of the members, in the order of their topic. Out: records of each window, once all that
 //! belongs to it is there.
-//! Cost: as in a probe's aggregation thread, and 100 bytes a trajectory of the last minute.
+//! Cost: as in a probe's aggregation thread, and at most 60 bytes a sighting that may come again.
 //! Invariants: a window is over when every partition has joined what was sent until twice the hold after
 //! the window's first sighting was; so it makes no difference how long a member took, or whether another
-//! one did its work again. What was joined twice counts once. Who takes over begins early enough to know
+//! one did its work again. What was joined twice counts once, among the last [`KNOWN_MAX`] sightings that
+//! may be: what counts beyond them is counted. Who takes over begins early enough to know
 //! what the one before knew, and gives nothing out before it has read what that one has said it gave out.
 //! No window is given out before its time because one clock is ahead, that of a member or that of packets:
 //! the one counts as now, and packets of windows further ahead than the hold are left out, both counted.
@@ -16,10 +17,10 @@ use std::sync::Arc;
 
 use crate::aggregate::path::{PAST_NS, Paths, Stands};
 use crate::config::Plan;
-use crate::hash::KeyedMap;
+use crate::hash::KeyedSet;
 use crate::index::{TapIndex, WindowNumber};
 use crate::inventory::InventoryCell;
-use crate::path::Trajectory;
+use crate::path::{Sight, Trajectory};
 use crate::record::{RecordMaker, Rows};
 use crate::time::{Timestamp, ms};
 
@@ -33,8 +34,11 @@ const HISTORY_NS: u64 = ms(60_000);
 const HISTORY_WINDOWS: u64 = 32;
 const _: () = assert!(PAST_NS < HISTORY_NS, "what it remembers of moves is less");
 
-/// Trajectories by which repeated ones are known, at most; beyond it they are not.
-const KNOWN_MAX: usize = 1 << 21;
+/// Sightings by which trajectories that come again are known, at most; beyond it they are not.
+const KNOWN_MAX: usize = 1 << 22;
+/// How old the offset may be from which a member reads again what another one has joined already, beside
+/// what was held then: it is committed twice a second, and takes its time to the brokers.
+const COMMIT_MS: i64 = 5_000;
 
 /// What is known of a window's messages.
 #[derive(Clone, Copy)]
@@ -58,10 +62,20 @@ pub(super) struct ReducerCounts {
     /// Clocks of members that were later than now, and trajectories whose packets were later than their
     /// messages by more than the hold.
     pub(super) clock_ahead: u64,
+    /// Trajectories that counted without being remembered.
+    pub(super) unremembered: u64,
 }
 
-/// A sighting by which a trajectory is known.
-type Mark = (TapIndex, Timestamp);
+/// A sighting by which a trajectory is known: digest, when, where.
+type Mark = (u64, Timestamp, TapIndex);
+
+/// Sightings of one window.
+#[derive(Default)]
+struct Known {
+    /// When the last of their trajectories was sent.
+    last_ms: i64,
+    marks: KeyedSet<Mark>,
+}
 
 /// All of one group.
 pub(super) struct Reducer {
@@ -72,7 +86,9 @@ pub(super) struct Reducer {
     paths: Paths,
     maker: RecordMaker,
     arrivals: BTreeMap<u64, Arrival>,
-    known: KeyedMap<u64, Vec<(u64, Mark)>>,
+    known: BTreeMap<WindowNumber, Known>,
+    known_max: usize,
+    known_count: usize,
     /// Up to when what was sent is joined, by partition.
     clocks: BTreeMap<i32, i64>,
     next_offset: i64,
@@ -99,7 +115,9 @@ impl Reducer {
             plan: Arc::clone(plan),
             maker,
             arrivals: BTreeMap::new(),
-            known: KeyedMap::default(),
+            known: BTreeMap::new(),
+            known_max: KNOWN_MAX,
+            known_count: 0,
             clocks: BTreeMap::new(),
             next_offset: first_offset,
             is_caught_up: false,
@@ -147,15 +165,9 @@ impl Reducer {
             return;
         }
         let window = trajectory.window.0;
-        let marks = trajectory.sights().iter().map(|sight| (sight.tap, sight.at));
-        let known = self.known.get(&trajectory.digest).map_or(&[][..], Vec::as_slice);
-        if marks.clone().any(|mark| known.iter().any(|(_, other)| *other == mark)) {
+        if self.is_repeated(sent_ms, trajectory) {
             self.counts.repeated += 1;
             return;
-        }
-        if self.known.len() < KNOWN_MAX {
-            let known = self.known.entry(trajectory.digest).or_default();
-            known.extend(marks.map(|mark| (window, mark)));
         }
         let arrival = self
             .arrivals
@@ -164,6 +176,29 @@ impl Reducer {
         arrival.first_ms = arrival.first_ms.min(sent_ms);
         self.counts.taken += 1;
         self.paths.take(std::slice::from_ref(trajectory));
+    }
+
+    /// Whether a trajectory was there before, in part at least; if not, it is remembered.
+    fn is_repeated(&mut self, sent_ms: i64, trajectory: &Trajectory) -> bool {
+        let mark = |sight: &Sight| (trajectory.digest, sight.at, sight.tap);
+        let (sights, length_ns) = (trajectory.sights(), self.length_ns);
+        let number = |sight: &Sight| WindowNumber::of(sight.at, length_ns);
+        let is_known = |sight: &Sight| {
+            self.known.get(&number(sight)).is_some_and(|known| known.marks.contains(&mark(sight)))
+        };
+        if sights.iter().any(is_known) {
+            return true;
+        }
+        if self.known_count + sights.len() > self.known_max {
+            self.counts.unremembered += 1;
+            return false;
+        }
+        for sight in sights {
+            let known = self.known.entry(number(sight)).or_default();
+            known.last_ms = known.last_ms.max(sent_ms);
+            self.known_count += usize::from(known.marks.insert(mark(sight)));
+        }
+        false
     }
 
     /// Whether packets had a time that was further ahead of that of their message than a window waits for
@@ -223,10 +258,16 @@ impl Reducer {
         let kept = (HISTORY_NS + 2 * verdict_ns).div_ceil(self.length_ns) + HISTORY_WINDOWS;
         let first = window.saturating_sub(kept);
         self.arrivals = self.arrivals.split_off(&first);
-        self.known.retain(|_, marks| {
-            marks.retain(|(window, _)| *window >= first);
-            !marks.is_empty()
-        });
+        self.forget_known();
+    }
+
+    /// Forgets what comes no second time: whoever takes over a partition begins with what its last member
+    /// held, which was sent at most a hold before that member's clock.
+    fn forget_known(&mut self) {
+        let Some(clock_ms) = self.clock_ms() else { return };
+        let least_ms = clock_ms.saturating_sub(self.hold_ms.saturating_mul(2) + COMMIT_MS);
+        self.known.retain(|_, known| known.last_ms >= least_ms);
+        self.known_count = self.known.values().map(|known| known.marks.len()).sum();
     }
 
     /// What must be read again by who comes after: all from here on.
@@ -242,7 +283,7 @@ mod tests {
     use super::*;
     use crate::config::TapPlan;
     use crate::decode::Address;
-    use crate::path::{Ends, Sight};
+    use crate::path::Ends;
     use crate::record::{InventoryRows, Names};
     use crate::worker::PortNames;
 
@@ -378,6 +419,32 @@ mod tests {
         let (twice, counts) = whole(&plan, &log(&plan, true));
         assert_eq!((counts.taken, counts.repeated), (WINDOWS * 10, (WINDOWS - 1) * 5));
         assert_eq!(once, twice);
+    }
+
+    #[test]
+    fn what_may_not_come_again_makes_room_for_what_may() {
+        let plan = plan();
+        // A tenth of all sightings.
+        let with_room = |room: usize, again| {
+            let (mut reducer, mut all) = (reducer(&plan, 0), Vec::new());
+            reducer.known_max = room;
+            reducer.caught_up();
+            for (offset, message) in (0..).zip(&log(&plan, again)) {
+                reducer.read(offset, message, i64::MAX);
+                assert!(reducer.known_count <= room);
+                all.extend(given(&mut reducer));
+            }
+            assert!(reducer.known.is_empty() && reducer.known_count == 0);
+            (all, reducer.counts())
+        };
+        let (once, _) = whole(&plan, &log(&plan, false));
+        let (twice, counts) = with_room(270, true);
+        assert_eq!((counts.repeated, counts.unremembered), ((WINDOWS - 1) * 5, 0));
+        assert_eq!(once, twice);
+        // Without room for them it is at least known how many there were.
+        let (_, counts) = with_room(100, false);
+        assert!((1..WINDOWS * 10).contains(&counts.unremembered), "{counts:?}");
+        assert_eq!((counts.taken, counts.repeated), (WINDOWS * 10, 0));
     }
 
     #[test]
