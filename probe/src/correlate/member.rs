@@ -211,7 +211,7 @@ pub fn correlate(plan: &Arc<Plan>, stop: &AtomicBool) -> Result<CorrelateReport,
     let sources = prepared.start();
     let outcome = member.run(stop);
     sources.stop();
-    outcome.map(|()| member.end())
+    outcome.map(|()| member.end(stop))
 }
 
 /// The wall clock, in milliseconds since the epoch.
@@ -275,11 +275,11 @@ impl Member {
         while !stop.load(Ordering::Relaxed) {
             self.read_samples()?;
             self.read_joined()?;
-            self.join();
+            self.join(stop);
             self.confirm()?;
-            self.reduce();
+            self.reduce(stop);
             if monotonic_ns() >= self.round_at_ns {
-                self.round()?;
+                self.round(stop)?;
                 self.round_at_ns = monotonic_ns() + ROUND_NS;
             }
         }
@@ -388,7 +388,7 @@ impl Member {
     }
 
     /// Joins what has been held long enough.
-    fn join(&mut self) {
+    fn join(&mut self, stop: &AtomicBool) {
         let mut all = Vec::new();
         for (partition, place) in &mut self.partitions {
             place.matcher.due(place.ended_ms, |offset, sent_ms, trajectory: &Trajectory| {
@@ -403,28 +403,13 @@ impl Member {
             let joined = Joined::of(&trajectory, sent_ms, &mut self.names);
             let assignment = self.assignments[0];
             let sent = Sent::Joined { assignment, partition, offset };
-            self.send(&Message::Joined(Box::new(joined)), sent);
+            // What is not sent is never confirmed, so it is read again.
+            self.send(&Message::Joined(Box::new(joined)), sent, stop);
         }
     }
 
-    /// Sends a message to the member that adds up. Waits for room, which the brokers make.
-    fn send(&self, message: &Message, sent: Sent) {
-        let Ok(value) = serde_json::to_vec(message) else { return };
-        let mut record = BaseRecord::<(), Vec<u8>, Box<Sent>>::with_opaque_to(
-            self.joined.topic(),
-            Box::new(sent),
-        )
-        .partition(0)
-        .payload(&value);
-        while let Err((error, back)) = self.producer.send(record) {
-            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                // The producer has broken for good, which `confirm` sees.
-                tracing::error!(%error, "sending");
-                return;
-            }
-            record = back;
-            self.producer.poll(Duration::from_millis(5));
-        }
+    fn send(&self, message: &Message, sent: Sent, stop: &AtomicBool) -> bool {
+        send(&self.producer, self.joined.topic(), message, sent, stop)
     }
 
     /// Takes confirmations.
@@ -467,12 +452,12 @@ impl Member {
     }
 
     /// Gives out the next windows, once those before are out.
-    fn reduce(&mut self) {
+    fn reduce(&mut self, stop: &AtomicBool) {
         match self.under_way {
             Some((window, false)) if self.sinks.is_settled() => {
                 let sent = Sent::Emitted { assignment: self.assignments[1], window };
-                self.send(&Message::Emitted { window }, sent);
-                self.under_way = Some((window, true));
+                let told = self.send(&Message::Emitted { window }, sent, stop);
+                self.under_way = Some((window, told));
             }
             Some(_) => {}
             None => {
@@ -490,12 +475,15 @@ impl Member {
     }
 
     /// What is done now and then: looks whether there is more to read, tells clocks, commits offsets.
-    fn round(&mut self) -> Result<(), CorrelateError> {
+    fn round(&mut self, stop: &AtomicBool) -> Result<(), CorrelateError> {
         self.tell_clocks_ahead();
         let mut clocks = Vec::new();
         for (partition, place) in &mut self.partitions {
             let next = place.matcher.next_offset();
-            let at_end = place.end == Some(next) && self.samples.is_end(*partition, next);
+            // Asking waits for brokers, which may be gone.
+            let at_end = place.end == Some(next)
+                && !stop.load(Ordering::Relaxed)
+                && self.samples.is_end(*partition, next);
             place.ended_ms = at_end.then(now_ms);
             // What is due by this clock is joined in the next turn: so it is told before that turn's.
             let clock_ms = place.matcher.clock_ms(place.ended_ms);
@@ -504,9 +492,13 @@ impl Member {
                 clocks.push((*partition, clock_ms));
             }
         }
-        self.join();
+        self.join(stop);
         for (partition, sent_ms) in clocks {
-            self.send(&Message::Clock { partition, sent_ms }, Sent::Clock);
+            // A clock stands behind what is joined until then: without that, there is none.
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            self.send(&Message::Clock { partition, sent_ms }, Sent::Clock, stop);
         }
         self.commit()
     }
@@ -561,7 +553,7 @@ impl Member {
     }
 
     /// Waits for what is on its way, commits, and leaves the group.
-    fn end(mut self) -> CorrelateReport {
+    fn end(mut self, stop: &AtomicBool) -> CorrelateReport {
         let until_ns = monotonic_ns() + END_NS;
         let is_open = |it: &Self| {
             it.under_way.is_some() || it.partitions.values().any(|it| !it.unconfirmed.is_empty())
@@ -572,7 +564,7 @@ impl Member {
                 break;
             }
             if self.under_way.is_some() {
-                self.reduce_no_more();
+                self.reduce_no_more(stop);
             }
         }
         let _ = self.commit();
@@ -587,9 +579,74 @@ impl Member {
     }
 
     /// As [`Member::reduce`], without another window.
-    fn reduce_no_more(&mut self) {
+    fn reduce_no_more(&mut self, stop: &AtomicBool) {
         if self.under_way.is_some_and(|(_, told)| !told) {
-            self.reduce();
+            self.reduce(stop);
         }
+    }
+}
+
+/// Sends a message to the member that adds up. Waits for room, which the brokers make, until `stop`.
+/// Whether the producer has it.
+fn send(
+    producer: &BaseProducer<Confirms>,
+    topic: &str,
+    message: &Message,
+    sent: Sent,
+    stop: &AtomicBool,
+) -> bool {
+    let Ok(value) = serde_json::to_vec(message) else { return false };
+    let mut record = BaseRecord::<(), Vec<u8>, Box<Sent>>::with_opaque_to(topic, Box::new(sent))
+        .partition(0)
+        .payload(&value);
+    while let Err((error, back)) = producer.send(record) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+            // The producer has broken for good, which `confirm` sees.
+            tracing::error!(%error, "sending");
+            return false;
+        }
+        if stop.load(Ordering::Relaxed) {
+            return false;
+        }
+        record = back;
+        producer.poll(Duration::from_millis(5));
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use rdkafka::config::ClientConfig;
+
+    use super::*;
+
+    #[test]
+    fn a_full_queue_of_a_broker_that_is_away_does_not_hold_up_the_end() {
+        let (reports, _keep) = bounded(10);
+        let confirms = Confirms { says: Says(Trouble::default()), reports };
+        // Nobody listens there.
+        let producer: BaseProducer<Confirms> = ClientConfig::new()
+            .set("bootstrap.servers", "127.0.0.1:1")
+            .set("queue.buffering.max.messages", "1")
+            .create_with_context(confirms)
+            .expect("a producer");
+        let stop = Arc::new(AtomicBool::new(false));
+        let (said, heard) = mpsc::channel();
+        let stops = Arc::clone(&stop);
+        thread::spawn(move || {
+            for _ in 0..2 {
+                let clock = Message::Clock { partition: 0, sent_ms: 0 };
+                let sent = send(&producer, "trajectories", &clock, Sent::Clock, &stops);
+                let _ = said.send(sent);
+            }
+        });
+        let soon = Duration::from_secs(20);
+        assert_eq!(heard.recv_timeout(soon), Ok(true), "there is room for one");
+        assert!(heard.recv_timeout(Duration::from_millis(300)).is_err(), "it waits for room");
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(heard.recv_timeout(soon), Ok(false), "it waits no more");
     }
 }
