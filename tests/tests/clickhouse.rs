@@ -278,19 +278,44 @@ fn wrong_credentials_are_told_and_right_ones_taken_without_a_restart() {
     assert_eq!(server.number("SELECT count() FROM vmprobe.windows"), 10);
 }
 
+/// Makes a roll-up anew as it was before `traffic_class` kept its rows apart, with fewer sums.
+fn older_roll_up(server: &Clickhouse, table: &str, start: &str) {
+    let made = server.query(&format!(
+        "SELECT create_table_query FROM system.tables WHERE database = 'vmprobe' AND name = '{table}' \
+         FORMAT TSVRaw"
+    ));
+    let column = made.find("`traffic_class`").expect("a column");
+    let end = made[column..].find("CODEC(ZSTD(1)), ").expect("its end") + "CODEC(ZSTD(1)), ".len();
+    let older = format!("{}{}", &made[..column], &made[column + end..]);
+    let older = older.replace(", traffic_class", "");
+    assert!(!older.contains("traffic_class"), "{older}");
+    for statement in [
+        format!("DROP TABLE vmprobe.{table}_view"),
+        format!("DROP TABLE vmprobe.{table} SYNC"),
+        older,
+        format!(
+            "CREATE MATERIALIZED VIEW vmprobe.{table}_view TO vmprobe.{table} AS SELECT \
+             {start}(filed_time) AS start_time, source_address, sum(windows.packet_delta_count) AS \
+             packet_delta_count FROM vmprobe.windows AS windows GROUP BY start_time, source_address"
+        ),
+    ] {
+        server.query(&statement);
+    }
+}
+
 #[test]
 fn an_older_schema_is_upgraded_and_what_waited_comes() {
     let Some(server) = Clickhouse::start("an older schema in ClickHouse") else { return };
     let plan = plan(&server.url(), "tables = [\"windows\"]\n");
     make(&plan).expect("made");
-    // As an earlier version had it: without some columns, with a narrower one, with another age.
+    // As an earlier version had it: without some columns, of which one keeps rows of roll-ups apart, with a
+    // narrower one, with another age.
+    older_roll_up(&server, "windows_1m", "toStartOfMinute");
+    older_roll_up(&server, "windows_1h", "toStartOfHour");
     for change in [
-        "ALTER TABLE vmprobe.windows_1m_view MODIFY QUERY SELECT toStartOfMinute(filed_time) AS \
-         start_time, source_address, sum(windows.packet_delta_count) AS packet_delta_count FROM \
-         vmprobe.windows AS windows GROUP BY start_time, source_address",
-        "DROP TABLE vmprobe.windows_1h_view",
         "ALTER TABLE vmprobe.windows_1m DROP COLUMN late_packet_count",
         "ALTER TABLE vmprobe.windows DROP COLUMN late_packet_count",
+        "ALTER TABLE vmprobe.windows DROP COLUMN traffic_class",
         "ALTER TABLE vmprobe.windows DROP COLUMN tap",
         "ALTER TABLE vmprobe.windows MODIFY COLUMN layer2_octet_delta_count UInt32",
         "ALTER TABLE vmprobe.windows MODIFY TTL filed_time + INTERVAL 3 DAY",
@@ -303,22 +328,55 @@ fn an_older_schema_is_upgraded_and_what_waited_comes() {
     let what = failing(&sinks);
     assert!(what.contains("vmprobe schema clickhouse --apply"), "{what}");
     let done = make(&plan).expect("upgraded").join("\n");
-    for part in
-        ["ADD COLUMN IF NOT EXISTS `tap`", "MODIFY COLUMN `layer2", "MODIFY TTL", "MODIFY QUERY"]
-    {
+    for part in [
+        "ADD COLUMN IF NOT EXISTS `tap`",
+        "MODIFY COLUMN `layer2",
+        "MODIFY TTL",
+        "windows_1m_view` MODIFY QUERY",
+        "windows_1h_view` MODIFY QUERY",
+    ] {
         assert!(done.contains(part), "{part} in {done}");
     }
     all_delivered(&sinks, 10);
     assert_eq!(make(&plan).expect("nothing to do"), [""; 0]);
     sinks.send(&load(10, 10), now(), 0);
     all_delivered(&sinks, 20);
+    let packets = ["windows", "windows_1m", "windows_1h"]
+        .map(|table| format!("SELECT sum(packet_delta_count) FROM vmprobe.{table}"));
+    for sum in &packets {
+        assert_eq!(server.number(sum), 20, "{sum}");
+    }
+    // What differs in the new column alone is not added up, also once the server has merged all it can.
+    let classes = |from: u64| {
+        let mut rows = load(from, 10);
+        for (row, class) in rows.windows.iter_mut().zip(["east-west", "transit"].iter().cycle()) {
+            (row.source_address, row.destination_address) =
+                ([10, 9, 9, 9].into(), [10, 9, 9, 8].into());
+            row.traffic_class = class;
+        }
+        rows
+    };
+    for part in 0..3 {
+        sinks.send(&classes(20 + 10 * part), now(), 0);
+        all_delivered(&sinks, 30 + 10 * part);
+    }
+    for table in ["windows_1m", "windows_1h"] {
+        server.query(&format!("OPTIMIZE TABLE vmprobe.{table} FINAL"));
+        let rows = server.query(&format!(
+            "SELECT traffic_class, packet_delta_count FROM vmprobe.{table} WHERE source_address = \
+             '10.9.9.9' ORDER BY traffic_class"
+        ));
+        assert_eq!(rows, "east-west\t15\ntransit\t15\n", "{table}");
+    }
+    // A view that is lost is made again; what comes without it is in no roll-up.
+    server.query("DROP TABLE vmprobe.windows_1h_view");
+    assert_eq!(make(&plan).expect("made").len(), 1);
+    sinks.send(&load(50, 10), now(), 0);
+    all_delivered(&sinks, 60);
     sinks.finish();
-    assert_eq!(server.number("SELECT count() FROM vmprobe.windows"), 20);
-    let sum =
-        |table| server.number(&format!("SELECT sum(packet_delta_count) FROM vmprobe.{table}"));
-    assert_eq!(sum("windows_1m"), 20);
-    // The first ten may have come before this view was there again.
-    assert!([10, 20].contains(&sum("windows_1h")), "{}", sum("windows_1h"));
+    for sum in &packets {
+        assert_eq!(server.number(sum), 60, "{sum}");
+    }
     server.query("ALTER TABLE vmprobe.flows MODIFY COMMENT 'vmprobe schema=999 ttl_days=30'");
     assert!(matches!(make(&plan), Err(SchemaError::Newer { .. })));
 }

@@ -42,6 +42,8 @@ pub struct ServerTable {
     pub name: String,
     /// In order.
     pub columns: Vec<ServerColumn>,
+    /// Of a roll-up: columns whose values keep rows apart when they are added up.
+    pub keys: Vec<String>,
     /// Days that rows are kept; 0: for ever.
     pub ttl_days: u32,
     /// Behind the columns: engine and order.
@@ -133,6 +135,7 @@ fn records(table: Table, plan: &ClickhousePlan) -> ServerTable {
     ServerTable {
         name: table.name().to_owned(),
         columns,
+        keys: Vec::new(),
         ttl_days: plan.ttl_days,
         tail: format!(
             "{indices}\n)\nENGINE = {{engine}}\nPARTITION BY toDate({FILED})\nORDER BY ({})",
@@ -183,12 +186,14 @@ fn rollup(name: &str, start: &str, plan: &ClickhousePlan) -> ServerTable {
     }];
     let mut select = vec![format!("{start}({FILED}) AS start_time")];
     let mut keys = vec!["start_time".to_owned()];
+    let mut key_names = keys.clone();
     for of in &all {
         let plain = named(of.name);
         let (kind, value) = match roll(of) {
             Roll::Out => continue,
             Roll::Key => {
                 keys.push(plain.clone());
+                key_names.push(of.name.to_owned());
                 (column_type(of), plain.clone())
             }
             Roll::With(function) => (
@@ -208,6 +213,7 @@ fn rollup(name: &str, start: &str, plan: &ClickhousePlan) -> ServerTable {
     ServerTable {
         name: name.to_owned(),
         columns,
+        keys: key_names,
         ttl_days: plan.rollup_ttl_days,
         tail: format!(
             "\n)\nENGINE = {{engine}}\nPARTITION BY toYYYYMM(start_time)\nPRIMARY KEY ({})\nORDER BY ({})",
@@ -347,16 +353,22 @@ impl<'a> Statements<'a> {
         ))
     }
 
-    /// A column that the server's table lacks; `after` stands before it.
+    /// A column that the server's table lacks; `after` stands before it. `order`: the table's order with
+    /// it, where it keeps rows apart. Only in the statement that makes a column can it be added to that.
     pub fn add_column(
         &self,
         table: &ServerTable,
         column: &ServerColumn,
         after: Option<&str>,
+        order: Option<&[String]>,
     ) -> String {
         let place = after.map_or_else(|| " FIRST".to_owned(), |it| format!(" AFTER {}", named(it)));
+        let order = order.map_or_else(String::new, |order| {
+            let order: Vec<_> = order.iter().map(|it| named(it)).collect();
+            format!(", MODIFY ORDER BY ({})", order.join(", "))
+        });
         format!(
-            "{} ADD COLUMN IF NOT EXISTS {} {}{place}",
+            "{} ADD COLUMN IF NOT EXISTS {} {}{place}{order}",
             self.alter(table),
             named(&column.name),
             column.definition

@@ -5,7 +5,7 @@
 //! that this version does not know stay; a server whose schema is of a newer vmprobe is left alone; what
 //! is done already is not done again, so it can be run at any time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -34,6 +34,18 @@ pub enum SchemaError {
         /// Its version.
         found: u16,
     },
+    /// A roll-up adds up rows that a column keeps apart.
+    #[error(
+        "rows of table {table} that differ in {column} alone are added up, because that is not in its \
+         ORDER BY; drop the view {table}_view, rename the table (RENAME TABLE) and run this again, which \
+         makes both anew"
+    )]
+    Key {
+        /// Table.
+        table: String,
+        /// Column.
+        column: String,
+    },
     /// A column has a type that cannot become the wanted one.
     #[error(
         "column {column} of table {table} is {found} and must be {wanted}; rename the table \
@@ -58,6 +70,10 @@ struct Server {
     columns: BTreeMap<String, BTreeMap<String, String>>,
     /// Comments of tables.
     comments: BTreeMap<String, String>,
+    /// Columns by which tables are in order.
+    orders: BTreeMap<String, Vec<String>>,
+    /// What views select.
+    selects: BTreeMap<String, String>,
 }
 
 /// One column as the server lists it.
@@ -73,6 +89,8 @@ struct ColumnLine {
 struct TableLine {
     name: String,
     comment: String,
+    sorting_key: String,
+    as_select: String,
 }
 
 /// Makes and upgrades the tables. The statements that were needed come back, in order; with `dry` they
@@ -107,14 +125,28 @@ fn look(client: &Client, plan: &ClickhousePlan) -> Result<Server, SchemaError> {
         let ColumnLine { table, name, r#type } = serde_json::from_str(line)?;
         server.columns.entry(table).or_default().insert(name, r#type);
     }
-    let comments = client.run(&format!(
-        "SELECT name, comment FROM system.tables WHERE database = {database} FORMAT JSONEachRow"
+    let described = client.run(&format!(
+        "SELECT name, comment, sorting_key, as_select FROM system.tables WHERE database = {database} \
+         FORMAT JSONEachRow"
     ))?;
-    for line in comments.lines() {
-        let TableLine { name, comment } = serde_json::from_str(line)?;
+    for line in described.lines() {
+        let TableLine { name, comment, sorting_key, as_select } = serde_json::from_str(line)?;
+        server.orders.insert(name.clone(), words(&sorting_key).map(str::to_owned).collect());
+        server.selects.insert(name.clone(), as_select);
         server.comments.insert(name, comment);
     }
     Ok(server)
+}
+
+/// Names in an expression.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|it: char| it != '_' && !it.is_ascii_alphanumeric()).filter(|word| !word.is_empty())
+}
+
+/// Whether a view gives all columns of its table.
+fn gives_all(select: &str, table: &ServerTable) -> bool {
+    let given: BTreeSet<_> = words(select).collect();
+    table.columns.iter().all(|column| given.contains(&*column.name))
 }
 
 /// What has to be done, in order.
@@ -136,12 +168,15 @@ fn missing(plan: &ClickhousePlan, server: &Server) -> Result<Vec<String>, Schema
             let found = version.unwrap_or_default();
             return Err(SchemaError::Newer { table: local, found });
         }
-        let changed = change_columns(&statements, &table, columns, &mut needed)?;
+        let order = server.orders.get(&local).cloned().unwrap_or_default();
+        let changed = change_columns(&statements, &table, columns, order, &mut needed)?;
         let is_there = |name: &String| server.comments.contains_key(name);
-        if table.select.is_some() && !is_there(&statements.view_name(&table)) {
-            needed.extend(statements.create_view(&table));
-        } else if changed {
-            needed.extend(statements.change_view(&table));
+        match server.selects.get(&statements.view_name(&table)) {
+            _ if table.select.is_none() => {}
+            None => needed.extend(statements.create_view(&table)),
+            // Not by what has changed just now: another run may have ended between the two.
+            Some(select) if gives_all(select, &table) => {}
+            Some(_) => needed.extend(statements.change_view(&table)),
         }
         if changed || !is_there(&table.name) {
             needed.extend(statements.create_distributed(&table));
@@ -156,18 +191,29 @@ fn missing(plan: &ClickhousePlan, server: &Server) -> Result<Vec<String>, Schema
     Ok(needed)
 }
 
-/// Columns that lack or have another type. Whether there are any.
+/// Columns that lack or have another type. Whether there are any. `order`: what the table is in order by.
 fn change_columns(
     statements: &Statements<'_>,
     table: &ServerTable,
     found: &BTreeMap<String, String>,
+    mut order: Vec<String>,
     needed: &mut Vec<String>,
 ) -> Result<bool, SchemaError> {
     let before = needed.len();
     let mut after: Option<&str> = None;
     for column in &table.columns {
+        let is_key = table.keys.contains(&column.name);
         match found.get(&column.name) {
-            None => needed.push(statements.add_column(table, column, after)),
+            None => {
+                // Behind what is there: the beginning of an order cannot change.
+                order.extend(is_key.then(|| column.name.clone()));
+                let order = is_key.then_some(&*order);
+                needed.push(statements.add_column(table, column, after, order));
+            }
+            Some(_) if is_key && !order.contains(&column.name) => {
+                let (table, column) = (statements.local(&table.name), column.name.clone());
+                return Err(SchemaError::Key { table, column });
+            }
             Some(kind) if *kind == column.kind => {}
             Some(kind) if widens(kind, &column.kind) => {
                 needed.push(statements.change_column(table, column));
@@ -238,10 +284,12 @@ mod tests {
             let local = statements.local(&table.name);
             let columns = table.columns.iter().map(|it| (it.name.clone(), it.kind.clone()));
             server.columns.insert(local.clone(), columns.collect());
+            server.orders.insert(local.clone(), table.keys.clone());
             server.comments.insert(local, comment(table.ttl_days));
             server.comments.entry(table.name.clone()).or_default();
-            if table.select.is_some() {
+            if let Some(select) = statements.view_select(&table) {
                 server.comments.insert(statements.view_name(&table), String::new());
+                server.selects.insert(statements.view_name(&table), select);
             }
         }
         server
@@ -261,6 +309,11 @@ mod tests {
         let mut server = complete(&plan);
         server.columns.get_mut("windows").expect("a table").remove("tap");
         server.columns.get_mut("windows_1m").expect("a table").remove("flow_count");
+        // One of which only the view lacks something, as a run leaves it that ends between the two.
+        let select = server.selects.get_mut("windows_1m_view").expect("a view");
+        *select = select.replace("flow_count", "");
+        let select = server.selects.get_mut("windows_1h_view").expect("a view");
+        *select = select.replace("syn_count", "");
         server
             .columns
             .get_mut("flows")
@@ -276,10 +329,35 @@ mod tests {
         assert!(needed.contains("AFTER `sampling_rate`"), "{needed}");
         assert!(needed.contains("`windows_1m` ADD COLUMN IF NOT EXISTS `flow_count`"));
         assert!(needed.contains("ALTER TABLE `vmprobe`.`windows_1m_view` MODIFY QUERY SELECT"));
+        assert!(needed.contains("ALTER TABLE `vmprobe`.`windows_1h_view` MODIFY QUERY SELECT"));
+        assert!(!needed.contains("MODIFY ORDER BY"), "{needed}");
         assert!(
             needed.contains("ALTER TABLE `vmprobe`.`flows` MODIFY COLUMN `source_port` UInt16")
         );
         assert!(!needed.contains("custom") && !needed.contains("DROP"));
+    }
+
+    #[test]
+    fn what_keeps_rows_of_a_roll_up_apart_is_in_its_order() {
+        let plan = plan();
+        let mut server = complete(&plan);
+        for name in ["traffic_class", "application_name"] {
+            server.columns.get_mut("windows_1m").expect("a table").remove(name);
+            server.orders.get_mut("windows_1m").expect("a table").retain(|it| it != name);
+        }
+        let needed = missing(&plan, &server).expect("it can be done");
+        let ends = |statement: &String, end| statement.ends_with(end);
+        assert!(
+            ends(&needed[0], ", `destination_network_kind`, `application_name`)"),
+            "{needed:?}"
+        );
+        assert!(ends(&needed[1], ", `application_name`, `traffic_class`)"), "{needed:?}");
+        assert!(needed[0].contains(", MODIFY ORDER BY (`start_time`, "), "{needed:?}");
+        // As an earlier version of this program has left it.
+        let mut server = complete(&plan);
+        server.orders.get_mut("windows_1h").expect("a table").retain(|it| it != "traffic_class");
+        let error = missing(&plan, &server).expect_err("it cannot be added").to_string();
+        assert!(error.contains("windows_1h") && error.contains("traffic_class"), "{error}");
     }
 
     #[test]
