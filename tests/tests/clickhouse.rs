@@ -382,6 +382,54 @@ fn an_older_schema_is_upgraded_and_what_waited_comes() {
 }
 
 #[test]
+fn a_batch_of_before_an_upgrade_is_stored_once() {
+    let Some(mut server) = Clickhouse::start("batches of before an upgrade") else { return };
+    make(&plan(&server.url(), "")).expect("made");
+    // Its first batch is stored, but no answer to it comes through until the columns are wider.
+    let (port, cuts) = lossy_way(server.port, u32::MAX);
+    let rest =
+        format!("tables = [\"windows\"]\nspool_folder = \"{}\"\n", server.path("spool").display());
+    let first = plan(&format!("http://127.0.0.1:{port}"), &rest);
+    let mut sinks = start(&first, false);
+    sinks.send(&load(0, 10), now(), 0);
+    let count = "SELECT count() FROM vmprobe.windows";
+    let stored = || (server.number(count) == 10).then_some(());
+    assert!(until(SOON_S, stored).is_some(), "it is stored");
+    // Its second one waits in the spool.
+    sinks.send(&load(10, 10), now(), 0);
+    let report = only(sinks.finish());
+    assert_eq!((report.ledger.spooled, report.ledger.delivered), (20, 0), "{report:?}");
+    // As a newer version has them.
+    for change in [
+        "ADD COLUMN newer UInt8 FIRST",
+        "MODIFY COLUMN schema_version UInt32",
+        "MODIFY COLUMN tap LowCardinality(Nullable(String))",
+    ] {
+        server.query(&format!("ALTER TABLE vmprobe.windows {change}"));
+    }
+    server.kill();
+    server.run();
+    cuts.store(0, Ordering::SeqCst);
+    let sinks = start(&first, false);
+    let settled = || sinks.is_settled() && only(sinks.reports()).ledger.spooled == 0;
+    assert!(until(SOON_S, || settled().then_some(())).is_some(), "{:?}", sinks.reports());
+    sinks.finish();
+    for table in ["windows", "windows_1m", "windows_1h"] {
+        let sums =
+            format!("SELECT sum(packet_delta_count), sum(octet_delta_count) FROM vmprobe.{table}");
+        assert_eq!(server.query(&sums), "20\t190\n", "{table}");
+    }
+    // A narrower column would lose values, so it is waited for.
+    server.query("ALTER TABLE vmprobe.windows MODIFY COLUMN packet_delta_count UInt8");
+    let mut sinks = start(&plan(&server.url(), "tables = [\"windows\"]\n"), false);
+    sinks.send(&load(20, 1), now(), 0);
+    let what = failing(&sinks);
+    assert!(what.contains("(117)"), "{what}");
+    sinks.finish();
+    assert_eq!(server.number(count), 20, "nothing is cut off");
+}
+
+#[test]
 fn a_server_of_an_old_version_is_refused() {
     // A double: it only says the version of Debian's own package.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

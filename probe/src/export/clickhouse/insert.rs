@@ -2,11 +2,17 @@
 //!
 //! In: batches. Out: rows on the server, each once.
 //! Invariants: the server answers when the rows are in their parts; a retry has the same token and the
-//! same octets in one block, so the server knows it, in the table and in each roll-up.
+//! same octets in one block, so the server knows it, in the table and in each roll-up; a batch that was made
+//! before columns of the table got wider is cast to them, under the same token, and never one to narrower
+//! ones.
+
+use std::collections::BTreeMap;
 
 use super::super::sink::{Batch, Delivered, Driver, Failure};
 use super::client::{Client, ClientError};
-use super::ddl::named;
+use super::ddl::{named, quoted};
+use super::row_binary;
+use super::schema::widens;
 use crate::config::ClickhousePlan;
 
 /// Compression of what is sent: beyond it it costs more than the network saves.
@@ -17,7 +23,9 @@ const ZSTD_LEVEL: i32 = 1;
 const REFUSALS: [u32; 3] = [6, 27, 131];
 /// Errors of a schema that is missing or older: NO_SUCH_COLUMN_IN_TABLE, UNKNOWN_TABLE,
 /// UNKNOWN_DATABASE, INCORRECT_DATA (a column that the table has not).
-const SCHEMA: [u32; 4] = [16, 60, 81, 117];
+const SCHEMA: [u32; 4] = [16, 60, 81, INCORRECT_DATA];
+/// Also where a column has another type than the batch says.
+const INCORRECT_DATA: u32 = 117;
 
 /// Settings under which a batch is one block that is stored once.
 const SETTINGS: [(&str, &str); 9] = [
@@ -56,17 +64,55 @@ impl Inserts {
             }
         };
         let (database, table) = (named(&self.plan.database), named(batch.table.name()));
-        let statement = format!("INSERT INTO {database}.{table} FORMAT RowBinaryWithNamesAndTypes");
-        let mut parameters =
-            vec![("query", &*statement), ("insert_deduplication_token", &*batch.token)];
-        parameters.extend(SETTINGS);
+        let into = format!("INSERT INTO {database}.{table}");
         let body = zstd::bulk::compress(&batch.bytes, ZSTD_LEVEL)
             .map_err(|error| ClientError::Unreachable(error.to_string()))?;
-        client.send_zstd(&parameters, &body)?;
+        let send = |columns: &str| {
+            let statement = format!("{into}{columns} FORMAT RowBinaryWithNamesAndTypes");
+            let mut parameters =
+                vec![("query", &*statement), ("insert_deduplication_token", &*batch.token)];
+            parameters.extend(SETTINGS);
+            client.send_zstd(&parameters, &body)
+        };
+        match send("") {
+            Err(error @ ClientError::Server { code: INCORRECT_DATA, .. }) => {
+                let cast = self.cast(&client, batch)?.ok_or(error)?;
+                send(&cast)?;
+            }
+            sent => {
+                sent?;
+            }
+        }
         // After a failure it may be another server that answers next; it is asked anew.
         self.client = Some(client);
         Ok(())
     }
+
+    /// How a batch is taken as the columns of the table, if it lacks none of its own and all are as wide:
+    /// ClickHouse would cut off what does not fit, and say nothing.
+    fn cast(&self, client: &Client, batch: &Batch) -> Result<Option<String>, ClientError> {
+        let Some(columns) = row_binary::columns(&batch.bytes) else { return Ok(None) };
+        let there = client.run(&format!(
+            "SELECT name, type FROM system.columns WHERE database = {} AND table = {} FORMAT TSVRaw",
+            quoted(&self.plan.database),
+            quoted(batch.table.name())
+        ))?;
+        let there: BTreeMap<_, _> =
+            there.lines().filter_map(|line| line.split_once('\t')).collect();
+        Ok(cast(&columns, &there))
+    }
+}
+
+fn cast(columns: &[(&str, &str)], there: &BTreeMap<&str, &str>) -> Option<String> {
+    let fits = |(name, kind): &(&str, &str)| there.get(name).is_some_and(|it| widens(kind, it));
+    if !columns.iter().all(fits) {
+        return None;
+    }
+    let names: Vec<_> = columns.iter().map(|(name, _)| named(name)).collect();
+    let types: Vec<_> =
+        columns.iter().map(|(name, kind)| format!("{} {kind}", named(name))).collect();
+    let (names, types) = (names.join(", "), quoted(&types.join(", ")));
+    Some(format!(" ({names}) SELECT {names} FROM input({types})"))
 }
 
 impl Driver for Inserts {
@@ -82,5 +128,24 @@ impl Driver for Inserts {
             }
             Err(error) => Err(Failure::again(&error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_become_wider_is_cast_and_nothing_else() {
+        let there =
+            BTreeMap::from([("a", "UInt32"), ("at", "DateTime('UTC')"), ("more", "String")]);
+        let cast = |kind| cast(&[("a", kind), ("at", "DateTime('UTC')")], &there);
+        let statement = " (`a`, `at`) SELECT `a`, `at` FROM input('`a` UInt16, `at` \
+                         DateTime(\\'UTC\\')')";
+        assert_eq!(cast("UInt16").as_deref(), Some(statement));
+        for other in ["UInt64", "Nullable(UInt16)", "Int64", "String"] {
+            assert_eq!(cast(other), None, "{other} would lose values");
+        }
+        assert_eq!(super::cast(&[("b", "UInt8")], &there), None, "no such column");
     }
 }

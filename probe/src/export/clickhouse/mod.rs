@@ -3,7 +3,8 @@
 //! In: batches in RowBinary. Out: rows in tables that are derived from the record schema.
 //! Cost: one insert a batch; roll-ups are the server's work.
 //! Invariants: a batch is inserted under its token, so a retry stores nothing twice, in the table or in a
-//! roll-up; a server too old to promise that is refused.
+//! roll-up, also where the tables have been upgraded in between; a server too old to promise that is
+//! refused.
 //! Source: ClickHouse's documentation: "HTTP Interface", "RowBinaryWithNamesAndTypes",
 //! `insert_deduplication_token`, `deduplicate_blocks_in_dependent_materialized_views`.
 //!

@@ -1,7 +1,7 @@
 //! Rows in ClickHouse's RowBinaryWithNamesAndTypes.
 //!
 //! In: rows. Out: octets; a batch says its columns and types itself, so that one from the spool still
-//! fits a table that has grown since.
+//! fits a table that has got more columns or wider ones since.
 //! Cost: fixed-width numbers, no text but that of the record.
 //! Source: ClickHouse, "RowBinaryWithNamesAndTypes" (numbers little-endian, lengths as LEB128).
 
@@ -84,6 +84,37 @@ fn length(mut length: usize, out: &mut Vec<u8>) {
     }
 }
 
+/// Names and types of the columns of a batch; `None` where it is none.
+pub(super) fn columns(batch: &[u8]) -> Option<Vec<(&str, &str)>> {
+    let mut rest = batch;
+    let count = take_length(&mut rest)?;
+    let mut texts = || {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            let length = take_length(&mut rest)?;
+            let (text, after) = rest.split_at_checked(length)?;
+            rest = after;
+            all.push(std::str::from_utf8(text).ok()?);
+        }
+        Some(all)
+    };
+    let (names, types) = (texts()?, texts()?);
+    Some(names.into_iter().zip(types).collect())
+}
+
+fn take_length(rest: &mut &[u8]) -> Option<usize> {
+    let mut length = 0;
+    for shift in (0..usize::BITS).step_by(7) {
+        let (first, after) = rest.split_first()?;
+        *rest = after;
+        length |= usize::from(first & 0x7f).checked_shl(shift)?;
+        if first & 0x80 == 0 {
+            return Some(length);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +130,26 @@ mod tests {
         assert_eq!(encoded(127), [127]);
         assert_eq!(encoded(128), [0x80, 1]);
         assert_eq!(encoded(65_535), [0xff, 0xff, 3]);
+    }
+
+    #[test]
+    fn a_batch_says_its_columns() {
+        for table in Table::ALL {
+            let mut batch = Vec::new();
+            RowBinary.begin(*table, &mut batch);
+            let said = columns(&batch).expect("it is one");
+            let wanted: Vec<_> = table.columns().iter().map(column_type).collect();
+            assert!(
+                said.iter()
+                    .map(|(_, kind)| *kind)
+                    .eq(wanted.iter().map(|it| &**it).chain([FILED_TYPE]))
+            );
+            assert_eq!(said.first().map(|(name, _)| *name), Some("schema_version"));
+            for end in 0..batch.len() {
+                assert_eq!(columns(&batch[..end]), None, "{end} octets");
+            }
+        }
+        assert_eq!(columns(&[0xff; 40]), None);
     }
 
     #[test]

@@ -235,7 +235,7 @@ fn wrong_type(table: &ServerTable, column: &ServerColumn, found: &str) -> Schema
 }
 
 /// Whether every value of one type is one of the other.
-fn widens(from: &str, to: &str) -> bool {
+pub(super) fn widens(from: &str, to: &str) -> bool {
     let ((from, from_null), (to, to_null)) = (bare(from), bare(to));
     if from_null && !to_null {
         return false;
