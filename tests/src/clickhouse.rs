@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::end_to_end::until;
 use crate::folder::Folder;
 use crate::ports::free_ports;
-use crate::skips::skipped;
+use crate::skips::{missing, skipped};
 
 /// How long it may take to start, on a machine that is busy with other tests.
 const START_S: u64 = 60;
@@ -40,7 +40,7 @@ impl Clickhouse {
 
     fn start_with(test: &str, [port, native]: [u16; 2], more: &str) -> Option<Self> {
         if !root().join(".deps/clickhouse/chdb/_chdb.abi3.so").is_file() {
-            skipped(test, "no ClickHouse server (scripts/fetch-clickhouse gets one)");
+            skipped(test, "not installed: ClickHouse (scripts/fetch-clickhouse)");
             return None;
         }
         let folder = Folder::new("clickhouse");
@@ -172,10 +172,7 @@ impl Cluster {
     /// Starts one; `None`, which is said, where a part is not there.
     pub fn start(test: &str) -> Option<Self> {
         if !Path::new(KEEPER).is_file() {
-            skipped(
-                test,
-                "there is no ZooKeeper (apt install libzookeeper-java default-jre-headless)",
-            );
+            missing(test, &["ZooKeeper"], "libzookeeper-java default-jre-headless");
             return None;
         }
         let folder = Folder::new("keeper");

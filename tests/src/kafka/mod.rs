@@ -78,7 +78,7 @@ impl Kafka {
     /// One that does not run yet; `None`, which is said, where it is not there.
     pub fn new(test: &str, asks: Front) -> Option<Self> {
         if !program().is_file() {
-            skipped(test, "no broker of Kafka (scripts/fetch-kafka gets one)");
+            skipped(test, "not installed: tansu (scripts/fetch-kafka)");
             return None;
         }
         let tools = missing_tools(&["python3", "openssl"]);
