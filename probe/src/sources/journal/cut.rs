@@ -6,7 +6,7 @@
 //! Invariants: the file is never larger than [`CUT_BYTES_MAX`]; what was kept at earlier starts leaves first.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use serde_json::json;
@@ -73,7 +73,8 @@ fn put(from: &mut File, unsound: &[Unsound], heads: &[String], file: &mut File) 
         }
         file.write_all(head.as_bytes())?;
         from.seek(SeekFrom::Start(part.from))?;
-        room -= io::copy(&mut from.by_ref().take(part.bytes().min(room)), file)?;
+        let mut octets = io::Read::take(&mut *from, part.bytes().min(room));
+        room -= io::copy(&mut octets, file)?;
         file.write_all(b"\n")?;
     }
     Ok(())
