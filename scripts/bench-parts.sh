@@ -28,6 +28,7 @@ bar_spread_ns=25
 bar_rows=1000000
 bar_question_ms=1000
 bar_lookups=5000000
+bar_sink_rows=500000
 
 median() {
     sort -n | awk '{ value[NR] = $1 } END { print NR ? value[int((NR + 1) / 2)] : "—" }'
@@ -364,6 +365,71 @@ $(jq -r 'def line(what; gaps): gaps | "| \(what) | \(.turns) | \(.p50) | \(.p99)
         line("alone, CPU time"; .alone.cpu), line("beside queries, CPU time"; .beside.cpu)' "$work/report")
 TEXT
     rm -rf "$work/day"
+}
+
+# Waits until the server on a port answers.
+await_clickhouse() {
+    local left
+    for ((left = 300; left > 0; left--)); do
+        curl -sf "http://127.0.0.1:$1/ping" >/dev/null && return
+        sleep 0.1
+    done
+    fail "ClickHouse does not answer: $(tail -1 "$work/clickhouse.log")"
+}
+
+# Rows of `windows` to a ClickHouse on this machine, and what the server takes of the same rows by itself.
+part_clickhouse() {
+    local port=18123 windows=20 server url round
+    ! $quick || windows=4
+    url="http://127.0.0.1:$port"
+    mkdir -p "$work/clickhouse"
+    cat >"$work/clickhouse/users.xml" <<TEXT
+<clickhouse><profiles><default/></profiles><quotas><default/></quotas>
+<users><default><password/><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota></default></users></clickhouse>
+TEXT
+    cat >"$work/clickhouse/config.xml" <<TEXT
+<clickhouse><logger><level>warning</level><log>$work/clickhouse.log</log></logger>
+<http_port>$port</http_port><listen_host>127.0.0.1</listen_host><path>$work/clickhouse/data/</path>
+<tmp_path>$work/clickhouse/tmp/</tmp_path><user_files_path>$work/clickhouse/files/</user_files_path>
+<users_config>users.xml</users_config><default_profile>default</default_profile><default_database>default</default_database>
+<max_server_memory_usage>4000000000</max_server_memory_usage></clickhouse>
+TEXT
+    scripts/clickhouse-server "$work/clickhouse/config.xml" >>"$work/clickhouse.log" 2>&1 &
+    server=$!
+    # shellcheck disable=SC2064 # the server of now
+    trap "kill -9 $server 2>/dev/null; rm -rf '$work'" EXIT
+    await_clickhouse "$port"
+    cat >"$work/sink.toml" <<TEXT
+[[sink.clickhouse]]
+name = "lake"
+url = "$url"
+ttl_days = 0
+TEXT
+    "$probe" schema clickhouse -c "$work/sink.toml" --apply >/dev/null
+    for ((round = 0; round < $(rounds 3); round++)); do
+        # The same rows again are another run's.
+        curl -sf "$url" --data-binary 'TRUNCATE TABLE vmprobe.windows'
+        "$probe" bench --sinks "$work/sink.toml" --windows "$windows" --json
+    done >"$work/sinks"
+    # What the server has, in the sink's format, given back to it as one insert.
+    curl -sf "$url" --data-binary 'SELECT * FROM vmprobe.windows FORMAT RowBinaryWithNamesAndTypes' >"$work/rows"
+    for ((round = 0; round < $(rounds 3); round++)); do
+        curl -sf "$url" --data-binary 'TRUNCATE TABLE vmprobe.windows'
+        curl -sf -o /dev/null -w '%{time_total}\n' -T "$work/rows" \
+            "$url/?query=INSERT%20INTO%20vmprobe.windows%20FORMAT%20RowBinaryWithNamesAndTypes"
+    done >"$work/alone"
+    kill -9 "$server" 2>/dev/null || true
+    cat <<TEXT
+## ClickHouse on this machine: conversations a second
+$(jq -rs '.[0] | "\(.rows) rows of `windows`"' "$work/sinks"), roll-ups by minute and hour filled as they come; probe and server share $(nproc) cores. Medians of $(rounds 3).
+
+| what | thousand rows a second | bar | met | CPU time of the probe, µs a row |
+|---|---|---|---|---|
+| the sink, from the first row until the server has confirmed the last | $(jq '.sinks[0].rows_per_second / 1e3 | round' "$work/sinks" | median) | $((bar_sink_rows / 1000)) | $(met "$(jq '.sinks[0].rows_per_second | round' "$work/sinks" | median)" "$bar_sink_rows" least) | $(jq '.cpu_s / .rows * 1e8 | round / 100' "$work/sinks" | median) |
+| the server alone: the same rows in the same format from a file, one insert, by curl | $(jq -s --slurpfile alone "$work/alone" '.[0].rows as $rows | [$alone[] | $rows / . / 1e3 | round] | sort | .[length / 2 | floor]' "$work/sinks") | | | |
+
+Rows that were not delivered: $(jq -s 'map(.sinks[0].dropped) | add' "$work/sinks").
+TEXT
 }
 
 testpmd_ns() {

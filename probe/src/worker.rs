@@ -417,14 +417,16 @@ impl<S: Source> Worker<S> {
     #[inline]
     fn is_recut(&mut self, headers: &Headers, ahead: &Ahead, verdict: Verdict) -> bool {
         let (path, output) = (self.parts.path.as_mut(), &mut self.parts.handoff);
-        let mut asks_flow = verdict == Verdict::First && self.parts.copies.is_some();
-        if let Some(path) = path {
-            asks_flow &= !path.follows_all();
-            if path.note(headers, &ahead.digest, verdict, output) {
-                return true;
+        let asks_flow = verdict == Verdict::First
+            && self.parts.copies.is_some()
+            && !path.as_ref().is_some_and(|path| path.follows_all());
+        if asks_flow && self.parts.flows.is_recut(headers, ahead.guess) {
+            if let Some(path) = path {
+                path.note_recut(headers, output);
             }
+            return true;
         }
-        asks_flow && self.parts.flows.is_recut(headers, ahead.guess)
+        path.is_some_and(|path| path.note(headers, &ahead.digest, verdict, output))
     }
 
     /// The window itself, or the oldest open one: behind another ring's clock a window may be closed

@@ -414,3 +414,26 @@ fn a_replay_gives_the_same_rows_as_the_store() {
     }
     assert!(some >= 4, "{some} tables have rows");
 }
+
+#[test]
+fn what_is_measured_is_delivered() {
+    let Some(server) = Clickhouse::start("rows a second into ClickHouse") else { return };
+    let folder = Folder::new("bench-clickhouse");
+    let text = text(&server.url(), "ttl_days = 0\nrollup_ttl_days = 0\n");
+    make(&plan_of(&text)).expect("made");
+    let bench = |file: &std::path::Path| {
+        let mut command = Command::new(vmprobe());
+        command.args(["bench", "--json", "--windows", "3", "--per-window", "2000", "--sinks"]);
+        command.arg(file);
+        run_to_end(command)
+    };
+    let ended = bench(&folder.write("sinks.toml", &text));
+    let report = ended.expect(0, &[]).json();
+    let sink = &report["sinks"][0];
+    assert_eq!((&report["rows"], &sink["delivered"]), (&6_000.into(), &6_000.into()), "{report}");
+    assert_eq!(server.number("SELECT count() FROM vmprobe.windows"), 6_000);
+    let (rate, elapsed_s) = (sink["rows_per_second"].as_f64(), sink["elapsed_s"].as_f64());
+    let rows = rate.expect("a number") * elapsed_s.expect("a number");
+    assert!((rows - 6_000.0).abs() < 1.0, "{report}");
+    bench(&folder.write("none.toml", "")).expect(2, &["no [[sink"]);
+}

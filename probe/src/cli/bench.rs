@@ -4,6 +4,7 @@ mod aggregator;
 mod beside_query;
 mod inventory;
 mod plan;
+mod sinks;
 mod store;
 
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ const SLOTS: std::ops::RangeInclusive<u32> = 1_024..=67_108_864;
 #[derive(Args)]
 pub(crate) struct BenchArguments {
     /// The capture (pcap or pcapng, plain, gzip or zstd); it is loaded into memory first.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["aggregator", "beside_query", "inventory", "live_flows", "plan", "store"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["aggregator", "beside_query", "inventory", "live_flows", "plan", "sinks", "store"])]
     pcap: Option<PathBuf>,
     /// Instead of a capture, packets of so many live flows, made in memory; several numbers,
     /// separated by commas, are measured one after the other.
@@ -47,6 +48,8 @@ pub(crate) struct BenchArguments {
     aggregator: aggregator::AggregatorArguments,
     #[command(flatten)]
     inventory: inventory::InventoryArguments,
+    #[command(flatten)]
+    sinks: sinks::SinksArguments,
     #[command(flatten)]
     store: store::StoreArguments,
     #[command(flatten)]
@@ -106,6 +109,9 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
     }
     if let Some(folder) = &arguments.store.store {
         return store::bench(&arguments.store, folder, arguments.json);
+    }
+    if let Some(file) = &arguments.sinks.sinks {
+        return sinks::bench(&arguments.sinks, file, arguments.json);
     }
     let options = options(arguments);
     if arguments.plan.is_asked() {

@@ -90,6 +90,15 @@ impl PathStage {
             && self.consider(headers, digest, digest.tag <= self.limit, verdict, output)
     }
 
+    /// Looks at a TCP segment that is known to hold what another tap showed in other segments: it tells
+    /// of those, and is not followed itself.
+    #[inline]
+    pub fn note_recut(&mut self, headers: &Headers, output: &mut impl PathOutput) {
+        if self.watches.may_have(headers.hash) {
+            self.weigh(headers, output);
+        }
+    }
+
     /// Whether every packet is followed.
     pub fn follows_all(&self) -> bool {
         self.limit == u32::MAX

@@ -12,6 +12,7 @@
 pub mod aggregator;
 mod beside_query;
 mod costs;
+mod day;
 mod gaps;
 pub mod inventory;
 mod latency;
@@ -22,6 +23,7 @@ mod pattern;
 pub mod plan;
 mod ring;
 mod rings;
+pub mod sinks;
 mod spread;
 mod stages;
 mod steady;

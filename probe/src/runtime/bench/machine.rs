@@ -41,6 +41,13 @@ pub(super) fn cpu_ms_of_children() -> f64 {
     super::ratio(ticks * 1_000, TICKS_PER_SECOND)
 }
 
+/// CPU time of all threads of this process (`utime` and `stime`, proc(5)), to a hundredth of a second; 0
+/// where the system does not say.
+pub(super) fn cpu_ms() -> f64 {
+    let ticks = stat("/proc/self/stat", 11) + stat("/proc/self/stat", 12);
+    super::ratio(ticks * 1_000, TICKS_PER_SECOND)
+}
+
 /// A number by its place behind the name.
 fn stat(path: &str, place: usize) -> u64 {
     let stat = std::fs::read_to_string(path).unwrap_or_default();
@@ -84,6 +91,7 @@ mod tests {
         let touched = vec![1_u8; 64 << 20];
         assert!(page_faults() > before && touched[1 << 20] == 1);
         assert!(available_bytes() > 1 << 20);
+        assert!(cpu_ms() > 0.0);
         let before_ms = cpu_ms_of_children();
         let spin = "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done";
         let mut child = std::process::Command::new("sh");

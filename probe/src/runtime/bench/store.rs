@@ -6,13 +6,13 @@
 //! Invariants: the same options give the same records. They are written by the sink that `run` has
 //! and merged as in `run`; questions go to the query program as a user's do.
 
-mod day;
 mod questions;
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::day::{BEGIN_S, Day};
 use super::machine;
 use crate::config::StorePlan;
 use crate::export::ParquetSink;
@@ -20,11 +20,8 @@ use crate::record::{Rows, Table};
 use crate::store::{Round, Tidied};
 use crate::time::{Timestamp, monotonic_ns, thread_cpu_ns};
 
-use day::Day;
 pub use questions::Asked;
 
-/// Begin of the day, at midnight.
-const BEGIN_S: u64 = 1_735_689_600;
 /// Whose records they are.
 const PROBE: &str = "bench";
 const HOUR_S: u64 = 3_600;

@@ -21,6 +21,8 @@ use crate::record::{
 };
 use crate::time::Timestamp;
 
+/// Begin of the day, at midnight.
+pub(super) const BEGIN_S: u64 = 1_735_689_600;
 const SECOND_NS: u64 = 1_000_000_000;
 const TENANT_VMS: u32 = 10;
 const PEERS: u64 = 8;

@@ -1,0 +1,139 @@
+//! `bench --sinks`: how fast the sinks of a configuration take the conversations of a cloud.
+//!
+//! In: sinks, how many rows. Out: [`SinksReport`]: rows a second of each, until all are delivered.
+//! Cost: all rows in memory, some 500 octets each; they are made before the clock starts.
+//! Invariants: the sinks are those of `run`, and are waited for; what a sink did not deliver is told.
+
+use serde::Serialize;
+
+use super::day::{BEGIN_S, Day};
+use super::machine;
+use crate::config::SinkPlan;
+use crate::export::{SinkHealth, SinkReport, Sinks, SinksWanted};
+use crate::record::{Origin, Rows};
+use crate::time::{Timestamp, monotonic_ns, sleep_ms};
+
+/// Whose records they are.
+const PROBE: &str = "bench";
+
+/// So long nothing may be delivered before it is given up, in ns.
+const SILENCE_NS_MAX: u64 = 60_000_000_000;
+
+/// How often it is looked whether all is delivered, in milliseconds.
+const LOOK_MS: u64 = 2;
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct SinksOptions {
+    /// The sinks. Each gets all rows; they share the machine.
+    pub plans: Vec<SinkPlan>,
+    /// Virtual machines, ten to a tenant.
+    pub vms: u32,
+    /// Conversations in each window of a second.
+    pub conversations: u32,
+    /// Windows.
+    pub windows: u32,
+}
+
+/// What came out.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SinksReport {
+    /// Rows of `windows` that were made; of other tables none are.
+    pub rows: u64,
+    /// From the first row until the last was delivered, in s.
+    pub elapsed_s: f64,
+    /// CPU time of the process meanwhile, in s.
+    pub cpu_s: f64,
+    /// Each sink.
+    pub sinks: Vec<SinkSpeed>,
+}
+
+/// One sink.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SinkSpeed {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// Rows that are at their destination.
+    pub delivered: u64,
+    /// Rows that are not, and why, if anything is wrong.
+    pub dropped: u64,
+    /// See there.
+    pub problem: Option<String>,
+    /// From the first row until the last was delivered, in s.
+    pub elapsed_s: f64,
+    /// Rows delivered a second of that time.
+    pub rows_per_second: f64,
+}
+
+/// Measures.
+///
+/// # Errors
+/// What went wrong, for people.
+pub fn measure(options: &SinksOptions) -> Result<SinksReport, String> {
+    let all = make(options);
+    let rows: u64 = all.iter().map(|(rows, _)| rows.windows.len() as u64).sum();
+    let origin = Origin::new(PROBE, "default");
+    let sinks = Sinks::start(&options.plans, origin, true, SinksWanted::default());
+    let mut sinks = sinks.map_err(|error| format!("no thread for the sinks: {error}"))?;
+    let (begun_ns, cpu_before_ms) = (monotonic_ns(), machine::cpu_ms());
+    for (rows, end) in &all {
+        sinks.send(rows, *end, monotonic_ns() + SILENCE_NS_MAX);
+    }
+    let ended_ns = wait(&sinks);
+    let cpu_s = (machine::cpu_ms() - cpu_before_ms) / 1e3;
+    let last_ns = ended_ns.iter().copied().max().unwrap_or(begun_ns);
+    let seconds = |ns: u64| super::ratio(ns - begun_ns, 1_000_000_000);
+    let reports = sinks.finish();
+    let sinks = reports.iter().zip(&ended_ns).map(|(report, ns)| speed(report, seconds(*ns)));
+    Ok(SinksReport { rows, elapsed_s: seconds(last_ns), cpu_s, sinks: sinks.collect() })
+}
+
+/// All rows, with the time that each window ends.
+fn make(options: &SinksOptions) -> Vec<(Rows, Timestamp)> {
+    let mut day = Day::new(options.vms);
+    let seconds = 0..u64::from(options.windows);
+    let window = |second| {
+        let start = Timestamp::from_parts(BEGIN_S + second, 0);
+        let windows = day.second(start, options.conversations).windows;
+        (Rows { windows, ..Rows::default() }, Timestamp::from_parts(BEGIN_S + second + 1, 0))
+    };
+    seconds.map(window).collect()
+}
+
+/// Waits until nothing is on its way; when each sink delivered last.
+fn wait(sinks: &Sinks) -> Vec<u64> {
+    let mut seen: Vec<(u64, u64)> = vec![(0, monotonic_ns()); sinks.reports().len()];
+    loop {
+        let is_settled = sinks.is_settled();
+        let now_ns = monotonic_ns();
+        for (report, seen) in sinks.reports().iter().zip(&mut seen) {
+            if report.ledger.delivered != seen.0 {
+                *seen = (report.ledger.delivered, now_ns);
+            }
+        }
+        let is_silent = seen.iter().all(|(_, at_ns)| now_ns - at_ns > SILENCE_NS_MAX);
+        if is_settled || is_silent {
+            return seen.into_iter().map(|(_, at_ns)| at_ns).collect();
+        }
+        sleep_ms(LOOK_MS);
+    }
+}
+
+fn speed(report: &SinkReport, elapsed_s: f64) -> SinkSpeed {
+    let delivered = report.ledger.delivered;
+    let problem = match &report.health {
+        SinkHealth::Failing { what, .. } => Some(what.clone()),
+        SinkHealth::Ok => None,
+    };
+    SinkSpeed {
+        name: report.name.clone(),
+        kind: report.kind,
+        delivered,
+        dropped: report.ledger.dropped_sum() + report.ledger.queued,
+        problem,
+        elapsed_s,
+        rows_per_second: super::ratio(delivered, 1) / elapsed_s.max(1e-9),
+    }
+}
