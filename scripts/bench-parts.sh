@@ -409,7 +409,7 @@ TEXT
     for ((round = 0; round < $(rounds 3); round++)); do
         # The same rows again are another run's.
         curl -sf "$url" --data-binary 'TRUNCATE TABLE vmprobe.windows'
-        "$probe" bench --sinks "$work/sink.toml" --windows "$windows" --json
+        "$probe" bench --sinks "$work/sink.toml" --batches "$windows" --json
     done >"$work/sinks"
     # What the server has, in the sink's format, given back to it as one insert.
     curl -sf "$url" --data-binary 'SELECT * FROM vmprobe.windows FORMAT RowBinaryWithNamesAndTypes' >"$work/rows"

@@ -529,7 +529,7 @@ fn what_is_measured_is_delivered() {
     make(&plan_of(&text)).expect("made");
     let bench = |file: &std::path::Path| {
         let mut command = Command::new(vmprobe());
-        command.args(["bench", "--json", "--windows", "3", "--per-window", "2000", "--sinks"]);
+        command.args(["bench", "--json", "--batches", "3", "--per-window", "2000", "--sinks"]);
         command.arg(file);
         run_to_end(command)
     };

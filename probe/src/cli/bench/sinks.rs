@@ -17,9 +17,9 @@ pub(crate) struct SinksArguments {
     /// Conversations in each window.
     #[arg(long, value_name = "N", default_value_t = 50_000, requires = "sinks", value_parser = clap::value_parser!(u32).range(1..=200_000))]
     per_window: u32,
-    /// Windows.
+    /// Windows, one after the other.
     #[arg(long, value_name = "N", default_value_t = 20, requires = "sinks", value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    windows: u32,
+    batches: u32,
 }
 
 /// Measures; `json`: as one JSON object.
@@ -35,7 +35,7 @@ pub(super) fn bench(arguments: &SinksArguments, file: &Path, json: bool) -> Outc
         plans: plan.sinks,
         vms: 1_000,
         conversations: arguments.per_window,
-        windows: arguments.windows,
+        windows: arguments.batches,
     };
     match measurement::measure(&options) {
         Ok(report) => {
