@@ -300,6 +300,7 @@ impl Keeper {
             kind: self.parts.plan.kind.name(),
             ledger,
             health: self.health.clone(),
+            ..SinkReport::default()
         }
     }
 

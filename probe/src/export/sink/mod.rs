@@ -48,6 +48,8 @@ const RECORDS_MAX: u64 = 1 << 18;
 const ROOM_MS: u64 = 1;
 /// Sinks that were taken away and whose account is still told.
 const RETIRED_MAX: usize = 16;
+/// Id of the next sink.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Sinks as another configuration wants them; taken when the next rows come.
 pub type SinksWanted = Arc<ArcSwapOption<Vec<SinkPlan>>>;
@@ -55,6 +57,8 @@ pub type SinksWanted = Arc<ArcSwapOption<Vec<SinkPlan>>>;
 /// How a sink does, for the page, the metrics and the ledger.
 #[derive(Clone, Debug, Default)]
 pub struct SinkReport {
+    /// Which sink of the run it is: one that was taken away may have the same name.
+    pub id: u64,
     /// Name.
     pub name: String,
     /// Kind.
@@ -88,6 +92,7 @@ pub struct Sinks {
 
 /// One sink.
 struct Handle {
+    id: u64,
     plan: Arc<SinkPlan>,
     tables: Vec<Table>,
     messages: Option<Sender<Message>>,
@@ -266,6 +271,7 @@ impl Handle {
         let name = format!("keep-{}", plan.name);
         let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run())?;
         Ok(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             tables: keeper::tables(&plan),
             plan,
             messages: Some(messages),
@@ -318,7 +324,12 @@ impl Handle {
     }
 
     fn report(&self) -> SinkReport {
-        let mut report = SinkReport::clone(&self.report.load());
+        self.complete(SinkReport::clone(&self.report.load()))
+    }
+
+    /// What the keeper does not know.
+    fn complete(&self, mut report: SinkReport) -> SinkReport {
+        report.id = self.id;
         count_refused(self.refused, &mut report.ledger);
         report
     }
@@ -326,9 +337,8 @@ impl Handle {
     fn join(mut self) -> SinkReport {
         self.messages = None;
         let joined = self.thread.take().and_then(|thread| thread.join().ok());
-        let mut report = joined.unwrap_or_else(|| SinkReport::clone(&self.report.load()));
-        count_refused(self.refused, &mut report.ledger);
-        report
+        let report = joined.unwrap_or_else(|| SinkReport::clone(&self.report.load()));
+        self.complete(report)
     }
 }
 

@@ -248,6 +248,33 @@ fn another_configuration_is_taken_while_records_come() {
 }
 
 #[test]
+fn a_sink_that_is_taken_away_and_put_back_is_another_one() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-put-back-{}", std::process::id()));
+    let wanted = SinksWanted::default();
+    let mut sinks = Sinks { wanted: Arc::clone(&wanted), ..Sinks::none() };
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Hang(500));
+    sinks.running = vec![handle(plan("a"), false, &to)];
+    sinks.send(&rows(50), Timestamp::ZERO, 0);
+    until(|| sinks.reports()[0].ledger.made == 50);
+    let first = sinks.reports()[0].id;
+    let mut back = plan("a");
+    back.kind = SinkKind::Eve(EvePlan { path: folder.clone(), socket: false });
+    for plans in [vec![], vec![back]] {
+        wanted.store(Some(Arc::new(plans)));
+        sinks.send(&rows(7), Timestamp::ZERO, 0);
+    }
+    until(|| sinks.reports()[0].ledger.made == 7);
+    let reports = sinks.reports();
+    assert_eq!(reports.iter().map(|it| it.ledger.made).collect::<Vec<_>>(), [7, 50]);
+    assert!(reports.iter().all(|it| it.name == "a"));
+    assert_eq!((reports[1].id, reports[0].id == first), (first, false));
+    let ids: Vec<_> = sinks.finish().iter().map(|report| report.id).collect();
+    assert_eq!(ids, [reports[0].id, first]);
+    let _ = std::fs::remove_file(folder);
+}
+
+#[test]
 fn the_configuration_knows_all_tables() {
     let names: Vec<_> = Table::ALL.iter().map(|table| table.name()).collect();
     assert_eq!(crate::config::schema::SINK_TABLES, names);
