@@ -67,6 +67,8 @@ pub struct SinkReport {
     pub ledger: SinkLedger,
     /// Whether the destination takes them.
     pub health: SinkHealth,
+    /// Taken away: nothing more is made for it, and nobody need mind how it does.
+    pub retired: bool,
 }
 
 /// Makes the encoder of a plan.
@@ -100,6 +102,7 @@ struct Handle {
     /// Records between here and the keeper.
     waiting: Arc<AtomicU64>,
     refused: u64,
+    retired: bool,
     thread: Option<JoinHandle<SinkReport>>,
 }
 
@@ -214,6 +217,7 @@ impl Sinks {
     fn retire(&mut self, mut sink: Handle) {
         tracing::info!(sink = sink.plan.name, "the sink is taken away; what it has is delivered");
         sink.messages = None;
+        sink.retired = true;
         self.retired.push(sink);
         if self.retired.len() > RETIRED_MAX {
             // The oldest has long ended.
@@ -278,6 +282,7 @@ impl Handle {
             report,
             waiting,
             refused: 0,
+            retired: false,
             thread: Some(thread),
         })
     }
@@ -329,7 +334,7 @@ impl Handle {
 
     /// What the keeper does not know.
     fn complete(&self, mut report: SinkReport) -> SinkReport {
-        report.id = self.id;
+        (report.id, report.retired) = (self.id, self.retired);
         count_refused(self.refused, &mut report.ledger);
         report
     }

@@ -268,9 +268,10 @@ fn a_sink_that_is_taken_away_and_put_back_is_another_one() {
     let reports = sinks.reports();
     assert_eq!(reports.iter().map(|it| it.ledger.made).collect::<Vec<_>>(), [7, 50]);
     assert!(reports.iter().all(|it| it.name == "a"));
+    assert_eq!(reports.iter().map(|it| it.retired).collect::<Vec<_>>(), [false, true]);
     assert_eq!((reports[1].id, reports[0].id == first), (first, false));
-    let ids: Vec<_> = sinks.finish().iter().map(|report| report.id).collect();
-    assert_eq!(ids, [reports[0].id, first]);
+    let ended: Vec<_> = sinks.finish().iter().map(|it| (it.id, it.retired)).collect();
+    assert_eq!(ended, [(reports[0].id, false), (first, true)]);
     let _ = std::fs::remove_file(folder);
 }
 
