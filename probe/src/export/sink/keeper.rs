@@ -17,13 +17,14 @@ use crossbeam::select;
 use super::backoff::Backoff;
 use super::courier::Courier;
 use super::queue::{Pushed, Queue};
+use super::spool::Spool;
 use super::{
     Batch, Delivered, Encoder, Failure, MakeEncoder, Message, SinkReport, TableRows, filter,
 };
 use crate::config::SinkPlan;
 use crate::export::{SinkCause, SinkHealth, SinkLedger};
 use crate::record::{Origin, Table};
-use crate::time::{Timestamp, monotonic_ns, ms, wall_clock};
+use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms, wall_clock};
 
 /// Octets of a batch at which it is sent.
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -31,6 +32,8 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const TICK_MS: u64 = 500;
 /// How long the end waits for the destination.
 const END_MS: u64 = 5_000;
+/// How often a spool that cannot be used is tried again.
+const SPOOL_MS: u64 = 1_000;
 
 /// A batch that is being filled.
 struct Open {
@@ -69,26 +72,26 @@ pub(super) struct Keeper {
     /// No attempt before this.
     retry_at_ns: u64,
     batches_made: u64,
+    /// The spool is not opened before this.
+    spool_at_ns: u64,
+    /// It is known, and logged, that there is none now.
+    spool_missed: bool,
 }
 
 impl Keeper {
-    pub(super) fn new(mut parts: KeeperParts) -> Self {
-        let mut ledger = SinkLedger::default();
-        // What another run has left is this one's to deliver.
-        ledger.queue(parts.queue.spooled());
-        let lost = parts.queue.take_broken();
-        ledger.queue(lost);
-        ledger.drop_queued(SinkCause::SpoolFull, lost);
+    pub(super) fn new(parts: KeeperParts) -> Self {
         Self {
             tables: tables(&parts.plan),
             parts,
             open: BTreeMap::new(),
             under_way: false,
-            ledger,
+            ledger: SinkLedger::default(),
             health: SinkHealth::Ok,
             backoff: Backoff::new(),
             retry_at_ns: 0,
             batches_made: 0,
+            spool_at_ns: 0,
+            spool_missed: false,
         }
     }
 
@@ -96,6 +99,7 @@ impl Keeper {
     pub(super) fn run(mut self) -> SinkReport {
         let (inbox, nothing) = (self.parts.inbox.clone(), never());
         let done = self.parts.courier.done.clone();
+        self.open_spool();
         self.publish();
         loop {
             let takes = !self.parts.waits || !self.parts.queue.is_full() || !self.is_ok();
@@ -113,6 +117,7 @@ impl Keeper {
                 recv(done) -> outcome => self.done(outcome.unwrap_or_else(|_| Err(gone()))),
                 default(self.pause()) => {}
             }
+            self.open_spool();
             self.close_due();
             self.dispatch();
             self.publish();
@@ -137,11 +142,61 @@ impl Keeper {
                 default(self.pause().min(Duration::from_millis(TICK_MS))) => {}
             }
         }
+        self.await_spool();
         let lost = self.parts.queue.save();
         self.ledger.drop_queued(SinkCause::UndeliveredAtEnd, lost);
         if lost > 0 {
             tracing::error!(sink = self.parts.plan.name, records = lost, "lost at the end");
         }
+    }
+
+    /// Opens the spool, if there shall be one and it is not open yet: a sink that was taken away may hold it
+    /// until its end, a disk may come later. Until then it is done without: records that fit in memory are
+    /// worth more than none.
+    fn open_spool(&mut self) {
+        let plan = &self.parts.plan;
+        let Some(folder) = plan.spool_folder.as_ref().filter(|_| !self.parts.queue.has_spool())
+        else {
+            return;
+        };
+        let now_ns = monotonic_ns();
+        if now_ns < self.spool_at_ns {
+            return;
+        }
+        self.spool_at_ns = now_ns + ms(SPOOL_MS);
+        let bytes_max = u64::from(plan.spool_mib) << 20;
+        match Spool::open(&folder.join(&plan.name), plan.kind.name(), bytes_max) {
+            Ok(spool) => {
+                if std::mem::take(&mut self.spool_missed) {
+                    tracing::info!(sink = plan.name, "the sink has its spool");
+                }
+                // What another run or sink has left is this one's to deliver.
+                self.ledger.queue(spool.records() + spool.broken_records);
+                self.parts.queue.attach(spool);
+                self.count_broken();
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.spool_missed, true) {
+                    tracing::error!(sink = plan.name, %error, "the sink has no spool yet");
+                }
+            }
+        }
+    }
+
+    /// At the end: the sink that holds the spool may be ending as well.
+    fn await_spool(&mut self) {
+        let until_ns = monotonic_ns() + ms(2 * SPOOL_MS);
+        let misses = |it: &Self| it.spool_missed && !it.parts.queue.is_empty();
+        while misses(self) && monotonic_ns() < until_ns {
+            self.spool_at_ns = 0;
+            self.open_spool();
+            sleep_ms(if misses(self) { TICK_MS / 10 } else { 0 });
+        }
+    }
+
+    fn count_broken(&mut self) {
+        let lost = self.parts.queue.take_broken();
+        self.ledger.drop_queued(SinkCause::SpoolFull, lost);
     }
 
     fn is_ok(&self) -> bool {
@@ -254,8 +309,7 @@ impl Keeper {
             }
             Err(Failure { what, refused: false }) => self.failed(what),
         }
-        let lost = self.parts.queue.take_broken();
-        self.ledger.drop_queued(SinkCause::SpoolFull, lost);
+        self.count_broken();
     }
 
     fn recovered(&mut self) {

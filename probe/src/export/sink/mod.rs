@@ -38,7 +38,6 @@ use crate::time::{Timestamp, monotonic_ns, sleep_ms, wall_clock};
 use courier::Courier;
 use keeper::{Keeper, KeeperParts};
 use queue::Queue;
-use spool::Spool;
 
 /// Batches of rows between the caller and a keeper.
 const MESSAGES_MAX: usize = 64;
@@ -251,7 +250,6 @@ impl Handle {
         make_driver: courier::MakeDriver,
     ) -> io::Result<Self> {
         let plan = Arc::new(plan);
-        let spool = open_spool(&plan);
         let (messages, inbox) = bounded(MESSAGES_MAX);
         let report = Arc::new(ArcSwap::from_pointee(SinkReport {
             name: plan.name.clone(),
@@ -262,7 +260,7 @@ impl Handle {
         let keeper = Keeper::new(KeeperParts {
             encoder: make_encoder(&plan),
             make_encoder,
-            queue: Queue::new(u64::from(plan.queue_mib) << 20, spool),
+            queue: Queue::new(u64::from(plan.queue_mib) << 20),
             courier: Courier::start(&plan.name, make_driver)?,
             inbox,
             report: Arc::clone(&report),
@@ -350,20 +348,6 @@ impl Handle {
 fn count_refused(records: u64, ledger: &mut SinkLedger) {
     ledger.queue(records);
     ledger.drop_queued(SinkCause::HandOffFull, records);
-}
-
-/// The spool of a plan. One that cannot be used is said, and done without: records that fit in memory are
-/// worth more than none.
-fn open_spool(plan: &SinkPlan) -> Option<Spool> {
-    let folder = plan.spool_folder.as_ref()?.join(&plan.name);
-    let bytes_max = u64::from(plan.spool_mib) << 20;
-    match Spool::open(folder, plan.kind.name(), bytes_max) {
-        Ok(spool) => Some(spool),
-        Err(error) => {
-            tracing::error!(sink = plan.name, %error, "the sink runs without a spool");
-            None
-        }
-    }
 }
 
 fn encoder(plan: &SinkPlan, origin: &Origin) -> Box<dyn Encoder> {

@@ -42,18 +42,27 @@ pub(super) enum Pushed {
 }
 
 impl Queue {
-    pub(super) fn new(bytes_max: u64, spool: Option<Spool>) -> Self {
-        let mut queue = Self {
+    pub(super) const fn new(bytes_max: u64) -> Self {
+        Self {
             waiting: VecDeque::new(),
             bytes: 0,
             bytes_max,
-            spool,
+            spool: None,
             read: 0,
             broken_records: 0,
             spool_problem: None,
-        };
-        queue.fill();
-        queue
+        }
+    }
+
+    /// What another sink or run has left is delivered behind what waits in memory by now.
+    pub(super) fn attach(&mut self, spool: Spool) {
+        self.broken_records += spool.broken_records;
+        self.spool = Some(spool);
+        self.fill();
+    }
+
+    pub(super) const fn has_spool(&self) -> bool {
+        self.spool.is_some()
     }
 
     /// Other bounds.
@@ -163,11 +172,19 @@ fn size(batch: &Batch) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::record::Table;
 
     fn batch(records: u64) -> Batch {
         Batch { table: Table::Flows, records, token: String::new(), bytes: vec![0; 100] }
+    }
+
+    fn with_spool(bytes_max: u64, folder: &Path, spool_bytes_max: u64) -> Queue {
+        let mut queue = Queue::new(bytes_max);
+        queue.attach(Spool::open(folder, "eve", spool_bytes_max).expect("a folder"));
+        queue
     }
 
     fn drain(queue: &mut Queue) -> Vec<u64> {
@@ -181,7 +198,7 @@ mod tests {
 
     #[test]
     fn memory_alone_refuses_what_does_not_fit() {
-        let mut queue = Queue::new(250, None);
+        let mut queue = Queue::new(250);
         let pushed: Vec<_> = (1..=4).map(|records| queue.push(batch(records))).collect();
         assert_eq!(pushed, [Pushed::Waits, Pushed::Waits, Pushed::Waits, Pushed::Full]);
         assert_eq!(drain(&mut queue), [1, 2, 3]);
@@ -192,8 +209,8 @@ mod tests {
     fn order_is_kept_through_the_spool_and_over_runs() {
         let folder = std::env::temp_dir().join(format!("vmprobe-queue-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
-        let spool = || Some(Spool::open(folder.clone(), "eve", 1_500).expect("a folder"));
-        let mut queue = Queue::new(250, spool());
+        let again = || with_spool(250, &folder, 1_500);
+        let mut queue = again();
         for records in 1..=6 {
             assert_eq!(queue.push(batch(records)), Pushed::Waits);
         }
@@ -205,7 +222,7 @@ mod tests {
         queue.pop();
         assert_eq!(queue.front().map(|batch| batch.records), Some(4));
         drop(queue);
-        let mut queue = Queue::new(250, spool());
+        let mut queue = again();
         assert_eq!(queue.spooled(), 4 + 5 + 6 + 7);
         assert_eq!(queue.push(batch(8)), Pushed::Waits);
         assert_eq!(drain(&mut queue), [4, 5, 6, 7, 8]);
@@ -215,7 +232,7 @@ mod tests {
         }
         assert_eq!((queue.save(), queue.spooled()), (0, 6));
         drop(queue);
-        assert_eq!(drain(&mut Queue::new(250, spool())), [1, 2, 3]);
+        assert_eq!(drain(&mut again()), [1, 2, 3]);
         let _ = std::fs::remove_dir_all(folder);
     }
 
@@ -223,8 +240,7 @@ mod tests {
     fn a_full_spool_refuses() {
         let folder = std::env::temp_dir().join(format!("vmprobe-queuef-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
-        let spool = Spool::open(folder.clone(), "eve", 200).expect("a folder");
-        let mut queue = Queue::new(100, Some(spool));
+        let mut queue = with_spool(100, &folder, 200);
         let pushed: Vec<_> = (1..=3).map(|records| queue.push(batch(records))).collect();
         assert_eq!(pushed, [Pushed::Waits, Pushed::Waits, Pushed::SpoolFull]);
         let _ = std::fs::remove_dir_all(folder);

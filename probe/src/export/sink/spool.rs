@@ -1,10 +1,11 @@
 //! Batches on disk, for what finds no room in memory and what is left at the end.
 //!
 //! In: batches. Out: the same, oldest first, also in another run.
-//! Cost: a file, an fsync and a rename a batch.
+//! Cost: a file, an fsync and a rename a batch; opening reads the head of each file.
 //! Invariants: at most `bytes_max` are kept; a file whose name ends in `.batch` is whole, or its checksum
 //! says that it is not; a batch leaves the disk when it is delivered, not when it is read; one process
-//! owns a folder.
+//! owns a folder. A sink's folder has one for each kind: what another kind has encoded, this one could not
+//! send, and leaves to it.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -22,6 +23,8 @@ const MAGIC: [u8; 8] = *b"vmpbatc1";
 const NAME_BYTES_MAX: usize = 255;
 /// Largest batch that is read back: one batch's bound and one row beyond it.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
+/// What stands before the octets of a batch, at most: magic, checksum, records and three names.
+const HEAD_BYTES_MAX: u64 = 8 + 4 + 8 + 3 * (1 + NAME_BYTES_MAX as u64);
 
 /// Why a batch is not in the spool.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +33,7 @@ pub(super) enum SpoolError {
     Full(u64),
     #[error("{}: {error}", path.display())]
     Disk { path: PathBuf, error: io::Error },
-    #[error("{}: another process uses it", .0.display())]
+    #[error("{}: another process, or a sink that was taken away and still delivers, uses it", .0.display())]
     InUse(PathBuf),
     #[error("{} is broken: {what}", path.display())]
     Broken { path: PathBuf, what: &'static str },
@@ -39,13 +42,15 @@ pub(super) enum SpoolError {
 /// The spool of one sink.
 pub(super) struct Spool {
     folder: PathBuf,
-    /// Kind of the sink: what another kind has encoded, this one cannot send.
+    /// Kind of the sink.
     encoding: &'static str,
     bytes_max: u64,
     bytes: u64,
     /// Number, size and records of each file, oldest first.
     files: VecDeque<Entry>,
     next: u64,
+    /// Records of files that were put aside when it was opened, as far as these say how many.
+    pub(super) broken_records: u64,
     /// Held as long as the folder is owned.
     _lock: File,
 }
@@ -64,12 +69,13 @@ fn disk(path: &Path) -> impl FnOnce(io::Error) -> SpoolError {
 }
 
 impl Spool {
-    /// Opens the folder, makes it if need be, and finds what another run has left.
+    /// Opens the sink's folder for its kind, makes it if need be, and finds what another run has left.
     pub(super) fn open(
-        folder: PathBuf,
+        folder: &Path,
         encoding: &'static str,
         bytes_max: u64,
     ) -> Result<Self, SpoolError> {
+        let folder = folder.join(encoding);
         fs::create_dir_all(&folder).map_err(disk(&folder))?;
         let lock_path = folder.join(".lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
@@ -83,6 +89,7 @@ impl Spool {
             bytes: 0,
             files: VecDeque::new(),
             next: 0,
+            broken_records: 0,
             _lock: lock,
         };
         spool.find()?;
@@ -104,12 +111,15 @@ impl Spool {
         numbers.sort_unstable();
         for number in numbers {
             self.next = number + 1;
-            match self.read_file(number) {
-                Ok((batch, bytes)) => {
-                    self.bytes += bytes;
-                    self.files.push_back(Entry { number, bytes, records: batch.records });
+            match self.entry(number) {
+                Ok(entry) => {
+                    self.bytes += entry.bytes;
+                    self.files.push_back(entry);
                 }
-                Err(error) => self.put_aside(number, &error),
+                Err((error, records)) => {
+                    self.broken_records += records;
+                    self.put_aside(number, &error);
+                }
             }
         }
         Ok(())
@@ -192,6 +202,27 @@ impl Spool {
         self.folder.join(format!("{number:020}.batch"))
     }
 
+    /// What the head of a file says; with an error how many records are lost with it, if that is known.
+    fn entry(&self, number: u64) -> Result<Entry, (SpoolError, u64)> {
+        let path = self.path(number);
+        let mut text = Vec::new();
+        let read = File::open(&path).and_then(|file| {
+            let bytes = file.metadata()?.len();
+            file.take(HEAD_BYTES_MAX).read_to_end(&mut text)?;
+            Ok(bytes)
+        });
+        let bytes = read.map_err(|error| (disk(&path)(error), 0))?;
+        let broken = |what, records| (SpoolError::Broken { path: path.clone(), what }, records);
+        let head = head(&text).map_err(|what| broken(what, 0))?;
+        if head.records > bytes {
+            return Err(broken("it names more records than it has octets", 0));
+        }
+        match head.check(self.encoding) {
+            Ok(_) => Ok(Entry { number, bytes, records: head.records }),
+            Err(what) => Err(broken(what, head.records)),
+        }
+    }
+
     fn read_file(&self, number: u64) -> Result<(Batch, u64), SpoolError> {
         let path = self.path(number);
         let mut text = Vec::new();
@@ -222,25 +253,50 @@ fn encode(batch: &Batch, encoding: &str) -> Vec<u8> {
     text
 }
 
-fn decode(text: &[u8], encoding: &str) -> Result<Batch, &'static str> {
+/// What stands before the octets.
+struct Head<'a> {
+    /// Of all behind it.
+    checksum: u32,
+    checked: &'a [u8],
+    records: u64,
+    encoding: &'a str,
+    table: &'a str,
+    token: &'a str,
+    bytes: &'a [u8],
+}
+
+impl Head<'_> {
+    /// The table, if it is for this kind of sink.
+    fn check(&self, encoding: &str) -> Result<Table, &'static str> {
+        if self.encoding != encoding {
+            return Err("it is for a sink of another kind");
+        }
+        Table::named(self.table).ok_or("it is of an unknown table")
+    }
+}
+
+fn head(text: &[u8]) -> Result<Head<'_>, &'static str> {
     const SHORT: &str = "it is cut off";
     let (magic, rest) = text.split_first_chunk::<8>().ok_or(SHORT)?;
     if *magic != MAGIC {
         return Err("it is no batch");
     }
-    let (checksum, rest) = rest.split_first_chunk::<4>().ok_or(SHORT)?;
-    if crc32fast::hash(rest) != u32::from_be_bytes(*checksum) {
-        return Err("its checksum is wrong");
-    }
-    let (records, rest) = rest.split_first_chunk::<8>().ok_or(SHORT)?;
-    let (its_encoding, rest) = name(rest).ok_or(SHORT)?;
+    let (checksum, checked) = rest.split_first_chunk::<4>().ok_or(SHORT)?;
+    let (records, rest) = checked.split_first_chunk::<8>().ok_or(SHORT)?;
+    let (encoding, rest) = name(rest).ok_or(SHORT)?;
     let (table, rest) = name(rest).ok_or(SHORT)?;
     let (token, bytes) = name(rest).ok_or(SHORT)?;
-    if its_encoding != encoding {
-        return Err("it is for a sink of another kind");
+    let (checksum, records) = (u32::from_be_bytes(*checksum), u64::from_be_bytes(*records));
+    Ok(Head { checksum, checked, records, encoding, table, token, bytes })
+}
+
+fn decode(text: &[u8], encoding: &str) -> Result<Batch, &'static str> {
+    let head = head(text)?;
+    if crc32fast::hash(head.checked) != head.checksum {
+        return Err("its checksum is wrong");
     }
-    let table = Table::named(table).ok_or("it is of an unknown table")?;
-    let records = u64::from_be_bytes(*records);
+    let table = head.check(encoding)?;
+    let Head { records, token, bytes, .. } = head;
     Ok(Batch { table, records, token: token.to_owned(), bytes: bytes.to_vec() })
 }
 
@@ -269,28 +325,32 @@ mod tests {
     #[test]
     fn batches_come_back_in_order_in_another_run() {
         let folder = folder("order");
-        let mut spool = Spool::open(folder.clone(), "eve", 1 << 20).expect("a folder");
+        let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
         for records in 1..=3 {
             spool.push(&batch(records, 100)).expect("room");
         }
-        assert!(matches!(Spool::open(folder.clone(), "eve", 1), Err(SpoolError::InUse(_))));
+        assert!(matches!(Spool::open(&folder, "eve", 1), Err(SpoolError::InUse(_))));
         drop(spool);
-        fs::write(folder.join("00000000000000000009.part"), "torn").expect("a file");
-        let mut spool = Spool::open(folder.clone(), "eve", 1 << 20).expect("a folder");
+        fs::write(folder.join("eve/00000000000000000009.part"), "torn").expect("a file");
+        let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
         assert_eq!(spool.records(), 6);
         let (found, lost) = spool.read(0);
         let (entry, found) = found.expect("the first");
         assert_eq!((found, lost), (batch(1, 100), 0));
         spool.remove(entry);
         assert_eq!(spool.read(1).0.map(|(_, batch)| batch.records), Some(3));
-        assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 3, "two batches and a lock");
+        assert_eq!(
+            fs::read_dir(folder.join("eve")).expect("a folder").count(),
+            3,
+            "two batches and a lock"
+        );
         let _ = fs::remove_dir_all(folder);
     }
 
     #[test]
     fn it_never_grows_beyond_its_bound() {
         let folder = folder("bound");
-        let mut spool = Spool::open(folder.clone(), "eve", 2_000).expect("a folder");
+        let mut spool = Spool::open(&folder, "eve", 2_000).expect("a folder");
         assert!(spool.push(&batch(1, 1_500)).is_ok());
         assert!(matches!(spool.push(&batch(2, 1_500)), Err(SpoolError::Full(_))));
         let entry = spool.read(0).0.expect("one").0;
@@ -302,7 +362,7 @@ mod tests {
     #[test]
     fn what_is_broken_is_put_aside_and_counted() {
         let folder = folder("broken");
-        let mut spool = Spool::open(folder.clone(), "eve", 1 << 20).expect("a folder");
+        let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
         for records in 1..=2 {
             spool.push(&batch(records, 100)).expect("room");
         }
@@ -316,8 +376,41 @@ mod tests {
         assert_eq!((found.map(|(_, batch)| batch.records), lost), (Some(2), 1));
         assert!(path.with_extension("broken").exists());
         drop(spool);
-        let other = Spool::open(folder.clone(), "webhook", 1 << 20).expect("a folder");
-        assert_eq!(other.records(), 0, "of another kind");
+        let _ = fs::remove_dir_all(folder);
+    }
+
+    #[test]
+    fn what_is_found_broken_at_the_start_is_counted_as_far_as_it_says() {
+        let folder = folder("found");
+        let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
+        for records in [3, 5, 7, 90] {
+            spool.push(&batch(records, 100)).expect("room");
+        }
+        let paths: Vec<_> = (0..3).map(|number| spool.path(number)).collect();
+        drop(spool);
+        fs::write(&paths[0], "no batch").expect("a file");
+        fs::write(&paths[1], encode(&batch(5, 100), "webhook")).expect("a file");
+        fs::write(&paths[2], encode(&batch(u64::MAX, 100), "eve")).expect("a file");
+        let spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
+        assert_eq!((spool.records(), spool.broken_records), (90, 5));
+        assert!(paths.iter().all(|path| path.with_extension("broken").exists()));
+        let _ = fs::remove_dir_all(folder);
+    }
+
+    #[test]
+    fn what_another_kind_has_left_is_left_to_it() {
+        let folder = folder("kinds");
+        let mut eve = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
+        eve.push(&batch(3, 100)).expect("room");
+        // Also while that one still delivers.
+        let mut webhook = Spool::open(&folder, "webhook", 1 << 20).expect("another folder");
+        assert_eq!((webhook.records(), webhook.read(0)), (0, (None, 0)));
+        webhook.push(&batch(4, 100)).expect("room");
+        drop((eve, webhook));
+        for (kind, records) in [("eve", 3), ("webhook", 4)] {
+            let spool = Spool::open(&folder, kind, 1 << 20).expect("a folder");
+            assert_eq!((spool.records(), spool.broken_records), (records, 0), "{kind}");
+        }
         let _ = fs::remove_dir_all(folder);
     }
 

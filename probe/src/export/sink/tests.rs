@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::config::EvePlan;
+use crate::config::{EvePlan, SyslogFormat, SyslogPlan};
 use crate::record::LedgerRecord;
 use crate::time::ms;
 
@@ -215,6 +215,61 @@ fn the_spool_outlives_a_run() {
     let tokens: std::collections::BTreeSet<_> =
         to.arrived.lock().iter().map(|(token, ..)| token.clone()).collect();
     assert_eq!(tokens.len(), 40);
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+/// A plan with a spool and little memory.
+fn spooling(folder: &std::path::Path) -> SinkPlan {
+    let _ = std::fs::remove_dir_all(folder);
+    let mut plan = plan("a");
+    (plan.queue_mib, plan.batch_records) = (1, 1_000);
+    plan.spool_folder = Some(folder.to_owned());
+    plan
+}
+
+#[test]
+fn a_sink_that_is_put_back_gets_the_spool_when_the_one_before_has_left_it() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-left-{}", std::process::id()));
+    let plan = spooling(&folder);
+    let (dead, works) = (Destination::default(), Destination::default());
+    *dead.always.lock() = Some(Does::Fail);
+    let mut before = handle(plan.clone(), false, &dead);
+    for _ in 0..40 {
+        before.send(&rows(1_000), Timestamp::ZERO, u64::MAX);
+    }
+    until(|| before.report().ledger.made == 40_000);
+    let mut after = handle(plan, false, &works);
+    after.send(&rows(5), Timestamp::ZERO, 0);
+    until(|| after.report().ledger.delivered == 5);
+    assert_eq!(sums(&before.join()), (40_000, 0, 40_000, 0));
+    until(|| after.report().ledger.delivered == 40_005);
+    assert_eq!(sums(&after.join()), (40_005, 40_005, 0, 0));
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn what_a_sink_of_another_kind_has_left_waits_for_its_kind() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-kinds-{}", std::process::id()));
+    let plan = spooling(&folder);
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Fail);
+    let mut sink = handle(plan.clone(), false, &to);
+    sink.send(&rows(3_000), Timestamp::ZERO, 0);
+    assert_eq!(sink.join().ledger.spooled, 3_000);
+    *to.always.lock() = None;
+    let mut other = plan.clone();
+    other.kind = SinkKind::Syslog(SyslogPlan {
+        url: "tcp://127.0.0.1:1".parse().expect("a URL"),
+        ca_file: "".into(),
+        format: SyslogFormat::Json,
+    });
+    let mut sink = handle(other, false, &to);
+    sink.send(&rows(7), Timestamp::ZERO, 0);
+    until(|| sink.report().ledger.delivered == 7);
+    assert_eq!(sums(&sink.join()), (7, 7, 0, 0));
+    let sink = handle(plan, false, &to);
+    until(|| sink.report().ledger.delivered == 3_000);
+    assert_eq!(sums(&sink.join()), (3_000, 3_000, 0, 0));
     let _ = std::fs::remove_dir_all(folder);
 }
 
