@@ -76,6 +76,8 @@ pub(super) struct Keeper {
     spool_at_ns: u64,
     /// It is known, and logged, that there is none now.
     spool_missed: bool,
+    /// Since when the disk does not give what is in it.
+    unread_since: Option<Timestamp>,
 }
 
 impl Keeper {
@@ -92,6 +94,7 @@ impl Keeper {
             batches_made: 0,
             spool_at_ns: 0,
             spool_missed: false,
+            unread_since: None,
         }
     }
 
@@ -117,7 +120,7 @@ impl Keeper {
                 recv(done) -> outcome => self.done(outcome.unwrap_or_else(|_| Err(gone()))),
                 default(self.pause()) => {}
             }
-            self.open_spool();
+            self.tend_spool();
             self.close_due();
             self.dispatch();
             self.publish();
@@ -135,6 +138,7 @@ impl Keeper {
         let until_ns = monotonic_ns() + ms(END_MS);
         let end = |it: &Self| it.parts.queue.is_empty() && !it.under_way;
         while !end(self) && monotonic_ns() < until_ns {
+            self.tend_spool();
             self.dispatch();
             self.publish();
             select! {
@@ -148,6 +152,18 @@ impl Keeper {
         if lost > 0 {
             tracing::error!(sink = self.parts.plan.name, records = lost, "lost at the end");
         }
+    }
+
+    /// Opens the spool if it is not open, and tries again to read what the disk did not give.
+    fn tend_spool(&mut self) {
+        self.open_spool();
+        if self.parts.queue.read_problem().is_some() && monotonic_ns() >= self.spool_at_ns {
+            self.spool_at_ns = monotonic_ns() + ms(SPOOL_MS);
+            self.parts.queue.fill();
+            self.count_broken();
+        }
+        let unread = self.parts.queue.read_problem().is_some();
+        self.unread_since = unread.then(|| self.unread_since.unwrap_or_else(wall_clock));
     }
 
     /// Opens the spool, if there shall be one and it is not open yet: a sink that was taken away may hold it
@@ -208,7 +224,7 @@ impl Keeper {
         let now_ns = monotonic_ns();
         let batch_ns = ms(self.parts.plan.batch_ms.into());
         let due = self.open.values().map(|open| open.opened_ns + batch_ns);
-        let retry = (!self.under_way && !self.parts.queue.is_empty()).then_some(self.retry_at_ns);
+        let retry = (!self.under_way && self.parts.queue.has_front()).then_some(self.retry_at_ns);
         let next_ns = due.chain(retry).min().unwrap_or(u64::MAX);
         let wait_ns = next_ns.saturating_sub(now_ns).min(ms(TICK_MS));
         // A millisecond at least: clocks of waits are not finer.
@@ -353,8 +369,18 @@ impl Keeper {
             name: self.parts.plan.name.clone(),
             kind: self.parts.plan.kind.name(),
             ledger,
-            health: self.health.clone(),
+            health: self.reported_health(),
             ..SinkReport::default()
+        }
+    }
+
+    /// A destination that works helps nothing while the disk does not give what waits for it.
+    fn reported_health(&self) -> SinkHealth {
+        match (&self.health, self.unread_since, self.parts.queue.read_problem()) {
+            (SinkHealth::Ok, Some(since), Some(what)) => {
+                SinkHealth::Failing { since, what: format!("the spool: {what}"), full: false }
+            }
+            (health, _, _) => health.clone(),
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Queue {
     broken_records: u64,
     /// Why the spool took nothing last.
     spool_problem: Option<String>,
+    /// Why the spool gave nothing last.
+    read_problem: Option<String>,
 }
 
 /// What became of a batch.
@@ -51,6 +53,7 @@ impl Queue {
             read: 0,
             broken_records: 0,
             spool_problem: None,
+            read_problem: None,
         }
     }
 
@@ -120,16 +123,38 @@ impl Queue {
         }
     }
 
-    /// Takes batches from the spool into memory, as far as there is room.
-    fn fill(&mut self) {
+    /// Takes batches from the spool into memory, as far as there is room and the disk gives them.
+    pub(super) fn fill(&mut self) {
         while !self.is_full() {
             let Some(spool) = &mut self.spool else { return };
             let (found, lost) = spool.read(self.read);
             self.broken_records += lost;
-            let Some((entry, batch)) = found else { return };
-            self.read += 1;
-            self.keep(Arc::new(batch), Some(entry));
+            match found {
+                Ok(found) => {
+                    self.read_problem = None;
+                    let Some((entry, batch)) = found else { return };
+                    self.read += 1;
+                    self.keep(Arc::new(batch), Some(entry));
+                }
+                Err(error) => {
+                    if self.read_problem.is_none() {
+                        tracing::error!(%error, "the spool gives no batch; it is tried again");
+                    }
+                    self.read_problem = Some(error.to_string());
+                    return;
+                }
+            }
         }
+    }
+
+    /// Why the spool gives nothing now; [`Queue::fill`] tries again.
+    pub(super) fn read_problem(&self) -> Option<&str> {
+        self.read_problem.as_deref()
+    }
+
+    /// Whether a batch can be taken to the destination.
+    pub(super) fn has_front(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     fn keep(&mut self, batch: Arc<Batch>, entry: Option<Entry>) {

@@ -3,7 +3,8 @@
 //! In: batches. Out: the same, oldest first, also in another run.
 //! Cost: a file, an fsync and a rename a batch; opening reads the head of each file.
 //! Invariants: at most `bytes_max` are kept; a file whose name ends in `.batch` is whole, or its checksum
-//! says that it is not; a batch leaves the disk when it is delivered, not when it is read; one process
+//! says that it is not, and it is put aside, of which the last [`BROKEN_MAX`] are kept; what the disk does not
+//! give now waits until it does; a batch leaves the disk when it is delivered, not when it is read; one process
 //! owns a folder. A sink's folder has one for each kind: what another kind has encoded, this one could not
 //! send, and leaves to it.
 
@@ -23,6 +24,8 @@ const MAGIC: [u8; 8] = *b"vmpbatc1";
 const NAME_BYTES_MAX: usize = 255;
 /// Largest batch that is read back: one batch's bound and one row beyond it.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
+/// Broken files that are kept for whoever wants to look into them.
+const BROKEN_MAX: usize = 8;
 /// What stands before the octets of a batch, at most: magic, checksum, records and three names.
 const HEAD_BYTES_MAX: u64 = 8 + 4 + 8 + 3 * (1 + NAME_BYTES_MAX as u64);
 
@@ -49,6 +52,8 @@ pub(super) struct Spool {
     /// Number, size and records of each file, oldest first.
     files: VecDeque<Entry>,
     next: u64,
+    /// Numbers of the files that were put aside, oldest first.
+    broken: VecDeque<u64>,
     /// Records of files that were put aside when it was opened, as far as these say how many.
     pub(super) broken_records: u64,
     /// Held as long as the folder is owned.
@@ -66,6 +71,15 @@ pub(super) struct Entry {
 fn disk(path: &Path) -> impl FnOnce(io::Error) -> SpoolError {
     let path = path.to_owned();
     move |error| SpoolError::Disk { path, error }
+}
+
+/// Why a file cannot be read: one that somebody took away does not come back.
+fn unread(path: &Path) -> impl FnOnce(io::Error) -> SpoolError {
+    let path = path.to_owned();
+    move |error| match error.kind() {
+        io::ErrorKind::NotFound => SpoolError::Broken { path, what: "it was taken away" },
+        _ => SpoolError::Disk { path, error },
+    }
 }
 
 impl Spool {
@@ -89,6 +103,7 @@ impl Spool {
             bytes: 0,
             files: VecDeque::new(),
             next: 0,
+            broken: VecDeque::new(),
             broken_records: 0,
             _lock: lock,
         };
@@ -97,25 +112,29 @@ impl Spool {
     }
 
     fn find(&mut self) -> Result<(), SpoolError> {
-        let mut numbers = Vec::new();
+        let (mut numbers, mut broken) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.folder).map_err(disk(&self.folder))? {
             let path = entry.map_err(disk(&self.folder))?.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             match path.extension().and_then(|ending| ending.to_str()) {
                 Some("batch") => numbers.extend(stem.parse::<u64>().ok()),
+                Some("broken") => broken.extend(stem.parse::<u64>().ok()),
                 // What was written when a run ended by force was counted nowhere.
                 Some("part") => drop(fs::remove_file(&path)),
                 _ => {}
             }
         }
         numbers.sort_unstable();
+        broken.sort_unstable();
+        self.next = numbers.iter().chain(&broken).max().map_or(0, |number| number + 1);
+        self.broken = broken.into();
         for number in numbers {
-            self.next = number + 1;
             match self.entry(number) {
                 Ok(entry) => {
                     self.bytes += entry.bytes;
                     self.files.push_back(entry);
                 }
+                Err((error @ SpoolError::Disk { .. }, _)) => return Err(error),
                 Err((error, records)) => {
                     self.broken_records += records;
                     self.put_aside(number, &error);
@@ -165,11 +184,18 @@ impl Spool {
     }
 
     /// The batch at a place, the oldest at 0. What is broken is put aside; its records come second.
-    pub(super) fn read(&mut self, place: usize) -> (Option<(Entry, Batch)>, u64) {
+    ///
+    /// # Errors
+    /// The disk's; another time it may give the same batch.
+    pub(super) fn read(
+        &mut self,
+        place: usize,
+    ) -> (Result<Option<(Entry, Batch)>, SpoolError>, u64) {
         let mut lost = 0;
         while let Some(entry) = self.files.get(place).copied() {
             match self.read_file(entry.number) {
-                Ok((batch, _)) => return (Some((entry, batch)), lost),
+                Ok(batch) => return (Ok(Some((entry, batch))), lost),
+                Err(error @ SpoolError::Disk { .. }) => return (Err(error), lost),
                 Err(error) => {
                     self.put_aside(entry.number, &error);
                     self.files.remove(place);
@@ -178,7 +204,7 @@ impl Spool {
                 }
             }
         }
-        (None, lost)
+        (Ok(None), lost)
     }
 
     /// A batch has been delivered, or is given up.
@@ -192,10 +218,15 @@ impl Spool {
         }
     }
 
-    fn put_aside(&self, number: u64, error: &SpoolError) {
+    fn put_aside(&mut self, number: u64, error: &SpoolError) {
         tracing::error!(%error, "a batch of the spool is put aside");
         let path = self.path(number);
         let _ = fs::rename(&path, path.with_extension("broken"));
+        self.broken.push_back(number);
+        while self.broken.len() > BROKEN_MAX {
+            let oldest = self.broken.pop_front().map(|number| self.path(number));
+            let _ = oldest.map(|path| fs::remove_file(path.with_extension("broken")));
+        }
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -211,7 +242,7 @@ impl Spool {
             file.take(HEAD_BYTES_MAX).read_to_end(&mut text)?;
             Ok(bytes)
         });
-        let bytes = read.map_err(|error| (disk(&path)(error), 0))?;
+        let bytes = read.map_err(|error| (unread(&path)(error), 0))?;
         let broken = |what, records| (SpoolError::Broken { path: path.clone(), what }, records);
         let head = head(&text).map_err(|what| broken(what, 0))?;
         if head.records > bytes {
@@ -223,15 +254,13 @@ impl Spool {
         }
     }
 
-    fn read_file(&self, number: u64) -> Result<(Batch, u64), SpoolError> {
+    fn read_file(&self, number: u64) -> Result<Batch, SpoolError> {
         let path = self.path(number);
         let mut text = Vec::new();
         File::open(&path)
             .and_then(|file| file.take(BATCH_BYTES_MAX).read_to_end(&mut text))
-            .map_err(disk(&path))?;
-        let batch =
-            decode(&text, self.encoding).map_err(|what| SpoolError::Broken { path, what })?;
-        Ok((batch, u64::try_from(text.len()).unwrap_or(u64::MAX)))
+            .map_err(unread(&path))?;
+        decode(&text, self.encoding).map_err(|what| SpoolError::Broken { path, what })
     }
 }
 
@@ -322,6 +351,11 @@ mod tests {
         Batch { table: Table::Flows, records, token, bytes: vec![7; octets] }
     }
 
+    fn records_at(spool: &mut Spool, place: usize) -> (Option<u64>, u64) {
+        let (found, lost) = spool.read(place);
+        (found.expect("a disk that reads").map(|(_, batch)| batch.records), lost)
+    }
+
     #[test]
     fn batches_come_back_in_order_in_another_run() {
         let folder = folder("order");
@@ -335,10 +369,10 @@ mod tests {
         let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
         assert_eq!(spool.records(), 6);
         let (found, lost) = spool.read(0);
-        let (entry, found) = found.expect("the first");
+        let (entry, found) = found.expect("a disk").expect("the first");
         assert_eq!((found, lost), (batch(1, 100), 0));
         spool.remove(entry);
-        assert_eq!(spool.read(1).0.map(|(_, batch)| batch.records), Some(3));
+        assert_eq!(records_at(&mut spool, 1), (Some(3), 0));
         assert_eq!(
             fs::read_dir(folder.join("eve")).expect("a folder").count(),
             3,
@@ -353,7 +387,7 @@ mod tests {
         let mut spool = Spool::open(&folder, "eve", 2_000).expect("a folder");
         assert!(spool.push(&batch(1, 1_500)).is_ok());
         assert!(matches!(spool.push(&batch(2, 1_500)), Err(SpoolError::Full(_))));
-        let entry = spool.read(0).0.expect("one").0;
+        let entry = spool.read(0).0.expect("a disk").expect("one").0;
         spool.remove(entry);
         assert!(spool.is_empty() && spool.push(&batch(2, 1_500)).is_ok());
         let _ = fs::remove_dir_all(folder);
@@ -372,8 +406,7 @@ mod tests {
             *last ^= 1;
         }
         fs::write(&path, text).expect("a file");
-        let (found, lost) = spool.read(0);
-        assert_eq!((found.map(|(_, batch)| batch.records), lost), (Some(2), 1));
+        assert_eq!(records_at(&mut spool, 0), (Some(2), 1));
         assert!(path.with_extension("broken").exists());
         drop(spool);
         let _ = fs::remove_dir_all(folder);
@@ -404,13 +437,70 @@ mod tests {
         eve.push(&batch(3, 100)).expect("room");
         // Also while that one still delivers.
         let mut webhook = Spool::open(&folder, "webhook", 1 << 20).expect("another folder");
-        assert_eq!((webhook.records(), webhook.read(0)), (0, (None, 0)));
+        assert_eq!((webhook.records(), records_at(&mut webhook, 0)), (0, (None, 0)));
         webhook.push(&batch(4, 100)).expect("room");
         drop((eve, webhook));
         for (kind, records) in [("eve", 3), ("webhook", 4)] {
             let spool = Spool::open(&folder, kind, 1 << 20).expect("a folder");
             assert_eq!((spool.records(), spool.broken_records), (records, 0), "{kind}");
         }
+        let _ = fs::remove_dir_all(folder);
+    }
+
+    /// In place of a file that the disk does not give: a folder of its name, which cannot be read either.
+    fn unreadable(path: &Path) {
+        fs::rename(path, path.with_extension("away")).expect("a file");
+        fs::create_dir(path).expect("a folder");
+    }
+
+    fn readable(path: &Path) {
+        fs::remove_dir(path).expect("a folder");
+        fs::rename(path.with_extension("away"), path).expect("a file");
+    }
+
+    #[test]
+    fn what_the_disk_does_not_give_now_waits() {
+        let folder = folder("disk");
+        let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
+        for records in 1..=3 {
+            spool.push(&batch(records, 100)).expect("room");
+        }
+        let path = spool.path(0);
+        unreadable(&path);
+        for _ in 0..3 {
+            assert!(matches!(spool.read(0), (Err(SpoolError::Disk { .. }), 0)));
+        }
+        assert_eq!(spool.records(), 6);
+        readable(&path);
+        assert_eq!(records_at(&mut spool, 0), (Some(1), 0));
+        drop(spool);
+        unreadable(&path);
+        assert!(matches!(Spool::open(&folder, "eve", 1), Err(SpoolError::Disk { .. })));
+        readable(&path);
+        let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
+        assert_eq!(records_at(&mut spool, 0), (Some(1), 0));
+        // What was taken away does not come back.
+        fs::remove_file(&path).expect("a file");
+        assert_eq!((records_at(&mut spool, 0), spool.records()), ((Some(2), 1), 5));
+        let _ = fs::remove_dir_all(folder);
+    }
+
+    #[test]
+    fn of_what_is_broken_the_last_are_kept() {
+        let folder = folder("kept");
+        let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
+        for number in 0..12 {
+            spool.push(&batch(1, 100)).expect("room");
+            fs::write(spool.path(number), "broken").expect("a file");
+        }
+        drop(spool);
+        let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
+        let broken = |number| spool.path(number).with_extension("broken").exists();
+        let kept: Vec<_> = (0..13).filter(|number| broken(*number)).collect();
+        assert_eq!(kept, (4..12).collect::<Vec<_>>());
+        // A number is never used again while its file is there.
+        spool.push(&batch(1, 100)).expect("room");
+        assert!(spool.path(12).exists());
         let _ = fs::remove_dir_all(folder);
     }
 

@@ -248,6 +248,45 @@ fn a_sink_that_is_put_back_gets_the_spool_when_the_one_before_has_left_it() {
 }
 
 #[test]
+fn what_the_disk_does_not_give_is_delivered_when_it_does() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-unread-{}", std::process::id()));
+    let plan = spooling(&folder);
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Fail);
+    let mut sink = handle(plan, false, &to);
+    for _ in 0..40 {
+        sink.send(&rows(1_000), Timestamp::ZERO, u64::MAX);
+    }
+    until(|| sink.report().ledger.made == 40_000);
+    // In place of all that is not read back yet: what cannot be read.
+    let files = || std::fs::read_dir(folder.join("eve")).expect("a folder");
+    for path in files().map(|entry| entry.expect("an entry").path()) {
+        if path.extension().is_some_and(|ending| ending == "batch") {
+            std::fs::rename(&path, path.with_extension("away")).expect("a file");
+            std::fs::create_dir(&path).expect("a folder");
+        }
+    }
+    *to.always.lock() = None;
+    let problem = || match sink.report().health {
+        SinkHealth::Failing { what, .. } => what.contains("the spool"),
+        SinkHealth::Ok => false,
+    };
+    until(problem);
+    let ledger = sink.report().ledger;
+    assert_eq!((ledger.dropped_sum(), ledger.queued), (0, 40_000 - ledger.delivered));
+    for path in files().map(|entry| entry.expect("an entry").path()) {
+        if path.extension().is_some_and(|ending| ending == "batch") {
+            std::fs::remove_dir(&path).expect("a folder");
+            std::fs::rename(path.with_extension("away"), path).expect("a file");
+        }
+    }
+    until(|| sink.report().ledger.delivered == 40_000);
+    assert_eq!(sink.report().health, SinkHealth::Ok);
+    assert_eq!(sums(&sink.join()), (40_000, 40_000, 0, 0));
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
 fn what_a_sink_of_another_kind_has_left_waits_for_its_kind() {
     let folder = std::env::temp_dir().join(format!("vmprobe-kinds-{}", std::process::id()));
     let plan = spooling(&folder);
