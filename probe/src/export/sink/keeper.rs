@@ -135,6 +135,9 @@ impl Keeper {
     /// Closes all, and tries as long as [`END_MS`].
     fn end(&mut self, done: &Receiver<Result<Delivered, Failure>>) {
         self.close_all();
+        // There is no later for what waits for another attempt.
+        self.retry_at_ns = 0;
+        self.backoff.reset();
         let until_ns = monotonic_ns() + ms(END_MS);
         let end = |it: &Self| it.parts.queue.is_empty() && !it.under_way;
         while !end(self) && monotonic_ns() < until_ns {
@@ -395,4 +398,56 @@ pub(super) fn tables(plan: &SinkPlan) -> Vec<Table> {
 
 fn gone() -> Failure {
     Failure::again("the thread of the sink has ended: a bug")
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam::channel::bounded;
+
+    use super::*;
+    use crate::config::{EvePlan, SinkKind};
+    use crate::export::sink::Driver;
+    use crate::record::{LedgerRecord, Rows};
+
+    /// Takes all.
+    struct Takes;
+
+    impl Driver for Takes {
+        fn deliver(&mut self, _batch: &Batch) -> Result<Delivered, Failure> {
+            Ok(Delivered::default())
+        }
+    }
+
+    #[test]
+    fn at_the_end_what_waits_is_tried_at_once_however_long_it_was_to_wait() {
+        let eve = EvePlan { path: "x".into(), socket: false };
+        let mut plan = SinkPlan::new("a".to_owned(), SinkKind::Eve(eve));
+        plan.tables = vec!["ledger".to_owned()];
+        plan.retry_max_ms = 600_000;
+        let make_driver = Box::new(|_: &SinkPlan| -> Box<dyn Driver> { Box::new(Takes) });
+        let (messages, inbox) = bounded(1);
+        let encoder = |_: &SinkPlan| -> Box<dyn Encoder> { Box::new(crate::export::json::Lines) };
+        let mut keeper = Keeper::new(KeeperParts {
+            encoder: encoder(&plan),
+            make_encoder: Box::new(encoder),
+            queue: Queue::new(1 << 20),
+            courier: Courier::start("a", make_driver).expect("a thread"),
+            inbox,
+            report: Arc::default(),
+            waits: false,
+            run: 1,
+            waiting: Arc::default(),
+            plan: Arc::new(plan),
+            origin: Origin::new("p", "d"),
+        });
+        let rows = Rows { ledger: vec![LedgerRecord::default(); 3], ..Rows::default() };
+        keeper.take(&rows, Timestamp::ZERO);
+        for _ in 0..12 {
+            keeper.failed("it is down".to_owned());
+        }
+        assert!(keeper.retry_at_ns > monotonic_ns() + 2 * ms(END_MS));
+        drop(messages);
+        let report = keeper.run();
+        assert_eq!((report.ledger.delivered, report.ledger.dropped_sum()), (3, 0));
+    }
 }
