@@ -34,6 +34,8 @@ const TICK_MS: u64 = 500;
 const END_MS: u64 = 5_000;
 /// How often a spool that cannot be used is tried again.
 const SPOOL_MS: u64 = 1_000;
+/// Batches refused one after another from which on the sink is failing.
+const REFUSALS_MAX: u32 = 3;
 
 /// A batch that is being filled.
 struct Open {
@@ -72,6 +74,8 @@ pub(super) struct Keeper {
     /// No attempt before this.
     retry_at_ns: u64,
     batches_made: u64,
+    /// Batches that were refused one after another.
+    refusals: u32,
     /// The spool is not opened before this.
     spool_at_ns: u64,
     /// It is known, and logged, that there is none now.
@@ -92,6 +96,7 @@ impl Keeper {
             backoff: Backoff::new(),
             retry_at_ns: 0,
             batches_made: 0,
+            refusals: 0,
             spool_at_ns: 0,
             spool_missed: false,
             unread_since: None,
@@ -312,23 +317,51 @@ impl Keeper {
         self.under_way = false;
         let Some(records) = self.parts.queue.front().map(|batch| batch.records) else { return };
         match outcome {
-            Ok(Delivered { refused }) => {
-                let refused = refused.min(records);
+            Ok(Delivered { refused }) if refused < records => {
                 self.ledger.deliver(records - refused);
                 self.ledger.drop_queued(SinkCause::Refused, refused);
                 self.parts.queue.pop();
+                self.refusals = 0;
                 self.recovered();
             }
-            Err(Failure { what, refused: true }) => {
-                let sink = &self.parts.plan.name;
-                tracing::error!(sink, records, error = what, "a batch is refused, and dropped");
-                self.ledger.drop_queued(SinkCause::Refused, records);
-                self.parts.queue.pop();
-                self.recovered();
-            }
+            Ok(_) => self.refused(records, "none of its records is taken".to_owned()),
+            Err(Failure { what, refused: true }) => self.refused(records, what),
             Err(Failure { what, refused: false }) => self.failed(what),
         }
         self.count_broken();
+    }
+
+    /// The oldest batch is never taken. One may be wrong by itself; where all are, it is the sink that does
+    /// not do its work. It is said when this begins, not for each.
+    fn refused(&mut self, records: u64, what: String) {
+        self.ledger.drop_queued(SinkCause::Refused, records);
+        self.parts.queue.pop();
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals < REFUSALS_MAX {
+            if self.refusals == 1 {
+                let sink = &self.parts.plan.name;
+                tracing::error!(sink, records, error = what, "a batch is refused, and dropped");
+            }
+            return self.recovered();
+        }
+        if self.is_ok() {
+            let sink = &self.parts.plan.name;
+            tracing::error!(sink, error = what, "the sink refuses every batch; they are dropped");
+        }
+        let since = self.failing_since();
+        let what = format!("every batch is refused: {what}");
+        self.health = SinkHealth::Failing { since, what, full: false };
+        // It answers, so nothing waits for it.
+        self.backoff.reset();
+        self.retry_at_ns = 0;
+    }
+
+    /// When it began to fail, if it does; else now.
+    fn failing_since(&self) -> Timestamp {
+        match &self.health {
+            SinkHealth::Failing { since, .. } => *since,
+            SinkHealth::Ok => wall_clock(),
+        }
     }
 
     fn recovered(&mut self) {
@@ -341,14 +374,11 @@ impl Keeper {
     }
 
     fn failed(&mut self, what: String) {
-        let since = match &self.health {
-            SinkHealth::Failing { since, .. } => *since,
-            SinkHealth::Ok => {
-                let sink = &self.parts.plan.name;
-                tracing::error!(sink, error = what, "the sink takes no records; they wait");
-                wall_clock()
-            }
-        };
+        if self.is_ok() {
+            let sink = &self.parts.plan.name;
+            tracing::error!(sink, error = what, "the sink takes no records; they wait");
+        }
+        let since = self.failing_since();
         self.health = SinkHealth::Failing { since, what, full: false };
         let wait_ns = self.backoff.next_ns(self.parts.plan.retry_max_ms.into());
         self.retry_at_ns = monotonic_ns().saturating_add(wait_ns);

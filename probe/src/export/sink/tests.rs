@@ -137,6 +137,24 @@ fn what_is_refused_is_counted_and_holds_up_nothing() {
 }
 
 #[test]
+fn a_sink_that_refuses_one_batch_after_another_is_failing() {
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Refuse);
+    let mut sink = handle(plan("a"), false, &to);
+    sink.send(&rows(20), Timestamp::ZERO, 0);
+    until(|| sink.report().ledger.dropped(SinkCause::Refused) == 20);
+    assert_eq!(sink.report().health, SinkHealth::Ok, "two may be wrong by themselves");
+    sink.send(&rows(40), Timestamp::ZERO, 0);
+    until(|| sink.report().ledger.dropped(SinkCause::Refused) == 60);
+    let SinkHealth::Failing { what, .. } = sink.report().health else { panic!("all are") };
+    assert_eq!(what, "every batch is refused: never");
+    *to.always.lock() = None;
+    sink.send(&rows(10), Timestamp::ZERO, 0);
+    until(|| sink.report().ledger.delivered == 10);
+    assert_eq!((sink.report().health, sums(&sink.join())), (SinkHealth::Ok, (70, 10, 0, 60)));
+}
+
+#[test]
 fn a_sink_that_hangs_slows_neither_the_caller_nor_another_sink() {
     let (hangs, works) = (Destination::default(), Destination::default());
     *hangs.always.lock() = Some(Does::Hang(60_000));
