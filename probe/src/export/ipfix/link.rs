@@ -49,7 +49,7 @@ impl Link {
     }
 
     /// Whether what is known of it says that nothing gets there.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&mut self) -> bool {
         match self {
             // An ICMP error of what was sent before: nobody listens there. Sockets tell it once.
             Self::Udp(_) => false,

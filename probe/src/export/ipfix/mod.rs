@@ -52,7 +52,9 @@ impl Exporter {
 
     /// The way there; a session begins with each connection, by UDP once.
     fn link(&mut self) -> Result<Link, Failure> {
-        if let Some(link) = self.link.take().filter(|link| !link.is_closed()) {
+        if let Some(mut link) = self.link.take()
+            && !link.is_closed()
+        {
             return Ok(link);
         }
         let link =
