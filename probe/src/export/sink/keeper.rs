@@ -388,7 +388,8 @@ impl Keeper {
     fn change(&mut self, plan: Arc<SinkPlan>) {
         self.close_all();
         self.parts.encoder = (self.parts.make_encoder)(&plan);
-        self.parts.queue.set_bytes_max(u64::from(plan.queue_mib) << 20);
+        let bytes_max = |mib: u32| u64::from(mib) << 20;
+        self.parts.queue.set_bytes_max(bytes_max(plan.queue_mib), bytes_max(plan.spool_mib));
         self.tables = tables(&plan);
         self.parts.plan = plan;
         self.backoff.reset();

@@ -68,9 +68,12 @@ impl Queue {
         self.spool.is_some()
     }
 
-    /// Other bounds.
-    pub(super) const fn set_bytes_max(&mut self, bytes_max: u64) {
+    /// Other bounds, of the memory and of the spool.
+    pub(super) const fn set_bytes_max(&mut self, bytes_max: u64, spool_bytes_max: u64) {
         self.bytes_max = bytes_max;
+        if let Some(spool) = &mut self.spool {
+            spool.set_bytes_max(spool_bytes_max);
+        }
     }
 
     /// Whether another batch would have to go to the spool, or be dropped.

@@ -144,6 +144,11 @@ impl Spool {
         Ok(())
     }
 
+    /// Another bound. What is there beyond it stays; nothing is added until it is below.
+    pub(super) const fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
     /// Records that wait.
     pub(super) fn records(&self) -> u64 {
         self.files.iter().map(|entry| entry.records).sum()

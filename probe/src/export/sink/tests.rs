@@ -266,6 +266,32 @@ fn a_sink_that_is_put_back_gets_the_spool_when_the_one_before_has_left_it() {
 }
 
 #[test]
+fn another_size_of_the_spool_is_taken_while_it_is_used() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-size-{}", std::process::id()));
+    let mut plan = spooling(&folder);
+    plan.spool_mib = 1;
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Fail);
+    let mut sink = handle(plan.clone(), false, &to);
+    let fill = |sink: &mut Handle| {
+        for _ in 0..40 {
+            sink.send(&rows(1_000), Timestamp::ZERO, u64::MAX);
+        }
+    };
+    fill(&mut sink);
+    until(|| sink.report().ledger.made == 40_000);
+    let lost = sink.report().ledger.dropped(SinkCause::SpoolFull);
+    assert!(lost > 0);
+    plan.spool_mib = 100;
+    assert!(sink.set(&plan));
+    fill(&mut sink);
+    until(|| sink.report().ledger.made == 80_000);
+    assert_eq!(sink.report().ledger.dropped(SinkCause::SpoolFull), lost);
+    sink.join();
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
 fn what_the_disk_does_not_give_is_delivered_when_it_does() {
     let folder = std::env::temp_dir().join(format!("vmprobe-unread-{}", std::process::id()));
     let plan = spooling(&folder);
