@@ -9,7 +9,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -230,6 +230,8 @@ pub(super) fn protocol_name(protocol: u64) -> String {
 
 /// Octets that are looked at in one go for the end of the last line.
 const TORN_OCTETS: usize = 64 << 10;
+/// Octets behind the last line's end at most, if it is to be cut off: no record is as long.
+const LINE_OCTETS_MAX: u64 = 1 << 20;
 
 /// Where lines go.
 enum Target {
@@ -295,11 +297,11 @@ fn opened(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Octets up to the end of the last line that has one.
+/// Octets up to the end of the last line that has one; all, where none is near the end.
 fn whole_lines(file: &File, length: u64) -> io::Result<u64> {
     let mut part = vec![0; TORN_OCTETS];
     let mut end = length;
-    while end > 0 {
+    while end > 0 && length - end < LINE_OCTETS_MAX {
         let octets = usize::try_from(end).unwrap_or(usize::MAX).min(part.len());
         let read = part.get_mut(..octets).unwrap_or_default();
         let begin = end - u64::try_from(octets).unwrap_or(end);
@@ -309,7 +311,7 @@ fn whole_lines(file: &File, length: u64) -> io::Result<u64> {
         }
         end = begin;
     }
-    Ok(0)
+    Ok(if end == 0 { 0 } else { length })
 }
 
 /// Adds all or nothing.
