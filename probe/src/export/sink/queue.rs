@@ -165,13 +165,15 @@ impl Queue {
         self.waiting.push_back(Waiting { batch, entry });
     }
 
-    /// At the end: what is only in memory goes to the spool. Records that are lost with the program.
+    /// At the end: what is only in memory goes to the spool, in its place. Records that are lost with the
+    /// program.
     pub(super) fn save(&mut self) -> u64 {
-        let mut lost = 0;
+        let (mut lost, mut before) = (0, None);
         for Waiting { batch, entry } in self.waiting.drain(..) {
-            let saved = entry.is_some()
-                || self.spool.as_mut().is_some_and(|spool| spool.push(&batch).is_ok());
-            if !saved {
+            let spool = self.spool.as_mut();
+            let saved = entry.or_else(|| spool?.insert(before, &batch).ok());
+            before = saved.or(before);
+            if saved.is_none() {
                 lost += batch.records;
             }
         }
@@ -261,6 +263,35 @@ mod tests {
         assert_eq!((queue.save(), queue.spooled()), (0, 6));
         drop(queue);
         assert_eq!(drain(&mut again()), [1, 2, 3]);
+        let _ = std::fs::remove_dir_all(folder);
+    }
+
+    #[test]
+    fn what_is_saved_at_the_end_stands_in_its_place() {
+        let folder = std::env::temp_dir().join(format!("vmprobe-queues-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let again = || with_spool(350, &folder, 10_000);
+        // The first ones wait in memory alone, those behind them on disk.
+        let mut queue = again();
+        for records in 1..=7 {
+            queue.push(batch(records));
+        }
+        assert_eq!((queue.spooled(), queue.save()), (5 + 6 + 7, 0));
+        drop(queue);
+        // Some in memory are on disk too, some came behind them.
+        let mut queue = again();
+        assert_eq!(queue.spooled(), 28);
+        let mut popped = Vec::new();
+        for _ in 0..5 {
+            popped.extend(queue.front().map(|batch| batch.records));
+            queue.pop();
+        }
+        for records in 8..=12 {
+            queue.push(batch(records));
+        }
+        assert_eq!((popped, queue.save()), (vec![1, 2, 3, 4, 5], 0));
+        drop(queue);
+        assert_eq!(drain(&mut again()), [6, 7, 8, 9, 10, 11, 12]);
         let _ = std::fs::remove_dir_all(folder);
     }
 

@@ -26,6 +26,10 @@ const NAME_BYTES_MAX: usize = 255;
 const BATCH_BYTES_MAX: u64 = 1 << 30;
 /// Broken files that are kept for whoever wants to look into them.
 const BROKEN_MAX: usize = 8;
+/// Number of the first file, and between two that come one after another, so that what is older than a file
+/// finds a number before it.
+const FIRST: u64 = 1 << 60;
+const STEP: u64 = 1 << 20;
 /// What stands before the octets of a batch, at most: magic, checksum, records and three names.
 const HEAD_BYTES_MAX: u64 = 8 + 4 + 8 + 3 * (1 + NAME_BYTES_MAX as u64);
 
@@ -102,7 +106,7 @@ impl Spool {
             bytes_max,
             bytes: 0,
             files: VecDeque::new(),
-            next: 0,
+            next: FIRST,
             broken: VecDeque::new(),
             broken_records: 0,
             _lock: lock,
@@ -126,7 +130,8 @@ impl Spool {
         }
         numbers.sort_unstable();
         broken.sort_unstable();
-        self.next = numbers.iter().chain(&broken).max().map_or(0, |number| number + 1);
+        let last = numbers.iter().chain(&broken).max();
+        self.next = last.map_or(FIRST, |number| number.saturating_add(STEP));
         self.broken = broken.into();
         for number in numbers {
             match self.entry(number) {
@@ -165,27 +170,60 @@ impl Spool {
 
     /// Adds a batch behind all others.
     pub(super) fn push(&mut self, batch: &Batch) -> Result<(), SpoolError> {
+        self.write(self.next, self.files.len(), batch)?;
+        self.next = self.next.saturating_add(STEP);
+        Ok(())
+    }
+
+    /// Adds a batch right behind the file `before`, in front of all files where that is `None`; behind all
+    /// where no number is left in between. Its entry is what the next one comes behind.
+    pub(super) fn insert(
+        &mut self,
+        before: Option<Entry>,
+        batch: &Batch,
+    ) -> Result<Entry, SpoolError> {
+        let place = before
+            .map_or(0, |before| self.files.partition_point(|entry| entry.number <= before.number));
+        let next = self.files.get(place).map(|entry| entry.number);
+        let number = match (before, next) {
+            (Some(before), Some(_)) => before.number + 1,
+            (None, Some(next)) => next.saturating_sub(STEP),
+            (_, None) => self.next,
+        };
+        let free = next.is_some_and(|next| number < next)
+            && before.is_none_or(|before| before.number < number);
+        if free {
+            return self.write(number, place, batch);
+        }
+        let entry = self.write(self.next, self.files.len(), batch)?;
+        self.next = self.next.saturating_add(STEP);
+        Ok(entry)
+    }
+
+    /// The file is there when its folder is on the disk too.
+    fn write(&mut self, number: u64, place: usize, batch: &Batch) -> Result<Entry, SpoolError> {
         let text = encode(batch, self.encoding);
         let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
         if self.bytes.saturating_add(bytes) > self.bytes_max {
             return Err(SpoolError::Full(self.bytes_max >> 20));
         }
-        let number = self.next;
         let (part, path) = (self.folder.join(format!("{number:020}.part")), self.path(number));
         let write = || {
             let mut file = File::create(&part)?;
             file.write_all(&text)?;
             file.sync_data()?;
-            fs::rename(&part, &path)
+            fs::rename(&part, &path)?;
+            File::open(&self.folder)?.sync_all()
         };
         if let Err(error) = write() {
             let _ = fs::remove_file(&part);
+            let _ = fs::remove_file(&path);
             return Err(SpoolError::Disk { path, error });
         }
-        self.next += 1;
         self.bytes += bytes;
-        self.files.push_back(Entry { number, bytes, records: batch.records });
-        Ok(())
+        let entry = Entry { number, bytes, records: batch.records };
+        self.files.insert(place, entry);
+        Ok(entry)
     }
 
     /// The batch at a place, the oldest at 0. What is broken is put aside; its records come second.
@@ -356,6 +394,10 @@ mod tests {
         Batch { table: Table::Flows, records, token, bytes: vec![7; octets] }
     }
 
+    fn path_at(spool: &Spool, place: usize) -> PathBuf {
+        spool.path(spool.files[place].number)
+    }
+
     fn records_at(spool: &mut Spool, place: usize) -> (Option<u64>, u64) {
         let (found, lost) = spool.read(place);
         (found.expect("a disk that reads").map(|(_, batch)| batch.records), lost)
@@ -405,7 +447,7 @@ mod tests {
         for records in 1..=2 {
             spool.push(&batch(records, 100)).expect("room");
         }
-        let path = spool.path(0);
+        let path = path_at(&spool, 0);
         let mut text = fs::read(&path).expect("a file");
         if let Some(last) = text.last_mut() {
             *last ^= 1;
@@ -424,7 +466,7 @@ mod tests {
         for records in [3, 5, 7, 90] {
             spool.push(&batch(records, 100)).expect("room");
         }
-        let paths: Vec<_> = (0..3).map(|number| spool.path(number)).collect();
+        let paths: Vec<_> = (0..3).map(|place| path_at(&spool, place)).collect();
         drop(spool);
         fs::write(&paths[0], "no batch").expect("a file");
         fs::write(&paths[1], encode(&batch(5, 100), "webhook")).expect("a file");
@@ -470,7 +512,7 @@ mod tests {
         for records in 1..=3 {
             spool.push(&batch(records, 100)).expect("room");
         }
-        let path = spool.path(0);
+        let path = path_at(&spool, 0);
         unreadable(&path);
         for _ in 0..3 {
             assert!(matches!(spool.read(0), (Err(SpoolError::Disk { .. }), 0)));
@@ -496,16 +538,43 @@ mod tests {
         let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
         for number in 0..12 {
             spool.push(&batch(1, 100)).expect("room");
-            fs::write(spool.path(number), "broken").expect("a file");
+            fs::write(path_at(&spool, number), "broken").expect("a file");
         }
+        let paths: Vec<_> = (0..12).map(|place| path_at(&spool, place)).collect();
         drop(spool);
         let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
-        let broken = |number| spool.path(number).with_extension("broken").exists();
-        let kept: Vec<_> = (0..13).filter(|number| broken(*number)).collect();
-        assert_eq!(kept, (4..12).collect::<Vec<_>>());
+        let kept = paths.iter().map(|path| path.with_extension("broken").exists());
+        assert_eq!(kept.collect::<Vec<_>>(), [[false; 4], [true; 4], [true; 4]].concat());
         // A number is never used again while its file is there.
         spool.push(&batch(1, 100)).expect("room");
-        assert!(spool.path(12).exists());
+        assert!(!paths.contains(&path_at(&spool, 0)));
+        let _ = fs::remove_dir_all(folder);
+    }
+
+    #[test]
+    fn what_is_older_finds_a_place_before_what_is_there() {
+        let folder = folder("insert");
+        let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
+        let insert = |spool: &mut Spool, before, records| {
+            spool.insert(before, &batch(records, 10)).expect("room")
+        };
+        let four = insert(&mut spool, None, 4);
+        spool.push(&batch(9, 10)).expect("room");
+        let one = insert(&mut spool, None, 1);
+        let two = insert(&mut spool, Some(one), 2);
+        insert(&mut spool, Some(two), 3);
+        let five = insert(&mut spool, Some(four), 5);
+        insert(&mut spool, Some(five), 6);
+        // Between these two no number is left: it goes behind all.
+        insert(&mut spool, Some(one), 33);
+        let all = |spool: &mut Spool| -> Vec<_> {
+            (0..8).map_while(|place| records_at(spool, place).0).collect()
+        };
+        assert_eq!(all(&mut spool), [1, 2, 3, 4, 5, 6, 9, 33]);
+        drop(spool);
+        let mut spool = Spool::open(&folder, "eve", 1 << 20).expect("a folder");
+        insert(&mut spool, None, 0);
+        assert_eq!(all(&mut spool), [0, 1, 2, 3, 4, 5, 6, 9]);
         let _ = fs::remove_dir_all(folder);
     }
 
