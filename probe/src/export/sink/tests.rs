@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::*;
 use crate::config::{EvePlan, SyslogFormat, SyslogPlan};
@@ -302,14 +303,21 @@ fn what_the_disk_does_not_give_is_delivered_when_it_does() {
         sink.send(&rows(1_000), Timestamp::ZERO, u64::MAX);
     }
     until(|| sink.report().ledger.made == 40_000);
-    // In place of all that is not read back yet: what cannot be read.
-    let files = || std::fs::read_dir(folder.join("eve")).expect("a folder");
-    for path in files().map(|entry| entry.expect("an entry").path()) {
-        if path.extension().is_some_and(|ending| ending == "batch") {
-            std::fs::rename(&path, path.with_extension("away")).expect("a file");
-            std::fs::create_dir(&path).expect("a folder");
+    // In place of all that is not read back yet: folders, which cannot be read.
+    let files = std::fs::read_dir(folder.join("a/eve")).expect("a folder");
+    let files: Vec<_> = files
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "batch"))
+        .collect();
+    // In one step, so that at no time it looks as if somebody had taken them away.
+    let exchange = || {
+        for path in &files {
+            let away = path.with_extension("away");
+            renameat_with(CWD, path, CWD, away, RenameFlags::EXCHANGE).expect("both are there");
         }
-    }
+    };
+    files.iter().for_each(|path| std::fs::create_dir(path.with_extension("away")).expect("room"));
+    exchange();
     *to.always.lock() = None;
     let problem = || match sink.report().health {
         SinkHealth::Failing { what, .. } => what.contains("the spool"),
@@ -318,12 +326,7 @@ fn what_the_disk_does_not_give_is_delivered_when_it_does() {
     until(problem);
     let ledger = sink.report().ledger;
     assert_eq!((ledger.dropped_sum(), ledger.queued), (0, 40_000 - ledger.delivered));
-    for path in files().map(|entry| entry.expect("an entry").path()) {
-        if path.extension().is_some_and(|ending| ending == "batch") {
-            std::fs::remove_dir(&path).expect("a folder");
-            std::fs::rename(path.with_extension("away"), path).expect("a file");
-        }
-    }
+    exchange();
     until(|| sink.report().ledger.delivered == 40_000);
     assert_eq!(sink.report().health, SinkHealth::Ok);
     assert_eq!(sums(&sink.join()), (40_000, 40_000, 0, 0));
