@@ -356,7 +356,7 @@ TEXT
     cat <<TEXT
 
 ## Never disturbed: poll gaps of a worker beside queries over these records
-$(jq -r '"\(.flows) live flows on core \(.worker_cores | join(", ")); \(.queries) queries of \(.query_s * 10 | round / 10) s on cores \(.query_cores | join(", ")) beside it, one after the other; \(.runs) runs of each in turns. Turns in which the packets are made do not count. µs from one poll to the next; reading two clocks is in each."' "$work/report")
+$(jq -r '"\(.flows) live flows on core \(.worker_cores | join(", ")); beside it queries on cores \(.query_cores | join(", ")), one after the other: \(.queries) ended, \(.query_s * 10 | round / 10) s each, \(.queries_cut) were under way when the worker was done; \(.runs) runs of each in turns. Turns in which the packets are made do not count. µs from one poll to the next; reading two clocks is in each."' "$work/report")
 
 | | turns | p50 | p99 | p99.99 | max |
 |---|---|---|---|---|---|

@@ -49,8 +49,7 @@ WITH ends AS (
     FROM ends JOIN held USING (probe_id, mac)
     WHERE held.uuid IS NOT NULL
         AND (held.address_space IS NULL OR held.address_space = ends.address_space)
-        AND (held.address IS NULL OR ends.address LIKE 'fe80:%' OR ends.address LIKE '169.254.%'
-            OR ends.address IN ('::', '0.0.0.0'))
+        AND (held.address IS NULL OR stays_on_link(ends.address))
         AND {held_then}
     UNION ALL
     -- The MAC address that was learned with an address speaks for such interfaces too.

@@ -57,6 +57,15 @@ CASE
     ELSE 'inter_tenant'
 END;
 
+-- Addresses that a router does not pass on, so that the MAC address beside them is the endpoint's own:
+-- 169.254.0.0/16, fe80::/10, and the unspecified ones, as text (RFC 5952).
+CREATE MACRO stays_on_link(address) AS (
+    starts_with(address, '169.254.')
+    OR (starts_with(address, 'fe') AND address[3] IN ('8', '9', 'a', 'b')
+        AND address[4] <> ':' AND address[5] = ':')
+    OR address IN ('::', '0.0.0.0')
+);
+
 -- An end in the title of an alert, and the title with the name that it has now in the place of the one then.
 CREATE MACRO titled(address, station_name) AS coalesce(station_name || ' (' || address || ')', address);
 CREATE MACRO renamed(title, address, name_then, name_now) AS coalesce(

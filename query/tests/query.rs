@@ -7,12 +7,14 @@ mod folder;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use folder::{Folder, stderr};
 use serde_json::Value as Json;
+use vmprobe::inventory::Mac;
 use vmprobe::record::{InventoryRecord, Origin, Record, Rows, Table, TableVisitor, WindowRecord};
 use vmprobe::time::Timestamp;
 
@@ -412,4 +414,50 @@ fn what_a_later_run_learns_of_the_past_holds_for_the_run_before_too() {
         serde_json::json!({"source": null, "destination": null}),
     ];
     assert_eq!(who, expected);
+}
+
+/// The MAC address beside an address that no router passes on is the endpoint's own: 169.254.0.0/16, fe80::/10
+/// and the unspecified ones, and no others.
+#[test]
+fn who_has_an_address_of_the_link_is_known_by_its_mac() {
+    let mac = Mac([2, 0, 0, 0, 0, 1]);
+    let inventory = vec![InventoryRecord {
+        run_start_ns: 100,
+        uuid: Some("vm".into()),
+        name: Some("vm".into()),
+        mac: Some(mac),
+        address: Some([10, 0, 0, 1].into()),
+        segment: Some("default/vlan/7".into()),
+        address_space: Some("default/vlan/7".into()),
+        attributed: true,
+        valid_from_ns: 10,
+        known_from_ns: 50,
+        source: "api".into(),
+        ..InventoryRecord::default()
+    }];
+    let of_the_link =
+        ["fe80::1", "fe8f::1", "fe90::1", "fea1:2::", "febf:ffff::1", "169.254.7.1", "::"];
+    let others = ["fe7f::1", "fec0::1", "fe8::1", "fd80::1", "10.0.0.9", "169.25.4.1"];
+    let parsed =
+        of_the_link.iter().chain(&others).map(|text| text.parse::<IpAddr>().expect("an address"));
+    let windows = parsed.map(|source_address| WindowRecord {
+        window_start_ns: 120,
+        window_end_ns: 121,
+        segment: "default/vlan/7".into(),
+        address_space: "default/vlan/7".into(),
+        source_address,
+        source_mac: Some(mac),
+        destination_address: [10, 9, 9, 9].into(),
+        ..WindowRecord::default()
+    });
+    let folder = Folder::new("link");
+    folder.write(Rows { inventory, windows: windows.collect(), ..Rows::default() }, Timestamp(1));
+    let named = folder.json(
+        "SELECT source_address AS address FROM windows_now \
+         WHERE source_virtual_station_name = 'vm' ORDER BY 1",
+    );
+    let named: Vec<_> = named.iter().filter_map(|row| row["address"].as_str()).collect();
+    let mut wanted = of_the_link;
+    wanted.sort_unstable();
+    assert_eq!(named, wanted);
 }

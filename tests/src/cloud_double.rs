@@ -1,13 +1,13 @@
-//! A double of Keystone and Nova, not the services themselves: it answers as their API references document,
-//! and strictly: what they would refuse it refuses.
+//! A double of Keystone and Nova, and of a Neutron that has nothing, not the services themselves: it answers as
+//! their API references document, and strictly: what they would refuse it refuses.
 //!
 //! Source: Identity API v3 (`POST /v3/auth/tokens`, `GET /v3/projects`), Compute API v2.1
-//! (`GET /servers/detail`).
+//! (`GET /servers/detail`, `GET /os-services`; its guide, "Handling Down Cells").
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use serde_json::{Value as Json, json};
@@ -25,6 +25,12 @@ pub struct Script {
     pub network_url: String,
     /// Questions of servers are answered with 503.
     pub fails: AtomicBool,
+    /// Nova does not reach the cell of so many of the last servers, each on a host of its own.
+    pub down: AtomicUsize,
+    /// It asks nobody who he is (`noauth2` of Nova, `auth_strategy = noauth` of Neutron).
+    pub open: bool,
+    /// Nova is older than Stein, and knows of no cells that are down.
+    pub old: bool,
     /// Servers on one page at most, whatever is asked for.
     pub page_max: usize,
 }
@@ -141,7 +147,8 @@ fn answer(asked: &Asked, script: &Script, own: &str) -> (u16, bool, Json) {
     if (asked.method.as_str(), asked.path.as_str()) == ("POST", "/v3/auth/tokens") {
         return tokens(asked, script, own);
     }
-    if asked.header("x-auth-token") != Some(TOKEN) {
+    let wanted = if script.open { "admin:admin" } else { TOKEN };
+    if asked.header("x-auth-token") != Some(wanted) {
         return problem(401, "The request you have made requires authentication.");
     }
     match (asked.method.as_str(), asked.path.as_str()) {
@@ -154,6 +161,14 @@ fn answer(asked: &Asked, script: &Script, own: &str) -> (u16, bool, Json) {
             )
         }
         ("GET", "/v2.1/servers/detail") => servers(asked, script, own),
+        ("GET", "/v2.1/os-services") => services(asked, script),
+        ("GET", path) if path.starts_with("/v2.0/") => {
+            let kind = path.trim_start_matches("/v2.0/");
+            if !["networks", "subnets", "ports", "floatingips"].contains(&kind) {
+                return problem(404, "The resource could not be found.");
+            }
+            (200, false, json!({ kind: [] }))
+        }
         _ => problem(404, "The resource could not be found."),
     }
 }
@@ -197,14 +212,17 @@ fn servers(asked: &Asked, script: &Script, own: &str) -> (u16, bool, Json) {
     let Some(limit) = asked.query("limit").and_then(|limit| limit.parse::<usize>().ok()) else {
         return problem(400, "limit");
     };
+    // A list that comes page by page leaves the servers of such cells out.
+    let there = script.servers.len().saturating_sub(script.down.load(Ordering::Relaxed));
+    let there = &script.servers[..there];
     let begin = match asked.query("marker") {
         None => 0,
-        Some(marker) => match script.servers.iter().position(|server| server["id"] == marker) {
+        Some(marker) => match there.iter().position(|server| server["id"] == marker) {
             Some(place) => place + 1,
             None => return problem(400, "marker not found"),
         },
     };
-    let rest = &script.servers[begin..];
+    let rest = &there[begin..];
     let page = &rest[..rest.len().min(limit).min(script.page_max)];
     let mut body = json!({ "servers": page });
     if page.len() < rest.len() {
@@ -212,4 +230,25 @@ fn servers(asked: &Asked, script: &Script, own: &str) -> (u16, bool, Json) {
         body["servers_links"] = json!([{"rel": "next", "href": href}]);
     }
     (200, false, body)
+}
+
+fn services(asked: &Asked, script: &Script) -> (u16, bool, Json) {
+    let version = asked.header("openstack-api-version");
+    if script.old && version.is_some_and(|version| version != "compute 2.1") {
+        return problem(406, "Version 2.69 is not supported by the API.");
+    }
+    let service = |host: usize| {
+        json!({
+            "id": host, "binary": "nova-compute", "host": format!("host{host}"), "state": "up",
+            "status": "enabled", "zone": "nova", "updated_at": "2026-01-01T00:00:00.000000",
+            "disabled_reason": null, "forced_down": false,
+        })
+    };
+    let mut services = vec![service(1)];
+    // They stand there for who knows of them.
+    if version == Some("compute 2.69") {
+        let unknown = |host: usize| json!({"binary": "nova-compute", "host": format!("down{host}"), "status": "UNKNOWN"});
+        services.extend((0..script.down.load(Ordering::Relaxed)).map(unknown));
+    }
+    (200, false, json!({ "services": services }))
 }

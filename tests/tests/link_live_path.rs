@@ -7,12 +7,15 @@
 #![expect(clippy::disallowed_types, reason = "tests wait for one another")]
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use vmprobe::config::{self, Mode};
 use vmprobe_tests::end_to_end::{Ledger, Rig, Run, port};
 use vmprobe_tests::link::{Counted, Direction, Frame, Impairments, Mirror, Way};
-use vmprobe_tests::paths::{Seen, is_of, seen};
+use vmprobe_tests::paths::{Booked, Seen, is_of, seen};
 use vmprobe_tests::records::{Row, number, rows, text};
+use vmprobe_tests::replaying::run;
 
 const MS: u64 = 1_000_000;
 const TCP: u8 = 6;
@@ -149,6 +152,20 @@ fn check_delay(run: &Run, flow: Flow, noise_ns: f64) {
     assert!((found - logged).abs() <= bound, "{flow:?} {found} {logged} {bound}");
 }
 
+/// Records of the captures that the link wrote, every packet followed.
+fn replayed(rig: &Rig, run_: &Run) -> PathBuf {
+    let text = Rig::replay_plan().to_owned()
+        + FOLLOW_ALL
+        + "[flow]\nslots_per_worker = 65536\n[window]\nrows_max = 65536\n[serve]\nenabled = false\n";
+    let file = rig.folder().write("replay.toml", text);
+    let mut plan = config::load(&file, Mode::Replay).expect("a good configuration").plan;
+    plan.store.free_mib_min = 0;
+    let records = run_.records.with_file_name("replayed");
+    let report = run(plan, &run_.captures, Some(&records)).expect("a replay").report;
+    assert_eq!(report.ledger.unaccounted, 0);
+    records
+}
+
 fn flows() -> impl Iterator<Item = Flow> {
     let there = Flow { protocol: UDP, direction: Direction::AToB };
     let segments = Flow { protocol: TCP, ..there };
@@ -221,6 +238,13 @@ fn loss_is_that_of_the_log_and_mirrors_lose_apart() {
         assert!(seen.mirror <= unshown + lost / 100, "{seen:?} {lost} {unshown}");
         assert!(seen.unresolved * 20 <= lost + unshown, "{seen:?}");
         assert_eq!(seen.network + seen.mirror + seen.unresolved, lost + unshown, "{seen:?}");
+        // Packet by packet, in the link's own captures, where a time says which packet it is.
+        let records = replayed(&rig, &run);
+        let booked = Booked::of(&run.truth, &records, |frame| flow.is_frame(frame));
+        let alone = |frame: &Frame| flow.is_frame(frame) && is_unshown(frame);
+        let sure = run.truth.of(|frame| alone(frame) && frame.identification != 0).frames;
+        assert_eq!(booked.truly().iter().sum::<u64>(), sure, "{booked:?}");
+        booked.check();
         let first = run
             .truth
             .of(|frame| flow.is_frame(frame) && frame.shown.entry == 0 && frame.shown.exit > 0);

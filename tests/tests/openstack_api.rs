@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value as Json, json};
 use vmprobe::config::{self, Mode};
-use vmprobe::inventory::{Address, Segment, SourceHealth, SourceState, VmHistory};
+use vmprobe::inventory::{Address, Segment, SourceHealth, SourceState, Uuid, VmHistory};
 use vmprobe::sources::{Prepared, Sources};
 use vmprobe::time::wall_clock;
 use vmprobe_tests::broker::{self, Broker, Publisher};
@@ -165,13 +165,12 @@ fn what_nova_has_is_known_and_what_is_gone_has_ended() {
     assert_eq!(first.names.at(wall_clock()).map(AsRef::as_ref), Some("vm-0"));
     assert!(cloud.health().rejected.get("listing_failed") >= Some(&1));
 
-    // A gap, in which the double forgets half of them; with a credential this time.
+    // With a credential, at a cloud of three servers.
     let half = Arc::new(script((0..3).map(|number| server(number, "p1")).collect()));
     let other = CloudDouble::start(half);
     let credential = "api_auth = \"application_credential\"\napi_credential_id = \"c1\"";
     let by_credential = Cloud::new(&broker, "b", &api(&other, credential));
     by_credential.soon("listed by a credential", || by_credential.vm(&vm_id(2)));
-    assert!(by_credential.vm(&vm_id(3)).is_none());
     drop(by_credential);
 
     // A wrong secret is said, and not shown.
@@ -183,20 +182,115 @@ fn what_nova_has_is_known_and_what_is_gone_has_ended() {
     assert!(error.contains("status 401") && !error.contains("hunter2"), "{error}");
     drop(refused);
 
-    // After a gap all is listed anew.
+    // A gap, in which one server moves, one comes and the last ones go, and nobody tells of it.
     folder.write("secret", SECRET);
-    let gone = Arc::new(script((0..3).map(|number| server(number, "p1")).collect()));
+    let mut moved = server(2, "p1");
+    moved["OS-EXT-SRV-ATTR:host"] = json!("host2");
+    moved["updated"] = json!("2026-01-02T00:00:00Z");
+    let after = vec![server(0, "p1"), server(1, "p1"), moved, server(9, "p2")];
     let place = double.address.clone();
     drop(double);
-    let _again = CloudDouble::start_at(&place, gone);
+    let _again = CloudDouble::start_at(&place, Arc::new(script(after)));
+    let gap = wall_clock();
     broker.kill();
     drop(services);
     cloud.soon("the loss is seen", || (cloud.health().state != SourceState::Live).then_some(()));
-    assert!(cloud.vm(&vm_id(6)).is_some_and(|vm| vm.ended().is_none()));
+    assert!(cloud.vm(&vm_id(6)).is_some_and(|vm| vm.ended().is_none()), "what was said counts");
+    assert!(cloud.vm(&vm_id(9)).is_none());
     broker.run();
     let _services = Publisher::new(&broker, &["nova"]);
-    cloud.soon("what is gone has ended", || cloud.vm(&vm_id(6)).and_then(|vm| vm.ended()));
+    let ended = cloud.soon("what is gone has ended", || cloud.vm(&vm_id(6))?.ended());
+    assert!((gap..=wall_clock()).contains(&ended), "{ended:?}, in or after the gap from {gap:?}");
+    assert!(cloud.vm(&vm_id(3)).is_some_and(|vm| vm.ended().is_some()));
+    let vm = cloud.vm(&vm_id(2)).expect("known");
+    assert_eq!(vm.ended(), None);
+    assert_eq!(vm.host_at(wall_clock()).map(AsRef::as_ref), Some("host2"), "it moved in the gap");
+    let new = cloud.vm(&vm_id(9)).expect("it came in the gap");
+    assert_eq!(new.tenants.at(wall_clock()).map(AsRef::as_ref), Some("other"));
+}
+
+/// A cloud whose services ask nobody who he is, at a double that is all of them; `rest` of the configuration.
+fn open_cloud(broker: &Broker, double: &CloudDouble, rest: &str) -> Cloud {
+    let place = &double.address;
+    let rest = format!(
+        "api_auth = \"none\"\napi_network_url = \"http://{place}\"\n\
+         api_compute_url = \"http://{place}/v2.1\"\n{rest}"
+    );
+    Cloud::new(broker, "q", &rest)
+}
+
+fn servers(count: usize) -> Vec<Json> {
+    (0..count).map(|number| server(number, "p1")).collect()
+}
+
+/// What a service has said before its exchange was bound went past the queue, so all is listed anew then.
+#[test]
+fn an_exchange_that_comes_late_has_all_listed_anew() {
+    let name = "an_exchange_that_comes_late_has_all_listed_anew";
+    let Some(broker) = Broker::start() else {
+        missing(name, &["rabbitmq-server"], broker::PACKAGES);
+        return;
+    };
+    let script =
+        |count| Script { servers: servers(count), open: true, page_max: 100, ..Script::default() };
+    let double = CloudDouble::start(Arc::new(script(2)));
+    let _nova = Publisher::new(&broker, &["nova"]);
+    let cloud = open_cloud(&broker, &double, "exchanges = [\"nova\", \"neutron\"]");
+    cloud.soon("listed", || cloud.vm(&vm_id(1)));
+    cloud.soon("live", || (cloud.health().state == SourceState::Live).then_some(()));
+    // Another server comes, and the exchange at which that is told is not there yet.
+    let place = double.address.clone();
+    drop(double);
+    let _again = CloudDouble::start_at(&place, Arc::new(script(3)));
+    assert!(cloud.vm(&vm_id(2)).is_none());
+    let _neutron = Publisher::new(&broker, &["neutron"]);
+    cloud.soon("what came in between is listed", || cloud.vm(&vm_id(2)));
+    let health = cloud.health();
+    assert_eq!(health.connections, 1, "of the same connection");
+    let error = health.last_error.expect("it is said");
+    assert!(error.contains("exchange neutron was not there and is bound now"), "{error}");
+}
+
+/// Nova leaves servers of a cell that it does not reach out of its lists. They go on, and end when they are
+/// not listed although all cells are reached.
+#[test]
+fn servers_of_a_cell_that_is_down_do_not_end() {
+    let name = "servers_of_a_cell_that_is_down_do_not_end";
+    let Some(broker) = Broker::start() else {
+        missing(name, &["rabbitmq-server"], broker::PACKAGES);
+        return;
+    };
+    let script = Script { servers: servers(4), open: true, page_max: 3, ..Script::default() };
+    let script = Arc::new(script);
+    let double = CloudDouble::start(Arc::clone(&script));
+    let _nova = Publisher::new(&broker, &["nova"]);
+    let cloud = open_cloud(&broker, &double, "api_again_s = 1");
+    cloud.soon("listed", || cloud.vm(&vm_id(3)));
+    script.down.store(2, Ordering::Relaxed);
+    let count = || cloud.health().rejected.get("cell_down").copied().unwrap_or(0);
+    cloud.soon("lists without that cell", || (count() >= 2).then_some(()));
+    let error = cloud.health().last_error.expect("it is said");
+    assert!(error.contains("does not reach all of its cells"), "{error}");
+    for number in 0..4 {
+        let vm = cloud.vm(&vm_id(number)).expect("known");
+        let now = wall_clock();
+        assert_eq!((vm.ended(), vm.exists.at(now)), (None, Some(&true)), "{number}");
+        assert_eq!(vm.names.at(now).map(AsRef::as_ref), Some(format!("vm-{number}").as_str()));
+        assert_eq!(vm.host_at(now).map(AsRef::as_ref), Some("host1"));
+    }
+    // The cell is back, without one of them.
+    let place = double.address.clone();
+    drop(double);
+    let back = Script { servers: servers(3), open: true, page_max: 3, ..Script::default() };
+    let double = CloudDouble::start_at(&place, Arc::new(back));
+    cloud.soon("one is gone", || cloud.vm(&vm_id(3))?.ended());
     assert!(cloud.vm(&vm_id(2)).is_some_and(|vm| vm.ended().is_none()));
+    // A Nova that cannot tell is listed as it is.
+    drop(double);
+    let old =
+        Script { servers: servers(2), open: true, old: true, page_max: 3, ..Script::default() };
+    let _double = CloudDouble::start_at(&place, Arc::new(old));
+    cloud.soon("another one is gone", || cloud.vm(&vm_id(2))?.ended());
 }
 
 /// An instance on a trunk, with a subport, a pair and a floating address.
@@ -291,6 +385,9 @@ fn what_neutron_does_is_heard_and_what_it_has_is_listed_alike() {
     let listed = Cloud::new(&broker, "listed", &rest);
     listed.soon("all is listed", || (whose(&listed) == [true; 4]).then_some(()));
     let [vni, tagged] = wired.vnis;
+    // The number of an interface in an outer network follows from the network's id.
+    let outer: Uuid = text(&wired.floating["floating_network_id"]).parse().expect("a UUID");
+    let outside = 8_192 + u16::try_from(outer.0 % 57_331).expect("small");
     for cloud in [&cloud, &listed] {
         let vm = cloud.vm(&vm_id(1)).expect("known");
         let now = wall_clock();
@@ -309,7 +406,7 @@ fn what_neutron_does_is_heard_and_what_it_has_is_listed_alike() {
             (101, format!("vxlan/{tagged}"), (1, 0)),
             // As the VM sees it: with a tag, by its MAC address.
             (4_096 + 101, "vlan/101".to_owned(), (0, 0)),
-            (8_192, "vlan/500".to_owned(), (1, 0)),
+            (outside, "vlan/500".to_owned(), (1, 0)),
         ];
         assert_eq!(interfaces, wanted);
         assert_eq!(cloud.0.view().status.load().conflicts, 0);

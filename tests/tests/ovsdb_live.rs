@@ -39,6 +39,18 @@ fn waits_for(address: &str, path: &str, wanted: impl Fn(&Json) -> bool) -> Json 
     answer_within(20, address, path, wanted)
 }
 
+/// Names of both ends in the stored windows that name either, each pair once.
+fn stored_names(folder: &Folder) -> Vec<Json> {
+    let Some(program) = built("vmprobe-query") else { return Vec::new() };
+    let mut command = Command::new(program);
+    command.arg("--data").arg(folder.path("records")).args(["--format", "json"]).arg(
+        "SELECT DISTINCT source_virtual_station_name AS source, \
+         destination_virtual_station_name AS destination FROM windows \
+         WHERE source_virtual_station_name IS NOT NULL OR destination_virtual_station_name IS NOT NULL",
+    );
+    serde_json::from_str(&run_to_end(command).expect(0, &[]).output).expect("one JSON document")
+}
+
 /// Whether any item of a page has that.
 fn any(page: &Json, wanted: impl Fn(&Json) -> bool) -> bool {
     page["items"].as_array().is_some_and(|items| items.iter().any(wanted))
@@ -84,6 +96,10 @@ fn a_switch_names_the_vms_of_a_running_probe() {
     let vm = format!("/api/v1/inventory/vms/{WEB}");
     let moved = waits_for(address, &vm, |vm| vm["migrations"][0]["to"] == "h2");
     assert_eq!(moved["migrations"][0]["from"], "h1", "{moved}");
+    let page = get(address, "/api/v1/inventory/vms?limit=10").json();
+    for (uuid, name) in [(WEB, "web"), (DB, "db")] {
+        assert!(any(&page, |vm| vm["uuid"] == uuid && vm["name"] == name), "{name}: {page}");
+    }
 
     server.kill();
     let source = |status: &Json| status["sources"][0].clone();
@@ -104,6 +120,9 @@ fn a_switch_names_the_vms_of_a_running_probe() {
     let ended = probe.end(30);
     Ledger::even(&ended.expect(0, &[]).json());
     switches_are_drawn(&folder);
+    if built("vmprobe-query").is_some() {
+        assert!(stored_names(&folder).contains(&json!({"source": "web", "destination": "db"})));
+    }
 }
 
 /// The graph of the whole run: both bridges with their hosts and VMs, and what the conversation passed.
@@ -116,6 +135,12 @@ fn switches_are_drawn(folder: &Folder) {
     let ended = run_to_end(command);
     let graph: Json =
         serde_json::from_str(&ended.expect(0, &[]).output).expect("one JSON document");
+    // By what the switch calls them.
+    for (vm, name) in [(WEB, "web"), (DB, "db")] {
+        let id = format!("vm:{vm}");
+        let node = graph["nodes"].as_array().into_iter().flatten().find(|node| node["id"] == id);
+        assert_eq!(node.map(|node| &node["name"]), Some(&json!(name)), "{id}: {graph}");
+    }
     let edges: BTreeSet<_> = graph["edges"]
         .as_array()
         .into_iter()

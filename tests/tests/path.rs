@@ -1,13 +1,15 @@
 //! Delay and loss between taps against a link that logs what it did to each frame.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vmprobe::generate::{Options, Scenario, generate};
 use vmprobe_tests::folder::Folder;
 use vmprobe_tests::link::transfer::{RECEIVER, SENDER, transfer};
-use vmprobe_tests::link::{Frame, Impairments, Merge, Mirror, Truth, Way, impair_capture};
-use vmprobe_tests::paths::{Seen, is_of, is_way, played, played_into, seen, signed};
+use vmprobe_tests::link::{
+    Frame, Impairments, Merge, Mirror, Truth, Way, Whole, impair_capture, shown_whole,
+};
+use vmprobe_tests::paths::{Booked, Seen, is_of, is_way, played, played_into, seen, signed};
 use vmprobe_tests::records::{rows, sum};
 
 const MS: u64 = 1_000_000;
@@ -125,7 +127,8 @@ fn what_a_mirror_loses_is_not_the_networks_loss() {
             Impairments { mirror_a, mirror_b, ..Impairments::alike(way, Mirror::default()) };
         let (captures, truth) =
             transfer(8_000_000, 33, impairments, folder.root()).expect("it runs");
-        let rows = rows(&played(&folder, &captures, ""), "path");
+        let records = played(&folder, &captures, "[path]\nsamples = true\n");
+        let rows = rows(&records, "path");
         let there = seen(&rows, |row| is_of(row, SENDER, RECEIVER));
         let data = |frame: &Frame| is_sent(frame) && frame.shown.entry > 0 && frame.shown.exit == 0;
         let lost = truth.of(|frame| data(frame) && frame.is_lost()).frames;
@@ -139,6 +142,13 @@ fn what_a_mirror_loses_is_not_the_networks_loss() {
         let sure = unshown - unsure;
         assert!(there.mirror.abs_diff(sure) * 100 <= sure.max(100), "{name} {there:?} {sure}");
         assert_eq!(there.network + there.mirror + there.unresolved, lost + unshown, "{name}");
+        // Packet by packet: at most one in a hundred of either is taken for the other.
+        let booked = Booked::of(&truth, &records, is_sent);
+        let network = booked.as_network.iter().sum::<u64>();
+        let mirror = booked.as_mirror.iter().sum::<u64>();
+        assert_eq!((network, mirror, booked.open), (there.network, there.mirror, there.unresolved));
+        assert_eq!(booked.truly(), [lost, unshown], "{name} {booked:?}");
+        booked.check();
         assert_eq!(there.first_missed, unseen.frames, "{name}");
         assert_eq!(there.sampled, truth.pair(SENDER, RECEIVER).logical_packets, "{name}");
         check_delays(&there, &truth, is_sent, 0);
@@ -184,14 +194,19 @@ fn merged_segments_are_no_loss() {
     check_delays(&there, &truth, is_sent, 0);
 }
 
-/// What the other tap shows in larger segments is no traffic of its own, and nothing is repeated by it.
-/// Packets, octets and retransmissions of all flows.
+/// Packets, octets and retransmissions of what the sender sent.
 fn counted(records: &Path) -> [u64; 3] {
     let flows = rows(records, "flows");
     ["packet_delta_count", "octet_delta_count", "retransmission_packet_count"]
         .map(|column| sum(&flows, column, |_| true))
 }
 
+/// How many packets are followed.
+fn sampled(one_in: u32) -> String {
+    format!("[path]\nsample_one_in = {one_in}\n")
+}
+
+/// What the other tap shows in larger segments is no traffic of its own, and nothing is repeated by it.
 #[test]
 fn merged_segments_count_once() {
     let merge = Some(Merge { frame_octets_max: 9_000, hold_ns: MS / 10 });
@@ -202,11 +217,113 @@ fn merged_segments_count_once() {
         let (captures, truth) =
             transfer(2_000_000, 9, impairments, folder.root()).expect("it runs");
         assert!(truth.pair(SENDER, RECEIVER).merged > 500);
-        let further = format!("[path]\nsample_one_in = {one_in}\n");
-        let both = counted(&played(&folder, &captures, &further));
+        let both = counted(&played(&folder, &captures, &sampled(one_in)));
         // All that is sent passes the tap at the sender.
         let one = counted(&played_into(&folder, &captures[..1], "one"));
         assert_eq!(both, one, "{loss_ppm} {one_in}");
+    }
+}
+
+/// Both taps where the one at the sender shows whole what a network card below it cuts (TSO), and what
+/// that one shows.
+fn cut_on_the_way(
+    folder: &Folder,
+    (octets, frame_octets_max): (u32, u32),
+    way: Way,
+    mirror: &Mirror,
+) -> ([PathBuf; 2], Truth, Whole) {
+    let impairments = Impairments::alike(way, Mirror::default());
+    let ([below, other], mut truth) =
+        transfer(octets, 9, impairments, folder.root()).expect("it runs");
+    let above = folder.path("above");
+    std::fs::create_dir_all(&above).expect("a folder");
+    let rule = Merge { frame_octets_max, hold_ns: MS };
+    let whole = shown_whole(&below, &mut truth, rule, mirror, &above).expect("it is written");
+    ([whole.capture.clone(), other], truth, whole)
+}
+
+#[test]
+fn segments_that_are_cut_on_the_way_count_once() {
+    for (frame_octets_max, loss_ppm, one_in) in
+        [(65_549, 0, 1), (65_549, 5_000, 16), (9_014, 5_000, 1), (9_014, 0, 16), (9_014, 5_000, 16)]
+    {
+        let folder = Folder::new("path-cut");
+        let way = Way { delay_ns: MS, loss_ppm, ..Way::default() };
+        let sizes = (2_000_000, frame_octets_max);
+        let (captures, truth, whole) = cut_on_the_way(&folder, sizes, way, &Mirror::default());
+        let sent = truth.pair(SENDER, RECEIVER);
+        assert!(whole.frame_octets_max > (frame_octets_max as usize).min(46_000) - 1_500);
+        assert!(whole.frames * 3 < sent.frames && (sent.lost > 0) == (loss_ppm > 0), "{whole:?}");
+        let both = counted(&played(&folder, &captures, &sampled(one_in)));
+        let one = counted(&played_into(&folder, &captures[..1], "one"));
+        assert_eq!(both, one, "{frame_octets_max} {loss_ppm} {one_in}");
+        assert_eq!(both[..2], [whole.frames, whole.ip_octets], "{loss_ppm} {one_in}");
+    }
+}
+
+/// Where the mirror at the sender loses some, the union is what counts: whole segments of the one tap, and
+/// pieces of those that it lost of the other.
+#[test]
+fn what_a_mirror_loses_of_whole_segments_counts_in_pieces() {
+    for (loss_ppm, one_in) in [(0, 1), (0, 16), (5_000, 1), (5_000, 16)] {
+        let folder = Folder::new("path-cut-mirror");
+        let way = Way { delay_ns: MS, loss_ppm, ..Way::default() };
+        let mirror = Mirror { loss_ppm: 10_000, ..Mirror::default() };
+        let (captures, truth, whole) = cut_on_the_way(&folder, (12_000_000, 9_014), way, &mirror);
+        let pieces =
+            truth.of(|frame| is_sent(frame) && frame.shown.entry == 0 && frame.shown.exit > 0);
+        assert!(whole.lost > 5 && pieces.frames > 3 * whole.lost, "{whole:?} {pieces:?}");
+        let found = counted(&played(&folder, &captures, &sampled(one_in)));
+        let union = [whole.frames + pieces.frames, whole.ip_octets + pieces.logical_ip_octets];
+        assert_eq!(found[..2], union, "{loss_ppm} {one_in}");
+        let again = truth.sent_again();
+        assert!(found[2] <= again && (found[2] > 0) == (loss_ppm > 0), "{found:?} {again}");
+    }
+}
+
+/// The same where the other tap merges: what it shows of such as the first tap's mirror lost lies in one
+/// frame with what that showed, and the frame is a copy as a whole where that is the most of it.
+#[test]
+fn what_a_mirror_loses_of_merged_segments() {
+    for one_in in [1, 16] {
+        let folder = Folder::new("path-merged-mirror");
+        let merge = Some(Merge { frame_octets_max: 9_014, hold_ns: MS / 10 });
+        let way = Way { merge, delay_ns: MS, ..Way::default() };
+        let lossy = Mirror { loss_ppm: 10_000, ..Mirror::default() };
+        let impairments =
+            Impairments { mirror_a: lossy, ..Impairments::alike(way, Mirror::default()) };
+        let (captures, truth) =
+            transfer(8_000_000, 9, impairments, folder.root()).expect("it runs");
+        let found = counted(&played(&folder, &captures, &sampled(one_in)));
+        let at_a = truth.of(|frame| is_sent(frame) && frame.shown.entry > 0);
+        let alone = truth
+            .of(|frame| is_sent(frame) && frame.shown.entry == 0 && frame.merged_into.is_none());
+        // Of each merged frame the payload that A had shown, and the payload that it had not.
+        let mut merged: BTreeMap<u64, [u64; 2]> = BTreeMap::new();
+        for frame in truth.frames.iter().filter(|frame| is_sent(frame)) {
+            let Some(number) = frame.merged_into else { continue };
+            let is_unseen = usize::from(frame.shown.entry == 0);
+            merged.entry(number).or_default()[is_unseen] += u64::from(frame.payload_octets);
+        }
+        let mixed = merged.values().filter(|[seen, unseen]| *seen > 0 && *unseen > 0).count();
+        assert!(mixed > 20, "{mixed}");
+        // Where all packets are followed any part of it makes it a copy, else the most.
+        let is_new = |[seen, unseen]: &&[u64; 2]| *seen == 0 || one_in > 1 && seen <= unseen;
+        let new = merged.values().filter(is_new);
+        let (new_frames, new_octets) = new.fold((0, 0), |(frames, octets), [seen, unseen]| {
+            (frames + 1, octets + seen + unseen + 52)
+        });
+        let expected = [
+            at_a.logical_packets + alone.logical_packets + new_frames,
+            at_a.logical_ip_octets + alone.logical_ip_octets + new_octets,
+        ];
+        assert_eq!(found[..2], expected, "{one_in}");
+        // What counts again of the first tap's is seen as sent again; nothing else is.
+        assert!(found[2] <= new_frames, "{found:?} {new_frames}");
+        // So what is missing of the union, or too much, is less than the mirror lost.
+        let union = truth.pair(SENDER, RECEIVER).logical_ip_octets;
+        let lost = truth.of(|frame| is_sent(frame) && frame.shown.entry == 0).logical_ip_octets;
+        assert!(found[1].abs_diff(union) <= lost, "{found:?} {union} {lost}");
     }
 }
 

@@ -40,9 +40,6 @@ const EVICT_WORDS_MAX: usize = 256;
 /// Flows that may be over and whose memory is fetched at once.
 const EXPIRE_AT_ONCE: usize = 16;
 
-/// When all flows end, the bucket of the one so many slots on is fetched.
-const END_AHEAD_SLOTS: usize = 16;
-
 /// One of so many flows can have directions that differ in more than their order.
 const APART_SHARE: usize = 8;
 
@@ -268,16 +265,18 @@ impl FlowStage {
     /// Ends all flows when nothing will come any more.
     pub fn end_all(&mut self, clock: Timestamp, output: &mut impl FlowOutput) {
         for place in 0..self.table.slots_used() {
-            // Flows stand in order; the buckets that they leave do not.
-            self.table.fetch_bucket_of(place + END_AHEAD_SLOTS);
             let index = index_of(place);
             let flow = self.table.flow(index);
             if flow.is_live() {
                 let over =
                     if flow.tcp.is_over() { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
-                self.end(index, self.timeouts.over(flow, clock).unwrap_or(over), output);
+                let reason = self.timeouts.over(flow, clock).unwrap_or(over);
+                self.end_in_place(index, reason, output);
+                self.table.flow_mut(index).end();
             }
         }
+        // Flows stand in order, the buckets that they leave do not: these are emptied at once.
+        self.table.clear();
     }
 
     /// Ends the flow that was found if this packet belongs to a new one.

@@ -307,6 +307,12 @@ impl FlowTable {
         }
     }
 
+    /// Takes all flows out, each of which [`Flow::end`] has ended: no bucket is looked for.
+    pub(super) fn clear(&mut self) {
+        self.buckets.fill(Bucket::EMPTY);
+        (self.used, self.first_free, self.live) = (0, NO_SLOT, 0);
+    }
+
     /// The flow at an index that this table gave; it may be a dead one if it was removed since.
     #[inline]
     pub fn flow(&self, index: FlowIndex) -> &Flow {

@@ -95,6 +95,15 @@ impl Restored {
         }
     }
 
+    /// To be called where changes between were lost: of what a source said of one attribute for one time, what
+    /// became known last counts, as it would have when it was said.
+    pub fn mend(&mut self) {
+        let vms = self.vms.iter_mut().flatten().map(|(_, facts)| facts);
+        for facts in vms.chain(self.segments.values_mut()) {
+            facts.mend(self.known);
+        }
+    }
+
     /// What became known later than `skew_max_ns` after now counts as known now: the clock of an earlier run
     /// was ahead, and nothing could become known before that time again. Gives the number of facts.
     pub fn bound_known(&mut self, now: Timestamp, skew_max_ns: u64) -> u64 {

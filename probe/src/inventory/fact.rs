@@ -7,7 +7,7 @@
 //! `facts_max` are kept of a subject: beyond it those that were known to be otherwise longest ago are
 //! forgotten first, which is counted; the `inventory` table keeps them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Interval;
 use super::change::{Attribute, Change, Until, Value};
@@ -89,6 +89,18 @@ impl Facts {
                 Some(fact) => *fact = said,
                 None => self.facts.push(said),
             }
+        }
+    }
+
+    /// Where several of one source and attribute hold at once, because changes between were lost, the one that
+    /// became known last counts, since `known`.
+    pub(super) fn mend(&mut self, known: Timestamp) {
+        let known = self.facts.iter().map(|fact| fact.known.from).fold(known, Timestamp::max);
+        let said = self.current().map(|fact| (fact.source, fact.attribute.clone()));
+        let said: BTreeSet<(SourceId, Attribute)> = said.collect();
+        for (source, attribute) in said {
+            let timeline = self.timeline(source, &attribute);
+            self.replace(source, &attribute, &timeline, known);
         }
     }
 
@@ -269,6 +281,32 @@ mod tests {
         assert_eq!(hosts(&facts.known_at(Timestamp(1_001))), then);
         assert_eq!(hosts(&facts.known_at(Timestamp(1_000))), [(10, max, "a".to_owned())]);
         assert!(hosts(&facts.known_at(Timestamp(999))).is_empty());
+    }
+
+    #[test]
+    fn of_facts_that_hold_at_once_the_last_one_counts() {
+        let mut facts = Facts::default();
+        let mut between = Facts::default();
+        for (at, name) in [(10, "a"), (20, "b"), (30, "c")] {
+            let before = between.clone();
+            between.apply(SOURCE, &host(at, name), Timestamp(1_000 + at), 100);
+            if name != "b" {
+                facts.redo(between.since(&before));
+            }
+        }
+        let current = |facts: &Facts| -> Vec<_> {
+            facts.current().map(|fact| (fact.valid.from.0, fact.valid.to.0)).collect()
+        };
+        let max = u64::MAX;
+        assert_eq!(current(&facts), [(10, max), (20, 30), (30, max)], "a for ever, b and c");
+        facts.mend(Timestamp(1_040));
+        assert_eq!(current(&facts), [(20, 30), (30, max), (10, 20)]);
+        let now = [(10, 20, "a"), (20, 30, "b"), (30, max, "c")];
+        assert_eq!(hosts(&facts), now.map(|(from, to, host)| (from, to, host.to_owned())));
+        // What was not damaged stays as it is.
+        let before = between.clone();
+        between.mend(Timestamp(1_040));
+        assert_eq!(between, before);
     }
 
     #[test]

@@ -241,17 +241,25 @@ impl Model {
         for uuid in 0..VMS {
             for mac in (0..MACS).map(mac) {
                 let Some(connection) = self.connection(uuid, mac, at) else { continue };
-                if !claims(mac, connection) || space_of(connection, at) != space {
+                if !claims(mac, connection) {
                     continue;
                 }
-                let same = |at: usize| {
-                    self.connection(uuid, mac, at) == Some(connection)
-                        && space_of(connection, at) == space
-                };
-                let from = (0..=at).rev().take_while(|at| same(*at)).last().expect("at itself");
                 let (.., source, known) = *connection;
                 let (rank, yields) = (RANKS[usize::from(source)], source == LEARNED);
-                claimants.push(Claimant { uuid, rank, from, known, yields, shares: false });
+                // What was under way when a segment was joined stays in the segment's own space.
+                let own = connection.0.map(|segment| segment.to_string());
+                for under_way in [false, true] {
+                    let place =
+                        |at| if under_way { own.as_deref() } else { space_of(connection, at) };
+                    if place(at) != space || (under_way && own.is_none()) {
+                        continue;
+                    }
+                    let same = |at: usize| {
+                        self.connection(uuid, mac, at) == Some(connection) && place(at) == space
+                    };
+                    let from = (0..=at).rev().take_while(|at| same(*at)).last().expect("at itself");
+                    claimants.push(Claimant { uuid, rank, from, known, yields, shares: false });
+                }
             }
         }
         claimants

@@ -146,10 +146,7 @@ impl Changes {
         let mut lookups = Vec::new();
         for end in ["source", "destination"] {
             let (address, mac) = (format!("windows.{end}_address"), format!("windows.{end}_mac"));
-            let own = format!(
-                "{address} LIKE 'fe80:%' OR {address} LIKE '169.254.%'
-                 OR {address} IN ('::', '0.0.0.0')"
-            );
+            let own = format!("stays_on_link({address})");
             if self.by_mac {
                 lookups.push((format!("{end}_of_mac"), "''".to_owned(), mac.clone()));
             }

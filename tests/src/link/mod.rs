@@ -28,6 +28,7 @@ mod random;
 mod relay;
 pub mod transfer;
 mod truth;
+mod whole;
 
 pub use engine::{FRAMES_MAX, Link, Outlet, QUEUE_FRAMES_MAX};
 pub use expected::Counted;
@@ -36,3 +37,4 @@ pub use offline::{Captures, impair_capture};
 pub use packet::{Headers, Tcp, parse};
 pub use relay::relay;
 pub use truth::{Delay, Fate, Frame, Shown, Sums, TapSums, Truth};
+pub use whole::{Whole, shown_whole};

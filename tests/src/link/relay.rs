@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use vmprobe::capture::file::{FileSource, PcapWriter};
 use vmprobe::capture::{Burst as _, Source as _, SourceState};
+use vmprobe::time::Timestamp;
 
 use super::offline::ETHERNET;
 
@@ -21,9 +22,24 @@ pub fn relay(
     to: &Path,
     mut change: impl FnMut(&[u8]) -> Option<Vec<u8>>,
 ) -> io::Result<()> {
+    let mut out = PcapWriter::create(to, ETHERNET, true)?;
+    each_frame(from, |at, frame| {
+        let Some(changed) = change(frame) else { return Ok(()) };
+        out.write(at, u32::try_from(changed.len()).unwrap_or(u32::MAX), &changed)
+    })?;
+    out.finish()
+}
+
+/// Gives the frames of all captures, in the order of their stamps.
+///
+/// # Errors
+/// What the file system says, and what `take` does.
+pub(super) fn each_frame<P: AsRef<Path>>(
+    from: &[P],
+    mut take: impl FnMut(Timestamp, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let mut source = FileSource::open(from, 32).map_err(|error| bad(error.to_string()))?;
-    let mut out = PcapWriter::create(to, ETHERNET, true)?;
     loop {
         let (burst, state) = source.poll();
         if state == SourceState::Ended {
@@ -31,14 +47,8 @@ pub fn relay(
         }
         for place in 0..burst.len() {
             let frame = burst.frame(place);
-            if let Some(changed) = change(frame.bytes) {
-                let octets = u32::try_from(changed.len()).unwrap_or(u32::MAX);
-                out.write(frame.timestamp, octets, &changed)?;
-            }
+            take(frame.timestamp, frame.bytes)?;
         }
     }
-    match source.errors().first() {
-        Some(error) => Err(bad(error.to_string())),
-        None => out.finish(),
-    }
+    source.errors().first().map_or(Ok(()), |error| Err(bad(error.to_string())))
 }

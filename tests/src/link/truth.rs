@@ -393,11 +393,43 @@ impl Truth {
         self.frames.iter().enumerate().filter(is_proven).count() as u64
     }
 
+    /// TCP segments with payload whose first octet their sender had sent before, and that a mirror showed:
+    /// what may be counted as retransmissions.
+    pub fn sent_again(&self) -> u64 {
+        let mut next: HashMap<_, u32> = HashMap::new();
+        let is_again = |frame: &&Frame| {
+            let Some(begin) = frame.sequence.filter(|_| frame.payload_octets > 0) else {
+                return false;
+            };
+            let end = begin.wrapping_add(frame.payload_octets);
+            let known = next.entry((frame.source, frame.ports)).or_insert(begin);
+            let is_again = begin.wrapping_sub(*known).cast_signed() < 0;
+            if end.wrapping_sub(*known).cast_signed() > 0 {
+                *known = end;
+            }
+            is_again && frame.is_shown()
+        };
+        self.frames.iter().filter(is_again).count() as u64
+    }
+
     /// How far the exit's clock is ahead of the entry's: what a tap-to-tap time in the captures has
     /// beside the delay.
     pub fn offset_ns(&self, direction: Direction) -> i64 {
         let of = |tap: Side| self.impairments.mirror(tap).offset_ns;
         of(direction.exit()) - of(direction.entry())
+    }
+
+    /// Stamp of the first copy of a frame in the captures, alone or in a frame with others; `None`: no
+    /// mirror showed it.
+    pub fn first_stamp_ns(&self, frame: &Frame) -> Option<u64> {
+        let stamp = |tap: Side, at_ns: u64| {
+            at_ns.saturating_add_signed(self.impairments.mirror(tap).offset_ns)
+        };
+        let at_entry = (frame.shown.entry > 0).then_some(frame.entered_ns);
+        let at_exit = frame.shown_ns.or(frame.left_ns.filter(|_| frame.shown.merged > 0));
+        let entry = at_entry.map(|at_ns| stamp(frame.direction.entry(), at_ns));
+        let exit = at_exit.map(|at_ns| stamp(frame.direction.exit(), at_ns));
+        entry.into_iter().chain(exit).min()
     }
 
     /// Writes `truth.json`, the sums, and `frames.jsonl`, one line for each frame.

@@ -46,12 +46,14 @@ pub(super) fn bench(folder: &Path, flows: &[u32], features: Features, json: bool
 
 fn print(report: &BesideQueryReport) {
     output::line(format_args!(
-        "{} live flows on core {:?}; {} queries of {:.1} s on {:?} beside it; {} runs of each\n\n\
+        "{} live flows on core {:?}; beside it {} queries of {:.1} s, and {} not ended, on {:?}; {} \
+         runs of each\n\n\
          From one poll to the next (µs)\n{:>9}{:>9}{:>9}{:>9}{:>9}",
         report.flows,
         report.worker_cores,
         report.queries,
         report.query_s,
+        report.queries_cut,
         report.query_cores,
         report.runs,
         "turns",

@@ -82,5 +82,7 @@ fn api(section: &Section<'_>, base: &Path) -> CloudApiPlan {
     section.read("api_again_s", &mut plan.again_s);
     section.read("api_page_items", &mut plan.page_items);
     section.read("api_answer_mib_max", &mut plan.answer_mib_max);
+    section.read("api_list_timeout_s", &mut plan.list_timeout_s);
+    section.read("api_list_mib_max", &mut plan.list_mib_max);
     plan
 }

@@ -121,6 +121,10 @@ pub struct CloudApiPlan {
     pub page_items: u32,
     /// Largest answer that is read.
     pub answer_mib_max: u32,
+    /// Longest time for all answers of one list.
+    pub list_timeout_s: u32,
+    /// What they may have together.
+    pub list_mib_max: u32,
 }
 
 impl Default for CloudApiPlan {
@@ -143,6 +147,8 @@ impl Default for CloudApiPlan {
             again_s: 3_600,
             page_items: 500,
             answer_mib_max: 64,
+            list_timeout_s: 600,
+            list_mib_max: 512,
         }
     }
 }

@@ -268,5 +268,19 @@ pub(super) static OPENSTACK: Table = Table {
             "MiB",
             "Largest answer that is read.",
         ),
+        key(
+            "api_list_timeout_s",
+            integer(1, 1_500),
+            Default("600"),
+            "s",
+            "Longest time for one list, of all its answers. Notifications wait in the queue meanwhile.",
+        ),
+        key(
+            "api_list_mib_max",
+            integer(1, 16_384),
+            Default("512"),
+            "MiB",
+            "What the answers of one list may have together; in memory they take several times as much.",
+        ),
     ],
 };

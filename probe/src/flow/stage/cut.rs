@@ -119,7 +119,19 @@ impl FlowStage {
         Ends::of(&sides, self.table.flow(index).initiator())
     }
 
+    /// Ends a flow: its record is made, and its place is free.
     pub(super) fn end(
+        &mut self,
+        index: FlowIndex,
+        reason: EndReason,
+        output: &mut impl FlowOutput,
+    ) {
+        self.end_in_place(index, reason, output);
+        self.table.remove(index);
+    }
+
+    /// The same, but that the table still has it.
+    pub(super) fn end_in_place(
         &mut self,
         index: FlowIndex,
         reason: EndReason,
@@ -138,7 +150,6 @@ impl FlowStage {
             measures.end(&mut rest.beside);
         }
         self.apart.give_back(rest.apart);
-        self.table.remove(index);
     }
 
     fn give_record(&self, index: FlowIndex, reason: EndReason, output: &mut impl FlowOutput) {

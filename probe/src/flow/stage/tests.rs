@@ -107,6 +107,23 @@ fn each_packet_is_in_one_row_and_one_record() {
 }
 
 #[test]
+fn when_all_flows_have_ended_all_slots_are_free() {
+    let mut bench = Bench::new(1 << 10);
+    let all = 0..1_024_u16;
+    for round in 1..=3_u64 {
+        let at = round * SECOND;
+        all.clone().for_each(|port| bench.take(udp(port, at)));
+        assert_eq!(bench.stage.table().len(), all.len());
+        bench.stage.end_all(Timestamp(at), &mut bench.records);
+        assert!(bench.stage.table().is_empty());
+        let flows = &bench.records.ended;
+        assert_eq!(flows.len() as u64, round * all.len() as u64);
+        assert!(flows.iter().all(|ended| ended.flow.packets == [1, 0]), "none goes on");
+        assert_eq!(bench.stage.counts().evicted, 0);
+    }
+}
+
+#[test]
 fn a_flow_past_its_timeout_ends_at_its_next_packet() {
     let mut bench = Bench::new(1 << 10);
     bench.take(udp(1, 0));

@@ -283,7 +283,7 @@ pub(super) fn forward(
     sink: &mut impl Sink,
 ) {
     let end = segment.sequence.wrapping_add(span);
-    mine.moves_to(end, (segment.at, segment.tap));
+    mine.moves_to(end, (segment.at, segment.tap), segment.payload_octets);
     mine.time(segment.at);
     if segment.payload_octets == 0 {
         return;

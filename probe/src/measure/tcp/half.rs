@@ -60,6 +60,13 @@ const SCALE_UNKNOWN: u8 = SCALE;
 /// No window of the connection is scaled: a SYN lacked the option.
 pub(super) const SCALE_REFUSED: u8 = SCALE - 1;
 
+/// Bit of [`Half::leader`]: a segment had more payload than [`FRAME_PAYLOAD_OCTETS_MAX`].
+const CUTTABLE: u8 = 1 << 7;
+
+/// Payload of TCP that a frame of 1,500 octets of IP holds at most (RFC 9293 section 3.7.1). More is what
+/// network cards cut or merge, or a frame of another size, which may be cut on the way.
+pub(super) const FRAME_PAYLOAD_OCTETS_MAX: u32 = 1_460;
+
 /// Segment size where neither the SYN nor the segments tell (RFC 9293 section 3.7.1).
 const SEGMENT_OCTETS_DEFAULT: u32 = 536;
 
@@ -93,7 +100,8 @@ pub(super) struct Half {
     pub(super) marks: u16,
     /// Scale of its windows, and above it the acknowledgements repeated since the last new one.
     scale_acks: u8,
-    /// Low bits of the tap that moved `next` last: most showed what it sent before all others.
+    /// Low bits of the tap that moved `next` last, which showed what it sent before all others; and
+    /// [`CUTTABLE`].
     leader: u8,
 }
 
@@ -128,18 +136,31 @@ impl Half {
         self.marks & marks == marks
     }
 
-    /// What follows the highest octet seen was seen at `tap`, up to `next`.
+    /// What follows the highest octet seen was seen at `tap`, up to `next`, in a segment with so much
+    /// payload.
     #[inline]
-    pub(super) const fn moves_to(&mut self, next: u32, (at, tap): (Timestamp, TapIndex)) {
+    pub(super) const fn moves_to(
+        &mut self,
+        next: u32,
+        (at, tap): (Timestamp, TapIndex),
+        payload_octets: u32,
+    ) {
         self.next = next;
         self.next_at = at;
-        self.leader = low(tap);
+        let is_large = payload_octets > FRAME_PAYLOAD_OCTETS_MAX;
+        self.leader = low(tap) | self.leader & CUTTABLE | if is_large { CUTTABLE } else { 0 };
     }
 
     /// Whether another tap than `tap` moved `next` last, as far as its low bits tell.
     #[inline]
     pub(super) const fn is_led_by_another(&self, tap: TapIndex) -> bool {
-        self.leader != low(tap)
+        self.leader & !CUTTABLE != low(tap)
+    }
+
+    /// Whether a segment was larger than a frame of 1,500 octets holds, so that it may be shown in
+    /// pieces elsewhere.
+    pub(super) const fn is_cuttable(&self) -> bool {
+        self.leader & CUTTABLE != 0
     }
 
     /// Acknowledgements repeated since the last new one; no more than [`ACKS_MAX`] are counted.
@@ -267,7 +288,7 @@ impl Half {
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are what is kept")]
 const fn low(tap: TapIndex) -> u8 {
-    tap.0 as u8
+    tap.0 as u8 & !CUTTABLE
 }
 
 /// The whole way from one endpoint to the other and back, as far as known.

@@ -98,7 +98,7 @@ impl<S: Sink> Turn<'_, S> {
             self.begin_anew();
         }
         self.mine.marks |= mark::SEEN | mark::SYN | mark::WINDOW_PLAIN;
-        self.mine.moves_to(end, (self.segment.at, self.segment.tap));
+        self.mine.moves_to(end, (self.segment.at, self.segment.tap), 0);
         self.mine.window = self.segment.window;
         self.options();
         if let Some(times) = self.segment.options.timestamps {

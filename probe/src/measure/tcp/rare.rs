@@ -204,8 +204,8 @@ impl<S: Sink> Turn<'_, S> {
 
     fn first_octets(&mut self, span: u32) {
         self.mine.marks |= mark::SEEN;
-        let Segment { sequence, at, tap, .. } = *self.segment;
-        self.mine.moves_to(sequence.wrapping_add(span), (at, tap));
+        let Segment { sequence, at, tap, payload_octets, .. } = *self.segment;
+        self.mine.moves_to(sequence.wrapping_add(span), (at, tap), payload_octets);
         self.mine.time(at);
         if self.segment.payload_octets != 0 {
             self.mine.marks |= mark::ASKED;
@@ -231,7 +231,7 @@ impl<S: Sink> Turn<'_, S> {
         let begin = self.mine.next;
         let end = self.segment.sequence;
         self.event(Event::Gap);
-        self.mine.moves_to(end, (self.segment.at, self.segment.tap));
+        self.mine.moves_to(end, (self.segment.at, self.segment.tap), 0);
         self.mine.marks &= !(mark::TIMED | mark::ASKED);
         self.theirs.marks &= !mark::ASKED;
         let mut from = begin;

@@ -3,7 +3,8 @@
 //! In: a segment that no digest knows, before it counts. Out: whether it is a copy.
 //! Cost: one byte an endpoint; a comparison of two numbers and one of taps, and a walk over
 //! [`super::doubt::DOUBTS_MAX`] ranges for what passes these.
-//! Invariants: what the tap that leads shows is never a copy; nothing is changed.
+//! Invariants: what the tap that leads shows is never a copy, nor is a segment that fits a frame of 1,500
+//! octets where nothing larger was seen; nothing is changed.
 //! Source: docs/measures.md, copies; sequence numbers of one stream name its octets, RFC 9293
 //! section 3.4; a repetition has a newer time stamp, RFC 7323 section 3.
 
@@ -12,7 +13,7 @@ use crate::index::{Sender, TapIndex};
 
 use super::Segment;
 use super::flow::TcpFlow;
-use super::half::mark;
+use super::half::{FRAME_PAYLOAD_OCTETS_MAX, mark};
 use super::rare::LEAP_OCTETS;
 use super::sequence::{Range, distance};
 use super::trouble::Rare;
@@ -29,7 +30,8 @@ impl TcpFlow {
     }
 
     /// Whether most octets of the segment are such as another tap showed no more than `within_ns`
-    /// ago, and nothing says that they were sent again. `rare` is the flow's rare state, where it
+    /// ago, and nothing says that they were sent again. Never of a segment that the tap that leads would
+    /// have shown as it is: what its digest does not find there, the mirror of that tap lost. `rare` is the flow's rare state, where it
     /// keeps some (see [`TcpFlow::keeps_rare`]).
     pub fn was_shown_in_other_pieces(
         &self,
@@ -44,6 +46,7 @@ impl TcpFlow {
             && segment.payload_octets != 0
             && segment.flags & OPENING == 0
             && behind < LEAP_OCTETS
+            && (segment.payload_octets > FRAME_PAYLOAD_OCTETS_MAX || mine.is_cuttable())
             && segment.at.as_ns().abs_diff(mine.next_at.as_ns()) <= within_ns;
         if !is_recut_maybe || self.is_stamped_anew(segment) {
             return false;

@@ -59,6 +59,8 @@ pub struct BesideQueryReport {
     pub query_cores: Vec<u16>,
     /// Queries that came to their end while the worker was at work, all runs together.
     pub queries: u64,
+    /// Queries that were under way when the worker was done, at most one a run.
+    pub queries_cut: u64,
     /// Seconds of such a query, on average.
     pub query_s: f64,
     /// The worker alone.
@@ -102,6 +104,7 @@ pub fn bench_beside_query(options: &BesideQueryOptions) -> Result<BesideQueryRep
         worker_cores,
         query_cores: queries.cores,
         queries: queries.ended,
+        queries_cut: queries.cut,
         query_s: ratio(queries.ms, queries.ended.max(1) * 1_000),
         alone: alone.gaps(),
         beside: beside.gaps(),
@@ -142,6 +145,7 @@ struct Asked<'a> {
 #[derive(Default)]
 struct Queries {
     ended: u64,
+    cut: u64,
     ms: u64,
     cores: Vec<u16>,
 }
@@ -149,6 +153,7 @@ struct Queries {
 impl Queries {
     fn add(&mut self, more: Self) {
         self.ended += more.ended;
+        self.cut += more.cut;
         self.ms += more.ms;
         self.cores.extend(more.cores);
         self.cores.sort_unstable();
@@ -172,7 +177,7 @@ impl Asked<'_> {
                     Ok(None) if ending.load(Ordering::Relaxed) => {
                         let _ = child.kill();
                         let _ = child.wait();
-                        queries.add(Queries { cores, ..Queries::default() });
+                        queries.add(Queries { cut: 1, cores, ..Queries::default() });
                         return Ok(queries);
                     }
                     Ok(None) => sleep_ms(LOOK_MS),
@@ -183,7 +188,7 @@ impl Asked<'_> {
                 return Err(format!("a query failed: {status}"));
             }
             let ms = (crate::time::monotonic_ns() - begun_ns) / 1_000_000;
-            queries.add(Queries { ended: 1, ms, cores });
+            queries.add(Queries { ended: 1, ms, cores, ..Queries::default() });
         }
         Ok(queries)
     }

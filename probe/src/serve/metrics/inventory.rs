@@ -44,6 +44,8 @@ pub(super) fn inventory(status: &InventoryStatus, families: &mut Families<'_>) -
     families.gauges("vmprobe_inventory_journal_state", meaning, states)?;
     let meaning = "Size of the inventory's journal.";
     families.gauge("vmprobe_inventory_journal_bytes", meaning, float(journal.bytes))?;
+    let meaning = "Octets of the inventory's journal that were not sound at start.";
+    families.gauge("vmprobe_inventory_journal_cut_bytes", meaning, float(journal.cut_bytes))?;
     let states = status.sources.iter().flat_map(|source| {
         [SourceState::Connecting, SourceState::Live, SourceState::Stale, SourceState::Failed].map(
             |state| {

@@ -2,8 +2,9 @@
 //!
 //! In: what became of facts, requests. Out: octets; what they say.
 //! Cost: a pass over the text for the checksum beside what JSON costs.
-//! Invariants: a line is read as a whole or not at all; one entry of many lines likewise. No line that is
-//! written is longer than [`LINE_BYTES_MAX`].
+//! Invariants: a line is read as a whole or not at all. An entry of many lines counts once its last line is
+//! there; of one that was damaged in between the sound lines count. No line that is written is longer than
+//! [`LINE_BYTES_MAX`].
 //! Source: CRC-32 as in RFC 1952 section 8.
 
 use std::fmt::Write as _;
@@ -25,6 +26,8 @@ pub(super) const VERSION: u64 = 1;
 const LINE_BYTES_MAX: u64 = 64 << 20;
 /// A line is ended once it is longer.
 const LINE_BYTES: usize = 256 << 10;
+/// Stretches that are told apart; what lies between later ones counts with them.
+const UNSOUND_MAX: usize = 1 << 10;
 
 /// The first line.
 pub(super) fn header(now: Timestamp) -> Vec<u8> {
@@ -136,7 +139,7 @@ pub(super) enum Refused {
     Newer(u64),
 }
 
-/// Why the rest of a file is not read.
+/// Why a line is not read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Broken {
     #[error("the last line is not whole")]
@@ -155,6 +158,24 @@ pub(super) enum Broken {
     Entries,
 }
 
+/// A stretch of a file that is not sound.
+#[derive(Debug)]
+pub(super) struct Unsound {
+    /// Its first octet.
+    pub(super) from: u64,
+    /// The first octet behind it.
+    pub(super) to: u64,
+    /// Why, of its first line.
+    pub(super) why: Broken,
+}
+
+impl Unsound {
+    /// Its length.
+    pub(super) fn bytes(&self) -> u64 {
+        self.to - self.from
+    }
+}
+
 /// What a file tells.
 #[derive(Debug, Default)]
 pub(super) struct Told {
@@ -162,18 +183,43 @@ pub(super) struct Told {
     pub(super) restored: Restored,
     /// Requests.
     pub(super) requests: Requests,
-    /// Octets that were read and are sound.
+    /// Octets up to the end of the last whole entry.
     pub(super) good: u64,
-    /// Why what follows is not.
-    pub(super) broken: Option<Broken>,
+    /// What was skipped before that, and what follows it, in order.
+    pub(super) unsound: Vec<Unsound>,
     /// What was left out, by reason.
     pub(super) left_out: std::collections::BTreeMap<&'static str, u64>,
 }
 
-/// Reads a file up to its end, or to the first line that is not sound.
+impl Told {
+    /// A line is not sound.
+    fn skip(&mut self, from: u64, to: u64, why: Broken) {
+        let full = self.unsound.len() >= UNSOUND_MAX;
+        match self.unsound.last_mut() {
+            Some(last) if last.to == from || full => last.to = to,
+            _ => self.unsound.push(Unsound { from, to, why }),
+        }
+    }
+
+    /// What follows the last whole entry is one stretch, up to the end of the file.
+    fn end(&mut self, end: u64) {
+        if end <= self.good {
+            return;
+        }
+        let behind = self.unsound.partition_point(|unsound| unsound.from < self.good);
+        let rest = self.unsound.split_off(behind);
+        if let Some(last) = self.unsound.last_mut() {
+            last.to = last.to.min(self.good);
+        }
+        let why = rest.into_iter().next().map_or(Broken::Entries, |unsound| unsound.why);
+        self.unsound.push(Unsound { from: self.good, to: end, why });
+    }
+}
+
+/// Reads a file. What is not sound is left out; what follows is read all the same.
 pub(super) fn read(file: impl BufRead, names: &LineNames) -> Result<Told, Refused> {
-    let mut reader =
-        EntryReader { file, at: 0, facts: LineReader::new(names), told: Told::default() };
+    let (facts, told) = (LineReader::new(names), Told::default());
+    let mut reader = EntryReader { file, at: 0, facts, told, begun: Said::default() };
     match reader.line() {
         // A file that was never written to: there is nothing to lose.
         Ok(None) => return Ok(reader.told),
@@ -183,18 +229,21 @@ pub(super) fn read(file: impl BufRead, names: &LineNames) -> Result<Told, Refuse
     }
     reader.told.good = reader.at;
     loop {
-        match reader.entry() {
-            Ok(true) => reader.told.good = reader.at,
+        let from = reader.at;
+        match reader.take() {
+            Ok(true) => {}
             Ok(false) => break,
-            Err(Ending::Broken(broken)) => {
-                reader.told.broken = Some(broken);
-                break;
-            }
+            Err(Ending::Broken(why)) => reader.told.skip(from, reader.at, why),
             Err(Ending::Io(error)) => return Err(error.into()),
         }
     }
-    reader.told.left_out = reader.facts.left_out;
-    Ok(reader.told)
+    let mut told = reader.told;
+    told.end(reader.at);
+    told.left_out = reader.facts.left_out;
+    if told.unsound.iter().any(|unsound| unsound.from < told.good) {
+        told.restored.mend();
+    }
+    Ok(told)
 }
 
 fn header_of(octets: &[u8]) -> Result<(), Refused> {
@@ -220,10 +269,11 @@ impl From<Broken> for Ending {
     }
 }
 
-impl From<NotLine> for Ending {
-    fn from(line: NotLine) -> Self {
-        Self::Broken(line.into())
-    }
+/// What lines say.
+#[derive(Default)]
+struct Said {
+    deltas: Vec<SubjectDelta>,
+    notes: Vec<RequestNote>,
 }
 
 struct EntryReader<'a, R> {
@@ -232,41 +282,50 @@ struct EntryReader<'a, R> {
     at: u64,
     facts: LineReader<'a>,
     told: Told,
+    /// What the lines so far of an entry say whose last line was not read yet.
+    begun: Said,
 }
 
 impl<R: BufRead> EntryReader<'_, R> {
-    /// Reads one entry and does it again; `false` at the end.
-    fn entry(&mut self) -> Result<bool, Ending> {
-        let (mut deltas, mut notes) = (Vec::new(), Vec::new());
-        let mut begun = false;
-        loop {
-            let Some(octets) = self.line()? else {
-                return if begun { Err(Broken::Entries.into()) } else { Ok(false) };
-            };
-            begun = true;
-            let value: Json = serde_json::from_slice(sound(&octets)?).map_err(Broken::Json)?;
-            let known = value.get("known").and_then(Json::as_u64).ok_or(Broken::Entry)?;
-            let all = value.get("all").and_then(Json::as_array).ok_or(Broken::Entry)?;
-            for item in all {
-                match (item.get("of"), item.get("requests")) {
-                    (Some(of), _) => deltas.extend(self.facts.read(of)?),
-                    (None, Some(note)) => notes.push(read_note(note).ok_or(Broken::Entry)?),
-                    (None, None) => return Err(Broken::Entry.into()),
-                }
-            }
-            if value.get("more").is_none() {
-                let known = Timestamp(known).max(self.told.restored.known);
-                self.told.restored.known = known;
-                break;
+    /// Reads one line, and does its entry again if it is the last one; `false` at the end.
+    fn take(&mut self) -> Result<bool, Ending> {
+        let Some(octets) = self.line()? else { return Ok(false) };
+        let value: Json = serde_json::from_slice(sound(&octets)?).map_err(Broken::Json)?;
+        let known = value.get("known").and_then(Json::as_u64).ok_or(Broken::Entry)?;
+        let said = self.said(&value)?;
+        self.begun.deltas.extend(said.deltas);
+        self.begun.notes.extend(said.notes);
+        if value.get("more").is_none() {
+            self.redo(Timestamp(known));
+        }
+        Ok(true)
+    }
+
+    /// What one line says, all of it or nothing.
+    fn said(&mut self, value: &Json) -> Result<Said, Broken> {
+        let mut said = Said::default();
+        let all = value.get("all").and_then(Json::as_array).ok_or(Broken::Entry)?;
+        for item in all {
+            match (item.get("of"), item.get("requests")) {
+                (Some(of), _) => said.deltas.extend(self.facts.read(of)?),
+                (None, Some(note)) => said.notes.push(read_note(note).ok_or(Broken::Entry)?),
+                (None, None) => return Err(Broken::Entry),
             }
         }
+        Ok(said)
+    }
+
+    /// Does an entry again that ends here.
+    fn redo(&mut self, known: Timestamp) {
+        let Said { deltas, notes } = std::mem::take(&mut self.begun);
+        self.told.restored.known = known.max(self.told.restored.known);
         for delta in deltas {
             self.told.restored.redo(delta);
         }
         for note in &notes {
             self.told.requests.note(note);
         }
-        Ok(true)
+        self.told.good = self.at;
     }
 
     /// The next line without its end; `None` at the end of the file.

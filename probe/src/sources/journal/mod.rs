@@ -7,15 +7,18 @@
 //! Invariants: written by the keeper's thread alone, after look-ups have seen it, so nobody waits for a
 //! disk. What was written survives the end of the process at once, and the loss of power after
 //! [`SYNC_MS`]. The file is never larger than its bound; a file that is written anew takes the place
-//! of the old one only when it is whole and on the disk. What goes wrong is a named condition, is shown,
-//! and is tried again; it stops nothing.
+//! of the old one only when it is whole and on the disk. What was found damaged is kept in a file beside
+//! before anything is written. What goes wrong is a named condition, is shown, and is tried again; it stops
+//! nothing.
 //!
 //! | file | |
 //! |---|---|
 //! | `line` | facts and requests as lines, and back |
+//! | `cut` | what was not sound, kept beside |
 //! | `rewrite` | the whole state anew, step by step |
 //! | `status` | what is shown |
 
+mod cut;
 mod line;
 mod rewrite;
 mod status;
@@ -29,7 +32,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use line::Refused;
+use line::{Refused, Told, Unsound};
 use rewrite::{Progress, Rewrite};
 pub use status::{JournalState, JournalStatus};
 
@@ -128,6 +131,10 @@ pub(super) struct Journal {
     pending: Vec<u8>,
     /// Something is not in the file and does not wait either.
     gap: bool,
+    /// What of the file is not sound and not kept beside it yet.
+    unsound: Vec<Unsound>,
+    /// The file has stretches before its end that are not sound.
+    damaged: bool,
     rewrite: Option<Rewrite>,
     unsynced: bool,
     synced_ns: u64,
@@ -136,7 +143,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Reads what is there, and cuts off what is not sound. A disk that cannot be written to is no error.
+    /// Reads what is there, and leaves out what is not sound. A disk that cannot be written to is no error.
     ///
     /// # Errors
     /// A file that is none of this, is of a newer version, cannot be read, or that another process keeps.
@@ -153,6 +160,8 @@ impl Journal {
             base: 0,
             pending: Vec::new(),
             gap: true,
+            unsound: Vec::new(),
+            damaged: false,
             rewrite: None,
             unsynced: false,
             synced_ns: 0,
@@ -169,47 +178,71 @@ impl Journal {
         }
         let told = match File::open(&journal.plan.path) {
             Ok(opened) => line::read(BufReader::new(opened), &journal.names),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(line::Told::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Told::default()),
             Err(error) => Err(Refused::Io(error)),
         };
-        let told = told.map_err(|why| refused(why.to_string()))?;
+        let mut told = told.map_err(|why| refused(why.to_string()))?;
         if told.good > 0 {
-            journal.go_on(&told);
+            journal.go_on(&mut told);
         }
         journal.status.left_out = told.left_out;
         (journal.status.restored_vms, journal.status.restored_facts) = told.restored.counts();
         Ok((journal, Recovered { restored: told.restored, requests: told.requests }))
     }
 
-    /// Opens what was read to write on; without what is not sound.
-    fn go_on(&mut self, told: &line::Told) {
+    /// Opens what was read to write on.
+    fn go_on(&mut self, told: &mut Told) {
         let path = self.plan.path.clone();
         (self.good, self.base, self.status.bytes) = (told.good, told.good, told.good);
-        let opened = OpenOptions::new().write(true).open(&path);
-        let cut = opened.and_then(|file| {
-            let length = file.metadata()?.len();
-            if length > told.good {
-                file.set_len(told.good)?;
-                file.sync_data()?;
-            }
-            Ok((file, length - told.good.min(length)))
-        });
-        match cut {
-            Ok((file, cut)) => {
-                self.status.cut_bytes = cut;
-                if let Some(broken) = &told.broken {
-                    let (file, at) = (path.display().to_string(), told.good);
-                    tracing::warn!(
-                        file,
-                        at,
-                        bytes = cut,
-                        "the end of the inventory's journal was cut off: {broken}"
-                    );
-                }
-                (self.file, self.gap) = (Some(file), false);
-            }
+        self.found(std::mem::take(&mut told.unsound));
+        match OpenOptions::new().write(true).open(&path) {
+            Ok(file) => (self.file, self.gap) = (Some(file), false),
             Err(error) => self.trouble(&Trouble::Io { what: "cannot write to", path, error }, 0),
         }
+    }
+
+    /// Says what is not sound.
+    fn found(&mut self, unsound: Vec<Unsound>) {
+        if unsound.is_empty() {
+            return;
+        }
+        cut::log(&self.plan.path, &unsound, self.good);
+        let status = &mut self.status;
+        status.cut_places = unsound.len() as u64;
+        status.cut_bytes = unsound.iter().map(Unsound::bytes).sum();
+        let kept = beside(&self.plan.path, "cut").display().to_string();
+        let text = format!(
+            "{} octets at {} places of the file were not sound at start, and what they said is not known; \
+             they are kept in {kept}",
+            status.cut_bytes, status.cut_places
+        );
+        tracing::warn!("the inventory's journal: {text}");
+        (status.last_error, status.last_error_ns) = (Some(text), Some(wall_clock().0));
+        self.damaged = unsound.iter().any(|part| part.from < self.good);
+        self.unsound = unsound;
+    }
+
+    /// Keeps what was found not to be sound, then cuts the end of it off.
+    fn keep_unsound(&mut self) -> Result<(), Trouble> {
+        if self.unsound.is_empty() {
+            return Ok(());
+        }
+        self.check_free()?;
+        let kept = beside(&self.plan.path, "cut");
+        let put = cut::keep(&self.plan.path, &self.unsound, &kept, wall_clock());
+        put.map_err(|error| Trouble::Io {
+            what: "cannot keep what was damaged in",
+            path: kept.clone(),
+            error,
+        })?;
+        self.unsound = Vec::new();
+        self.status.cut_file = Some(kept.display().to_string());
+        if let Some(file) = &self.file {
+            let cut = file.set_len(self.good).and_then(|()| file.sync_data());
+            let path = self.plan.path.clone();
+            cut.map_err(|error| Trouble::Io { what: "cannot write to", path, error })?;
+        }
+        Ok(())
     }
 
     /// What was read is not what is known: the file is to be written anew before anything else.
@@ -296,6 +329,7 @@ impl Journal {
         now_ns: u64,
     ) -> Result<(), Trouble> {
         self.take_lock()?;
+        self.keep_unsound()?;
         let wants = self.wants_rewrite();
         if self.pending.is_empty() && !wants && self.rewrite.is_none() {
             return self.sync(now_ns);
@@ -316,14 +350,17 @@ impl Journal {
 
     fn wants_rewrite(&self) -> bool {
         let length = self.good + self.pending.len() as u64;
-        self.gap || length > 2 * self.base + GROWTH_BYTES || length > self.plan.bytes_max
+        self.gap
+            || self.damaged
+            || length > 2 * self.base + GROWTH_BYTES
+            || length > self.plan.bytes_max
     }
 
     /// The new file has the place of the old one.
     fn replace(&mut self, file: File, bytes: u64, base: u64) {
         (self.file, self.good, self.base) = (Some(file), bytes, base);
         self.pending = Vec::new();
-        (self.gap, self.unsynced) = (false, false);
+        (self.gap, self.damaged, self.unsynced) = (false, false, false);
         self.status.rewrites += 1;
         self.status.waiting_entries = 0;
     }

@@ -64,8 +64,12 @@ pub struct JournalStatus {
     pub restored_facts: u64,
     /// Facts of the file that were left out, by reason: `source_unknown`, `domain_unknown`.
     pub left_out: BTreeMap<&'static str, u64>,
-    /// Octets cut off the end of the file at start, because they were not sound.
+    /// Octets of the file that were not sound at start: skipped, or cut off its end.
     pub cut_bytes: u64,
+    /// In how many places.
+    pub cut_places: u64,
+    /// The file in which they are kept; null for none.
+    pub cut_file: Option<String>,
     /// What went wrong last; null for nothing.
     pub last_error: Option<String>,
     /// When that was.

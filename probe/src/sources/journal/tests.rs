@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::inventory::{
-    ClassRules, Facts, Mac, SourceId, SourceKind, SourceName, Spaces, Statement, Store,
+    Attribute, ClassRules, Facts, Mac, SourceId, SourceKind, SourceName, Spaces, Statement, Store,
     StoreLimits, Uuid,
 };
 use crate::sources::requests::Taken;
@@ -132,7 +132,7 @@ fn what_was_known_is_known_again_after_a_kill() {
 }
 
 #[test]
-fn a_torn_or_changed_end_is_cut_and_the_rest_is_known() {
+fn a_torn_end_is_cut_and_the_rest_is_known() {
     let folder = Folder::new();
     let path = folder.plan().path;
     let mut kept = Kept::open(folder.plan());
@@ -157,19 +157,166 @@ fn a_torn_or_changed_end_is_cut_and_the_rest_is_known() {
         let boundary = states.iter().rev().find(|(length, _)| *length <= octets);
         assert_eq!(cut, (octets - boundary.expect("one").0) as u64);
     }
-    // An octet that changed, and rubbish at the end.
-    for at in (header..whole.len()).step_by(7) {
+}
+
+/// What is kept of damaged files, without the lines that say what it is.
+fn kept(plan: &JournalPlan) -> Vec<u8> {
+    let mut all = fs::read(beside(&plan.path, "cut")).unwrap_or_default();
+    let mut octets = Vec::new();
+    while let Some(end) = all.iter().position(|octet| *octet == b'\n') {
+        let said: serde_json::Value = serde_json::from_slice(&all[..end]).expect("JSON");
+        let bytes = usize::try_from(said["bytes"].as_u64().expect("a count")).expect("small");
+        octets.extend_from_slice(&all[end + 1..end + 1 + bytes]);
+        all.drain(..end + bytes + 2);
+    }
+    octets
+}
+
+#[test]
+fn a_changed_octet_costs_its_entry_and_no_other() {
+    let folder = Folder::new();
+    let plan = folder.plan();
+    let path = plan.path.clone();
+    let mut kept_one = Kept::open(plan.clone());
+    kept_one.settle();
+    let header = fs::read(&path).expect("a file").len();
+    let mut ends = vec![header];
+    for vm in 0..4_u64 {
+        kept_one.say(vm.into(), vm + 5, "host1");
+        ends.push(fs::read(&path).expect("a file").len());
+    }
+    let all = kept_one.kill();
+    let whole = fs::read(&path).expect("a file");
+    for at in (header..whole.len()).step_by(7).chain(ends[1..].iter().map(|end| end - 1)) {
         let mut changed = whole.clone();
         changed[at] ^= 0x11;
         fs::write(&path, &changed).expect("written");
-        let mut again = Kept::open(folder.plan());
-        assert_eq!(again.facts(), expected(at), "octet {at}");
-        assert!(again.journal.status().cut_bytes > 0);
-        // It goes on behind what is sound.
+        let _ = fs::remove_file(beside(&path, "cut"));
+        let mut again = Kept::open(plan.clone());
+        // With the end of its line changed, the next entry is in the same line.
+        let of = ends.iter().filter(|end| **end <= at).count() - 1;
+        let lost = if ends[1..].contains(&(at + 1)) { of..=of + 1 } else { of..=of };
+        let rest: Vec<_> =
+            (0..4).filter(|vm| !lost.contains(vm)).map(|vm| all[vm].clone()).collect();
+        assert_eq!(again.facts(), rest, "octet {at}");
+        let status = again.journal.status();
+        let (from, to) = (ends[of], ends[(lost.end() + 1).min(4)]);
+        assert_eq!((status.cut_bytes, status.cut_places), ((to - from) as u64, 1));
+        assert_eq!(status.state, JournalState::Ok);
+        let error = status.last_error.expect("it is said");
+        assert!(error.contains("inventory.journal.cut"), "{error}");
+        assert!(status.cut_file.is_some_and(|file| file.ends_with("inventory.journal.cut")));
+        assert_eq!(kept(&plan), &changed[from..to], "octet {at}");
+        // The file is made sound, and it goes on.
         again.say(9, 50, "host9");
+        again.settle();
         let facts = again.kill();
-        assert_eq!(Kept::open(folder.plan()).facts(), facts);
+        let sound = Kept::open(plan.clone());
+        assert_eq!(sound.facts(), facts);
+        assert_eq!(sound.journal.status().cut_bytes, 0);
     }
+}
+
+#[test]
+fn what_a_lost_entry_corrected_does_not_hold_beside_what_followed() {
+    let folder = Folder::new();
+    let path = folder.plan().path;
+    let mut kept = Kept::open(folder.plan());
+    kept.settle();
+    let mut ends = Vec::new();
+    for (at, host) in [(5, "host1"), (9, "host2"), (12, "host3")] {
+        kept.say(1, at, host);
+        ends.push(fs::read(&path).expect("a file").len());
+    }
+    drop(kept);
+    let mut octets = fs::read(&path).expect("a file");
+    octets[ends[0] + 20] ^= 1;
+    fs::write(&path, octets).expect("written");
+    let again = Kept::open(folder.plan());
+    let [(_, facts)] = &*again.facts() else { panic!("one VM") };
+    let hosts = facts.current().filter(|fact| fact.attribute == Attribute::Host);
+    let mut valid: Vec<_> = hosts.map(|fact| (fact.valid.from.0, fact.valid.to.0)).collect();
+    valid.sort_unstable();
+    // The correction of host2 was in the entry that followed.
+    assert_eq!(valid, [(5, 9), (9, 12), (12, u64::MAX)]);
+}
+
+#[test]
+fn an_entry_of_many_lines_counts_without_the_one_that_is_damaged() {
+    let folder = Folder::new();
+    let path = folder.plan().path;
+    let mut kept = Kept::open(folder.plan());
+    kept.settle();
+    let before = fs::read(&path).expect("a file").len();
+    let long = "h".repeat(1_000);
+    for vm in 0..1_000 {
+        let statement = Statement::new(Uuid(vm), Timestamp(5)).host(long.as_str());
+        kept.store.apply(SourceId(0), Timestamp(1_000), statement.into());
+    }
+    kept.turn(&[]);
+    drop(kept);
+    let octets = fs::read(&path).expect("a file");
+    let lines: Vec<_> = octets[before..].split_inclusive(|octet| *octet == b'\n').collect();
+    assert!(lines.len() > 3, "{}", lines.len());
+    let vms = |line: &[u8]| String::from_utf8_lossy(line).matches("\"vm\"").count();
+    let mut changed = octets.clone();
+    changed[before + lines[0].len() + 50] ^= 1;
+    fs::write(&path, &changed).expect("written");
+    assert_eq!(Kept::open(folder.plan()).facts().len(), 1_000 - vms(lines[1]));
+    // Without its last line it was never whole.
+    let whole = octets.len() - lines[lines.len() - 1].len();
+    fs::write(&path, &octets[..whole]).expect("written");
+    let again = Kept::open(folder.plan());
+    assert_eq!((again.facts().len(), again.journal.status().cut_places), (0, 1));
+}
+
+#[test]
+fn nothing_is_written_over_what_is_damaged_before_that_is_kept() {
+    let folder = Folder::new();
+    let plan = folder.plan();
+    let mut first = Kept::open(plan.clone());
+    first.settle();
+    let start = fs::read(&plan.path).expect("a file").len();
+    for vm in 0..3 {
+        first.say(vm, 5, "host1");
+    }
+    drop(first);
+    let mut octets = fs::read(&plan.path).expect("a file");
+    octets[start + 20] ^= 1;
+    octets.extend(b"torn");
+    fs::write(&plan.path, &octets).expect("written");
+    let full = JournalPlan { free_bytes_min: u64::MAX, ..plan.clone() };
+    let mut again = Kept::open(full);
+    again.say(7, 9, "host7");
+    assert_eq!(again.journal.status().state, JournalState::DiskFull);
+    assert_eq!(fs::read(&plan.path).expect("a file"), octets, "as it was");
+    again.journal.plan.free_bytes_min = 0;
+    again.clock_ns += ms(RETRY_MS);
+    again.settle();
+    let status = again.journal.status();
+    assert_eq!((status.state, status.cut_places), (JournalState::Ok, 2));
+    assert!(kept(&plan).ends_with(b"torn"));
+    let facts = again.kill();
+    assert_eq!(Kept::open(plan).facts(), facts);
+}
+
+#[test]
+fn what_is_kept_of_damaged_files_is_bounded() {
+    let folder = Folder::new();
+    let plan = folder.plan();
+    drop(Kept::open(plan.clone()));
+    let path = beside(&plan.path, "cut");
+    let file = File::create(&path).expect("a file");
+    file.set_len(cut::CUT_BYTES_MAX - 50).expect("a long file");
+    let header = fs::read(&plan.path).expect("a file");
+    fs::write(&plan.path, [&header[..], b"torn"].concat()).expect("written");
+    drop(Kept::open(plan.clone()));
+    let length = fs::metadata(&path).expect("a file").len();
+    assert!(length < 1_000, "{length}: what was kept before has left");
+    assert_eq!(kept(&plan), b"torn");
+    fs::write(&plan.path, [&header[..], b"again"].concat()).expect("written");
+    drop(Kept::open(plan.clone()));
+    assert_eq!(kept(&plan), b"tornagain");
 }
 
 #[test]

@@ -2,17 +2,20 @@
 //!
 //! In: a URL, headers, perhaps a body. Out: status and JSON.
 //! Cost: a connection for each question; the whole answer in memory, which is bounded.
-//! Invariants: an answer that takes longer than the plan allows, or is larger, is an error. No redirection
-//! is followed, so that a token goes nowhere but where the configuration or the catalogue says. Neither
+//! Invariants: an answer that takes longer than the plan allows, or is larger, is an error, and so are answers
+//! that are larger together. No redirection is followed, so that a token goes nowhere but where the configuration or the catalogue says. Neither
 //! tokens nor bodies stand in an error.
 //! Source: RFC 9112; RFC 9110 section 15.
 
+use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
+use futures_util::StreamExt as _;
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
 use hyper::rt::{Read, Write};
@@ -39,8 +42,14 @@ pub(super) enum ApiTrouble {
     Unreachable { at: String, error: io::Error },
     #[error("{at}: {error}")]
     Http { at: String, error: hyper::Error },
-    #[error("{at}: the answer is larger than api_answer_mib_max, or ended early")]
-    Answer { at: String },
+    #[error("{at}: the answer is larger than api_answer_mib_max")]
+    AnswerTooLarge { at: String },
+    #[error("{at}: the answer ended early: {error}")]
+    Ended { at: String, error: axum::Error },
+    #[error("{at}: the answers of one list are larger together than api_list_mib_max")]
+    ListTooLarge { at: String },
+    #[error("the list took longer than api_list_timeout_s")]
+    ListTimeout,
     #[error("{at}: status {status}{message}")]
     Status { at: String, status: u16, message: String },
     #[error("{at}: the answer is not of the documented form: {what}")]
@@ -63,7 +72,6 @@ impl ApiTrouble {
 }
 
 /// What a service answered.
-#[derive(Debug)]
 pub(super) struct Answer {
     /// The token of Keystone, if there is one.
     pub(super) token: Option<String>,
@@ -72,7 +80,6 @@ pub(super) struct Answer {
 }
 
 /// What is asked.
-#[derive(Debug)]
 pub(super) struct Question<'a> {
     pub(super) method: Method,
     pub(super) url: &'a ServiceUrl,
@@ -86,12 +93,15 @@ pub(super) struct Question<'a> {
 pub(super) struct Client<'a> {
     plan: &'a CloudApiPlan,
     connector: Option<TlsConnector>,
+    /// Octets that may still come.
+    left: Cell<u64>,
 }
 
 impl<'a> Client<'a> {
     /// `pem`: certificates of authorities, where any service is reached by `https`.
     pub(super) fn new(plan: &'a CloudApiPlan, pem: Option<&[u8]>) -> io::Result<Self> {
-        Ok(Self { plan, connector: pem.map(link::connector).transpose()? })
+        let connector = pem.map(link::connector).transpose()?;
+        Ok(Self { plan, connector, left: Cell::new(u64::from(plan.list_mib_max) << 20) })
     }
 
     /// Asks once.
@@ -149,9 +159,7 @@ impl<'a> Client<'a> {
 
     async fn read(&self, response: Response<Body>, at: &str) -> Result<Answer, ApiTrouble> {
         let (head, body) = response.into_parts();
-        let max = usize::try_from(self.plan.answer_mib_max).unwrap_or(1) << 20;
-        let octets = to_bytes(body, max).await;
-        let octets = octets.map_err(|_| ApiTrouble::Answer { at: at.to_owned() })?;
+        let octets = self.octets(body, at).await?;
         let json: Result<Value, _> = serde_json::from_slice(&octets);
         if !head.status.is_success() {
             let message = json.ok().as_ref().and_then(message).unwrap_or_default();
@@ -161,6 +169,39 @@ impl<'a> Client<'a> {
         let token = head.headers.get("x-subject-token").and_then(|token| token.to_str().ok());
         let token = token.map(str::to_owned);
         Ok(Answer { token, body: json.map_err(|_| form(at, "no JSON"))? })
+    }
+
+    /// All of a body, within what one answer and what one list may have.
+    async fn octets(&self, body: Body, at: &str) -> Result<Vec<u8>, ApiTrouble> {
+        let max = u64::from(self.plan.answer_mib_max) << 20;
+        let mut parts = body.into_data_stream();
+        let mut octets = Vec::new();
+        while let Some(part) = parts.next().await {
+            let part = part.map_err(|error| ApiTrouble::Ended { at: at.to_owned(), error })?;
+            let left = self.left.get().checked_sub(part.len() as u64);
+            self.left.set(left.ok_or_else(|| ApiTrouble::ListTooLarge { at: at.to_owned() })?);
+            if (octets.len() + part.len()) as u64 > max {
+                return Err(ApiTrouble::AnswerTooLarge { at: at.to_owned() });
+            }
+            octets.extend_from_slice(&part);
+        }
+        Ok(octets)
+    }
+}
+
+/// Without the token, and without what stands in the body.
+impl fmt::Debug for Answer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Answer").finish_non_exhaustive()
+    }
+}
+
+/// Without headers and body, in which tokens and passwords stand.
+impl fmt::Debug for Question<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = out.debug_struct("Question");
+        out.field("method", &self.method).field("url", &self.url).field("target", &self.target);
+        out.finish_non_exhaustive()
     }
 }
 
@@ -198,4 +239,27 @@ fn message(body: &Value) -> Option<String> {
     let mut text: String = plain.take(MESSAGE_BYTES_MAX).collect();
     text.insert_str(0, ": ");
     Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_for_people_shows_no_secret() {
+        let url: ServiceUrl = "http://h:5000/v3".parse().expect("a URL");
+        let headers = [("x-auth-token", "t0ken".to_owned())];
+        let question = Question {
+            method: Method::POST,
+            url: &url,
+            target: "/auth/tokens".to_owned(),
+            headers: &headers,
+            body: Some("{\"password\": \"hunter2\"}".to_owned()),
+        };
+        let answer =
+            Answer { token: Some("t0ken".to_owned()), body: serde_json::json!({"s": "hunter2"}) };
+        let text = format!("{question:?} {answer:?}");
+        assert!(text.contains("/auth/tokens"), "{text}");
+        assert!(!text.contains("t0ken") && !text.contains("hunter2"), "{text}");
+    }
 }

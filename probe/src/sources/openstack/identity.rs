@@ -6,6 +6,7 @@
 //! `token.catalog`; `GET /v3/projects`. Without Keystone: `auth_strategy = noauth` of Neutron
 //! (`X-Roles`), `noauth2` of Nova (`X-Auth-Token: USER:PROJECT`).
 
+use std::fmt;
 use std::sync::Arc;
 
 use hyper::Method;
@@ -20,7 +21,6 @@ use crate::config::{CloudApiPlan, CloudAuth, ServiceUrl};
 const PROJECTS_MAX: usize = 1 << 16;
 
 /// Headers and places for the questions of one listing.
-#[derive(Debug)]
 pub(super) struct Session {
     /// Of each question.
     pub(super) headers: Vec<(&'static str, String)>,
@@ -30,6 +30,15 @@ pub(super) struct Session {
     pub(super) compute: Option<ServiceUrl>,
     /// Keystone.
     identity: Option<ServiceUrl>,
+}
+
+/// Without the headers, in which the token stands.
+impl fmt::Debug for Session {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = out.debug_struct("Session");
+        out.field("network", &self.network).field("compute", &self.compute);
+        out.finish_non_exhaustive()
+    }
 }
 
 impl Session {
@@ -216,6 +225,14 @@ mod tests {
         assert_eq!(found(Some("c")), None);
         let none = endpoint(&catalogue, "compute", &plan(None)).expect_err("none").to_string();
         assert!(none.contains("internal endpoint of the service compute"), "{none}");
+    }
+
+    #[test]
+    fn a_session_shows_no_token() {
+        let headers = vec![("x-auth-token", "t0ken".to_owned())];
+        let session = Session { headers, network: None, compute: None, identity: None };
+        let text = format!("{session:?}");
+        assert!(text.starts_with("Session") && !text.contains("t0ken"), "{text}");
     }
 
     #[test]

@@ -6,10 +6,11 @@
 //! Invariants: at most [`ITEMS_MAX`] of a kind, else an error: half a list would end what stands in the
 //! other half. A page that does not go on from the one before is an error too.
 //! Source: OpenStack networking API v2.0 (`limit`, `marker`, `ports_links`), compute API v2.1
-//! (`/servers/detail?all_tenants=1`, `servers_links`).
+//! (`/servers/detail?all_tenants=1`, `servers_links`; `/os-services`), its guide, "Handling Down Cells".
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::Method;
 use serde_json::Value;
@@ -17,12 +18,15 @@ use serde_json::Value;
 use super::envelope::Object;
 use super::http::{ApiTrouble, Client, Question, form};
 use super::identity::Session;
+use super::nova;
 use crate::config::{CloudApiPlan, CloudAuth, ServiceUrl};
 use crate::inventory::Uuid;
 use crate::time::{Timestamp, wall_clock};
 
 /// Items of one kind at most.
 const ITEMS_MAX: usize = 1 << 19;
+/// The first version of the compute API that tells of cells that are down.
+const CELLS_VERSION: &str = "compute 2.69";
 /// Largest file of certificates.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
@@ -44,12 +48,27 @@ pub(super) struct Listing {
     pub(super) networking: Option<Networking>,
     /// `None` where Nova is not asked.
     pub(super) servers: Option<Vec<Object>>,
+    /// Hosts of cells that Nova did not reach, whose servers are not listed.
+    pub(super) hosts_unseen: usize,
     /// Ids and names.
     pub(super) projects: Vec<(Arc<str>, Arc<str>)>,
 }
 
-/// Asks for everything.
+impl Listing {
+    /// Whether Nova did not reach all servers that it has.
+    pub(super) fn is_partial(&self) -> bool {
+        self.hosts_unseen > 0 || self.servers.iter().flatten().any(nova::is_unseen)
+    }
+}
+
+/// Asks for everything, within the time that it may take.
 pub(super) async fn list(plan: &CloudApiPlan) -> Result<Listing, ApiTrouble> {
+    let patience = Duration::from_secs(plan.list_timeout_s.into());
+    let listed = tokio::time::timeout(patience, list_all(plan)).await;
+    listed.map_err(|_| ApiTrouble::ListTimeout)?
+}
+
+async fn list_all(plan: &CloudApiPlan) -> Result<Listing, ApiTrouble> {
     let began = wall_clock();
     let read = |error| ApiTrouble::Authorities { path: plan.ca_file.clone(), error };
     let pem = wants_tls(plan).then(|| certificates(plan)).transpose().map_err(read)?;
@@ -60,12 +79,15 @@ pub(super) async fn list(plan: &CloudApiPlan) -> Result<Listing, ApiTrouble> {
         Some(url) => Some(lister.networking(url).await?),
         None => None,
     };
-    let servers = match &session.compute {
-        Some(url) => Some(lister.pages(url, "/servers/detail", "all_tenants=1&", "servers").await?),
-        None => None,
-    };
+    let (mut servers, mut hosts_unseen) = (None, 0);
+    if let Some(url) = &session.compute {
+        // Before and after, for a cell may go and come.
+        let before = lister.hosts_unseen(url).await?;
+        servers = Some(lister.pages(url, "/servers/detail", "all_tenants=1&", "servers").await?);
+        hosts_unseen = before.max(lister.hosts_unseen(url).await?);
+    }
     let projects = session.projects(&client).await?;
-    Ok(Listing { began, networking, servers, projects })
+    Ok(Listing { began, networking, servers, hosts_unseen, projects })
 }
 
 /// Whether a service may be reached by `https`: the catalogue may name such a one.
@@ -100,6 +122,34 @@ impl Lister<'_> {
                 listed => listed?,
             },
         })
+    }
+
+    /// Hosts whose cell Nova does not reach. Its lists of servers leave the servers of such cells out without
+    /// a word where they come page by page; its list of services names the hosts. Not where the probe may
+    /// not see that list, or Nova is older than Stein.
+    async fn hosts_unseen(&self, url: &ServiceUrl) -> Result<usize, ApiTrouble> {
+        let path = "/os-services";
+        let mut headers = self.session.headers.clone();
+        headers.push(("openstack-api-version", CELLS_VERSION.to_owned()));
+        let asked = self.client.ask(Question {
+            method: Method::GET,
+            url,
+            target: format!("{path}?binary=nova-compute"),
+            headers: &headers,
+            body: None,
+        });
+        let mut answer = match asked.await {
+            Ok(answer) => answer,
+            Err(trouble) if matches!(trouble.status(), Some(403 | 404 | 406)) => return Ok(0),
+            Err(trouble) => return Err(trouble),
+        };
+        let services = answer.body.get_mut("services").map(Value::take);
+        let Some(Value::Array(services)) = services else {
+            return Err(form(&format!("{url}{path}"), "services"));
+        };
+        let is_unseen =
+            |service: &&Value| service.get("status").and_then(Value::as_str) == Some(nova::UNSEEN);
+        Ok(services.iter().filter(is_unseen).count())
     }
 
     /// All pages of one kind.
@@ -160,9 +210,59 @@ fn page(mut body: Value, name: &str) -> Option<Page> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+
     use serde_json::json;
 
     use super::*;
+
+    /// Answers each question with a page that another one follows, of so many octets at least.
+    fn endless(bytes: usize) -> ServiceUrl {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let place = listener.local_addr().expect("its address");
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+                let mut reader = BufReader::new(stream);
+                let mut line = String::new();
+                while reader.read_line(&mut line).is_ok_and(|count| count > 2) {
+                    line.clear();
+                }
+                let item =
+                    json!({"id": Uuid(number as u128).to_string(), "name": "n".repeat(bytes)});
+                let body =
+                    json!({"networks": [item], "networks_links": [{"rel": "next"}]}).to_string();
+                let length = body.len();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+                let _ = reader.get_mut().write_all((head + &body).as_bytes());
+            }
+        });
+        format!("http://{place}").parse().expect("a URL")
+    }
+
+    fn fails(url: ServiceUrl, answer_mib_max: u32, list_mib_max: u32) -> String {
+        let plan = CloudApiPlan {
+            auth: CloudAuth::None,
+            network_url: Some(url),
+            answer_mib_max,
+            list_mib_max,
+            list_timeout_s: 1,
+            ..CloudApiPlan::default()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let listed = runtime.expect("a thread").block_on(list(&plan));
+        listed.expect_err("it never ends").to_string()
+    }
+
+    #[test]
+    fn a_list_is_bounded_in_octets_and_in_time() {
+        let error = fails(endless(2 << 20), 1, 512);
+        assert!(error.ends_with("the answer is larger than api_answer_mib_max"), "{error}");
+        let error = fails(endless(300 << 10), 1, 1);
+        assert!(error.ends_with("larger together than api_list_mib_max"), "{error}");
+        let error = fails(endless(1), 1, 512);
+        assert_eq!(error, "the list took longer than api_list_timeout_s");
+    }
 
     #[test]
     fn pages_say_whether_they_go_on() {

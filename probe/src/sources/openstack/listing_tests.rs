@@ -81,7 +81,8 @@ fn networking() -> Networking {
 
 fn listing(servers: Option<Vec<Json>>, networking: Option<Networking>) -> Listing {
     let projects = vec![(Arc::from("p1"), Arc::from("acme"))];
-    Listing { began: at(100), networking, servers: servers.map(objects), projects }
+    let servers = servers.map(objects);
+    Listing { began: at(100), networking, servers, hosts_unseen: 0, projects }
 }
 
 struct Cloud {
@@ -197,6 +198,49 @@ fn what_is_gone_has_ended_if_both_services_were_asked() {
     assert_eq!(cloud.vm(OTHER).ended(), Some(at(100)), "when the first question was asked");
     assert!(cloud.vm(VM).ended().is_none());
     assert!(cloud.who([10, 0, 0, 5], at(150)).is_some());
+}
+
+/// What Nova lists of a server whose cell it does not reach; the sample of its guide.
+fn unseen(id: &str) -> Json {
+    json!({
+        "created": "2026-03-01T09:00:00Z", "id": id, "status": "UNKNOWN", "tenant_id": "p1",
+        "security_groups": [{"name": "default"}],
+        "links": [{"href": format!("http://openstack.example.com/v2.1/servers/{id}"), "rel": "self"}],
+    })
+}
+
+/// The server of a cell that is down is listed in part, or not at all: what is known of it stays as it is, and
+/// of others too nothing ends by such a list.
+#[test]
+fn servers_of_a_cell_that_is_down_stay_as_they_are_known() {
+    let mut cloud = Cloud::new();
+    let both = vec![server(VM, &json!({})), server(OTHER, &json!({"addresses": {}}))];
+    cloud.listed(&listing(Some(both.clone()), Some(networking())));
+    let known = cloud.vm(OTHER).clone();
+    let in_part = listing(Some(vec![server(VM, &json!({})), unseen(OTHER)]), Some(networking()));
+    let mut without = listing(Some(vec![server(VM, &json!({}))]), Some(networking()));
+    without.hosts_unseen = 1;
+    for partial in [&in_part, &without] {
+        assert!(partial.is_partial());
+        assert_eq!(cloud.listed(partial), (false, vec![]), "nothing that can be said of it is new");
+        let vm = cloud.vm(OTHER);
+        assert_eq!((&vm.names, &vm.hosts, &vm.tags), (&known.names, &known.hosts, &known.tags));
+        assert_eq!((&vm.exists, &vm.tenants), (&known.exists, &known.tenants));
+    }
+    // Of what is reached the list tells all the same.
+    let moved = json!({"OS-EXT-SRV-ATTR:host": "host2", "updated": "2026-03-01T10:01:30Z"});
+    let partial = listing(Some(vec![server(VM, &moved), unseen(OTHER)]), Some(networking()));
+    cloud.listed(&partial);
+    assert_eq!(cloud.vm(VM).host_at(at(99)).map(AsRef::as_ref), Some("host2"));
+    // A tag that was taken off while the cell was down is gone when it is reached again.
+    let untagged = vec![server(VM, &moved), server(OTHER, &json!({"metadata": {}}))];
+    cloud.listed(&listing(Some(untagged), Some(networking())));
+    assert!(cloud.vm(OTHER).tags.get("tier").is_none_or(|tier| tier.at(at(101)).is_none()));
+    // And it ends when it is not listed although all cells are reached.
+    cloud.listed(&listing(Some(vec![server(VM, &moved)]), Some(networking())));
+    assert_eq!(cloud.vm(OTHER).ended(), Some(at(100)));
+    // Nova's own fault of that status is a whole server.
+    assert!(!listing(Some(vec![server(VM, &json!({"status": "UNKNOWN"}))]), None).is_partial());
 }
 
 #[test]

@@ -202,6 +202,29 @@ impl Feed<'_> {
         );
     }
 
+    /// Exchanges that were not there are bound: what their services have said since the queue began to listen
+    /// went past it.
+    fn came(&mut self, exchanges: &[String], now: Timestamp) {
+        if exchanges.is_empty() {
+            return;
+        }
+        if self.lists() {
+            let backoff = match self.listing {
+                Due::At(_, backoff) => backoff,
+                Due::No => Backoff::default(),
+            };
+            self.listing = Due::At(0, backoff);
+        }
+        self.handle.note(
+            format_args!(
+                "exchange {} was not there and is bound now: notifications of before may be missing{}",
+                exchanges.join(", "),
+                if self.lists() { "; all is listed anew" } else { "" }
+            ),
+            now,
+        );
+    }
+
     /// Exchanges were looked at. One that is bound is enough to be live; none of them is not.
     fn bound(&mut self, now: Timestamp) {
         if self.looks.iter().all(|look| look.misses > 0) {

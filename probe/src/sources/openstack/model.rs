@@ -127,16 +127,19 @@ impl Model {
     /// Takes a list of what is there, in the place of all that was remembered of the services that were
     /// asked, but names. Also gives how many items were left out, by reason.
     ///
-    /// Where both services have listed theirs, what is not listed has ended when the first one was asked.
+    /// Where both services have listed theirs, what is not listed has ended when the first one was asked. Not
+    /// where Nova did not reach all of its servers: what was known of them stays.
     pub(super) fn listed(&mut self, listing: &Listing) -> (Batch, BTreeMap<&'static str, u64>) {
-        self.forget(listing.servers.is_some(), listing.networking.is_some());
+        let partial = listing.is_partial();
+        self.forget(listing.servers.is_some() && !partial, listing.networking.is_some());
         self.ports.now = listing.began;
         let (mut changes, mut left_out) = (Vec::new(), BTreeMap::new());
         for (project, name) in &listing.projects {
             self.learn(project, name, &mut changes);
         }
         let mut count = |why: LeftOut| *left_out.entry(why.name()).or_default() += 1;
-        for server in listing.servers.iter().flatten() {
+        let servers = listing.servers.iter().flatten();
+        for server in servers.filter(|server| !nova::is_unseen(server)) {
             let Some((mut said, existed)) = nova::listed(server) else {
                 if server.get("OS-EXT-STS:vm_state").and_then(|state| state.as_str())
                     != Some("deleted")
@@ -179,8 +182,8 @@ impl Model {
                 count(why);
             }
         }
-        let whole =
-            listing.servers.is_some() && listing.networking.is_some() && left_out.is_empty();
+        let both = listing.servers.is_some() && listing.networking.is_some();
+        let whole = both && !partial && left_out.is_empty();
         let all = Scope::All { at: listing.began, missing: Missing::Ended };
         (Batch { changes, scope: if whole { all } else { Scope::Some } }, left_out)
     }

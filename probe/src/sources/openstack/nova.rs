@@ -5,7 +5,7 @@
 //! Source: Nova, "Notifications in Nova", `doc/notification_samples`: versioned ones
 //! (`instance.create.end`, members below `nova_object.data`), and legacy ones
 //! (`compute.instance.create.end`); compute API v2.1, `GET /servers/detail`, with the extended attributes
-//! that administrators see.
+//! that administrators see; its guide, "Handling Down Cells".
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -81,6 +81,16 @@ pub(super) struct Instance {
     pub(super) nics: BTreeMap<Mac, Nic>,
     /// Metadata by name; `None` where the message has none.
     pub(super) tags: Option<BTreeMap<Arc<str>, Arc<str>>>,
+}
+
+/// The status of what is in a cell that Nova does not reach.
+pub(super) const UNSEEN: &str = "UNKNOWN";
+
+/// Whether a server is listed of which Nova knows little more than its id, because it does not reach its cell:
+/// status, project, when it was made. Nova has that from another database, and nothing is to be seen of how the
+/// server is now.
+pub(super) fn is_unseen(server: &Object) -> bool {
+    server.get("status").and_then(Value::as_str) == Some(UNSEEN) && !server.contains_key("name")
 }
 
 /// Whether the event is Nova's, and of an instance.

@@ -35,7 +35,7 @@ const FLOATING_NUMBERS: u16 = 57_331;
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     known: BTreeMap<Uuid, KnownPort>,
-    /// The port of each trunk.
+    /// The port of each trunk; no more of them than of `parents`.
     trunks: BTreeMap<Uuid, Uuid>,
     /// Subports by the port of their trunk.
     parents: BTreeMap<Uuid, Subports>,
@@ -57,6 +57,8 @@ struct KnownPort {
 
 #[derive(Debug)]
 struct Subports {
+    /// The trunk.
+    trunk: Uuid,
     /// VLAN ids.
     vlans: BTreeMap<Uuid, u16>,
     at: Timestamp,
@@ -116,6 +118,12 @@ impl Ports {
     fn outer(&self, id: Uuid) -> BTreeSet<Uuid> {
         let floating = self.floating_of.get(&id).into_iter().flatten();
         floating.filter_map(|id| Some(self.floating.get(id)?.said.network)).collect()
+    }
+
+    /// Trunks that are remembered.
+    #[cfg(test)]
+    pub(super) fn trunk_count(&self) -> usize {
+        self.trunks.len()
     }
 
     /// Floating addresses of a port in one outer network, and since when all of them are.
@@ -220,11 +228,16 @@ impl Model {
         {
             return Err(LeftOut::Full);
         }
+        // A port has one trunk at a time; the one that it had before is gone.
+        let other = before.map(|before| before.trunk).filter(|other| *other != trunk.id);
         let vlans_before = before.map(|before| before.vlans.clone()).unwrap_or_default();
         for (id, vlan) in &vlans_before {
             if vlans.get(id) != Some(vlan) {
                 self.leave(*id, parent, *vlan, at, changes);
             }
+        }
+        if let Some(other) = other {
+            self.ports.trunks.remove(&other);
         }
         self.ports.trunks.insert(trunk.id, parent);
         let mine: Vec<Uuid> =
@@ -240,7 +253,7 @@ impl Model {
             }
         }
         self.ports.subports.extend(mine.into_iter().map(|id| (id, parent)));
-        self.ports.parents.insert(parent, Subports { vlans, at: order });
+        self.ports.parents.insert(parent, Subports { trunk: trunk.id, vlans, at: order });
         for id in new {
             let Some(plug) = self.ports.plug(id).filter(|plug| plug.vlan.is_some()) else {
                 continue;
@@ -289,6 +302,10 @@ impl Model {
         changes: &mut Vec<Change>,
     ) {
         let Some(parent) = self.ports.trunks.remove(&id).or(port) else { return };
+        // It may have another trunk by now, of which this message says nothing.
+        if self.ports.parents.get(&parent).is_some_and(|it| it.trunk != id) {
+            return;
+        }
         let Some(vm) = self.ports.known.get(&parent).and_then(|known| known.said.vm) else {
             self.ports.forget_trunk(parent);
             return;
@@ -551,6 +568,7 @@ impl Ports {
 
     fn forget_trunk(&mut self, parent: Uuid) {
         let Some(gone) = self.parents.remove(&parent) else { return };
+        self.trunks.remove(&gone.trunk);
         for id in gone.vlans.keys() {
             if self.subports.get(id) == Some(&parent) {
                 self.subports.remove(id);

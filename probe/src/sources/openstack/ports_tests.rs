@@ -105,6 +105,30 @@ fn trunked() -> Rig {
 
 const OWN_MAC: &str = "fa:16:3e:00:00:03";
 
+/// A port has one trunk at a time, so no more trunks are remembered than ports have.
+#[test]
+fn a_trunk_that_follows_another_one_is_the_only_one() {
+    let mut rig = trunked();
+    let next = |number: u8| format!("a7e0ee57-614e-44a9-a469-0a78663c60{number:02x}");
+    for number in 0..100 {
+        let said = trunk_of(&next(number), 1, &[(2, 101)]);
+        rig.neutron("trunk.create.end", 20 + u64::from(number), &said);
+    }
+    assert_eq!(rig.model.ports.trunk_count(), 1);
+    // That an earlier one is gone is told late, with its port and without.
+    rig.neutron("trunk.delete.end", 130, &trunk_of(&next(7), 1, &[]));
+    rig.neutron("trunk.delete.end", 131, &json!({"trunk_id": next(8)}));
+    rig.neutron(
+        "trunk.delete.end",
+        132,
+        &json!({"trunk_id": next(9), "trunk": {"port_id": id(1)}}),
+    );
+    assert_eq!(rig.who("default/vxlan/2", "10.1.0.5", MAC, 140).as_deref(), Some(VM));
+    rig.neutron("port.delete.end", 150, &json!({"port_id": id(1)}));
+    assert_eq!(rig.model.ports.trunk_count(), 0);
+    assert_eq!(rig.who("default/vxlan/2", "10.1.0.5", MAC, 160), None);
+}
+
 #[test]
 fn a_byte_on_a_subport_is_booked_on_the_vm_of_the_trunk() {
     let rig = trunked();

@@ -75,6 +75,7 @@ impl Rig {
             began: at(second),
             networking: Some(networking),
             servers: Some(Vec::new()),
+            hosts_unseen: 0,
             projects: Vec::new(),
         };
         let (batch, left_out) = self.model.listed(&listing);

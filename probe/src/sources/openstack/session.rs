@@ -23,7 +23,8 @@ use lapin::{Channel, Connection, ConnectionProperties, Consumer, ErrorKind, Exch
 
 use super::envelope::LeftOut;
 use super::link::{self, Kit};
-use super::{Due, Feed, Look, Trouble, listing};
+use super::listing::{self, Listing};
+use super::{Due, Feed, Look, Trouble};
 use crate::config::BrokerUrl;
 use crate::inventory::{Batch, Change, Scope};
 use crate::sources::handle::{Backoff, Full};
@@ -37,6 +38,8 @@ const ASK_MS: u64 = 1_000;
 const BIND_MS: u64 = 5_000;
 /// Longest wait for an exchange that is not there: each look at one leaves a line in the broker's log.
 const MISSING_MS_MAX: u64 = 300_000;
+/// Longest time to the next list after one in which servers are missing.
+const PARTIAL_AGAIN_S: u32 = 300;
 /// Wait for room in the inventory's queue.
 const ROOM_MS: u64 = 100;
 /// Largest file of certificates, and of a password.
@@ -159,15 +162,18 @@ impl Feed<'_> {
         let patience = Duration::from_millis(self.plan.timeout_ms.into());
         let now_ns = monotonic_ns();
         let due = |look: &Look| look.next_ns <= now_ns;
-        let mut looked = false;
+        let (mut looked, mut came) = (false, Vec::new());
         for (place, exchange) in self.plan.exchanges.iter().enumerate() {
             if !self.looks.get(place).is_none_or(due) {
                 continue;
             }
             let bound = tokio::time::timeout(patience, self.bind(connection, exchange)).await;
             let bound = bound.map_err(|_| Trouble::Timeout)??;
-            let misses =
-                if bound { 0 } else { self.looks.get(place).map_or(0, |look| look.misses) + 1 };
+            let missed = self.looks.get(place).map_or(0, |look| look.misses);
+            if bound && missed > 0 {
+                came.push(exchange.clone());
+            }
+            let misses = if bound { 0 } else { missed + 1 };
             let wait_ms = if bound { BIND_MS } else { (500 << misses.min(16)).min(MISSING_MS_MAX) };
             let look = Look { misses, next_ns: monotonic_ns() + ms(wait_ms) };
             match self.looks.get_mut(place) {
@@ -179,6 +185,7 @@ impl Feed<'_> {
         if looked {
             self.bound(wall_clock());
         }
+        self.came(&came, wall_clock());
         Ok(())
     }
 
@@ -219,29 +226,46 @@ impl Feed<'_> {
         if monotonic_ns() < due_ns {
             return;
         }
+        let began_ns = monotonic_ns();
         match listing::list(&self.plan.api).await {
             Ok(listing) => {
-                let again_ns = ms(u64::from(self.plan.api.again_s) * 1_000);
-                self.listing = match again_ns {
+                let again_s = self.plan.api.again_s;
+                let again_s =
+                    if listing.is_partial() { again_s.min(PARTIAL_AGAIN_S) } else { again_s };
+                self.listing = match ms(u64::from(again_s) * 1_000) {
                     0 => Due::No,
                     wait_ns => Due::At(monotonic_ns() + wait_ns, Backoff::default()),
                 };
-                let (batch, left_out) = self.model.listed(&listing);
-                for (reason, count) in left_out {
-                    self.handle.left_out(reason, count);
-                }
-                let changes = batch.changes.len();
-                tracing::info!(source = self.handle.name(), changes, "what is there was listed");
-                self.say(batch, wall_clock()).await;
+                self.listed(&listing).await;
             }
             Err(trouble) => {
                 let wait_ms = backoff.next_ms().min(self.plan.retry_max_ms.into());
-                self.listing = Due::At(monotonic_ns() + ms(wait_ms), backoff);
+                // Nothing else is heard while it is listed, so not more than half of the time.
+                let now_ns = monotonic_ns();
+                let wait_ns = ms(wait_ms).max(now_ns - began_ns);
+                self.listing = Due::At(now_ns + wait_ns, backoff);
                 self.handle.left_out("listing_failed", 1);
                 self.handle
                     .note(format_args!("what is there was not listed: {trouble}"), wall_clock());
             }
         }
+    }
+
+    /// Says what was listed.
+    async fn listed(&mut self, listing: &Listing) {
+        let (batch, left_out) = self.model.listed(listing);
+        for (reason, count) in left_out {
+            self.handle.left_out(reason, count);
+        }
+        if listing.is_partial() {
+            self.handle.left_out("cell_down", 1);
+            let what = "Nova does not reach all of its cells: what is known of servers stays, and nothing \
+                        ends by this list";
+            self.handle.note(what, wall_clock());
+        }
+        let changes = batch.changes.len();
+        tracing::info!(source = self.handle.name(), changes, "what is there was listed");
+        self.say(batch, wall_clock()).await;
     }
 
     /// Hands changes over, waiting for room where there is none.
