@@ -324,8 +324,8 @@ impl Keeper {
                 self.refusals = 0;
                 self.recovered();
             }
-            Ok(_) => self.refused(records, "none of its records is taken".to_owned()),
-            Err(Failure { what, refused: true }) => self.refused(records, what),
+            Ok(_) => self.refused(records, "none of its records is taken"),
+            Err(Failure { what, refused: true }) => self.refused(records, &what),
             Err(Failure { what, refused: false }) => self.failed(what),
         }
         self.count_broken();
@@ -333,7 +333,7 @@ impl Keeper {
 
     /// The oldest batch is never taken. One may be wrong by itself; where all are, it is the sink that does
     /// not do its work. It is said when this begins, not for each.
-    fn refused(&mut self, records: u64, what: String) {
+    fn refused(&mut self, records: u64, what: &str) {
         self.ledger.drop_queued(SinkCause::Refused, records);
         self.parts.queue.pop();
         self.refusals = self.refusals.saturating_add(1);
