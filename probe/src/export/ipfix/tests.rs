@@ -374,7 +374,7 @@ fn no_octet_of_a_batch_can_do_harm() {
 /// What has come by now, and from which ports.
 fn come(socket: &std::net::UdpSocket) -> Vec<(u16, Vec<u8>)> {
     let mut found = Vec::new();
-    let mut buffer = [0; 65_535];
+    let mut buffer = [0; 9_000];
     while let Ok((octets, from)) = socket.recv_from(&mut buffer) {
         found.push((from.port(), buffer[..octets].to_vec()));
     }

@@ -316,7 +316,9 @@ fn what_the_disk_does_not_give_is_delivered_when_it_does() {
             renameat_with(CWD, path, CWD, away, RenameFlags::EXCHANGE).expect("both are there");
         }
     };
-    files.iter().for_each(|path| std::fs::create_dir(path.with_extension("away")).expect("room"));
+    for path in &files {
+        std::fs::create_dir(path.with_extension("away")).expect("room");
+    }
     exchange();
     *to.always.lock() = None;
     let problem = || match sink.report().health {
