@@ -154,6 +154,54 @@ fn elastic_stores_each_record_once_and_what_never_fits_is_counted() {
     assert_eq!(count(&server, "vmprobe-flows"), Some(502));
 }
 
+/// Answers as `_bulk` does, and refuses what is longer than a proxy takes; keeps the ids, one a line.
+const SHORT_BULK: &str = r#"
+import http.server, json, sys
+port, path, octets_max = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+class Bulk(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status, answer = 413, b"<html>too large"
+        if len(body) <= octets_max:
+            actions = [json.loads(line) for line in body.splitlines()[::2]]
+            with open(path, "a") as out:
+                out.writelines(action["create"]["_id"] + "\n" for action in actions)
+            items = [{"create": {"status": 201}} for _ in actions]
+            status, answer = 200, json.dumps({"items": items}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Bulk).serve_forever()
+"#;
+
+#[test]
+fn behind_a_proxy_that_takes_short_requests_alone_each_record_gets_there_once() {
+    let tools = missing_tools(&["python3"]);
+    if !tools.is_empty() {
+        return missing("Elastic bulk behind a proxy", &tools, "python3");
+    }
+    let (folder, port) = (Folder::new("short-bulk"), free_port());
+    let mut command = Command::new("python3");
+    command.args(["-c", SHORT_BULK, &port.to_string()]).arg(folder.path("ids")).arg("100000");
+    let _server = serve(command, port);
+    let text = format!(
+        "[[sink.elastic]]\nname = \"e\"\nurl = \"http://127.0.0.1:{port}/\"\nuser = \"u\"\n\
+         password = \"env:PATH\"\nbatch_records = 1000\nbatch_ms = 50\n"
+    );
+    let mut sinks = start(&plan(&text));
+    sinks.send(&flows(0..3_000), NOW, 0);
+    all_delivered(&sinks, 3_000);
+    let report = only(sinks.finish());
+    assert_eq!((report.ledger.dropped_sum(), report.health), (0, SinkHealth::Ok));
+    let ids = fs::read_to_string(folder.path("ids")).expect("ids");
+    let each: BTreeSet<_> = ids.lines().collect();
+    assert_eq!((ids.lines().count(), each.len()), (3_000, 3_000));
+}
+
 #[test]
 fn elastic_takes_every_table_with_its_extremes() {
     let Some(program) = osmem() else {

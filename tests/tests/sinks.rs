@@ -295,6 +295,49 @@ fn rsyslog_understands_every_message_over_tcp_and_tls() {
     }
 }
 
+/// A receiver that knows TLS 1.3, whose tickets nobody reads, and is closed while nothing is sent.
+#[test]
+fn a_tls_receiver_that_closes_between_two_batches_misses_none() {
+    let tools = missing_tools(&["openssl"]);
+    if !tools.is_empty() {
+        return missing("syslog over TLS 1.3", &tools, "openssl");
+    }
+    let (folder, port) = (Folder::new("syslog-closed"), free_port());
+    vmprobe_tests::broker::certificates(&folder);
+    let serve = |name: &str| {
+        let mut command = Command::new("openssl");
+        let out = fs::File::create(folder.path(name)).expect("a file");
+        command.args(["s_server", "-quiet", "-tls1_3", "-accept", &port.to_string(), "-cert"]);
+        command.arg(folder.path("broker.pem")).arg("-key").arg(folder.path("broker.key"));
+        // It ends with its input.
+        command.stdin(Stdio::piped()).stdout(out).stderr(Stdio::null());
+        let server = Server(command.spawn().expect("it starts"));
+        let up = until(SOON_S, || TcpStream::connect(("127.0.0.1", port)).ok());
+        assert!(up.is_some(), "it does not listen");
+        server
+    };
+    let read = |name: &str, count: usize| {
+        let text = || fs::read_to_string(folder.path(name)).unwrap_or_default();
+        let all = || (text().matches("\"alert_id\"").count() == count).then_some(());
+        assert!(until(SOON_S, all).is_some(), "{name}: {}", text());
+    };
+    let text = format!(
+        "[[sink.syslog]]\nname = \"s\"\nurl = \"tls://127.0.0.1:{port}\"\nca_file = \"{}\"\n\
+         retry_max_ms = 200\nbatch_ms = 10\n",
+        folder.path("ca.pem").display()
+    );
+    let mut sinks = start(&plan(&text));
+    for round in 0..3_u64 {
+        let name = format!("out-{round}");
+        let server = serve(&name);
+        sinks.send(&alerts(round * 7, 7), NOW, 0);
+        all_delivered(&sinks, (round + 1) * 7);
+        read(&name, 7);
+        drop(server);
+    }
+    assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);
+}
+
 /// The broker's side: an exchange, and a queue that is bound when the test wants it.
 struct Consumer {
     runtime: tokio::runtime::Runtime,
@@ -395,6 +438,12 @@ fn rabbitmq_confirms_every_record_or_it_comes_again() {
     }
     let records: Vec<_> = by_id.into_values().collect();
     assert_eq!(numbers(&records), (0..500).collect::<Vec<_>>());
+    // A batch that takes longer than one wait for the broker gets there all the same.
+    let slow = text.replace("= 20000", "= 500").replace("_records = 100", "_records = 100000");
+    let mut sinks = start(&plan(&format!("{slow}batch_ms = 2000\n")));
+    sinks.send(&alerts(0, 20_000), NOW, 0);
+    all_delivered(&sinks, 20_000);
+    assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);
 }
 
 #[test]

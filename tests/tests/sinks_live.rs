@@ -117,6 +117,24 @@ fn sinks_fail_each_by_itself_and_change_while_packets_come() {
     let two = || (of("new")["delivered"].as_u64() > Some(0)).then_some(());
     assert!(until(SOON_S, two).is_some(), "{}", live());
     assert_eq!(live()["ledger"]["unaccounted"], 0);
+    // Those that were taken away do not make the probe ill.
+    let well = || (get(&page, "/healthz").status == 200).then_some(());
+    assert!(until(SOON_S, well).is_some(), "{}", get(&page, "/healthz").body);
+    assert_eq!(of("dead")["state"], "retired");
+    // One that is put back has an account of its own, beside the one that was taken away.
+    configuration(&[sink("works", second)]);
+    probe.reload();
+    let retired = || (of("new")["state"] == "retired").then_some(());
+    assert!(until(SOON_S, retired).is_some(), "{}", live());
+    configuration(&[sink("works", second), sink("new", first)]);
+    probe.reload();
+    let both = || {
+        let sinks = live()["ledger"]["sinks"].as_array().cloned().unwrap_or_default();
+        let states = sinks.iter().filter(|sink| sink["name"] == "new");
+        let states: Vec<_> = states.map(|sink| sink["state"].clone()).collect();
+        (states == ["ok", "retired"]).then_some(())
+    };
+    assert!(until(SOON_S, both).is_some() && grows(&first_octets), "{}", live());
     probe.terminate();
     // What the dead and the hanging one had is lost, so it is no full success.
     let ended = probe.end(60);

@@ -293,7 +293,8 @@ pub struct LiveSink {
     pub spooled: u64,
     /// Records lost.
     pub dropped: u64,
-    /// `ok`, or in one word what is wrong: `disk_full`, `not_writable`, `failing`.
+    /// `ok`, or in one word what is wrong: `disk_full`, `not_writable`, `failing`; `retired` where it was
+    /// taken away while the probe runs, however it did.
     pub state: String,
     /// What is wrong, for people; `None` where nothing is, and for the store.
     pub problem: Option<String>,

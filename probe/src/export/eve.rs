@@ -9,7 +9,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -228,6 +228,11 @@ pub(super) fn protocol_name(protocol: u64) -> String {
     }
 }
 
+/// Octets that are looked at in one go for the end of the last line.
+const TORN_OCTETS: usize = 64 << 10;
+/// Octets behind the last line's end at most, if it is to be cut off: no record is as long.
+const LINE_OCTETS_MAX: u64 = 1 << 20;
+
 /// Where lines go.
 enum Target {
     File(File),
@@ -252,7 +257,7 @@ impl Output {
         let mut target = match kept {
             Some(target) => target,
             None if self.plan.socket => Target::Socket(listener(path, self.timeout_ms)?),
-            None => Target::File(OpenOptions::new().create(true).append(true).open(path)?),
+            None => Target::File(opened(path)?),
         };
         match &mut target {
             Target::File(file) => append(file, bytes)?,
@@ -274,6 +279,39 @@ impl Target {
                 .is_ok_and(|(ours, there)| (ours.dev(), ours.ino()) == (there.dev(), there.ino())),
         }
     }
+}
+
+/// Opens the file. A program that was killed while it wrote has left a line without an end, which would
+/// spoil the next one too: it is cut off.
+fn opened(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.len() > 0 {
+        let whole = whole_lines(&File::open(path)?, metadata.len())?;
+        if whole < metadata.len() {
+            let octets = metadata.len() - whole;
+            tracing::warn!(path = %path.display(), octets, "a line without an end is cut off");
+            file.set_len(whole)?;
+        }
+    }
+    Ok(file)
+}
+
+/// Octets up to the end of the last line that has one; all, where none is near the end.
+fn whole_lines(file: &File, length: u64) -> io::Result<u64> {
+    let mut part = vec![0; TORN_OCTETS];
+    let mut end = length;
+    while end > 0 && length - end < LINE_OCTETS_MAX {
+        let octets = usize::try_from(end).unwrap_or(usize::MAX).min(part.len());
+        let read = part.get_mut(..octets).unwrap_or_default();
+        let begin = end - u64::try_from(octets).unwrap_or(end);
+        file.read_exact_at(read, begin)?;
+        if let Some(place) = read.iter().rposition(|octet| *octet == b'\n') {
+            return Ok(begin + u64::try_from(place).unwrap_or(0) + 1);
+        }
+        end = begin;
+    }
+    Ok(if end == 0 { 0 } else { length })
 }
 
 /// Adds all or nothing.
@@ -402,6 +440,26 @@ mod tests {
         for path in [file, moved] {
             std::fs::remove_file(path).expect("it is there");
         }
+    }
+
+    #[test]
+    fn a_line_that_a_kill_has_torn_is_cut_off() {
+        let file = path("torn");
+        let long = "x".repeat(2 * TORN_OCTETS + 7);
+        for (before, kept) in [
+            ("1\n2\n{\"torn".to_owned(), "1\n2\n"),
+            (format!("1\n{long}"), "1\n"),
+            (long.clone(), ""),
+            ("1\n".to_owned(), "1\n"),
+            (String::new(), ""),
+        ] {
+            std::fs::write(&file, before).expect("a file");
+            let mut output = Output::new(&EvePlan { path: file.clone(), socket: false }, 1_000);
+            assert!(output.deliver(&batch("3\n")).is_ok());
+            let text = std::fs::read_to_string(&file).expect("a file");
+            assert_eq!(text, format!("{kept}3\n"));
+        }
+        std::fs::remove_file(file).expect("it is there");
     }
 
     #[test]

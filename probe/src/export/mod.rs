@@ -13,6 +13,7 @@
 //! | `sink/` | what all other sinks have in common: hand-off, filters, batches, queue, spool, retry |
 //! | `json` | records as JSON, for all sinks that speak it |
 //! | `tls` `http` `stream` | certificates, requests, connections |
+//! | `parts` | batches that are too long for a request |
 //! | `clickhouse/` `kafka/` `webhook` `syslog` `eve` `rabbitmq` `ipfix/` `elastic/` `splunk` | one destination each |
 
 mod account;
@@ -24,6 +25,7 @@ pub mod ipfix;
 pub mod json;
 pub mod kafka;
 pub mod parquet;
+mod parts;
 mod rabbitmq;
 pub mod sink;
 mod splunk;

@@ -1,10 +1,11 @@
 //! RabbitMQ: one message a record, confirmed by the broker.
 //!
 //! In: batches of JSON lines. Out: messages to a topic exchange, key `vmprobe.TABLE`.
-//! Cost: a batch is published at once, then its confirmations are waited for.
+//! Cost: [`WINDOW_MESSAGES`] of a batch are published at once, then their confirmations are waited for.
 //! Invariants: a record counts as delivered when the broker has confirmed it and a queue has taken it:
 //! messages are persistent and mandatory, and one that no queue wants is tried again like any that
-//! failed. A retry has the same message ids, so consumers can tell.
+//! failed. A retry has the same message ids, so consumers can tell, and leaves out what is confirmed: a batch
+//! gets on with each attempt, however slow the broker is.
 //! Source: RabbitMQ, "Consumer Acknowledgements and Publisher Confirms"; AMQP 0-9-1.
 
 use std::time::Duration;
@@ -26,6 +27,16 @@ const HEARTBEAT_S: u16 = 20;
 /// AMQP's delivery mode of messages that outlive the broker.
 const PERSISTENT: u8 = 2;
 
+/// Messages that are published before their confirmations are waited for.
+const WINDOW_MESSAGES: usize = 1_024;
+
+/// A batch of which not all is confirmed.
+struct UnderWay {
+    token: String,
+    /// By the number of the record.
+    confirmed: Vec<bool>,
+}
+
 /// Delivers batches.
 pub(super) struct Publisher {
     plan: RabbitmqPlan,
@@ -33,6 +44,7 @@ pub(super) struct Publisher {
     probe: String,
     runtime: Option<Runtime>,
     connected: Option<(Connection, Channel)>,
+    under_way: Option<UnderWay>,
 }
 
 impl Publisher {
@@ -44,7 +56,17 @@ impl Publisher {
             probe: probe.to_owned(),
             runtime: None,
             connected: None,
+            under_way: None,
         }
+    }
+
+    /// What was confirmed of this batch before, if it was tried before.
+    fn resume(&mut self, batch: &Batch) -> UnderWay {
+        let same = self.under_way.take().filter(|it| it.token == batch.token);
+        same.unwrap_or_else(|| {
+            let lines = batch.bytes.split(|octet| *octet == b'\n').count();
+            UnderWay { token: batch.token.clone(), confirmed: vec![false; lines] }
+        })
     }
 
     async fn connect(plan: &RabbitmqPlan, probe: &str) -> Result<(Connection, Channel), String> {
@@ -88,20 +110,44 @@ impl Publisher {
     }
 }
 
-/// Publishes all records and waits for all confirmations.
+/// Publishes what is not confirmed, and waits for all confirmations, each time no longer than `timeout`.
 async fn publish(
     channel: &Channel,
-    plan: &RabbitmqPlan,
-    probe: &str,
+    (plan, probe, timeout): (&RabbitmqPlan, &str, Duration),
     batch: &Batch,
+    confirmed: &mut [bool],
+) -> Result<(), String> {
+    let lines = batch.bytes.split(|octet| *octet == b'\n').enumerate();
+    let here = |(number, line): &(usize, &[u8])| {
+        !line.is_empty() && confirmed.get(*number) == Some(&false)
+    };
+    let left: Vec<_> = lines.filter(here).collect();
+    for window in left.chunks(WINDOW_MESSAGES) {
+        let published = publish_window(channel, (plan, probe), batch, window, confirmed);
+        within(timeout, published).await?;
+    }
+    Ok(())
+}
+
+async fn within<T>(
+    timeout: Duration,
+    what: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let late = |_| Err("no answer in timeout_ms".to_owned());
+    tokio::time::timeout(timeout, what).await.unwrap_or_else(late)
+}
+
+async fn publish_window(
+    channel: &Channel,
+    (plan, probe): (&RabbitmqPlan, &str),
+    batch: &Batch,
+    window: &[(usize, &[u8])],
+    confirmed: &mut [bool],
 ) -> Result<(), String> {
     let text = |error: lapin::Error| error.to_string();
     let key = format!("vmprobe.{}", batch.table.name());
     let (mut confirms, mut closed) = (Vec::new(), None);
-    for (number, line) in batch.bytes.split(|octet| *octet == b'\n').enumerate() {
-        if line.is_empty() {
-            continue;
-        }
+    for (number, line) in window {
         let properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
             .with_content_type("application/json".into())
@@ -117,7 +163,7 @@ async fn publish(
             properties,
         );
         match published.await {
-            Ok(confirm) => confirms.push(confirm),
+            Ok(confirm) => confirms.push((*number, confirm)),
             // Why the broker has closed the channel is said to those that wait for its answer.
             Err(error) => {
                 closed = Some(text(error));
@@ -126,9 +172,13 @@ async fn publish(
         }
     }
     let (mut returned, mut refused) = (0_u64, 0_u64);
-    for confirm in confirms {
+    for (number, confirm) in confirms {
         match confirm.await.map_err(text)? {
-            Confirmation::Ack(None) => {}
+            Confirmation::Ack(None) => {
+                if let Some(confirmed) = confirmed.get_mut(number) {
+                    *confirmed = true;
+                }
+            }
             Confirmation::Ack(Some(_)) => returned += 1,
             Confirmation::Nack(_) | Confirmation::NotRequested => refused += 1,
         }
@@ -158,27 +208,30 @@ impl Driver for Publisher {
                 .build()
                 .map_err(|error| Failure::again(&error))?,
         };
-        let (plan, probe, timeout) = (&self.plan, &self.probe, self.timeout);
+        let mut under_way = self.resume(batch);
+        let (plan, probe, timeout) = (&self.plan, self.probe.as_str(), self.timeout);
         let kept = self.connected.take().filter(|(connection, channel)| {
             connection.status().connected() && channel.status().connected()
         });
-        let attempt = async {
+        let confirmed = &mut under_way.confirmed;
+        let outcome = runtime.block_on(async {
             let connected = match kept {
                 Some(connected) => connected,
-                None => Self::connect(plan, probe).await?,
+                None => within(timeout, Self::connect(plan, probe)).await?,
             };
-            publish(&connected.1, plan, probe, batch).await?;
+            publish(&connected.1, (plan, probe, timeout), batch, confirmed).await?;
             Ok::<_, String>(connected)
-        };
-        let outcome = runtime.block_on(async { tokio::time::timeout(timeout, attempt).await });
+        });
         self.runtime = Some(runtime);
         match outcome {
-            Ok(Ok(connected)) => {
+            Ok(connected) => {
                 self.connected = Some(connected);
                 Ok(Delivered::default())
             }
-            Ok(Err(what)) => Err(Failure::again(&format!("{}: {what}", self.plan.url))),
-            Err(_) => Err(Failure::again(&format!("{}: no answer in timeout_ms", self.plan.url))),
+            Err(what) => {
+                self.under_way = Some(under_way);
+                Err(Failure::again(&format!("{}: {what}", self.plan.url)))
+            }
         }
     }
 }

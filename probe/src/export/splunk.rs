@@ -2,7 +2,7 @@
 //!
 //! In: batches of events. Out: a POST to `/services/collector/event` a batch, and where wanted the wait until
 //! it is indexed.
-//! Cost: a request a batch; with acknowledgement one more every quarter of a second until it comes.
+//! Cost: a request a batch, several where the collector finds one too long; with acknowledgement one more every quarter of a second until it comes.
 //! Invariants: a batch counts as delivered when the collector has taken it, or with `acknowledge` when it
 //! says that it is indexed; the collector knows no ids, so a batch whose answer was lost comes twice, with
 //! the same `vmprobe_event_id` in its events' fields.
@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::http::Client;
 use super::json;
+use super::parts::{self, Part, Parts};
 use super::sink::{Batch, Delivered, Driver, Encoder, Failure, Row};
 use crate::config::{SplunkPlan, secret};
 use crate::inventory::Uuid;
@@ -65,6 +66,7 @@ pub(super) struct Collector {
     client: Option<Client>,
     /// Whose acknowledgements are asked for; by its own of each driver.
     channel: String,
+    parts: Parts,
 }
 
 /// What the collector answers.
@@ -81,7 +83,7 @@ struct Answer {
 impl Collector {
     pub(super) fn new(plan: &SplunkPlan, timeout_ms: u32, probe: &str) -> Self {
         let channel = channel(probe, monotonic_ns() ^ crate::time::wall_clock().as_ns());
-        Self { plan: plan.clone(), timeout_ms, client: None, channel }
+        Self { plan: plan.clone(), timeout_ms, client: None, channel, parts: Parts::new() }
     }
 
     fn post(&mut self, path: &str, body: &[u8]) -> Result<(u16, Vec<u8>), String> {
@@ -134,8 +136,17 @@ impl Collector {
 
 impl Driver for Collector {
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Failure> {
+        let mut parts = std::mem::replace(&mut self.parts, Parts::new());
+        let delivered = parts.deliver(batch, |part| self.send(batch, part));
+        self.parts = parts;
+        delivered
+    }
+}
+
+impl Collector {
+    fn send(&mut self, batch: &Batch, part: Part<'_>) -> Result<parts::Answer, Failure> {
         let end_ns = monotonic_ns().saturating_add(ms(self.timeout_ms.into()));
-        let posted = self.post("/services/collector/event", &body(batch));
+        let posted = self.post("/services/collector/event", &body(batch, part));
         let (status, answer) = posted.map_err(|error| Failure::again(&error))?;
         let text = String::from_utf8_lossy(&answer);
         match (status, serde_json::from_slice::<Answer>(&answer)) {
@@ -148,11 +159,12 @@ impl Driver for Collector {
                         return Err(Failure::again(&format!("{}: {what}", self.plan.url)));
                     }
                 }
-                Ok(Delivered::default())
+                Ok(parts::Answer::Taken { refused: 0 })
             }
-            // 5 no data, 6 invalid data format, 12 no event, 13 an empty one; a request too long. Another
-            // attempt would be the same.
-            (400, Ok(Answer { code: 5 | 6 | 12 | 13, .. })) | (413, _) => {
+            (413, _) => Ok(parts::Answer::TooLong(self.said(status, &text))),
+            // 5 no data, 6 invalid data format, 12 no event, 13 an empty one. Another attempt would be the
+            // same.
+            (400, Ok(Answer { code: 5 | 6 | 12 | 13, .. })) => {
                 Err(Failure::refused(&self.said(status, &text)))
             }
             // Token, index, channel and load may change.
@@ -165,11 +177,11 @@ impl Driver for Collector {
 }
 
 /// The events of a batch, each with its id among the fields that Splunk indexes.
-fn body(batch: &Batch) -> Vec<u8> {
-    let mut body = Vec::with_capacity(batch.bytes.len() + batch.bytes.len() / 4);
+fn body(batch: &Batch, part: Part<'_>) -> Vec<u8> {
+    let mut body = Vec::with_capacity(part.bytes.len() + part.bytes.len() / 4);
     let lines =
-        batch.bytes.split(|octet| *octet == b'\n').filter_map(|line| line.strip_suffix(b"}"));
-    for (number, line) in lines.enumerate() {
+        part.bytes.split(|octet| *octet == b'\n').filter_map(|line| line.strip_suffix(b"}"));
+    for (number, line) in (part.first..).zip(lines) {
         body.extend_from_slice(line);
         let id = Value::from(format!("{}/{number}", batch.token));
         // Writing into memory cannot fail.
@@ -212,7 +224,8 @@ mod tests {
         let mut encoder = Events::new(&plan, &origin);
         parts[0].rows().for_each(|row| encoder.row(row, &mut bytes));
         let batch = Batch { table: Table::Alerts, records: 2, token: "t".to_owned(), bytes };
-        let text = String::from_utf8(body(&batch)).expect("UTF-8");
+        let part = Part { bytes: &batch.bytes, first: 0, records: 2, whole: true };
+        let text = String::from_utf8(body(&batch, part)).expect("UTF-8");
         assert!(text.starts_with("{\"time\":1700000000.023456789,"), "{text}");
         let events: Vec<Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

@@ -94,7 +94,7 @@ impl Output {
     fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
         let url = &self.plan.url;
         let end_ns = monotonic_ns().saturating_add(ms(self.timeout_ms.into()));
-        let kept = self.stream.take().filter(|stream| !stream.is_closed());
+        let kept = self.stream.take().and_then(|mut it| (!it.is_closed()).then_some(it));
         let mut stream = match kept {
             Some(stream) => stream,
             None => Stream::open(url, &self.plan.ca_file, self.timeout_ms)?,

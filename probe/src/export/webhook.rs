@@ -1,18 +1,20 @@
 //! Signed HTTP requests, for programs that act on alerts.
 //!
 //! In: batches of JSON lines. Out: one POST a batch, `{"table": …, "records": […]}`.
-//! Cost: a request a batch; a batch of alerts is what one window brought, as a rule.
+//! Cost: a request a batch, several where the receiver finds one too long; a batch of alerts is what one window brought, as a rule.
 //! Invariants: the signature covers the time and the body, so nobody without the key can make, change or
-//! repeat one unnoticed; the id of a batch is the same in each attempt.
+//! repeat one unnoticed; the id of a batch is the same in each attempt, and that of a part says which of its
+//! records it has.
 //! Source: HMAC-SHA-256, RFC 2104 and FIPS 180-4; headers, docs/sinks/webhook.md.
 
 use ring::hmac;
 
 use super::http::Client;
+use super::parts::{Answer, Part, Parts};
 use super::sink::{Batch, Delivered, Driver, Failure};
 use crate::config::WebhookPlan;
 use crate::config::secret;
-use crate::record::SCHEMA_VERSION;
+use crate::record::{SCHEMA_VERSION, Table};
 use crate::time::wall_clock;
 
 /// What is shown of an answer that refuses.
@@ -24,14 +26,16 @@ pub(super) struct Requests {
     timeout_ms: u32,
     probe: String,
     client: Option<Client>,
+    parts: Parts,
 }
 
 impl Requests {
     pub(super) fn new(plan: &WebhookPlan, timeout_ms: u32, probe: &str) -> Self {
-        Self { plan: plan.clone(), timeout_ms, probe: probe.to_owned(), client: None }
+        let probe = probe.to_owned();
+        Self { plan: plan.clone(), timeout_ms, probe, client: None, parts: Parts::new() }
     }
 
-    fn post(&mut self, batch: &Batch) -> Result<(u16, String), String> {
+    fn post(&mut self, batch: &Batch, part: Part<'_>) -> Result<(u16, String), String> {
         let secret = secret::read(&self.plan.secret).map_err(|error| error.to_string())?;
         let client = match self.client.take() {
             Some(client) => client,
@@ -40,13 +44,13 @@ impl Requests {
                 Client::new(ca_file, self.timeout_ms)?
             }
         };
-        let body = body(batch);
+        let (body, id) = (body(batch.table, part.bytes), id(&batch.token, part));
         let time_s = (wall_clock().as_ns() / 1_000_000_000).to_string();
         let signature = format!("v1={}", signature(&secret, &time_s, &body));
         let headers = [
             ("Content-Type", "application/json"),
             ("X-Vmprobe-Probe", &self.probe),
-            ("X-Vmprobe-Batch", &batch.token),
+            ("X-Vmprobe-Batch", &id),
             ("X-Vmprobe-Time", &time_s),
             ("X-Vmprobe-Signature", &signature),
         ];
@@ -57,26 +61,45 @@ impl Requests {
     }
 }
 
-impl Driver for Requests {
-    fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Failure> {
-        let (status, text) = self.post(batch).map_err(|error| Failure::again(&error))?;
+impl Requests {
+    fn send(&mut self, batch: &Batch, part: Part<'_>) -> Result<Answer, Failure> {
+        let (status, text) = self.post(batch, part).map_err(|error| Failure::again(&error))?;
         let said = || format!("{} answers {status}: {text:?}", self.plan.url);
         match status {
-            200..=299 => Ok(Delivered::default()),
+            200..=299 => Ok(Answer::Taken { refused: 0 }),
+            413 => Ok(Answer::TooLong(said())),
             // The request itself is wrong in the eyes of the receiver; another one would be too.
-            400 | 405 | 410 | 413 | 415 | 422 => Err(Failure::refused(&said())),
+            400 | 405 | 410 | 415 | 422 => Err(Failure::refused(&said())),
             _ => Err(Failure::again(&said())),
         }
     }
 }
 
-/// The JSON lines of a batch as one object.
-fn body(batch: &Batch) -> Vec<u8> {
-    let table = batch.table.name();
+impl Driver for Requests {
+    fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Failure> {
+        let mut parts = std::mem::replace(&mut self.parts, Parts::new());
+        let delivered = parts.deliver(batch, |part| self.send(batch, part));
+        self.parts = parts;
+        delivered
+    }
+}
+
+/// The batch's token; of a part with the numbers of its first and last record, so that no two requests
+/// with other records have the same.
+fn id(token: &str, part: Part<'_>) -> String {
+    if part.whole {
+        return token.to_owned();
+    }
+    format!("{token}/{}-{}", part.first, part.first + part.records.saturating_sub(1))
+}
+
+/// JSON lines as one object.
+fn body(table: Table, lines: &[u8]) -> Vec<u8> {
+    let table = table.name();
     let mut body =
         format!("{{\"schema_version\":{SCHEMA_VERSION},\"table\":\"{table}\",\"records\":[")
             .into_bytes();
-    let lines = batch.bytes.strip_suffix(b"\n").unwrap_or(&batch.bytes);
+    let lines = lines.strip_suffix(b"\n").unwrap_or(lines);
     body.extend(lines.iter().map(|octet| if *octet == b'\n' { b',' } else { *octet }));
     body.extend_from_slice(b"]}");
     body
@@ -99,7 +122,6 @@ fn signature(secret: &str, time_s: &str, body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Table;
 
     #[test]
     fn the_signature_is_the_one_of_openssl() {
@@ -110,14 +132,16 @@ mod tests {
 
     #[test]
     fn a_batch_is_one_object() {
-        let batch = Batch {
-            table: Table::Alerts,
-            records: 2,
-            token: "t".to_owned(),
-            bytes: b"{\"a\":1}\n{\"a\":2}\n".to_vec(),
-        };
-        let read: serde_json::Value = serde_json::from_slice(&body(&batch)).expect("JSON");
+        let body = body(Table::Alerts, b"{\"a\":1}\n{\"a\":2}\n");
+        let read: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(read["table"], "alerts");
         assert_eq!(read["records"], serde_json::json!([{"a": 1}, {"a": 2}]));
+    }
+
+    #[test]
+    fn a_part_has_an_id_of_its_own() {
+        let part = Part { bytes: b"", first: 5, records: 3, whole: false };
+        let ids = [id("t", part), id("t", Part { whole: true, ..part })];
+        assert_eq!(ids, ["t/5-7", "t"]);
     }
 }

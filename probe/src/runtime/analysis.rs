@@ -7,6 +7,7 @@
 //! what it could not hand over; once the workers are told to end it waits [`END_WAIT_NS`] in all,
 //! so that the end keeps its records and still comes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,8 +17,8 @@ use crate::counters::WorkerTotals;
 use crate::detect::{Alert, Detectors};
 use crate::export::{SinkLedger, SinkReport, Sinks};
 use crate::record::{
-    AlertRecord, FlowRecord, REST_BATCHES_MAX, RecordMaker, Rows, TapClock, WindowRecord,
-    migrations_lost, port_rows, sink_rows, workers_rows,
+    AlertRecord, FlowRecord, LedgerRecord, REST_BATCHES_MAX, RecordMaker, Rows, TapClock,
+    WindowRecord, migrations_lost, port_rows, sink_rows, workers_rows,
 };
 use crate::sources::learned::LearningInStep;
 use crate::store::{Patience, StoreHandle};
@@ -286,14 +287,11 @@ impl Analysis {
         rows.ledger.extend(port_rows(view.start, &beside.ports, &self.ports_before));
         self.ports_before.clone_from(&beside.ports);
         if let Some(store) = &beside.store {
-            rows.ledger.extend(sink_rows(view.start, "parquet", &store.ledger, &self.sink_before));
+            let account = [(store.ledger, self.sink_before)];
+            rows.ledger.extend(sink_rows(view.start, "parquet", &account));
             self.sink_before = store.ledger;
         }
-        for sink in &beside.sinks {
-            let before = self.sinks_before.iter().find(|before| before.name == sink.name);
-            let before = before.map(|before| before.ledger).unwrap_or_default();
-            rows.ledger.extend(sink_rows(view.start, &sink.name, &sink.ledger, &before));
-        }
+        rows.ledger.extend(sinks_rows(view.start, &beside.sinks, &self.sinks_before));
         self.sinks_before.clone_from(&beside.sinks);
     }
 
@@ -376,6 +374,18 @@ impl Analysis {
     }
 }
 
+/// Rows of all sinks. What a sink had before is found by its id: its name may be another one's as well,
+/// which was taken away and still delivers.
+fn sinks_rows(start: Timestamp, now: &[SinkReport], before: &[SinkReport]) -> Vec<LedgerRecord> {
+    let mut accounts = BTreeMap::<&str, Vec<(SinkLedger, SinkLedger)>>::new();
+    for sink in now {
+        let before = before.iter().find(|before| before.id == sink.id);
+        let before = before.map(|before| before.ledger).unwrap_or_default();
+        accounts.entry(&sink.name).or_default().push((sink.ledger, before));
+    }
+    accounts.iter().flat_map(|(name, accounts)| sink_rows(start, name, accounts)).collect()
+}
+
 /// Takes what the workers have handed over in the meantime. Workers that read files wait instead.
 fn listen(aggregator: &mut Aggregator, waits: bool) {
     if !waits {
@@ -434,6 +444,40 @@ mod tests {
 
     fn no_inventory() -> InventoryCell {
         InventoryCell::default()
+    }
+
+    /// The sum of a measure of a sink over all windows.
+    fn sum(rows: &[LedgerRecord], measure: &str) -> u64 {
+        let of = |row: &&LedgerRecord| &*row.measure == measure;
+        rows.iter().filter(of).map(|row| row.packet_count).sum()
+    }
+
+    #[test]
+    fn a_sink_that_is_put_back_and_the_one_taken_away_have_an_account_each() {
+        let report = |id, made, delivered| {
+            let mut ledger = SinkLedger::default();
+            ledger.queue(made);
+            ledger.deliver(delivered);
+            SinkReport { id, name: "a".to_owned(), ledger, ..SinkReport::default() }
+        };
+        let windows = [
+            vec![report(1, 100, 70)],
+            // Taken away and put back: the one that runs comes first.
+            vec![report(2, 5, 5), report(1, 110, 80)],
+            vec![report(2, 9, 8), report(1, 110, 110)],
+        ];
+        let mut before = Vec::new();
+        let mut all = Vec::new();
+        for (place, now) in windows.into_iter().enumerate() {
+            let rows = sinks_rows(Timestamp(place as u64), &now, &before);
+            assert!(rows.iter().all(|row| row.packet_count <= 119), "{rows:?}");
+            assert_eq!(rows.len(), 4, "one row of a name and measure");
+            all.extend(rows);
+            before = now;
+        }
+        assert_eq!((sum(&all, "made"), sum(&all, "delivered")), (119, 118));
+        let last = all.iter().rfind(|row| &*row.measure == "queued");
+        assert_eq!(last.map(|row| row.packet_count), Some(1));
     }
 
     #[test]

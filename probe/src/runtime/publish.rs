@@ -393,6 +393,7 @@ fn live_sink(sink: &SinkReport) -> LiveSink {
         SinkHealth::Ok => ("ok", None),
         SinkHealth::Failing { what, .. } => ("failing", Some(shortened(what))),
     };
+    let state = if sink.retired { "retired" } else { state };
     let account = live_account(&sink.name, sink.kind, &sink.ledger);
     LiveSink { state: state.to_owned(), problem, ..account }
 }

@@ -81,7 +81,8 @@ fn reasons(snapshot: &LiveSnapshot, age_ns: u64) -> Vec<Reason> {
 }
 
 fn is_fine(state: &str) -> bool {
-    matches!(state, "ok" | "off" | "")
+    // Who took a sink away knows that it delivers nothing more.
+    matches!(state, "ok" | "off" | "retired" | "")
 }
 
 #[cfg(test)]
@@ -107,6 +108,8 @@ mod tests {
         let state = "unreachable".to_owned();
         snapshot.ledger.sinks.push(LiveSink { state, ..LiveSink::default() });
         assert_eq!(codes(&snapshot, 0), ["unaccounted", "store", "sink"]);
+        "retired".clone_into(&mut snapshot.ledger.sinks[0].state);
+        assert_eq!(codes(&snapshot, 0), ["unaccounted", "store"]);
     }
 
     #[test]

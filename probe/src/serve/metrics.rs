@@ -346,7 +346,9 @@ fn ports(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
 }
 
 fn sinks(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
-    let sinks = &live.ledger.sinks;
+    let mut sinks: Vec<_> = live.ledger.sinks.iter().collect();
+    // Those that run come last, so that theirs are the gauges of a name that another one had before.
+    sinks.sort_by_key(|sink| sink.state != "retired");
     let label = |name: &str| [("sink", name.to_owned())];
     let records = sinks.iter().map(|sink| sample(label(&sink.name), sink.made));
     families.counters("vmprobe_sink_made_records", "Records made for the sink.", records)?;
@@ -359,7 +361,7 @@ fn sinks(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
     let records = sinks.iter().map(|sink| sample(label(&sink.name), float(sink.spooled)));
     let help = "Records that wait for the sink on disk, among the queued ones.";
     families.gauges("vmprobe_sink_spooled_records", help, records)?;
-    let failing = |state: &str| u64::from(state != "ok");
+    let failing = |state: &str| u64::from(!matches!(state, "ok" | "retired"));
     let sinks = sinks.iter().map(|sink| sample(label(&sink.name), float(failing(&sink.state))));
     families.gauges("vmprobe_sink_failing", "1 while the sink takes no records, else 0.", sinks)
 }
@@ -448,7 +450,7 @@ fn workers(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::live::{LiveTap, LiveWorker};
+    use crate::aggregate::live::{LiveSink, LiveTap, LiveWorker};
 
     fn snapshot() -> Arc<LiveSnapshot> {
         let mut live = LiveSnapshot::default();
@@ -496,6 +498,33 @@ mod tests {
             "vmprobe_worker_evicted_digests_total{worker=\"0\"} 4",
             "vmprobe_worker_evicted_flows_total{worker=\"0\"} 0",
             "vmprobe_tap_unmapped_packets_total{tap=\"\"} 5",
+        ] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_sink_that_was_taken_away_shows_in_no_gauge_of_the_one_that_runs() {
+        let sink = |name: &str, state: &str, made, queued| LiveSink {
+            name: name.to_owned(),
+            state: state.to_owned(),
+            made,
+            queued,
+            ..LiveSink::default()
+        };
+        let mut live = LiveSnapshot::default();
+        live.ledger.sinks = vec![
+            sink("a", "failing", 10, 4),
+            sink("a", "retired", 100, 90),
+            sink("b", "retired", 7, 7),
+        ];
+        let text = text_format(&open_metrics(&Arc::new(live), Arc::default()));
+        for line in [
+            "vmprobe_sink_failing{sink=\"a\"} 1.0",
+            "vmprobe_sink_failing{sink=\"b\"} 0.0",
+            "vmprobe_sink_queued_records{sink=\"a\"} 4.0",
+            "vmprobe_sink_queued_records{sink=\"b\"} 7.0",
+            "vmprobe_sink_made_records_total{sink=\"a\"} 110",
         ] {
             assert!(text.contains(&format!("\n{line}\n")), "{line} in\n{text}");
         }

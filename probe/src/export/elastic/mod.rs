@@ -1,7 +1,7 @@
 //! Elasticsearch and what speaks its `_bulk`: one document a record.
 //!
 //! In: batches of documents as lines. Out: `POST /_bulk` with `create`.
-//! Cost: a request a batch.
+//! Cost: a request a batch; several where the server finds one too long.
 //! Invariants: a document's id is the batch's token and its number in it, so what an earlier attempt has
 //! stored is a conflict at the next one, and counts as stored; each item of an answer is looked at: as long
 //! as one may still be taken the batch is tried again, and what never will be is counted.
@@ -10,8 +10,10 @@
 mod ecs;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::http::Client;
+use super::parts::{self, Part, Parts};
 use super::sink::{Batch, Delivered, Driver, Failure};
 use crate::config::{ElasticPlan, secret};
 
@@ -26,6 +28,9 @@ pub(super) struct Bulk {
     plan: ElasticPlan,
     timeout_ms: u32,
     client: Option<Client>,
+    parts: Parts,
+    /// That documents are refused was logged, and none was taken whole since.
+    told: bool,
 }
 
 /// An answer to `_bulk`.
@@ -44,12 +49,37 @@ struct Item {
 struct Outcome {
     status: u16,
     #[serde(default)]
-    error: serde_json::Value,
+    error: Value,
 }
 
 impl Bulk {
     pub(super) fn new(plan: &ElasticPlan, timeout_ms: u32) -> Self {
-        Self { plan: plan.clone(), timeout_ms, client: None }
+        Self { plan: plan.clone(), timeout_ms, client: None, parts: Parts::new(), told: false }
+    }
+
+    fn send(&mut self, batch: &Batch, part: Part<'_>) -> Result<parts::Answer, Failure> {
+        let posted = self.post(&body(&self.plan.index, batch, part));
+        let (status, answer) = posted.map_err(|error| Failure::again(&error))?;
+        let said = |text: &str| format!("{} answers {status}: {text}", self.plan.url);
+        let shown =
+            || String::from_utf8_lossy(&answer).chars().take(SHOWN_CHARACTERS).collect::<String>();
+        match status {
+            200 => {
+                let outcome = outcome(&answer, part.records);
+                let (refused, error) = outcome.map_err(|text| Failure::again(&said(&text)))?;
+                if let Some(error) = &error
+                    && !self.told
+                {
+                    tracing::error!(%error, "Elasticsearch takes a document never");
+                }
+                self.told = error.is_some();
+                Ok(parts::Answer::Taken { refused })
+            }
+            413 => Ok(parts::Answer::TooLong(said(&shown()))),
+            // The request itself is wrong: a bug.
+            400 => Err(Failure::refused(&said(&shown()))),
+            _ => Err(Failure::again(&said(&shown()))),
+        }
     }
 
     fn post(&mut self, body: &[u8]) -> Result<(u16, Vec<u8>), String> {
@@ -91,51 +121,42 @@ fn authorization(plan: &ElasticPlan) -> Result<Option<String>, String> {
 
 impl Driver for Bulk {
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Failure> {
-        let (status, answer) =
-            self.post(&body(&self.plan.index, batch)).map_err(|error| Failure::again(&error))?;
-        let said = |text: &str| format!("{} answers {status}: {text}", self.plan.url);
-        let shown =
-            || String::from_utf8_lossy(&answer).chars().take(SHOWN_CHARACTERS).collect::<String>();
-        match status {
-            200 => outcome(&answer, batch.records).map_err(|text| Failure::again(&said(&text))),
-            // The request itself is wrong: a bug, or a batch longer than the server takes.
-            400 | 413 => Err(Failure::refused(&said(&shown()))),
-            _ => Err(Failure::again(&said(&shown()))),
-        }
+        let mut parts = std::mem::replace(&mut self.parts, Parts::new());
+        let delivered = parts.deliver(batch, |part| self.send(batch, part));
+        self.parts = parts;
+        delivered
     }
 }
 
-/// What became of the items; an error where some may be taken yet.
-fn outcome(answer: &[u8], records: u64) -> Result<Delivered, String> {
+/// How many items are never taken, and why the first is not; an error where some may be taken yet.
+fn outcome(answer: &[u8], records: u64) -> Result<(u64, Option<Value>), String> {
     let answer: Answer =
         serde_json::from_slice(answer).map_err(|error| format!("no answer to _bulk: {error}"))?;
     if u64::try_from(answer.items.len()) != Ok(records) {
         return Err(format!("{} outcomes for {records} documents", answer.items.len()));
     }
-    let mut refused = 0;
-    for Item { create: Outcome { status, error } } in &answer.items {
+    let (mut refused, mut first) = (0, None);
+    for Item { create: Outcome { status, error } } in answer.items {
         match status {
             // Stored now, or by an attempt whose answer was lost.
             200..=299 | 409 => {}
             // The document fits its index never.
             400 => {
-                if refused == 0 {
-                    tracing::error!(%error, "Elasticsearch takes a document never");
-                }
+                first.get_or_insert(error);
                 refused += 1;
             }
             // Too busy, no index and none may be made, blocked, no right: it may change.
             _ => return Err(format!("documents are not taken: {status} {error}")),
         }
     }
-    Ok(Delivered { refused })
+    Ok((refused, first))
 }
 
 /// An action before each document.
-fn body(index: &str, batch: &Batch) -> Vec<u8> {
-    let mut body = Vec::with_capacity(batch.bytes.len() + batch.bytes.len() / 4);
-    let lines = batch.bytes.split(|octet| *octet == b'\n').filter(|line| !line.is_empty());
-    for (number, line) in lines.enumerate() {
+fn body(index: &str, batch: &Batch, part: Part<'_>) -> Vec<u8> {
+    let mut body = Vec::with_capacity(part.bytes.len() + part.bytes.len() / 4);
+    let lines = part.bytes.split(|octet| *octet == b'\n').filter(|line| !line.is_empty());
+    for (number, line) in (part.first..).zip(lines) {
         let action = serde_json::json!({ "create": {
             "_index": format!("{index}-{}", batch.table.name()),
             "_id": format!("{}/{number}", batch.token),
@@ -183,10 +204,11 @@ mod tests {
             token: "p/s/1/7".to_owned(),
             bytes: b"{\"a\":1}\n{\"a\":2}\n".to_vec(),
         };
-        let text = String::from_utf8(body("x", &batch)).expect("UTF-8");
+        let part = Part { bytes: &batch.bytes, first: 5, records: 2, whole: false };
+        let text = String::from_utf8(body("x", &batch, part)).expect("UTF-8");
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        assert_eq!(lines[2]["create"]["_id"], "p/s/1/7/1");
+        assert_eq!(lines[2]["create"]["_id"], "p/s/1/7/6");
         assert_eq!((&lines[0]["create"]["_index"], &lines[3]["a"]), (&"x-flows".into(), &2.into()));
     }
 
@@ -197,9 +219,8 @@ mod tests {
                 statuses.iter().map(|status| format!("{{\"create\":{{\"status\":{status}}}}}"));
             format!("{{\"items\":[{}]}}", items.collect::<Vec<_>>().join(",")).into_bytes()
         };
-        let of = |statuses: &[u16]| outcome(&answer(statuses), 3);
-        assert_eq!(of(&[201, 409, 200]), Ok(Delivered { refused: 0 }));
-        assert_eq!(of(&[201, 400, 400]), Ok(Delivered { refused: 2 }));
+        let of = |statuses: &[u16]| outcome(&answer(statuses), 3).map(|(refused, _)| refused);
+        assert_eq!((of(&[201, 409, 200]), of(&[201, 400, 400])), (Ok(0), Ok(2)));
         for status in [404, 403, 429, 503] {
             assert!(of(&[201, 400, status]).is_err(), "{status}");
         }

@@ -49,7 +49,7 @@ impl Link {
     }
 
     /// Whether what is known of it says that nothing gets there.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&mut self) -> bool {
         match self {
             // An ICMP error of what was sent before: nobody listens there. Sockets tell it once.
             Self::Udp(_) => false,
@@ -73,7 +73,8 @@ impl Link {
             }
             burst += message.len();
             self.send_one(message).map_err(|error| (sent, error))?;
-            if monotonic_ns() > end_ns {
+            // After the last one nothing is left to be late with.
+            if sent + 1 < messages.len() && monotonic_ns() > end_ns {
                 let slow = "it takes messages too slowly (timeout_ms)";
                 return Err((sent + 1, io::Error::new(ErrorKind::TimedOut, slow)));
             }

@@ -113,6 +113,11 @@ impl Session {
         self.rewind(0);
     }
 
+    /// What was told is told again before the next records.
+    pub(super) fn tell_again(&mut self) {
+        self.rewind(self.sequence);
+    }
+
     /// This message, and those after it, were not sent: their records do not count, and what they told is
     /// to be told again.
     pub(super) fn unsent(&mut self, message: &[u8]) {

@@ -50,15 +50,19 @@ impl Exporter {
         Self { plan: plan.clone(), timeout_ms, session, sent: Sent::default(), link: None }
     }
 
-    /// The way there; a session begins with each connection, by UDP once.
+    /// The way there; a session begins with each connection. By UDP its sequence goes on, but to a collector
+    /// another port is another session, of which it knows no templates.
     fn link(&mut self) -> Result<Link, Failure> {
-        if let Some(link) = self.link.take().filter(|link| !link.is_closed()) {
+        if let Some(mut link) = self.link.take()
+            && !link.is_closed()
+        {
             return Ok(link);
         }
         let link =
             Link::open(&self.plan, self.timeout_ms).map_err(|error| Failure::again(&error))?;
-        if self.plan.url.transport != Transport::Udp {
-            self.session.restart();
+        match self.plan.url.transport {
+            Transport::Udp => self.session.tell_again(),
+            _ => self.session.restart(),
         }
         Ok(link)
     }

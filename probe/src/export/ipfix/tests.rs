@@ -370,3 +370,55 @@ fn no_octet_of_a_batch_can_do_harm() {
         }
     }
 }
+
+/// What has come by now, and from which ports.
+fn come(socket: &std::net::UdpSocket) -> Vec<(u16, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut buffer = [0; 9_000];
+    while let Ok((octets, from)) = socket.recv_from(&mut buffer) {
+        found.push((from.port(), buffer[..octets].to_vec()));
+    }
+    found
+}
+
+/// Whether sets of templates stand in a message.
+fn tells(message: &[u8]) -> bool {
+    let mut rest = &message[16..];
+    while let [a, b, c, d, ..] = *rest {
+        if u16::from_be_bytes([a, b]) == 2 {
+            return true;
+        }
+        rest = &rest[usize::from(u16::from_be_bytes([c, d]))..];
+    }
+    false
+}
+
+#[test]
+fn by_udp_another_port_is_told_all_at_once_and_the_last_message_is_never_late() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(200))).expect("a socket");
+    let port = socket.local_addr().expect("a port").port();
+    let plan = plan(&format!("udp://127.0.0.1:{port}"));
+    let one = Batch {
+        table: Table::Flows,
+        records: 1,
+        token: "t".to_owned(),
+        bytes: batch(&plan, &flows(1..2), Table::Flows),
+    };
+    let mut exporter = Exporter::new(&plan, 10_000, "p");
+    assert!(exporter.deliver(&one).is_ok());
+    let first = come(&socket);
+    assert!(first.iter().any(|(_, message)| tells(message)));
+    // All is told, so it is one message; and it is sent, however long that took.
+    exporter.timeout_ms = 0;
+    assert_eq!(exporter.deliver(&one), Ok(Delivered::default()));
+    let second = come(&socket);
+    assert!(second.len() == 1 && !tells(&second[0].1) && second[0].0 == first[0].0);
+    // The way is given up, for whatever reason.
+    exporter.link = None;
+    exporter.timeout_ms = 10_000;
+    assert!(exporter.deliver(&one).is_ok());
+    let third = come(&socket);
+    assert!(third.iter().all(|(port, _)| *port != first[0].0), "another port");
+    assert!(third.iter().any(|(_, message)| tells(message)), "templates come with it");
+}

@@ -30,7 +30,7 @@ const fn key(table: Table) -> Key {
     }
 }
 
-/// Appends the key of a row.
+/// Appends the key of a row; nothing where it has none, so that it meets no other.
 pub(super) fn write(row: Row<'_>, out: &mut Vec<u8>) {
     match key(row.table()) {
         Key::Pair => pair(row, out),
@@ -54,7 +54,7 @@ fn pair(row: Row<'_>, out: &mut Vec<u8>) {
     let ends = of("source_address").zip(of("destination_address"));
     let Some((one, other)) = ends else {
         // Everybody's packets between two taps.
-        let taps = of("from_tap").zip(of("to_tap")).unwrap_or_default();
+        let Some(taps) = of("from_tap").zip(of("to_tap")) else { return };
         return joined([taps.0.min(taps.1), taps.0.max(taps.1)], out);
     };
     joined([of("address_space").unwrap_or_default(), one.min(other), one.max(other)], out);

@@ -61,7 +61,8 @@ impl Encoder for Messages {
 /// One record of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Message<'a> {
-    pub(super) key: &'a [u8],
+    /// `None` where nothing decides which records it meets: any partition will do.
+    pub(super) key: Option<&'a [u8]>,
     pub(super) value: &'a [u8],
 }
 
@@ -73,7 +74,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<(KafkaFormat, Vec<Message<'_>>)> {
     let mut messages = Vec::new();
     while !rest.is_empty() {
         let (key, value, behind) = next(rest)?;
-        messages.push(Message { key, value });
+        messages.push(Message { key: (!key.is_empty()).then_some(key), value });
         rest = behind;
     }
     Some((format, messages))
@@ -114,7 +115,7 @@ mod tests {
             let bytes = batch(format);
             let (found, messages) = read(&bytes).expect("a batch");
             let keys: Vec<_> = messages.iter().map(|message| message.key).collect();
-            assert_eq!((found, keys), (format, vec![&b""[..], b"two"]));
+            assert_eq!((found, keys), (format, vec![None, Some(&b"two"[..])]));
             assert_eq!(messages[1].value.starts_with(b"{"), format == KafkaFormat::Json);
         }
     }

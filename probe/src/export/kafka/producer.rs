@@ -291,10 +291,10 @@ impl Attempt<'_> {
                 let headers = OwnedHeaders::new_with_capacity(2)
                     .insert(header("id", id.as_str()))
                     .insert(header("content-type", content_type(self.format)));
-                let record = BaseRecord::with_opaque_to(self.topic, self.next)
-                    .key(message.key)
+                let mut record = BaseRecord::with_opaque_to(self.topic, self.next)
                     .payload(message.value)
                     .headers(headers);
+                record.key = message.key;
                 match self.client.producer.send(record) {
                     Ok(()) => *state = State::Away,
                     Err((error, _)) => match error.rdkafka_error_code() {

@@ -27,7 +27,7 @@ pub trait Encoder: Send {
 }
 
 /// Takes batches to a destination. It runs on a thread of its own and may wait as long as the plan's
-/// `timeout_ms`, but no longer.
+/// `timeout_ms`, but no longer; with each request, where a batch needs several.
 pub trait Driver: Send {
     /// One attempt. What is delivered is safe there.
     ///

@@ -17,13 +17,14 @@ use crossbeam::select;
 use super::backoff::Backoff;
 use super::courier::Courier;
 use super::queue::{Pushed, Queue};
+use super::spool::Spool;
 use super::{
     Batch, Delivered, Encoder, Failure, MakeEncoder, Message, SinkReport, TableRows, filter,
 };
 use crate::config::SinkPlan;
 use crate::export::{SinkCause, SinkHealth, SinkLedger};
 use crate::record::{Origin, Table};
-use crate::time::{Timestamp, monotonic_ns, ms, wall_clock};
+use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms, wall_clock};
 
 /// Octets of a batch at which it is sent.
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -31,6 +32,10 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const TICK_MS: u64 = 500;
 /// How long the end waits for the destination.
 const END_MS: u64 = 5_000;
+/// How often a spool that cannot be used is tried again.
+const SPOOL_MS: u64 = 1_000;
+/// Batches refused one after another from which on the sink is failing.
+const REFUSALS_MAX: u32 = 3;
 
 /// A batch that is being filled.
 struct Open {
@@ -69,26 +74,32 @@ pub(super) struct Keeper {
     /// No attempt before this.
     retry_at_ns: u64,
     batches_made: u64,
+    /// Batches that were refused one after another.
+    refusals: u32,
+    /// The spool is not opened before this.
+    spool_at_ns: u64,
+    /// It is known, and logged, that there is none now.
+    spool_missed: bool,
+    /// Since when the disk does not give what is in it.
+    unread_since: Option<Timestamp>,
 }
 
 impl Keeper {
-    pub(super) fn new(mut parts: KeeperParts) -> Self {
-        let mut ledger = SinkLedger::default();
-        // What another run has left is this one's to deliver.
-        ledger.queue(parts.queue.spooled());
-        let lost = parts.queue.take_broken();
-        ledger.queue(lost);
-        ledger.drop_queued(SinkCause::SpoolFull, lost);
+    pub(super) fn new(parts: KeeperParts) -> Self {
         Self {
             tables: tables(&parts.plan),
             parts,
             open: BTreeMap::new(),
             under_way: false,
-            ledger,
+            ledger: SinkLedger::default(),
             health: SinkHealth::Ok,
             backoff: Backoff::new(),
             retry_at_ns: 0,
             batches_made: 0,
+            refusals: 0,
+            spool_at_ns: 0,
+            spool_missed: false,
+            unread_since: None,
         }
     }
 
@@ -96,6 +107,7 @@ impl Keeper {
     pub(super) fn run(mut self) -> SinkReport {
         let (inbox, nothing) = (self.parts.inbox.clone(), never());
         let done = self.parts.courier.done.clone();
+        self.open_spool();
         self.publish();
         loop {
             let takes = !self.parts.waits || !self.parts.queue.is_full() || !self.is_ok();
@@ -113,6 +125,7 @@ impl Keeper {
                 recv(done) -> outcome => self.done(outcome.unwrap_or_else(|_| Err(gone()))),
                 default(self.pause()) => {}
             }
+            self.tend_spool();
             self.close_due();
             self.dispatch();
             self.publish();
@@ -127,9 +140,13 @@ impl Keeper {
     /// Closes all, and tries as long as [`END_MS`].
     fn end(&mut self, done: &Receiver<Result<Delivered, Failure>>) {
         self.close_all();
+        // There is no later for what waits for another attempt.
+        self.retry_at_ns = 0;
+        self.backoff.reset();
         let until_ns = monotonic_ns() + ms(END_MS);
         let end = |it: &Self| it.parts.queue.is_empty() && !it.under_way;
         while !end(self) && monotonic_ns() < until_ns {
+            self.tend_spool();
             self.dispatch();
             self.publish();
             select! {
@@ -137,11 +154,73 @@ impl Keeper {
                 default(self.pause().min(Duration::from_millis(TICK_MS))) => {}
             }
         }
+        self.await_spool();
         let lost = self.parts.queue.save();
         self.ledger.drop_queued(SinkCause::UndeliveredAtEnd, lost);
         if lost > 0 {
             tracing::error!(sink = self.parts.plan.name, records = lost, "lost at the end");
         }
+    }
+
+    /// Opens the spool if it is not open, and tries again to read what the disk did not give.
+    fn tend_spool(&mut self) {
+        self.open_spool();
+        if self.parts.queue.read_problem().is_some() && monotonic_ns() >= self.spool_at_ns {
+            self.spool_at_ns = monotonic_ns() + ms(SPOOL_MS);
+            self.parts.queue.fill();
+            self.count_broken();
+        }
+        let unread = self.parts.queue.read_problem().is_some();
+        self.unread_since = unread.then(|| self.unread_since.unwrap_or_else(wall_clock));
+    }
+
+    /// Opens the spool, if there shall be one and it is not open yet: a sink that was taken away may hold it
+    /// until its end, a disk may come later. Until then it is done without: records that fit in memory are
+    /// worth more than none.
+    fn open_spool(&mut self) {
+        let plan = &self.parts.plan;
+        let Some(folder) = plan.spool_folder.as_ref().filter(|_| !self.parts.queue.has_spool())
+        else {
+            return;
+        };
+        let now_ns = monotonic_ns();
+        if now_ns < self.spool_at_ns {
+            return;
+        }
+        self.spool_at_ns = now_ns + ms(SPOOL_MS);
+        let bytes_max = u64::from(plan.spool_mib) << 20;
+        match Spool::open(&folder.join(&plan.name), plan.kind.name(), bytes_max) {
+            Ok(spool) => {
+                if std::mem::take(&mut self.spool_missed) {
+                    tracing::info!(sink = plan.name, "the sink has its spool");
+                }
+                // What another run or sink has left is this one's to deliver.
+                self.ledger.queue(spool.records() + spool.broken_records);
+                self.parts.queue.attach(spool);
+                self.count_broken();
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.spool_missed, true) {
+                    tracing::error!(sink = plan.name, %error, "the sink has no spool yet");
+                }
+            }
+        }
+    }
+
+    /// At the end: the sink that holds the spool may be ending as well.
+    fn await_spool(&mut self) {
+        let until_ns = monotonic_ns() + ms(2 * SPOOL_MS);
+        let misses = |it: &Self| it.spool_missed && !it.parts.queue.is_empty();
+        while misses(self) && monotonic_ns() < until_ns {
+            self.spool_at_ns = 0;
+            self.open_spool();
+            sleep_ms(if misses(self) { TICK_MS / 10 } else { 0 });
+        }
+    }
+
+    fn count_broken(&mut self) {
+        let lost = self.parts.queue.take_broken();
+        self.ledger.drop_queued(SinkCause::SpoolFull, lost);
     }
 
     fn is_ok(&self) -> bool {
@@ -153,7 +232,7 @@ impl Keeper {
         let now_ns = monotonic_ns();
         let batch_ns = ms(self.parts.plan.batch_ms.into());
         let due = self.open.values().map(|open| open.opened_ns + batch_ns);
-        let retry = (!self.under_way && !self.parts.queue.is_empty()).then_some(self.retry_at_ns);
+        let retry = (!self.under_way && self.parts.queue.has_front()).then_some(self.retry_at_ns);
         let next_ns = due.chain(retry).min().unwrap_or(u64::MAX);
         let wait_ns = next_ns.saturating_sub(now_ns).min(ms(TICK_MS));
         // A millisecond at least: clocks of waits are not finer.
@@ -238,24 +317,51 @@ impl Keeper {
         self.under_way = false;
         let Some(records) = self.parts.queue.front().map(|batch| batch.records) else { return };
         match outcome {
-            Ok(Delivered { refused }) => {
-                let refused = refused.min(records);
+            Ok(Delivered { refused }) if refused < records => {
                 self.ledger.deliver(records - refused);
                 self.ledger.drop_queued(SinkCause::Refused, refused);
                 self.parts.queue.pop();
+                self.refusals = 0;
                 self.recovered();
             }
-            Err(Failure { what, refused: true }) => {
-                let sink = &self.parts.plan.name;
-                tracing::error!(sink, records, error = what, "a batch is refused, and dropped");
-                self.ledger.drop_queued(SinkCause::Refused, records);
-                self.parts.queue.pop();
-                self.recovered();
-            }
+            Ok(_) => self.refused(records, "none of its records is taken"),
+            Err(Failure { what, refused: true }) => self.refused(records, &what),
             Err(Failure { what, refused: false }) => self.failed(what),
         }
-        let lost = self.parts.queue.take_broken();
-        self.ledger.drop_queued(SinkCause::SpoolFull, lost);
+        self.count_broken();
+    }
+
+    /// The oldest batch is never taken. One may be wrong by itself; where all are, it is the sink that does
+    /// not do its work. It is said when this begins, not for each.
+    fn refused(&mut self, records: u64, what: &str) {
+        self.ledger.drop_queued(SinkCause::Refused, records);
+        self.parts.queue.pop();
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals < REFUSALS_MAX {
+            if self.refusals == 1 {
+                let sink = &self.parts.plan.name;
+                tracing::error!(sink, records, error = what, "a batch is refused, and dropped");
+            }
+            return self.recovered();
+        }
+        if self.is_ok() {
+            let sink = &self.parts.plan.name;
+            tracing::error!(sink, error = what, "the sink refuses every batch; they are dropped");
+        }
+        let since = self.failing_since();
+        let what = format!("every batch is refused: {what}");
+        self.health = SinkHealth::Failing { since, what, full: false };
+        // It answers, so nothing waits for it.
+        self.backoff.reset();
+        self.retry_at_ns = 0;
+    }
+
+    /// When it began to fail, if it does; else now.
+    fn failing_since(&self) -> Timestamp {
+        match &self.health {
+            SinkHealth::Failing { since, .. } => *since,
+            SinkHealth::Ok => wall_clock(),
+        }
     }
 
     fn recovered(&mut self) {
@@ -268,14 +374,11 @@ impl Keeper {
     }
 
     fn failed(&mut self, what: String) {
-        let since = match &self.health {
-            SinkHealth::Failing { since, .. } => *since,
-            SinkHealth::Ok => {
-                let sink = &self.parts.plan.name;
-                tracing::error!(sink, error = what, "the sink takes no records; they wait");
-                wall_clock()
-            }
-        };
+        if self.is_ok() {
+            let sink = &self.parts.plan.name;
+            tracing::error!(sink, error = what, "the sink takes no records; they wait");
+        }
+        let since = self.failing_since();
         self.health = SinkHealth::Failing { since, what, full: false };
         let wait_ns = self.backoff.next_ns(self.parts.plan.retry_max_ms.into());
         self.retry_at_ns = monotonic_ns().saturating_add(wait_ns);
@@ -285,7 +388,8 @@ impl Keeper {
     fn change(&mut self, plan: Arc<SinkPlan>) {
         self.close_all();
         self.parts.encoder = (self.parts.make_encoder)(&plan);
-        self.parts.queue.set_bytes_max(u64::from(plan.queue_mib) << 20);
+        let bytes_max = |mib: u32| u64::from(mib) << 20;
+        self.parts.queue.set_bytes_max(bytes_max(plan.queue_mib), bytes_max(plan.spool_mib));
         self.tables = tables(&plan);
         self.parts.plan = plan;
         self.backoff.reset();
@@ -299,7 +403,18 @@ impl Keeper {
             name: self.parts.plan.name.clone(),
             kind: self.parts.plan.kind.name(),
             ledger,
-            health: self.health.clone(),
+            health: self.reported_health(),
+            ..SinkReport::default()
+        }
+    }
+
+    /// A destination that works helps nothing while the disk does not give what waits for it.
+    fn reported_health(&self) -> SinkHealth {
+        match (&self.health, self.unread_since, self.parts.queue.read_problem()) {
+            (SinkHealth::Ok, Some(since), Some(what)) => {
+                SinkHealth::Failing { since, what: format!("the spool: {what}"), full: false }
+            }
+            (health, _, _) => health.clone(),
         }
     }
 
@@ -314,4 +429,56 @@ pub(super) fn tables(plan: &SinkPlan) -> Vec<Table> {
 
 fn gone() -> Failure {
     Failure::again("the thread of the sink has ended: a bug")
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam::channel::bounded;
+
+    use super::*;
+    use crate::config::{EvePlan, SinkKind};
+    use crate::export::sink::Driver;
+    use crate::record::{LedgerRecord, Rows};
+
+    /// Takes all.
+    struct Takes;
+
+    impl Driver for Takes {
+        fn deliver(&mut self, _batch: &Batch) -> Result<Delivered, Failure> {
+            Ok(Delivered::default())
+        }
+    }
+
+    #[test]
+    fn at_the_end_what_waits_is_tried_at_once_however_long_it_was_to_wait() {
+        let eve = EvePlan { path: "x".into(), socket: false };
+        let mut plan = SinkPlan::new("a".to_owned(), SinkKind::Eve(eve));
+        plan.tables = vec!["ledger".to_owned()];
+        plan.retry_max_ms = 600_000;
+        let make_driver = Box::new(|_: &SinkPlan| -> Box<dyn Driver> { Box::new(Takes) });
+        let (messages, inbox) = bounded(1);
+        let encoder = |_: &SinkPlan| -> Box<dyn Encoder> { Box::new(crate::export::json::Lines) };
+        let mut keeper = Keeper::new(KeeperParts {
+            encoder: encoder(&plan),
+            make_encoder: Box::new(encoder),
+            queue: Queue::new(1 << 20),
+            courier: Courier::start("a", make_driver).expect("a thread"),
+            inbox,
+            report: Arc::default(),
+            waits: false,
+            run: 1,
+            waiting: Arc::default(),
+            plan: Arc::new(plan),
+            origin: Origin::new("p", "d"),
+        });
+        let rows = Rows { ledger: vec![LedgerRecord::default(); 3], ..Rows::default() };
+        keeper.take(&rows, Timestamp::ZERO);
+        for _ in 0..12 {
+            keeper.failed("it is down".to_owned());
+        }
+        assert!(keeper.retry_at_ns > monotonic_ns() + 2 * ms(END_MS));
+        drop(messages);
+        let report = keeper.run();
+        assert_eq!((report.ledger.delivered, report.ledger.dropped_sum()), (3, 0));
+    }
 }

@@ -38,7 +38,6 @@ use crate::time::{Timestamp, monotonic_ns, sleep_ms, wall_clock};
 use courier::Courier;
 use keeper::{Keeper, KeeperParts};
 use queue::Queue;
-use spool::Spool;
 
 /// Batches of rows between the caller and a keeper.
 const MESSAGES_MAX: usize = 64;
@@ -48,6 +47,8 @@ const RECORDS_MAX: u64 = 1 << 18;
 const ROOM_MS: u64 = 1;
 /// Sinks that were taken away and whose account is still told.
 const RETIRED_MAX: usize = 16;
+/// Id of the next sink.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Sinks as another configuration wants them; taken when the next rows come.
 pub type SinksWanted = Arc<ArcSwapOption<Vec<SinkPlan>>>;
@@ -55,6 +56,8 @@ pub type SinksWanted = Arc<ArcSwapOption<Vec<SinkPlan>>>;
 /// How a sink does, for the page, the metrics and the ledger.
 #[derive(Clone, Debug, Default)]
 pub struct SinkReport {
+    /// Which sink of the run it is: one that was taken away may have the same name.
+    pub id: u64,
     /// Name.
     pub name: String,
     /// Kind.
@@ -63,6 +66,8 @@ pub struct SinkReport {
     pub ledger: SinkLedger,
     /// Whether the destination takes them.
     pub health: SinkHealth,
+    /// Taken away: nothing more is made for it, and nobody need mind how it does.
+    pub retired: bool,
 }
 
 /// Makes the encoder of a plan.
@@ -88,6 +93,7 @@ pub struct Sinks {
 
 /// One sink.
 struct Handle {
+    id: u64,
     plan: Arc<SinkPlan>,
     tables: Vec<Table>,
     messages: Option<Sender<Message>>,
@@ -95,6 +101,7 @@ struct Handle {
     /// Records between here and the keeper.
     waiting: Arc<AtomicU64>,
     refused: u64,
+    retired: bool,
     thread: Option<JoinHandle<SinkReport>>,
 }
 
@@ -209,6 +216,7 @@ impl Sinks {
     fn retire(&mut self, mut sink: Handle) {
         tracing::info!(sink = sink.plan.name, "the sink is taken away; what it has is delivered");
         sink.messages = None;
+        sink.retired = true;
         self.retired.push(sink);
         if self.retired.len() > RETIRED_MAX {
             // The oldest has long ended.
@@ -242,7 +250,6 @@ impl Handle {
         make_driver: courier::MakeDriver,
     ) -> io::Result<Self> {
         let plan = Arc::new(plan);
-        let spool = open_spool(&plan);
         let (messages, inbox) = bounded(MESSAGES_MAX);
         let report = Arc::new(ArcSwap::from_pointee(SinkReport {
             name: plan.name.clone(),
@@ -253,7 +260,7 @@ impl Handle {
         let keeper = Keeper::new(KeeperParts {
             encoder: make_encoder(&plan),
             make_encoder,
-            queue: Queue::new(u64::from(plan.queue_mib) << 20, spool),
+            queue: Queue::new(u64::from(plan.queue_mib) << 20),
             courier: Courier::start(&plan.name, make_driver)?,
             inbox,
             report: Arc::clone(&report),
@@ -266,12 +273,14 @@ impl Handle {
         let name = format!("keep-{}", plan.name);
         let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run())?;
         Ok(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             tables: keeper::tables(&plan),
             plan,
             messages: Some(messages),
             report,
             waiting,
             refused: 0,
+            retired: false,
             thread: Some(thread),
         })
     }
@@ -318,7 +327,12 @@ impl Handle {
     }
 
     fn report(&self) -> SinkReport {
-        let mut report = SinkReport::clone(&self.report.load());
+        self.complete(SinkReport::clone(&self.report.load()))
+    }
+
+    /// What the keeper does not know.
+    fn complete(&self, mut report: SinkReport) -> SinkReport {
+        (report.id, report.retired) = (self.id, self.retired);
         count_refused(self.refused, &mut report.ledger);
         report
     }
@@ -326,29 +340,14 @@ impl Handle {
     fn join(mut self) -> SinkReport {
         self.messages = None;
         let joined = self.thread.take().and_then(|thread| thread.join().ok());
-        let mut report = joined.unwrap_or_else(|| SinkReport::clone(&self.report.load()));
-        count_refused(self.refused, &mut report.ledger);
-        report
+        let report = joined.unwrap_or_else(|| SinkReport::clone(&self.report.load()));
+        self.complete(report)
     }
 }
 
 fn count_refused(records: u64, ledger: &mut SinkLedger) {
     ledger.queue(records);
     ledger.drop_queued(SinkCause::HandOffFull, records);
-}
-
-/// The spool of a plan. One that cannot be used is said, and done without: records that fit in memory are
-/// worth more than none.
-fn open_spool(plan: &SinkPlan) -> Option<Spool> {
-    let folder = plan.spool_folder.as_ref()?.join(&plan.name);
-    let bytes_max = u64::from(plan.spool_mib) << 20;
-    match Spool::open(folder, plan.kind.name(), bytes_max) {
-        Ok(spool) => Some(spool),
-        Err(error) => {
-            tracing::error!(sink = plan.name, %error, "the sink runs without a spool");
-            None
-        }
-    }
 }
 
 fn encoder(plan: &SinkPlan, origin: &Origin) -> Box<dyn Encoder> {

@@ -28,6 +28,8 @@ pub(super) struct Queue {
     broken_records: u64,
     /// Why the spool took nothing last.
     spool_problem: Option<String>,
+    /// Why the spool gave nothing last.
+    read_problem: Option<String>,
 }
 
 /// What became of a batch.
@@ -42,23 +44,36 @@ pub(super) enum Pushed {
 }
 
 impl Queue {
-    pub(super) fn new(bytes_max: u64, spool: Option<Spool>) -> Self {
-        let mut queue = Self {
+    pub(super) const fn new(bytes_max: u64) -> Self {
+        Self {
             waiting: VecDeque::new(),
             bytes: 0,
             bytes_max,
-            spool,
+            spool: None,
             read: 0,
             broken_records: 0,
             spool_problem: None,
-        };
-        queue.fill();
-        queue
+            read_problem: None,
+        }
     }
 
-    /// Other bounds.
-    pub(super) const fn set_bytes_max(&mut self, bytes_max: u64) {
+    /// What another sink or run has left is delivered behind what waits in memory by now.
+    pub(super) fn attach(&mut self, spool: Spool) {
+        self.broken_records += spool.broken_records;
+        self.spool = Some(spool);
+        self.fill();
+    }
+
+    pub(super) const fn has_spool(&self) -> bool {
+        self.spool.is_some()
+    }
+
+    /// Other bounds, of the memory and of the spool.
+    pub(super) const fn set_bytes_max(&mut self, bytes_max: u64, spool_bytes_max: u64) {
         self.bytes_max = bytes_max;
+        if let Some(spool) = &mut self.spool {
+            spool.set_bytes_max(spool_bytes_max);
+        }
     }
 
     /// Whether another batch would have to go to the spool, or be dropped.
@@ -111,16 +126,38 @@ impl Queue {
         }
     }
 
-    /// Takes batches from the spool into memory, as far as there is room.
-    fn fill(&mut self) {
+    /// Takes batches from the spool into memory, as far as there is room and the disk gives them.
+    pub(super) fn fill(&mut self) {
         while !self.is_full() {
             let Some(spool) = &mut self.spool else { return };
             let (found, lost) = spool.read(self.read);
             self.broken_records += lost;
-            let Some((entry, batch)) = found else { return };
-            self.read += 1;
-            self.keep(Arc::new(batch), Some(entry));
+            match found {
+                Ok(found) => {
+                    self.read_problem = None;
+                    let Some((entry, batch)) = found else { return };
+                    self.read += 1;
+                    self.keep(Arc::new(batch), Some(entry));
+                }
+                Err(error) => {
+                    if self.read_problem.is_none() {
+                        tracing::error!(%error, "the spool gives no batch; it is tried again");
+                    }
+                    self.read_problem = Some(error.to_string());
+                    return;
+                }
+            }
         }
+    }
+
+    /// Why the spool gives nothing now; [`Queue::fill`] tries again.
+    pub(super) fn read_problem(&self) -> Option<&str> {
+        self.read_problem.as_deref()
+    }
+
+    /// Whether a batch can be taken to the destination.
+    pub(super) fn has_front(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     fn keep(&mut self, batch: Arc<Batch>, entry: Option<Entry>) {
@@ -128,13 +165,15 @@ impl Queue {
         self.waiting.push_back(Waiting { batch, entry });
     }
 
-    /// At the end: what is only in memory goes to the spool. Records that are lost with the program.
+    /// At the end: what is only in memory goes to the spool, in its place. Records that are lost with the
+    /// program.
     pub(super) fn save(&mut self) -> u64 {
-        let mut lost = 0;
+        let (mut lost, mut before) = (0, None);
         for Waiting { batch, entry } in self.waiting.drain(..) {
-            let saved = entry.is_some()
-                || self.spool.as_mut().is_some_and(|spool| spool.push(&batch).is_ok());
-            if !saved {
+            let spool = self.spool.as_mut();
+            let saved = entry.or_else(|| spool?.insert(before, &batch).ok());
+            before = saved.or(before);
+            if saved.is_none() {
                 lost += batch.records;
             }
         }
@@ -163,11 +202,19 @@ fn size(batch: &Batch) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::record::Table;
 
     fn batch(records: u64) -> Batch {
         Batch { table: Table::Flows, records, token: String::new(), bytes: vec![0; 100] }
+    }
+
+    fn with_spool(bytes_max: u64, folder: &Path, spool_bytes_max: u64) -> Queue {
+        let mut queue = Queue::new(bytes_max);
+        queue.attach(Spool::open(folder, "eve", spool_bytes_max).expect("a folder"));
+        queue
     }
 
     fn drain(queue: &mut Queue) -> Vec<u64> {
@@ -181,7 +228,7 @@ mod tests {
 
     #[test]
     fn memory_alone_refuses_what_does_not_fit() {
-        let mut queue = Queue::new(250, None);
+        let mut queue = Queue::new(250);
         let pushed: Vec<_> = (1..=4).map(|records| queue.push(batch(records))).collect();
         assert_eq!(pushed, [Pushed::Waits, Pushed::Waits, Pushed::Waits, Pushed::Full]);
         assert_eq!(drain(&mut queue), [1, 2, 3]);
@@ -192,8 +239,8 @@ mod tests {
     fn order_is_kept_through_the_spool_and_over_runs() {
         let folder = std::env::temp_dir().join(format!("vmprobe-queue-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
-        let spool = || Some(Spool::open(folder.clone(), "eve", 1_500).expect("a folder"));
-        let mut queue = Queue::new(250, spool());
+        let again = || with_spool(250, &folder, 1_500);
+        let mut queue = again();
         for records in 1..=6 {
             assert_eq!(queue.push(batch(records)), Pushed::Waits);
         }
@@ -205,7 +252,7 @@ mod tests {
         queue.pop();
         assert_eq!(queue.front().map(|batch| batch.records), Some(4));
         drop(queue);
-        let mut queue = Queue::new(250, spool());
+        let mut queue = again();
         assert_eq!(queue.spooled(), 4 + 5 + 6 + 7);
         assert_eq!(queue.push(batch(8)), Pushed::Waits);
         assert_eq!(drain(&mut queue), [4, 5, 6, 7, 8]);
@@ -215,7 +262,36 @@ mod tests {
         }
         assert_eq!((queue.save(), queue.spooled()), (0, 6));
         drop(queue);
-        assert_eq!(drain(&mut Queue::new(250, spool())), [1, 2, 3]);
+        assert_eq!(drain(&mut again()), [1, 2, 3]);
+        let _ = std::fs::remove_dir_all(folder);
+    }
+
+    #[test]
+    fn what_is_saved_at_the_end_stands_in_its_place() {
+        let folder = std::env::temp_dir().join(format!("vmprobe-queues-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let again = || with_spool(350, &folder, 10_000);
+        // The first ones wait in memory alone, those behind them on disk.
+        let mut queue = again();
+        for records in 1..=7 {
+            queue.push(batch(records));
+        }
+        assert_eq!((queue.spooled(), queue.save()), (5 + 6 + 7, 0));
+        drop(queue);
+        // Some in memory are on disk too, some came behind them.
+        let mut queue = again();
+        assert_eq!(queue.spooled(), 28);
+        let mut popped = Vec::new();
+        for _ in 0..5 {
+            popped.extend(queue.front().map(|batch| batch.records));
+            queue.pop();
+        }
+        for records in 8..=12 {
+            queue.push(batch(records));
+        }
+        assert_eq!((popped, queue.save()), (vec![1, 2, 3, 4, 5], 0));
+        drop(queue);
+        assert_eq!(drain(&mut again()), [6, 7, 8, 9, 10, 11, 12]);
         let _ = std::fs::remove_dir_all(folder);
     }
 
@@ -223,8 +299,7 @@ mod tests {
     fn a_full_spool_refuses() {
         let folder = std::env::temp_dir().join(format!("vmprobe-queuef-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
-        let spool = Spool::open(folder.clone(), "eve", 200).expect("a folder");
-        let mut queue = Queue::new(100, Some(spool));
+        let mut queue = with_spool(100, &folder, 200);
         let pushed: Vec<_> = (1..=3).map(|records| queue.push(batch(records))).collect();
         assert_eq!(pushed, [Pushed::Waits, Pushed::Waits, Pushed::SpoolFull]);
         let _ = std::fs::remove_dir_all(folder);

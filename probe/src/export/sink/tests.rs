@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::*;
-use crate::config::EvePlan;
+use crate::config::{EvePlan, SyslogFormat, SyslogPlan};
 use crate::record::LedgerRecord;
 use crate::time::ms;
 
@@ -137,6 +138,24 @@ fn what_is_refused_is_counted_and_holds_up_nothing() {
 }
 
 #[test]
+fn a_sink_that_refuses_one_batch_after_another_is_failing() {
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Refuse);
+    let mut sink = handle(plan("a"), false, &to);
+    sink.send(&rows(20), Timestamp::ZERO, 0);
+    until(|| sink.report().ledger.dropped(SinkCause::Refused) == 20);
+    assert_eq!(sink.report().health, SinkHealth::Ok, "two may be wrong by themselves");
+    sink.send(&rows(40), Timestamp::ZERO, 0);
+    until(|| sink.report().ledger.dropped(SinkCause::Refused) == 60);
+    let SinkHealth::Failing { what, .. } = sink.report().health else { panic!("all are") };
+    assert_eq!(what, "every batch is refused: never");
+    *to.always.lock() = None;
+    sink.send(&rows(10), Timestamp::ZERO, 0);
+    until(|| sink.report().ledger.delivered == 10);
+    assert_eq!((sink.report().health, sums(&sink.join())), (SinkHealth::Ok, (70, 10, 0, 60)));
+}
+
+#[test]
 fn a_sink_that_hangs_slows_neither_the_caller_nor_another_sink() {
     let (hangs, works) = (Destination::default(), Destination::default());
     *hangs.always.lock() = Some(Does::Hang(60_000));
@@ -218,6 +237,130 @@ fn the_spool_outlives_a_run() {
     let _ = std::fs::remove_dir_all(folder);
 }
 
+/// A plan with a spool and little memory.
+fn spooling(folder: &std::path::Path) -> SinkPlan {
+    let _ = std::fs::remove_dir_all(folder);
+    let mut plan = plan("a");
+    (plan.queue_mib, plan.batch_records) = (1, 1_000);
+    plan.spool_folder = Some(folder.to_owned());
+    plan
+}
+
+#[test]
+fn a_sink_that_is_put_back_gets_the_spool_when_the_one_before_has_left_it() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-left-{}", std::process::id()));
+    let plan = spooling(&folder);
+    let (dead, works) = (Destination::default(), Destination::default());
+    *dead.always.lock() = Some(Does::Fail);
+    let mut before = handle(plan.clone(), false, &dead);
+    for _ in 0..40 {
+        before.send(&rows(1_000), Timestamp::ZERO, u64::MAX);
+    }
+    until(|| before.report().ledger.made == 40_000);
+    let mut after = handle(plan, false, &works);
+    after.send(&rows(5), Timestamp::ZERO, 0);
+    until(|| after.report().ledger.delivered == 5);
+    assert_eq!(sums(&before.join()), (40_000, 0, 40_000, 0));
+    until(|| after.report().ledger.delivered == 40_005);
+    assert_eq!(sums(&after.join()), (40_005, 40_005, 0, 0));
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn another_size_of_the_spool_is_taken_while_it_is_used() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-size-{}", std::process::id()));
+    let mut plan = spooling(&folder);
+    plan.spool_mib = 1;
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Fail);
+    let mut sink = handle(plan.clone(), false, &to);
+    let fill = |sink: &mut Handle| {
+        for _ in 0..40 {
+            sink.send(&rows(1_000), Timestamp::ZERO, u64::MAX);
+        }
+    };
+    fill(&mut sink);
+    until(|| sink.report().ledger.made == 40_000);
+    let lost = sink.report().ledger.dropped(SinkCause::SpoolFull);
+    assert!(lost > 0);
+    plan.spool_mib = 100;
+    assert!(sink.set(&plan));
+    fill(&mut sink);
+    until(|| sink.report().ledger.made == 80_000);
+    assert_eq!(sink.report().ledger.dropped(SinkCause::SpoolFull), lost);
+    sink.join();
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn what_the_disk_does_not_give_is_delivered_when_it_does() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-unread-{}", std::process::id()));
+    let plan = spooling(&folder);
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Fail);
+    let mut sink = handle(plan, false, &to);
+    for _ in 0..40 {
+        sink.send(&rows(1_000), Timestamp::ZERO, u64::MAX);
+    }
+    until(|| sink.report().ledger.made == 40_000);
+    // In place of all that is not read back yet: folders, which cannot be read.
+    let files = std::fs::read_dir(folder.join("a/eve")).expect("a folder");
+    let files: Vec<_> = files
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "batch"))
+        .collect();
+    // In one step, so that at no time it looks as if somebody had taken them away.
+    let exchange = || {
+        for path in &files {
+            let away = path.with_extension("away");
+            renameat_with(CWD, path, CWD, away, RenameFlags::EXCHANGE).expect("both are there");
+        }
+    };
+    for path in &files {
+        std::fs::create_dir(path.with_extension("away")).expect("room");
+    }
+    exchange();
+    *to.always.lock() = None;
+    let problem = || match sink.report().health {
+        SinkHealth::Failing { what, .. } => what.contains("the spool"),
+        SinkHealth::Ok => false,
+    };
+    until(problem);
+    let ledger = sink.report().ledger;
+    assert_eq!((ledger.dropped_sum(), ledger.queued), (0, 40_000 - ledger.delivered));
+    exchange();
+    until(|| sink.report().ledger.delivered == 40_000);
+    assert_eq!(sink.report().health, SinkHealth::Ok);
+    assert_eq!(sums(&sink.join()), (40_000, 40_000, 0, 0));
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn what_a_sink_of_another_kind_has_left_waits_for_its_kind() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-kinds-{}", std::process::id()));
+    let plan = spooling(&folder);
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Fail);
+    let mut sink = handle(plan.clone(), false, &to);
+    sink.send(&rows(3_000), Timestamp::ZERO, 0);
+    assert_eq!(sink.join().ledger.spooled, 3_000);
+    *to.always.lock() = None;
+    let mut other = plan.clone();
+    other.kind = SinkKind::Syslog(SyslogPlan {
+        url: "tcp://127.0.0.1:1".parse().expect("a URL"),
+        ca_file: "".into(),
+        format: SyslogFormat::Json,
+    });
+    let mut sink = handle(other, false, &to);
+    sink.send(&rows(7), Timestamp::ZERO, 0);
+    until(|| sink.report().ledger.delivered == 7);
+    assert_eq!(sums(&sink.join()), (7, 7, 0, 0));
+    let sink = handle(plan, false, &to);
+    until(|| sink.report().ledger.delivered == 3_000);
+    assert_eq!(sums(&sink.join()), (3_000, 3_000, 0, 0));
+    let _ = std::fs::remove_dir_all(folder);
+}
+
 #[test]
 fn a_hand_off_without_room_is_counted() {
     let to = Destination::default();
@@ -245,6 +388,34 @@ fn another_configuration_is_taken_while_records_come() {
     assert_eq!(sinks.running[0].tables, [Table::Flows]);
     let reports = sinks.finish();
     assert_eq!(reports.iter().map(sums).collect::<Vec<_>>(), [(5, 5, 0, 0); 2]);
+}
+
+#[test]
+fn a_sink_that_is_taken_away_and_put_back_is_another_one() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-put-back-{}", std::process::id()));
+    let wanted = SinksWanted::default();
+    let mut sinks = Sinks { wanted: Arc::clone(&wanted), ..Sinks::none() };
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Hang(500));
+    sinks.running = vec![handle(plan("a"), false, &to)];
+    sinks.send(&rows(50), Timestamp::ZERO, 0);
+    until(|| sinks.reports()[0].ledger.made == 50);
+    let first = sinks.reports()[0].id;
+    let mut back = plan("a");
+    back.kind = SinkKind::Eve(EvePlan { path: folder.clone(), socket: false });
+    for plans in [vec![], vec![back]] {
+        wanted.store(Some(Arc::new(plans)));
+        sinks.send(&rows(7), Timestamp::ZERO, 0);
+    }
+    until(|| sinks.reports()[0].ledger.made == 7);
+    let reports = sinks.reports();
+    assert_eq!(reports.iter().map(|it| it.ledger.made).collect::<Vec<_>>(), [7, 50]);
+    assert!(reports.iter().all(|it| it.name == "a"));
+    assert_eq!(reports.iter().map(|it| it.retired).collect::<Vec<_>>(), [false, true]);
+    assert_eq!((reports[1].id, reports[0].id == first), (first, false));
+    let ended: Vec<_> = sinks.finish().iter().map(|it| (it.id, it.retired)).collect();
+    assert_eq!(ended, [(reports[0].id, false), (first, true)]);
+    let _ = std::fs::remove_file(folder);
 }
 
 #[test]

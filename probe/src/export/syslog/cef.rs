@@ -29,7 +29,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("act", &["state"]),
 ];
 
-/// Custom texts with their labels.
+/// Custom texts with their labels: the first is always `cs1`, and so on, whatever the others have.
 const CUSTOM: &[(&str, &str)] = &[
     ("segment", "segment"),
     ("source_virtual_station_tenant", "sourceTenant"),
@@ -73,8 +73,8 @@ pub(super) fn write(row: Row<'_>, out: &mut Vec<u8>) {
             field(key, cell, out);
         }
     }
-    let there = CUSTOM.iter().filter(|(column, _)| row.named(column) != Cell::Null);
-    for (number, (column, label)) in (1..).zip(there) {
+    let numbered = (1..).zip(CUSTOM);
+    for (number, (column, label)) in numbered.filter(|(_, (it, _))| row.named(it) != Cell::Null) {
         field(&format!("cs{number}"), row.named(column), out);
         field(&format!("cs{number}Label"), Cell::Text(label), out);
     }
@@ -190,12 +190,13 @@ mod tests {
             " src=192.0.2.1 ",
             " c6a3=2001:db8::1 c6a3Label=Destination IPv6 Address",
             " cnt=9 ",
-            "={\"x\":\"\\=\\n\"} cs2Label=features",
+            " cs6={\"x\":\"\\=\\n\"} cs6Label=features",
         ] {
             assert!(alert.contains(part), "{part} in {alert}");
         }
         assert!(flow.contains("|flows|flows|1|"), "{flow}");
         assert!(flow.contains(" proto=TCP ") && flow.contains(" spt=7 "), "{flow}");
+        assert!(flow.contains(" cs1Label=segment ") && !alert.contains(" cs2"), "{texts:?}");
         assert!(ledger.contains(" msg={\"schema_version\":"));
         assert!(texts.iter().all(|text| !text.contains(['\n', '\r'])));
     }

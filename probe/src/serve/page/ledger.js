@@ -37,7 +37,7 @@ const portRow = rowMaker([
 function fillState(cell, sink) {
   setText(cell, textOr(`store.${sink.state}`, sink.state));
   setAttribute(cell, 'title', sink.problem ?? '');
-  cell.classList.toggle('loss', sink.state !== 'ok' && sink.state !== 'off');
+  cell.classList.toggle('loss', !['ok', 'off', 'retired'].includes(sink.state));
 }
 
 const sinkRow = rowMaker([
