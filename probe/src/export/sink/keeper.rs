@@ -294,7 +294,12 @@ impl Keeper {
         let KeeperParts { plan, origin, run, .. } = &self.parts;
         let token = format!("{}/{}/{run:x}/{}", origin.probe_id, plan.name, self.batches_made);
         self.batches_made += 1;
-        let cause = match self.parts.queue.push(Batch { table, records, token, bytes }) {
+        let batch = Batch { table, records, token, bytes };
+        // One message may be larger than the queue; before the next one it is waited for room.
+        let waits = self.parts.waits && self.is_ok();
+        let queue = &mut self.parts.queue;
+        let pushed = if waits { queue.push_of_waiting(batch) } else { queue.push(batch) };
+        let cause = match pushed {
             Pushed::Waits => return,
             Pushed::Full => SinkCause::QueueFull,
             Pushed::SpoolFull => SinkCause::SpoolFull,

@@ -86,6 +86,16 @@ impl Queue {
         self.spool.as_ref().is_some_and(|spool| spool.count() > self.read)
     }
 
+    /// Adds the youngest batch where it is full too and there is no spool: of a sender that waits
+    /// before the next rows, but cannot take back those that it has given.
+    pub(super) fn push_of_waiting(&mut self, batch: Batch) -> Pushed {
+        if self.spool.is_some() {
+            return self.push(batch);
+        }
+        self.keep(Arc::new(batch), None);
+        Pushed::Waits
+    }
+
     /// Adds the youngest batch.
     pub(super) fn push(&mut self, batch: Batch) -> Pushed {
         if !self.is_full() && !self.spool_is_ahead() {

@@ -212,6 +212,23 @@ fn who_may_wait_loses_nothing_to_a_slow_destination() {
 }
 
 #[test]
+fn who_may_wait_loses_nothing_of_rows_that_are_more_than_the_queue() {
+    let to = Destination::default();
+    let mut plan = plan("a");
+    (plan.queue_mib, plan.batch_records) = (1, 1_000);
+    let mut sink = handle(plan.clone(), true, &to);
+    for _ in 0..3 {
+        sink.send(&rows(60_000), Timestamp::ZERO, u64::MAX);
+    }
+    assert_eq!(sums(&sink.join()), (180_000, 180_000, 0, 0));
+    // Who may not wait has the queue and no more.
+    let mut sink = handle(plan, false, &to);
+    sink.send(&rows(60_000), Timestamp::ZERO, u64::MAX);
+    let (made, _, _, dropped) = sums(&sink.join());
+    assert!(made == 60_000 && dropped > 0, "{dropped}");
+}
+
+#[test]
 fn the_spool_outlives_a_run() {
     let folder = std::env::temp_dir().join(format!("vmprobe-sinks-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);
