@@ -379,8 +379,8 @@ await_clickhouse() {
 
 # Rows of `windows` to a ClickHouse on this machine, and what the server takes of the same rows by itself.
 part_clickhouse() {
-    local port=18123 windows=20 server url round
-    ! $quick || windows=4
+    local port=18123 windows=10 server url round
+    ! $quick || windows=2
     url="http://127.0.0.1:$port"
     mkdir -p "$work/clickhouse"
     cat >"$work/clickhouse/users.xml" <<TEXT
@@ -404,6 +404,8 @@ TEXT
 name = "lake"
 url = "$url"
 ttl_days = 0
+batch_records = 100000
+queue_mib = 512
 TEXT
     "$probe" schema clickhouse -c "$work/sink.toml" --apply >/dev/null
     for ((round = 0; round < $(rounds 3); round++)); do
@@ -415,7 +417,7 @@ TEXT
     curl -sf "$url" --data-binary 'SELECT * FROM vmprobe.windows FORMAT RowBinaryWithNamesAndTypes' >"$work/rows"
     for ((round = 0; round < $(rounds 3); round++)); do
         curl -sf "$url" --data-binary 'TRUNCATE TABLE vmprobe.windows'
-        curl -sf -o /dev/null -w '%{time_total}\n' -T "$work/rows" \
+        curl -sf -o /dev/null -w '%{time_total}\n' -H 'Expect:' --data-binary "@$work/rows" \
             "$url/?query=INSERT%20INTO%20vmprobe.windows%20FORMAT%20RowBinaryWithNamesAndTypes"
     done >"$work/alone"
     kill -9 "$server" 2>/dev/null || true

@@ -137,20 +137,25 @@ impl Keeper {
         self.report()
     }
 
-    /// Closes all, and tries as long as [`END_MS`].
+    /// Closes all, and tries as long as [`END_MS`]; who may wait, so long since the last batch went.
     fn end(&mut self, done: &Receiver<Result<Delivered, Failure>>) {
         self.close_all();
         // There is no later for what waits for another attempt.
         self.retry_at_ns = 0;
         self.backoff.reset();
-        let until_ns = monotonic_ns() + ms(END_MS);
+        let mut until_ns = monotonic_ns() + ms(END_MS);
         let end = |it: &Self| it.parts.queue.is_empty() && !it.under_way;
         while !end(self) && monotonic_ns() < until_ns {
             self.tend_spool();
             self.dispatch();
             self.publish();
             select! {
-                recv(done) -> outcome => self.done(outcome.unwrap_or_else(|_| Err(gone()))),
+                recv(done) -> outcome => {
+                    self.done(outcome.unwrap_or_else(|_| Err(gone())));
+                    if self.parts.waits && self.is_ok() {
+                        until_ns = monotonic_ns() + ms(END_MS);
+                    }
+                }
                 default(self.pause().min(Duration::from_millis(TICK_MS))) => {}
             }
         }

@@ -17,6 +17,8 @@ enum Does {
     Fail,
     Refuse,
     Hang(u64),
+    /// Takes it after so long.
+    TakeSlowly(u64),
     /// Takes it, and says that it failed.
     TakeAndFail,
 }
@@ -41,6 +43,10 @@ impl Driver for Destination {
         };
         match next {
             Does::Take => arrives(),
+            Does::TakeSlowly(for_ms) => {
+                sleep_ms(for_ms);
+                arrives();
+            }
             Does::TakeAndFail => {
                 arrives();
                 return Err(Failure::again("no answer"));
@@ -221,6 +227,12 @@ fn who_may_wait_loses_nothing_of_rows_that_are_more_than_the_queue() {
         sink.send(&rows(60_000), Timestamp::ZERO, u64::MAX);
     }
     assert_eq!(sums(&sink.join()), (180_000, 180_000, 0, 0));
+    // Longer than the end of a run lasts otherwise.
+    *to.always.lock() = Some(Does::TakeSlowly(900));
+    let mut sink = handle(plan.clone(), true, &to);
+    sink.send(&rows(7_000), Timestamp::ZERO, u64::MAX);
+    assert_eq!(sums(&sink.join()), (7_000, 7_000, 0, 0));
+    *to.always.lock() = None;
     // Who may not wait has the queue and no more.
     let mut sink = handle(plan, false, &to);
     sink.send(&rows(60_000), Timestamp::ZERO, u64::MAX);
