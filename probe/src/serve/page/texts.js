@@ -34,6 +34,8 @@ export async function loadTexts() {
   apply();
 }
 
+const isLoaded = () => Object.keys(table).length > 0;
+
 export const currentLanguage = () => language;
 
 export function toggleLanguage() {
@@ -44,7 +46,8 @@ export function toggleLanguage() {
 
 /** The text of `key` with `{name}` replaced. */
 export function t(key, values = {}) {
-  const template = table[key]?.[language] ?? key;
+  // Before the table has come nothing is known of any key.
+  const template = table[key]?.[language] ?? (isLoaded() ? key : '');
   return template.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
