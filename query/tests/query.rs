@@ -356,13 +356,9 @@ fn the_table_says_how_many_rows() {
     assert_eq!(lines.last().copied(), Some("(2 rows)"));
 }
 
-/// A run that was started again knows from its journal what the one before knew, and learns late that an
-/// address had been taken off before it was started.
-#[test]
-fn what_a_later_run_learns_of_the_past_holds_for_the_run_before_too() {
-    let fact = |run_start_ns, fact_id, name: &str, address: [u8; 4]| InventoryRecord {
-        fact_id,
-        run_start_ns,
+/// What the API said of a VM of that name on one network: it has the address.
+fn fact_of(name: &str, address: [u8; 4]) -> InventoryRecord {
+    InventoryRecord {
         uuid: Some(name.into()),
         name: Some(name.into()),
         address: Some(address.into()),
@@ -373,6 +369,17 @@ fn what_a_later_run_learns_of_the_past_holds_for_the_run_before_too() {
         known_from_ns: 50,
         source: "api".into(),
         ..InventoryRecord::default()
+    }
+}
+
+/// A run that was started again knows from its journal what the one before knew, and learns late that an
+/// address had been taken off before it was started.
+#[test]
+fn what_a_later_run_learns_of_the_past_holds_for_the_run_before_too() {
+    let fact = |run_start_ns, fact_id, name: &str, address: [u8; 4]| InventoryRecord {
+        fact_id,
+        run_start_ns,
+        ..fact_of(name, address)
     };
     let (left, other) = ([10, 0, 0, 1], [10, 0, 0, 2]);
     let again = fact(200, 3, "left", left);
@@ -421,20 +428,8 @@ fn what_a_later_run_learns_of_the_past_holds_for_the_run_before_too() {
 #[test]
 fn who_has_an_address_of_the_link_is_known_by_its_mac() {
     let mac = Mac([2, 0, 0, 0, 0, 1]);
-    let inventory = vec![InventoryRecord {
-        run_start_ns: 100,
-        uuid: Some("vm".into()),
-        name: Some("vm".into()),
-        mac: Some(mac),
-        address: Some([10, 0, 0, 1].into()),
-        segment: Some("default/vlan/7".into()),
-        address_space: Some("default/vlan/7".into()),
-        attributed: true,
-        valid_from_ns: 10,
-        known_from_ns: 50,
-        source: "api".into(),
-        ..InventoryRecord::default()
-    }];
+    let known = fact_of("vm", [10, 0, 0, 1]);
+    let inventory = vec![InventoryRecord { run_start_ns: 100, mac: Some(mac), ..known }];
     let of_the_link =
         ["fe80::1", "fe8f::1", "fe90::1", "fea1:2::", "febf:ffff::1", "169.254.7.1", "::"];
     let others = ["fe7f::1", "fec0::1", "fe8::1", "fd80::1", "10.0.0.9", "169.25.4.1"];

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 
 use etherparse::PacketBuilder;
 use vmprobe::capture::file::{FileSource, PcapWriter};
-use vmprobe::capture::{Burst as _, Source as _, SourceState};
 use vmprobe::copies::{CopyTable, Verdict};
 use vmprobe::decode::{DecodeContext, Decoder, Headers};
 use vmprobe::spread::HashSeed;
 use vmprobe::time::Timestamp;
 use vmprobe_tests::folder::Folder;
 use vmprobe_tests::link::transfer::{START_NS, transfer};
-use vmprobe_tests::link::{Frame, Impairments, Mirror, Side, Truth, Way, impair_capture, parse};
+use vmprobe_tests::link::{
+    Frame, Impairments, Mirror, Side, Truth, Way, each_frame_of, impair_capture, parse,
+};
 use vmprobe_tests::paths::{plan_of, played};
 use vmprobe_tests::records::{Row, number, rows, sum, text};
 use vmprobe_tests::replaying::run;
@@ -320,26 +321,20 @@ fn sightings(folder: &Folder, captures: &[PathBuf], truth: &Truth) -> Vec<Sighti
     let mut shown = vec![[0_u8; 2]; truth.frames.len()];
     let mut headers = Headers::default();
     let mut out = Vec::new();
-    loop {
-        let (burst, state) = source.poll();
-        if state == SourceState::Ended {
-            break;
-        }
-        for place in 0..burst.len() {
-            let frame = burst.frame(place);
-            decoder.decode(&frame, frame.timestamp, &mut headers).expect("IP");
-            let digest = table.digest(&headers);
-            let verdict = table.classify((headers.tap, headers.timestamp), &digest);
-            let seen = parse(frame.bytes).expect("IP");
-            let logged = places[&(Some(seen.source), seen.identification)];
-            let tap = Side::BOTH[usize::from(frame.port.0)];
-            let [here, there] = [tap.place(), 1 - tap.place()];
-            let before = [shown[logged][here], shown[logged][there]];
-            shown[logged][here] += 1;
-            out.push(Sighting { frame: logged, tap, before, verdict });
-        }
-    }
-    assert!(source.errors().is_empty());
+    let read = each_frame_of(&mut source, |frame| {
+        decoder.decode(frame, frame.timestamp, &mut headers).expect("IP");
+        let digest = table.digest(&headers);
+        let verdict = table.classify((headers.tap, headers.timestamp), &digest);
+        let seen = parse(frame.bytes).expect("IP");
+        let logged = places[&(Some(seen.source), seen.identification)];
+        let tap = Side::BOTH[usize::from(frame.port.0)];
+        let [here, there] = [tap.place(), 1 - tap.place()];
+        let before = [shown[logged][here], shown[logged][there]];
+        shown[logged][here] += 1;
+        out.push(Sighting { frame: logged, tap, before, verdict });
+        Ok(())
+    });
+    read.expect("all of them");
     for (frame, shown) in truth.frames.iter().zip(shown) {
         let [entry, exit] = [frame.direction.entry(), frame.direction.exit()].map(Side::place);
         assert_eq!([shown[entry], shown[exit]], [frame.shown.entry, frame.shown.exit]);

@@ -7,9 +7,11 @@ mod plan;
 mod sinks;
 mod store;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use vmprobe::runtime::bench::{
     self as measurement, BenchOptions, BenchReport, Features, LiveFlowsOptions, SpreadFrom,
 };
@@ -134,6 +136,25 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
     }
     let whole = report.errors.is_empty() && report.ledger.unaccounted == 0;
     if whole { Outcome::Success } else { Outcome::Failure }
+}
+
+/// Tells what was measured, as one JSON object or as `print` does. Where it `is_whole` all went well.
+fn told<R: Serialize, E: Display>(
+    measured: Result<R, E>,
+    json: bool,
+    print: impl FnOnce(&R),
+    is_whole: impl FnOnce(&R) -> bool,
+) -> Outcome {
+    let report = match measured {
+        Ok(report) => report,
+        Err(error) => return output::failed(&error),
+    };
+    if json {
+        output::json(&report);
+    } else {
+        print(&report);
+    }
+    if is_whole(&report) { Outcome::Success } else { Outcome::Failure }
 }
 
 fn options(arguments: &BenchArguments) -> BenchOptions {

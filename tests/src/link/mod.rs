@@ -35,6 +35,6 @@ pub use expected::Counted;
 pub use impairments::{Direction, Impairments, Merge, Mirror, PPM, Side, Way};
 pub use offline::{Captures, impair_capture};
 pub use packet::{Headers, Tcp, parse};
-pub use relay::relay;
+pub use relay::{each_frame_of, relay};
 pub use truth::{Delay, Fate, Frame, Shown, Sums, TapSums, Truth};
 pub use whole::{Whole, shown_whole};

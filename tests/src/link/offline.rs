@@ -12,13 +12,14 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use vmprobe::capture::LinkType;
 use vmprobe::capture::file::{FileSource, PcapWriter};
-use vmprobe::capture::{Burst as _, LinkType, Source as _, SourceState};
 use vmprobe::time::Timestamp;
 
 use super::engine::{FRAMES_MAX, Link, Outlet};
 use super::impairments::{Direction, Impairments, Side};
 use super::packet::parse;
+use super::relay::{bad, each_frame_of};
 use super::truth::Truth;
 
 /// `LINKTYPE_ETHERNET`.
@@ -86,31 +87,21 @@ pub fn impair_capture(
     impairments: Impairments,
     folder: &Path,
 ) -> io::Result<([PathBuf; 2], Truth)> {
-    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut source = FileSource::open(&[capture], 32).map_err(|error| bad(&error.to_string()))?;
     let mut out = Captures::create(folder)?;
     let mut link = Link::new(seed, impairments);
     let mut sides = Sides::default();
     // Frames may be a little out of order in a capture; they enter in the order of the file.
     let mut clock_ns = 0;
-    loop {
-        let (burst, state) = source.poll();
-        if state == SourceState::Ended {
-            break;
+    each_frame_of(&mut source, |frame| {
+        if frame.link != LinkType::Ethernet || link.frames() == FRAMES_MAX {
+            return Err(bad("not Ethernet, or too long"));
         }
-        for place in 0..burst.len() {
-            let frame = burst.frame(place);
-            if frame.link != LinkType::Ethernet || link.frames() == FRAMES_MAX {
-                return Err(bad("not Ethernet, or too long"));
-            }
-            clock_ns = frame.timestamp.as_ns().max(clock_ns);
-            let direction = sides.direction(frame.bytes);
-            link.enter(direction, clock_ns, frame.bytes.to_vec(), frame.wire_octets, &mut out);
-        }
-    }
-    if let Some(error) = source.errors().first() {
-        return Err(bad(&error.to_string()));
-    }
+        clock_ns = frame.timestamp.as_ns().max(clock_ns);
+        let direction = sides.direction(frame.bytes);
+        link.enter(direction, clock_ns, frame.bytes.to_vec(), frame.wire_octets, &mut out);
+        Ok(())
+    })?;
     let truth = link.end(&mut out);
     let paths = out.finish()?;
     truth.write(folder)?;

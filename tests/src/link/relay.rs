@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use vmprobe::capture::file::{FileSource, PcapWriter};
-use vmprobe::capture::{Burst as _, Source as _, SourceState};
+use vmprobe::capture::{Burst as _, Frame, Source as _, SourceState};
 use vmprobe::time::Timestamp;
 
 use super::offline::ETHERNET;
@@ -38,17 +38,31 @@ pub(super) fn each_frame<P: AsRef<Path>>(
     from: &[P],
     mut take: impl FnMut(Timestamp, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-    let mut source = FileSource::open(from, 32).map_err(|error| bad(error.to_string()))?;
+    let mut source = FileSource::open(from, 32).map_err(|error| bad(&error.to_string()))?;
+    each_frame_of(&mut source, |frame| take(frame.timestamp, frame.bytes))
+}
+
+/// The same of captures that are open, with all that is known of a frame.
+///
+/// # Errors
+/// What the file system says, and what `take` does.
+pub fn each_frame_of(
+    source: &mut FileSource,
+    mut take: impl FnMut(&Frame<'_>) -> io::Result<()>,
+) -> io::Result<()> {
     loop {
         let (burst, state) = source.poll();
         if state == SourceState::Ended {
             break;
         }
         for place in 0..burst.len() {
-            let frame = burst.frame(place);
-            take(frame.timestamp, frame.bytes)?;
+            take(&burst.frame(place))?;
         }
     }
-    source.errors().first().map_or(Ok(()), |error| Err(bad(error.to_string())))
+    source.errors().first().map_or(Ok(()), |error| Err(bad(&error.to_string())))
+}
+
+/// An error of what a file holds.
+pub(super) fn bad(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }

@@ -6,6 +6,7 @@ use vmprobe::runtime::bench::aggregator::flood::{self, FloodOptions, FloodReport
 use vmprobe::runtime::bench::aggregator::{self as measurement, AggregatorOptions};
 
 use super::super::output::{self, Outcome};
+use super::told;
 
 #[derive(Args)]
 pub(crate) struct AggregatorArguments {
@@ -48,16 +49,7 @@ pub(super) fn bench(arguments: &AggregatorArguments, workers: u16, json: bool) -
 }
 
 fn flood(options: &FloodOptions, json: bool) -> Outcome {
-    let report = match flood::flood(options) {
-        Ok(report) => report,
-        Err(error) => return output::failed(&error),
-    };
-    if json {
-        output::json(&report);
-    } else {
-        print_flood(&report);
-    }
-    if report.ledger.unaccounted == 0 { Outcome::Success } else { Outcome::Failure }
+    told(flood::flood(options), json, print_flood, |report| report.ledger.unaccounted == 0)
 }
 
 fn print(report: &AggregatorReport) {

@@ -9,6 +9,7 @@ use vmprobe::runtime::bench::{
 use vmprobe::store::holds_records;
 
 use super::super::output::{self, Outcome};
+use super::told;
 
 /// Live flows of the worker, where nothing is said.
 const FLOWS: u32 = 1_000_000;
@@ -31,17 +32,7 @@ pub(super) fn bench(folder: &Path, flows: &[u32], features: Features, json: bool
     }
     let flows = flows.first().copied().unwrap_or(FLOWS);
     let options = BesideQueryOptions { folder: folder.to_owned(), flows, features };
-    match bench_beside_query(&options) {
-        Ok(report) => {
-            if json {
-                output::json(&report);
-            } else {
-                print(&report);
-            }
-            Outcome::Success
-        }
-        Err(error) => output::failed(&error),
-    }
+    told(bench_beside_query(&options), json, print, |_| true)
 }
 
 fn print(report: &BesideQueryReport) {

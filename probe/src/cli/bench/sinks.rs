@@ -7,6 +7,7 @@ use vmprobe::config::{self, Mode};
 use vmprobe::runtime::bench::sinks::{self as measurement, SinksOptions, SinksReport};
 
 use super::super::output::{self, Outcome};
+use super::told;
 
 #[derive(Args)]
 pub(crate) struct SinksArguments {
@@ -37,18 +38,10 @@ pub(super) fn bench(arguments: &SinksArguments, file: &Path, json: bool) -> Outc
         conversations: arguments.per_window,
         windows: arguments.batches,
     };
-    match measurement::measure(&options) {
-        Ok(report) => {
-            if json {
-                output::json(&report);
-            } else {
-                print(&report);
-            }
-            let all = report.sinks.iter().all(|sink| sink.dropped == 0 && sink.problem.is_none());
-            if all { Outcome::Success } else { Outcome::Failure }
-        }
-        Err(error) => output::failed(&error),
-    }
+    let has_all = |report: &SinksReport| {
+        report.sinks.iter().all(|sink| sink.dropped == 0 && sink.problem.is_none())
+    };
+    told(measurement::measure(&options), json, print, has_all)
 }
 
 fn print(report: &SinksReport) {

@@ -7,6 +7,7 @@ use vmprobe::runtime::bench::store::{self as measurement, StoreOptions, StoreRep
 use vmprobe::store::holds_records;
 
 use super::super::output::{self, Outcome};
+use super::told;
 
 #[derive(Args)]
 pub(crate) struct StoreArguments {
@@ -40,18 +41,9 @@ pub(super) fn bench(arguments: &StoreArguments, folder: &Path, json: bool) -> Ou
         hours: arguments.hours,
         times: arguments.times,
     };
-    match measurement::measure(&options) {
-        Ok(report) => {
-            if json {
-                output::json(&report);
-            } else {
-                print(&report);
-            }
-            let all = report.questions.iter().all(|asked| asked.failed.is_none());
-            if all { Outcome::Success } else { Outcome::Failure }
-        }
-        Err(error) => output::failed(&error),
-    }
+    let has_all =
+        |report: &StoreReport| report.questions.iter().all(|asked| asked.failed.is_none());
+    told(measurement::measure(&options), json, print, has_all)
 }
 
 fn print(report: &StoreReport) {

@@ -13,6 +13,7 @@ use crate::time::Timestamp;
 
 use super::half::{Half, RoundTrip, mark};
 use super::loss::{self, Judge};
+use super::opening::OPENING;
 use super::rare::Turn;
 use super::sequence::{distance, reaches};
 use super::trouble::Rare;
@@ -125,7 +126,6 @@ impl TcpFlow {
 
     /// Whether this segment, which is not plain, needs rare state.
     pub fn asks_rare(&self, segment: &Segment) -> bool {
-        const OPENING: u16 = tcp_flag::SYN | tcp_flag::RST;
         let (mine, theirs) = match segment.sender {
             Sender::Low => (&self.halves[0], &self.halves[1]),
             Sender::High => (&self.halves[1], &self.halves[0]),

@@ -16,6 +16,9 @@ use super::loss;
 use super::rare::Turn;
 use super::{Event, Method, Sink};
 
+/// Flags of segments that begin a connection, or break it off.
+pub(super) const OPENING: u16 = tcp_flag::SYN | tcp_flag::RST;
+
 /// Octets that may have followed a SYN before it comes again; one with a number further off is
 /// another connection's.
 const BEHIND_OCTETS_MAX: u32 = 65_535;

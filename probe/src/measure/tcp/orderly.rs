@@ -10,11 +10,10 @@ use crate::decode::tcp_flag;
 
 use super::flow::{NOT_PLAIN_MINE, NOT_PLAIN_THEIRS, TcpFlow, acknowledged, forward, pair, stamps};
 use super::half::{Half, mark};
+use super::opening::OPENING;
 use super::rare::LEAP_OCTETS;
 use super::sequence::{distance, reaches};
 use super::{Method, Segment, Sink};
-
-const OPENING: u16 = tcp_flag::SYN | tcp_flag::RST;
 
 impl TcpFlow {
     /// Takes the segment if it is the first acknowledgement of who sent a SYN, or a FIN in order, in

@@ -8,17 +8,15 @@
 //! Source: docs/measures.md, copies; sequence numbers of one stream name its octets, RFC 9293
 //! section 3.4; a repetition has a newer time stamp, RFC 7323 section 3.
 
-use crate::decode::tcp_flag;
 use crate::index::{Sender, TapIndex};
 
 use super::Segment;
 use super::flow::TcpFlow;
 use super::half::{FRAME_PAYLOAD_OCTETS_MAX, mark};
+use super::opening::OPENING;
 use super::rare::LEAP_OCTETS;
 use super::sequence::{Range, distance};
 use super::trouble::Rare;
-
-const OPENING: u16 = tcp_flag::SYN | tcp_flag::RST;
 
 impl TcpFlow {
     /// Whether a segment of `sender` at `tap` may be what [`TcpFlow::was_shown_in_other_pieces`]
@@ -30,9 +28,9 @@ impl TcpFlow {
     }
 
     /// Whether most octets of the segment are such as another tap showed no more than `within_ns`
-    /// ago, and nothing says that they were sent again. Never of a segment that the tap that leads would
-    /// have shown as it is: what its digest does not find there, the mirror of that tap lost. `rare` is the flow's rare state, where it
-    /// keeps some (see [`TcpFlow::keeps_rare`]).
+    /// ago, and nothing says that they were sent again. Never of a segment that the tap that leads
+    /// would have shown as it is: what its digest does not find there, the mirror of that tap lost.
+    /// `rare` is the flow's rare state, where it keeps some (see [`TcpFlow::keeps_rare`]).
     pub fn was_shown_in_other_pieces(
         &self,
         segment: &Segment,
