@@ -4,6 +4,8 @@ mod extremes;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
@@ -210,6 +212,28 @@ fn rabbitmq_confirms_every_record_or_it_comes_again() {
     // killed before, it would not know the binding any more.
     sleep_ms((bound_ns + 3_000_000_000).saturating_sub(monotonic_ns()) / 1_000_000);
     killed_under_load(&mut broker);
+}
+
+/// One of another protocol answers with the header of that (AMQP 1.0 §2.2), and closes.
+#[test]
+fn a_broker_of_another_protocol_is_told_and_records_wait() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 8]);
+            let _ = stream.write_all(b"AMQP\x00\x01\x00\x00");
+        }
+    });
+    let text = format!(
+        "[[sink.rabbitmq]]\nname = \"bus\"\nurl = \"amqp://127.0.0.1:{port}\"\nretry_max_ms = 300\n\
+         timeout_ms = 2000\n"
+    );
+    let mut sinks = start(&plan(&text));
+    sinks.send(&alerts(0, 10), NOW, 0);
+    failing(&sinks, "protocol");
+    let report = only(sinks.reports());
+    assert_eq!((report.ledger.queued, report.ledger.dropped_sum()), (10, 0));
 }
 
 /// Each record is there under one id; what was published again after the kill has that same id and octets, and

@@ -358,7 +358,7 @@ fn splunk_gets_each_event_and_says_when_it_is_indexed() {
             format!(
                 "[[sink.splunk]]\nname = \"s\"\nurl = \"http://127.0.0.1:{port}\"\ntoken = \"file:{}\"\n\
                  {index}acknowledge = {}\nbatch_records = 50\nbatch_ms = 20\nretry_max_ms = 200\n\
-                 timeout_ms = 3000\n",
+                 timeout_ms = 1500\n",
                 token.display(),
                 mode == "acknowledge"
             )
