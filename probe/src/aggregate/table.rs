@@ -433,7 +433,7 @@ mod tests {
     use crate::inventory::{AddressSpace, Segment, SegmentKind};
     use crate::measure::tcp::Event;
     use crate::spread::FlowKey;
-    use crate::window::{Ends, Note, Notes, RowFacts, What};
+    use crate::window::{Ends, Note, RowFacts, What};
 
     /// A number that looks drawn, from 0 to below `end`.
     fn draw(state: &mut u64, end: u64) -> u64 {
@@ -442,7 +442,12 @@ mod tests {
     }
 
     fn block(rows: Vec<Row>) -> RowBlock {
-        RowBlock { window: WindowNumber(1), sampling_rate: 0.5, rows, notes: Notes::default() }
+        let mut block =
+            RowBlock { window: WindowNumber(1), sampling_rate: 0.5, ..RowBlock::default() };
+        for row in rows {
+            *block.rows.begin().expect("fewer than a block holds") = row;
+        }
+        block
     }
 
     /// A row of so many packets there and back.
@@ -553,7 +558,7 @@ mod tests {
                 sent += 1;
             }
             // A conversation that does not fit its bytes any more.
-            rows.rows[0].count(Sender::High, 3 << 30, false);
+            rows.rows.at_mut(0).expect("one").count(Sender::High, 3 << 30, false);
             table.add(&rows, ROOM);
         }
         let sorted = table.sort(|| ());
