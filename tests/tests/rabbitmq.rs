@@ -231,7 +231,7 @@ fn a_broker_of_another_protocol_is_told_and_records_wait() {
     );
     let mut sinks = start(&plan(&text));
     sinks.send(&alerts(0, 10), NOW, 0);
-    failing(&sinks, "protocol");
+    failing(&sinks, "the server only supports AMQP 1.0.0");
     let report = only(sinks.reports());
     assert_eq!((report.ledger.queued, report.ledger.dropped_sum()), (10, 0));
 }
