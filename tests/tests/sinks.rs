@@ -114,8 +114,9 @@ fn bodies(path: &Path) -> BTreeMap<String, Json> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let mut batches = BTreeMap::new();
     let parts = text.lines().map(|line| line.split_once(' ').expect("a batch and a body"));
-    let lines: String = parts.clone().map(|(_, body)| format!("{body}\n")).collect();
-    for ((batch, _), body) in parts.zip(read_by_python(lines.as_bytes())) {
+    let lines: Vec<u8> =
+        parts.clone().flat_map(|(_, body)| [body.as_bytes(), b"\n"].concat()).collect();
+    for ((batch, _), body) in parts.zip(read_by_python(&lines)) {
         assert!(batches.insert(batch.to_owned(), body).is_none(), "{batch} was taken twice");
     }
     batches
