@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::end_to_end::until;
+use crate::broker::certificates;
+use crate::end_to_end::{missing_tools, until};
 use crate::folder::Folder;
 use crate::ports::free_ports;
 use crate::skips::{missing, skipped};
@@ -25,6 +26,8 @@ pub struct Clickhouse {
     folder: Folder,
     /// Port of HTTP.
     pub port: u16,
+    /// Port of HTTPS, where it has one.
+    pub tls_port: u16,
     child: Option<Child>,
 }
 
@@ -36,6 +39,24 @@ impl Clickhouse {
     /// Starts one; `None`, which is said, where it is not there.
     pub fn start(test: &str) -> Option<Self> {
         Self::start_with(test, free_ports(), "")
+    }
+
+    /// The same with a port for HTTPS too, whose certificate is of `ca.pem` in its folder.
+    pub fn start_with_tls(test: &str) -> Option<Self> {
+        let tools = missing_tools(&["openssl"]);
+        if !tools.is_empty() {
+            missing(test, &tools, "openssl");
+            return None;
+        }
+        let [port, native, tls_port] = free_ports();
+        let more = format!(
+            "<https_port>{tls_port}</https_port><openSSL><server>\
+             <certificateFile>broker.pem</certificateFile><privateKeyFile>broker.key</privateKeyFile>\
+             <verificationMode>none</verificationMode></server></openSSL>"
+        );
+        let mut server = Self::start_with(test, [port, native], &more)?;
+        server.tls_port = tls_port;
+        Some(server)
     }
 
     fn start_with(test: &str, [port, native]: [u16; 2], more: &str) -> Option<Self> {
@@ -74,7 +95,10 @@ impl Clickhouse {
                  <max_server_memory_usage>2000000000</max_server_memory_usage>{more}</clickhouse>"
             ),
         );
-        let mut server = Self { folder, port, child: None };
+        if more.contains("openSSL") {
+            certificates(&folder);
+        }
+        let mut server = Self { folder, port, tls_port: 0, child: None };
         server.run();
         Some(server)
     }
@@ -103,6 +127,11 @@ impl Clickhouse {
     /// The URL for a sink.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The same inside TLS.
+    pub fn tls_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.tls_port)
     }
 
     /// A path in its folder.

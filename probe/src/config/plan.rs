@@ -27,13 +27,13 @@ pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use otlp::OtlpPlan;
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
-pub(crate) use sink::is_local;
 pub use sink::{
     ClickhousePlan, CollectorUrl, ElasticPlan, EvePlan, HttpUrl, IpfixPlan, KafkaCluster,
     KafkaCompression, KafkaFormat, KafkaPlan, NotUrl, RabbitmqPlan, SaslMechanism, SecretPlace,
     SinkAccess, SinkFilter, SinkKind, SinkPlan, SplunkPlan, StreamUrl, SyslogFormat, SyslogPlan,
     Transport, WebhookPlan,
 };
+pub(crate) use sink::{is_local, without_path};
 
 /// The whole configuration of a probe.
 #[derive(Clone, Debug)]

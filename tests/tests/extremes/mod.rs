@@ -13,6 +13,8 @@ use vmprobe::record::{
 
 /// A time of the year 2262, the last that a signed count of nanoseconds reaches.
 const LATE_NS: u64 = i64::MAX as u64;
+/// What ends fields, lines and messages somewhere.
+const AWKWARD: &str = "\0a=b|c\\\\=d\\n \u{1}\t\u{1b}\u{7f}\u{85}\u{2028}\r\n\"x\": 'y' <&>,; k=v Ω\u{1f980}\u{feff} ";
 const MAC: Mac = Mac([0xff, 0, 0x0a, 0xb0, 0xc1, 0xde]);
 
 /// Of each table one row with nothing in it and one with everything at its limit.
@@ -58,6 +60,7 @@ fn window() -> WindowRecord {
         protocol_identifier: u8::MAX,
         destination_port: u16::MAX,
         source_virtual_station_uuid: some("ffffffff-ffff-ffff-ffff-ffffffffffff"),
+        source_virtual_station_name: some(AWKWARD),
         destination_virtual_station_name: some(""),
         flow_count: u64::MAX,
         packet_delta_count: u64::MAX,
@@ -105,6 +108,9 @@ fn flow() -> FlowRecord {
         handshake_client_rtt_ns: Some(u64::MAX),
         sampling_rate: 1.0,
         application_name: "tls",
+        segment: text(AWKWARD),
+        source_virtual_station_name: some(AWKWARD),
+        destination_virtual_station_tenant: some(""),
         address_space: "x".repeat(TEXT_BYTES_MAX).into(),
         ..FlowRecord::default()
     }
@@ -120,8 +126,13 @@ fn alert() -> AlertRecord {
         threshold: -0.5,
         baseline: 1e-300,
         event_count: u64::MAX,
-        title: text("two\r\nlines,\t\"quoted\" \u{1f980}"),
-        features: text(r#"{"contacts":20}"#),
+        detector: text("a|b\\c=d"),
+        severity: "critical",
+        title: text("two\r\nlines,\t\"quoted\" \u{1f980} | = \\ \0"),
+        source_virtual_station_name: some(AWKWARD),
+        destination_virtual_station_tenant: some(AWKWARD),
+        features: text(r#"{"contacts":20,"of":"a=b|c\\"}"#),
+        silent_if: "ü".repeat(10_000).into(),
         ..AlertRecord::default()
     }
 }
@@ -143,6 +154,8 @@ fn inventory() -> InventoryRecord {
         known_from_ns: LATE_NS,
         valid_to_ns: Some(u64::MAX),
         mac: Some(MAC),
+        name: some(AWKWARD),
+        tenant: some(""),
         address: Some(ip("fe80::1")),
         switch: some("host /1/br0"),
         ..InventoryRecord::default()

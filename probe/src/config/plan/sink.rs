@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use super::openstack::BrokerUrl;
 use url::SECRET;
 pub(super) use url::host_and_port;
+pub(crate) use url::without_path;
 pub use url::{CollectorUrl, HttpUrl, NotUrl, StreamUrl, Transport};
 
 /// One destination of records.
