@@ -293,6 +293,8 @@ fn attacked(folder: &Folder) -> [Vec<PathBuf>; 2] {
     let host = |net, number| [10, net, 0, number];
     let scanner = |port: u16| [(host(1, 9), 40_000 + port), (host(2, 1), port)];
     let attempt = |net, source| [(host(net, source), 50_000), (host(2, net), 80)];
+    // Of another connection than the one before.
+    let again = |source| [(host(7, source), 50_001), (host(2, 7), 80)];
     let all = &[0, 1, 2][..];
     let (mut first, mut second) = (Shown::default(), Shown::default());
     for (shown, seconds) in [(&mut first, 0..9), (&mut second, 20..110)] {
@@ -343,7 +345,7 @@ fn attacked(folder: &Folder) -> [Vec<PathBuf>; 2] {
     }
     for source in 0..120 {
         let at_us = 22 * SECOND + 300_000 + u64::from(source) * 1_000;
-        second.segment(&[usize::from(source % 3)], at_us, attempt(7, source), SYN);
+        second.segment(&[usize::from(source % 3)], at_us, again(source), SYN);
     }
     [first.written(folder, ""), second.written(folder, "-later")]
 }
