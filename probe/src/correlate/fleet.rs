@@ -269,8 +269,9 @@ impl Fleet {
     }
 
     fn forget_emitted(&mut self) {
-        while let Some(due) = self.due.pop_front_if(|due| Some(due.window) <= self.emitted) {
-            self.due_alerts -= due.alerts.len();
+        while self.due.front().is_some_and(|due| Some(due.window) <= self.emitted) {
+            let due = self.due.pop_front();
+            self.due_alerts -= due.map_or(0, |due| due.alerts.len());
         }
     }
 
