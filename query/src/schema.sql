@@ -39,6 +39,8 @@ CREATE TABLE "windows" (
     "connection_half_open_count" UBIGINT NOT NULL,
     "sampling_rate" DOUBLE NOT NULL,
     "tap" VARCHAR NOT NULL,
+    "contact_count" UBIGINT NOT NULL,
+    "answered_count" UBIGINT NOT NULL,
     "handshake_server_rtt_sample_count" UBIGINT,
     "handshake_server_rtt_min_ns" UBIGINT,
     "handshake_server_rtt_max_ns" UBIGINT,
@@ -365,7 +367,8 @@ CREATE TABLE "alerts" (
     "event_count" UBIGINT NOT NULL,
     "title" VARCHAR NOT NULL,
     "features" VARCHAR NOT NULL,
-    "silent_if" VARCHAR NOT NULL
+    "silent_if" VARCHAR NOT NULL,
+    "seen_by_probes" VARCHAR
 );
 CREATE TABLE "ledger" (
     "schema_version" USMALLINT NOT NULL,

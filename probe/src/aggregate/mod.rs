@@ -26,7 +26,7 @@ mod places;
 mod table;
 mod view;
 
-pub use conversation::{Conversation, ConversationKey};
+pub use conversation::{Conversation, ConversationKey, Observers};
 pub use conversations::{Conversations, Iter as ConversationsIter};
 pub use ended::EndedFlows;
 pub use extras::{Direction, Extra, ExtraPlace, Extras};

@@ -242,6 +242,8 @@ impl RecordMaker {
             connection_half_open_count: conversation.half_open,
             sampling_rate: f64::from(conversation.sampling_rate),
             tap: self.names.tap(conversation.tap),
+            contact_count: conversation.contacts,
+            answered_count: conversation.answered,
             measures,
         }
     }
@@ -368,6 +370,7 @@ impl RecordMaker {
             event_count: finding.events,
             features: serde_json::Value::Object(features).to_string().into(),
             silent_if: finding.silent_if.as_str().into(),
+            seen_by_probes: None,
         }
     }
 

@@ -93,8 +93,8 @@ tables! {
         reverse_layer2_octet_delta_count: u64, "octets", Element::Reverse(352);
         /// Packets among these that belong to an older window that was closed already.
         late_packet_count: u64, "packets", Element::None;
-        /// SYN segments of initiators, repeated ones included.
-        syn_count: u64, "packets", Element::None;
+        /// TCP flows whose first SYN came in the window.
+        syn_count: u64, "flows", Element::None;
         /// TCP connections that were established in the window.
         connection_established_count: u64, "flows", Element::None;
         /// TCP connections that were refused by a reset.
@@ -108,6 +108,11 @@ tables! {
         sampling_rate: f64, "", Element::Ie(&[311]);
         /// Tap that saw the initiator's first packet first; at equal times the one configured first.
         tap: Arc<str>, "", Element::None;
+        /// Flows that asked for something with their first packet in the window: TCP that begins without
+        /// ACK and RST, UDP.
+        contact_count: u64, "flows", Element::None;
+        /// Flows whose first answer, other than a reset, came in the window.
+        answered_count: u64, "flows", Element::None;
     } with {
         /// What was measured of its TCP segments.
         measures: WindowMeasures;
@@ -509,6 +514,9 @@ tables! {
         features: Arc<str>, "JSON", Element::None;
         /// What would have kept it silent.
         silent_if: Arc<str>, "", Element::None;
+        /// Probes whose records of `windows` show it, as a JSON list of their ids in order, at most 63 and
+        /// then "others"; null where one probe has found it in its own traffic (`probe_id`).
+        seen_by_probes: Option<Arc<str>>, "JSON", Element::None;
     }
 
     /// The account of every packet: per window and place, what came in, what was accounted, and

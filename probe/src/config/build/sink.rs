@@ -136,6 +136,8 @@ pub(super) fn correlate(section: &Section<'_>, base: &Path) -> CorrelatePlan {
     section.read("topic_prefix", &mut plan.topic_prefix);
     section.read("group", &mut plan.group);
     section.read("hold_ms", &mut plan.hold_ms);
+    section.read("detect", &mut plan.detect);
+    section.read("history_s", &mut plan.history_s);
     section.read("session_ms", &mut plan.session_ms);
     plan
 }
