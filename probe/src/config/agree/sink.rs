@@ -162,7 +162,7 @@ mod tests {
     fn what_answers_questions_is_a_clickhouse_that_has_all() {
         let lake = "[[sink.clickhouse]]\nname = \"lake\"\nurl = \"http://127.0.0.1\"\n";
         let query = "[query]\nclickhouse = \"lake\"\n";
-        let said = |text: &str| match parse(text, Path::new("x"), Mode::Check) {
+        let said = |text: &str| match parse(text, "x", std::path::Path::new("/"), Mode::Check) {
             Ok(loaded) => loaded.warnings.to_string(),
             Err(problems) => problems.to_string(),
         };
