@@ -32,6 +32,7 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
     let filters = filters(&root.tables("filter"), &taps, report);
     let spaces = spaces(&root.tables("space"), &domains, report);
     let inventory = inventory(&root.table("inventory"), base, &domains, report);
+    let sinks = sink::sinks(&root.table("sink"), base);
     Plan {
         probe: probe(&root.table("probe")),
         eal: eal(&root.table("eal"), base),
@@ -50,7 +51,8 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
         detect: detect(&root.table("detect")),
         inventory,
         store: store(&root.table("store"), base),
-        sinks: sink::sinks(&root.table("sink"), base),
+        query: sink::query(&root.table("query"), &sinks, base),
+        sinks,
         correlate: sink::correlate(&root.table("correlate"), base),
         serve: serve(&root.table("serve")),
         otlp: sink::otlp(&root.table("otlp"), base),

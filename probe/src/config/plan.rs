@@ -80,6 +80,8 @@ pub struct Plan {
     pub serve: ServePlan,
     /// Metrics sent to OpenTelemetry.
     pub otlp: OtlpPlan,
+    /// What answers questions to the records.
+    pub query: QueryPlan,
 }
 
 /// Identity that stands in every record.
@@ -426,6 +428,13 @@ pub struct StorePlan {
     pub size_mib_max: Option<u32>,
 }
 
+/// What answers questions to the records.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueryPlan {
+    /// The server; `None`: the files of the store.
+    pub clickhouse: Option<ClickhousePlan>,
+}
+
 /// API and pages.
 #[derive(Clone, Debug)]
 pub struct ServePlan {
@@ -459,6 +468,7 @@ impl Default for Plan {
             correlate: CorrelatePlan::default(),
             serve: ServePlan::default(),
             otlp: OtlpPlan::default(),
+            query: QueryPlan::default(),
         }
     }
 }

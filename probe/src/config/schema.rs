@@ -10,7 +10,7 @@ use super::document::{Kind, Table, key, table, tables};
 use correlate::CORRELATE;
 use inventory::INVENTORY;
 use otlp::OTLP;
-use sink::SINK;
+use sink::{QUERY, SINK};
 
 pub use libvirt::LIBVIRT_MAX;
 pub use openstack::OPENSTACK_MAX;
@@ -75,6 +75,7 @@ pub static ROOT: Table = Table {
         table(&INVENTORY),
         table(&STORE),
         table(&SINK),
+        table(&QUERY),
         table(&CORRELATE),
         table(&SERVE),
         table(&OTLP),

@@ -20,6 +20,7 @@ use crate::export::{ParquetSink, Sinks, SinksWanted};
 use crate::record::{InventoryRows, Names, Origin, RecordMaker};
 use crate::serve::{self, InventoryApi, Pusher, ServeHandle};
 use crate::sources::{self, ReadAgain, Sources};
+use crate::store::query::Records;
 use crate::store::{self, StoreClock, StoreHandle, UpkeepPlan};
 use crate::time::monotonic_ns;
 
@@ -90,7 +91,7 @@ impl Prepared {
             requests: Arc::new(Mutex::new(sources.requests())),
         };
         let page = serves
-            .then(|| serve::start_with(&plan.serve, live.clone(), api, plan.store.folder.clone()))
+            .then(|| serve::start_with(&plan.serve, live.clone(), api, Records::of(plan)))
             .transpose()?;
         // In a replay there is no time that counts could be since.
         let metrics = (!replays)

@@ -95,6 +95,15 @@ impl SecretPlace {
     }
 }
 
+impl std::fmt::Display for SecretPlace {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(out, "file:{}", path.display()),
+            Self::Variable(name) => write!(out, "env:{name}"),
+        }
+    }
+}
+
 impl FromStr for SecretPlace {
     type Err = NotUrl;
 

@@ -172,6 +172,37 @@ pub(super) static SINK: Table = Table {
     ],
 };
 
+/// Where questions to the records are answered from.
+pub(super) static QUERY: Table = Table {
+    path: "query",
+    meaning: "What answers questions to the records: the API's, and those of `vmprobe query -c FILE` and \
+              `vmprobe topology -c FILE`. Without it they are the files of store.folder. \
+              docs/sinks/clickhouse.md.",
+    keys: &[
+        key(
+            "clickhouse",
+            Kind::Name,
+            Nothing("\"lake\""),
+            "",
+            "Name of a [[sink.clickhouse]], which is asked in place of the files.",
+        ),
+        key(
+            "user",
+            Kind::Text,
+            Nothing("\"vmprobe_reader\""),
+            "",
+            "User there who may read the records and nothing else; without it the sink's own.",
+        ),
+        key(
+            "password",
+            Kind::Secret,
+            Nothing("\"file:/etc/vmprobe/reader-password\""),
+            "",
+            "Where the password of that user is; it is read at each question.",
+        ),
+    ],
+};
+
 /// Kinds of sinks, as their tables are called.
 pub const SINK_KINDS: [&str; 9] =
     ["clickhouse", "webhook", "syslog", "eve", "rabbitmq", "ipfix", "elastic", "splunk", "kafka"];

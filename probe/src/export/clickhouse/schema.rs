@@ -146,7 +146,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 /// Whether a view gives all columns of its table.
 fn gives_all(select: &str, table: &ServerTable) -> bool {
     let given: BTreeSet<_> = words(select).collect();
-    table.columns.iter().all(|column| given.contains(&*column.name))
+    table.columns.iter().all(|column| column.is_computed || given.contains(&*column.name))
 }
 
 /// What has to be done, in order.
