@@ -62,6 +62,8 @@ pub struct Plan {
     pub path: PathPlan,
     /// Flow table.
     pub flow: FlowPlan,
+    /// Transactions of applications.
+    pub app: AppPlan,
     /// Windows.
     pub window: WindowPlan,
     /// Shedding at overload.
@@ -292,6 +294,21 @@ pub struct PathPlan {
     pub samples: bool,
 }
 
+/// Transactions of applications.
+#[derive(Clone, Copy, Debug)]
+pub struct AppPlan {
+    /// Whether their messages are read.
+    pub transactions: bool,
+    /// Whether what stands behind `?` in a target of HTTP is kept.
+    pub url_queries: bool,
+}
+
+impl Default for AppPlan {
+    fn default() -> Self {
+        Self { transactions: true, url_queries: false }
+    }
+}
+
 /// Flow table.
 #[derive(Clone, Debug)]
 pub struct FlowPlan {
@@ -459,6 +476,7 @@ impl Default for Plan {
             copies: CopiesPlan::default(),
             path: PathPlan::default(),
             flow: FlowPlan::default(),
+            app: AppPlan::default(),
             window: WindowPlan::default(),
             shed: ShedPlan::default(),
             detect: DetectPlan::default(),

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+use crate::aggregate::apps::Apps;
 use crate::aggregate::live::{LiveCell, LiveMode, LivePort, live_cell};
 use crate::aggregate::path::{Paths, Stands};
 use crate::aggregate::{Aggregator, Migrations};
@@ -130,6 +131,7 @@ impl Prepared {
                     plan.follows_paths()
                         .then(|| Paths::new(plan, Stands::new(plan, Arc::clone(&view.inventory)))),
                 )
+                .with_apps(plan.app.transactions.then(|| Apps::new(plan.app.url_queries)))
                 .with_migrations(Migrations::new(plan, Arc::clone(&view.inventory))),
             detectors: Detectors::new(&plan.detect),
             maker: RecordMaker::new(names, view.inventory, inventory_rows)

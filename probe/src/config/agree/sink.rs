@@ -340,6 +340,6 @@ mod tests {
         assert_eq!((sink.batch_records, sink.tables.len()), (20_000, SINK_TABLES.len()));
         assert_eq!(sink.spool_folder.as_deref(), Some(std::path::Path::new("/b/s")));
         let loaded = read("eve", "path = \"e\"\n").expect("allowed");
-        assert_eq!(loaded.plan.sinks[0].tables, ["flows", "alerts"]);
+        assert_eq!(loaded.plan.sinks[0].tables, ["flows", "alerts", "apps"]);
     }
 }
