@@ -14,6 +14,7 @@ use anyhow::{Context as _, anyhow};
 use duckdb::{Config, Connection, Rows, Statement};
 
 use crate::cell::Cell;
+use crate::clickhouse::is_too_much;
 use crate::files::{Files, OpenFile, held_folder, report_bad};
 use crate::{rollup, schema, statement};
 
@@ -59,6 +60,13 @@ impl Database {
         let database =
             Self { connection, stopped, time: limits.time, names: Vec::new(), _watch: watch };
         database.make_empty()?;
+        Ok(database)
+    }
+
+    /// With tables that are empty as yet, and the views over them.
+    pub(crate) fn open_empty(limits: Limits) -> anyhow::Result<Self> {
+        let database = Self::open_alone(limits)?;
+        database.execute(&[schema::DDL, &schema::VIEWS].concat())?;
         Ok(database)
     }
 
@@ -264,7 +272,7 @@ impl Database {
 
 /// Whether a query failed because it needed more memory than it may use.
 pub(crate) fn is_out_of_memory(error: &anyhow::Error) -> bool {
-    error.to_string().contains("Out of Memory Error")
+    error.to_string().contains("Out of Memory Error") || is_too_much(error)
 }
 
 fn config(limits: Limits) -> anyhow::Result<Config> {

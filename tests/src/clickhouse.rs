@@ -69,7 +69,8 @@ impl Clickhouse {
         let user = |name: &str, password: &str| {
             format!(
                 "<{name}><password><![CDATA[{password}]]></password><networks><ip>127.0.0.1</ip>\
-                 </networks><profile>default</profile><quota>default</quota></{name}>"
+                 </networks><profile>default</profile><quota>default</quota>\
+                 <access_management>1</access_management></{name}>"
             )
         };
         folder.write(
@@ -89,7 +90,9 @@ impl Clickhouse {
                  <listen_host>127.0.0.1</listen_host><path>{at}/data/</path>\
                  <tmp_path>{at}/tmp/</tmp_path><user_files_path>{at}/files/</user_files_path>\
                  <format_schema_path>{at}/schemas/</format_schema_path>\
-                 <users_config>users.xml</users_config><default_profile>default</default_profile>\
+                 <user_directories><users_xml><path>users.xml</path></users_xml>\
+                 <local_directory><path>{at}/access/</path></local_directory></user_directories>\
+                 <default_profile>default</default_profile>\
                  <default_database>default</default_database>\
                  <mark_cache_size>67108864</mark_cache_size>\
                  <max_server_memory_usage>2000000000</max_server_memory_usage>{more}</clickhouse>"

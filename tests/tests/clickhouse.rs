@@ -339,6 +339,7 @@ fn an_older_schema_is_upgraded_and_what_waited_comes() {
         "ALTER TABLE vmprobe.windows MODIFY COLUMN layer2_octet_delta_count UInt32",
         "ALTER TABLE vmprobe.windows MODIFY TTL filed_time + INTERVAL 3 DAY",
         "ALTER TABLE vmprobe.windows MODIFY COMMENT 'vmprobe schema=0 ttl_days=3'",
+        "DROP TABLE vmprobe.apps SYNC",
     ] {
         server.query(change);
     }
@@ -349,6 +350,7 @@ fn an_older_schema_is_upgraded_and_what_waited_comes() {
     let done = make(&plan).expect("upgraded").join("\n");
     for part in [
         "ADD COLUMN IF NOT EXISTS `tap`",
+        "CREATE TABLE IF NOT EXISTS `vmprobe`.`apps`",
         "MODIFY COLUMN `layer2",
         "MODIFY TTL",
         "windows_1m_view` MODIFY QUERY",

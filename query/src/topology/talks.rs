@@ -15,10 +15,12 @@ use anyhow::Context as _;
 
 use crate::cell::Cell;
 use crate::database::{Database, is_out_of_memory};
+use crate::dialect::Dialect;
 use crate::schema;
 
-use super::read::{Row, Wanted, in_span, text};
-use super::span::Span;
+use super::read::{Row, Wanted, text};
+use super::stored::Stored;
+use crate::span::Span;
 
 /// Parts that a span is taken in, at most; each time that the memory does not suffice there are
 /// [`PARTS_MORE`] times as many.
@@ -33,14 +35,19 @@ const ORDER: &str =
 pub(super) type LeftOut = [u128; 3];
 
 /// Makes the tables.
-pub(super) fn choose(database: &Database, wanted: &Wanted<'_>) -> anyhow::Result<LeftOut> {
+pub(super) fn choose(
+    database: &Database,
+    stored: &Stored,
+    wanted: &Wanted<'_>,
+) -> anyhow::Result<LeftOut> {
     database.execute(
         "CREATE TEMP TABLE facts AS FROM inventory_now;
          CREATE TEMP TABLE known AS
            SELECT address AS key FROM facts WHERE address IS NOT NULL
            UNION SELECT mac FROM facts WHERE mac IS NOT NULL",
     )?;
-    let scan = Scan { wanted, changes: Changes::find(database, wanted.span)? };
+    let changes = Changes::find(database, stored, wanted.span)?;
+    let scan = Scan { wanted, stored, changes };
     let mut parts = 1;
     loop {
         match scan.in_parts(database, parts) {
@@ -63,13 +70,14 @@ struct Changes {
 impl Changes {
     /// Makes the table `changes`: of each address and MAC address (in no space) that the inventory names,
     /// the instants between the bounds at which any of what it says of it changes, or of the VMs behind it.
-    fn find(database: &Database, span: Span) -> anyhow::Result<Self> {
-        let in_span = in_span(span);
+    fn find(database: &Database, stored: &Stored, span: Span) -> anyhow::Result<Self> {
+        let in_span = span.windows();
         let sql = format!(
-            "SELECT coalesce(min(window_start_ns), 0), coalesce(max(window_end_ns), 0)
+            "SELECT coalesce(min(window_start_ns), 0) AS first, coalesce(max(window_end_ns), 0) AS last
              FROM windows WHERE {in_span}"
         );
-        let bounds = first_row::<2>(database, &sql)?.map(|cell| cell.plain().to_owned());
+        stored.keep(database, "bounds", &sql, &[])?;
+        let bounds = first_row::<2>(database, "FROM bounds")?.map(|cell| cell.plain().to_owned());
         let [first, last] = &bounds;
         database.execute(&format!(
             "CREATE TEMP TABLE changes AS
@@ -92,7 +100,7 @@ impl Changes {
              instants AS (
                SELECT DISTINCT probe_id, space, key, unnest([valid_from_ns, valid_to_ns]) AS instant
                FROM told WHERE key IS NOT NULL AND space IS NOT NULL)
-             SELECT probe_id, space, key, list(instant) AS instants FROM instants
+             SELECT probe_id AS of_probe_id, space, key, list(instant) AS instants FROM instants
              WHERE instant > {first} AND instant < {last} GROUP BY ALL"
         ))?;
         let sql = "SELECT EXISTS (FROM changes),
@@ -103,50 +111,42 @@ impl Changes {
 
     /// From when to when nothing is known to change at the ends of a window, or about them while it
     /// lasts: what the inventory says of this span it says of the window.
-    fn held(&self) -> [String; 2] {
+    fn held(&self, dialect: Dialect) -> [String; 2] {
         let [first, last] = &self.bounds;
         if !self.any {
-            return [first.clone(), last.clone()].map(|bound| format!("{bound}::UBIGINT"));
+            return [first, last].map(|bound| dialect.unsigned(bound));
         }
-        let aliases = self.lookups().into_iter().map(|(alias, ..)| format!("{alias}_instants"));
-        let aliases: Vec<_> = aliases.collect();
-        let none = format!("{} IS NULL", aliases.join(" IS NULL AND "));
-        let list = format!("list_concat({})", aliases.join(", "));
-        let bound = |function: &str, side: &str, bound: &str| {
-            format!(
-                "CASE WHEN {none} THEN {bound}::UBIGINT
-                 ELSE coalesce({function}(list_filter({list}, lambda t: t {side})), {bound}) END"
-            )
-        };
+        let lists = self.lookups(dialect).into_iter();
+        let lists: Vec<_> = lists.map(|(alias, ..)| format!("{alias}_instants")).collect();
         [
-            bound("list_max", "<= window_start_ns", first),
-            bound("list_min", ">= window_end_ns", last),
+            dialect.of_lists("max", &lists, "<= window_start_ns", first),
+            dialect.of_lists("min", &lists, ">= window_end_ns", last),
         ]
     }
 
     /// Rows of `windows` with the instants of their ends.
-    fn windows(&self, filter: &str) -> String {
+    fn windows(&self, dialect: Dialect, filter: &str) -> String {
         if !self.any {
             return format!("windows WHERE {filter}");
         }
         let (mut columns, mut joins) = (String::new(), String::new());
-        for (alias, space, key) in self.lookups() {
+        for (alias, space, key) in self.lookups(dialect) {
             columns.push_str(&format!(", {alias}.instants AS {alias}_instants"));
             joins.push_str(&format!(
-                " LEFT JOIN changes AS {alias} ON {alias}.probe_id = windows.probe_id
+                " LEFT JOIN changes AS {alias} ON {alias}.of_probe_id = windows.probe_id
                   AND {alias}.space = {space} AND {alias}.key = {key}"
             ));
         }
-        format!("(SELECT windows.*{columns} FROM windows {joins} WHERE {filter})")
+        format!("(SELECT windows.*{columns} FROM windows {joins} WHERE {filter}) AS windows")
     }
 
     /// By what a window's ends are looked up: alias, space, key. Addresses that no router passes on are
     /// known by the MAC address beside them.
-    fn lookups(&self) -> Vec<(String, String, String)> {
+    fn lookups(&self, dialect: Dialect) -> Vec<(String, String, String)> {
         let mut lookups = Vec::new();
         for end in ["source", "destination"] {
             let (address, mac) = (format!("windows.{end}_address"), format!("windows.{end}_mac"));
-            let own = format!("stays_on_link({address})");
+            let own = dialect.stays_on_link(&address);
             if self.by_mac {
                 lookups.push((format!("{end}_of_mac"), "''".to_owned(), mac.clone()));
             }
@@ -172,6 +172,7 @@ fn first_row<const N: usize>(database: &Database, sql: &str) -> anyhow::Result<[
 /// What is read of `windows`.
 struct Scan<'a> {
     wanted: &'a Wanted<'a>,
+    stored: &'a Stored,
     changes: Changes,
 }
 
@@ -183,7 +184,8 @@ impl Scan<'_> {
         )?;
         let mut all = LeftOut::default();
         for part in 0..parts {
-            database.execute(&self.talks_sql(parts, part))?;
+            let sql = self.talks_sql(parts, part);
+            self.stored.keep(database, "talks", &sql, &["known", "changes"])?;
             database.execute(&self.edges_sql())?;
             add(&mut all, sums(database, "edges")?);
             database.execute(&self.chosen_sql(part > 0))?;
@@ -194,13 +196,13 @@ impl Scan<'_> {
 
     /// `talks`: rows of `windows` summed up over the time in which nothing changes.
     fn talks_sql(&self, parts: u32, part: u32) -> String {
-        let in_span = in_span(self.wanted.span);
-        let [held_from, held_to] = self.changes.held();
-        let part = part_sql(parts, part);
-        let windows = self.changes.windows(&format!("{in_span}{part}"));
+        let in_span = self.wanted.span.windows();
+        let dialect = self.stored.dialect();
+        let [held_from, held_to] = self.changes.held(dialect);
+        let part = part_sql(dialect, parts, part);
+        let windows = self.changes.windows(dialect, &format!("{in_span}{part}"));
         format!(
-            "CREATE OR REPLACE TEMP TABLE talks AS
-             SELECT probe_id, address_space, source_address, destination_address,
+            "SELECT probe_id, address_space, source_address, destination_address,
                     {source_mac} AS source_mac, {destination_mac} AS destination_mac,
                     source_network_kind, destination_network_kind, protocol_identifier,
                     destination_port, application_name, segment, tap,
@@ -287,7 +289,7 @@ impl Scan<'_> {
 
 /// A part of the windows, with all that belong to the same edges: service and ends, as far as an end
 /// cannot be a VM's, which may have several addresses.
-fn part_sql(parts: u32, part: u32) -> String {
+fn part_sql(dialect: Dialect, parts: u32, part: u32) -> String {
     if parts == 1 {
         return String::new();
     }
@@ -299,15 +301,16 @@ fn part_sql(parts: u32, part: u32) -> String {
         )
     };
     format!(
-        " AND hash(protocol_identifier, destination_port, application_name, {}, {}) % {parts} = {part}",
+        " AND {hash}(protocol_identifier, destination_port, application_name, {}, {}) % {parts} = {part}",
         end("source"),
-        end("destination")
+        end("destination"),
+        hash = dialect.hash(),
     )
 }
 
 /// A MAC address says nothing where the inventory does not know it.
 fn mac(end: &str) -> String {
-    format!("CASE WHEN {end}_mac IN (SELECT key FROM known) THEN {end}_mac END")
+    format!("CASE WHEN windows.{end}_mac IN (SELECT key FROM known) THEN windows.{end}_mac END")
 }
 
 /// Name of the node at an end.

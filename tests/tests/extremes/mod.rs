@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vmprobe::decode::Mac;
 use vmprobe::measure::histogram::Summary;
 use vmprobe::record::{
-    AlertRecord, DelayRecord, Delays, FlowRecord, Group, InventoryRecord, LedgerRecord,
+    AlertRecord, AppRecord, DelayRecord, Delays, FlowRecord, Group, InventoryRecord, LedgerRecord,
     MigrationRecord, PathRecord, PathSampleRecord, Rows, SegmentCounts, TEXT_BYTES_MAX, TapRecord,
     VmUsageRecord, WindowMeasures, WindowRecord,
 };
@@ -22,6 +22,7 @@ pub(crate) fn rows() -> Rows {
     Rows {
         windows: vec![WindowRecord::default(), window()],
         flows: vec![FlowRecord::default(), flow()],
+        apps: vec![AppRecord::default(), app()],
         alerts: vec![AlertRecord::default(), alert()],
         ledger: vec![LedgerRecord::default(), ledger()],
         inventory: vec![InventoryRecord::default(), inventory()],
@@ -68,6 +69,27 @@ fn window() -> WindowRecord {
         sampling_rate: 0.1,
         measures: Group::Own(Box::new(measures())),
         ..WindowRecord::default()
+    }
+}
+
+fn app() -> AppRecord {
+    AppRecord {
+        transaction_start_ns: LATE_NS,
+        response_time_ns: Some(u64::MAX),
+        is_truncated: true,
+        flow_id: u64::MAX,
+        source_address: ip("2001:db8::1:0:0:1"),
+        source_port: u16::MAX,
+        dns_id: Some(0),
+        dns_question_name: some("\\255.\"Ω\","),
+        dns_flags: Some(u16::MAX),
+        dns_answers: some("[{\"rdata\":\"'\\n\"}]"),
+        tls_cipher_suite: Some(u16::MAX),
+        tls_offered_protocols: some("h2,http/1.1"),
+        http_request_target: Some("/".repeat(TEXT_BYTES_MAX).into()),
+        http_user_agent: some(""),
+        http_content_length: Some(u64::MAX),
+        ..AppRecord::default()
     }
 }
 

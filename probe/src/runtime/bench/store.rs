@@ -7,6 +7,7 @@
 //! and merged as in `run`; questions go to the query program as a user's do.
 
 mod questions;
+mod server;
 
 use std::path::{Path, PathBuf};
 
@@ -14,13 +15,15 @@ use serde::Serialize;
 
 use super::day::{BEGIN_S, Day};
 use super::machine;
-use crate::config::StorePlan;
+use crate::config::{SinkPlan, StorePlan};
 use crate::export::ParquetSink;
 use crate::record::{Rows, Table};
+use crate::store::query::Records;
 use crate::store::{Round, Tidied};
 use crate::time::{Timestamp, monotonic_ns, thread_cpu_ns};
 
 pub use questions::Asked;
+pub use server::ServerReport;
 
 /// Whose records they are.
 const PROBE: &str = "bench";
@@ -39,6 +42,10 @@ pub struct StoreOptions {
     pub hours: u32,
     /// How often each question is asked; the median counts.
     pub times: u32,
+    /// A ClickHouse that gets the same records and is asked the same, if there is one.
+    pub server: Option<SinkPlan>,
+    /// Its process, where that is on this machine and what it takes is to be told.
+    pub server_process: Option<u32>,
 }
 
 /// What came out.
@@ -74,6 +81,8 @@ pub struct StoreReport {
     pub bytes_per_million_conversations: f64,
     /// Each question on the merged files.
     pub questions: Vec<Asked>,
+    /// The same of a server.
+    pub server: Option<ServerReport>,
 }
 
 /// Files of a folder.
@@ -112,7 +121,10 @@ pub fn measure(options: &StoreOptions) -> Result<StoreReport, String> {
     report.peak_bytes = machine::peak_bytes();
     report.bytes_per_million_conversations =
         float(report.merged.windows_bytes) * 1e6 / float(report.conversations.max(1));
-    report.questions = questions::ask(&options.folder, options.times)?;
+    let files = Records::Folder(options.folder.clone());
+    report.questions = questions::ask(&files, None, options.times)?;
+    report.server =
+        options.server.as_ref().map(|plan| server::measure(options, plan)).transpose()?;
     Ok(report)
 }
 
