@@ -280,8 +280,10 @@ fn eve_keeps_extremes_as_python_reads_them() {
     }
     let folder = Folder::new("eve-extremes");
     let path = folder.path("eve.json");
-    let text =
-        format!("[[sink.eve]]\nname = \"e\"\npath = \"{}\"\nbatch_ms = 10\n", path.display());
+    let text = format!(
+        "[[sink.eve]]\nname = \"e\"\npath = \"{}\"\ntables = [\"flows\", \"alerts\"]\nbatch_ms = 10\n",
+        path.display()
+    );
     let mut sinks = start(&plan(&text));
     let mut rows = extremes::rows();
     // The extremes are of protocol 0, which has no ports and no flags.
