@@ -156,7 +156,8 @@ impl Sum<'_> {
 fn copy(database: &Database, sql: &str, path: &Path) -> anyhow::Result<()> {
     let to = text(path)?;
     database.execute(&format!(
-        "COPY ({sql}) TO {to} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
+        "COPY ({sql}) TO {to} \
+         (FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
     ))
 }
 

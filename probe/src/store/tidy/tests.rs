@@ -279,6 +279,33 @@ fn old_hours_go_with_their_rows_counted() {
     assert!(!day.exists() && !day.parent().is_some_and(Path::exists));
 }
 
+/// Who adds files waits for the removal alone, not for the look at what is removed.
+#[test]
+fn rows_are_counted_before_the_folder_is_held() {
+    let folder = Folder::new("count-first");
+    let round = folder.round();
+    let mut doing = Doing { round: &round, safe_id: "p1".to_owned(), done: Tidied::default() };
+    let place = (HOUR, Table::Flows);
+    let stored = Stored { start_ns: 7, number: 0, bytes: 9, rolled_bytes: 0 };
+    let path = scan::path(&folder.0, "p1", place, &stored);
+    fs::create_dir_all(folder.hour()).expect("a folder");
+    // Whoever looks into a pipe waits until somebody writes.
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
+        .expect("a pipe");
+    let (removed, added) = std::thread::scope(|scope| {
+        let removing = scope.spawn(|| doing.remove(place, Some(vec![stored])));
+        // Opening it for writing ends once it is looked into.
+        let looked_into = fs::OpenOptions::new().write(true).open(&path).expect("the pipe");
+        let added = folder::lock_shared(&folder.0).map(drop);
+        drop(looked_into);
+        (removing.join().expect("it ends"), added)
+    });
+    assert!(added.is_ok(), "{added:?}");
+    assert_eq!(removed, Removed { files: 1, records: 0, bytes: 9 });
+    assert!(!path.exists() && doing.done.problems.is_empty(), "{:?}", doing.done.problems);
+}
+
 #[test]
 fn the_oldest_hours_go_where_all_are_too_large() {
     let folder = Folder::new("large");
