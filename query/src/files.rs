@@ -23,7 +23,8 @@ use anyhow::{Context as _, bail};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
-use crate::{rollup, schema};
+use crate::rollup::{self, RollUp};
+use crate::schema;
 
 const MAGIC: [u8; 4] = *b"PAR1";
 /// How the names of records end.
@@ -61,6 +62,8 @@ pub(crate) struct Files {
     /// Files in which hours stand added up, and the windows that may, where the query reads them.
     pub(crate) rolled: Vec<OpenFile>,
     pub(crate) to_roll: Vec<OpenFile>,
+    /// Whether conversations are read that stand added up, which no view shows.
+    pub(crate) with_talks: bool,
 }
 
 impl Files {
@@ -120,6 +123,7 @@ pub(crate) fn find(folder: &Path, sql: &str, skip_bad: bool) -> anyhow::Result<F
     if rollup::are_read(sql) {
         let found = look(&folder.join(rollup::TABLE), DEPTH_MAX)?;
         (rolled, to_roll) = found.files.into_iter().partition(is_rolled);
+        rolled.retain(|file| name(file).is_some_and(|name| rollup::is_read(sql, name)));
         // Without one the windows are read.
         sort_out(&mut rolled, &mut Vec::new());
         sort_out(&mut to_roll, &mut bad);
@@ -130,7 +134,8 @@ pub(crate) fn find(folder: &Path, sql: &str, skip_bad: bool) -> anyhow::Result<F
     bad.sort();
     bad.dedup();
     report_bad(&bad, skip_bad)?;
-    Ok(Files { of_table, rolled, to_roll })
+    let with_talks = sql.contains(RollUp::Talks.name());
+    Ok(Files { of_table, rolled, to_roll, with_talks })
 }
 
 /// The records of one hour.
@@ -144,7 +149,11 @@ pub(crate) fn of_hour(folder: &Path) -> anyhow::Result<Vec<OpenFile>> {
 }
 
 fn is_rolled(file: &OpenFile) -> bool {
-    file.path.file_name().and_then(|name| name.to_str()).is_some_and(rollup::may_be)
+    name(file).is_some_and(rollup::may_be)
+}
+
+fn name(file: &OpenFile) -> Option<&str> {
+    file.path.file_name().and_then(OsStr::to_str)
 }
 
 /// In order of their paths, without those that are no Parquet files.

@@ -6,6 +6,7 @@
 //! the whole answer, 1 for an error, 2 for bad usage.
 
 mod cell;
+mod changes;
 mod database;
 mod files;
 mod live;

@@ -218,14 +218,17 @@ fn roll_ups_go_with_their_windows() {
     let stored = files(&scan::all(&folder.0, "p1"));
     let bytes: u64 = stored.iter().map(|stored| stored.bytes).sum();
     assert!(!scan::has_rolled(&folder.0, "p1", place, &stored));
-    for view in ["windows_1m", "windows_1h"] {
-        let name = format!(".{view}-p1-2-{}-{bytes}", stored[1].number);
+    for view in ["windows_1m", "windows_1h", "vms_1m", "talks_1h"] {
+        assert!(!scan::has_rolled(&folder.0, "p1", place, &stored), "{view} is missing");
+        let name = format!(".{view}.2-p1-2-{}-{bytes}", stored[1].number);
         fs::write(hour.join(name), [0; 100]).expect("a file");
+        // Of an earlier version.
+        fs::write(hour.join(format!(".{view}-p1-2-1-7")), [0; 10]).expect("a file");
         fs::write(hour.join(format!(".{view}-p1-b-1-0-7")), [0; 9]).expect("another's");
     }
     assert!(scan::has_rolled(&folder.0, "p1", place, &stored));
     let rolled = files(&scan::all(&folder.0, "p1"));
-    assert_eq!(rolled.iter().map(|stored| stored.rolled_bytes).sum::<u64>(), 200);
+    assert_eq!(rolled.iter().map(|stored| stored.rolled_bytes).sum::<u64>(), 440);
 
     // Merged, they are other files.
     assert_eq!(folder.tidy().merged_files, 2);
@@ -240,7 +243,7 @@ fn roll_ups_go_with_their_windows() {
     let removed = tidied.by_size;
     assert_eq!((removed.files, removed.records, removed.bytes), (1, 2, size + 50));
     let left: Vec<_> = fs::read_dir(hour).expect("another's").flatten().collect();
-    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(left.len(), 4, "another probe's: {left:?}");
 }
 
 #[test]
