@@ -46,9 +46,10 @@ impl FlowOutput for Sums {
         (*at == window && row.flow() == flow).then_some(row)
     }
 
-    fn begin_row(&mut self, window: WindowNumber, row: &Row) -> RowPlace {
-        self.rows.push((window, *row));
-        RowPlace(u32::try_from(self.rows.len() - 1).expect("an input is short"))
+    fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row) {
+        let place = RowPlace(u32::try_from(self.rows.len()).expect("an input is short"));
+        let (_, row) = self.rows.push_mut((window, Row::default()));
+        (place, row)
     }
 
     fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {

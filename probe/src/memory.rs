@@ -33,16 +33,23 @@ pub fn fetch<T>(place: &T) {
     let _ = place;
 }
 
-/// The same for what will be written when `ahead` more entries stand in a block. Another thread read
-/// that memory last, so its lines are asked for as one's own.
+/// The same for what will be written. Another thread read that memory last, so its lines are asked
+/// for as one's own.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "see `fetch`")]
+pub fn fetch_to_write<T>(place: &T) {
+    #[cfg(feature = "dpdk")]
+    crate::dpdk::prefetch_to_write(place);
+    #[cfg(not(feature = "dpdk"))]
+    let _ = place;
+}
+
+/// The same for what is written when `ahead` more entries stand in a block.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "see `fetch`")]
 pub fn fetch_ahead<T>(block: &mut Vec<T>, ahead: usize) {
     if let Some(place) = block.spare_capacity_mut().get(ahead) {
-        #[cfg(feature = "dpdk")]
-        crate::dpdk::prefetch_to_write(place);
-        #[cfg(not(feature = "dpdk"))]
-        let _ = place;
+        fetch_to_write(place);
     }
 }
 

@@ -38,6 +38,7 @@ use burst::{Seen, Tally};
 pub use learn::LearnTap;
 use marks::{MirrorSequence, NOTED_MARKS};
 pub use port_names::PortNames;
+use spreading::Taken;
 
 /// Packets in a burst at most; a source gives no more.
 pub const BURST_PACKETS_MAX: usize = 256;
@@ -115,7 +116,7 @@ pub struct Worker<S> {
     seen: Box<[Seen]>,
     ready: Vec<Headers>,
     /// Of each ring's batch.
-    taken: Vec<[Ahead; BATCH_PACKETS_MAX]>,
+    taken: Vec<[Taken; BATCH_PACKETS_MAX]>,
     totals: WorkerTotals,
     taps: Vec<TapTotals>,
     mirror_sequences: Vec<Option<MirrorSequence>>,
@@ -225,7 +226,7 @@ impl<S: Source> Worker<S> {
             headers: vec![Headers::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             seen: vec![Seen::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             ready: Vec::with_capacity(2 * BURST_PACKETS_MAX),
-            taken: vec![[Ahead::default(); BATCH_PACKETS_MAX]; parts.incoming.len()],
+            taken: vec![[Taken::default(); BATCH_PACKETS_MAX]; parts.incoming.len()],
             totals: WorkerTotals { sampling_rate: 1.0, ..WorkerTotals::default() },
             taps: vec![TapTotals::default(); parts.taps_max],
             mirror_sequences: vec![None; parts.taps_max],

@@ -210,17 +210,21 @@ fn sampled(one_in: u32) -> String {
 #[test]
 fn merged_segments_count_once() {
     let merge = Some(Merge { frame_octets_max: 9_000, hold_ns: MS / 10 });
-    for (loss_ppm, one_in) in [(0, 1), (5_000, 1), (0, 16), (5_000, 16)] {
+    // With several workers the flow is most likely another one's than the receiver's.
+    for (loss_ppm, one_in, workers) in
+        [(0, 1, 1), (5_000, 1, 4), (0, 16, 1), (5_000, 16, 1), (0, 16, 4), (5_000, 16, 5)]
+    {
         let folder = Folder::new("path-merged-once");
         let way = Way { merge, delay_ns: MS, loss_ppm, ..Way::default() };
         let impairments = Impairments::alike(way, Mirror::default());
         let (captures, truth) =
             transfer(2_000_000, 9, impairments, folder.root()).expect("it runs");
         assert!(truth.pair(SENDER, RECEIVER).merged > 500);
-        let both = counted(&played(&folder, &captures, &sampled(one_in)));
+        let config = format!("{}[worker]\ncount = {workers}\n", sampled(one_in));
+        let both = counted(&played(&folder, &captures, &config));
         // All that is sent passes the tap at the sender.
         let one = counted(&played_into(&folder, &captures[..1], "one"));
-        assert_eq!(both, one, "{loss_ppm} {one_in}");
+        assert_eq!(both, one, "{loss_ppm} {one_in} {workers}");
     }
 }
 

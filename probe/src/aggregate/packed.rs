@@ -93,8 +93,9 @@ impl Packed {
     pub(super) fn with(&self, row: &Row, rate: u8) -> Option<Self> {
         let mut sum = *self;
         let (packets, octets) = (row.packets(), row.octets());
+        let by_side = row.layer2_header_octets();
         for side in 0..2 {
-            let header_octets = row.ends().layer2_header_octets[side];
+            let header_octets = by_side[side];
             if self.packets[side] == 0 {
                 sum.layer2_header_octets[side] = header_octets;
             } else if packets[side] > 0 && self.layer2_header_octets[side] != header_octets {

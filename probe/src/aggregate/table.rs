@@ -433,7 +433,7 @@ mod tests {
     use crate::inventory::{AddressSpace, Segment, SegmentKind};
     use crate::measure::tcp::Event;
     use crate::spread::FlowKey;
-    use crate::window::{Ends, Note, Notes, RowFacts, What};
+    use crate::window::{Ends, Note, ROWS_PER_BLOCK, RowFacts, What};
 
     /// A number that looks drawn, from 0 to below `end`.
     fn draw(state: &mut u64, end: u64) -> u64 {
@@ -441,8 +441,19 @@ mod tests {
         (*state >> 33) % end
     }
 
-    fn block(rows: Vec<Row>) -> RowBlock {
-        RowBlock { window: WindowNumber(1), sampling_rate: 0.5, rows, notes: Notes::default() }
+    fn block(rows: &[Row]) -> RowBlock {
+        let window = WindowNumber(1);
+        let mut block = RowBlock { window, sampling_rate: 0.5, ..RowBlock::default() };
+        for row in rows {
+            *block.rows.begin().expect("fewer than a block holds") = *row;
+        }
+        block
+    }
+
+    /// Adds rows block by block; packets that found no room.
+    fn add(table: &mut ConversationTable, rows: impl Iterator<Item = Row>, room: Room) -> u64 {
+        let rows: Vec<Row> = rows.collect();
+        rows.chunks(ROWS_PER_BLOCK).map(|rows| table.add(&block(rows), room)).sum()
     }
 
     /// A row of so many packets there and back.
@@ -528,8 +539,7 @@ mod tests {
             }
             let mut model: Vec<(ConversationKey, Conversation)> = model.into_iter().collect();
             model.sort_by_key(|(key, _)| *key);
-            let full: u64 =
-                rows.chunks(77).map(|rows| table.add(&block(rows.to_vec()), ROOM)).sum();
+            let full: u64 = rows.chunks(77).map(|rows| table.add(&block(rows), ROOM)).sum();
             assert_eq!((full, table.len()), (0, model.len()));
             let sorted = table.sort(|| ());
             assert!(sorted.iter().eq(model.iter().copied()));
@@ -546,14 +556,15 @@ mod tests {
         let mut table = ConversationTable::new(HashSeed::random());
         let mut sent = 0;
         for part in 0..40_u32 {
-            let mut rows = block((0..100).map(|place| of_source(place % 50)).collect());
+            let rows: Vec<_> = (0..100).map(|place| of_source(place % 50)).collect();
+            let mut rows = block(&rows);
             let note = Note::new(What::Event(Event::Gap), Sender::Low, 1);
             for place in 0..=u8::try_from(part).expect("small") {
                 rows.notes.note(note.of_row(place));
                 sent += 1;
             }
             // A conversation that does not fit its bytes any more.
-            rows.rows[0].count(Sender::High, 3 << 30, false);
+            rows.rows.at_mut(0).expect("one").count(Sender::High, 3 << 30, false);
             table.add(&rows, ROOM);
         }
         let sorted = table.sort(|| ());
@@ -576,7 +587,7 @@ mod tests {
     fn what_is_sorted_in_parts_is_sorted_as_a_whole() {
         let mut table = ConversationTable::new(HashSeed::random());
         let rows = (0..100_000_u32).map(|number| of_source(number.wrapping_mul(0x9e37_79b1)));
-        assert_eq!(table.add(&block(rows.collect()), ROOM), 0);
+        assert_eq!(add(&mut table, rows, ROOM), 0);
         let mut pauses = 0;
         let sorted = table.sort(|| pauses += 1);
         // Endpoints are sorted in as many parts, and the one path in one.
@@ -587,8 +598,8 @@ mod tests {
     #[test]
     fn what_finds_no_room_is_counted_and_what_is_there_goes_on() {
         let mut table = ConversationTable::new(HashSeed::fixed());
-        let rows = (0..100).chain(0..100).map(of_source).collect();
-        assert_eq!((table.add(&block(rows), entries(60)), table.len()), (2 * 2 * 40, 60));
+        let rows = (0..100).chain(0..100).map(of_source);
+        assert_eq!((add(&mut table, rows, entries(60)), table.len()), (2 * 2 * 40, 60));
         assert!(table.all.iter().all(|(_, sums)| sums.packets == [2, 2]));
     }
 
@@ -596,8 +607,8 @@ mod tests {
     fn what_finds_no_room_leaves_no_name_behind() {
         let mut table = ConversationTable::new(HashSeed::fixed());
         for part in 0..100 {
-            let rows = (100 * part..100 * part + 100).map(of_source).collect();
-            table.add(&block(rows), entries(60));
+            let rows = (100 * part..100 * part + 100).map(of_source);
+            add(&mut table, rows, entries(60));
         }
         assert_eq!((table.len(), table.all.paths.len()), (60, 1));
         assert!(table.all.endpoints.len() <= 2 * (60 + BATCH_ROWS));
@@ -607,12 +618,12 @@ mod tests {
     #[test]
     fn a_quiet_window_after_a_flood_gives_memory_back() {
         let mut table = ConversationTable::new(HashSeed::fixed());
-        table.add(&block((0..100_000).map(of_source).collect()), ROOM);
+        add(&mut table, (0..100_000).map(of_source), ROOM);
         let mut memory = table.sort(|| ());
         memory.clear();
         assert!(memory.entries.capacity() >= 100_000);
         table.take_memory(memory);
-        table.add(&block((0..1_000).map(of_source).collect()), ROOM);
+        add(&mut table, (0..1_000).map(of_source), ROOM);
         let mut memory = table.sort(|| ());
         memory.clear();
         assert!(memory.entries.capacity() < 2_048 && memory.endpoints.capacity() < 2_048);
@@ -624,8 +635,8 @@ mod tests {
         let mut table = ConversationTable::new(HashSeed::fixed());
         let mut sizes = Vec::new();
         for window in 0..4_u32 {
-            let rows = (0..10_000).map(|number| of_source(window << 16 | number)).collect();
-            table.add(&block(rows), entries(8_192));
+            let rows = (0..10_000).map(|number| of_source(window << 16 | number));
+            add(&mut table, rows, entries(8_192));
             let mut memory = table.sort(|| ());
             memory.clear();
             sizes.push((

@@ -26,7 +26,7 @@ fn send(sender: &mut HandoffSender, window: u64, number: u8, packets: u64) {
         row.count(Sender::Low, 100, false);
         sender.count(WindowNumber(window), 1);
     }
-    sender.begin_row(WindowNumber(window), &row);
+    *sender.begin_row(WindowNumber(window)).1 = row;
 }
 
 /// Totals of a worker that has received and booked `booked` packets.
@@ -217,7 +217,8 @@ fn what_is_measured_is_bounded_over_all_open_windows() {
     aggregator.measured_bytes = MEASURED_BYTES_MAX - 24;
     let row = Row::default();
     for window in [1, 2, 3] {
-        let place = sender.begin_row(WindowNumber(window), &row);
+        let (place, begun) = sender.begin_row(WindowNumber(window));
+        *begun = row;
         for _ in 0..2 {
             let note = Note::new(What::Event(Event::Gap), Sender::Low, 1);
             sender.measured(place, (WindowNumber(window), row.flow()), note);

@@ -211,13 +211,19 @@ impl Brief {
         self.tcp_flags as u16 & NOT_SETTLED == 0
     }
 
-    /// Writes all headers of the packet, whose frame this is and whose flow is named: the same that
-    /// the decoder reads.
-    pub fn write_headers(&self, frame: &Frame<'_>, out: &mut Headers) {
+    /// The packet in its frame, from the IPv4 header on.
+    #[inline]
+    pub fn packet_in<'a>(&self, frame: &Frame<'a>) -> &'a [u8] {
+        frame.bytes.get(usize::from(self.ip_at)..).unwrap_or_default()
+    }
+
+    /// Writes all headers of the packet, which this begins and whose flow is named: the same that the
+    /// decoder reads.
+    pub fn write_headers(&self, packet: &[u8], out: &mut Headers) {
         // What is written of it are the stations; the tag behind them is in the segment.
         let mut ethernet = [0; ETHERNET_OCTETS];
         ethernet[..self.stations.len()].copy_from_slice(&self.stations);
-        let Some(plain) = Plain::of_brief(&ethernet, frame.bytes, self) else { return };
+        let Some(plain) = Plain::of_brief(&ethernet, packet, self) else { return };
         let around = Around {
             timestamp: self.timestamp,
             clock: self.clock,
@@ -272,16 +278,13 @@ impl Fields {
         }
     }
 
-    /// Of a frame of which a [`Brief`] could be made; nothing where there are TCP options beside
-    /// the usual timestamps.
+    /// Of a packet of which a [`Brief`] could be made, and which this begins; nothing where there are
+    /// TCP options beside the usual timestamps.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "see `Brief::write`")]
-    pub fn of(frame: &Frame<'_>, brief: &Brief) -> Option<Self> {
-        let begin = usize::from(brief.ip_at);
-        let from_ip = frame.bytes.get(begin..)?;
-        let packet = from_ip.get(..usize::from(brief.octets))?;
+    pub fn of(packet: &[u8], brief: &Brief) -> Option<Self> {
         // Behind a short packet stands the padding of its frame.
-        let head: &[u8; HEAD_OCTETS] = from_ip.first_chunk()?;
+        let head: &[u8; HEAD_OCTETS] = packet.first_chunk()?;
         let ip_identification = short(head, 4);
         if brief.protocol != protocol::TCP {
             let payload_octets = u32::from(short(head, 24)).checked_sub(UDP_OCTETS)?;
@@ -308,6 +311,47 @@ impl Fields {
             payload_octets,
             payload_head: head_of(packet, begin, payload_octets as usize)?,
         })
+    }
+}
+
+/// Octets of a [`PacketHead`]: the longest headers of a packet of the common shape, and behind them what
+/// is kept of a payload.
+const PACKET_HEAD_OCTETS: usize = 20 + 60 + PAYLOAD_HEAD_OCTETS;
+
+/// How a packet begins, from its IPv4 header on: enough for [`Fields`] and [`Headers`]. What is missing
+/// reads as 0.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketHead([u8; PACKET_HEAD_OCTETS]);
+
+impl PacketHead {
+    /// Makes it that of a packet.
+    #[inline]
+    pub fn write(&mut self, packet: &[u8]) {
+        if let Some(head) = packet.first_chunk() {
+            self.0 = *head;
+        } else {
+            self.write_short(packet);
+        }
+    }
+
+    /// The same of one that is shorter.
+    #[inline]
+    fn write_short(&mut self, packet: &[u8]) {
+        let (written, missing) = self.0.split_at_mut(packet.len().min(PACKET_HEAD_OCTETS));
+        written.copy_from_slice(packet.get(..written.len()).unwrap_or_default());
+        missing.fill(0);
+    }
+
+    /// The octets.
+    #[inline]
+    pub const fn octets(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Default for PacketHead {
+    fn default() -> Self {
+        Self([0; PACKET_HEAD_OCTETS])
     }
 }
 
@@ -341,12 +385,11 @@ fn head_of(packet: &[u8], begin: usize, octets: usize) -> Option<[u8; PAYLOAD_HE
     if octets == 0 {
         return Some([0; PAYLOAD_HEAD_OCTETS]);
     }
-    let payload_end = packet.get(..begin + octets)?;
     if octets >= PAYLOAD_HEAD_OCTETS {
-        return payload_end.get(begin..)?.first_chunk().copied();
+        return packet.get(begin..)?.first_chunk().copied();
     }
     // The sixteen octets that end where the payload does: headers stand before it.
-    let window = u128::from_le_bytes(*payload_end.last_chunk()?);
+    let window = u128::from_le_bytes(*packet.get(..begin + octets)?.last_chunk()?);
     Some((window >> (8 * (PAYLOAD_HEAD_OCTETS - octets))).to_le_bytes())
 }
 
@@ -453,11 +496,19 @@ mod tests {
                 let is_plain = !headers.marks.has(Marks::TCP_SACK);
                 prop_assert_eq!(is_plain.then_some(brief), of_headers);
                 let mut from_brief = Headers { quoted_protocol: 1, ..Headers::default() };
-                brief.write_headers(&frame, &mut from_brief);
+                let packet = brief.packet_in(&frame);
+                brief.write_headers(packet, &mut from_brief);
                 prop_assert_eq!(format!("{from_brief:?}"), format!("{headers:?}"));
+                // What is passed on is enough.
+                let mut head = PacketHead([0xa5; PACKET_HEAD_OCTETS]);
+                head.write(packet);
+                let mut from_head = Headers { quoted_protocol: 1, ..Headers::default() };
+                brief.write_headers(head.octets(), &mut from_head);
+                prop_assert_eq!(format!("{from_head:?}"), format!("{headers:?}"));
+                prop_assert_eq!(Fields::of(head.octets(), &brief), Fields::of(packet, &brief));
                 prop_assert_eq!(brief.wire_octets, frame.wire_octets);
                 prop_assert!(!headers.marks.has(Marks::SNAPPED) && !headers.marks.has(Marks::FRAGMENT));
-                if let Some(fields) = Fields::of(&frame, &brief) {
+                if let Some(fields) = Fields::of(packet, &brief) {
                     let invariant = Invariant::of_brief(&brief, &fields);
                     prop_assert_eq!(invariant, Invariant::of(&headers, seed));
                     prop_assert_eq!(fields.payload_octets, headers.payload_captured_octets);
@@ -481,7 +532,8 @@ mod tests {
         assert!(!goes_on(&all[4]) && !goes_on(&all[5]) && !goes_on(&all[6]));
         let fields = |bytes: &[u8]| {
             let frame = frame_of(bytes);
-            Fields::of(&frame, &brief_of(&decoder, &frame).expect("the common shape"))
+            let brief = brief_of(&decoder, &frame).expect("the common shape");
+            Fields::of(brief.packet_in(&frame), &brief)
         };
         assert!(fields(&all[1]).is_some_and(|fields| fields.tcp_timestamps == Some((7, 9))));
         assert_eq!(fields(&all[3]), None, "SACK blocks are for all headers");

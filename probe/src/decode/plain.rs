@@ -78,8 +78,10 @@ pub(super) struct Plain<'a> {
     /// Place of the IPv4 header.
     at: usize,
     head: &'a [u8; HEAD_OCTETS],
-    /// IPv4 header and payload, as far as captured.
+    /// IPv4 header and payload, as far as captured; of a packet that was passed on its beginning.
     packet: &'a [u8],
+    /// Octets of the packet that were captured.
+    captured: usize,
     /// Octets behind the IPv4 header.
     payload_octets: u32,
 }
@@ -150,22 +152,23 @@ impl<'a> Plain<'a> {
         }
         let packet = from_ip.get(..total).unwrap_or(from_ip);
         let payload_octets = octets(total - IPV4_OCTETS);
-        Some(Self { ethernet, vlan: 0, at, head, packet, payload_octets })
+        Some(Self { ethernet, vlan: 0, at, head, packet, captured: packet.len(), payload_octets })
     }
 
-    /// Of a frame of which a [`Brief`] was made, at its innermost IPv4 header; `ethernet` has its
-    /// stations.
+    /// Of a packet of which a [`Brief`] was made, from its IPv4 header on; `ethernet` has its stations.
     #[inline]
     pub(super) fn of_brief(
         ethernet: &'a [u8; ETHERNET_OCTETS],
-        bytes: &'a [u8],
+        from_ip: &'a [u8],
         brief: &Brief,
     ) -> Option<Self> {
         let at = usize::from(brief.ip_at);
-        let from_ip = bytes.get(at..)?;
-        let packet = from_ip.get(..usize::from(brief.octets))?;
+        // All of it was captured: else there were no brief.
+        let captured = usize::from(brief.octets);
+        let packet = from_ip.get(..captured).unwrap_or(from_ip);
         let payload_octets = u32::from(brief.octets).checked_sub(octets(IPV4_OCTETS))?;
-        Some(Self { ethernet, vlan: 0, at, head: from_ip.first_chunk()?, packet, payload_octets })
+        let head = from_ip.first_chunk()?;
+        Some(Self { ethernet, vlan: 0, at, head, packet, captured, payload_octets })
     }
 
     #[inline]
@@ -178,7 +181,7 @@ impl<'a> Plain<'a> {
     #[inline]
     pub(super) fn whole(&self) -> Option<(&'a [u8; HEAD_OCTETS], usize)> {
         let total = IPV4_OCTETS + self.payload_octets as usize;
-        (self.packet.len() == total).then_some((self.head, self.at))
+        (self.captured == total).then_some((self.head, self.at))
     }
 
     /// Whether there is a VLAN tag, a priority tag included.
@@ -330,8 +333,7 @@ impl<'a> Plain<'a> {
         out.marks = self.marks(transport, out.octets);
         out.payload_octets = transport.payload_octets;
         let begin = IPV4_OCTETS + transport.header_octets as usize;
-        let captured =
-            self.packet.len().saturating_sub(begin).min(transport.payload_octets as usize);
+        let captured = self.captured.saturating_sub(begin).min(transport.payload_octets as usize);
         out.payload_captured_octets = octets(captured);
         out.payload_offset = octets(around.before + self.at + begin);
         out.payload_head = self.payload_head(begin, captured);
@@ -360,7 +362,7 @@ impl<'a> Plain<'a> {
         if Self::ipv4(self.head).flags_offset() & DONT_FRAGMENT != 0 {
             marks.set(Marks::DONT_FRAGMENT);
         }
-        if self.packet.len() < octets_in_all as usize {
+        if self.captured < octets_in_all as usize {
             marks.set(Marks::SNAPPED);
         }
         marks

@@ -10,6 +10,7 @@ mod begin;
 mod beside;
 mod bits;
 mod expiry;
+mod identity;
 mod output;
 mod sides;
 mod slab;
@@ -19,8 +20,9 @@ mod table;
 mod tcp;
 mod totals;
 
+pub use identity::Identity;
 pub use output::{Biflow, EndedFlow, FlowOutput, Measured};
-pub use sides::Side;
+pub use sides::{ETHERNET_OCTETS, Side};
 pub use stage::{FlowCounts, FlowStage, MeasureTerms};
 pub use state::Flow;
 pub use table::{FlowTable, Guess, TableFull};

@@ -22,8 +22,8 @@ pub trait FlowOutput {
         window: WindowNumber,
         flow: FlowIndex,
     ) -> Option<&mut Row>;
-    /// Begins a row of `window`.
-    fn begin_row(&mut self, window: WindowNumber, row: &Row) -> RowPlace;
+    /// Begins a row of `window`: gives where it is, and the row, in which an older one's fields stand.
+    fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row);
     /// Takes a flow for which a record is due, with what there is to tell of it beside packets.
     fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>);
     /// Takes what was measured in a flow's row, which is open.

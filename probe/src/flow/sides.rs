@@ -14,7 +14,7 @@ pub(super) use super::slab::NOWHERE;
 use super::slab::Slab;
 
 /// Octets of an Ethernet header without tags.
-const ETHERNET_OCTETS: u8 = 14;
+pub const ETHERNET_OCTETS: u8 = 14;
 
 /// What one endpoint's packets looked like below IP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

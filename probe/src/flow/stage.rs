@@ -479,9 +479,10 @@ impl FlowStage {
         output: &mut impl FlowOutput,
     ) {
         self.record_long_lived(index, share.at, output);
-        let row = self.row(index, window).with_first(share.sender, share.octets, late);
-        let place = output.begin_row(window, &row);
+        let (place, row) = output.begin_row(window);
         let flow = self.table.flow_mut(index);
+        flow.begin_row(index, window, row);
+        row.count_first(share.sender, share.octets, late);
         (flow.row, flow.window) = (place, low_window(window));
         if flow.is_apart() {
             self.tell_ends(index, window, output);
@@ -507,14 +508,17 @@ impl FlowStage {
                 self.set_side(index, headers, known, side);
             }
         }
-        let (ends, tap) = (self.ends(index), self.tap(index));
         let flow = self.table.flow(index);
         if !changed
             && flow.may_be_in(window)
             && let Some(row) = output.open_row(flow.row, window, index)
             && row.has_room(sender, headers.octets)
         {
-            row.complete(ends, tap);
+            if flow.is_apart() {
+                row.complete(self.ends_apart(index), flow.identity.taps[flow.initiator().place()]);
+            } else {
+                row.complete_as(&flow.beginning(index));
+            }
             row.count(sender, headers.octets, late);
         } else {
             self.begin_row(index, Share::of(headers), (window, late), output);
@@ -533,7 +537,7 @@ impl FlowStage {
         let other = self.side(index, sender.other());
         let (flow, rest) = self.table.both_mut(index);
         if !known.seen {
-            flow.taps[sender.place()] = headers.tap;
+            flow.set_tap(sender, headers.tap);
         }
         let header_changed = known.seen && known.layer2_header_octets != side.layer2_header_octets;
         let is_turned = !other.seen || side.answers(other);

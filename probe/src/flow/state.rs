@@ -7,13 +7,14 @@
 
 use crate::app::{self, Application};
 use crate::decode::{Headers, Mac, Marks, protocol};
-use crate::index::{Sender, TapIndex, WindowNumber};
+use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::inventory::Segment;
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
-use crate::window::{Ends, RowPlace};
+use crate::window::{Row, RowBeginning, RowPlace};
 
 use super::beside::Beside;
+use super::identity::Identity;
 use super::sides::{NOWHERE, Side};
 use super::{InitiatorMethod, TcpState, event};
 
@@ -38,22 +39,8 @@ mod flag {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Flow {
-    /// Key; endpoints in order, not by direction. Of a flow that ended, one that no packet has.
-    pub key: FlowKey,
-    /// Where its newest row is.
-    pub(super) row: RowPlace,
-    /// Low bits of the key's hash; of a free slot the next free one.
-    pub(super) hash: u32,
-    /// Low bits of the number of the window of that row.
-    pub(super) window: u16,
-    /// TCP state.
-    pub tcp: TcpState,
-    /// TCP flags seen by sender (IE 6, low octet).
-    pub(super) tcp_control_bits: [u8; 2],
-    /// See [`event`]: all so far.
-    pub events: u8,
-    /// Recognised application.
-    pub application: Application,
+    /// What it is found by.
+    pub identity: Identity,
     /// Largest time of a packet.
     pub last_seen: Timestamp,
     /// Clock at the last packet, by which silence is told: stamps of a file may go back.
@@ -63,16 +50,26 @@ pub struct Flow {
     /// Octets of that record by sender, low bits.
     pub(super) octets: [u32; 2],
     segment: Segment,
-    /// Station of each endpoint.
-    stations: [Mac; 2],
-    /// Tap that counted each endpoint's first packet.
-    pub(super) taps: [TapIndex; 2],
+    /// Where its newest row is.
+    pub(super) row: RowPlace,
+    /// Low bits of the key's hash; of a free slot the next free one.
+    pub(super) hash: u32,
+    /// Low bits of the number of the window of that row.
+    pub(super) window: u16,
     /// Low bits of half the number of the last even and odd window in which the flow was counted as
     /// a flow: with packets out of order two windows take turns.
     counted: [u16; 2],
     /// Low bits of the second in which the record to come begins.
     pub(super) record_second: u16,
     flags: u16,
+    /// TCP state.
+    pub tcp: TcpState,
+    /// TCP flags seen by sender (IE 6, low octet).
+    pub(super) tcp_control_bits: [u8; 2],
+    /// See [`event`]: all so far.
+    pub events: u8,
+    /// Recognised application.
+    pub application: Application,
 }
 
 const _: () = assert!(size_of::<Flow>() == 128, "two cache lines a packet");
@@ -128,7 +125,7 @@ impl Flow {
         let never = half(window).wrapping_sub(1);
         let initiator_bit = if initiator == Sender::High { flag::INITIATOR_HIGH } else { 0 };
         Self {
-            key,
+            identity: Identity { key, ..Identity::default() },
             hash: low(headers.hash),
             last_seen: headers.timestamp,
             heard: headers.clock,
@@ -149,7 +146,7 @@ impl Flow {
     pub(super) fn end(&mut self) {
         self.flags &= !flag::LIVE;
         // No packet has it, so a look-up need not ask whether the flow lives.
-        self.key.ip_version = 0;
+        self.identity.key.ip_version = 0;
     }
 
     /// Who began.
@@ -211,7 +208,7 @@ impl Flow {
         let [low, high] = self.tcp_control_bits.map(|bits| u16::from(bits != 0));
         let has_begun = match self.tcp {
             // Begun by a later fragment, which has no TCP header: its segments are looked at.
-            TcpState::NotTcp if self.key.protocol == protocol::TCP => 0,
+            TcpState::NotTcp if self.identity.key.protocol == protocol::TCP => 0,
             TcpState::NotTcp => 0b11,
             _ => low | (high << 1),
         };
@@ -243,7 +240,7 @@ impl Flow {
         segment: Segment,
     ) -> bool {
         let [destination, source] = two_stations(stations);
-        let [Mac([a, b, c, d, e, f]), Mac([g, h, i, j, k, l])] = self.stations;
+        let [Mac([a, b, c, d, e, f]), Mac([g, h, i, j, k, l])] = self.identity.stations;
         let [low, high] = two_stations([a, b, c, d, e, f, g, h, i, j, k, l]);
         let (from, to) = match sender {
             Sender::Low => (low, high),
@@ -272,8 +269,8 @@ impl Flow {
         let mask = wanted | flag::APART;
         self.flags & mask == (flag::SEEN << sender) | ethernet
             && self.segment == headers.segment
-            && self.stations[sender] == headers.source_mac
-            && self.stations[headers.sender.other().place()] == headers.destination_mac
+            && self.identity.stations[sender] == headers.source_mac
+            && self.identity.stations[headers.sender.other().place()] == headers.destination_mac
     }
 
     /// Whether this is the first packet of its sender, between the stations that the other one's
@@ -285,14 +282,14 @@ impl Flow {
         let is_answer = seen == 1 << headers.sender.other().place()
             && self.flags & flag::APART == 0
             && self.segment == headers.segment
-            && self.stations[sender] == headers.source_mac
-            && self.stations[headers.sender.other().place()] == headers.destination_mac;
+            && self.identity.stations[sender] == headers.source_mac
+            && self.identity.stations[headers.sender.other().place()] == headers.destination_mac;
         if is_answer {
             self.flags |= flag::SEEN << sender;
             if headers.marks.has(Marks::ETHERNET) {
                 self.flags |= flag::ETHERNET << sender;
             }
-            self.taps[sender] = headers.tap;
+            self.identity.taps[sender] = headers.tap;
         }
         is_answer
     }
@@ -302,13 +299,13 @@ impl Flow {
     pub(super) fn take_first_side(&mut self, headers: &Headers) {
         let sender = headers.sender;
         self.segment = headers.segment;
-        self.stations[sender.place()] = headers.source_mac;
-        self.stations[sender.other().place()] = headers.destination_mac;
+        self.identity.stations[sender.place()] = headers.source_mac;
+        self.identity.stations[sender.other().place()] = headers.destination_mac;
         self.flags |= flag::SEEN << sender.place();
         if headers.marks.has(Marks::ETHERNET) {
             self.flags |= flag::ETHERNET << sender.place();
         }
-        self.taps[sender.place()] = headers.tap;
+        self.identity.taps = [headers.tap; 2];
     }
 
     pub(super) fn is_apart(&self) -> bool {
@@ -323,8 +320,8 @@ impl Flow {
     pub(super) fn side(&self, sender: Sender) -> Side {
         Side {
             segment: self.segment,
-            source_mac: self.stations[sender.place()],
-            destination_mac: self.stations[sender.other().place()],
+            source_mac: self.identity.stations[sender.place()],
+            destination_mac: self.identity.stations[sender.other().place()],
             layer2_header_octets: if self.flags & (flag::ETHERNET << sender.place()) == 0 {
                 0
             } else {
@@ -334,19 +331,34 @@ impl Flow {
         }
     }
 
-    /// Both sides, seen from the initiator, of a flow whose directions are not apart.
+    /// Writes a row of `window` without packets; the flow's place is `index`. Of a flow whose directions
+    /// are apart the ends are yet to be told.
     #[inline]
-    pub(super) fn ends(&self) -> Ends {
-        let (forward, reverse) = (self.initiator(), self.initiator().other());
-        let header = |sender: Sender| {
-            if self.flags & (flag::ETHERNET << sender.place()) == 0 { 0 } else { 14 }
-        };
-        Ends {
+    pub(super) fn begin_row(&mut self, index: FlowIndex, window: WindowNumber, row: &mut Row) {
+        row.begin(&self.beginning(index));
+        row.counts_flow = !self.was_counted_in(window);
+        row.events = self.events & event::ACKNOWLEDGED;
+        self.note_counted_in(window);
+    }
+
+    /// What its rows begin with; its place is `index`.
+    #[inline]
+    pub(super) fn beginning(&self, index: FlowIndex) -> RowBeginning<'_> {
+        RowBeginning {
+            flow: index,
+            identity: &self.identity,
             segment: self.segment,
-            reverse_segment: self.segment,
-            source_mac: self.stations[forward.place()],
-            destination_mac: self.stations[reverse.place()],
-            layer2_header_octets: [header(forward), header(reverse)],
+            initiator: self.initiator(),
+            ethernet: (self.flags >> flag::ETHERNET.trailing_zeros()).to_le_bytes()[0] & 0b11,
+            application: self.application,
+        }
+    }
+
+    /// The tap of the first packet of `sender`; a packet that it showed later was counted at another.
+    pub(super) fn set_tap(&mut self, sender: Sender, tap: TapIndex) {
+        self.identity.taps[sender.place()] = tap;
+        if !self.has_seen(sender.other()) {
+            self.identity.taps[sender.other().place()] = tap;
         }
     }
 
@@ -359,8 +371,8 @@ impl Flow {
     /// Writes the side of `sender`, and with it where the other one is sent.
     pub(super) fn set_side(&mut self, sender: Sender, side: Side) {
         self.segment = side.segment;
-        self.stations[sender.place()] = side.source_mac;
-        self.stations[sender.other().place()] = side.destination_mac;
+        self.identity.stations[sender.place()] = side.source_mac;
+        self.identity.stations[sender.other().place()] = side.destination_mac;
         let ethernet = flag::ETHERNET << sender.place();
         self.flags &= !ethernet;
         self.flags |= flag::SEEN << sender.place();

@@ -202,7 +202,7 @@ impl FlowTable {
     #[inline]
     pub fn find(&self, headers: &Headers, guess: Guess) -> Option<FlowIndex> {
         let guessed = self.guessed(guess);
-        if guessed.is_some_and(|flow| flow.key.is_of(headers)) {
+        if guessed.is_some_and(|flow| flow.identity.key.is_of(headers)) {
             return Some(FlowIndex(guess.0));
         }
         self.search(headers)
@@ -228,7 +228,7 @@ impl FlowTable {
     /// Apart, because most who search find no flow that might be theirs.
     #[inline(never)]
     fn is_at(&self, flow: u32, headers: &Headers) -> bool {
-        self.flows[flow as usize].key.is_of(headers)
+        self.flows[flow as usize].identity.key.is_of(headers)
     }
 
     /// Takes a slot for a flow whose key is not there yet; the caller writes the flow.

@@ -107,22 +107,6 @@ impl FlowKey {
         (key, sender)
     }
 
-    /// The same, read field by field: of a flow that has just begun each was just written, and what
-    /// is read across two of them waits until both have left the processor.
-    #[inline]
-    #[must_use]
-    pub const fn copied(&self) -> Self {
-        Self {
-            space: self.space,
-            low: self.low,
-            high: self.high,
-            low_port: self.low_port,
-            high_port: self.high_port,
-            protocol: self.protocol,
-            ip_version: self.ip_version,
-        }
-    }
-
     /// Whether this is the key of a packet whose sender is known, without making the packet's own.
     #[inline]
     pub fn is_of(&self, headers: &Headers) -> bool {

@@ -1,7 +1,7 @@
-//! Rings between workers: headers in batches, single producer and single consumer.
+//! Rings between workers: packets in batches, single producer and single consumer.
 //!
-//! In: headers that another worker owns. Out: the same, in order.
-//! Cost: one copy of the headers; the ring itself is touched once a batch.
+//! In: packets that another worker owns, in brief or with all headers. Out: the same, in order.
+//! Cost: one copy of 192 octets; the ring itself is touched once a batch.
 //! Invariants: `ring_packets` at most wait in a ring; batches are made once and come back; no
 //! clock that is published is taken for [`QUIET`] or [`CLOSED`].
 
@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
-use crate::decode::Headers;
+use crate::decode::brief::PacketHead;
+use crate::decode::{Brief, Headers};
 use crate::memory;
 use crate::time::Timestamp;
 
@@ -27,7 +28,139 @@ pub const QUIET: Timestamp = Timestamp(u64::MAX - 1);
 /// Clock of a ring that is closed.
 pub const CLOSED: Timestamp = Timestamp(u64::MAX);
 
-type Batch = Vec<Headers>;
+/// A packet of the common shape: what its owner counts it by, and what it reads the rest from.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct InBrief {
+    /// The flow is named.
+    pub brief: Brief,
+    /// The packet.
+    pub head: PacketHead,
+}
+
+const _: () = assert!(size_of::<InBrief>() == 192, "three cache lines, as headers have");
+
+/// A packet on its way.
+#[derive(Clone, Copy, Debug)]
+pub enum Passed<'a> {
+    /// Of the common shape.
+    InBrief(&'a InBrief),
+    /// Any other.
+    Headers(&'a Headers),
+}
+
+impl Passed<'_> {
+    /// The largest receive time of its source up to it.
+    #[inline]
+    pub const fn clock(self) -> Timestamp {
+        match self {
+            Self::InBrief(packet) => packet.brief.clock,
+            Self::Headers(headers) => headers.clock,
+        }
+    }
+
+    /// Hash of its flow's key.
+    #[inline]
+    pub const fn hash(self) -> u64 {
+        match self {
+            Self::InBrief(packet) => packet.brief.hash,
+            Self::Headers(headers) => headers.hash,
+        }
+    }
+
+    /// Has its memory fetched.
+    #[inline]
+    pub fn fetch(self) {
+        match self {
+            Self::InBrief(packet) => memory::fetch(packet),
+            Self::Headers(headers) => memory::fetch(headers),
+        }
+    }
+}
+
+/// Packets that go together. What tells of them goes with the ring's own place, so that beside packets
+/// no line more is touched at the other end.
+#[derive(Debug)]
+pub struct Batch {
+    /// Packet `n` stands in the place `n` of its kind.
+    memory: Box<BatchMemory>,
+    /// A bit for each packet: it is in brief.
+    in_brief: u64,
+    count: usize,
+}
+
+const _: () = assert!(BATCH_PACKETS_MAX <= u64::BITS as usize, "a bit for each packet");
+
+#[derive(Debug)]
+struct BatchMemory {
+    in_brief: [InBrief; BATCH_PACKETS_MAX],
+    headers: [Headers; BATCH_PACKETS_MAX],
+}
+
+impl Batch {
+    fn empty() -> Self {
+        let memory = BatchMemory {
+            in_brief: [InBrief::default(); BATCH_PACKETS_MAX],
+            headers: [Headers::default(); BATCH_PACKETS_MAX],
+        };
+        Self { memory: Box::new(memory), in_brief: 0, count: 0 }
+    }
+
+    /// How many packets there are.
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// One of them, in order.
+    #[inline]
+    pub fn get(&self, number: usize) -> Option<Passed<'_>> {
+        if number >= self.count {
+            return None;
+        }
+        if self.in_brief & (1 << (number % BATCH_PACKETS_MAX)) == 0 {
+            self.memory.headers.get(number).map(Passed::Headers)
+        } else {
+            self.memory.in_brief.get(number).map(Passed::InBrief)
+        }
+    }
+
+    /// Adds a packet; there is room.
+    #[inline]
+    fn push(&mut self, headers: &Headers) {
+        if let Some(place) = self.memory.headers.get_mut(self.count) {
+            *place = *headers;
+            self.count += 1;
+        }
+        if let Some(later) = self.memory.headers.get(self.count + AHEAD_PACKETS) {
+            memory::fetch_to_write(later);
+        }
+    }
+
+    /// The same of the common shape.
+    #[inline]
+    fn push_in_brief(&mut self, brief: &Brief, packet: &[u8]) {
+        if let Some(place) = self.memory.in_brief.get_mut(self.count) {
+            place.brief = *brief;
+            place.head.write(packet);
+            self.in_brief |= 1 << (self.count % BATCH_PACKETS_MAX);
+            self.count += 1;
+        }
+        if let Some(later) = self.memory.in_brief.get(self.count + AHEAD_PACKETS) {
+            memory::fetch_to_write(later);
+        }
+    }
+
+    const fn clear(&mut self) {
+        (self.in_brief, self.count) = (0, 0);
+    }
+}
 
 struct Shared {
     full: ArrayQueue<Batch>,
@@ -49,11 +182,10 @@ pub fn ring(packets: usize) -> (RingSender, RingReceiver) {
     });
     for _ in 0..batches {
         // Room for `batches + 2` was made above.
-        let _ = shared.empty.push(Vec::with_capacity(BATCH_PACKETS_MAX));
+        let _ = shared.empty.push(Batch::empty());
     }
-    let sender =
-        RingSender { open: Vec::with_capacity(BATCH_PACKETS_MAX), shared: Arc::clone(&shared) };
-    let batch = Vec::with_capacity(BATCH_PACKETS_MAX);
+    let sender = RingSender { open: Batch::empty(), shared: Arc::clone(&shared) };
+    let batch = Batch::empty();
     (sender, RingReceiver { shared, batch, place: 0, is_fresh: false })
 }
 
@@ -67,12 +199,27 @@ impl RingSender {
     /// Adds a packet; `false` if the batch is full and the ring has no room: nothing was added.
     #[inline]
     pub fn push(&mut self, headers: &Headers) -> bool {
-        if self.open.len() == BATCH_PACKETS_MAX && !self.flush() {
-            return false;
+        let has_room = self.has_room();
+        if has_room {
+            self.open.push(headers);
         }
-        self.open.push(*headers);
-        memory::fetch_ahead(&mut self.open, AHEAD_PACKETS);
-        true
+        has_room
+    }
+
+    /// The same of a packet of the common shape, whose flow is named, from its IPv4 header on.
+    #[inline]
+    pub fn push_in_brief(&mut self, brief: &Brief, packet: &[u8]) -> bool {
+        let has_room = self.has_room();
+        if has_room {
+            self.open.push_in_brief(brief, packet);
+        }
+        has_room
+    }
+
+    /// Whether a packet can be added, where need be to the next batch.
+    #[inline]
+    fn has_room(&mut self) -> bool {
+        self.open.len() < BATCH_PACKETS_MAX || self.flush()
     }
 
     /// Hands the open batch over; `false` if the ring has no room, and the batch stays open.
@@ -127,7 +274,7 @@ pub struct RingReceiver {
 impl RingReceiver {
     /// The oldest packet that waits, without taking it.
     #[inline]
-    pub fn head(&mut self) -> Option<&Headers> {
+    pub fn head(&mut self) -> Option<Passed<'_>> {
         if self.place == self.batch.len() {
             self.turn()?;
         }
@@ -142,7 +289,7 @@ impl RingReceiver {
 
     /// All packets of the batch whose packet is next, once for each batch.
     #[inline]
-    pub fn fresh_batch(&mut self) -> Option<&[Headers]> {
+    pub fn fresh_batch(&mut self) -> Option<&Batch> {
         std::mem::take(&mut self.is_fresh).then_some(&self.batch)
     }
 
@@ -180,7 +327,7 @@ mod tests {
     use super::*;
 
     fn numbered(number: u64) -> Headers {
-        Headers { timestamp: Timestamp(number), ..Headers::default() }
+        Headers { clock: Timestamp(number), ..Headers::default() }
     }
 
     #[test]
@@ -188,7 +335,13 @@ mod tests {
         let (mut sender, mut receiver) = ring(256);
         let producer = std::thread::spawn(move || {
             for number in 0..10_000 {
-                while !sender.push(&numbered(number)) {
+                let clock = Timestamp(number);
+                let brief = Brief { clock, ..Brief::default() };
+                while if number % 3 == 0 {
+                    !sender.push_in_brief(&brief, &[7; 40])
+                } else {
+                    !sender.push(&numbered(number))
+                } {
                     std::thread::yield_now();
                 }
             }
@@ -200,8 +353,10 @@ mod tests {
         let mut expected = 0;
         while expected < 10_000 {
             match receiver.head() {
-                Some(headers) => {
-                    assert_eq!(headers.timestamp.0, expected);
+                Some(packet) => {
+                    assert_eq!(packet.clock().0, expected);
+                    // Each kind is what was sent.
+                    assert_eq!(matches!(packet, Passed::InBrief(_)), expected % 3 == 0);
                     receiver.advance();
                     expected += 1;
                 }
@@ -225,7 +380,7 @@ mod tests {
             for place in 0..batch_packets {
                 assert!(receiver.head().is_some());
                 assert_eq!(receiver.place(), place);
-                let fresh = receiver.fresh_batch().map(<[Headers]>::len);
+                let fresh = receiver.fresh_batch().map(Batch::len);
                 assert_eq!(fresh, (place == 0).then_some(batch_packets));
                 receiver.advance();
             }

@@ -20,8 +20,8 @@ use crate::path::{PathOutput, Trajectory};
 use crate::time::sleep_us;
 
 use super::note::{CHUNK_BYTES, Chunk, NOTES_PER_CHUNK};
-use super::open_rows::{OpenRows, ROWS_PER_BLOCK, empty_rows, row_of};
-use super::{LateRow, Note, Notes, Row, RowBlock, RowPlace};
+use super::open_rows::{OpenRows, row_of};
+use super::{LateRow, Note, Notes, ROWS_PER_BLOCK, Row, RowBlock, RowPlace, Rows};
 
 /// Ended flows in a block, and late rows in one of theirs.
 const FLOWS_PER_BLOCK: usize = 64;
@@ -89,7 +89,7 @@ impl FlowBlock {
 
 struct Shared {
     full: ArrayQueue<FromWorker>,
-    rows: ArrayQueue<Vec<Row>>,
+    rows: ArrayQueue<Rows>,
     notes: ArrayQueue<Box<Chunk>>,
     flows: ArrayQueue<FlowBlock>,
     late: ArrayQueue<Vec<LateRow>>,
@@ -123,7 +123,7 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
         waits,
     });
     for _ in 0..blocks {
-        let _ = shared.rows.push(empty_rows());
+        let _ = shared.rows.push(Rows::new());
     }
     for _ in 1..blocks {
         let _ = shared.flows.push(FlowBlock::empty());
@@ -301,15 +301,12 @@ impl HandoffSender {
     /// Counts the rows of a block of `window` as lost.
     #[cold]
     fn lose_block(&mut self, window: WindowNumber) {
-        let Some(mut block) = self.open.take(window, Vec::new()) else { return };
-        let packets = block.rows.iter().map(Row::packets_sum).sum();
+        let Some((packets, notes)) = self.open.lose(window) else { return };
         self.open.left(window, packets);
         self.cut_packets += packets;
         self.lost_packets += packets;
-        self.lost_measures += block.notes.iter().count() as u64;
-        self.shared.give_notes_back(block.notes);
-        block.rows.clear();
-        self.open.give_back(block.rows);
+        self.lost_measures += notes.iter().count() as u64;
+        self.shared.give_notes_back(notes);
     }
 
     /// Sends ended flows though their block is not full, so that a quiet probe shows them in time.
@@ -422,15 +419,14 @@ impl FlowOutput for HandoffSender {
         self.open.get(place, window, flow)
     }
 
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "see `OpenRows::push`")]
-    fn begin_row(&mut self, window: WindowNumber, row: &Row) -> RowPlace {
-        loop {
-            if let Ok(place) = self.open.push(window, row) {
-                return place;
+    #[inline]
+    fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row) {
+        while !self.open.has_room(window) {
+            if self.open.open_block(window).is_err() {
+                self.make_room(window);
             }
-            self.make_room(window);
         }
+        self.open.begin_row(window)
     }
 
     #[inline]
@@ -541,7 +537,7 @@ mod tests {
     fn send_row(sender: &mut HandoffSender, window: WindowNumber) {
         let mut row = Row::default();
         row.count(Sender::Low, 100, false);
-        sender.begin_row(window, &row);
+        *sender.begin_row(window).1 = row;
         sender.count(window, 1);
     }
 
@@ -589,7 +585,8 @@ mod tests {
         sender.make_notes();
         let window = WindowNumber(3);
         let row = Row::default();
-        let place = sender.begin_row(window, &row);
+        let (place, begun) = sender.begin_row(window);
+        *begun = row;
         let note = Note::new(What::Event(Event::Gap), Sender::Low, 1);
         let room = 2 * ROWS_PER_BLOCK * NOTES_PER_ROW;
         for _ in 0..room + 3 {
@@ -603,7 +600,8 @@ mod tests {
         assert_eq!(block.notes.iter().count(), room);
         receiver.give_back(FromWorker::Rows(block));
         // What came back is used again.
-        let place = sender.begin_row(window, &row);
+        let (place, begun) = sender.begin_row(window);
+        *begun = row;
         sender.measured(place, (window, row.flow()), note);
         sender.note(&mut totals);
         assert_eq!(totals.measures_lost, 3);
@@ -685,7 +683,9 @@ mod tests {
             None => {
                 let mut row = Row::of(&RowFacts { flow, ..facts(&FlowKey::default()) });
                 row.count(Sender::Low, 100, false);
-                *newest = Some((sender.begin_row(window, &row), window));
+                let (place, begun) = sender.begin_row(window);
+                *begun = row;
+                *newest = Some((place, window));
             }
         }
         sender.count(window, 1);

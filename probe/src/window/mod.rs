@@ -12,14 +12,16 @@ mod late;
 mod note;
 mod open_rows;
 mod row;
+mod rows;
 
 pub use handoff::{
     FlowBlock, FromWorker, HandoffReceiver, HandoffSender, NO_TOTALS, NOTE_BYTES_PER_ROW, handoff,
 };
 pub use late::{LateLosses, LateRow};
 pub use note::{Note, Notes, What};
-pub use open_rows::{ROWS_PER_BLOCK, RowBlock, RowPlace};
-pub use row::{Ends, Row, RowFacts, sides};
+pub use open_rows::{RowBlock, RowPlace};
+pub use row::{Ends, Row, RowBeginning, RowFacts, sides};
+pub use rows::{ROWS_PER_BLOCK, Rows};
 
 use crate::decode::Headers;
 use crate::index::WindowNumber;

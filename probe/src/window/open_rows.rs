@@ -10,11 +10,8 @@ use std::collections::VecDeque;
 use crate::index::{FlowIndex, WindowNumber};
 use crate::memory;
 
-use super::Row;
 use super::note::Notes;
-
-/// Rows in a block.
-pub const ROWS_PER_BLOCK: usize = 256;
+use super::{ROWS_PER_BLOCK, Row, Rows};
 
 /// Rows behind the next one whose memory is fetched: a packet may begin one each.
 const ROWS_AHEAD: usize = 2;
@@ -27,14 +24,14 @@ const PHASES: usize = 8;
 pub struct RowPlace(pub u32);
 
 /// Rows of one window.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RowBlock {
     /// The window.
     pub window: WindowNumber,
     /// Lowest share of flows that shedding kept while the window was open.
     pub sampling_rate: f32,
     /// The rows.
-    pub rows: Vec<Row>,
+    pub rows: Rows,
     /// What was measured in them.
     pub notes: Notes,
 }
@@ -46,11 +43,13 @@ pub(super) struct OpenRows {
     windows: [OpenWindow; PHASES],
     /// Share of flows that shedding keeps now.
     sampling_rate: f32,
+    /// What is written where there is no room goes here, and nowhere.
+    nowhere: Row,
 }
 
 struct Block {
     window: WindowNumber,
-    rows: Vec<Row>,
+    rows: Rows,
     notes: Notes,
 }
 
@@ -59,6 +58,8 @@ struct OpenWindow {
     sampling_rate: f32,
     /// Packets of the rows that are here.
     packets: u64,
+    /// The block that is being filled; it may be full, or gone and another window's.
+    filling: u32,
     /// Its blocks, the one that is being filled last.
     places: VecDeque<u32>,
 }
@@ -74,7 +75,7 @@ impl OpenRows {
     /// Of so many blocks, whose memory is written here, so that no packet meets a page fault later.
     pub(super) fn new(blocks: usize) -> Self {
         let blocks = blocks.max(1);
-        let block = || Block { window: NO_WINDOW, rows: empty_rows(), notes: Notes::default() };
+        let block = || Block { window: NO_WINDOW, rows: Rows::new(), notes: Notes::default() };
         let places = 0..u32::try_from(blocks).unwrap_or(u32::MAX);
         Self {
             blocks: (0..blocks).map(|_| block()).collect(),
@@ -83,9 +84,11 @@ impl OpenRows {
                 window: NO_WINDOW,
                 sampling_rate: 1.0,
                 packets: 0,
+                filling: 0,
                 places: VecDeque::with_capacity(blocks),
             }),
             sampling_rate: 1.0,
+            nowhere: Row::default(),
         }
     }
 
@@ -98,7 +101,7 @@ impl OpenRows {
         flow: FlowIndex,
     ) -> Option<&mut Row> {
         let block = self.blocks.get_mut(place.0 as usize / ROWS_PER_BLOCK)?;
-        let row = block.rows.get_mut(place.0 as usize % ROWS_PER_BLOCK)?;
+        let row = block.rows.at_mut(place.0 as usize)?;
         (block.window == window && row.flow() == flow).then_some(row)
     }
 
@@ -124,38 +127,33 @@ impl OpenRows {
         }
     }
 
-    /// Puts a row into `window`.
-    ///
-    /// # Errors
-    /// [`NoBlock`] where all blocks are in use, and nothing was done.
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "a row given by its place would be written there first"
-    )]
-    pub(super) fn push(&mut self, window: WindowNumber, row: &Row) -> Result<RowPlace, NoBlock> {
-        let place = match self.filling(window) {
-            Some(place) => place,
-            None => self.open_block(window)?,
+    /// Begins a row of `window`, after [`OpenRows::has_room`] with nothing in between; an older one's
+    /// fields stand in it.
+    #[inline]
+    pub(super) fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row) {
+        let place = self.windows[phase_of(window)].filling;
+        let Some(block) = self.blocks.get_mut(place as usize) else {
+            return (RowPlace(u32::MAX), &mut self.nowhere);
         };
-        // The row was given to nobody before this, so its fields go from registers to their place.
-        let rows = &mut self.blocks[place as usize].rows;
-        rows.push(*row);
-        memory::fetch_ahead(rows, ROWS_AHEAD);
-        Ok(place_of(place, rows.len() - 1))
+        block.rows.fetch_ahead(ROWS_AHEAD + 1);
+        let at = place_of(place, block.rows.len());
+        (at, block.rows.begin().unwrap_or(&mut self.nowhere))
     }
 
-    /// The block of `window` that has room.
+    /// Whether `window` has a block with room.
     #[inline]
-    fn filling(&self, window: WindowNumber) -> Option<u32> {
-        let open = &self.windows[phase_of(window)];
-        let place = *open.places.back().filter(|_| open.window == window)?;
-        (self.blocks[place as usize].rows.len() < ROWS_PER_BLOCK).then_some(place)
+    pub(super) fn has_room(&self, window: WindowNumber) -> bool {
+        let place = self.windows[phase_of(window)].filling;
+        let block = self.blocks.get(place as usize);
+        block.is_some_and(|block| block.window == window && block.rows.has_room())
     }
 
     /// Another block for `window`, without rows.
+    ///
+    /// # Errors
+    /// [`NoBlock`] where all blocks are in use, and nothing was done.
     #[inline(never)]
-    fn open_block(&mut self, window: WindowNumber) -> Result<u32, NoBlock> {
+    pub(super) fn open_block(&mut self, window: WindowNumber) -> Result<(), NoBlock> {
         self.begin(window);
         let open = &mut self.windows[phase_of(window)];
         if open.window != window {
@@ -163,12 +161,13 @@ impl OpenRows {
         }
         let place = self.free.pop().ok_or(NoBlock)?;
         open.places.push_back(place);
+        open.filling = place;
         let block = &mut self.blocks[place as usize];
         block.window = window;
         for ahead in 0..=ROWS_AHEAD {
-            memory::fetch_ahead(&mut block.rows, ahead);
+            block.rows.fetch_ahead(ahead);
         }
-        Ok(place)
+        Ok(())
     }
 
     /// Counts packets that are in rows of `window`.
@@ -188,7 +187,7 @@ impl OpenRows {
     }
 
     /// Takes the next block of `window`, an empty one in exchange.
-    pub(super) fn take(&mut self, window: WindowNumber, empty: Vec<Row>) -> Option<RowBlock> {
+    pub(super) fn take(&mut self, window: WindowNumber, empty: Rows) -> Option<RowBlock> {
         let open = &mut self.windows[phase_of(window)];
         if open.window != window {
             return None;
@@ -215,11 +214,19 @@ impl OpenRows {
         open.map(|open| open.window).min()
     }
 
-    /// Memory of a block that was taken without another in exchange.
-    pub(super) fn give_back(&mut self, empty: Vec<Row>) {
-        if let Some(&place) = self.free.last() {
-            self.blocks[place as usize].rows = empty;
+    /// Leaves out the next block of `window`: the packets of its rows, and what was measured in them.
+    pub(super) fn lose(&mut self, window: WindowNumber) -> Option<(u64, Notes)> {
+        let open = &mut self.windows[phase_of(window)];
+        if open.window != window {
+            return None;
         }
+        let place = open.places.pop_front()?;
+        let block = &mut self.blocks[place as usize];
+        block.window = NO_WINDOW;
+        let packets = block.rows.iter().map(Row::packets_sum).sum();
+        block.rows.clear();
+        self.free.push(place);
+        Some((packets, std::mem::take(&mut block.notes)))
     }
 
     /// The window whose rows must go before `window` can have a block: the one in its place, else the
@@ -280,13 +287,6 @@ pub(super) const fn row_of(place: RowPlace) -> u8 {
     place.0.to_le_bytes()[0]
 }
 
-/// A block's memory, written once.
-pub(super) fn empty_rows() -> Vec<Row> {
-    let mut rows = vec![Row::default(); ROWS_PER_BLOCK];
-    rows.clear();
-    rows
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,23 +310,32 @@ mod tests {
         })
     }
 
+    fn push(open: &mut OpenRows, window: WindowNumber, row: Row) -> Result<RowPlace, NoBlock> {
+        if !open.has_room(window) {
+            open.open_block(window)?;
+        }
+        let (place, begun) = open.begin_row(window);
+        *begun = row;
+        Ok(place)
+    }
+
     #[test]
     fn a_row_is_its_flows_until_its_block_is_taken() {
         let mut open = OpenRows::new(4);
         let (first, second) = (WindowNumber(8), WindowNumber(9));
-        let one = open.push(first, &row(1)).expect("there is room");
-        let other = open.push(second, &row(1)).expect("there is room");
+        let one = push(&mut open, first, row(1)).expect("there is room");
+        let other = push(&mut open, second, row(1)).expect("there is room");
         assert!(open.get(one, first, FlowIndex(1)).is_some());
         assert!(open.get(one, second, FlowIndex(1)).is_none(), "another window");
         assert!(open.get(one, first, FlowIndex(2)).is_none(), "another flow");
         open.count(first, 1);
-        let block = open.take(first, empty_rows()).expect("there is one");
+        let block = open.take(first, Rows::new()).expect("there is one");
         assert_eq!((block.window, block.rows.len()), (first, 1));
         assert!(open.get(one, first, FlowIndex(1)).is_none() && !open.has(first));
         assert_eq!((open.end(first), open.end(first)), (1, 0));
         // The block is used again, by another flow.
         for flow in 0..3 * 256 {
-            open.push(second, &row(flow)).expect("there is room");
+            push(&mut open, second, row(flow)).expect("there is room");
         }
         assert!(open.get(one, second, FlowIndex(1)).is_none());
         assert!(open.get(other, second, FlowIndex(1)).is_some());
@@ -337,25 +346,25 @@ mod tests {
         let mut open = OpenRows::new(2);
         let window = WindowNumber(3);
         for flow in 0..512 {
-            open.push(window, &row(flow)).expect("there is room");
+            push(&mut open, window, row(flow)).expect("there is room");
         }
-        assert_eq!(open.push(window, &row(0)), Err(NoBlock));
+        assert_eq!(push(&mut open, window, row(0)), Err(NoBlock));
         assert_eq!(open.in_the_way_of(window), Some(window));
-        let block = open.take(window, empty_rows()).expect("there is one");
+        let block = open.take(window, Rows::new()).expect("there is one");
         assert_eq!(block.rows[0].flow(), FlowIndex(0), "the oldest goes first");
         let later = WindowNumber(window.0 + PHASES as u64);
-        assert_eq!(open.push(later, &row(0)), Err(NoBlock));
+        assert_eq!(push(&mut open, later, row(0)), Err(NoBlock));
         assert_eq!(open.in_the_way_of(later), Some(window));
-        let _ = open.take(window, empty_rows());
-        assert!(open.push(later, &row(0)).is_ok());
+        let _ = open.take(window, Rows::new());
+        assert!(push(&mut open, later, row(0)).is_ok());
     }
 
     #[test]
     fn notes_go_with_their_rows() {
         let mut open = OpenRows::new(4);
         let (window, flow) = (WindowNumber(8), FlowIndex(7));
-        open.push(window, &row(6)).expect("there is room");
-        let place = open.push(window, &row(7)).expect("there is room");
+        push(&mut open, window, row(6)).expect("there is room");
+        let place = push(&mut open, window, row(7)).expect("there is room");
         assert_eq!(row_of(place), 1);
         assert!(open.notes(place, (window, FlowIndex(6))).is_none(), "another flow's");
         assert!(open.notes(place, (window.next(), flow)).is_none(), "another window's");
@@ -363,10 +372,10 @@ mod tests {
         notes.grow(Box::new(Chunk::empty()));
         let note = Note::new(What::Event(Event::Gap), Sender::Low, 1).of_row(row_of(place));
         assert_eq!(notes.push(note), Ok(()));
-        let block = open.take(window, empty_rows()).expect("there is one");
+        let block = open.take(window, Rows::new()).expect("there is one");
         assert_eq!(block.notes.iter().collect::<Vec<_>>(), [&note]);
-        open.push(window, &row(7)).expect("there is room");
-        let block = open.take(window, empty_rows()).expect("there is one");
+        push(&mut open, window, row(7)).expect("there is room");
+        let block = open.take(window, Rows::new()).expect("there is one");
         assert_eq!(block.notes.iter().count(), 0, "a block that is used again has none");
     }
 
@@ -375,8 +384,8 @@ mod tests {
         let mut open = OpenRows::new(4);
         let (first, second) = (WindowNumber(10), WindowNumber(11));
         let rate = |open: &mut OpenRows, window| {
-            open.push(window, &row(1)).expect("there is room");
-            open.take(window, empty_rows()).map(|block| block.sampling_rate)
+            push(open, window, row(1)).expect("there is room");
+            open.take(window, Rows::new()).map(|block| block.sampling_rate)
         };
         open.set_sampling_rate(1.0, first);
         open.set_sampling_rate(0.25, first);

@@ -7,7 +7,7 @@
 
 use crate::app::Application;
 use crate::decode::{Address, Mac};
-use crate::flow::Side;
+use crate::flow::{ETHERNET_OCTETS, Identity, Side};
 use crate::index::{FlowIndex, Sender, TapIndex};
 use crate::inventory::{AddressSpace, Segment};
 use crate::spread::FlowKey;
@@ -20,10 +20,14 @@ pub struct Row {
     sent_packets: [u32; 2],
     /// IP octets.
     sent_octets: [u32; 2],
+    /// Segments of the forward and the reverse direction.
+    segments: [Segment; 2],
     /// Packets that came after their own window was closed.
     pub late_packets: u32,
     /// The flow.
     flow: FlowIndex,
+    /// Tap that counted the forward direction (the reverse one where nothing went forward).
+    pub tap: TapIndex,
     /// See [`event`](crate::flow::event).
     pub events: u8,
     /// Application.
@@ -32,15 +36,32 @@ pub struct Row {
     initiator: Sender,
     /// Whether this is the flow's first row of the window.
     pub counts_flow: bool,
-    /// Tap that counted the forward direction (the reverse one where nothing went forward).
-    pub tap: TapIndex,
-    ends: Ends,
-    key: FlowKey,
+    /// Whether packets have an Ethernet header: a bit for each sender.
+    ethernet: u8,
+    /// As the flow has it.
+    identity: Identity,
 }
 
 const _: () = assert!(size_of::<Row>() == 128, "two cache lines a row");
 
-/// What a row begins with.
+/// What a row begins with, as a flow has it whose directions are not apart.
+#[derive(Clone, Copy, Debug)]
+pub struct RowBeginning<'a> {
+    /// The flow's place.
+    pub flow: FlowIndex,
+    /// Which flow it is.
+    pub identity: &'a Identity,
+    /// Segment of both directions.
+    pub segment: Segment,
+    /// Who began.
+    pub initiator: Sender,
+    /// Whether packets have an Ethernet header: a bit for each sender.
+    pub ethernet: u8,
+    /// Application, as far as known.
+    pub application: Application,
+}
+
+/// What a row begins with, seen from the initiator.
 #[derive(Clone, Copy, Debug)]
 pub struct RowFacts<'a> {
     /// The flow's place.
@@ -99,38 +120,43 @@ pub fn sides(sides: &[Side; 2], initiator: Sender) -> (Side, Side) {
 }
 
 impl Row {
-    /// A row without packets.
+    /// Makes it a row without packets, that does not count its flow. All fields are written, each where
+    /// it stays: a row put together first goes by way of the stack.
     #[inline]
-    pub fn of(facts: &RowFacts<'_>) -> Self {
-        Self {
-            sent_packets: [0; 2],
-            sent_octets: [0; 2],
-            late_packets: 0,
-            flow: facts.flow,
-            events: 0,
-            application: facts.application,
-            initiator: facts.initiator,
-            counts_flow: facts.counts_flow,
-            tap: facts.tap,
-            ends: facts.ends,
-            key: facts.key.copied(),
-        }
+    pub const fn begin(&mut self, beginning: &RowBeginning<'_>) {
+        (self.sent_packets, self.sent_octets) = ([0; 2], [0; 2]);
+        (self.late_packets, self.events, self.counts_flow) = (0, 0, false);
+        (self.flow, self.initiator) = (beginning.flow, beginning.initiator);
+        self.application = beginning.application;
+        self.complete_as(beginning);
     }
 
-    /// The same with its first packet: one without any is not written before.
-    #[inline]
-    #[must_use]
-    pub fn with_first(self, sender: Sender, octets: u32, late: bool) -> Self {
-        let by_sender = |amount: u32| match sender {
-            Sender::Low => [amount, 0],
-            Sender::High => [0, amount],
+    /// The same from what others than a flow know.
+    pub fn of(facts: &RowFacts<'_>) -> Self {
+        let RowFacts { flow, initiator, application, .. } = *facts;
+        let identity = Identity { key: *facts.key, ..Identity::default() };
+        let segment = facts.ends.segment;
+        let beginning = RowBeginning {
+            flow,
+            identity: &identity,
+            segment,
+            initiator,
+            ethernet: 0,
+            application,
         };
-        Self {
-            sent_packets: by_sender(1),
-            sent_octets: by_sender(octets),
-            late_packets: u32::from(late),
-            ..self
-        }
+        let mut row = Self::default();
+        row.begin(&beginning);
+        row.counts_flow = facts.counts_flow;
+        row.complete(facts.ends, facts.tap);
+        row
+    }
+
+    /// Counts the first packet.
+    #[inline]
+    pub const fn count_first(&mut self, sender: Sender, octets: u32, late: bool) {
+        self.sent_packets[sender.place()] = 1;
+        self.sent_octets[sender.place()] = octets;
+        self.late_packets = late as u32;
     }
 
     /// The flow that this is a row of, by its place at that time.
@@ -159,8 +185,22 @@ impl Row {
 
     /// The other direction was seen for the first time.
     pub const fn complete(&mut self, ends: Ends, tap: TapIndex) {
-        self.ends = ends;
+        self.segments = [ends.segment, ends.reverse_segment];
+        let (forward, reverse) = (self.initiator.place(), self.initiator.other().place());
+        self.identity.stations[forward] = ends.source_mac;
+        self.identity.stations[reverse] = ends.destination_mac;
+        let [there, back] = ends.layer2_header_octets;
+        self.ethernet = (((there != 0) as u8) << forward) | (((back != 0) as u8) << reverse);
         self.tap = tap;
+    }
+
+    /// The same for a flow whose directions are not apart: what it would begin a row with now.
+    #[inline]
+    pub const fn complete_as(&mut self, beginning: &RowBeginning<'_>) {
+        let RowBeginning { identity, segment, initiator, ethernet, .. } = *beginning;
+        self.segments = [segment; 2];
+        self.identity = *identity;
+        (self.ethernet, self.tap) = (ethernet, identity.taps[initiator.place()]);
     }
 
     /// Who began.
@@ -194,7 +234,7 @@ impl Row {
     #[inline]
     pub const fn layer2_octets(&self) -> [u64; 2] {
         let (packets, octets) = (self.packets(), self.octets());
-        let [forward, reverse] = self.ends.layer2_header_octets;
+        let [forward, reverse] = self.layer2_header_octets();
         [octets[0] + packets[0] * forward as u64, octets[1] + packets[1] * reverse as u64]
     }
 
@@ -204,45 +244,61 @@ impl Row {
         self.sent_packets[0] as u64 + self.sent_packets[1] as u64
     }
 
+    /// Octets of the Ethernet header, forward and reverse.
+    #[inline]
+    pub const fn layer2_header_octets(&self) -> [u8; 2] {
+        self.forward([
+            (self.ethernet & 1) * ETHERNET_OCTETS,
+            (self.ethernet >> 1) * ETHERNET_OCTETS,
+        ])
+    }
+
     /// Segments and stations.
     #[inline]
-    pub const fn ends(&self) -> &Ends {
-        &self.ends
+    pub const fn ends(&self) -> Ends {
+        let [source_mac, destination_mac] = self.forward(self.identity.stations);
+        Ends {
+            segment: self.segments[0],
+            reverse_segment: self.segments[1],
+            source_mac,
+            destination_mac,
+            layer2_header_octets: self.layer2_header_octets(),
+        }
     }
 
     /// Address space.
     #[inline]
     pub const fn space(&self) -> AddressSpace {
-        self.key.space
+        self.identity.key.space
     }
 
     /// Initiator.
     #[inline]
     pub const fn source(&self) -> Address {
-        self.key.address(self.initiator)
+        self.identity.key.address(self.initiator)
     }
 
     /// Responder.
     #[inline]
     pub const fn destination(&self) -> Address {
-        self.key.address(self.initiator.other())
+        self.identity.key.address(self.initiator.other())
     }
 
     /// Port of the responder.
     #[inline]
     pub const fn destination_port(&self) -> u16 {
-        self.key.port(self.initiator.other())
+        self.identity.key.port(self.initiator.other())
     }
 
     /// IANA protocol number.
     #[inline]
     pub const fn protocol(&self) -> u8 {
-        self.key.protocol
+        self.identity.key.protocol
     }
 
     /// 4 or 6.
     #[inline]
     pub const fn ip_version(&self) -> u8 {
-        self.key.ip_version
+        self.identity.key.ip_version
     }
 }

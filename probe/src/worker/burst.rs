@@ -161,7 +161,8 @@ impl<S: Source> Worker<S> {
             }
             seen.kind = Kind::BriefAlone;
             if wants_fields {
-                let Some(fields) = Fields::of(&frame, &seen.brief) else { continue };
+                let packet = seen.brief.packet_in(&frame);
+                let Some(fields) = Fields::of(packet, &seen.brief) else { continue };
                 seen.fields = fields;
                 if let Some(copies) = &parts.copies {
                     let invariant = Invariant::of_brief(&seen.brief, &seen.fields);
@@ -214,7 +215,7 @@ impl<S: Source> Worker<S> {
     /// The same for a frame that was read in brief.
     fn read_known(&mut self, frame: &Frame<'_>, place: usize) {
         let (headers, seen) = (&mut self.headers[place], &mut self.seen[place]);
-        seen.brief.write_headers(frame, headers);
+        seen.brief.write_headers(seen.brief.packet_in(frame), headers);
         if let Some(copies) = &self.parts.copies {
             seen.ahead.digest = copies.digest(headers);
         }
@@ -287,7 +288,7 @@ impl<S: Source> Worker<S> {
         self.add_tally();
         let mut all = std::mem::take(&mut self.headers);
         if let Some(headers) = all.first_mut() {
-            seen.brief.write_headers(frame, headers);
+            seen.brief.write_headers(seen.brief.packet_in(frame), headers);
             self.advance(headers.clock);
             self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
             self.own(headers, &seen.ahead);
@@ -312,17 +313,21 @@ impl<S: Source> Worker<S> {
         self.tally.passed_packets += 1;
         self.tally.octets += u64::from(brief.wire_octets);
         let to = owner(brief.hash, self.parts.workers);
-        let mut all = std::mem::take(&mut self.headers);
-        if let Some(headers) = all.first_mut() {
-            brief.write_headers(frame, headers);
-            if self.parts.outgoing[to].push(headers) {
-                self.totals.spread_out_packets += 1;
-            } else {
-                self.add_tally();
-                self.pass_on(to, headers);
-            }
+        let packet = brief.packet_in(frame);
+        if self.parts.outgoing[to].push_in_brief(brief, packet) {
+            self.totals.spread_out_packets += 1;
+        } else {
+            self.pass_on_later(to, brief, packet);
         }
-        self.headers = all;
+    }
+
+    /// The same where the ring has no room.
+    #[cold]
+    fn pass_on_later(&mut self, to: usize, brief: &Brief, packet: &[u8]) {
+        self.add_tally();
+        let mut headers = Headers::default();
+        brief.write_headers(packet, &mut headers);
+        self.pass_on(to, &headers);
     }
 
     #[inline]
@@ -415,7 +420,7 @@ impl<S: Source> Worker<S> {
     fn handle_copy(&mut self, frame: &Frame<'_>, seen: &Seen, verdict: Verdict) {
         self.add_tally();
         let mut headers = Headers::default();
-        seen.brief.write_headers(frame, &mut headers);
+        seen.brief.write_headers(seen.brief.packet_in(frame), &mut headers);
         self.advance(headers.clock);
         self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
         self.own_as(&headers, &seen.ahead, verdict);

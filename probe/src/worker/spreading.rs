@@ -2,18 +2,17 @@
 //!
 //! In: packets that another worker owns, packets that others have sent. Out: the same at their owner,
 //! oldest first.
-//! Cost: one copy of the headers each way; a ring is touched once a batch.
+//! Cost: one copy of 192 octets each way; a ring is touched once a batch.
 //! Invariants: with files a worker that waits for room takes over meanwhile, so that no two wait for
 //! each other; with a live source what finds no room is counted.
 //! Source: ARCHITECTURE.md, "The loop".
 
 use crate::capture::Source;
-use crate::copies::Verdict;
+use crate::copies::{CopyTable, Digest, Invariant, Verdict};
 use crate::counters::DropCause;
-use crate::decode::brief::Fields;
+use crate::decode::brief::{Fields, PacketHead};
 use crate::decode::{Brief, Headers, Marks};
-use crate::memory;
-use crate::spread::ring::{AHEAD_PACKETS, CLOSED, QUIET};
+use crate::spread::ring::{AHEAD_PACKETS, CLOSED, InBrief, Passed, QUIET};
 use crate::spread::{datagram_hash, name_flow, owner};
 use crate::time::Timestamp;
 
@@ -21,6 +20,52 @@ use super::{Ahead, Worker, WorkerParts};
 
 /// Packets taken over from other workers in a turn at most.
 const TAKE_PACKETS_MAX: usize = 256;
+
+/// What is known of a packet of another worker's batch before its turn comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    ahead: Ahead,
+    /// Of a packet in brief; `None` where all its headers are needed.
+    fields: Option<Fields>,
+}
+
+impl Taken {
+    /// Reads what more than counting needs.
+    #[inline]
+    fn look(&mut self, packet: &InBrief, copies: Option<&CopyTable>, wants_fields: bool) {
+        let InBrief { brief, head } = packet;
+        if !wants_fields {
+            self.fields = Some(Fields::default());
+            return;
+        }
+        self.fields = Fields::of(head.octets(), brief);
+        let Some(copies) = copies else { return };
+        self.ahead.digest = match &self.fields {
+            Some(fields) => copies.digest_of(&Invariant::of_brief(brief, fields)),
+            None => {
+                let mut headers = Headers::default();
+                brief.write_headers(head.octets(), &mut headers);
+                copies.digest(&headers)
+            }
+        };
+    }
+}
+
+/// What became of a packet of which a brief is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handled {
+    /// All is done.
+    Counted,
+    /// It is known whether it is a copy; the rest is to be done.
+    Classified(Verdict),
+    /// Nothing was done.
+    NotYet,
+}
+
+#[inline]
+fn digest_of(headers: &Headers, copies: Option<&CopyTable>) -> Digest {
+    copies.map_or(Digest::default(), |copies| copies.digest(headers))
+}
 
 impl<S: Source> Worker<S> {
     /// Fragments find their ports here if this worker receives all of them, else at the worker
@@ -121,25 +166,20 @@ impl<S: Source> Worker<S> {
             let Some(from) = self.oldest_ring() else { break };
             self.look_at_batch(from);
             let ring = &mut self.parts.incoming[from];
-            let Some(headers) = ring.head().copied() else { break };
-            // Before time goes on: who waits for room then may take over the rest of the batch.
-            let ahead = self.taken[from][ring.place()];
-            ring.advance();
+            // Copied before time goes on: who waits for room then may take over the rest of the batch.
+            let known = self.taken[from][ring.place()];
+            match ring.head() {
+                Some(Passed::InBrief(&packet)) => {
+                    ring.advance();
+                    self.take_in_brief(&packet, &known);
+                }
+                Some(Passed::Headers(&headers)) => {
+                    ring.advance();
+                    self.take_headers(&headers, &known.ahead);
+                }
+                None => break,
+            }
             taken += 1;
-            // Time first: what closes with it does not hold this packet yet.
-            self.advance(headers.clock);
-            if headers.is_quote() {
-                self.take_quote(&headers);
-                continue;
-            }
-            self.totals.spread_in_packets += 1;
-            let unresolved =
-                headers.marks.has(Marks::FRAGMENT) && !headers.marks.has(Marks::PORTS_RESOLVED);
-            if unresolved {
-                self.resolve_fragment(&headers);
-            } else if !self.own_settled(&headers, &ahead) {
-                self.own(&headers, &ahead);
-            }
         }
         if taken == 0 {
             self.advance_by_rings();
@@ -147,47 +187,111 @@ impl<S: Source> Worker<S> {
         taken
     }
 
-    /// A packet of this worker's, if its flow is settled: it is only counted. `false`: nothing was done.
-    fn own_settled(&mut self, headers: &Headers, ahead: &Ahead) -> bool {
-        let Some(brief) = Brief::of(headers) else { return false };
+    /// A packet of the common shape. Time first: what closes with it does not hold this packet yet.
+    #[inline]
+    fn take_in_brief(&mut self, packet: &InBrief, known: &Taken) {
+        let InBrief { brief, head } = packet;
+        self.advance(brief.clock);
+        self.totals.spread_in_packets += 1;
+        let handled = match &known.fields {
+            Some(fields) => self.own_in_brief(brief, fields, &known.ahead),
+            None => Handled::NotYet,
+        };
+        if handled != Handled::Counted {
+            self.own_in_full(brief, head, &known.ahead, handled);
+        }
+    }
+
+    /// The same of which more is to be done than counting.
+    #[inline(never)]
+    fn own_in_full(&mut self, brief: &Brief, head: &PacketHead, ahead: &Ahead, handled: Handled) {
+        let mut headers = Headers::default();
+        brief.write_headers(head.octets(), &mut headers);
+        match handled {
+            Handled::Classified(verdict) => self.own_as(&headers, ahead, verdict),
+            _ => self.own(&headers, ahead),
+        }
+    }
+
+    /// Any other packet, or what an ICMP error quotes.
+    fn take_headers(&mut self, headers: &Headers, ahead: &Ahead) {
+        self.advance(headers.clock);
+        if headers.is_quote() {
+            self.take_quote(headers);
+            return;
+        }
+        self.totals.spread_in_packets += 1;
+        let unresolved =
+            headers.marks.has(Marks::FRAGMENT) && !headers.marks.has(Marks::PORTS_RESOLVED);
+        if unresolved {
+            self.resolve_fragment(headers);
+            return;
+        }
+        let handled = Brief::of(headers).map(|brief| {
+            let fields = Fields::of_headers(headers);
+            self.own_in_brief(&brief, &fields, ahead)
+        });
+        match handled {
+            Some(Handled::Counted) => {}
+            Some(Handled::Classified(verdict)) => self.own_as(headers, ahead, verdict),
+            Some(Handled::NotYet) | None => self.own(headers, ahead),
+        }
+    }
+
+    /// A packet of this worker's, if its flow is settled: it is only counted.
+    #[inline]
+    fn own_in_brief(&mut self, brief: &Brief, fields: &Fields, ahead: &Ahead) -> Handled {
         let WorkerParts { flows, path, copies, .. } = &mut self.parts;
         let is_followed =
             path.as_ref().is_some_and(|path| path.concerns(brief.hash, &ahead.digest));
-        if is_followed || !flows.is_settled(&brief, ahead.guess) {
-            return false;
+        if is_followed || !flows.is_settled(brief, ahead.guess) {
+            return Handled::NotYet;
         }
         if let Some(copies) = copies {
-            let verdict = copies.classify((headers.tap, headers.timestamp), &ahead.digest);
-            if verdict != Verdict::First {
-                self.own_as(headers, ahead, verdict);
-                return true;
+            let verdict = copies.classify((brief.tap, brief.timestamp), &ahead.digest);
+            if verdict != Verdict::First || flows.may_be_recut(ahead.guess, brief, fields) {
+                return Handled::Classified(verdict);
             }
         }
-        let (window, late) = self.booking.book(headers.timestamp, headers.clock);
+        let (window, late) = self.booking.book(brief.timestamp, brief.clock);
         let booking = self.open_window(window, late);
-        self.count_settled(ahead.guess, (&brief, &Fields::of_headers(headers)), booking);
+        self.count_settled(ahead.guess, (brief, fields), booking);
         self.note_booked(booking, 1);
-        true
+        Handled::Counted
     }
 
     /// Looks at where flows, rows and digests of a ring's next batch lie, so that their memory is
     /// fetched for all at once.
     fn look_at_batch(&mut self, from: usize) {
         let WorkerParts { incoming, flows, copies, handoff, .. } = &mut self.parts;
+        let copies = copies.as_ref();
         let Some(batch) = incoming[from].fresh_batch() else { return };
-        for (place, headers) in batch.iter().enumerate() {
+        for place in 0..batch.len() {
             if let Some(later) = batch.get(place + AHEAD_PACKETS) {
-                memory::fetch(later);
+                later.fetch();
             }
-            flows.table().fetch_bucket(headers.hash);
+            if let Some(packet) = batch.get(place) {
+                flows.table().fetch_bucket(packet.hash());
+            }
         }
         let all = &mut self.taken[from][..batch.len()];
-        for (headers, ahead) in batch.iter().zip(&mut *all) {
-            *ahead = Ahead::of(headers, flows, copies.as_ref());
-            ahead.fetch(flows, copies.as_ref());
+        let wants_fields = copies.is_some() || flows.measures();
+        for (place, known) in all.iter_mut().enumerate() {
+            let Some(packet) = batch.get(place) else { break };
+            known.ahead.guess = flows.guess(packet.hash());
+            flows.table().fetch(known.ahead.guess);
+            match packet {
+                Passed::InBrief(packet) => known.look(packet, copies, wants_fields),
+                Passed::Headers(headers) => {
+                    known.ahead.digest = digest_of(headers, copies);
+                }
+            }
+            if let Some(copies) = copies {
+                copies.fetch(&known.ahead.digest);
+            }
         }
-        for ahead in all {
-            ahead.fetch_behind(flows, handoff, self.newest_active);
+        for known in all {
+            known.ahead.fetch_behind(flows, handoff, self.newest_active);
         }
     }
 
@@ -198,8 +302,8 @@ impl<S: Source> Worker<S> {
         for (place, ring) in self.parts.incoming.iter_mut().enumerate() {
             let clock = ring.clock();
             match ring.head() {
-                Some(headers) if oldest.is_none_or(|(_, best)| headers.clock < best) => {
-                    oldest = Some((place, headers.clock));
+                Some(packet) if oldest.is_none_or(|(_, best)| packet.clock() < best) => {
+                    oldest = Some((place, packet.clock()));
                 }
                 Some(_) => {}
                 None => read_up_to = read_up_to.min(clock),

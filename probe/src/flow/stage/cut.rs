@@ -9,13 +9,13 @@
 use crate::decode::Headers;
 use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::time::Timestamp;
-use crate::window::{Ends, Row, RowFacts};
+use crate::window::{Ends, Row};
 
 use super::super::output::{Biflow, EndedFlow, FlowOutput, Measured};
 use super::super::sides::NOWHERE;
 use super::super::state::second_of;
 use super::super::table::Guess;
-use super::super::{EndReason, TcpState, event};
+use super::super::{EndReason, TcpState};
 use super::FlowStage;
 
 /// A record is made when a direction has counted so many packets.
@@ -25,28 +25,6 @@ const RECORD_PACKETS_MAX: u32 = 1 << 31;
 const SECONDS_MAX_NS: u64 = 30_000 * 1_000_000_000;
 
 impl FlowStage {
-    /// A row of `window`, without packets; of a flow whose directions are apart the ends are yet to be
-    /// told.
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "so the row is written where it goes, not copied")]
-    pub(super) fn row(&mut self, index: FlowIndex, window: WindowNumber) -> Row {
-        let tap = self.tap(index);
-        let flow = self.table.flow_mut(index);
-        let counts_flow = !flow.was_counted_in(window);
-        flow.note_counted_in(window);
-        let mut row = Row::of(&RowFacts {
-            flow: index,
-            key: &flow.key,
-            initiator: flow.initiator(),
-            ends: flow.ends(),
-            tap,
-            application: flow.application,
-            counts_flow,
-        });
-        row.events = flow.events & event::ACKNOWLEDGED;
-        row
-    }
-
     /// The ends of the row that was just begun, where the directions are apart.
     #[cold]
     pub(super) fn tell_ends(
@@ -56,31 +34,18 @@ impl FlowStage {
         output: &mut impl FlowOutput,
     ) {
         if let Some(row) = output.open_row(self.table.flow(index).row, window, index) {
-            row.complete(self.ends(index), self.tap(index));
+            row.complete(self.ends_apart(index), row.tap);
         }
     }
 
     /// A row of the flow as it is, that counts nothing, not even the flow.
     pub(super) fn row_of_nothing(&self, index: FlowIndex) -> Row {
-        let flow = self.table.flow(index);
-        Row::of(&RowFacts {
-            flow: index,
-            key: &flow.key,
-            initiator: flow.initiator(),
-            ends: self.ends(index),
-            tap: self.tap(index),
-            application: flow.application,
-            counts_flow: false,
-        })
-    }
-
-    /// The tap of the forward direction: nearest to the sender of its first packet.
-    #[inline]
-    pub(super) fn tap(&self, index: FlowIndex) -> TapIndex {
-        let flow = self.table.flow(index);
-        let initiator = flow.initiator();
-        let seen = if flow.has_seen(initiator) { initiator } else { initiator.other() };
-        flow.taps[seen.place()]
+        let mut row = Row::default();
+        row.begin(&self.table.flow(index).beginning(index));
+        if self.table.flow(index).is_apart() {
+            row.complete(self.ends_apart(index), row.tap);
+        }
+        row
     }
 
     /// A packet that `counted` was the first to show was seen nearer to its sender: what that tap is named
@@ -95,26 +60,19 @@ impl FlowStage {
     ) {
         let Some(index) = self.table.find(headers, guess) else { return };
         let flow = self.table.flow_mut(index);
-        let named = &mut flow.taps[headers.sender.place()];
-        if *named != counted {
+        if flow.identity.taps[headers.sender.place()] != counted {
             return;
         }
-        *named = headers.tap;
-        let (row, may_be_open) = (flow.row, flow.may_be_in(window));
-        let tap = self.tap(index);
-        if may_be_open && let Some(row) = output.open_row(row, window, index) {
-            row.tap = tap;
+        flow.set_tap(headers.sender, headers.tap);
+        if flow.may_be_in(window)
+            && let Some(row) = output.open_row(flow.row, window, index)
+        {
+            row.tap = flow.identity.taps[flow.initiator().place()];
         }
-    }
-
-    #[inline]
-    pub(super) fn ends(&self, index: FlowIndex) -> Ends {
-        let flow = self.table.flow(index);
-        if flow.is_apart() { self.ends_apart(index) } else { flow.ends() }
     }
 
     #[cold]
-    fn ends_apart(&self, index: FlowIndex) -> Ends {
+    pub(super) fn ends_apart(&self, index: FlowIndex) -> Ends {
         let sides = [self.side(index, Sender::Low), self.side(index, Sender::High)];
         Ends::of(&sides, self.table.flow(index).initiator())
     }
@@ -185,14 +143,14 @@ impl FlowStage {
             (octets[place] + packets[place] * header).saturating_add_signed(correction[place])
         });
         Biflow {
-            key: flow.key,
+            key: flow.identity.key,
             initiator: flow.initiator(),
             initiator_method: flow.initiator_method(),
             tcp: flow.tcp,
             tcp_control_bits: flow.tcp_control_bits,
             application: flow.application,
             sides,
-            taps: flow.taps,
+            taps: flow.identity.taps,
             first_seen: rest.first_seen,
             record_start: rest.record_start,
             last_seen: flow.last_seen,
@@ -217,7 +175,8 @@ impl FlowStage {
         // Whole seconds tell too much by one at most. A stamp that went back looks like a long time.
         let may_be_long = u64::from(lasted_s) >= self.timeouts.active_s
             || now.since_ns(flow.last_seen) >= SECONDS_MAX_NS;
-        if may_be_long || flow.packets.iter().any(|packets| *packets >= RECORD_PACKETS_MAX) {
+        let [low, high] = flow.packets;
+        if may_be_long || low | high >= RECORD_PACKETS_MAX {
             self.make_record(index, now, output);
         }
     }

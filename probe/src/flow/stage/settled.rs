@@ -20,7 +20,7 @@ impl FlowStage {
     #[inline]
     pub fn is_settled(&self, brief: &Brief, guess: Guess) -> bool {
         self.table.guessed(guess).is_some_and(|flow| {
-            flow.key.is_of_brief(brief)
+            flow.identity.key.is_of_brief(brief)
                 && brief.goes_on()
                 && flow.is_settled_for(brief.sender)
                 && flow.stands_between(brief.stations, brief.sender, brief.segment)

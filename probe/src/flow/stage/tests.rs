@@ -30,10 +30,13 @@ impl FlowOutput for Records {
         let row = self.rows.get_mut(place)?;
         (self.windows[place] == window && row.flow() == flow).then_some(row)
     }
-    fn begin_row(&mut self, window: WindowNumber, row: &Row) -> RowPlace {
-        self.rows.push(*row);
+    fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row) {
+        let place = RowPlace(u32::try_from(self.rows.len()).expect("few rows"));
         self.windows.push(window);
-        RowPlace(u32::try_from(self.rows.len() - 1).expect("few rows"))
+        // What stands in a row before it is begun says nothing.
+        let mut row = Row::default();
+        (row.events, row.late_packets) = (u8::MAX, u32::MAX);
+        (place, self.rows.push_mut(row))
     }
     fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>) {
         self.ended.push(*flow);

@@ -277,7 +277,7 @@ fn hand_over(
     totals.received_packets += packets;
     totals.booked_packets += packets;
     sender.count(window, packets);
-    sender.begin_row(window, row);
+    *sender.begin_row(window).1 = *row;
 }
 
 fn store(sink: &mut Option<ParquetSink>, rows: Rows, at: Timestamp) {

@@ -3,7 +3,7 @@
 //! In: burst size and number of workers. Out: CPU time of sending and of taking a packet.
 //! Cost: [`PACKETS`] through one ring.
 //! Invariants: batches are as long as a burst that is dealt out evenly over all workers makes them;
-//! headers are in the sender's cache, as they are after decoding; waiting is not counted.
+//! packets are in the sender's cache, as they are after decoding; waiting is not counted.
 //! Source: `spread/ring.rs`; what the worker does for each packet in `take_over` beside its flows.
 
 use std::hint::black_box;
@@ -14,8 +14,8 @@ use crossbeam::utils::CachePadded;
 
 use crate::config::Plan;
 use crate::cores;
-use crate::decode::Headers;
-use crate::spread::ring::{RingReceiver, RingSender, ring};
+use crate::decode::Brief;
+use crate::spread::ring::{Passed, RingReceiver, RingSender, ring};
 use crate::time::{Timestamp, thread_cpu_ns};
 
 use super::super::RuntimeError;
@@ -67,15 +67,16 @@ pub(super) fn measure(plan: &Plan, workers: u16) -> Result<[f64; 2], RuntimeErro
 }
 
 fn send_all(mut sender: RingSender, batch: u64, progress: &Progress) -> u64 {
-    let mut headers = vec![Headers::default(); 32];
+    let mut briefs = vec![Brief::default(); 32];
+    let packet = [0; 128];
     let begun_ns = thread_cpu_ns();
     let (mut sent, mut waited_ns) = (0, 0);
     while sent < PACKETS {
         let end = PACKETS.min(sent + batch);
         while sent < end {
             let place = usize::try_from(sent % 32).unwrap_or(0);
-            headers[place].clock = Timestamp(sent);
-            if sender.push(black_box(&headers[place])) {
+            briefs[place].clock = Timestamp(sent);
+            if sender.push_in_brief(black_box(&briefs[place]), black_box(&packet)) {
                 sent += 1;
             } else {
                 waited_ns += spread::wait_until(|| progress.under_way() == 0);
@@ -98,9 +99,9 @@ fn take_all(mut receiver: RingReceiver, batch: u64, progress: &Progress) -> u64 
     let (mut taken, mut waited_ns) = (0, 0);
     while taken < PACKETS {
         black_box(receiver.clock());
-        if let Some(headers) = receiver.head().copied() {
+        if let Some(Passed::InBrief(&packet)) = receiver.head() {
             receiver.advance();
-            black_box(&headers);
+            black_box(&packet);
             taken += 1;
             continue;
         }
