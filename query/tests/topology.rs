@@ -12,7 +12,7 @@ use std::sync::Arc;
 use folder::{Folder, stderr};
 use serde_json::Value as Json;
 use vmprobe::decode::Mac;
-use vmprobe::record::{InventoryRecord, Rows, WindowRecord};
+use vmprobe::record::{InventoryRecord, MigrationRecord, Rows, WindowRecord};
 use vmprobe::time::Timestamp;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -378,6 +378,16 @@ fn a_graph_that_does_not_fit_the_memory_is_made_in_parts() {
     let large = topology(&folder, &["--memory-mib", "4096"]);
     assert!(large.status.success(), "{}", stderr(&large));
     assert!(small.stdout == large.stdout, "the same graph");
+    // Views over all windows hold no copy of them.
+    let migration = MigrationRecord {
+        time_ns: BEGIN_NS + 150 * SECOND_NS,
+        virtual_station_uuid: Some("uuid-1".into()),
+        ..MigrationRecord::default()
+    };
+    folder.write(Rows { migrations: vec![migration], ..Rows::default() }, Timestamp(BEGIN_NS));
+    let sql = "SELECT count(*) FROM migration_lens";
+    let lens = folder.query(&["--memory-mib", "128", "--format", "csv", sql]);
+    assert!(lens.stdout.ends_with(b"\r\n1\r\n"), "{}", stderr(&lens));
     // And where its hour stands added up.
     hours(&folder).iter().for_each(|hour| roll_up(&folder, hour));
     let rolled = topology(&folder, &["--memory-mib", "128"]);

@@ -96,17 +96,18 @@ impl Rolled {
         !self.hours.is_empty()
     }
 
-    /// The windows that are read; `filter` as above.
+    /// The windows that are read; `filter` as above. It is applied to all of them at once, because each of its
+    /// joins takes memory wherever it stands.
     pub(super) fn windows(&self, filter: &str) -> String {
         let in_span = in_span(self.span);
         if !self.any() {
             return format!("(SELECT * FROM {} WHERE {in_span}{filter})", TALKS.windows);
         }
         let mut parts = vec![
-            format!("SELECT * FROM {} WHERE {in_span}{filter}", TALKS.rest),
+            format!("SELECT * FROM {} WHERE {in_span}", TALKS.rest),
             // By bounds, so that row groups are left out by what they say of themselves.
             format!(
-                "SELECT * FROM {} WHERE {in_span}{}{filter}",
+                "SELECT * FROM {} WHERE {in_span}{}",
                 TALKS.behind,
                 self.ranges().map(outside).collect::<String>()
             ),
@@ -115,13 +116,13 @@ impl Rolled {
             parts.push(format!(
                 "SELECT * EXCLUDE (start_ns) FROM (
                    SELECT window_start_ns // {HOUR_NS} * {HOUR_NS} AS start_ns, * FROM {}
-                   WHERE {in_span} AND ({}){filter}) AS own
+                   WHERE {in_span} AND ({})) AS own
                  SEMI JOIN torn USING ({TORN_BY})",
                 TALKS.behind,
                 self.ranges().map(inside).collect::<Vec<_>>().join(" OR ")
             ));
         }
-        format!("({})", parts.join(" UNION ALL "))
+        format!("(SELECT * FROM ({}) WHERE true{filter})", parts.join(" UNION ALL "))
     }
 
     /// That rows have windows in the span.

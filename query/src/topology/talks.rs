@@ -86,7 +86,7 @@ impl Scan<'_> {
         for part in 0..parts {
             let filter = part_sql(parts, part);
             database.execute(&self.talks_sql(&filter))?;
-            let talks = self.all_talks(&filter);
+            let talks = self.all_talks(database, parts, &filter)?;
             database.execute(&named_sql(&talks))?;
             database.execute(&self.edges_sql(&talks))?;
             add(&mut all, sums(database, "edges")?);
@@ -113,22 +113,28 @@ impl Scan<'_> {
         )
     }
 
-    /// Those, and beside them the hours that stand added up, which may have several rows of a talk.
-    fn all_talks(&self, filter: &str) -> String {
+    /// Those, and beside them the hours that stand added up, which may have several rows of a talk. These
+    /// are read where they are needed, three times; or, where memory is short, put with the others, because
+    /// each join of a statement takes some, however few rows there are.
+    fn all_talks(&self, database: &Database, parts: u32, filter: &str) -> anyhow::Result<String> {
         if !self.rolled.any() {
-            return "talks".to_owned();
+            return Ok("talks".to_owned());
         }
         let rows = self.changes.with_instants(&self.rolled.rows(filter));
         let [held_from, held_to] = self.changes.held("first_start_ns", "last_end_ns");
-        format!(
-            "(FROM talks UNION ALL
-              SELECT {keys}, {held_from} AS held_from_ns, {held_to} AS held_to_ns,
-                     packet_delta_count AS packets, reverse_packet_delta_count AS back,
-                     octet_delta_count AS octets, reverse_octet_delta_count AS octets_back,
-                     first_start_ns, last_start_ns, first_end_ns, last_end_ns
-              FROM {rows})",
+        let rows = format!(
+            "SELECT {keys}, {held_from} AS held_from_ns, {held_to} AS held_to_ns,
+                    packet_delta_count AS packets, reverse_packet_delta_count AS back,
+                    octet_delta_count AS octets, reverse_octet_delta_count AS octets_back,
+                    first_start_ns, last_start_ns, first_end_ns, last_end_ns
+             FROM {rows}",
             keys = known_keys()
-        )
+        );
+        if parts > 1 {
+            database.execute(&format!("INSERT INTO talks {rows}"))?;
+            return Ok("talks".to_owned());
+        }
+        Ok(format!("(FROM talks UNION ALL {rows})"))
     }
 
     /// Talks with what makes their edges, as known now. They are named twice instead of kept with names:
@@ -265,24 +271,27 @@ fn known_keys() -> String {
 }
 
 /// `named`: ends of talks that the inventory names, as known now, with the number of the VM. Whom it does
-/// not know by address or MAC address it cannot name.
+/// not know by address or MAC address it cannot name. One end after the other: what a statement needs at
+/// the least, however few its rows are, grows with its joins.
 fn named_sql(talks: &str) -> String {
     let ends = ["source", "destination"].map(|end| {
         format!(
-            "SELECT DISTINCT probe_id, address_space, {end}_address AS address, {end}_mac AS mac,
-                    held_from_ns AS from_ns, held_to_ns AS to_ns
+            "INSERT INTO known_ends
+             SELECT DISTINCT probe_id, address_space, {end}_address, {end}_mac, held_from_ns, held_to_ns
              FROM {talks}
              WHERE {end}_address IN (SELECT key FROM known) OR {end}_mac IS NOT NULL"
         )
     });
     format!(
-        "CREATE OR REPLACE TEMP TABLE known_ends AS {};
+        "CREATE OR REPLACE TEMP TABLE known_ends (probe_id VARCHAR, address_space VARCHAR,
+           address VARCHAR, mac VARCHAR, from_ns UBIGINT, to_ns UBIGINT);
+         {};
          CREATE OR REPLACE TEMP TABLE named AS
          WITH inventory_now AS (FROM facts)
          SELECT own.*, vms.number FROM ({}) AS own LEFT JOIN vms ON vms.uuid = own.uuid;
          DROP TABLE known_ends",
-        ends.join(" UNION "),
-        now::known("FROM known_ends")
+        ends.join("; "),
+        now::known("SELECT DISTINCT * FROM known_ends")
     )
 }
 

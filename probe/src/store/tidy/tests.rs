@@ -130,6 +130,25 @@ fn small_files_of_an_hour_become_one_in_order() {
     assert_eq!(folder.tidy().merged_files, 0);
 }
 
+/// Who asks for one flow, or one address, leaves out row groups that do not have it.
+#[test]
+fn merged_flows_say_which_values_they_have() {
+    let folder = Folder::new("bloom");
+    folder.write("p1", 4, 500);
+    assert_eq!(folder.tidy().merged_files, 4);
+    let file = fs::File::open(folder.hour().join(&folder.names()[0])).expect("a file");
+    let built = ParquetRecordBatchReaderBuilder::try_new(file).expect("a Parquet file");
+    let filter = |name: &str| {
+        let column = built.schema().index_of(name).expect("a column");
+        built.get_row_group_column_bloom_filter(0, column).expect("it can be read")
+    };
+    let flows = filter("flow_id").expect("a filter");
+    assert!((0..2_000_u64).all(|flow| flows.check(&flow)));
+    let wrong = (2_000..12_000_u64).filter(|flow| flows.check(flow)).count();
+    assert!(wrong < 300, "{wrong} of 10,000");
+    assert!(filter("source_address").is_some() && filter("packet_delta_count").is_none());
+}
+
 /// More files than row groups may be open at a time, all of the same second.
 #[test]
 fn order_is_given_up_before_a_row_is() {

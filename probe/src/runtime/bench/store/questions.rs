@@ -38,11 +38,11 @@ pub struct Asked {
     pub failed: Option<String>,
 }
 
-/// Asks each `times` times.
-pub(super) fn ask(folder: &Path, times: u32) -> Result<Vec<Asked>, String> {
+/// Asks each `times` times; `flow_id` is one of the records.
+pub(super) fn ask(folder: &Path, flow_id: u64, times: u32) -> Result<Vec<Asked>, String> {
     let program = query::program().map_err(|error| error.to_string())?;
     let mut asked = Vec::new();
-    for (name, sql) in questions() {
+    for (name, sql) in questions(flow_id) {
         let mut answer = Asked { name, ..Asked::default() };
         let (mut later, mut later_cpu) = (Vec::new(), Vec::new());
         for time in 0..times.max(2) {
@@ -128,7 +128,8 @@ enum Sql {
     Topology([String; 2]),
 }
 
-fn questions() -> Vec<(&'static str, Sql)> {
+#[expect(clippy::too_many_lines, reason = "a list")]
+fn questions(flow_id: u64) -> Vec<(&'static str, Sql)> {
     const ENDS: &str = "source_virtual_station_name, destination_virtual_station_name";
     let query = |name, sql: String| (name, Sql::Query(sql));
     let noon = |seconds: u64| {
@@ -142,14 +143,16 @@ fn questions() -> Vec<(&'static str, Sql)> {
         )
     };
     let vm = "'vm-000-3'";
+    let rate = |of: &str| {
+        format!(
+            "SELECT start_ns, sum(octet_delta_count), sum(reverse_octet_delta_count) FROM {of} \
+             GROUP BY 1 ORDER BY 1"
+        )
+    };
     vec![
         query("rows of the day", "SELECT count(*) FROM windows".into()),
-        query(
-            "rate of the day, by minute",
-            "SELECT start_ns, sum(octet_delta_count), sum(reverse_octet_delta_count) \
-             FROM windows_1m GROUP BY 1 ORDER BY 1"
-                .into(),
-        ),
+        query("rate of the day, by minute", rate("vms_1m WHERE side = 'source'")),
+        query("rate of the day, by minute, from pairs of VMs", rate("windows_1m")),
         query("tenants of the day", tenants("windows_1h")),
         query("tenants of the day, window by window", tenants("windows")),
         query(
@@ -161,6 +164,10 @@ fn questions() -> Vec<(&'static str, Sql)> {
         ),
         query(
             "one VM's day, by minute",
+            rate(&format!("vms_1m WHERE virtual_station_name = {vm}")),
+        ),
+        query(
+            "one VM's day, by minute, from pairs of VMs",
             format!(
                 "SELECT start_ns, sum(octet_delta_count) FROM windows_1m \
                  WHERE destination_virtual_station_name = {vm} \
@@ -206,7 +213,7 @@ fn questions() -> Vec<(&'static str, Sql)> {
              WHERE source_address = '198.18.3.7' ORDER BY flow_end_ns LIMIT 100"
                 .into(),
         ),
-        query("one flow", "SELECT * FROM flows WHERE flow_id = 123456789".into()),
+        query("one flow", format!("SELECT * FROM flows WHERE flow_id = {flow_id}")),
         query("alerts of the day", "SELECT * FROM alerts ORDER BY last_seen_ns DESC".into()),
         query(
             "ledger of the day",
@@ -228,7 +235,7 @@ mod tests {
 
     #[test]
     fn questions_have_names_of_their_own() {
-        let mut names: Vec<_> = questions().into_iter().map(|(name, _)| name).collect();
+        let mut names: Vec<_> = questions(1).into_iter().map(|(name, _)| name).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();
