@@ -128,7 +128,6 @@ enum Sql {
     Topology([String; 2]),
 }
 
-#[expect(clippy::too_many_lines, reason = "a list")]
 fn questions(flow_id: u64) -> Vec<(&'static str, Sql)> {
     const ENDS: &str = "source_virtual_station_name, destination_virtual_station_name";
     let query = |name, sql: String| (name, Sql::Query(sql));
