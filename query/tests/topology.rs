@@ -297,7 +297,9 @@ fn graphs_of_hours_that_stand_added_up_are_the_same() {
 
         // What nobody knew when they were added up.
         let mut late = stretched_facts(&mut Random(seed + 100));
-        late.iter_mut().for_each(|fact| fact.fact_id += 1_000);
+        for fact in &mut late {
+            fact.fact_id += 1_000;
+        }
         let at = Timestamp(BEGIN_NS);
         folder.write(Rows { inventory: late, ..Rows::default() }, at);
         let known_since = graphs(&folder);
@@ -325,7 +327,9 @@ fn hours_that_stand_added_up_are_what_is_read() {
         if place + 1 < hours.len() {
             roll_up(&folder, hour);
         }
-        files_of(hour, false).iter().for_each(|file| spoil(file));
+        for file in files_of(hour, false) {
+            spoil(&file);
+        }
     }
     let rolled = topology(&folder, &arguments);
     assert!(rolled.status.success(), "{}", stderr(&rolled));
@@ -389,7 +393,9 @@ fn a_graph_that_does_not_fit_the_memory_is_made_in_parts() {
     let lens = folder.query(&["--memory-mib", "128", "--format", "csv", sql]);
     assert!(lens.stdout.ends_with(b"\r\n1\r\n"), "{}", stderr(&lens));
     // And where its hour stands added up.
-    hours(&folder).iter().for_each(|hour| roll_up(&folder, hour));
+    for hour in hours(&folder) {
+        roll_up(&folder, &hour);
+    }
     let rolled = topology(&folder, &["--memory-mib", "128"]);
     assert!(rolled.stdout == large.stdout, "{}", stderr(&rolled));
     let graph: Json = serde_json::from_slice(&small.stdout).expect("JSON");
