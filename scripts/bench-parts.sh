@@ -377,11 +377,10 @@ await_clickhouse() {
     fail "ClickHouse does not answer: $(tail -1 "$work/clickhouse.log")"
 }
 
-# Rows of `windows` to a ClickHouse on this machine, and what the server takes of the same rows by itself.
-part_clickhouse() {
-    local port=18123 windows=10 server url round
-    ! $quick || windows=2
-    url="http://127.0.0.1:$port"
+# Starts a ClickHouse on a port of this machine, with the tables of `$work/sink.toml`, which is made with
+# further lines; `server` is its process.
+start_clickhouse() {
+    local port=$1 url="http://127.0.0.1:$1"
     mkdir -p "$work/clickhouse"
     cat >"$work/clickhouse/users.xml" <<TEXT
 <clickhouse><profiles><default/></profiles><quotas><default/></quotas>
@@ -404,10 +403,43 @@ TEXT
 name = "lake"
 url = "$url"
 ttl_days = 0
+rollup_ttl_days = 0
 batch_records = 100000
 queue_mib = 512
 TEXT
     "$probe" schema clickhouse -c "$work/sink.toml" --apply >/dev/null
+}
+
+# Each question to a cloud's day, asked of the store's files and of a ClickHouse on this machine that has the
+# same records.
+part_answers() {
+    local hours=24 vms=1000 rate=1000 server
+    ! $quick || hours=1
+    start_clickhouse 18124
+    "$probe" bench --store "$work/day" --vms "$vms" --per-second "$rate" --hours "$hours" --times "$(rounds 5)" \
+        --clickhouse "$work/sink.toml" --server-process "$server" --json >"$work/report" || true
+    kill -9 "$server" 2>/dev/null || true
+    cat <<TEXT
+## Answers from files and from ClickHouse: $hours hours of $vms VMs, $rate conversations a second
+$(jq -r '"\(.conversations / 1e4 | round / 100) million conversations, \(.records / 1e4 | round / 100) million records; on the server after \(.server.delivery_s | round) s. Program and server share '"$(nproc)"' cores."' "$work/report") Bar: $bar_question_ms ms. CPU time and memory are the query program's in files, its and the server's in ClickHouse; the server's memory is what it took beyond what it had.
+
+| question | files: first, median, ms | met | CPU time, ms | MiB | ClickHouse: first, median, ms | met | CPU time, ms | MiB: program, server | lines: files, ClickHouse |
+|---|---|---|---|---|---|---|---|---|---|
+$(jq -r --argjson bar "$bar_question_ms" 'def times: if .failed then "no answer: \(.failed)" else "\(.first_ms | round), \(.median_ms | round)" end;
+        def met: if (.failed | not) and .median_ms <= $bar then "yes" else "**no**" end;
+        def mib: . / 1048576 | round;
+        [.questions, .server.questions] | transpose[] | .[0] as $files | .[1] as $server
+        | "| \($files.name) | \($files | times) | \($files | met) | \($files.cpu_ms | round) | \($files.peak_bytes | mib) | \($server | times) | \($server | met) | \($server.cpu_ms + $server.server_cpu_ms | round) | \($server.peak_bytes | mib), \($server.server_bytes | mib) | \($files.lines), \($server.lines) |"' "$work/report")
+TEXT
+    rm -rf "$work/day"
+}
+
+# Rows of `windows` to a ClickHouse on this machine, and what the server takes of the same rows by itself.
+part_clickhouse() {
+    local port=18123 windows=10 server url round
+    ! $quick || windows=2
+    url="http://127.0.0.1:$port"
+    start_clickhouse "$port"
     for ((round = 0; round < $(rounds 3); round++)); do
         # The same rows again are another run's.
         curl -sf "$url" --data-binary 'TRUNCATE TABLE vmprobe.windows'

@@ -2,7 +2,7 @@
 //! one record, and every flow ends exactly once. A second stage takes the short way of settled flows
 //! where it may, and must give the same rows and records.
 
-use vmprobe::app::FirstWords;
+use vmprobe::app::{Excerpt, Speech};
 use vmprobe::config::FlowPlan;
 use vmprobe::copies::Verdict;
 use vmprobe::decode::brief::Fields;
@@ -33,6 +33,7 @@ struct Sums {
     records: Vec<(EndedFlow, Option<FlowTotals>)>,
     notes: Vec<(RowPlace, Note)>,
     late: Vec<LateRow>,
+    said: Vec<Excerpt>,
 }
 
 impl FlowOutput for Sums {
@@ -55,6 +56,10 @@ impl FlowOutput for Sums {
     fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {
         assert!(self.open_row(place, of.0, of.1).is_some(), "a note beside a row that is open");
         self.notes.push((place, note));
+    }
+
+    fn said(&mut self, excerpt: &Excerpt, _payload: &[u8]) {
+        self.said.push(*excerpt);
     }
 
     fn late(&mut self, late: &LateRow) {
@@ -105,9 +110,9 @@ impl Driver {
     fn new() -> Self {
         let plan = FlowPlan { slots_per_worker: 256, active_ms: 30_000, ..FlowPlan::default() };
         Self {
-            stage: FlowStage::new(&plan),
+            stage: FlowStage::new(&plan).with_transactions(true),
             sums: Sums::default(),
-            short: FlowStage::new(&plan),
+            short: FlowStage::new(&plan).with_transactions(true),
             short_sums: Sums::default(),
             windows: WindowClock::new(1_000, 200),
             clock: Timestamp(1_000 * MS),
@@ -219,7 +224,7 @@ impl Driver {
         let brief = Brief::of(headers).filter(|_| verdict == Verdict::First);
         if let Some(brief) = brief.filter(|brief| self.short.is_settled(brief, guess)) {
             let (fields, sums) = (Fields::of_headers(headers), &mut self.short_sums);
-            self.short.count_settled(guess, &brief, booking, sums, || FirstWords::of(headers));
+            self.short.count_settled(guess, &brief, booking, sums, || Speech::of(headers, &[]));
             self.short.measure_settled(guess, (&brief, &fields), booking.0, sums);
             return;
         }

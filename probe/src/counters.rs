@@ -303,6 +303,9 @@ pub struct WorkerTotals {
     pub measures_refused: u64,
     /// Packets followed from tap to tap that were lost because the aggregator did not keep up.
     pub path_samples_lost: u64,
+    /// Payload that tells of transactions and that was lost because the aggregator did not keep up, or
+    /// was not at hand (fragments).
+    pub app_messages_lost: u64,
     /// Packets no longer followed, because their place was needed.
     pub path_evicted: u64,
     /// Packets followed without looking for evidence of their loss, for lack of room, and flows that
@@ -339,7 +342,7 @@ impl WorkerTotals {
 
     /// What stands beside the balance, by name: what came late, and what was lost, forgotten or given
     /// up where a bound was met. The same names in records and reports.
-    pub fn beside_balance(&self) -> [(&'static str, u64); 12] {
+    pub fn beside_balance(&self) -> [(&'static str, u64); 13] {
         [
             ("late", self.late_packets),
             ("fragments_unresolved", self.fragments_unresolved),
@@ -350,6 +353,7 @@ impl WorkerTotals {
             ("digests_evicted", self.digests_evicted),
             ("icmp_quotes_lost", self.icmp_quotes_lost),
             ("path_samples_lost", self.path_samples_lost),
+            ("app_messages_lost", self.app_messages_lost),
             ("path_evicted", self.path_evicted),
             ("path_unwatched", self.path_unwatched),
             ("path_walks_cut", self.path_walks_cut),

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use cli::{bench, configuration, correlate, generate, output, replay, run, schema, tidy};
+use cli::{bench, configuration, correlate, generate, output, query, replay, run, schema, tidy};
 
 /// Monitoring appliance for the traffic between virtual machines.
 #[derive(Parser)]
@@ -67,11 +67,8 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => configuration::doctor(&arguments),
         Command::Correlate(arguments) => correlate::correlate(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),
-        Command::Query { arguments } => output::failed(&vmprobe::store::query::exec(arguments)),
-        Command::Topology { arguments } => {
-            let arguments = std::iter::once("topology".into()).chain(arguments);
-            output::failed(&vmprobe::store::query::exec(arguments))
-        }
+        Command::Query { arguments } => query::query(None, arguments),
+        Command::Topology { arguments } => query::query(Some("topology"), arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::TidyStore(arguments) => tidy::tidy(&arguments),
     };

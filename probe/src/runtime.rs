@@ -173,6 +173,8 @@ pub struct ReportWorker {
     pub icmp_quotes_lost: u64,
     /// Packets between taps lost on the way to the aggregator.
     pub path_samples_lost: u64,
+    /// Messages of applications lost on the way to the aggregator, or not at hand.
+    pub app_messages_lost: u64,
     /// Packets no longer followed between taps, because their place was needed.
     pub path_evicted: u64,
     /// Packets followed without looking for evidence, and flows forgotten too early for it.
@@ -199,6 +201,7 @@ impl ReportWorker {
             measures_refused: totals.measures_refused,
             icmp_quotes_lost: totals.icmp_quotes_lost,
             path_samples_lost: totals.path_samples_lost,
+            app_messages_lost: totals.app_messages_lost,
             path_evicted: totals.path_evicted,
             path_unwatched: totals.path_unwatched,
             path_walks_cut: totals.path_walks_cut,

@@ -28,6 +28,7 @@ use crate::time::Timestamp;
 use crate::window::{Booking, HandoffSender, WindowClock};
 
 mod burst;
+mod carry;
 mod learn;
 mod marks;
 mod port_names;
@@ -35,6 +36,7 @@ mod quotes;
 mod spreading;
 
 use burst::{Seen, Tally};
+use carry::Carrier;
 pub use learn::LearnTap;
 use marks::{MirrorSequence, NOTED_MARKS};
 pub use port_names::PortNames;
@@ -105,7 +107,12 @@ pub struct WorkerParts {
     pub maps: Option<Arc<MapCell>>,
     /// What is learned of who has which address; `None` where nothing is.
     pub learn: Option<LearnTap>,
+    /// Whether messages of applications are taken.
+    pub transactions: bool,
 }
+
+/// A packet with the frame that it stands in, which is empty where that is not at hand.
+type Framed<'a> = (&'a Headers, &'a [u8]);
 
 /// One core of the packet path.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the loop")]
@@ -115,6 +122,8 @@ pub struct Worker<S> {
     headers: Box<[Headers]>,
     seen: Box<[Seen]>,
     ready: Vec<Headers>,
+    /// Where payload goes along to other workers.
+    carrier: Option<Carrier>,
     /// Of each ring's batch.
     taken: Vec<[Taken; BATCH_PACKETS_MAX]>,
     totals: WorkerTotals,
@@ -226,6 +235,7 @@ impl<S: Source> Worker<S> {
             headers: vec![Headers::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             seen: vec![Seen::default(); BURST_PACKETS_MAX].into_boxed_slice(),
             ready: Vec::with_capacity(2 * BURST_PACKETS_MAX),
+            carrier: (parts.transactions && !parts.outgoing.is_empty()).then(Carrier::new),
             taken: vec![[Taken::default(); BATCH_PACKETS_MAX]; parts.incoming.len()],
             totals: WorkerTotals { sampling_rate: 1.0, ..WorkerTotals::default() },
             taps: vec![TapTotals::default(); parts.taps_max],
@@ -343,7 +353,7 @@ impl<S: Source> Worker<S> {
     }
 
     #[inline]
-    fn accept(&mut self, headers: &Headers, ahead: &Ahead) {
+    fn accept(&mut self, (headers, frame): Framed<'_>, ahead: &Ahead) {
         if headers.marks.0 & NOTED_MARKS != 0 {
             self.note_marks(headers);
         }
@@ -351,23 +361,23 @@ impl<S: Source> Worker<S> {
             // Filters may name ports, which a later fragment gets only now.
             self.route_fragment(headers);
         } else {
-            self.admit(headers, ahead);
+            self.admit((headers, frame), ahead);
         }
     }
 
     /// Past the filters, to the worker that owns the flow.
     #[inline]
-    fn admit(&mut self, headers: &Headers, ahead: &Ahead) {
+    fn admit(&mut self, (headers, frame): Framed<'_>, ahead: &Ahead) {
         if self.parts.filters.matches(headers) {
             self.totals.causes.add(DropCause::Filtered, 1);
         } else {
-            self.route(headers, ahead);
+            self.route((headers, frame), ahead);
         }
     }
 
     /// To the worker that owns the flow.
     #[inline]
-    fn route(&mut self, headers: &Headers, ahead: &Ahead) {
+    fn route(&mut self, (headers, frame): Framed<'_>, ahead: &Ahead) {
         if !self.parts.shedder.keeps(headers.hash) {
             self.totals.causes.add(DropCause::Shed, 1);
             return;
@@ -375,9 +385,10 @@ impl<S: Source> Worker<S> {
         let flow_owner = owner(headers.hash, self.parts.workers);
         // At the very end the others may be gone already; the aggregator joins what is split.
         if self.outgoing_closed || (flow_owner == self.parts.place && self.parts.receivers == 1) {
-            self.own(headers, ahead);
+            self.own((headers, frame), ahead);
         } else {
-            self.pass_on(flow_owner, headers);
+            let payload = self.carried(headers, frame);
+            self.pass_on(flow_owner, headers, payload);
         }
     }
 
@@ -386,19 +397,25 @@ impl<S: Source> Worker<S> {
         Ahead::of(headers, &self.parts.flows, self.parts.copies.as_ref())
     }
 
+    /// Payload that goes along to the worker that owns its flow.
+    #[inline]
+    fn carried<'a>(&mut self, headers: &Headers, frame: &'a [u8]) -> &'a [u8] {
+        self.carrier.as_mut().map_or(&[], |carrier| carrier.payload(headers, frame))
+    }
+
     /// A packet of a flow that this worker owns.
     #[inline]
-    fn own(&mut self, headers: &Headers, ahead: &Ahead) {
+    fn own(&mut self, (headers, frame): Framed<'_>, ahead: &Ahead) {
         let copies = self.parts.copies.as_mut();
         let verdict = copies.map_or(Verdict::First, |copies| {
             copies.classify((headers.tap, headers.timestamp), &ahead.digest)
         });
-        self.own_as(headers, ahead, verdict);
+        self.own_as((headers, frame), ahead, verdict);
     }
 
     /// The same for a packet of which it is known whether it is a copy.
     #[inline]
-    fn own_as(&mut self, headers: &Headers, ahead: &Ahead, verdict: Verdict) {
+    fn own_as(&mut self, (headers, frame): Framed<'_>, ahead: &Ahead, verdict: Verdict) {
         let copy = if self.is_recut(headers, ahead, verdict) && verdict == Verdict::First {
             Verdict::OtherTap { tap: headers.tap, seen: headers.timestamp }
         } else {
@@ -409,7 +426,8 @@ impl<S: Source> Worker<S> {
         }
         let (window, late) = self.booking.book(headers.timestamp, headers.clock);
         let booking = self.open_window(window, late);
-        self.parts.flows.meter(headers, ahead.guess, verdict, booking, &mut self.parts.handoff);
+        let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
+        flows.meter_frame((headers, frame), ahead.guess, verdict, booking, output);
         self.note_booked(booking, 1);
     }
 

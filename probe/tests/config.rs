@@ -79,6 +79,12 @@ fn document(table: &Table, key: &Key, value: &str) -> (String, usize) {
         text.push_str("[[tap]]\nname = \"rack1\"\n");
         text.push_str("[[tap]]\nname = \"rack2\"\nmatch = { vlan = 7 }\n");
     }
+    if table.path == "query" {
+        for name in ["lake", "other"] {
+            let sink = format!("name = \"{name}\"\nurl = \"http://{name}\"\n");
+            text.push_str(&format!("[[sink.clickhouse]]\n{sink}"));
+        }
+    }
     let many = MANY.contains(&table.path);
     let path = if table.path == "tap.match" { "[tap.match]" } else { table.path };
     match (table.path, many) {
@@ -94,6 +100,9 @@ fn document(table: &Table, key: &Key, value: &str) -> (String, usize) {
     if table.path == "filter" {
         let other = if key.name == "network" { "port = 9" } else { "network = \"10.0.0.0/8\"" };
         writeln!(text, "{other}").expect("a string");
+    }
+    if table.path == "query" && key.name != "clickhouse" {
+        text.push_str("clickhouse = \"lake\"\n");
     }
     writeln!(text, "{} = {value}", key.name).expect("a string");
     let line = text.lines().count();

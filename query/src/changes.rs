@@ -1,6 +1,6 @@
 //! Instants at which what the inventory says of the ends of conversations changes.
 //!
-//! In: the view `inventory_now`, windows. Out: temporary tables `facts`, `known` and `changes`; SQL that looks
+//! In: the view `inventory_now`, windows, whose SQL is asked. Out: temporary tables `facts`, `known` and `changes`; SQL that looks
 //! them up.
 //! Cost: one pass over two columns of the windows; then two look-ups a row, where there is any change.
 //! Invariants: all windows between two of these instants ask the same of the inventory.
@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use crate::cell::Cell;
 use crate::database::Database;
+use crate::dialect::Dialect;
 
 /// `facts`, what the inventory says as it is known now, and `known`, the addresses and MAC addresses in it.
 pub(crate) const FACTS: &str = "CREATE TEMP TABLE facts AS FROM inventory_now;
@@ -18,6 +19,8 @@ pub(crate) const FACTS: &str = "CREATE TEMP TABLE facts AS FROM inventory_now;
 
 /// Instants at which what is known changes.
 pub(crate) struct Changes {
+    /// Whose SQL looks them up.
+    dialect: Dialect,
     /// Of the windows, the first and the last instant.
     bounds: [String; 2],
     /// Whether there is one between them.
@@ -27,14 +30,23 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
+    /// What asks for the first and the last instant of `windows`.
+    pub(crate) fn bounds_sql(windows: &str) -> String {
+        format!(
+            "SELECT coalesce(min(window_start_ns), 0) AS first, coalesce(max(window_end_ns), 0) AS last
+             FROM {windows} AS own"
+        )
+    }
+
     /// Makes the table `changes` of [`FACTS`]: of each address and MAC address (in no space) that the
-    /// inventory names, the instants between the bounds of `windows` at which any of what it says of it
-    /// changes, or of the VMs behind it.
-    pub(crate) fn find(database: &Database, windows: &str) -> anyhow::Result<Self> {
-        let sql = format!(
-            "SELECT coalesce(min(window_start_ns), 0), coalesce(max(window_end_ns), 0) FROM {windows}"
-        );
-        let bounds = first_row::<2>(database, &sql)?.map(|cell| cell.plain().to_owned());
+    /// inventory names, the instants between the bounds at which any of what it says of it changes, or of
+    /// the VMs behind it.
+    pub(crate) fn find(
+        database: &Database,
+        dialect: Dialect,
+        bounds: &[Cell; 2],
+    ) -> anyhow::Result<Self> {
+        let bounds = bounds.each_ref().map(|cell| cell.plain().to_owned());
         let [first, last] = &bounds;
         database.execute(&format!(
             "CREATE TEMP TABLE changes AS
@@ -57,13 +69,13 @@ impl Changes {
              instants AS (
                SELECT DISTINCT probe_id, space, key, unnest([valid_from_ns, valid_to_ns]) AS instant
                FROM told WHERE key IS NOT NULL AND space IS NOT NULL)
-             SELECT probe_id, space, key, list(instant) AS instants FROM instants
+             SELECT probe_id AS of_probe_id, space, key, list(instant) AS instants FROM instants
              WHERE instant > {first} AND instant < {last} GROUP BY ALL"
         ))?;
         let sql = "SELECT EXISTS (FROM changes),
                    EXISTS (FROM facts WHERE mac IS NOT NULL AND address IS NULL)";
         let [any, by_mac] = first_row(database, sql)?.map(|cell| cell.plain() == "true");
-        Ok(Self { bounds, any, by_mac })
+        Ok(Self { dialect, bounds, any, by_mac })
     }
 
     /// `rows` with the instants of their ends.
@@ -75,7 +87,7 @@ impl Changes {
         for (alias, space, key) in self.lookups() {
             columns.push_str(&format!(", {alias}.instants AS {alias}_instants"));
             joins.push_str(&format!(
-                " LEFT JOIN changes AS {alias} ON {alias}.probe_id = own.probe_id
+                " LEFT JOIN changes AS {alias} ON {alias}.of_probe_id = own.probe_id
                   AND {alias}.space = {space} AND {alias}.key = {key}"
             ));
         }
@@ -87,40 +99,28 @@ impl Changes {
     pub(crate) fn held(&self, start: &str, end: &str) -> [String; 2] {
         let [first, last] = &self.bounds;
         if !self.any {
-            return [first.clone(), last.clone()].map(|bound| format!("{bound}::UBIGINT"));
+            return [first, last].map(|bound| self.dialect.unsigned(bound));
         }
-        let (none, list) = (self.none(), self.list());
-        let bound = |function: &str, side: String, bound: &str| {
-            format!(
-                "CASE WHEN {none} THEN {bound}::UBIGINT
-                 ELSE coalesce({function}(list_filter({list}, lambda t: t {side})), {bound}) END"
-            )
-        };
+        let lists = self.lists();
         [
-            bound("list_max", format!("<= {start}"), first),
-            bound("list_min", format!(">= {end}"), last),
+            self.dialect.of_lists("max", &lists, &format!("<= {start}"), first),
+            self.dialect.of_lists("min", &lists, &format!(">= {end}"), last),
         ]
     }
 
-    /// Whether something changes at the ends of a row between `start` and `end`.
+    /// Whether something changes at the ends of a row between `start` and `end`, in the SQL of DuckDB.
     pub(crate) fn within(&self, start: &str, end: &str) -> String {
-        let (none, list) = (self.none(), self.list());
+        let lists = self.lists();
         format!(
-            "CASE WHEN {none} THEN false
-             ELSE len(list_filter({list}, lambda t: t > {start} AND t < {end})) > 0 END"
+            "CASE WHEN {none} IS NULL THEN false
+             ELSE len(list_filter(list_concat({all}), lambda t: t > {start} AND t < {end})) > 0 END",
+            none = lists.join(" IS NULL AND "),
+            all = lists.join(", "),
         )
     }
 
-    fn none(&self) -> String {
-        self.aliases().map(|alias| format!("{alias} IS NULL")).collect::<Vec<_>>().join(" AND ")
-    }
-
-    fn list(&self) -> String {
-        format!("list_concat({})", self.aliases().collect::<Vec<_>>().join(", "))
-    }
-
-    fn aliases(&self) -> impl Iterator<Item = String> {
-        self.lookups().into_iter().map(|(alias, ..)| format!("{alias}_instants"))
+    fn lists(&self) -> Vec<String> {
+        self.lookups().into_iter().map(|(alias, ..)| format!("{alias}_instants")).collect()
     }
 
     /// By what the ends of a row are looked up: alias, space, key. Addresses that no router passes on are
@@ -129,7 +129,7 @@ impl Changes {
         let mut lookups = Vec::new();
         for end in ["source", "destination"] {
             let (address, mac) = (format!("own.{end}_address"), format!("own.{end}_mac"));
-            let own = format!("stays_on_link({address})");
+            let own = self.dialect.stays_on_link(&address);
             if self.by_mac {
                 lookups.push((format!("{end}_of_mac"), "''".to_owned(), mac.clone()));
             }

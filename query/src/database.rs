@@ -14,6 +14,7 @@ use anyhow::{Context as _, anyhow};
 use duckdb::{Config, Connection, Rows, Statement};
 
 use crate::cell::Cell;
+use crate::clickhouse::is_too_much;
 use crate::files::{Files, OpenFile, held_folder, report_bad};
 use crate::rollup::{self, RollUp};
 use crate::{schema, statement};
@@ -73,26 +74,34 @@ pub(crate) struct Database {
 impl Database {
     /// For the program's own work, on what it names itself; the tables are there as `files` has them.
     pub(crate) fn open_alone(files: &Files, limits: Limits) -> anyhow::Result<Self> {
-        let connection = Connection::open_in_memory_with_flags(config(limits)?)?;
-        let stopped = Arc::new(AtomicBool::new(false));
-        let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
-        let database =
-            Self { connection, stopped, time: limits.time, names: Vec::new(), _watch: watch };
+        let database = Self::open_nothing(limits, Vec::new())?;
         database.make_views(files, true)?;
         Ok(database)
     }
 
-    /// Opens the records; the files stay open as long as `files` is there.
-    pub(crate) fn open(files: &Files, limits: Limits, skip_bad: bool) -> anyhow::Result<Self> {
+    /// With tables that are empty as yet, and the views over them.
+    pub(crate) fn open_empty(limits: Limits) -> anyhow::Result<Self> {
+        let database = Self::open_nothing(limits, Vec::new())?;
+        database.make_empty()?;
+        database.execute(&[schema::DDL, &schema::VIEWS].concat())?;
+        Ok(database)
+    }
+
+    fn open_nothing(limits: Limits, names: Vec<(String, String)>) -> anyhow::Result<Self> {
         let connection = Connection::open_in_memory_with_flags(config(limits)?)?;
         let stopped = Arc::new(AtomicBool::new(false));
         let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
+        Ok(Self { connection, stopped, time: limits.time, names, _watch: watch })
+    }
+
+    /// Opens the records; the files stay open as long as `files` is there.
+    pub(crate) fn open(files: &Files, limits: Limits, skip_bad: bool) -> anyhow::Result<Self> {
         let open = || files.all();
         let name = |open: &OpenFile| (open.held(), open.path.display().to_string());
         let mut names: Vec<_> = open().map(name).collect();
         // One number may begin another.
         names.sort_by_key(|(held, _)| Reverse(held.len()));
-        let database = Self { connection, stopped, time: limits.time, names, _watch: watch };
+        let database = Self::open_nothing(limits, names)?;
         database.explain(database.make_views(files, skip_bad))?;
         // A file is judged by where it leads as long as it has its name, and by what holds it once
         // that is gone. What else this process holds leads outside, and is refused by that.
@@ -337,7 +346,7 @@ impl Database {
 
 /// Whether a query failed because it needed more memory than it may use.
 pub(crate) fn is_out_of_memory(error: &anyhow::Error) -> bool {
-    error.to_string().contains("Out of Memory Error")
+    error.to_string().contains("Out of Memory Error") || is_too_much(error)
 }
 
 fn config(limits: Limits) -> anyhow::Result<Config> {

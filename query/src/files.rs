@@ -84,6 +84,12 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
+    /// One that never had a name: a table's rows, fetched from elsewhere.
+    pub(crate) fn fetched(table: &str, file: File) -> io::Result<Self> {
+        let bytes = file.metadata()?.len();
+        Ok(Self { path: table.into(), bytes, file })
+    }
+
     /// Where this process finds it, whatever its name is by now.
     pub(crate) fn held(&self) -> String {
         format!("{}/{}", held_folder(), self.file.as_raw_fd())

@@ -1,42 +1,47 @@
 //! SQL over the records of vmprobe.
 //!
-//! In: a folder of records and one `SELECT`. Out: the answer as table, JSON or CSV.
+//! In: records, in a folder or a ClickHouse, and one `SELECT`. Out: the answer as table, JSON or CSV.
 //! Cost: bounded threads, memory and time; a process of its own, so nothing of the probe's.
-//! Invariants: nothing is written, and nothing outside the folder is read; exit code 0 only with
-//! the whole answer, 1 for an error, 2 for bad usage.
+//! Invariants: nothing is written, and nothing but the records is read; exit code 0 only with the whole
+//! answer, 1 for an error, 2 for bad usage, 3 where the server does not answer, 4 where it refuses.
 
 mod cell;
 mod changes;
+mod clickhouse;
 mod database;
+mod dialect;
 mod files;
 mod live;
 mod now;
 mod output;
+mod place;
 mod rollup;
 mod schema;
+mod span;
 mod statement;
 mod topology;
 
 use std::io::{self, BufWriter, Write as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use duckdb::Statement;
-
+use clickhouse::{Access, Asking, Refused, Server};
 use database::{Database, Limits};
+use output::Rows;
+use place::Place;
+use span::Span;
 
 /// SQL over the records of vmprobe.
 ///
 /// Tables: windows, flows, alerts, ledger, inventory, taps; `DESCRIBE flows` lists the columns of
-/// one. The SQL is DuckDB's; only queries are allowed, and only over these records.
+/// one. The SQL is DuckDB's, with --clickhouse that server's; only queries are allowed, and only over these
+/// records.
 #[derive(Debug, Parser)]
 #[command(name = "vmprobe-query", version, about)]
 struct Arguments {
-    /// Folder of the records, as `store.folder` of the probe or `--out` of a replay.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    place: Place,
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -56,6 +61,16 @@ struct Arguments {
     /// Read what is in files only: do not ask a running probe for its newest records.
     #[arg(long)]
     stored_only: bool,
+    /// Fetch the records of a span from ClickHouse, and ask them here: SQL and views are those of files.
+    /// A quarter of --memory-mib is the most that a table may be.
+    #[arg(long, requires = "clickhouse")]
+    local: bool,
+    /// With --local, the first instant: RFC 3339 (`2026-01-01T00:00:00Z`) or nanoseconds since the epoch.
+    #[arg(long, value_name = "TIME", requires = "local")]
+    from: Option<String>,
+    /// With --local, the first instant after it.
+    #[arg(long, value_name = "TIME", requires = "local")]
+    to: Option<String>,
     /// The query.
     sql: String,
 }
@@ -78,7 +93,11 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vmprobe-query: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<Refused>() {
+                None => ExitCode::FAILURE,
+                Some(Refused::Unreachable(_)) => ExitCode::from(3),
+                Some(_) => ExitCode::from(4),
+            }
         }
     }
 }
@@ -95,29 +114,47 @@ fn answer() -> anyhow::Result<()> {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     live::stand_back();
-    if !arguments.stored_only {
-        live::ask(&arguments.data);
-    }
+    let files = match arguments.place.server() {
+        Some(access) if arguments.local => {
+            let span = Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
+            clickhouse::records(&server(access, arguments)?, &arguments.sql, span)?
+        }
+        Some(access) => {
+            let mut answer = server(access, arguments)?.question(&arguments.sql)?;
+            return write(&mut answer, arguments.format);
+        }
+        None => {
+            let folder = arguments.place.folder()?;
+            if !arguments.stored_only {
+                live::ask(folder);
+            }
+            files::find(folder, &arguments.sql, arguments.skip_bad_files)?
+        }
+    };
     let limits = Limits {
         memory_mib: arguments.memory_mib,
         time: Duration::from_secs(arguments.timeout_s.into()),
         threads: arguments.threads.map_or_else(live::threads, usize::from),
         keeps_order: true,
     };
-    let files = files::find(&arguments.data, &arguments.sql, arguments.skip_bad_files)?;
     let database = Database::open(&files, limits, arguments.skip_bad_files)?;
     let mut answer = database.prepare(&arguments.sql)?;
-    let written = write(&database, &mut answer, arguments.format);
+    let written = database.run(&mut answer).and_then(|mut rows| write(&mut rows, arguments.format));
     written.map_err(|error| database.blame(&files, error))
 }
 
-fn write(database: &Database, answer: &mut Statement<'_>, format: Format) -> anyhow::Result<()> {
-    let mut rows = database.run(answer)?;
+fn server(access: Access, arguments: &Arguments) -> anyhow::Result<Server> {
+    let (time_s, memory_mib) = (arguments.timeout_s, arguments.memory_mib);
+    let share = if arguments.local { clickhouse::ANSWER_SHARE } else { 1 };
+    Server::open(access, Asking { time_s, memory_mib, answer_mib: memory_mib / share })
+}
+
+fn write(rows: &mut dyn Rows, format: Format) -> anyhow::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     match format {
-        Format::Table => output::table(&mut rows, &mut out)?,
-        Format::Json => output::json(&mut rows, &mut out)?,
-        Format::Csv => output::csv(&mut rows, &mut out)?,
+        Format::Table => output::table(rows, &mut out)?,
+        Format::Json => output::json(rows, &mut out)?,
+        Format::Csv => output::csv(rows, &mut out)?,
     }
     Ok(out.flush()?)
 }

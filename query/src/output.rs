@@ -1,23 +1,43 @@
 //! The answer as table, JSON or CSV.
 //!
-//! In: rows. Out: text.
+//! In: rows, of whatever was asked. Out: text.
 //! Cost: a row at a time; a table looks at its first [`WIDTH_ROWS`] rows for its widths.
 //! Source: CSV, RFC 4180; JSON, RFC 8259.
 
 use std::io::Write;
-
-use duckdb::Rows;
 
 use crate::cell::{Cell, quoted};
 
 /// Rows that set the widths of a table; later ones may stand out.
 const WIDTH_ROWS: usize = 1_000;
 
+/// An answer that comes row by row.
+pub(crate) trait Rows {
+    /// Names of its columns.
+    fn names(&self) -> Vec<String>;
+
+    /// The next row; `None` behind the last one.
+    fn next(&mut self) -> anyhow::Result<Option<Vec<Cell>>>;
+}
+
+impl Rows for duckdb::Rows<'_> {
+    fn names(&self) -> Vec<String> {
+        self.as_ref().map_or_else(Vec::new, duckdb::Statement::column_names)
+    }
+
+    fn next(&mut self) -> anyhow::Result<Option<Vec<Cell>>> {
+        let columns = self.as_ref().map_or(0, duckdb::Statement::column_count);
+        let Some(row) = duckdb::Rows::next(self)? else { return Ok(None) };
+        let cell = |place| Ok(Cell::new(&row.get_ref(place)?.to_owned()));
+        (0..columns).map(cell).collect::<anyhow::Result<_>>().map(Some)
+    }
+}
+
 /// An array of objects.
-pub(crate) fn json(rows: &mut Rows<'_>, out: &mut impl Write) -> anyhow::Result<()> {
-    let keys: Vec<_> = names(rows).iter().map(|name| quoted(name)).collect();
+pub(crate) fn json(rows: &mut dyn Rows, out: &mut impl Write) -> anyhow::Result<()> {
+    let keys: Vec<_> = rows.names().iter().map(|name| quoted(name)).collect();
     let mut before = "[";
-    while let Some(cells) = next(rows, keys.len())? {
+    while let Some(cells) = rows.next()? {
         let fields: Vec<_> =
             keys.iter().zip(&cells).map(|(key, cell)| format!("{key}:{}", cell.json())).collect();
         write!(out, "{before}\n{{{}}}", fields.join(","))?;
@@ -27,25 +47,25 @@ pub(crate) fn json(rows: &mut Rows<'_>, out: &mut impl Write) -> anyhow::Result<
 }
 
 /// A header and a line a row.
-pub(crate) fn csv(rows: &mut Rows<'_>, out: &mut impl Write) -> anyhow::Result<()> {
-    let names = names(rows);
+pub(crate) fn csv(rows: &mut dyn Rows, out: &mut impl Write) -> anyhow::Result<()> {
+    let names = rows.names();
     let line = |fields: &mut dyn Iterator<Item = &str>| {
         let fields: Vec<_> = fields.map(csv_field).collect();
         fields.join(",")
     };
     write!(out, "{}\r\n", line(&mut names.iter().map(String::as_str)))?;
-    while let Some(cells) = next(rows, names.len())? {
+    while let Some(cells) = rows.next()? {
         write!(out, "{}\r\n", line(&mut cells.iter().map(Cell::plain)))?;
     }
     Ok(())
 }
 
 /// Aligned text: numbers to the right, all else to the left, null as `-`.
-pub(crate) fn table(rows: &mut Rows<'_>, out: &mut impl Write) -> anyhow::Result<()> {
-    let names = names(rows);
+pub(crate) fn table(rows: &mut dyn Rows, out: &mut impl Write) -> anyhow::Result<()> {
+    let names = rows.names();
     let mut first = Vec::new();
     while first.len() < WIDTH_ROWS {
-        let Some(cells) = next(rows, names.len())? else { break };
+        let Some(cells) = rows.next()? else { break };
         first.push(cells);
     }
     let mut widths: Vec<_> = names.iter().map(|name| name.chars().count()).collect();
@@ -62,21 +82,11 @@ pub(crate) fn table(rows: &mut Rows<'_>, out: &mut impl Write) -> anyhow::Result
     for cells in &first {
         table_line(cells, &widths, out)?;
     }
-    while let Some(cells) = next(rows, widths.len())? {
+    while let Some(cells) = rows.next()? {
         table_line(&cells, &widths, out)?;
         count += 1;
     }
     Ok(writeln!(out, "({count} {})", if count == 1 { "row" } else { "rows" })?)
-}
-
-fn names(rows: &Rows<'_>) -> Vec<String> {
-    rows.as_ref().map_or_else(Vec::new, duckdb::Statement::column_names)
-}
-
-fn next(rows: &mut Rows<'_>, columns: usize) -> anyhow::Result<Option<Vec<Cell>>> {
-    let Some(row) = rows.next()? else { return Ok(None) };
-    let cell = |place| Ok(Cell::new(&row.get_ref(place)?.to_owned()));
-    (0..columns).map(cell).collect::<anyhow::Result<_>>().map(Some)
 }
 
 fn csv_field(text: &str) -> String {
@@ -116,7 +126,7 @@ mod tests {
     use super::*;
     use duckdb::Connection;
 
-    type Writer = fn(&mut Rows<'_>, &mut Vec<u8>) -> anyhow::Result<()>;
+    type Writer = fn(&mut dyn Rows, &mut Vec<u8>) -> anyhow::Result<()>;
 
     fn written(sql: &str, write: Writer) -> String {
         let connection = Connection::open_in_memory().expect("a database");

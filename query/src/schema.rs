@@ -38,6 +38,19 @@ pub(crate) fn columns(table: &str) -> impl Iterator<Item = (&'static str, &'stat
     })
 }
 
+/// The schema's version.
+pub(crate) fn version() -> u16 {
+    let words = DDL.split_once("schema version ").map_or("", |(_, rest)| rest);
+    words.split('.').next().and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+/// What a macro of the views stands for, with one argument put in: for a server that has no macros.
+pub(crate) fn expanded(name: &str, parameter: &str, argument: &str) -> String {
+    let begin = format!("CREATE MACRO {name}({parameter}) AS ");
+    let body = VIEWS.split_once(&begin).and_then(|(_, body)| body.split_once(";\n"));
+    body.map_or("", |(body, _)| body).replace(parameter, argument)
+}
+
 /// Names of the tables.
 pub(crate) fn tables() -> impl Iterator<Item = &'static str> {
     DDL.lines().filter_map(|line| line.strip_prefix("CREATE TABLE \"")?.strip_suffix("\" ("))
@@ -88,6 +101,14 @@ mod tests {
         assert_eq!(windows.first(), Some(&("schema_version", "USMALLINT")));
         assert_eq!(windows.last(), Some(&("reverse_loss_high", "DOUBLE")));
         assert!(windows.contains(&("source_mac", "VARCHAR")), "{windows:?}");
+    }
+
+    #[test]
+    fn macros_are_put_in() {
+        let sql = expanded("stays_on_link", "address", "windows.source_mac");
+        assert!(sql.starts_with('(') && sql.ends_with(')'), "{sql}");
+        assert_eq!(sql.matches("windows.source_mac").count(), 6);
+        assert!(version() >= 1);
     }
 
     #[test]

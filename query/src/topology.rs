@@ -1,9 +1,9 @@
 //! Who talks to whom, where they stand, and which taps see it, for any span of time.
 //!
-//! In: the folder of the records and a span. Out: one graph as JSON, GraphML or DOT.
+//! In: the records, in a folder or a ClickHouse, and a span. Out: one graph as JSON, GraphML or DOT.
 //! Cost: three passes over the conversations of the hours that stand added up, and one over some columns of the
-//! `windows` of the others; more where they do not fit the memory at once; two over `path`; at most
-//! `--limit` conversations are kept.
+//! `windows` of the others (in a ClickHouse, of all); more where they do not fit the memory at once; two over
+//! `path`; at most `--limit` conversations are kept.
 //! Invariants: what is left out is counted in the graph; the same records give the same text.
 
 mod conversations;
@@ -13,18 +13,21 @@ mod graphml;
 mod json;
 mod read;
 mod rolled;
-mod span;
+mod stored;
 mod talks;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write as _};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::clickhouse::{ANSWER_SHARE, Asking, Server};
 use crate::database::{Database, Limits};
+use crate::place::Place;
+use crate::span::Span;
 use crate::{files, live};
+use stored::Stored;
 
 /// What a graph is made of, as a text that names it: tables, and windows as far as they stand added up.
 const TABLES: &str = "talks_1h path taps inventory";
@@ -33,9 +36,8 @@ const TABLES: &str = "talks_1h path taps inventory";
 #[derive(Debug, Parser)]
 #[command(name = "vmprobe topology", version, about)]
 pub(crate) struct Arguments {
-    /// Folder of the records, as `store.folder` of the probe or `--out` of a replay.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    place: Place,
     /// Form of the graph.
     #[arg(long, value_enum, default_value_t = Form::Json)]
     format: Form,
@@ -84,20 +86,35 @@ impl Arguments {
 /// Prints the graph.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     live::stand_back();
-    live::ask(&arguments.data);
     let limits = Limits {
         memory_mib: arguments.memory_mib,
         time: Duration::from_secs(arguments.timeout_s.into()),
         threads: live::threads(),
         keeps_order: false,
     };
-    let span = span::Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
-    let files = files::find(&arguments.data, TABLES, arguments.skip_bad_files)?;
-    let database = Database::open(&files, limits, arguments.skip_bad_files)?;
+    let span = Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
     let wanted =
         read::Wanted { span, tenant: arguments.tenant.as_deref(), conversations: arguments.limit };
-    let graph = read::graph(&database, &wanted);
-    let graph = graph.map_err(|error| database.blame(&files, error))?;
+    let graph = match arguments.place.server() {
+        Some(access) => {
+            let asking = Asking {
+                time_s: arguments.timeout_s,
+                memory_mib: arguments.memory_mib,
+                answer_mib: arguments.memory_mib / ANSWER_SHARE,
+            };
+            let server = Server::open(access, asking)?;
+            let database = Database::open_empty(limits)?;
+            read::graph(&database, &Stored::on(&database, server, span)?, &wanted)?
+        }
+        None => {
+            let folder = arguments.place.folder()?;
+            live::ask(folder);
+            let files = files::find(folder, TABLES, arguments.skip_bad_files)?;
+            let database = Database::open(&files, limits, arguments.skip_bad_files)?;
+            let graph = read::graph(&database, &Stored::Files, &wanted);
+            graph.map_err(|error| database.blame(&files, error))?
+        }
+    };
     let mut out = BufWriter::new(io::stdout().lock());
     match arguments.format {
         Form::Json => json::write(&graph, &mut out)?,

@@ -60,9 +60,9 @@ END;
 -- Addresses that a router does not pass on, so that the MAC address beside them is the endpoint's own:
 -- 169.254.0.0/16, fe80::/10, and the unspecified ones, as text (RFC 5952).
 CREATE MACRO stays_on_link(address) AS (
-    starts_with(address, '169.254.')
-    OR (starts_with(address, 'fe') AND address[3] IN ('8', '9', 'a', 'b')
-        AND address[4] <> ':' AND address[5] = ':')
+    address LIKE '169.254.%'
+    OR (address LIKE 'fe%' AND substr(address, 3, 1) IN ('8', '9', 'a', 'b')
+        AND substr(address, 4, 1) <> ':' AND substr(address, 5, 1) = ':')
     OR address IN ('::', '0.0.0.0')
 );
 

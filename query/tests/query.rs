@@ -323,6 +323,14 @@ fn files_of_an_earlier_version_are_read_with_what_they_have() {
     let expected: serde_json::Map<String, Json> = serde_json::from_str(&expected).expect("JSON");
     assert_eq!(expected.len(), 11, "its tables");
     let now: Vec<_> = Table::ALL.iter().map(|table| table.name()).collect();
+    // A table that it did not have is there, and empty.
+    let output = Command::new(env!("CARGO_BIN_EXE_vmprobe-query"))
+        .args(["--format", "csv", "--stored-only", "--data"])
+        .arg(&stored)
+        .arg("SELECT count(*) AS transactions, count(dns_question_name) AS names FROM apps")
+        .output()
+        .expect("the query program");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "transactions,names\n0,0");
     for (table, rows) in expected {
         assert!(now.contains(&table.as_str()), "the table {table} is gone");
         let time = Table::ALL.iter().find(|it| it.name() == table).map(|it| it.time_column());

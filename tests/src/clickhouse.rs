@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::end_to_end::until;
+use crate::broker::certificates;
+use crate::end_to_end::{missing_tools, until};
 use crate::folder::Folder;
 use crate::ports::free_ports;
 use crate::skips::{missing, skipped};
@@ -25,6 +26,8 @@ pub struct Clickhouse {
     folder: Folder,
     /// Port of HTTP.
     pub port: u16,
+    /// Port of HTTPS, where it has one.
+    pub tls_port: u16,
     child: Option<Child>,
 }
 
@@ -38,6 +41,24 @@ impl Clickhouse {
         Self::start_with(test, free_ports(), "")
     }
 
+    /// The same with a port for HTTPS too, whose certificate is of `ca.pem` in its folder.
+    pub fn start_with_tls(test: &str) -> Option<Self> {
+        let tools = missing_tools(&["openssl"]);
+        if !tools.is_empty() {
+            missing(test, &tools, "openssl");
+            return None;
+        }
+        let [port, native, tls_port] = free_ports();
+        let more = format!(
+            "<https_port>{tls_port}</https_port><openSSL><server>\
+             <certificateFile>broker.pem</certificateFile><privateKeyFile>broker.key</privateKeyFile>\
+             <verificationMode>none</verificationMode></server></openSSL>"
+        );
+        let mut server = Self::start_with(test, [port, native], &more)?;
+        server.tls_port = tls_port;
+        Some(server)
+    }
+
     fn start_with(test: &str, [port, native]: [u16; 2], more: &str) -> Option<Self> {
         if !root().join(".deps/clickhouse/chdb/_chdb.abi3.so").is_file() {
             skipped(test, "not installed: ClickHouse (scripts/fetch-clickhouse)");
@@ -48,7 +69,8 @@ impl Clickhouse {
         let user = |name: &str, password: &str| {
             format!(
                 "<{name}><password><![CDATA[{password}]]></password><networks><ip>127.0.0.1</ip>\
-                 </networks><profile>default</profile><quota>default</quota></{name}>"
+                 </networks><profile>default</profile><quota>default</quota>\
+                 <access_management>1</access_management></{name}>"
             )
         };
         folder.write(
@@ -68,13 +90,18 @@ impl Clickhouse {
                  <listen_host>127.0.0.1</listen_host><path>{at}/data/</path>\
                  <tmp_path>{at}/tmp/</tmp_path><user_files_path>{at}/files/</user_files_path>\
                  <format_schema_path>{at}/schemas/</format_schema_path>\
-                 <users_config>users.xml</users_config><default_profile>default</default_profile>\
+                 <user_directories><users_xml><path>users.xml</path></users_xml>\
+                 <local_directory><path>{at}/access/</path></local_directory></user_directories>\
+                 <default_profile>default</default_profile>\
                  <default_database>default</default_database>\
                  <mark_cache_size>67108864</mark_cache_size>\
                  <max_server_memory_usage>2000000000</max_server_memory_usage>{more}</clickhouse>"
             ),
         );
-        let mut server = Self { folder, port, child: None };
+        if more.contains("openSSL") {
+            certificates(&folder);
+        }
+        let mut server = Self { folder, port, tls_port: 0, child: None };
         server.run();
         Some(server)
     }
@@ -103,6 +130,11 @@ impl Clickhouse {
     /// The URL for a sink.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The same inside TLS.
+    pub fn tls_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.tls_port)
     }
 
     /// A path in its folder.

@@ -1,11 +1,11 @@
-//! Samples of three probes, joined by a group of two members of which one is killed, give what one probe
-//! gives that sees everything.
+//! What three probes have seen, put together by a group of two members of which one is killed, gives what one
+//! probe gives that sees everything: delay and loss between taps, and attacks.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use etherparse::PacketBuilder;
+use etherparse::{IpHeaders, Ipv4Extensions, Ipv4Header, PacketBuilder, ip_number};
 use serde_json::Value as Json;
 use vmprobe::capture::file::PcapWriter;
 use vmprobe::time::Timestamp;
@@ -122,6 +122,25 @@ fn member(folder: &Folder, kafka: &Kafka, number: u32) -> Probe {
     Probe::start(command)
 }
 
+/// The number of the member that adds up what is `of` a topic, once both have two partitions of it each.
+fn shared(members: &[Probe], of: &str) -> usize {
+    let last = |member: &Probe, what: &str| {
+        let log = member.log();
+        let of = format!("of=\"{of}\"");
+        log.lines().rev().find(|line| line.contains(what) && line.contains(&of)).map(str::to_owned)
+    };
+    let two = |member: &Probe| {
+        last(member, "this member joins").is_some_and(|line| line.matches(", ").count() == 1)
+    };
+    let adds_up = |member: &Probe| {
+        last(member, "this member adds up").is_some_and(|line| line.contains("reduces=true"))
+    };
+    let reduces =
+        until(60, || members.iter().position(adds_up).filter(|_| members.iter().all(two)));
+    reduces
+        .unwrap_or_else(|| panic!("two partitions each: {} {}", members[0].log(), members[1].log()))
+}
+
 /// Which of two members is killed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kill {
@@ -142,24 +161,7 @@ fn run(test: &str, kill: Kill, some_out: bool, format: &str) {
     kafka.make_topic("vmprobe.trajectories", 1);
     kafka.make_topic("out.path", 1);
     let mut members: Vec<_> = (1..=2).map(|number| member(&folder, &kafka, number)).collect();
-    let is_shared = || {
-        let two = |member: &Probe| {
-            let log = member.log();
-            let joins = log.lines().rev().find(|line| line.contains("this member joins"));
-            joins.is_some_and(|line| line.matches(", ").count() == 1)
-        };
-        let adds_up = |member: &Probe| {
-            let log = member.log();
-            let adds_up = log.lines().rev().find(|line| line.contains("this member adds up"));
-            adds_up.is_some_and(|line| line.contains("reduces=true"))
-        };
-        let reduces = members.iter().position(adds_up);
-        reduces.filter(|_| members.iter().all(two))
-    };
-    let reduces = until(60, is_shared);
-    let reduces = reduces.unwrap_or_else(|| {
-        panic!("two partitions each: {} {}", members[0].log(), members[1].log())
-    });
+    let reduces = shared(&members, "path_samples");
     // All at once: what is further apart than the hold is not joined.
     let probes = NAMES.map(|name| Probe::start(probe(&folder, &kafka, name, format)));
     for probe in probes {
@@ -223,4 +225,245 @@ fn a_member_that_joins_is_killed_and_the_rest_gives_what_one_probe_gives() {
 #[test]
 fn the_member_that_adds_up_is_killed_and_the_rest_gives_what_one_probe_gives() {
     run("samples of three probes, the adding member killed", Kill::Reducing, true, "protobuf");
+}
+
+/// What taps show of attacks and of what is none, from so many milliseconds on.
+#[derive(Default)]
+struct Shown([Vec<(u64, Vec<u8>)>; 3]);
+
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+impl Shown {
+    /// A segment at some of the taps, a millisecond from one to the next.
+    fn segment(&mut self, taps: &[usize], at_us: u64, ends: [([u8; 4], u16); 2], flags: u8) {
+        let [(source, source_port), (destination, port)] = ends;
+        let number = u32::from(source_port) << 16 | u32::from(port);
+        let mut frame = Vec::new();
+        let mut segment = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ip(IpHeaders::Ipv4(
+                Ipv4Header {
+                    identification: source_port ^ port ^ u16::from(source[3]),
+                    ..Ipv4Header::new(20, 64, ip_number::TCP, source, destination).expect("short")
+                },
+                Ipv4Extensions::default(),
+            ))
+            .tcp(source_port, port, number, 1_024);
+        segment = if flags & SYN > 0 { segment.syn() } else { segment };
+        segment = if flags & RST > 0 { segment.rst() } else { segment };
+        segment = if flags & ACK > 0 { segment.ack(1) } else { segment };
+        segment.write(&mut frame, &[]).expect("it fits");
+        for (place, tap) in (0..).zip(taps) {
+            self.0[*tap].push((at_us + place * 1_000, frame.clone()));
+        }
+    }
+
+    /// A connection that is refused, or that comes to be.
+    fn connection(&mut self, taps: &[usize], at_us: u64, ends: [([u8; 4], u16); 2], refused: bool) {
+        let back = [ends[1], ends[0]];
+        self.segment(taps, at_us, ends, SYN);
+        if refused {
+            return self.segment(taps, at_us + 5_000, back, RST | ACK);
+        }
+        self.segment(taps, at_us + 5_000, back, SYN | ACK);
+        self.segment(taps, at_us + 10_000, ends, ACK);
+    }
+
+    /// Captures, one a tap.
+    fn written(mut self, folder: &Folder, part: &str) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for (name, frames) in NAMES.into_iter().zip(&mut self.0) {
+            frames.sort();
+            files.push(folder.path(&format!("tap-{name}{part}.pcap")));
+            let mut out = PcapWriter::create(&files[files.len() - 1], 1, true).expect("a file");
+            for (at_us, frame) in frames {
+                let at = Timestamp(START_NS + *at_us * 1_000);
+                out.write(at, u32::try_from(frame.len()).expect("small"), frame).expect("written");
+            }
+            out.finish().expect("it is written");
+        }
+        files
+    }
+}
+
+/// Two parts of an hour in which each tap shows too little of a scan and of a flood, and what is none.
+fn attacked(folder: &Folder) -> [Vec<PathBuf>; 2] {
+    const SECOND: u64 = 1_000_000;
+    let host = |net, number| [10, net, 0, number];
+    let scanner = |port: u16| [(host(1, 9), 40_000 + port), (host(2, 1), port)];
+    let attempt = |net, source| [(host(net, source), 50_000), (host(2, net), 80)];
+    // Of another connection than the one before.
+    let again = |source| [(host(7, source), 50_001), (host(2, 7), 80)];
+    let all = &[0, 1, 2][..];
+    let (mut first, mut second) = (Shown::default(), Shown::default());
+    for (shown, seconds) in [(&mut first, 0..9), (&mut second, 20..110)] {
+        for at in seconds {
+            for tap in 0..3 {
+                let client = host(3, u8::try_from(tap).expect("small"));
+                let port = 20_000 + u16::try_from(at).expect("small");
+                let ends = [(client, port), (host(3, 200), 443)];
+                shown.connection(&[tap], at * SECOND + 100_000, ends, false);
+            }
+        }
+    }
+    // What would be a scan and a flood if what all taps show counted thrice.
+    for port in 1..=3 {
+        let ends = [(host(1, 8), 30_000 + port), (host(2, 1), port)];
+        first.connection(all, 2 * SECOND + u64::from(port) * 20_000, ends, true);
+    }
+    for source in 0..60 {
+        first.segment(
+            all,
+            2 * SECOND + 200_000 + u64::from(source) * 1_000,
+            attempt(5, source),
+            SYN,
+        );
+    }
+    // Many attempts at one service that come to be.
+    for source in 0..150 {
+        let at_us = 2 * SECOND + 400_000 + u64::from(source) * 1_000;
+        first.connection(&[usize::from(source % 3)], at_us, attempt(6, source), false);
+    }
+    // The scan: one tap shows a port that another one has shown as well.
+    for (port, taps) in [(1, &[0][..]), (2, &[0, 1]), (3, &[1]), (4, &[1]), (5, &[2])] {
+        first.connection(taps, 4 * SECOND + u64::from(port) * 20_000, scanner(port), true);
+    }
+    for (port, taps) in [(6, &[0][..]), (7, &[2]), (8, &[2])] {
+        second.connection(taps, 22 * SECOND + u64::from(port) * 20_000, scanner(port), true);
+    }
+    // The flood: of what one tap shows another one shows a third too.
+    for source in 0..180 {
+        let tap = usize::from(source / 60);
+        let taps = if source < 20 { &[0, 1][..] } else { std::slice::from_ref(&tap) };
+        first.segment(
+            taps,
+            4 * SECOND + 300_000 + u64::from(source) * 1_000,
+            attempt(7, source),
+            SYN,
+        );
+    }
+    for source in 0..120 {
+        let at_us = 22 * SECOND + 300_000 + u64::from(source) * 1_000;
+        second.segment(&[usize::from(source % 3)], at_us, again(source), SYN);
+    }
+    [first.written(folder, ""), second.written(folder, "-later")]
+}
+
+#[test]
+fn attacks_of_which_each_probe_sees_a_part_are_the_alerts_of_one_that_sees_all() {
+    const FIRST: &str = "attacks in parts, the member with the detectors killed";
+    let Some(kafka) = Kafka::start(FIRST, Front::default()) else { return };
+    let folder = Folder::new("correlate-detect");
+    let [first, second] = attacked(&folder);
+    let (names, whole): (Vec<_>, Vec<_>) = [0, 1, 2]
+        .map(|tap| (&first[tap], folder.path(&format!("whole/tap-{}.pcap", NAMES[tap]))))
+        .into_iter()
+        .unzip();
+    std::fs::create_dir_all(folder.path("whole")).expect("a folder");
+    for ((one, other), both) in names.into_iter().zip(&second).zip(&whole) {
+        relay(&[one.clone(), other.clone()], both, |frame| Some(frame.to_vec())).expect("written");
+    }
+    let expected = rows(&played(&folder, &whole, ""), "alerts");
+    let states = |detector: &str| -> Vec<_> {
+        let of = expected.iter().filter(|row| row["detector"] == detector);
+        of.map(|row| (row["state"].clone(), row["event_count"].as_u64())).collect()
+    };
+    assert_eq!(states("port_scan"), [("open".into(), Some(5)), ("closed".into(), Some(8))]);
+    assert_eq!(states("syn_flood"), [("open".into(), Some(180)), ("closed".into(), Some(300))]);
+    let expected = alerts_compared(expected);
+    kafka.make_topic("vmprobe.windows", 4);
+    kafka.make_topic("vmprobe.contacts", 1);
+    kafka.make_topic("out.alerts", 1);
+    let mut members: Vec<_> =
+        (1..=2).map(|number| detecting_member(&folder, &kafka, number)).collect();
+    let reduces = shared(&members, "windows");
+    let play = |files: &[PathBuf], format| {
+        let probes: Vec<_> = NAMES
+            .into_iter()
+            .zip(files)
+            .map(|(name, file)| Probe::start(windows_probe(&folder, &kafka, (name, file), format)))
+            .collect();
+        for probe in probes {
+            let report = probe.end(120).expect(0, &[]).json();
+            assert_eq!(report["sinks"][0]["made"], report["sinks"][0]["delivered"], "{report}");
+            assert_eq!(report["alerts"], 0, "it sees too little: {report}");
+        }
+    };
+    play(&first, "protobuf");
+    let begun = until(GROUP_S, || kafka.has_any("out.alerts").then_some(()));
+    assert!(begun.is_some(), "{}\n{}", members[0].log(), members[1].log());
+    drop(members.remove(reduces));
+    play(&second, "json");
+    let found = || -> Vec<BTreeMap<String, Json>> {
+        let messages = kafka.read("out.alerts");
+        messages.iter().map(|it| serde_json::from_slice(&it.value).expect("JSON")).collect()
+    };
+    until(GROUP_S, || (alerts_compared(found()).len() >= expected.len()).then_some(()));
+    let survivor = members.remove(0);
+    survivor.terminate();
+    let ended = survivor.end(60);
+    let all = found();
+    let seen: Vec<_> = all.iter().map(|row| row["seen_by_probes"].clone()).collect();
+    assert!(seen.iter().all(|it| it == r#"["probe-a","probe-b","probe-c"]"#), "{seen:?}");
+    let (found, report) = (alerts_compared(all), ended.expect(0, &[]).json());
+    let of = |rows: &BTreeMap<String, usize>| rows.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(of(&found), of(&expected), "{report}");
+    // Those of the windows that were on their way when the member was killed may come twice.
+    assert!(found.values().all(|times| *times <= 2), "{found:#?}");
+    for none in [
+        "malformed",
+        "other_domain",
+        "other_length",
+        "unknown_space",
+        "late",
+        "clock_ahead",
+        "contacts_full",
+        "probes_full",
+        "alerts_full",
+    ] {
+        assert_eq!(report["detect"][none], 0, "{none}: {report}");
+    }
+}
+
+/// Alerts without what says who has seen them.
+fn alerts_compared(
+    rows: impl IntoIterator<Item = BTreeMap<String, Json>>,
+) -> BTreeMap<String, usize> {
+    let without = |mut row: BTreeMap<String, Json>| {
+        assert!(row.remove("seen_by_probes").is_some(), "{row:?}");
+        row
+    };
+    compared(rows.into_iter().map(without))
+}
+
+fn windows_probe(
+    folder: &Folder,
+    kafka: &Kafka,
+    (name, capture): (&str, &Path),
+    format: &str,
+) -> Command {
+    let text = format!(
+        "[probe]\nid = \"probe-{name}\"\n[[tap]]\nname = \"{name}\"\n[flow]\n\
+         slots_per_worker = 16384\n[serve]\nenabled = false\n[[sink.kafka]]\nname = \"bus\"\n{}\
+         tables = [\"windows\"]\nbatch_ms = 50\nformat = \"{format}\"\n",
+        kafka.keys()
+    );
+    let file = folder.write(&format!("windows-{name}.toml"), text);
+    let mut command = Command::new(vmprobe());
+    command.args(["replay", "--json", "-c"]).arg(file).arg(capture);
+    command
+}
+
+fn detecting_member(folder: &Folder, kafka: &Kafka, number: u32) -> Probe {
+    let text = format!(
+        "[probe]\nid = \"member-{number}\"\n[serve]\nenabled = false\n[correlate]\n{keys}\
+         hold_ms = 8000\nsession_ms = 6000\ndetect = true\n[[sink.kafka]]\nname = \"out\"\n{keys}\
+         topic_prefix = \"out.\"\ntables = [\"alerts\"]\nbatch_ms = 20\n",
+        keys = kafka.keys()
+    );
+    let file = folder.write(&format!("detects-{number}.toml"), text);
+    let mut command = Command::new(vmprobe());
+    command.args(["correlate", "--json", "-c"]).arg(file);
+    Probe::start(command)
 }

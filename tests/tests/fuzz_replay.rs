@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use vmprobe_tests::captures;
 
+#[path = "../../fuzz/exercise/apps.rs"]
+mod apps;
 #[path = "../../fuzz/exercise/config.rs"]
 mod config;
 #[path = "../../fuzz/exercise/decode.rs"]
@@ -171,6 +173,36 @@ fn decoder() {
         }
     }
     run(&seeds, decode::exercise);
+}
+
+/// A message of the target `apps`.
+fn said(who: u8, octets: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(octets.len()).expect("short").to_be_bytes();
+    [&[who][..], &length, octets].concat()
+}
+
+#[test]
+fn applications() {
+    let query = b"\xab\xcd\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x01a\x00\x00\x01\x00\x01";
+    let mut answer = query.to_vec();
+    (answer[2], answer[3], answer[7]) = (0x81, 0x80, 2);
+    answer.extend(b"\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x3c\x00\x04\x01b\xc0\x10");
+    answer.extend(b"\xc0\x23\x00\x01\x00\x01\x00\x00\x01\x2c\x00\x04\xc0\x00\x02\x01");
+    let dns = [&[0][..], &said(0, query), &said(3, &answer), &said(0x20, query)].concat();
+    let hello =
+        [&b"\x16\x03\x01\x00\x2d\x01\x00\x00\x29\x03\x03"[..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]];
+    let server =
+        [&b"\x16\x03\x03\x00\x2c\x02\x00\x00\x28\x03\x03"[..], &[7; 32], &[0, 0x13, 1, 0, 0, 0]];
+    let (hello, server) = (hello.concat(), server.concat());
+    let (first, second) = hello.split_at(20);
+    let tls = [&[2][..], &said(0, first), &said(0, second), &said(3, &server)].concat();
+    let request = b"GET http://a:b@c/d?e HTTP/1.1\r\nHost: c:80\r\nUser-Agent: f\r\n\r\n";
+    let response = b"HTTP/1.1 200 OK\r\nContent-Type: g; h\r\nContent-Length: 3\r\n\r\n";
+    let http = [&[7][..], &said(0, request), &said(1, response), &said(0, request)].concat();
+    for (seed, told) in [(&dns, 2), (&tls, 1), (&http, 2)] {
+        assert_eq!(apps::exercise(seed), told);
+    }
+    run(&[dns, tls, http], |input| drop(apps::exercise(input)));
 }
 
 /// A packet of the target `learn`.

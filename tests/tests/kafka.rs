@@ -337,6 +337,22 @@ fn what_a_run_leaves_in_the_spool_the_next_one_delivers() {
 }
 
 #[test]
+fn a_broker_of_an_old_version_is_told_and_records_wait() {
+    let Some(mut kafka) = Kafka::start("an old broker of Kafka", Front::default()) else { return };
+    kafka.be_old(true);
+    let mut sinks = start(&text(&kafka, "tables = [\"flows\"]\n"), "p1");
+    sinks.send(&flows(0, 10), NOW, u64::MAX);
+    failing(&sinks, "0.11");
+    // It is upgraded: connections end.
+    kafka.kill_front();
+    kafka.be_old(false);
+    kafka.run();
+    all_delivered(&sinks, 10);
+    assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);
+    assert_eq!(once(&kafka), (0..10).collect::<Vec<_>>());
+}
+
+#[test]
 fn passwords_and_certificates_are_checked_and_what_is_wrong_is_said() {
     for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
         let asks = Front { tls: true, mechanism: Some(mechanism) };

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value as Json;
+use vmprobe::time::sleep_ms;
 use vmprobe_tests::end_to_end::{
     Folder, Probe, free_port, get, missing, missing_tools, run_to_end, until, vmprobe,
 };
@@ -50,9 +52,8 @@ fn probe(folder: &Folder, scenario: &str) -> (Probe, String) {
     (probe, page)
 }
 
-/// A Prometheus that scrapes both pages each second.
-fn prometheus(folder: &Folder, pages: [&str; 2]) -> (Server, String) {
-    let port = free_port();
+/// Has a Prometheus scrape both pages each second; its file.
+fn configuration(folder: &Folder, pages: [&str; 2]) -> PathBuf {
     let file = folder.write(
         "prometheus.yml",
         format!(
@@ -64,6 +65,12 @@ fn prometheus(folder: &Folder, pages: [&str; 2]) -> (Server, String) {
     let mut command = Command::new("promtool");
     command.args(["check", "config"]).arg(&file);
     run_to_end(command).expect(0, &[]);
+    file
+}
+
+/// A Prometheus, or the one before again: with what that has on its disk.
+fn prometheus(folder: &Folder, file: &Path) -> (Server, String) {
+    let port = free_port();
     let log = fs::File::create(folder.path("prometheus.log")).expect("a file");
     let mut command = Command::new("prometheus");
     command.arg(format!("--config.file={}", file.display()));
@@ -140,7 +147,8 @@ fn prometheus_scrapes_the_probe_and_a_thousand_vms_add_no_series() {
     // 100 tenants of 10 VMs each, and a dozen VMs; both at two taps.
     let (many_probe, many) = probe(&folder, "overlap");
     let (few_probe, few) = probe(&folder, "port-scan");
-    let (_server, server) = prometheus(&folder, [&many, &few]);
+    let file = configuration(&folder, [&many, &few]);
+    let (running, server) = prometheus(&folder, &file);
     // Both have seen traffic, also between the taps.
     let settled = || {
         let busy = ask(&server, "vmprobe_path_packets_total{outcome=\"matched\"} > 0");
@@ -153,15 +161,8 @@ fn prometheus_scrapes_the_probe_and_a_thousand_vms_add_no_series() {
         assert_eq!((&target["health"], &target["lastError"]), (&"up".into(), &"".into()));
     }
     promtool_has_nothing_to_say(&many);
-    // What Prometheus holds is what the probe says.
-    let received = get(&many, "/api/v1/live").json()["ledger"]["received"].as_u64();
     let query = format!("vmprobe_packets_received_total{{instance=\"{many}\"}}");
-    let caught_up = || {
-        let sample = ask(&server, &query).pop()?;
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-        (value(&sample) >= received? as f64).then_some(())
-    };
-    assert!(until(SOON_S, caught_up).is_some(), "{received:?}");
+    catches_up(&server, &many, &query);
     let unaccounted = ask(&server, "vmprobe_packets_unaccounted");
     assert!(unaccounted.len() == 2 && unaccounted.iter().all(|it| value(it) == 0.0));
     let vms = ask(&server, &format!("vmprobe_inventory_vms{{instance=\"{many}\"}}"));
@@ -192,7 +193,7 @@ fn prometheus_scrapes_the_probe_and_a_thousand_vms_add_no_series() {
         (kinds(many) == kinds(few) && without_causes(many) == without_causes(few)).then_some(())
     };
     let same = until(SOON_S, same);
-    let [many, few] = last;
+    let (page, [many, few]) = (many, last);
     let differs: Vec<_> = kinds(&many).symmetric_difference(&kinds(&few)).cloned().collect();
     assert!(same.is_some(), "{differs:?}");
     for series in [&many, &few] {
@@ -211,4 +212,52 @@ fn prometheus_scrapes_the_probe_and_a_thousand_vms_add_no_series() {
         let shown = metric.values().filter_map(Json::as_str).find(|text| names.contains(text));
         assert_eq!(shown, None, "{metric:?}");
     }
+    a_kill_is_a_gap_in_which_counters_go_on((running, server), (&folder, &file), &page, &query);
+}
+
+/// What Prometheus holds is what the probe says.
+fn catches_up(server: &str, page: &str, query: &str) {
+    let received = get(page, "/api/v1/live").json()["ledger"]["received"].as_u64();
+    let caught_up = || {
+        let sample = ask(server, query).pop()?;
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        (value(&sample) >= received? as f64).then_some(())
+    };
+    assert!(until(SOON_S, caught_up).is_some(), "{received:?}");
+}
+
+/// Each sample of a series, with the time of its scrape in seconds.
+fn samples(server: &str, query: &str) -> Vec<(f64, f64)> {
+    let series = ask(server, &format!("{query}[10m]")).pop().unwrap_or_default();
+    let pair = |it: &Json| {
+        let number = it[1].as_str().and_then(|text| text.parse().ok());
+        (it[0].as_f64().expect("a time"), number.expect("a number"))
+    };
+    series["values"].as_array().into_iter().flatten().map(pair).collect()
+}
+
+fn a_kill_is_a_gap_in_which_counters_go_on(
+    (running, server): (Server, String),
+    (folder, file): (&Folder, &Path),
+    page: &str,
+    query: &str,
+) {
+    const AWAY_S: f64 = 3.0;
+    let before = samples(&server, query);
+    drop(running);
+    sleep_ms(3_000);
+    let (_running, server) = prometheus(folder, file);
+    let back = || (samples(&server, query).len() > before.len() + 2).then_some(());
+    assert!(until(SOON_S, back).is_some(), "{:?}", samples(&server, query));
+    catches_up(&server, page, query);
+    let after = samples(&server, query);
+    // What it had is still there, and nothing was begun anew or counted twice while it was away.
+    assert_eq!(after[..before.len()], before);
+    assert!(after.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{after:?}");
+    let resets = ask(&server, &format!("resets({query}[10m])"));
+    assert!(resets.len() == 1 && resets.iter().all(|it| value(it) == 0.0), "{resets:?}");
+    let gaps = after.windows(2).filter(|pair| pair[1].0 - pair[0].0 >= AWAY_S).count();
+    assert_eq!(gaps, 1, "{after:?}");
+    let unaccounted = ask(&server, "max_over_time(abs(vmprobe_packets_unaccounted)[10m:1s])");
+    assert!(!unaccounted.is_empty() && unaccounted.iter().all(|it| value(it) == 0.0));
 }

@@ -13,8 +13,8 @@ use vmprobe_tests::records::{self, sorted};
 use vmprobe_tests::replaying::{run, small_plan};
 
 /// Tables that say what happened; the ledger's rows name workers, so its sums are compared.
-const TABLES: [&str; 8] =
-    ["windows", "flows", "alerts", "taps", "delays", "path", "path_samples", "migrations"];
+const TABLES: [&str; 9] =
+    ["windows", "flows", "alerts", "taps", "delays", "path", "path_samples", "migrations", "apps"];
 
 /// What a run came to.
 #[derive(Debug, PartialEq)]

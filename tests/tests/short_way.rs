@@ -173,6 +173,7 @@ impl Round {
             parts.copies = Some(CopyTable::new(&plan.copies, HashSeed::fixed(), known));
         }
         let (sender, receiver) = handoff(BLOCKS, self.open_blocks, self.waits);
+        let sender = sender.with_excerpts();
         parts.handoff = if parts.path.is_some() { sender.with_paths() } else { sender };
         (parts, receiver)
     }
@@ -235,6 +236,9 @@ fn write(message: &FromWorker, told: &mut Vec<String>) {
         })),
         FromWorker::Late(rows) => told.push(format!("late {rows:?}")),
         FromWorker::Paths(paths) => told.extend(paths.iter().map(|path| format!("{path:?}"))),
+        FromWorker::Excerpts(block) => {
+            told.extend(block.iter().map(|(excerpt, octets)| format!("{excerpt:?} {octets:?}")));
+        }
         FromWorker::Closed(window, snapshot) => {
             told.push(format!("closed {window:?} {snapshot:?}"));
         }

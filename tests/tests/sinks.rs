@@ -1,59 +1,28 @@
-//! Sinks at real receivers: an HTTP server with an HMAC of its own, rsyslog, RabbitMQ.
+//! Sinks at real receivers: an HTTP server with an HMAC of its own, rsyslog, a file.
 
 mod extremes;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
-};
-use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties, ExchangeKind};
 use serde_json::Value as Json;
-use vmprobe::config::SinkPlan;
+use vmprobe::export::Sinks;
 use vmprobe::export::json::write_row;
 use vmprobe::export::sink::TableRows;
-use vmprobe::export::{Sinks, SinksWanted};
-use vmprobe::record::{AlertRecord, Origin, Record, Rows, Table, TableVisitor};
-use vmprobe::time::{Timestamp, sleep_ms};
-use vmprobe_tests::broker::{Broker, PACKAGES};
+use vmprobe::record::{Origin, Record, Rows, Table, TableVisitor};
+use vmprobe::time::Timestamp;
 use vmprobe_tests::end_to_end::{
     Folder, free_port, missing, missing_tools, run_to_end, until, vmprobe,
 };
-use vmprobe_tests::sinks::{SOON_S, all_delivered, failing, only, plan_of as plan};
-
-const NOW: Timestamp = Timestamp(1_700_000_000_000_000_000);
-
-fn start(plan: &SinkPlan) -> Sinks {
-    let origin = Origin::new("p1", "east");
-    Sinks::start(std::slice::from_ref(plan), origin, false, SinksWanted::default())
-        .expect("threads")
-}
-
-/// Alerts with numbers and texts that go wrong first.
-fn alerts(first: u64, count: u64) -> Rows {
-    let alert = |number: u64| AlertRecord {
-        alert_id: format!("a{number}").into(),
-        event_count: number,
-        severity: "high",
-        title: "Ω \"quoted\" | = \\ \n end".into(),
-        source_address: Some("2001:db8::1".parse().expect("an address")),
-        last_seen_ns: NOW.as_ns(),
-        ..AlertRecord::default()
-    };
-    Rows { alerts: (first..first + count).map(alert).collect(), ..Rows::default() }
-}
-
-fn numbers(records: &[Json]) -> Vec<u64> {
-    let mut numbers: Vec<_> =
-        records.iter().map(|it| it["event_count"].as_u64().expect("a number")).collect();
-    numbers.sort_unstable();
-    numbers
-}
+use vmprobe_tests::forms::{json_of, read_by_python};
+use vmprobe_tests::rsyslog::{Rsyslog, said};
+use vmprobe_tests::sinks::{
+    NOW, SOON_S, alerts, all_delivered, failing, numbers, one_kill, only, origin, plan_of as plan,
+    some_delivered, start,
+};
 
 struct Compare<'a> {
     rows: &'a Rows,
@@ -104,9 +73,9 @@ fn serve(mut command: Command, port: u16) -> Server {
 }
 
 /// Takes requests whose signature is right, keeps their bodies, one a line; refuses every third at first,
-/// and sends whoever asks for /moved elsewhere.
+/// and sends whoever asks for a path that ends in moved elsewhere. With a certificate and its key inside TLS.
 const RECEIVER: &str = r#"
-import hashlib, hmac, http.server, sys, time
+import hashlib, hmac, http.server, ssl, sys, time
 port, path, secret = int(sys.argv[1]), sys.argv[2], sys.argv[3].encode()
 class Receiver(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -124,7 +93,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         if status == 200:
             with open(path, "ab") as out:
                 out.write(self.headers["X-Vmprobe-Batch"].encode() + b" " + body + b"\n")
-        if self.path == "/moved":
+        if self.path.endswith("/moved"):
             status = 307
         self.send_response(status)
         self.send_header("Location", "/hook")
@@ -132,8 +101,26 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         self.end_headers()
     def log_message(self, *_):
         pass
-http.server.ThreadingHTTPServer(("127.0.0.1", port), Receiver).serve_forever()
+server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Receiver)
+if len(sys.argv) > 4:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*sys.argv[4:])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
 "#;
+
+/// The bodies that a receiver has taken, by their batches; none was taken twice.
+fn bodies(path: &Path) -> BTreeMap<String, Json> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let mut batches = BTreeMap::new();
+    let parts = text.lines().map(|line| line.split_once(' ').expect("a batch and a body"));
+    let lines: Vec<u8> =
+        parts.clone().flat_map(|(_, body)| [body.as_bytes(), b"\n"].concat()).collect();
+    for ((batch, _), body) in parts.zip(read_by_python(&lines)) {
+        assert!(batches.insert(batch.to_owned(), body).is_none(), "{batch} was taken twice");
+    }
+    batches
+}
 
 #[test]
 fn a_webhook_gets_signed_requests_each_until_it_says_yes() {
@@ -143,12 +130,12 @@ fn a_webhook_gets_signed_requests_each_until_it_says_yes() {
     }
     let folder = Folder::new("webhook");
     let (port, secret) = (free_port(), folder.write("secret", "k3y\nnot this\n"));
-    let (bodies, script) = (folder.path("bodies"), folder.write("receiver.py", RECEIVER));
+    let (taken, script) = (folder.path("bodies"), folder.write("receiver.py", RECEIVER));
     let mut command = Command::new("python3");
-    command.arg(script).arg(port.to_string()).arg(&bodies).arg("k3y");
+    command.arg(script).arg(port.to_string()).arg(&taken).arg("k3y");
     let text = |path: &str| {
         format!(
-            "[[sink.webhook]]\nname = \"w\"\nurl = \"http://127.0.0.1:{port}/{path}\"\n\
+            "[[sink.webhook]]\nname = \"w\"\nurl = \"http://127.0.0.1:{port}/T0/h1dden/{path}\"\n\
              secret = \"file:{}\"\nbatch_records = 5\nretry_max_ms = 200\n",
             secret.display()
         )
@@ -161,16 +148,14 @@ fn a_webhook_gets_signed_requests_each_until_it_says_yes() {
     // Another key: nothing is taken until it is the right one again.
     fs::write(&secret, "other\n").expect("a file");
     sinks.send(&alerts(20, 5), NOW, 0);
-    failing(&sinks, "401");
+    // What stands behind host and port is a secret with many services.
+    let place = format!("http://127.0.0.1:{port}/… answers 401");
+    failing(&sinks, &place);
+    assert!(!format!("{:?}", sinks.reports()).contains("h1dden"));
     fs::write(&secret, "k3y\n").expect("a file");
     all_delivered(&sinks, 25);
     assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);
-    let text_of = fs::read_to_string(&bodies).expect("bodies");
-    let batches: BTreeMap<&str, Json> = text_of
-        .lines()
-        .map(|line| line.split_once(' ').expect("a batch and a body"))
-        .map(|(batch, body)| (batch, serde_json::from_str(body).expect("JSON")))
-        .collect();
+    let batches = bodies(&taken);
     let records: Vec<Json> = batches
         .values()
         .flat_map(|body| body["records"].as_array().expect("records").clone())
@@ -179,95 +164,88 @@ fn a_webhook_gets_signed_requests_each_until_it_says_yes() {
     assert_eq!(records[0]["title"], "Ω \"quoted\" | = \\ \n end");
     let mut moved = start(&plan(&text("moved")));
     moved.send(&alerts(0, 1), NOW, 0);
-    failing(&moved, "307");
+    failing(&moved, "/… answers 307");
     drop(server);
 }
 
-/// rsyslog with one receiver, whose messages it writes down as JSON lines with what it has understood.
-fn rsyslog(folder: &Folder, port: u16, tls: bool) -> Command {
-    let at = |name: &str| folder.path(name).display().to_string();
-    let (driver, input) = if tls {
-        let files = format!(
-            "defaultNetstreamDriver=\"gtls\" defaultNetstreamDriverCAFile=\"{}\" \
-             defaultNetstreamDriverCertFile=\"{}\" defaultNetstreamDriverKeyFile=\"{}\"",
-            at("ca.pem"),
-            at("broker.pem"),
-            at("broker.key")
-        );
-        let mode =
-            "StreamDriver.Name=\"gtls\" StreamDriver.Mode=\"1\" StreamDriver.AuthMode=\"anon\"";
-        (files, mode)
-    } else {
-        (String::new(), "")
-    };
-    folder.write(
-        "rsyslog.conf",
+/// Inside TLS, with an authority of its own; and every field of every table gets there as it was.
+#[test]
+fn a_webhook_inside_tls_is_trusted_by_its_authority_and_name_alone() {
+    let tools = missing_tools(&["python3", "openssl"]);
+    if !tools.is_empty() {
+        return missing("webhooks inside TLS", &tools, "python3 openssl");
+    }
+    let folder = Folder::new("webhook-tls");
+    vmprobe_tests::broker::certificates(&folder);
+    let (port, secret) = (free_port(), folder.write("secret", "k3y\n"));
+    let (taken, script) = (folder.path("bodies"), folder.write("receiver.py", RECEIVER));
+    let mut command = Command::new("python3");
+    command.arg(script).arg(port.to_string()).arg(&taken).arg("k3y");
+    command.arg(folder.path("broker.pem")).arg(folder.path("broker.key"));
+    let _server = serve(command, port);
+    let tables = vmprobe::config::schema::SINK_TABLES;
+    let text = |host: &str, ca: &str| {
         format!(
-            "global(workDirectory=\"{root}\" maxMessageSize=\"64k\" {driver})\n\
-             module(load=\"imtcp\" {input})\n\
-             template(name=\"lines\" type=\"list\" option.jsonf=\"on\") {{\n\
-             property(outname=\"severity\" name=\"syslogseverity\" format=\"jsonf\")\n\
-             property(outname=\"facility\" name=\"syslogfacility\" format=\"jsonf\")\n\
-             property(outname=\"host\" name=\"hostname\" format=\"jsonf\")\n\
-             property(outname=\"app\" name=\"app-name\" format=\"jsonf\")\n\
-             property(outname=\"id\" name=\"msgid\" format=\"jsonf\")\n\
-             property(outname=\"time\" name=\"timereported\" dateFormat=\"rfc3339\" format=\"jsonf\")\n\
-             property(outname=\"message\" name=\"msg\" format=\"jsonf\") }}\n\
-             ruleset(name=\"r\") {{ action(type=\"omfile\" file=\"{out}\" template=\"lines\") }}\n\
-             input(type=\"imtcp\" port=\"{port}\" address=\"127.0.0.1\" ruleset=\"r\")\n",
-            root = folder.root().display(),
-            out = at("messages"),
-        ),
-    );
-    let mut command = Command::new("rsyslogd");
-    command.arg("-n").arg("-f").arg(at("rsyslog.conf")).arg("-i").arg(at("pid"));
-    command
-}
-
-fn messages(folder: &Folder) -> Vec<Json> {
-    let text = fs::read_to_string(folder.path("messages")).unwrap_or_default();
-    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    whole.map(|line| serde_json::from_str(line).expect("JSON")).collect()
+            "[[sink.webhook]]\nname = \"w\"\nurl = \"https://{host}:{port}/h\"\nca_file = \"{}\"\n\
+             secret = \"file:{}\"\ntables = {tables:?}\nbatch_ms = 10\nretry_max_ms = 200\n",
+            folder.path(ca).display(),
+            secret.display()
+        )
+    };
+    for (host, ca, words) in [
+        ("127.0.0.1", "other.pem", "invalid peer certificate: UnknownIssuer"),
+        ("localhost", "ca.pem", "invalid peer certificate: certificate not valid for name"),
+        ("127.0.0.1", "none.pem", "none.pem: "),
+    ] {
+        let mut sinks = start(&plan(&text(host, ca)));
+        sinks.send(&alerts(0, 1), NOW, 0);
+        failing(&sinks, words);
+    }
+    assert_eq!(bodies(&taken).len(), 0, "nothing was sent to whom nobody trusts");
+    let mut sinks = start(&plan(&text("127.0.0.1", "ca.pem")));
+    let rows = extremes::rows();
+    sinks.send(&rows, NOW, 0);
+    all_delivered(&sinks, u64::try_from(rows.len()).expect("few"));
+    sinks.finish();
+    let mut found = BTreeMap::<String, Vec<Json>>::new();
+    for body in bodies(&taken).into_values() {
+        let records = body["records"].as_array().expect("records").clone();
+        let table = body["table"].as_str().expect("a table").to_owned();
+        found.entry(table).or_default().extend(records);
+    }
+    for (table, rows) in json_of(&rows, &origin()) {
+        assert_eq!(found[table], rows, "{table}");
+    }
 }
 
 #[test]
 fn rsyslog_understands_every_message_over_tcp_and_tls() {
-    let tools = missing_tools(&["rsyslogd", "openssl"]);
-    if !tools.is_empty() {
-        return missing("syslog", &tools, "rsyslog rsyslog-gnutls openssl");
-    }
     for (tls, format) in [(false, "json"), (true, "cef")] {
-        let (folder, port) = (Folder::new("syslog"), free_port());
-        vmprobe_tests::broker::certificates(&folder);
-        let scheme = if tls { "tls" } else { "tcp" };
+        let Some(mut rsyslog) = Rsyslog::new("syslog", tls) else { return };
         let text = |ca: &str| {
-            let ca = if tls {
-                format!("ca_file = \"{}\"\n", folder.path(ca).display())
-            } else {
-                String::new()
-            };
+            let keys = rsyslog.keys(ca);
             format!(
-                "[[sink.syslog]]\nname = \"s\"\nurl = \"{scheme}://127.0.0.1:{port}\"\n{ca}\
-                 format = \"{format}\"\nretry_max_ms = 200\nbatch_ms = 10\n"
+                "[[sink.syslog]]\nname = \"s\"\n{keys}format = \"{format}\"\nretry_max_ms = 200\n\
+                 batch_ms = 10\n"
             )
         };
-        let mut sinks = start(&plan(&text("ca.pem")));
+        let (text, other) = (text("ca.pem"), text("other.pem"));
+        let mut sinks = start(&plan(&text));
         sinks.send(&alerts(0, 50), NOW, 0);
         failing(&sinks, "refused");
-        let server = serve(rsyslog(&folder, port, tls), port);
+        rsyslog.run();
         all_delivered(&sinks, 50);
-        let all = || Some(messages(&folder)).filter(|messages| messages.len() == 50);
-        let found = until(SOON_S, all).unwrap_or_else(|| panic!("{:?}", messages(&folder)));
+        let found = rsyslog.understood(50);
+        assert_eq!(found.len(), 50);
         for message in &found {
             let head = ["severity", "facility", "host", "app", "id"].map(|key| &message[key]);
             assert_eq!(head, ["3", "16", "p1", "vmprobe", "alerts"], "{message}");
             assert_eq!(message["time"], "2023-11-14T22:13:20.000000Z");
         }
-        let said = |message: &Json| message["message"].as_str().expect("text").trim().to_owned();
         if format == "json" {
             let records: Vec<Json> = found
                 .iter()
-                .map(|message| serde_json::from_str(&said(message)).expect("JSON"))
+                .map(|message| serde_json::from_str(said(message)).expect("JSON"))
                 .collect();
             assert_eq!(numbers(&records), (0..50).collect::<Vec<_>>());
             assert_eq!(records[0]["title"], "Ω \"quoted\" | = \\ \n end");
@@ -277,21 +255,69 @@ fn rsyslog_understands_every_message_over_tcp_and_tls() {
             assert!(first.contains("|Ω \"quoted\" \\| = \\\\   end|8|"), "{first}");
             assert!(first.contains(" c6a2=2001:db8::1 "), "{first}");
         }
-        drop(server);
-        // It comes back by itself.
-        sinks.send(&alerts(50, 10), NOW, 0);
-        failing(&sinks, "127.0.0.1");
-        let server = serve(rsyslog(&folder, port, tls), port);
-        all_delivered(&sinks, 60);
-        let all = || (messages(&folder).len() >= 60).then_some(());
-        assert!(until(SOON_S, all).is_some(), "{}", messages(&folder).len());
         sinks.finish();
         if tls {
-            let mut other = start(&plan(&text("other.pem")));
-            other.send(&alerts(0, 1), NOW, 0);
-            failing(&other, "certificate");
+            let mut refused = start(&plan(&other));
+            refused.send(&alerts(0, 1), NOW, 0);
+            failing(&refused, "certificate");
         }
-        drop(server);
+    }
+}
+
+/// What syslog without acknowledgement can give at most, and all of that (docs/sinks/syslog.md).
+#[test]
+fn rsyslog_killed_under_load_misses_only_what_it_had_been_given_before() {
+    const BATCH: u64 = 50;
+    let count = |records: u64| usize::try_from(records).expect("few");
+    for tls in [false, true] {
+        let Some(mut rsyslog) = Rsyslog::new("rsyslog killed under load", tls) else { return };
+        let text = format!(
+            "[[sink.syslog]]\nname = \"s\"\n{}retry_max_ms = 200\nbatch_records = {BATCH}\n",
+            rsyslog.keys("ca.pem")
+        );
+        let mut sinks = start(&plan(&text));
+        let mut sent = 0;
+        let mut send = |sinks: &mut Sinks, batches: u64| {
+            sinks.send(&alerts(sent, batches * BATCH), NOW, 0);
+            sent += batches * BATCH;
+            sent
+        };
+        rsyslog.run();
+        // Killed when it has read all: nothing is lost.
+        let idle = send(&mut sinks, 10);
+        rsyslog.understood(count(idle));
+        rsyslog.kill();
+        let before = send(&mut sinks, 10);
+        failing(&sinks, "127.0.0.1");
+        rsyslog.run();
+        rsyslog.understood(count(before - idle));
+        send(&mut sinks, 40);
+        some_delivered(&sinks, before + 10 * BATCH);
+        rsyslog.kill();
+        let killed = send(&mut sinks, 0);
+        send(&mut sinks, 40);
+        failing(&sinks, "127.0.0.1");
+        rsyslog.run();
+        let sent = send(&mut sinks, 40);
+        all_delivered(&sinks, sent);
+        assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);
+        rsyslog.understood(count(sent - killed));
+        let numbers_of = |life| -> Vec<u64> {
+            let of = |message: &Json| {
+                let record: Json = serde_json::from_str(said(message)).expect("JSON");
+                record["event_count"].as_u64().expect("a number")
+            };
+            rsyslog.messages(life).iter().map(of).collect()
+        };
+        let last = || numbers_of(3).contains(&(sent - 1)).then_some(());
+        assert!(until(SOON_S, last).is_some(), "tls {tls}");
+        let second = numbers_of(2);
+        assert!(numbers_of(1).into_iter().eq(0..idle), "{tls} {:?}", numbers_of(1));
+        assert!(second.iter().copied().take(count(before - idle)).eq(idle..before), "{second:?}");
+        let from_idle = |life| numbers_of(life).iter().map(|it| it - idle).collect::<Vec<_>>();
+        let numbers = [killed, sent].map(|it| it - idle);
+        let toll = one_kill(&from_idle(2), &from_idle(3), numbers, BATCH);
+        eprintln!("rsyslog killed, tls {tls}: {toll:?} of {sent}");
     }
 }
 
@@ -335,114 +361,6 @@ fn a_tls_receiver_that_closes_between_two_batches_misses_none() {
         read(&name, 7);
         drop(server);
     }
-    assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);
-}
-
-/// The broker's side: an exchange, and a queue that is bound when the test wants it.
-struct Consumer {
-    runtime: tokio::runtime::Runtime,
-    channel: lapin::Channel,
-    _connection: Connection,
-}
-
-impl Consumer {
-    fn new(broker: &Broker) -> Self {
-        let runtime = tokio::runtime::Runtime::new().expect("threads");
-        let url = format!("amqp://guest:guest@127.0.0.1:{}", broker.port);
-        let connected = until(SOON_S, || {
-            let connect = Connection::connect(&url, ConnectionProperties::default());
-            runtime.block_on(connect).ok()
-        });
-        let connection = connected.expect("the broker takes connections");
-        let channel = runtime.block_on(connection.create_channel()).expect("a channel");
-        Self { runtime, channel, _connection: connection }
-    }
-
-    fn make_exchange(&self) {
-        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let made = self.channel.exchange_declare(
-            "vmprobe".into(),
-            ExchangeKind::Topic,
-            options,
-            FieldTable::default(),
-        );
-        self.runtime.block_on(made).expect("an exchange");
-    }
-
-    fn bind(&self) {
-        self.runtime.block_on(async {
-            let options = QueueDeclareOptions::durable();
-            let made = self.channel.queue_declare("q".into(), options, FieldTable::default());
-            made.await.expect("a queue");
-            let bound = self.channel.queue_bind(
-                "q".into(),
-                "vmprobe".into(),
-                "vmprobe.alerts".into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            );
-            bound.await.expect("bound");
-        });
-    }
-
-    fn drain(&self) -> Vec<Delivery> {
-        let mut all = Vec::new();
-        self.runtime.block_on(async {
-            while let Some(message) =
-                self.channel.basic_get("q".into(), BasicGetOptions::default()).await.expect("a get")
-            {
-                message.delivery.ack(BasicAckOptions::default()).await.expect("an ack");
-                all.push(message.delivery);
-            }
-        });
-        all
-    }
-}
-
-#[test]
-fn rabbitmq_confirms_every_record_or_it_comes_again() {
-    let Some(mut broker) = Broker::start() else {
-        return missing("RabbitMQ as a sink", &["rabbitmq-server"], PACKAGES);
-    };
-    let text = format!(
-        "[[sink.rabbitmq]]\nname = \"bus\"\nurl = \"amqps://127.0.0.1:{}\"\nca_file = \"{}\"\n\
-         tables = [\"alerts\"]\nbatch_records = 100\nretry_max_ms = 300\ntimeout_ms = 20000\n",
-        broker.tls_port,
-        broker.ca_file().display()
-    );
-    let mut sinks = start(&plan(&text));
-    sinks.send(&alerts(0, 250), NOW, 0);
-    // Neither exchange nor queue: nothing is lost while nobody wants it.
-    failing(&sinks, "vmprobe");
-    let consumer = Consumer::new(&broker);
-    consumer.make_exchange();
-    failing(&sinks, "no queue is bound to exchange vmprobe for vmprobe.alerts");
-    consumer.bind();
-    all_delivered(&sinks, 250);
-    drop(consumer);
-    // The broker's own tables (what is bound to what) reach the disk up to 2 s later (Erlang's disk_log);
-    // killed before, it would not know the binding any more.
-    sleep_ms(3_000);
-    broker.kill();
-    sinks.send(&alerts(250, 250), NOW, 0);
-    failing(&sinks, "127.0.0.1");
-    broker.run();
-    all_delivered(&sinks, 500);
-    assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);
-    let consumer = Consumer::new(&broker);
-    let mut by_id = BTreeMap::new();
-    for message in consumer.drain() {
-        let id = message.properties.message_id().clone().expect("an id").to_string();
-        assert_eq!(message.routing_key.as_str(), "vmprobe.alerts");
-        by_id.insert(id, serde_json::from_slice::<Json>(&message.data).expect("JSON"));
-    }
-    let records: Vec<_> = by_id.into_values().collect();
-    assert_eq!(numbers(&records), (0..500).collect::<Vec<_>>());
-    // A batch that takes longer than one wait for the broker gets there all the same.
-    let slow = text.replace("= 20000", "= 500").replace("_records = 100", "_records = 100000");
-    let mut sinks = start(&plan(&format!("{slow}batch_ms = 2000\n")));
-    sinks.send(&alerts(0, 20_000), NOW, 0);
-    all_delivered(&sinks, 20_000);
     assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);
 }
 

@@ -60,6 +60,18 @@ impl ConversationKey {
     }
 }
 
+/// Probes that saw something, as bits of a list that whoever looks at several of them together keeps; none
+/// in a probe, which sees with its own eyes only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observers(pub u64);
+
+impl Observers {
+    /// Adds those of another.
+    pub const fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
 /// Sums over the rows of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conversation {
@@ -97,6 +109,8 @@ pub struct Conversation {
     pub acknowledged: bool,
     /// What was measured in it.
     pub extra: ExtraPlace,
+    /// Which probes saw it.
+    pub observers: Observers,
 }
 
 impl Default for Conversation {
@@ -119,6 +133,7 @@ impl Default for Conversation {
             tap: TapIndex(u16::MAX),
             acknowledged: false,
             extra: ExtraPlace::default(),
+            observers: Observers::default(),
         }
     }
 }

@@ -233,8 +233,7 @@ pub(super) fn clear<T>(list: &mut Vec<T>) {
     }
 }
 
-/// As they are, for tests of those who read them.
-#[cfg(test)]
+/// As they are: in the order of the list, each with its sums beside it.
 impl From<Vec<(ConversationKey, Conversation)>> for Conversations {
     fn from(list: Vec<(ConversationKey, Conversation)>) -> Self {
         let mut all = Self::default();

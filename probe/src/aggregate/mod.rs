@@ -13,6 +13,7 @@
 //! room there is counted. Views are sorted, so they do not depend on the number of workers.
 //! Source: watermarks, METHODS "windows"; RFC 7011 §2 for terms.
 
+pub mod apps;
 pub mod conversation;
 mod conversations;
 mod ended;
@@ -26,7 +27,7 @@ mod places;
 mod table;
 mod view;
 
-pub use conversation::{Conversation, ConversationKey};
+pub use conversation::{Conversation, ConversationKey, Observers};
 pub use conversations::{Conversations, Iter as ConversationsIter};
 pub use ended::EndedFlows;
 pub use extras::{Direction, Extra, ExtraPlace, Extras};
@@ -41,6 +42,7 @@ use crate::index::WindowNumber;
 use crate::spread::HashSeed;
 use crate::time::Timestamp;
 use crate::window::{FromWorker, HandoffReceiver, LateRow, Row, RowBlock, WindowClock};
+use apps::{Apps, Transaction};
 use ended::LATE_ROWS_MAX;
 use path::{PathView, Paths};
 use table::{ConversationTable, Room};
@@ -146,6 +148,7 @@ pub struct Aggregator {
     /// Measures that found no room since the last view.
     measures_lost: u64,
     paths: Option<Paths>,
+    apps: Option<Apps>,
     migrations: Migrations,
     /// End of the last window given out.
     latest: Timestamp,
@@ -185,6 +188,7 @@ impl Aggregator {
             late_rows: Vec::new(),
             measures_lost: 0,
             paths: None,
+            apps: None,
             migrations: Migrations::default(),
             latest: Timestamp::ZERO,
             reported_taps: Vec::new(),
@@ -197,6 +201,13 @@ impl Aggregator {
     #[must_use]
     pub fn with_paths(mut self, paths: Option<Paths>) -> Self {
         self.paths = paths;
+        self
+    }
+
+    /// Adds transactions of applications.
+    #[must_use]
+    pub fn with_apps(mut self, apps: Option<Apps>) -> Self {
+        self.apps = apps;
         self
     }
 
@@ -271,6 +282,9 @@ impl Aggregator {
         self.workers.iter_mut().for_each(|worker| worker.settle(number));
         let view = self.view(number, window);
         self.latest = self.latest.max(view.end);
+        if let Some(apps) = &mut self.apps {
+            apps.expire(view.end);
+        }
         self.note_stations(&view);
         Some(view)
     }
@@ -300,6 +314,17 @@ impl Aggregator {
             conversations.clear();
             self.spare_views.push(conversations);
         }
+    }
+
+    /// Transactions that were over before the end of the last window given out, since the last call, in a
+    /// fixed order, all others once all is given out; and how many messages were lost, or were none.
+    pub fn take_transactions(&mut self) -> (Vec<Transaction>, [u64; 2]) {
+        let is_over = self.is_over();
+        let Some(apps) = &mut self.apps else { return (Vec::new(), [0; 2]) };
+        if is_over {
+            apps.end();
+        }
+        apps.done(if is_over { Timestamp(u64::MAX) } else { self.latest })
     }
 
     /// Flows that have ended since the last call, in a fixed order.
@@ -408,6 +433,11 @@ impl Aggregator {
             FromWorker::Paths(trajectories) => {
                 if let Some(paths) = &mut self.paths {
                     paths.take(trajectories);
+                }
+            }
+            FromWorker::Excerpts(block) => {
+                if let Some(apps) = &mut self.apps {
+                    apps.take(block);
                 }
             }
             FromWorker::Closed(window, snapshot) => {

@@ -6,7 +6,7 @@
 //! Invariants: sums are those of [`Conversation::add`], however they are kept.
 
 use super::conversation::{Counts, counts_of, has_acknowledged};
-use super::{Conversation, ExtraPlace};
+use super::{Conversation, ExtraPlace, Observers};
 use crate::app::Application;
 use crate::index::TapIndex;
 use crate::window::Row;
@@ -148,6 +148,7 @@ impl Packed {
             tap: self.tap,
             acknowledged: self.marks & mark::ACKNOWLEDGED != 0,
             extra: self.extra,
+            observers: Observers::default(),
         }
     }
 }

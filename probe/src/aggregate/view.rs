@@ -8,7 +8,7 @@ use crate::decode::protocol;
 use crate::index::{TapIndex, WindowNumber};
 use crate::time::Timestamp;
 
-use super::{Conversations, LedgerTotals};
+use super::{Conversation, ConversationKey, Conversations, LedgerTotals};
 
 /// One window.
 #[derive(Clone, Debug)]
@@ -35,6 +35,29 @@ pub struct WindowView {
     pub workers_before: Vec<WorkerTotals>,
     /// Packets of rows that came after their own window was given out.
     pub late_packets: u64,
+}
+
+impl WindowView {
+    /// One of which nothing but its conversations is known, in order of their keys.
+    pub fn of(
+        number: WindowNumber,
+        length_ns: u64,
+        conversations: Vec<(ConversationKey, Conversation)>,
+    ) -> Self {
+        Self {
+            number,
+            start: number.start(length_ns),
+            end: number.end(length_ns),
+            conversations: conversations.into(),
+            measures_lost: 0,
+            taps: Vec::new(),
+            ledger: LedgerTotals::default(),
+            ledger_before: LedgerTotals::default(),
+            workers: Vec::new(),
+            workers_before: Vec::new(),
+            late_packets: 0,
+        }
+    }
 }
 
 /// What one tap counted since the view before.

@@ -2,6 +2,8 @@
 //!
 //! Twelve octets of numbers prove little, so here the port is asked for beside the content.
 
+pub mod message;
+
 const PORTS: [u16; 3] = [53, 5353, 5355];
 
 /// Whether a UDP payload begins with a DNS header.

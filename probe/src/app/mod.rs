@@ -1,14 +1,22 @@
-//! First payload octets to application.
+//! First payload octets to application, and to what its messages say.
 //!
-//! In: the payload head of a flow's first packets. Out: [`Application`].
-//! Cost: nothing once a flow is classified or [`PACKETS_MAX`] packets with payload were looked at.
+//! In: the payload head of a flow's first packets. Out: [`Application`]; [`listen`] says which payload
+//! holds a message that transactions are told by; parsers of these messages, which the aggregation
+//! thread calls.
+//! Cost: nothing once a flow is classified and none of its messages is awaited, or [`PACKETS_MAX`]
+//! packets with payload were looked at.
 //! Invariants: decided by content, never by port alone; what is not recognised stays unknown.
 //! Source: each file names the RFC of its protocol.
 
-mod dns;
-mod http;
+pub mod dns;
+mod excerpt;
+pub mod http;
+mod listen;
 mod ssh;
-mod tls;
+pub mod tls;
+
+pub use excerpt::{EXCERPT_OCTETS_MAX, Excerpt, Speech};
+pub use listen::{Listening, is_to_be_continued, listen, may_be_taken};
 
 use crate::decode::brief::Fields;
 use crate::decode::{Brief, Headers, PAYLOAD_HEAD_OCTETS, protocol};
@@ -46,6 +54,14 @@ impl Application {
     }
 }
 
+impl Application {
+    /// Whether records tell of its transactions.
+    #[inline]
+    pub const fn has_transactions(self) -> bool {
+        matches!(self, Self::Dns | Self::Tls | Self::Http)
+    }
+}
+
 /// The first octets of a packet's payload, and what else says what they may be.
 #[derive(Clone, Copy, Debug)]
 pub struct FirstWords {
@@ -57,6 +73,8 @@ pub struct FirstWords {
     pub head: [u8; PAYLOAD_HEAD_OCTETS],
     /// Octets of payload that were captured, as many of which as `head` has are valid.
     pub captured_octets: u32,
+    /// Octets of payload that there were.
+    pub payload_octets: u32,
 }
 
 impl FirstWords {
@@ -68,6 +86,7 @@ impl FirstWords {
             ports: [headers.source_port, headers.destination_port],
             head: headers.payload_head,
             captured_octets: headers.payload_captured_octets,
+            payload_octets: headers.payload_octets,
         }
     }
 
@@ -79,14 +98,21 @@ impl FirstWords {
             ports: brief.ports(),
             head: fields.payload_head,
             captured_octets: fields.payload_octets,
+            payload_octets: fields.payload_octets,
         }
+    }
+
+    /// Those of the first octets that are there.
+    #[inline]
+    pub fn head(&self) -> &[u8] {
+        let captured = usize::try_from(self.captured_octets).unwrap_or(usize::MAX);
+        self.head.get(..captured.min(PAYLOAD_HEAD_OCTETS)).unwrap_or_default()
     }
 }
 
 /// What the first octets of a packet's payload say.
 pub fn classify(words: &FirstWords) -> Application {
-    let captured = usize::try_from(words.captured_octets).unwrap_or(usize::MAX);
-    let head = &words.head[..captured.min(PAYLOAD_HEAD_OCTETS)];
+    let head = words.head();
     match words.protocol {
         protocol::TCP if tls::begins(head) => Application::Tls,
         protocol::TCP if http::begins(head) => Application::Http,

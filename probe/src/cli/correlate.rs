@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 use vmprobe::config::{self, Mode};
-use vmprobe::correlate::{self, CorrelateError, CorrelateReport};
+use vmprobe::correlate::{self, CorrelateError, CorrelateReport, Counts};
 
 use super::output::{self, Outcome};
 
@@ -58,27 +58,28 @@ fn told(report: &CorrelateReport, as_json: bool) -> Outcome {
                 })
             })
             .collect();
-        output::line(json!({
-            "messages": report.messages,
-            "malformed": report.malformed,
-            "unknown_tap": report.unknown_tap,
-            "unknown_space": report.unknown_space,
-            "joined": report.joined,
-            "evicted": report.evicted,
-            "left_out": report.left_out,
-            "taken": report.taken,
-            "repeated": report.repeated,
-            "unremembered": report.unremembered,
-            "late": report.late,
-            "clock_ahead": report.clock_ahead,
-            "windows": report.windows,
-            "records": report.records,
-            "sinks": sinks,
-        }));
+        let counts = |counts: &Counts| -> serde_json::Map<String, serde_json::Value> {
+            counts.iter().map(|(name, count)| (name.to_owned(), count.into())).collect()
+        };
+        let mut object = counts(&report.paths);
+        object.insert("detect".to_owned(), counts(&report.detect).into());
+        object.insert("sinks".to_owned(), sinks.into());
+        output::line(serde_json::Value::Object(object));
     } else {
+        let of_paths = |name| report.paths.count(name);
+        let of_windows = |name| report.detect.count(name);
         output::line(format_args!(
-            "{} messages, {} packets joined, {} added up, {} windows, {} records",
-            report.messages, report.joined, report.taken, report.windows, report.records
+            "{} messages, {} packets joined, {} added up, {} windows, {} records; of windows {} messages, \
+             {} contacts, {} windows, {} records",
+            of_paths("messages"),
+            of_paths("joined"),
+            of_paths("taken"),
+            of_paths("windows"),
+            of_paths("records"),
+            of_windows("messages"),
+            of_windows("taken"),
+            of_windows("windows"),
+            of_windows("records"),
         ));
     }
     if lost > 0 {

@@ -6,6 +6,7 @@ pub(crate) mod correlate;
 pub(crate) mod generate;
 pub(crate) mod live_flows;
 pub(crate) mod output;
+pub(crate) mod query;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod schema;

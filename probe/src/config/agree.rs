@@ -67,6 +67,7 @@ pub(super) fn check(root: &Section<'_>, plan: &Plan, mode: Mode, report: &mut Re
         ovsdb::check(database, report);
     }
     sink::check(&root.table("sink"), plan, report);
+    sink::query(&root.table("query"), plan, report);
     sink::otlp(&root.table("otlp"), plan, report);
     sink::check_correlate(&root.table("correlate"), plan, report);
     if mode == Mode::Run && !root.has("port") && !report.is_broken() {

@@ -18,9 +18,9 @@ use ipnet::IpNet;
 
 use super::document::{Kind, Report, Section, quoted};
 use super::plan::{
-    CopiesPlan, DecodePlan, DetectPlan, EalPlan, FilterPlan, FlowPlan, InventoryPlan, PathPlan,
-    Plan, PortPlan, ProbePlan, ServePlan, ShedPlan, SpacePlan, Spread, StorePlan, TapMatch,
-    TapPlan, WindowPlan, WorkerPlan,
+    AppPlan, CopiesPlan, DecodePlan, DetectPlan, EalPlan, FilterPlan, FlowPlan, InventoryPlan,
+    PathPlan, Plan, PortPlan, ProbePlan, ServePlan, ShedPlan, SpacePlan, Spread, StorePlan,
+    TapMatch, TapPlan, WindowPlan, WorkerPlan,
 };
 use crate::index::TapIndex;
 use crate::inventory::{AddressSpace, Segment, SourceKind};
@@ -32,6 +32,7 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
     let filters = filters(&root.tables("filter"), &taps, report);
     let spaces = spaces(&root.tables("space"), &domains, report);
     let inventory = inventory(&root.table("inventory"), base, &domains, report);
+    let sinks = sink::sinks(&root.table("sink"), base);
     Plan {
         probe: probe(&root.table("probe")),
         eal: eal(&root.table("eal"), base),
@@ -45,12 +46,14 @@ pub(super) fn plan(root: &Section<'_>, base: &Path, report: &mut Report) -> Plan
         copies: copies(&root.table("copies")),
         path: paths(&root.table("path")),
         flow: flow(&root.table("flow")),
+        app: app(&root.table("app")),
         window: window(&root.table("window")),
         shed: shed(&root.table("shed")),
         detect: detect(&root.table("detect")),
         inventory,
         store: store(&root.table("store"), base),
-        sinks: sink::sinks(&root.table("sink"), base),
+        query: sink::query(&root.table("query"), &sinks, base),
+        sinks,
         correlate: sink::correlate(&root.table("correlate"), base),
         serve: serve(&root.table("serve")),
         otlp: sink::otlp(&root.table("otlp"), base),
@@ -219,6 +222,13 @@ fn paths(section: &Section<'_>) -> PathPlan {
     section.read("verdict_ms", &mut plan.verdict_ms);
     section.read("slots", &mut plan.slots);
     section.read("samples", &mut plan.samples);
+    plan
+}
+
+fn app(section: &Section<'_>) -> AppPlan {
+    let mut plan = AppPlan::default();
+    section.read("transactions", &mut plan.transactions);
+    section.read("url_queries", &mut plan.url_queries);
     plan
 }
 

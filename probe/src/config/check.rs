@@ -219,7 +219,7 @@ fn memory_lines(plan: &Plan, sizes: &Sizes) -> Vec<String> {
         sizes.row_bytes
     ));
     let rest = memory.copy_bytes + memory.fragment_bytes + memory.spread_bytes;
-    lines.push(format!("{} MiB for copies, fragments and spread rings", mib(rest)));
+    lines.push(format!("{} MiB for copies, fragments, spread rings and payload", mib(rest)));
     lines.push(format!("{} MiB in all besides DPDK's", mib(memory.own_bytes())));
     lines
 }

@@ -39,6 +39,10 @@ pub struct Sizes {
     pub fragment_bytes: u64,
     /// A packet in a spread ring.
     pub spread_bytes: u64,
+    /// Its share of the room for payload, where transactions are told.
+    pub payload_bytes: u64,
+    /// All payload of a worker that can be on its way to the aggregation thread, likewise.
+    pub excerpt_bytes: u64,
 }
 
 /// Memory that a probe takes, in bytes.
@@ -56,7 +60,7 @@ pub struct Memory {
     pub copy_bytes: u64,
     /// Fragment tables of all workers.
     pub fragment_bytes: u64,
-    /// Spread rings of each worker to each other.
+    /// Spread rings of each worker to each other, and payload that tells of transactions.
     pub spread_bytes: u64,
 }
 
@@ -105,6 +109,7 @@ impl Plan {
             u64::from(places).saturating_mul(bytes).saturating_mul(workers)
         };
         let others = u64::from(self.workers() - 1);
+        let told = self.app.transactions;
         Memory {
             mbuf_bytes_min: self.mbuf_bytes(|_| MBUF_ROOM_OCTETS),
             mbuf_bytes_max: self.mbuf_bytes(frame_room_octets),
@@ -114,8 +119,12 @@ impl Plan {
                 if self.follows_paths() { tables(self.path.slots, sizes.path_bytes) } else { 0 },
             ),
             fragment_bytes: tables(self.decode.fragment_slots, sizes.fragment_bytes),
-            spread_bytes: tables(self.worker.spread_ring_packets, sizes.spread_bytes)
-                .saturating_mul(others),
+            spread_bytes: tables(
+                self.worker.spread_ring_packets,
+                sizes.spread_bytes + if told { sizes.payload_bytes } else { 0 },
+            )
+            .saturating_mul(others)
+            .saturating_add(if told { tables(1, sizes.excerpt_bytes) } else { 0 }),
         }
     }
 

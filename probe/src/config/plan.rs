@@ -27,13 +27,13 @@ pub use libvirt::LibvirtPlan;
 pub use openstack::{BrokerUrl, NotBroker, OpenstackPlan, Secret};
 pub use otlp::OtlpPlan;
 pub use ovsdb::{NotRemote, OvsdbHost, OvsdbPlan, OvsdbRemote};
-pub(crate) use sink::is_local;
 pub use sink::{
     ClickhousePlan, CollectorUrl, ElasticPlan, EvePlan, HttpUrl, IpfixPlan, KafkaCluster,
     KafkaCompression, KafkaFormat, KafkaPlan, NotUrl, RabbitmqPlan, SaslMechanism, SecretPlace,
     SinkAccess, SinkFilter, SinkKind, SinkPlan, SplunkPlan, StreamUrl, SyslogFormat, SyslogPlan,
     Transport, WebhookPlan,
 };
+pub(crate) use sink::{is_local, without_path};
 
 /// The whole configuration of a probe.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub struct Plan {
     pub path: PathPlan,
     /// Flow table.
     pub flow: FlowPlan,
+    /// Transactions of applications.
+    pub app: AppPlan,
     /// Windows.
     pub window: WindowPlan,
     /// Shedding at overload.
@@ -80,6 +82,8 @@ pub struct Plan {
     pub serve: ServePlan,
     /// Metrics sent to OpenTelemetry.
     pub otlp: OtlpPlan,
+    /// What answers questions to the records.
+    pub query: QueryPlan,
 }
 
 /// Identity that stands in every record.
@@ -290,6 +294,21 @@ pub struct PathPlan {
     pub samples: bool,
 }
 
+/// Transactions of applications.
+#[derive(Clone, Copy, Debug)]
+pub struct AppPlan {
+    /// Whether their messages are read.
+    pub transactions: bool,
+    /// Whether what stands behind `?` in a target of HTTP is kept.
+    pub url_queries: bool,
+}
+
+impl Default for AppPlan {
+    fn default() -> Self {
+        Self { transactions: true, url_queries: false }
+    }
+}
+
 /// Flow table.
 #[derive(Clone, Debug)]
 pub struct FlowPlan {
@@ -426,6 +445,13 @@ pub struct StorePlan {
     pub size_mib_max: Option<u32>,
 }
 
+/// What answers questions to the records.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueryPlan {
+    /// The server; `None`: the files of the store.
+    pub clickhouse: Option<ClickhousePlan>,
+}
+
 /// API and pages.
 #[derive(Clone, Debug)]
 pub struct ServePlan {
@@ -450,6 +476,7 @@ impl Default for Plan {
             copies: CopiesPlan::default(),
             path: PathPlan::default(),
             flow: FlowPlan::default(),
+            app: AppPlan::default(),
             window: WindowPlan::default(),
             shed: ShedPlan::default(),
             detect: DetectPlan::default(),
@@ -459,6 +486,7 @@ impl Default for Plan {
             correlate: CorrelatePlan::default(),
             serve: ServePlan::default(),
             otlp: OtlpPlan::default(),
+            query: QueryPlan::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::document::{Kind, Table, key, table, tables};
 use correlate::CORRELATE;
 use inventory::INVENTORY;
 use otlp::OTLP;
-use sink::SINK;
+use sink::{QUERY, SINK};
 
 pub use libvirt::LIBVIRT_MAX;
 pub use openstack::OPENSTACK_MAX;
@@ -69,12 +69,14 @@ pub static ROOT: Table = Table {
         table(&COPIES),
         table(&PATH),
         table(&FLOW),
+        table(&APP),
         table(&WINDOW),
         table(&SHED),
         table(&DETECT),
         table(&INVENTORY),
         table(&STORE),
         table(&SINK),
+        table(&QUERY),
         table(&CORRELATE),
         table(&SERVE),
         table(&OTLP),
@@ -608,6 +610,28 @@ static FLOW: Table = Table {
             Default("1800000"),
             "milliseconds",
             "A living flow gives a record at least this often.",
+        ),
+    ],
+};
+
+static APP: Table = Table {
+    path: "app",
+    meaning: "Transactions of applications, in the table `apps`. docs/apps.md.",
+    keys: &[
+        key(
+            "transactions",
+            Kind::Flag,
+            Default("true"),
+            "",
+            "Whether DNS queries, hellos of TLS and requests of HTTP/1 are read.",
+        ),
+        key(
+            "url_queries",
+            Kind::Flag,
+            Default("false"),
+            "",
+            "Keep what stands behind ? in the target of a request of HTTP. It may hold passwords and \
+             tokens.",
         ),
     ],
 };

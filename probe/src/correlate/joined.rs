@@ -15,27 +15,6 @@ use crate::time::Timestamp;
 
 use super::{sample, tap_named};
 
-/// A message between members.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Message {
-    /// A packet that is over.
-    Joined(Box<Joined>),
-    /// What was sent to this partition of the samples until then, less the hold, is joined; it stands
-    /// before this message.
-    Clock {
-        /// Which.
-        partition: i32,
-        /// When, in milliseconds since the epoch.
-        sent_ms: i64,
-    },
-    /// The records of this window, and of all before it, are out.
-    Emitted {
-        /// Its number.
-        window: u64,
-    },
-}
-
 /// A trajectory.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -113,6 +92,7 @@ impl Joined {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::Message;
     use super::*;
     use crate::config::TapPlan;
     use crate::index::TapIndex;

@@ -1,9 +1,11 @@
-//! Path samples of many probes, joined: delay and loss between taps that no one probe sees together.
+//! What many probes have seen, put together: delay and loss between taps that no one probe sees together, and
+//! attacks of which each probe sees a part.
 //!
-//! In: the topic of `path_samples`. Out: records of `path` to the configured sinks.
+//! In: the topics of `path_samples` and `windows`. Out: records of `path` and `alerts` to the configured sinks.
 //! Cost: one thread a member; members of a group share the partitions.
 //! Invariants: sightings are joined by [`PathStage`](crate::path::PathStage) and added up by
-//! [`Paths`](crate::aggregate::path::Paths), as one probe does it that sees all taps; an offset is committed
+//! [`Paths`](crate::aggregate::path::Paths), windows are looked at by [`Detectors`](crate::detect::Detectors),
+//! as one probe does it that sees all taps; an offset is committed
 //! when all that came of it is out, so whoever takes over a partition reads again what was not; what is
 //! read again gives the same; no clock of another machine that is ahead moves what this one waits for.
 //! Source: docs/correlate.md.
@@ -14,16 +16,32 @@
 //! | `matcher` | sightings of one partition → trajectories |
 //! | `joined` | trajectories on their way between members |
 //! | `reducer` | trajectories of all → windows → records |
-//! | `reading` | a topic as a member of a group reads it |
-//! | `member` | reading, joining, adding up, sending, committing: the loop |
+//! | `paths` | these four as a lane |
+//! | `contact` | records of windows → who contacts whom |
+//! | `contacts` | the contacts of one partition, on their way to the member that has the detectors |
+//! | `fleet` | contacts of all → windows → detectors → records |
+//! | `message` | what members tell each other |
+//! | `reading` `sending` | a topic as a member of a group reads it; a producer |
+//! | `lane` | reading, joining, adding up, sending, committing: what both lanes have in common |
+//! | `member` | the loop |
+//! | `counts` | what is counted |
 
+mod contact;
+mod contacts;
+mod counts;
+mod fleet;
 mod joined;
+mod lane;
 mod matcher;
 mod member;
+mod message;
+mod paths;
 mod reading;
 mod reducer;
 mod sample;
+mod sending;
 
+pub use counts::Counts;
 pub use member::{CorrelateError, CorrelateReport, correlate};
 
 use crate::config::Plan;

@@ -34,6 +34,15 @@ pub(super) enum Read {
     End { partition: i32 },
 }
 
+/// Where reading a partition begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Begin {
+    /// The first message that is read.
+    pub(super) offset: i64,
+    /// The group has committed it; else it is the first one that is there.
+    pub(super) is_committed: bool,
+}
+
 /// Tells of partitions that come and go.
 struct Group {
     says: Says,
@@ -141,13 +150,16 @@ impl Reading {
     }
 
     /// Where reading a partition begins: where the group has committed, else at the first message.
-    pub(super) fn first_offset(&self, partition: i32) -> Result<i64, CorrelateError> {
+    pub(super) fn begin(&self, partition: i32) -> Result<Begin, CorrelateError> {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.topic, partition);
         let committed = self.consumer.committed_offsets(list, ANSWER)?;
         match committed.find_partition(&self.topic, partition).map(|it| it.offset()) {
-            Some(Offset::Offset(offset)) => Ok(offset),
-            _ => Ok(self.consumer.fetch_watermarks(&self.topic, partition, ANSWER)?.0),
+            Some(Offset::Offset(offset)) => Ok(Begin { offset, is_committed: true }),
+            _ => {
+                let (offset, _) = self.consumer.fetch_watermarks(&self.topic, partition, ANSWER)?;
+                Ok(Begin { offset, is_committed: false })
+            }
         }
     }
 

@@ -25,7 +25,7 @@ use crate::record::{RecordMaker, Rows};
 use crate::time::{Timestamp, ms};
 
 use super::believed_ms;
-use super::joined::Message;
+use super::message::Message;
 
 /// For how long [`Paths`] remembers ways, places and least times.
 const HISTORY_NS: u64 = ms(60_000);
@@ -155,7 +155,7 @@ impl Reducer {
                 *clock = believed_ms.max(*clock);
             }
             Ok(Message::Emitted { window }) => self.emitted = self.emitted.max(Some(window)),
-            Err(_) => self.counts.unread += 1,
+            Ok(Message::Contacts(_)) | Err(_) => self.counts.unread += 1,
         }
     }
 
@@ -280,6 +280,7 @@ impl Reducer {
 #[cfg(test)]
 mod tests {
     use super::super::joined::Joined;
+    use super::super::message::Message;
     use super::*;
     use crate::config::TapPlan;
     use crate::decode::Address;

@@ -238,6 +238,20 @@ impl Brief {
     }
 }
 
+impl Brief {
+    /// The payload of the packet, which this is from its IPv4 header on.
+    pub fn payload<'a>(&self, fields: &Fields, packet: &'a [u8]) -> &'a [u8] {
+        let octets = fields.payload_octets as usize;
+        // Behind a datagram may stand what is not its own; a segment takes all there is.
+        let begin = if self.protocol == protocol::TCP {
+            usize::from(self.octets).saturating_sub(octets)
+        } else {
+            (IPV4_OCTETS + UDP_OCTETS) as usize
+        };
+        packet.get(begin..).and_then(|behind| behind.get(..octets)).unwrap_or_default()
+    }
+}
+
 /// What a packet is known by wherever it is seen, and what TCP measures need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fields {

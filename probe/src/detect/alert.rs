@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::aggregate::Observers;
 use crate::decode::Address;
 use crate::index::content_id;
 use crate::inventory::{AddressSpace, Segment};
@@ -81,6 +82,8 @@ pub struct Finding {
     pub features: Vec<(&'static str, f64)>,
     /// What would have kept it silent.
     pub silent_if: String,
+    /// Which probes saw it, where several are looked at together.
+    pub observers: Observers,
 }
 
 /// Where an alert stands.
@@ -149,6 +152,11 @@ impl AlertBook {
     /// Closes all that is open.
     pub fn close_all(&mut self) -> Vec<Alert> {
         std::mem::take(&mut self.open).into_values().map(closed).collect()
+    }
+
+    /// First time of all that is open.
+    pub fn first_seen(&self) -> Option<Timestamp> {
+        self.open.values().map(|entry| entry.alert.finding.first_seen).min()
     }
 
     /// Alerts opened so far.
@@ -221,6 +229,8 @@ impl AlertBook {
 fn grow(entry: &mut Entry, finding: &Finding) -> bool {
     let so_far = &mut entry.alert.finding;
     let (first_seen, events) = (so_far.first_seen, so_far.events + finding.events);
+    let mut observers = so_far.observers;
+    observers.add(finding.observers);
     let worse = finding.severity > so_far.severity;
     if finding.statistic >= so_far.statistic || worse {
         *so_far = finding.clone();
@@ -228,6 +238,7 @@ fn grow(entry: &mut Entry, finding: &Finding) -> bool {
     so_far.first_seen = first_seen.min(finding.first_seen);
     so_far.last_seen = so_far.last_seen.max(finding.last_seen);
     so_far.events = events;
+    so_far.observers = observers;
     if events < entry.next_update_events && !worse {
         return false;
     }
@@ -278,6 +289,7 @@ pub(super) mod tests {
             events,
             features: Vec::new(),
             silent_if: String::new(),
+            observers: Observers::default(),
         }
     }
 

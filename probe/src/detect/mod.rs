@@ -17,6 +17,7 @@ pub use syn_flood::SynFlood;
 
 use crate::aggregate::WindowView;
 use crate::config::DetectPlan;
+use crate::time::Timestamp;
 
 /// One detector. Each is a file with what it sees, its formula and source, its parameters, its
 /// cost, and a scenario in which it fires and one in which it must not.
@@ -26,6 +27,12 @@ pub trait Detector: Send {
 
     /// Looks at one window; adds what it finds.
     fn observe(&mut self, view: &WindowView, findings: &mut Vec<Finding>);
+
+    /// Start of the first window with something in it that may yet become a finding, or goes on; `None`
+    /// where there is nothing of the kind.
+    fn needed_since(&self) -> Option<Timestamp> {
+        None
+    }
 }
 
 /// All detectors that are on, and the alerts that they keep.
@@ -64,6 +71,13 @@ impl Detectors {
         self.book.close_all()
     }
 
+    /// Start of the first window that whoever begins anew must see to know what goes on now. Beside that,
+    /// detectors forget: a baseline what was many windows ago, a port scan who was silent for `forget_s`.
+    pub fn needed_since(&self) -> Option<Timestamp> {
+        let detectors = self.detectors.iter().filter_map(|detector| detector.needed_since());
+        detectors.chain(self.book.first_seen()).min()
+    }
+
     /// Findings that opened no alert, because as many as may be open went on already.
     pub fn crowded_out(&self) -> u64 {
         self.book.crowded_out()
@@ -78,7 +92,7 @@ impl Detectors {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::{Conversation, ConversationKey, LedgerTotals};
+    use crate::aggregate::{Conversation, ConversationKey};
     use crate::index::WindowNumber;
 
     /// A window of a second with the given conversations.
@@ -86,20 +100,7 @@ mod tests {
         number: u64,
         conversations: Vec<(ConversationKey, Conversation)>,
     ) -> WindowView {
-        let (number, second) = (WindowNumber(number), 1_000_000_000);
-        WindowView {
-            number,
-            start: number.start(second),
-            end: number.end(second),
-            conversations: conversations.into(),
-            measures_lost: 0,
-            taps: Vec::new(),
-            ledger: LedgerTotals::default(),
-            ledger_before: LedgerTotals::default(),
-            workers: Vec::new(),
-            workers_before: Vec::new(),
-            late_packets: 0,
-        }
+        WindowView::of(WindowNumber(number), 1_000_000_000, conversations)
     }
 
     #[test]

@@ -16,7 +16,7 @@
 
 use std::collections::hash_map::Entry;
 
-use crate::aggregate::{Conversation, ConversationKey, WindowView};
+use crate::aggregate::{Conversation, ConversationKey, Observers, WindowView};
 use crate::config::PortScanPlan;
 use crate::decode::Address;
 use crate::hash::{KeyedMap, KeyedSet};
@@ -86,6 +86,8 @@ struct State {
     /// The walk has reached the upper bound; contacts since then are the alert's events.
     is_scanner: bool,
     new_contacts: u64,
+    /// Of what was seen since the walk began.
+    observers: Observers,
 }
 
 /// The detector.
@@ -132,6 +134,7 @@ impl PortScan {
         };
         if decided && state.waiting.remove(&contact) {
             state.step(answered, steps);
+            state.observers.add(conversation.observers);
         }
         if !asks {
             return;
@@ -146,7 +149,9 @@ impl PortScan {
         if state.walk.contacts == 0 && state.waiting.is_empty() {
             // A new walk; what was found benign before is no part of it.
             state.first_seen = view.start;
+            state.observers = Observers::default();
         }
+        state.observers.add(conversation.observers);
         if decided {
             state.step(answered, steps);
         } else {
@@ -195,6 +200,7 @@ impl PortScan {
                 "more than {:.0} of its {contacts} first contacts had been answered",
                 count(contacts) * 0.5
             ),
+            observers: state.observers,
         }
     }
 }
@@ -211,7 +217,13 @@ impl State {
             last_seen: at,
             is_scanner: false,
             new_contacts: 0,
+            observers: Observers::default(),
         }
+    }
+
+    /// Whether its walk is half way up at least, or some answer is waited for.
+    fn is_under_way(&self, upper: f64) -> bool {
+        self.walk.log_ratio >= upper / 2.0 || !self.waiting.is_empty()
     }
 
     fn step(&mut self, success: bool, (log_success, log_failure): (f64, f64)) {
@@ -248,6 +260,11 @@ impl Detector for PortScan {
             }
         }
         self.judge(view.end, findings);
+    }
+
+    fn needed_since(&self) -> Option<Timestamp> {
+        let walks = self.sources.values();
+        walks.filter(|state| state.is_under_way(self.upper)).map(|state| state.first_seen).min()
     }
 }
 

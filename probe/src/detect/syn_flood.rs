@@ -14,7 +14,7 @@
 //! Fires: thousands of SYNs of spoofed sources to one web server.
 //! Must not: a busy server whose handshakes complete; a few clients of a server that is down.
 
-use crate::aggregate::WindowView;
+use crate::aggregate::{Observers, WindowView};
 use crate::config::SynFloodPlan;
 use crate::decode::{Address, protocol};
 use crate::hash::KeyedMap;
@@ -38,6 +38,7 @@ struct Counts {
     syns: u64,
     established: u64,
     sources: u64,
+    observers: Observers,
 }
 
 /// The detector.
@@ -106,6 +107,7 @@ impl SynFlood {
                 "fewer than {:.0} attempts had been left open in the window",
                 self.attempts_min
             ),
+            observers: counts.observers,
         })
     }
 
@@ -140,6 +142,7 @@ impl Detector for SynFlood {
             counts.syns += conversation.syns;
             counts.established += conversation.established;
             counts.sources += 1;
+            counts.observers.add(conversation.observers);
         }
         let mut in_order: Vec<_> = services.drain().collect();
         in_order.sort_unstable_by_key(|(service, _)| *service);

@@ -1,11 +1,13 @@
 //! Lines of JSON with the names of Suricata's EVE, for tools that read those.
 //!
-//! In: flows and alerts. Out: a line each, `event_type` `flow` or `alert`, to a file or a UNIX stream
-//! socket.
+//! In: flows, alerts and transactions. Out: a line each, `event_type` `flow`, `alert`, `dns`, `tls` or
+//! `http`, to a file or a UNIX stream socket; a name that was asked for and told has two, as Suricata's.
 //! Cost: a write and a sync of a file a batch.
 //! Invariants: a line is whole: what was written of a batch that failed is taken back before the next
 //! attempt, so a retry stores nothing twice in a file; what EVE has no name for stands under `vmprobe`.
 //! Source: Suricata, "Eve JSON Format"; docs/sinks/eve.md has the table of names.
+
+mod apps;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -48,6 +50,12 @@ const OWN: &[&str] = &[
     "reverse_retransmission_packet_count",
     "handshake_server_rtt_ns",
     "handshake_client_rtt_ns",
+    "transaction_state",
+    "response_time_ns",
+    "is_truncated",
+    "dns_question_class",
+    "tls_offered_version",
+    "tls_cipher_suite",
 ];
 
 /// Signature numbers: those that Suricata leaves to local rules.
@@ -66,10 +74,37 @@ impl Lines {
 
 impl Encoder for Lines {
     fn row(&mut self, row: Row<'_>, out: &mut Vec<u8>) {
+        match row.table() {
+            Table::Alerts => {
+                self.line(row, (row.time(), "alert"), out, |event| {
+                    event.insert("alert".to_owned(), alert(row));
+                });
+            }
+            Table::Apps => {
+                for told in apps::told(row) {
+                    let apps::Told { at, kind, what } = told;
+                    self.line(row, (at, kind), out, |event| {
+                        event.insert(kind.to_owned(), what);
+                    });
+                }
+            }
+            _ => self.line(row, (row.time(), "flow"), out, |event| flow(row, event)),
+        }
+    }
+}
+
+impl Lines {
+    /// One line, with what stands in all of them and what `tell` adds.
+    fn line(
+        &self,
+        row: Row<'_>,
+        (at, kind): (Timestamp, &str),
+        out: &mut Vec<u8>,
+        tell: impl FnOnce(&mut Map<String, Value>),
+    ) {
         let mut event = Map::new();
-        event.insert("timestamp".to_owned(), time_text(row.time()).into());
+        event.insert("timestamp".to_owned(), time_text(at).into());
         put(&mut event, "flow_id", flow_id(row));
-        let kind = if row.table() == Table::Alerts { "alert" } else { "flow" };
         event.insert("event_type".to_owned(), kind.into());
         put(&mut event, "src_ip", row.named("source_address"));
         put(&mut event, "src_port", port(row, "source_port"));
@@ -79,11 +114,7 @@ impl Encoder for Lines {
             event.insert("proto".to_owned(), protocol_name(protocol).into());
         }
         event.insert("host".to_owned(), Value::from(&*self.probe));
-        if row.table() == Table::Alerts {
-            event.insert("alert".to_owned(), alert(row));
-        } else {
-            flow(row, &mut event);
-        }
+        tell(&mut event);
         let mut own = Map::new();
         for name in OWN {
             put(&mut own, name, row.named(name));
@@ -356,7 +387,7 @@ mod tests {
     use crate::export::sink::TableRows;
     use crate::record::{AlertRecord, FlowRecord, Rows};
 
-    fn lines(rows: &Rows) -> Vec<Value> {
+    pub(super) fn lines(rows: &Rows) -> Vec<Value> {
         let origin = Origin::new("p", "d");
         let (parts, _) = TableRows::of(rows, &origin, Timestamp::ZERO, |_| true);
         let mut encoder = Lines::new(&origin);

@@ -4,7 +4,7 @@
 //! Cost: one copy of what a record says of a flow.
 //! Invariants: the packets of all records of a flow are those of all its rows.
 
-use crate::app::Application;
+use crate::app::{Application, Excerpt};
 use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::measure::tcp::Opening;
 use crate::spread::FlowKey;
@@ -30,6 +30,11 @@ pub trait FlowOutput {
     #[inline]
     fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {
         let _ = (place, of, note);
+    }
+    /// Takes payload of a message that transactions of applications are told by; none where the packet
+    /// was not at hand.
+    fn said(&mut self, excerpt: &Excerpt, payload: &[u8]) {
+        let _ = (excerpt, payload);
     }
     /// Takes what was found out of an older window.
     fn late(&mut self, row: &LateRow) {

@@ -6,13 +6,14 @@
 //! Source: flow expiration, RFC 5470 §5.1.1.
 
 mod cut;
+mod hear;
 mod measured;
 mod recut;
 mod settled;
 
 pub use measured::MeasureTerms;
 
-use crate::app::{self, FirstWords};
+use crate::app::Speech;
 use crate::config::FlowPlan;
 use crate::copies::Verdict;
 use crate::decode::{Headers, Marks, tcp_flag};
@@ -89,6 +90,8 @@ pub struct FlowStage {
     /// Share of flows that shedding keeps now.
     sampling_rate: f32,
     recognises: bool,
+    /// Messages of applications are taken.
+    transactions: bool,
 }
 
 impl FlowStage {
@@ -112,14 +115,22 @@ impl FlowStage {
             counts: FlowCounts::default(),
             sampling_rate: 1.0,
             recognises: true,
+            transactions: false,
         }
+    }
+
+    /// Also takes the messages that transactions of applications are told by.
+    #[must_use]
+    pub fn with_transactions(mut self, transactions: bool) -> Self {
+        self.transactions = transactions;
+        self
     }
 
     /// Leaves out what is measured beside packets, octets and states, and applications.
     #[must_use]
     pub fn without_measures(mut self) -> Self {
         self.measures = None;
-        self.recognises = false;
+        (self.recognises, self.transactions) = (false, false);
         self
     }
 
@@ -171,11 +182,25 @@ impl FlowStage {
         self.table.guess(hash)
     }
 
-    /// Counts a logical packet on its flow in `window`.
+    /// Counts a logical packet on its flow in `window`, without a look at what it carries behind the
+    /// octets that its headers have.
     #[inline]
     pub fn meter(
         &mut self,
         headers: &Headers,
+        guess: Guess,
+        verdict: Verdict,
+        booking: (WindowNumber, bool),
+        output: &mut impl FlowOutput,
+    ) {
+        self.meter_frame((headers, &[]), guess, verdict, booking, output);
+    }
+
+    /// The same with the frame that its payload stands in.
+    #[inline]
+    pub fn meter_frame(
+        &mut self,
+        (headers, frame): (&Headers, &[u8]),
         guess: Guess,
         verdict: Verdict,
         (window, late): (WindowNumber, bool),
@@ -188,7 +213,7 @@ impl FlowStage {
                 None => self.begin(headers, window, output),
             };
         self.book(index, headers, (window, late), output);
-        self.look_closer(index, headers, verdict, (window, first_events), output);
+        self.look_closer(index, (headers, frame), verdict, (window, first_events), output);
     }
 
     /// Where the newest row of the flow that was guessed is, if it may be of `window`.
@@ -317,6 +342,9 @@ impl FlowStage {
         *flow = Flow::begin(key, headers, (initiator, method), window);
         flow.tcp = if is_tcp(headers) { TcpState::Midstream } else { TcpState::NotTcp };
         flow.take_first_side(headers);
+        for sender in [Sender::Low, Sender::High] {
+            flow.set_listening(sender, self.recognises);
+        }
         *rest = Rest {
             first_seen: headers.timestamp,
             record_start: headers.timestamp,
@@ -409,7 +437,7 @@ impl FlowStage {
     fn look_closer(
         &mut self,
         index: FlowIndex,
-        headers: &Headers,
+        (headers, frame): (&Headers, &[u8]),
         verdict: Verdict,
         (window, first_events): (WindowNumber, u8),
         output: &mut impl FlowOutput,
@@ -423,9 +451,14 @@ impl FlowStage {
         }
         let flow = self.table.flow_mut(index);
         note_answer(flow, headers);
-        if self.recognises {
-            recognise(flow, headers);
+        let speaks = flow.listens_to(headers.sender)
+            && headers.payload_captured_octets != 0
+            && !is_later_fragment(headers);
+        let counts = matches!(verdict, Verdict::First | Verdict::Ambiguous);
+        if speaks {
+            self.hear(index, &Speech::of(headers, frame), counts, output);
         }
+        let flow = self.table.flow(index);
         if flow.events != events || flow.application != application {
             self.tell_row(index, window, events, output);
         }
@@ -437,7 +470,7 @@ impl FlowStage {
             let (_, rest) = self.table.both_mut(index);
             measures.packet(&mut rest.beside, headers, verdict);
         }
-        if has_segment && matches!(verdict, Verdict::First | Verdict::Ambiguous) {
+        if has_segment && counts {
             self.measure(index, headers, window, output);
         }
     }
@@ -600,16 +633,6 @@ fn note_answer(flow: &mut Flow, headers: &Headers) {
     let answer =
         if headers.tcp_flags & tcp_flag::RST == 0 { event::ANSWERED } else { event::REFUSED };
     flow.events |= answer;
-}
-
-/// Looks for the application in the first packets with payload.
-#[inline]
-fn recognise(flow: &mut Flow, headers: &Headers) {
-    if flow.is_to_recognise() && headers.payload_captured_octets != 0 && !is_later_fragment(headers)
-    {
-        flow.note_looked_at();
-        flow.application = app::classify(&FirstWords::of(headers));
-    }
 }
 
 #[cfg(test)]

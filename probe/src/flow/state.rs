@@ -5,7 +5,7 @@
 //! Invariants: what is counted in a window stands in the flow's row, not here; numbers of windows
 //! are kept by their low bits, and the row says whether it is the one that is meant.
 
-use crate::app::{self, Application};
+use crate::app::Application;
 use crate::decode::{Headers, Mac, Marks, protocol};
 use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::inventory::Segment;
@@ -33,6 +33,8 @@ mod flag {
     pub(super) const LOOKED: u16 = 0b111 << LOOKED_SHIFT;
     /// And the bit above it: by sender.
     pub(super) const SETTLED: u16 = 1 << 12;
+    /// And the bit above it: by sender.
+    pub(super) const LISTENED: u16 = 1 << 14;
 }
 
 /// What each packet of a flow touches: by the first line it is found, the second counts.
@@ -218,10 +220,17 @@ impl Flow {
         self.flags |= settled << flag::SETTLED.trailing_zeros();
     }
 
-    /// Whether an application is still to be looked for in payload.
+    /// Whether payload of `sender` is looked at: its application is still to be recognised, or one of
+    /// its messages is awaited.
     #[inline]
-    pub(super) fn is_to_recognise(&self) -> bool {
-        self.application == Application::Unknown && self.looked_at_packets() < app::PACKETS_MAX
+    pub(super) const fn listens_to(&self, sender: Sender) -> bool {
+        self.flags & (flag::LISTENED << sender.place()) != 0
+    }
+
+    /// Says whether payload of `sender` is looked at.
+    pub(super) fn set_listening(&mut self, sender: Sender, listens: bool) {
+        let bit = flag::LISTENED << sender.place();
+        self.flags = if listens { self.flags | bit } else { self.flags & !bit };
     }
 
     /// See [`Flow::settle`].

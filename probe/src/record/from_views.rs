@@ -24,6 +24,7 @@ use crate::index::{TapIndex, content_id};
 use crate::inventory::{AddressSpace, Interval, Inventory, InventoryCell};
 use crate::measure::tcp::Opening;
 use crate::sources::usage::UsageQueue;
+use crate::spread::FlowKey;
 use crate::time::Timestamp;
 use crate::window::{LateRow, WindowClock, sides};
 
@@ -242,6 +243,8 @@ impl RecordMaker {
             connection_half_open_count: conversation.half_open,
             sampling_rate: f64::from(conversation.sampling_rate),
             tap: self.names.tap(conversation.tap),
+            contact_count: conversation.contacts,
+            answered_count: conversation.answered,
             measures,
         }
     }
@@ -269,7 +272,7 @@ impl RecordMaker {
             flow.measured.packets.then(|| totals.map_or(0, count))
         };
         FlowRecord {
-            flow_id: flow_id(flow),
+            flow_id: flow_id(key, flow.first_seen),
             segment: self.names.segment(there.segment),
             reverse_segment: answered.then(|| self.names.segment(back.segment)),
             address_space: self.space(key.space),
@@ -368,6 +371,7 @@ impl RecordMaker {
             event_count: finding.events,
             features: serde_json::Value::Object(features).to_string().into(),
             silent_if: finding.silent_if.as_str().into(),
+            seen_by_probes: None,
         }
     }
 
@@ -439,12 +443,11 @@ fn known_mac(mac: Mac) -> Option<Mac> {
 
 /// From the key and the time of the first packet: the same in every run on the same
 /// packets, and in each record of one biflow.
-fn flow_id(flow: &crate::flow::Biflow) -> u64 {
-    let key = &flow.key;
+pub(super) fn flow_id(key: &FlowKey, first_seen: Timestamp) -> u64 {
     let space = key.space.bits().to_be_bytes();
     let ports = [key.low_port.to_be_bytes(), key.high_port.to_be_bytes()];
     let protocol = [key.protocol, key.ip_version];
-    let first_seen = flow.first_seen.0.to_be_bytes();
+    let first_seen = first_seen.0.to_be_bytes();
     let addresses = key.low.0.iter().chain(&key.high.0);
     let octets = space.iter().chain(addresses).chain(ports.iter().flatten());
     content_id(octets.chain(&protocol).chain(&first_seen))

@@ -55,6 +55,18 @@ pub fn migrations_lost(window_start: Timestamp, migrations: u64) -> LedgerRecord
     probe.row("migrations_lost", migrations)
 }
 
+/// Messages of applications of which no transaction tells: those that found no room, and those that are
+/// none.
+pub fn app_messages(
+    window_start: Timestamp,
+    [lost, malformed]: [u64; 2],
+) -> impl Iterator<Item = LedgerRecord> {
+    let probe = Rower { window_start, scope: "probe", name: "probe".to_owned() };
+    let counts = [("app_messages_lost", lost), ("app_messages_malformed", malformed)];
+    let some = counts.into_iter().filter(|(_, messages)| *messages > 0);
+    some.map(move |(measure, messages)| probe.row(measure, messages))
+}
+
 /// Packets that were followed between taps and that no way counts, because there were too many endpoints,
 /// or too many packets at one tap alone; those that came after their own window was given out; and those
 /// whose sightings found no room in `path_samples`, or among those of which it is known when they were

@@ -10,6 +10,7 @@
 //! Source: names, RFC 7012 and the IANA registry of IPFIX Information Elements, in snake case;
 //! reverse elements, RFC 5103 §6; address texts, RFC 5952.
 
+mod apps;
 mod column;
 mod delays;
 mod docs;
@@ -32,7 +33,7 @@ pub use docs::{ddl, markdown};
 pub use from_views::{RecordMaker, TapClock};
 pub use group::{Cell, Columns, Group};
 pub use inventory::{InventoryRows, REST_BATCHES_MAX};
-pub use ledger::{migrations_lost, port_rows, sink_rows, workers_rows};
+pub use ledger::{app_messages, migrations_lost, port_rows, sink_rows, workers_rows};
 pub use measures::{Delays, FlowLosses, SegmentCounts, WindowMeasures};
 pub use names::Names;
 pub use schema::{COMMON, Origin, Record, SCHEMA_VERSION, TableVisitor};

@@ -9,8 +9,7 @@
 //! Source: numbers, IANA's registry "IPFIX Entities"; 349–352 are its layer-2 and virtual station
 //! elements.
 //!
-//! The table `apps` (transactions of applications) will stand in this list as well; another table
-//! needs nothing but its entry here.
+//! Another table needs nothing but its entry here.
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -93,8 +92,8 @@ tables! {
         reverse_layer2_octet_delta_count: u64, "octets", Element::Reverse(352);
         /// Packets among these that belong to an older window that was closed already.
         late_packet_count: u64, "packets", Element::None;
-        /// SYN segments of initiators, repeated ones included.
-        syn_count: u64, "packets", Element::None;
+        /// TCP flows whose first SYN came in the window.
+        syn_count: u64, "flows", Element::None;
         /// TCP connections that were established in the window.
         connection_established_count: u64, "flows", Element::None;
         /// TCP connections that were refused by a reset.
@@ -108,6 +107,11 @@ tables! {
         sampling_rate: f64, "", Element::Ie(&[311]);
         /// Tap that saw the initiator's first packet first; at equal times the one configured first.
         tap: Arc<str>, "", Element::None;
+        /// Flows that asked for something with their first packet in the window: TCP that begins without
+        /// ACK and RST, UDP.
+        contact_count: u64, "flows", Element::None;
+        /// Flows whose first answer, other than a reset, came in the window.
+        answered_count: u64, "flows", Element::None;
     } with {
         /// What was measured of its TCP segments.
         measures: WindowMeasures;
@@ -223,6 +227,106 @@ tables! {
         segments: SegmentCounts;
         /// What they lost.
         losses: FlowLosses;
+    }
+
+    /// Transactions of applications: a name asked for (DNS), a connection opened (TLS), something asked
+    /// for by HTTP/1. Columns of other protocols are null. [What is read of each](../../../docs/apps.md).
+    Apps "apps" as apps: AppRecord
+    by transaction_start_ns, sorted by transaction_start_ns flow_id application_name
+    {
+        /// First packet of what was asked, since the epoch, UTC; where that was not seen, of the answer.
+        transaction_start_ns: u64, "ns", Element::None;
+        /// From there to the first packet of the answer; null where either was not seen.
+        response_time_ns: Option<u64>, "ns", Element::None;
+        /// answered; unanswered: no answer was seen within 10 s (DNS) or 60 s; answer_only: what was
+        /// asked was not seen, or nothing was.
+        transaction_state: &'static str, "", Element::None;
+        /// Something of it is missing, because it was longer than what is read or was captured.
+        is_truncated: bool, "", Element::None;
+        /// Identity of the biflow that it is of, as in `flows`.
+        flow_id: u64, "", Element::Ie(&[148]);
+        /// Segment that the initiator's packets were seen in.
+        segment: Arc<str>, "domain/kind/id", Element::None;
+        /// Address space that keeps equal addresses of different tenants apart.
+        address_space: Arc<str>, "", Element::None;
+        /// Address of the flow's initiator.
+        source_address: IpAddr, "RFC 5952", Element::Ie(&[8, 27]);
+        /// Address of the flow's responder.
+        destination_address: IpAddr, "RFC 5952", Element::Ie(&[12, 28]);
+        /// Port of the initiator.
+        source_port: u16, "", Element::Ie(&[7]);
+        /// Port of the responder.
+        destination_port: u16, "", Element::Ie(&[11]);
+        /// IP protocol.
+        protocol_identifier: u8, "IANA", Element::Ie(&[4]);
+        /// dns, tls or http.
+        application_name: &'static str, "", Element::Ie(&[96]);
+        /// Tap that saw the initiator's first packet first; at equal times the one configured first.
+        tap: Arc<str>, "", Element::None;
+        /// VM at the source address, as known when the record was made; null where the inventory
+        /// names none.
+        source_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
+        source_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Tenant of that VM.
+        source_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
+        /// VM at the destination address, as known when the record was made; null where the
+        /// inventory names none.
+        destination_virtual_station_uuid: Option<Arc<str>>, "uuid", Element::Ie(&[349]);
+        /// Name of that VM, or the host name that DHCP gave an endpoint that is none.
+        destination_virtual_station_name: Option<Arc<str>>, "", Element::Ie(&[350]);
+        /// Tenant of that VM.
+        destination_virtual_station_tenant: Option<Arc<str>>, "", Element::None;
+        /// east-west, inter-tenant, north-south or transit.
+        traffic_class: &'static str, "", Element::None;
+        /// Identification of the query.
+        dns_id: Option<u16>, "", Element::None;
+        /// Name that was asked for, as zone files write it; `.` for the root.
+        dns_question_name: Option<Arc<str>>, "RFC 1035 5.1", Element::None;
+        /// Type that was asked for, as `A`; `TYPE` and a number where it has no name here.
+        dns_question_type: Option<Arc<str>>, "IANA", Element::None;
+        /// Class, as `IN`.
+        dns_question_class: Option<Arc<str>>, "IANA", Element::None;
+        /// Flags of the header of the answer, without one of the query.
+        dns_flags: Option<u16>, "RFC 1035 4.1.1", Element::None;
+        /// Response code, as `NXDOMAIN`; a number where it has no name here; null without an answer.
+        dns_response_code: Option<Arc<str>>, "IANA", Element::None;
+        /// Answers by the header; null without an answer.
+        dns_answer_count: Option<u16>, "records", Element::None;
+        /// The first 16 of them, a JSON array of objects with rrname, rrtype, ttl (in seconds) and rdata,
+        /// soa or srv; null without any.
+        dns_answers: Option<Arc<str>>, "JSON", Element::None;
+        /// Whom the client wants to reach.
+        tls_server_name: Option<Arc<str>>, "", Element::None;
+        /// Version that the server chose, as `TLS 1.3`, as far as it says so in the clear; null where its
+        /// hello was not seen.
+        tls_version: Option<Arc<str>>, "", Element::None;
+        /// The highest version that the client offered, likewise.
+        tls_offered_version: Option<Arc<str>>, "", Element::None;
+        /// Cipher suite that the server chose.
+        tls_cipher_suite: Option<u16>, "IANA", Element::None;
+        /// Protocols above that the client offered (ALPN), with commas between.
+        tls_offered_protocols: Option<Arc<str>>, "IANA", Element::None;
+        /// Protocol above that the server chose; TLS 1.3 says it only in what is encrypted.
+        tls_protocol: Option<Arc<str>>, "IANA", Element::None;
+        /// Fingerprint of what the client offered.
+        tls_ja4: Option<Arc<str>>, "JA4", Element::None;
+        /// Method.
+        http_request_method: Option<Arc<str>>, "", Element::Ie(&[459]);
+        /// Host of the request, without its port.
+        http_request_host: Option<Arc<str>>, "", Element::Ie(&[460]);
+        /// Target, without user and password; without its query too, unless that is configured.
+        http_request_target: Option<Arc<str>>, "", Element::Ie(&[461]);
+        /// Version of the request, without one of the response, as `HTTP/1.1`.
+        http_message_version: Option<Arc<str>>, "", Element::Ie(&[462]);
+        /// User agent.
+        http_user_agent: Option<Arc<str>>, "", Element::Ie(&[468]);
+        /// Status code of the response.
+        http_status_code: Option<u16>, "", Element::Ie(&[457]);
+        /// Type of its content, without parameters.
+        http_content_type: Option<Arc<str>>, "", Element::Ie(&[469]);
+        /// Length of its content, as its head says.
+        http_content_length: Option<u64>, "octets", Element::None;
     }
 
     /// Delay and loss from one tap to another in one window, by the packets that the digest selects:
@@ -509,6 +613,9 @@ tables! {
         features: Arc<str>, "JSON", Element::None;
         /// What would have kept it silent.
         silent_if: Arc<str>, "", Element::None;
+        /// Probes whose records of `windows` show it, as a JSON list of their ids in order, at most 63 and
+        /// then "others"; null where one probe has found it in its own traffic (`probe_id`).
+        seen_by_probes: Option<Arc<str>>, "JSON", Element::None;
     }
 
     /// The account of every packet: per window and place, what came in, what was accounted, and
@@ -531,7 +638,8 @@ tables! {
         /// quote), path_samples_lost, path_evicted, path_unwatched, path_walks_cut (segments),
         /// path_rows_full, path_late, path_samples_full and path_times_full (packets followed between
         /// taps), path_ways_full, path_places_full and path_stations_full (endpoints of which way,
-        /// place or network card were not remembered), migrations_lost (migrations), where they are not 0.
+        /// place or network card were not remembered), migrations_lost (migrations), app_messages_lost and
+        /// app_messages_malformed (messages of which `apps` should tell), where they are not 0.
         measure: Arc<str>, "", Element::None;
         /// Packets (records, where the scope is sink) since the window before; of in_flight, held and
         /// queued how many there are now; of `unaccounted` the absolute value.

@@ -17,8 +17,8 @@ use crate::counters::WorkerTotals;
 use crate::detect::{Alert, Detectors};
 use crate::export::{SinkLedger, SinkReport, Sinks};
 use crate::record::{
-    AlertRecord, FlowRecord, LedgerRecord, REST_BATCHES_MAX, RecordMaker, Rows, TapClock,
-    WindowRecord, migrations_lost, port_rows, sink_rows, workers_rows,
+    AlertRecord, AppRecord, FlowRecord, LedgerRecord, REST_BATCHES_MAX, RecordMaker, Rows,
+    TapClock, WindowRecord, app_messages, migrations_lost, port_rows, sink_rows, workers_rows,
 };
 use crate::sources::learned::LearningInStep;
 use crate::store::{Patience, StoreHandle};
@@ -106,6 +106,10 @@ pub struct Analysis {
     flows: Vec<FlowRecord>,
     /// Records of older windows that go with the next one.
     late: Vec<WindowRecord>,
+    /// Records of transactions that go with the next window.
+    apps: Vec<AppRecord>,
+    /// Messages that were lost, or were none.
+    app_messages: [u64; 2],
     /// The clock at the last packet of any of them.
     flows_heard: Timestamp,
     alerts: LastAlerts,
@@ -126,6 +130,8 @@ impl Analysis {
             parts,
             flows: Vec::new(),
             late: Vec::new(),
+            apps: Vec::new(),
+            app_messages: [0; 2],
             flows_heard: Timestamp::ZERO,
             alerts: LastAlerts::default(),
             top: TopSums::default(),
@@ -185,6 +191,21 @@ impl Analysis {
         }
     }
 
+    /// Transactions that were over before the end of the last window.
+    fn collect_apps(&mut self) {
+        let (transactions, [lost, malformed]) = self.parts.aggregator.take_transactions();
+        self.app_messages[0] += lost;
+        self.app_messages[1] += malformed;
+        if transactions.is_empty() || self.parts.takes_none() {
+            return;
+        }
+        self.apps.append(&mut self.parts.maker.apps(&transactions));
+        if self.apps.len() >= FLOWS_WAITING_MAX {
+            let apps = std::mem::take(&mut self.apps);
+            self.hand_on(Rows { apps, ..Rows::default() });
+        }
+    }
+
     /// Ended flows wait for the next window: a batch for the few of one turn would fill the way to
     /// the store with batches.
     fn collect_flows(&mut self) {
@@ -232,7 +253,10 @@ impl Analysis {
         self.windows += u64::from(!view.conversations.is_empty());
         let AnalysisParts { publisher, aggregator, maker, .. } = &mut self.parts;
         publisher.window(view, shares, aggregator, &beside, maker);
+        self.collect_apps();
         rows.flows = std::mem::take(&mut self.flows);
+        rows.apps = std::mem::take(&mut self.apps);
+        rows.ledger.extend(app_messages(view.start, std::mem::take(&mut self.app_messages)));
         rows.windows.append(&mut self.late);
         self.hand_on(rows);
     }
@@ -332,12 +356,15 @@ impl Analysis {
     fn finish(mut self) -> RunSummary {
         let closed = self.parts.detectors.finish();
         let alerts = self.alert_records(&closed);
+        self.collect_apps();
         let flows = std::mem::take(&mut self.flows);
         let windows = std::mem::take(&mut self.late);
+        let apps = std::mem::take(&mut self.apps);
+        let ledger = app_messages(self.latest, self.app_messages).collect();
         if let Some(learning) = &mut self.parts.learning {
             learning.finish(self.latest);
         }
-        self.hand_on(Rows { windows, flows, alerts, ..Rows::default() });
+        self.hand_on(Rows { windows, flows, apps, alerts, ledger, ..Rows::default() });
         self.hand_on_rest();
         let AnalysisParts { aggregator, detectors, store, sinks, mut publisher, mut maker, .. } =
             self.parts;

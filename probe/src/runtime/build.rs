@@ -17,11 +17,14 @@ use crate::sources::MapCell;
 use crate::sources::learned::{EvidenceReceiver, EvidenceSender, evidence_rings};
 use crate::spread::HashSeed;
 use crate::spread::fragments::FragmentTable;
-use crate::spread::ring::{RingReceiver, RingSender, ring};
+use crate::spread::ring::{
+    PAYLOAD_BYTES_PER_PACKET, RingReceiver, RingSender, ring, ring_with_payloads,
+};
 use crate::spread::shed::{ShedWishes, Shedder};
 use crate::time::ms;
 use crate::window::{
-    HandoffReceiver, HandoffSender, NOTE_BYTES_PER_ROW, ROWS_PER_BLOCK, Row, WindowClock, handoff,
+    EXCERPT_BYTES, HandoffReceiver, HandoffSender, NOTE_BYTES_PER_ROW, ROWS_PER_BLOCK, Row,
+    WindowClock, handoff,
 };
 use crate::worker::{LearnTap, PortNames, WorkerParts};
 
@@ -173,9 +176,10 @@ impl Seat {
                 .follows_paths()
                 .then(|| PathStage::new(&plan.path, &plan.window, plan.taps.len())),
             remove_copies: plan.copies.remove,
-            flows: FlowStage::measuring(&plan.flow, measure_terms(plan)),
+            flows: FlowStage::measuring(&plan.flow, measure_terms(plan))
+                .with_transactions(plan.app.transactions),
             windows: WindowClock::new(plan.window.length_ms, plan.window.grace_ms),
-            handoff: if plan.follows_paths() { self.handoff.with_paths() } else { self.handoff },
+            handoff: handoff_of(plan, self.handoff),
             seed: self.seed,
             place: if self.workers == 1 { 0 } else { self.place },
             workers: self.workers,
@@ -188,8 +192,15 @@ impl Seat {
             learn: self
                 .evidence
                 .map(|sender| LearnTap::new(plan.inventory.learned.lessons, sender, self.waits)),
+            transactions: plan.app.transactions,
         }
     }
+}
+
+/// With the blocks that the plan needs.
+fn handoff_of(plan: &Plan, handoff: HandoffSender) -> HandoffSender {
+    let handoff = if plan.follows_paths() { handoff.with_paths() } else { handoff };
+    if plan.app.transactions { handoff.with_excerpts() } else { handoff }
 }
 
 fn measure_terms(plan: &Plan) -> MeasureTerms {
@@ -228,6 +239,8 @@ pub fn table_sizes() -> Sizes {
         path_bytes: 144,
         fragment_bytes: entry(2 * size_of::<Headers>()),
         spread_bytes: entry(size_of::<Headers>()),
+        payload_bytes: entry(PAYLOAD_BYTES_PER_PACKET),
+        excerpt_bytes: entry(EXCERPT_BYTES),
     }
 }
 
@@ -257,7 +270,9 @@ fn rings(
     }
     for (from, senders) in outgoing.iter_mut().enumerate().take(receivers) {
         for (to, receivers_of) in incoming.iter_mut().enumerate() {
-            let (sender, receiver) = ring(plan.worker.spread_ring_packets as usize);
+            let packets = plan.worker.spread_ring_packets as usize;
+            let (sender, receiver) =
+                if plan.app.transactions { ring_with_payloads(packets) } else { ring(packets) };
             senders.push(sender);
             if from != to || receivers > 1 {
                 receivers_of.push(receiver);

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+use crate::aggregate::apps::Apps;
 use crate::aggregate::live::{LiveCell, LiveMode, LivePort, live_cell};
 use crate::aggregate::path::{Paths, Stands};
 use crate::aggregate::{Aggregator, Migrations};
@@ -20,6 +21,7 @@ use crate::export::{ParquetSink, Sinks, SinksWanted};
 use crate::record::{InventoryRows, Names, Origin, RecordMaker};
 use crate::serve::{self, InventoryApi, Pusher, ServeHandle};
 use crate::sources::{self, ReadAgain, Sources};
+use crate::store::query::Records;
 use crate::store::{self, StoreClock, StoreHandle, UpkeepPlan};
 use crate::time::monotonic_ns;
 
@@ -90,7 +92,7 @@ impl Prepared {
             requests: Arc::new(Mutex::new(sources.requests())),
         };
         let page = serves
-            .then(|| serve::start_with(&plan.serve, live.clone(), api, plan.store.folder.clone()))
+            .then(|| serve::start_with(&plan.serve, live.clone(), api, Records::of(plan)))
             .transpose()?;
         // In a replay there is no time that counts could be since.
         let metrics = (!replays)
@@ -129,6 +131,7 @@ impl Prepared {
                     plan.follows_paths()
                         .then(|| Paths::new(plan, Stands::new(plan, Arc::clone(&view.inventory)))),
                 )
+                .with_apps(plan.app.transactions.then(|| Apps::new(plan.app.url_queries)))
                 .with_migrations(Migrations::new(plan, Arc::clone(&view.inventory))),
             detectors: Detectors::new(&plan.detect),
             maker: RecordMaker::new(names, view.inventory, inventory_rows)

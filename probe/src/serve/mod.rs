@@ -28,7 +28,6 @@ mod topology;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -38,6 +37,7 @@ use tokio::task::JoinHandle;
 use crate::aggregate::live::LiveCell;
 use crate::config::ServePlan;
 use crate::inventory::Inventory;
+use crate::store::query::Records;
 
 pub use inventory::InventoryApi;
 pub use openapi::DOCUMENT as OPENAPI_DOCUMENT;
@@ -130,7 +130,7 @@ pub fn start(plan: &ServePlan, live: LiveCell) -> Result<ServeHandle, ServeError
     start_with(plan, live, InventoryApi::of(Inventory::default()), None)
 }
 
-/// The same, with an inventory, and the folder of the records where they are kept.
+/// The same, with an inventory, and where the records are, if they are kept.
 ///
 /// # Errors
 /// As [`start`].
@@ -138,7 +138,7 @@ pub fn start_with(
     plan: &ServePlan,
     live: LiveCell,
     inventory: InventoryApi,
-    records: Option<PathBuf>,
+    records: Option<Records>,
 ) -> Result<ServeHandle, ServeError> {
     let listen = plan.listen;
     if !listen.ip().is_loopback() {

@@ -4,7 +4,6 @@
 //! Invariants: every route answers GET and HEAD; only those of the inventory change anything, by other
 //! methods.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -15,6 +14,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
+
+use crate::store::query::Records;
 
 use super::Stopping;
 use super::feed::Published;
@@ -36,8 +37,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Mutex<Option<Arc<Rendered>>>>,
     /// Who is who.
     pub(super) inventory: InventoryApi,
-    /// Folder of the records, where they are kept.
-    pub(super) records: Option<PathBuf>,
+    /// Where the records are, if they are kept.
+    pub(super) records: Option<Records>,
     /// Places for questions to the records.
     pub(super) questions: Arc<Semaphore>,
 }
@@ -46,7 +47,7 @@ impl Shared {
     pub(super) fn new(
         published: watch::Receiver<Arc<Published>>,
         stopping: Stopping,
-        (inventory, records): (InventoryApi, Option<PathBuf>),
+        (inventory, records): (InventoryApi, Option<Records>),
     ) -> Self {
         let streams = Arc::new(Semaphore::new(stream::STREAMS_MAX));
         let questions = Arc::new(Semaphore::new(1));

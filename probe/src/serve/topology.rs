@@ -1,4 +1,4 @@
-//! The graph of a span of time, from the records.
+//! The graph of a span of time, from the records, in files or on a server.
 //!
 //! In: the query part of a request. Out: the JSON of `vmprobe topology`.
 //! Cost: a process of its own, one at a time, stopped after [`TIME_S_MAX`] s, with
@@ -6,7 +6,7 @@
 //! Invariants: values of a request reach the program as whole arguments; an answer is at most
 //! [`OCTETS_MAX`] octets.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
-use crate::store::query;
+use crate::store::query::{self, Records};
 
 use super::list::{Pairs, VALUE_CHARS_MAX};
 use super::problem::{Problem, repeated};
@@ -92,14 +92,17 @@ async fn ask(shared: &Shared, arguments: Vec<String>) -> Result<Vec<u8>, Problem
     let unavailable = |error: String, allowed: &str| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, allowed)
     };
-    let Some(folder) = &shared.records else {
-        return Err(unavailable("no records are kept".to_owned(), "a [store] folder"));
+    let Some(records) = &shared.records else {
+        return Err(unavailable(
+            "no records are kept".to_owned(),
+            "a [store] folder, or a [query] server",
+        ));
     };
     let program = query::program().map_err(|error| unavailable(error.to_string(), "it there"))?;
     let Ok(_place) = shared.questions.try_acquire() else {
         return Err(unavailable("another graph is in the making".to_owned(), "one at a time"));
     };
-    let child = start(&program, folder, &arguments).map_err(|error| {
+    let child = start(&program, records, &arguments).map_err(|error| {
         unavailable(format!("vmprobe-query did not start: {error}"), "that it does")
     })?;
     let longest = Duration::from_secs((TIME_S_MAX + GRACE_S).into());
@@ -110,11 +113,10 @@ async fn ask(shared: &Shared, arguments: Vec<String>) -> Result<Vec<u8>, Problem
     })
 }
 
-fn start(program: &Path, folder: &PathBuf, arguments: &[String]) -> std::io::Result<Child> {
+fn start(program: &Path, records: &Records, arguments: &[String]) -> std::io::Result<Child> {
     Command::new(program)
         .arg("topology")
-        .arg("--data")
-        .arg(folder)
+        .args(records.arguments())
         .args(["--skip-bad-files", "--format=json"])
         .arg(format!("--timeout-s={TIME_S_MAX}"))
         .arg(format!("--memory-mib={MEMORY_MIB_MAX}"))
@@ -150,6 +152,15 @@ async fn read(mut child: Child) -> Result<Vec<u8>, Problem> {
     }
     let complaint = String::from_utf8_lossy(&complaint);
     let line = complaint.trim().trim_start_matches("vmprobe-query: ");
+    let unanswered = match status.code() {
+        Some(query::UNREACHABLE) => Some(StatusCode::SERVICE_UNAVAILABLE),
+        Some(query::REFUSED) => Some(StatusCode::BAD_GATEWAY),
+        _ => None,
+    };
+    if let Some(status) = unanswered {
+        let allowed = "a ClickHouse that answers; see docs/sinks/clickhouse.md";
+        return Err(Problem::new(status, line.to_owned(), allowed));
+    }
     let allowed = "times as 2026-01-01T00:00:00Z or nanoseconds, from before to";
     Err(Problem::bad_request(line.to_owned(), allowed))
 }

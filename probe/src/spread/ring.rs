@@ -1,6 +1,7 @@
 //! Rings between workers: packets in batches, single producer and single consumer.
 //!
-//! In: packets that another worker owns, in brief or with all headers. Out: the same, in order.
+//! In: packets that another worker owns, in brief or with all headers, few with their payload. Out: the
+//! same, in order.
 //! Cost: one copy of 192 octets; the ring itself is touched once a batch.
 //! Invariants: `ring_packets` at most wait in a ring; batches are made once and come back; no
 //! clock that is published is taken for [`QUIET`] or [`CLOSED`].
@@ -18,6 +19,15 @@ use crate::time::Timestamp;
 
 /// Packets that one batch holds at most.
 pub const BATCH_PACKETS_MAX: usize = 64;
+
+/// Octets of a payload that goes along at most.
+pub const PAYLOAD_OCTETS_MAX: usize = 2_048;
+
+/// Octets of all payload in a batch; what finds no room there stays behind.
+const BATCH_PAYLOAD_OCTETS: usize = 16 << 10;
+
+/// Bytes of that room for each packet of a ring.
+pub const PAYLOAD_BYTES_PER_PACKET: usize = BATCH_PAYLOAD_OCTETS / BATCH_PACKETS_MAX;
 
 /// How far ahead memory is asked for, which the worker at the other end touched last.
 pub const AHEAD_PACKETS: usize = 8;
@@ -87,6 +97,19 @@ pub struct Batch {
     /// A bit for each packet: it is in brief.
     in_brief: u64,
     count: usize,
+    /// Payload of some of them.
+    payloads: Vec<u8>,
+    /// Of which packets, in order.
+    payload_places: Vec<PayloadPlace>,
+}
+
+/// Where the payload of a packet stands.
+#[derive(Clone, Copy, Debug)]
+struct PayloadPlace {
+    /// Number of the packet.
+    of: usize,
+    begin: usize,
+    end: usize,
 }
 
 const _: () = assert!(BATCH_PACKETS_MAX <= u64::BITS as usize, "a bit for each packet");
@@ -98,12 +121,20 @@ struct BatchMemory {
 }
 
 impl Batch {
-    fn empty() -> Self {
+    /// With room for so much payload.
+    fn empty(payload_octets: usize) -> Self {
         let memory = BatchMemory {
             in_brief: [InBrief::default(); BATCH_PACKETS_MAX],
             headers: [Headers::default(); BATCH_PACKETS_MAX],
         };
-        Self { memory: Box::new(memory), in_brief: 0, count: 0 }
+        let places = if payload_octets == 0 { 0 } else { BATCH_PACKETS_MAX };
+        Self {
+            memory: Box::new(memory),
+            in_brief: 0,
+            count: 0,
+            payloads: Vec::with_capacity(payload_octets),
+            payload_places: Vec::with_capacity(places),
+        }
     }
 
     /// How many packets there are.
@@ -157,8 +188,36 @@ impl Batch {
         }
     }
 
-    const fn clear(&mut self) {
+    /// Adds payload to the packet that was added last, as much of it as there may be; where there is no
+    /// room for it, it stays behind.
+    #[cold]
+    fn keep_payload(&mut self, payload: &[u8]) {
+        let kept = payload.get(..payload.len().min(PAYLOAD_OCTETS_MAX)).unwrap_or_default();
+        let (begin, end) = (self.payloads.len(), self.payloads.len() + kept.len());
+        let Some(of) = self.count.checked_sub(1) else { return };
+        let has_room = end <= self.payloads.capacity()
+            && self.payload_places.len() < self.payload_places.capacity();
+        if has_room && !kept.is_empty() {
+            self.payloads.extend_from_slice(kept);
+            self.payload_places.push(PayloadPlace { of, begin, end });
+        }
+    }
+
+    /// Payload that goes along with a packet; empty where none does.
+    #[inline]
+    fn payload(&self, number: usize) -> &[u8] {
+        if self.payload_places.is_empty() {
+            return &[];
+        }
+        let found = self.payload_places.binary_search_by_key(&number, |place| place.of);
+        let place = found.ok().and_then(|at| self.payload_places.get(at));
+        place.and_then(|place| self.payloads.get(place.begin..place.end)).unwrap_or_default()
+    }
+
+    fn clear(&mut self) {
         (self.in_brief, self.count) = (0, 0);
+        self.payloads.clear();
+        self.payload_places.clear();
     }
 }
 
@@ -171,8 +230,17 @@ struct Shared {
     last_clock: AtomicU64,
 }
 
-/// Makes a ring that holds about `packets` (at least two batches).
+/// Makes a ring that holds about `packets` (at least two batches), without their payload.
 pub fn ring(packets: usize) -> (RingSender, RingReceiver) {
+    ring_of(packets, 0)
+}
+
+/// The same with room for the payload of some.
+pub fn ring_with_payloads(packets: usize) -> (RingSender, RingReceiver) {
+    ring_of(packets, BATCH_PAYLOAD_OCTETS)
+}
+
+fn ring_of(packets: usize, payload_octets: usize) -> (RingSender, RingReceiver) {
     let batches = (packets / BATCH_PACKETS_MAX).max(2);
     let shared = Arc::new(Shared {
         full: ArrayQueue::new(batches),
@@ -182,10 +250,10 @@ pub fn ring(packets: usize) -> (RingSender, RingReceiver) {
     });
     for _ in 0..batches {
         // Room for `batches + 2` was made above.
-        let _ = shared.empty.push(Batch::empty());
+        let _ = shared.empty.push(Batch::empty(payload_octets));
     }
-    let sender = RingSender { open: Batch::empty(), shared: Arc::clone(&shared) };
-    let batch = Batch::empty();
+    let sender = RingSender { open: Batch::empty(payload_octets), shared: Arc::clone(&shared) };
+    let batch = Batch::empty(payload_octets);
     (sender, RingReceiver { shared, batch, place: 0, is_fresh: false })
 }
 
@@ -214,6 +282,14 @@ impl RingSender {
             self.open.push_in_brief(brief, packet);
         }
         has_room
+    }
+
+    /// Has payload go along with the packet that was just pushed.
+    #[inline]
+    pub fn keep_payload(&mut self, payload: &[u8]) {
+        if !payload.is_empty() {
+            self.open.keep_payload(payload);
+        }
     }
 
     /// Whether a packet can be added, where need be to the next batch.
@@ -279,6 +355,12 @@ impl RingReceiver {
             self.turn()?;
         }
         self.batch.get(self.place)
+    }
+
+    /// Payload that came along with the packet that [`RingReceiver::head`] showed.
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        self.batch.payload(self.place)
     }
 
     /// Place of the oldest packet in its batch, below [`BATCH_PACKETS_MAX`].
@@ -386,6 +468,42 @@ mod tests {
             }
         }
         assert!(receiver.head().is_none());
+    }
+
+    #[test]
+    fn payload_comes_out_with_its_packet() {
+        let (mut sender, mut receiver) = ring_with_payloads(256);
+        let long = vec![9; PAYLOAD_OCTETS_MAX + 1];
+        let payloads: [&[u8]; 4] = [b"one", b"", &long, b"four"];
+        for payload in payloads {
+            assert!(sender.push(&numbered(1)));
+            sender.keep_payload(payload);
+        }
+        assert!(sender.flush());
+        for wanted in payloads {
+            assert!(receiver.head().is_some());
+            let kept = wanted.get(..wanted.len().min(PAYLOAD_OCTETS_MAX));
+            assert_eq!(Some(receiver.payload()), kept);
+            receiver.advance();
+        }
+        // What finds no room stays behind, and the packet goes all the same.
+        for _ in 0..BATCH_PACKETS_MAX {
+            assert!(sender.push(&numbered(1)));
+            sender.keep_payload(&long);
+        }
+        assert!(sender.flush());
+        let (mut packets, mut with_payload) = (0, 0);
+        while receiver.head().is_some() {
+            packets += 1;
+            with_payload += usize::from(!receiver.payload().is_empty());
+            receiver.advance();
+        }
+        assert_eq!(with_payload, BATCH_PAYLOAD_OCTETS / PAYLOAD_OCTETS_MAX);
+        assert_eq!(packets, BATCH_PACKETS_MAX);
+        let (mut sender, mut receiver) = ring(256);
+        assert!(sender.push(&numbered(1)));
+        sender.keep_payload(b"one");
+        assert!(sender.flush() && receiver.head().is_some() && receiver.payload().is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The way to the query program.
 //!
-//! In: the arguments of `vmprobe query` or `topology`. Out: this process becomes `vmprobe-query`; or
-//! where that is, for those that run it beside.
+//! In: the arguments of `vmprobe query` or `topology`; a plan. Out: this process becomes
+//! `vmprobe-query`; or where that is, for those that run it beside, and where the records are that it asks.
 //! Invariants: the program beside this one is preferred, so that both are of one version.
 //!
 //! SQL runs in a program of its own: DuckDB is a library of 70 MB that the probe must start and
@@ -13,7 +13,55 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::config::{ClickhousePlan, Plan};
+
 const PROGRAM: &str = "vmprobe-query";
+
+/// Where the records are that are asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Records {
+    /// In files of this folder.
+    Folder(PathBuf),
+    /// On a server.
+    Clickhouse(Box<ClickhousePlan>),
+}
+
+impl Records {
+    /// As a plan has them; `None` where none are kept.
+    pub fn of(plan: &Plan) -> Option<Self> {
+        match &plan.query.clickhouse {
+            Some(server) => Some(Self::Clickhouse(Box::new(server.clone()))),
+            None => plan.store.folder.clone().map(Self::Folder),
+        }
+    }
+
+    /// As the query program is told. No argument is a secret.
+    pub fn arguments(&self) -> Vec<OsString> {
+        match self {
+            Self::Folder(folder) => vec!["--data".into(), folder.into()],
+            Self::Clickhouse(plan) => {
+                let argument = |name: &str, value: &dyn std::fmt::Display| {
+                    OsString::from(format!("--{name}={value}"))
+                };
+                let access = &plan.access;
+                let mut arguments = vec![
+                    argument("clickhouse", &plan.url.as_str()),
+                    argument("database", &plan.database),
+                    argument("ca-file", &access.ca_file.display()),
+                ];
+                arguments.extend(access.user.as_ref().map(|user| argument("user", user)));
+                let password = access.password.as_ref();
+                arguments.extend(password.map(|place| argument("password", place)));
+                arguments
+            }
+        }
+    }
+}
+
+/// How the query program ends where the server of the records does not answer.
+pub const UNREACHABLE: i32 = 3;
+/// And where it says no.
+pub const REFUSED: i32 = 4;
 
 /// Why the query program did not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +121,24 @@ fn find(beside: Option<&Path>, path: Option<OsString>) -> Result<PathBuf, QueryE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_is_told_without_its_secret() {
+        let mut plan = Plan::default();
+        assert_eq!(Records::of(&plan), None);
+        plan.store.folder = Some("records".into());
+        let records = Records::of(&plan).expect("records");
+        assert_eq!(records.arguments(), ["--data", "records"]);
+        let mut server = ClickhousePlan::new("http://h:1/a".parse().expect("a URL"));
+        server.access.user = Some("--x".to_owned());
+        server.access.password = Some("env:SECRET".parse().expect("a place"));
+        plan.query.clickhouse = Some(server);
+        let arguments = Records::of(&plan).expect("records").arguments();
+        let ca_file = "--ca-file=/etc/ssl/certs/ca-certificates.crt";
+        let expected = ["--clickhouse=http://h:1/a", "--database=vmprobe", ca_file, "--user=--x"];
+        assert_eq!(arguments[..4], expected);
+        assert_eq!(arguments[4..], ["--password=env:SECRET"]);
+    }
 
     #[test]
     fn beside_goes_before_path_and_a_missing_one_says_how_to_get_it() {

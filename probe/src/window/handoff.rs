@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
+use crate::app::Excerpt;
 use crate::counters::{DropCause, Snapshot, TapTotals, WorkerTotals};
 use crate::flow::{EndedFlow, FlowOutput, FlowTotals};
 use crate::index::{FlowIndex, WindowNumber};
@@ -19,6 +20,7 @@ use crate::memory;
 use crate::path::{PathOutput, Trajectory};
 use crate::time::sleep_us;
 
+use super::excerpts::{BLOCK_BYTES, ExcerptBlock};
 use super::note::{CHUNK_BYTES, Chunk, NOTES_PER_CHUNK};
 use super::open_rows::{OpenRows, row_of};
 use super::{LateRow, Note, Notes, ROWS_PER_BLOCK, Row, RowBlock, RowPlace, Rows};
@@ -43,6 +45,12 @@ const PATHS_PER_BLOCK: usize = 256;
 /// Blocks of followed packets; none without that stage.
 const PATH_BLOCKS: usize = 64;
 
+/// Blocks of excerpts; none where transactions are not told.
+const EXCERPT_BLOCKS: usize = 64;
+
+/// Bytes of these.
+pub const EXCERPT_BYTES: usize = EXCERPT_BLOCKS * BLOCK_BYTES;
+
 /// Closed windows that can wait beside the blocks.
 const CLOSED_MAX: usize = 8;
 
@@ -60,6 +68,8 @@ pub enum FromWorker {
     Late(Vec<LateRow>),
     /// Packets that were followed from tap to tap.
     Paths(Vec<Trajectory>),
+    /// Payload that tells of transactions.
+    Excerpts(ExcerptBlock),
     /// All windows up to this one are closed; all their rows came before.
     Closed(WindowNumber, Box<Snapshot>),
     /// The worker has ended; all its windows are closed.
@@ -94,6 +104,7 @@ struct Shared {
     flows: ArrayQueue<FlowBlock>,
     late: ArrayQueue<Vec<LateRow>>,
     paths: ArrayQueue<Vec<Trajectory>>,
+    excerpts: ArrayQueue<ExcerptBlock>,
     snapshots: ArrayQueue<Box<Snapshot>>,
     /// The source is a file.
     waits: bool,
@@ -113,12 +124,15 @@ impl Shared {
 pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender, HandoffReceiver) {
     let chunks = ((blocks + open_blocks) * ROWS_PER_BLOCK * NOTES_PER_ROW) / NOTES_PER_CHUNK;
     let shared = Arc::new(Shared {
-        full: ArrayQueue::new(2 * blocks + LATE_BLOCKS_MAX + PATH_BLOCKS + CLOSED_MAX + 1),
+        full: ArrayQueue::new(
+            2 * blocks + LATE_BLOCKS_MAX + PATH_BLOCKS + EXCERPT_BLOCKS + CLOSED_MAX + 1,
+        ),
         rows: ArrayQueue::new(blocks),
         notes: ArrayQueue::new(chunks),
         flows: ArrayQueue::new(blocks),
         late: ArrayQueue::new(LATE_BLOCKS_MAX),
         paths: ArrayQueue::new(PATH_BLOCKS),
+        excerpts: ArrayQueue::new(EXCERPT_BLOCKS),
         snapshots: ArrayQueue::new(CLOSED_MAX),
         waits,
     });
@@ -139,6 +153,7 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
         flows: FlowBlock::empty(),
         late: Vec::with_capacity(FLOWS_PER_BLOCK),
         paths: Vec::new(),
+        excerpts: ExcerptBlock::default(),
         shared: Arc::clone(&shared),
         waits,
         cut_packets: 0,
@@ -146,6 +161,7 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
         lost_flow_records: 0,
         lost_measures: 0,
         lost_paths: 0,
+        lost_excerpts: 0,
     };
     (sender, HandoffReceiver { shared })
 }
@@ -156,6 +172,7 @@ pub struct HandoffSender {
     flows: FlowBlock,
     late: Vec<LateRow>,
     paths: Vec<Trajectory>,
+    excerpts: ExcerptBlock,
     shared: Arc<Shared>,
     waits: bool,
     cut_packets: u64,
@@ -164,6 +181,7 @@ pub struct HandoffSender {
     /// Notes and late rows that found no room.
     lost_measures: u64,
     lost_paths: u64,
+    lost_excerpts: u64,
 }
 
 impl HandoffSender {
@@ -173,6 +191,16 @@ impl HandoffSender {
         self.paths = Vec::with_capacity(PATHS_PER_BLOCK);
         for _ in 1..PATH_BLOCKS {
             let _ = self.shared.paths.push(Vec::with_capacity(PATHS_PER_BLOCK));
+        }
+        self
+    }
+
+    /// Makes the blocks for payload that tells of transactions; without them it is all lost and counted.
+    #[must_use]
+    pub fn with_excerpts(mut self) -> Self {
+        self.excerpts = ExcerptBlock::empty();
+        for _ in 1..EXCERPT_BLOCKS {
+            let _ = self.shared.excerpts.push(ExcerptBlock::empty());
         }
         self
     }
@@ -239,6 +267,7 @@ impl HandoffSender {
     ) -> bool {
         self.send_flows();
         self.send_paths();
+        self.send_excerpts();
         self.note(totals);
         self.send_snapshot(totals, taps, |snapshot| FromWorker::Closed(window, snapshot))
     }
@@ -256,6 +285,7 @@ impl HandoffSender {
         self.send_all_windows();
         self.send_flows();
         self.send_paths();
+        self.send_excerpts();
         self.note(totals);
         while !self.send_snapshot(totals, taps, FromWorker::Ended) {
             sleep_us(WAIT_US);
@@ -277,6 +307,7 @@ impl HandoffSender {
         totals.flow_records_lost = self.lost_flow_records;
         totals.measures_lost = self.lost_measures;
         totals.path_samples_lost = self.lost_paths;
+        totals.app_messages_lost = self.lost_excerpts;
         let known = totals.causes.of(DropCause::WindowRingFull);
         totals.causes.add(DropCause::WindowRingFull, self.lost_packets - known);
     }
@@ -378,6 +409,23 @@ impl HandoffSender {
         }
     }
 
+    /// Sends excerpts though their block is not full.
+    fn send_excerpts(&mut self) {
+        if self.excerpts.is_empty() {
+            return;
+        }
+        match self.take_spare(|shared| shared.excerpts.pop()) {
+            Some(spare) => {
+                let block = std::mem::replace(&mut self.excerpts, spare);
+                self.send(FromWorker::Excerpts(block));
+            }
+            None => {
+                self.lost_excerpts += self.excerpts.len() as u64;
+                self.excerpts.clear();
+            }
+        }
+    }
+
     fn send_snapshot(
         &self,
         totals: &WorkerTotals,
@@ -455,6 +503,16 @@ impl FlowOutput for HandoffSender {
         }
     }
 
+    fn said(&mut self, excerpt: &Excerpt, payload: &[u8]) {
+        if payload.is_empty() || !self.excerpts.has_memory() {
+            self.lost_excerpts += 1;
+        } else if !self.excerpts.push(excerpt, payload) {
+            self.send_excerpts();
+            // An empty block has room.
+            let _ = self.excerpts.push(excerpt, payload);
+        }
+    }
+
     fn late(&mut self, row: &LateRow) {
         self.late.push(*row);
         if self.late.len() == FLOWS_PER_BLOCK {
@@ -509,6 +567,10 @@ impl HandoffReceiver {
             FromWorker::Paths(mut paths) => {
                 paths.clear();
                 let _ = self.shared.paths.push(paths);
+            }
+            FromWorker::Excerpts(mut block) => {
+                block.clear();
+                let _ = self.shared.excerpts.push(block);
             }
             FromWorker::Closed(_, snapshot) | FromWorker::Ended(snapshot) => {
                 let _ = self.shared.snapshots.push(snapshot);

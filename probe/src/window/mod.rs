@@ -7,6 +7,7 @@
 //! all its packets share them; the packets of all rows of a window are those that were booked in it.
 //! Source: ARCHITECTURE.md, "Windows".
 
+mod excerpts;
 mod handoff;
 mod late;
 mod note;
@@ -14,8 +15,10 @@ mod open_rows;
 mod row;
 mod rows;
 
+pub use excerpts::ExcerptBlock;
 pub use handoff::{
-    FlowBlock, FromWorker, HandoffReceiver, HandoffSender, NO_TOTALS, NOTE_BYTES_PER_ROW, handoff,
+    EXCERPT_BYTES, FlowBlock, FromWorker, HandoffReceiver, HandoffSender, NO_TOTALS,
+    NOTE_BYTES_PER_ROW, handoff,
 };
 pub use late::{LateLosses, LateRow};
 pub use note::{Note, Notes, What};

@@ -7,7 +7,7 @@
 //! anything else is counted or anybody asks.
 //! Source: ARCHITECTURE.md, "The loop" and "Settled flows".
 
-use crate::app::FirstWords;
+use crate::app::Speech;
 use crate::capture::{Burst, Frame, Source, SourceState};
 use crate::copies::{Digest, Invariant, Verdict};
 use crate::counters::DropCause;
@@ -266,17 +266,18 @@ impl<S: Source> Worker<S> {
         if self.parts.receivers == 1 {
             self.advance(headers.clock);
         }
-        self.receive(headers.tap, (1, u64::from(burst.frame(place).wire_octets)));
+        let frame = burst.frame(place);
+        self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
         let rejected = if let Kind::Rejected(cause) = seen.kind { Some(cause) } else { None };
         if let Some(learn) = &mut self.parts.learn
             && learn.concerns(headers, rejected)
         {
-            learn.look(burst.frame(place).bytes, headers, rejected);
+            learn.look(frame.bytes, headers, rejected);
         }
         if let Some(cause) = rejected {
             self.totals.causes.add(cause, 1);
         } else {
-            self.accept(headers, &seen.ahead);
+            self.accept((headers, frame.bytes), &seen.ahead);
         }
         self.headers = all;
     }
@@ -291,7 +292,7 @@ impl<S: Source> Worker<S> {
             seen.brief.write_headers(seen.brief.packet_in(frame), headers);
             self.advance(headers.clock);
             self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
-            self.own(headers, &seen.ahead);
+            self.own((headers, frame.bytes), &seen.ahead);
         }
         self.headers = all;
     }
@@ -314,20 +315,25 @@ impl<S: Source> Worker<S> {
         self.tally.octets += u64::from(brief.wire_octets);
         let to = owner(brief.hash, self.parts.workers);
         let packet = brief.packet_in(frame);
+        let payload = match &mut self.carrier {
+            Some(carrier) if brief.has_payload => carrier.payload_of(brief, packet),
+            _ => &[],
+        };
         if self.parts.outgoing[to].push_in_brief(brief, packet) {
+            self.parts.outgoing[to].keep_payload(payload);
             self.totals.spread_out_packets += 1;
         } else {
-            self.pass_on_later(to, brief, packet);
+            self.pass_on_later(to, brief, packet, payload);
         }
     }
 
     /// The same where the ring has no room.
     #[cold]
-    fn pass_on_later(&mut self, to: usize, brief: &Brief, packet: &[u8]) {
+    fn pass_on_later(&mut self, to: usize, brief: &Brief, packet: &[u8], payload: &[u8]) {
         self.add_tally();
         let mut headers = Headers::default();
         brief.write_headers(packet, &mut headers);
-        self.pass_on(to, &headers);
+        self.pass_on(to, &headers, payload);
     }
 
     #[inline]
@@ -373,22 +379,23 @@ impl<S: Source> Worker<S> {
         }
         self.tally.packets += 1;
         self.tally.octets += u64::from(brief.wire_octets);
-        self.count_settled(ahead.guess, (brief, fields), self.tally.booking);
+        let speech = || Speech::of_brief(brief, fields, brief.packet_in(&burst.frame(place)));
+        self.count_settled(ahead.guess, (brief, fields), self.tally.booking, speech);
         true
     }
 
     /// Counts a packet of a settled flow, and measures it.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "half of all that a settled packet costs")]
-    pub(super) fn count_settled(
+    pub(super) fn count_settled<'a>(
         &mut self,
         guess: Guess,
         (brief, fields): (&Brief, &Fields),
         booking: (WindowNumber, bool),
+        speech: impl FnOnce() -> Speech<'a>,
     ) {
         let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
-        let words = || FirstWords::of_brief(brief, fields);
-        flows.count_settled(guess, brief, booking, output, words);
+        flows.count_settled(guess, brief, booking, output, speech);
         if flows.measures() {
             flows.measure_settled(guess, (brief, fields), booking.0, output);
         }
@@ -423,7 +430,7 @@ impl<S: Source> Worker<S> {
         seen.brief.write_headers(seen.brief.packet_in(frame), &mut headers);
         self.advance(headers.clock);
         self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
-        self.own_as(&headers, &seen.ahead, verdict);
+        self.own_as((&headers, frame.bytes), &seen.ahead, verdict);
     }
 }
 

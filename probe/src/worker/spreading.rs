@@ -7,12 +7,13 @@
 //! each other; with a live source what finds no room is counted.
 //! Source: ARCHITECTURE.md, "The loop".
 
+use crate::app::Speech;
 use crate::capture::Source;
 use crate::copies::{CopyTable, Digest, Invariant, Verdict};
 use crate::counters::DropCause;
 use crate::decode::brief::{Fields, PacketHead};
 use crate::decode::{Brief, Headers, Marks};
-use crate::spread::ring::{AHEAD_PACKETS, CLOSED, InBrief, Passed, QUIET};
+use crate::spread::ring::{AHEAD_PACKETS, CLOSED, InBrief, PAYLOAD_OCTETS_MAX, Passed, QUIET};
 use crate::spread::{datagram_hash, name_flow, owner};
 use crate::time::Timestamp;
 
@@ -79,7 +80,7 @@ impl<S: Source> Worker<S> {
         if datagram_owner == self.parts.place {
             self.resolve_fragment(headers);
         } else {
-            self.pass_on(datagram_owner, headers);
+            self.pass_on(datagram_owner, headers, &[]);
         }
     }
 
@@ -100,11 +101,12 @@ impl<S: Source> Worker<S> {
             headers.marks.set(Marks::PORTS_RESOLVED);
             name_flow(&mut headers, self.parts.seed);
             let ahead = self.look_ahead(&headers);
-            self.admit(&headers, &ahead);
+            self.admit((&headers, &[]), &ahead);
         }
     }
 
-    pub(super) fn pass_on(&mut self, to: usize, headers: &Headers) {
+    /// Hands a packet over, with payload if some goes along.
+    pub(super) fn pass_on(&mut self, to: usize, headers: &Headers, payload: &[u8]) {
         while !self.parts.outgoing[to].push(headers) {
             if !self.parts.waits {
                 self.totals.causes.add(DropCause::SpreadRingFull, 1);
@@ -114,7 +116,7 @@ impl<S: Source> Worker<S> {
                 // Waiting inside waiting could go round in a circle; the aggregator joins what is
                 // split.
                 let ahead = self.look_ahead(headers);
-                self.own(headers, &ahead);
+                self.own((&Headers { payload_offset: 0, ..*headers }, payload), &ahead);
                 return;
             }
             self.publish(headers.clock);
@@ -122,6 +124,7 @@ impl<S: Source> Worker<S> {
             self.wait_for_room();
             self.in_hand_packets -= 1;
         }
+        self.parts.outgoing[to].keep_payload(payload);
         self.totals.spread_out_packets += 1;
     }
 
@@ -168,14 +171,19 @@ impl<S: Source> Worker<S> {
             let ring = &mut self.parts.incoming[from];
             // Copied before time goes on: who waits for room then may take over the rest of the batch.
             let known = self.taken[from][ring.place()];
+            if !ring.payload().is_empty() {
+                self.take_speaking(from, &known);
+                taken += 1;
+                continue;
+            }
             match ring.head() {
                 Some(Passed::InBrief(&packet)) => {
                     ring.advance();
-                    self.take_in_brief(&packet, &known);
+                    self.take_in_brief(&packet, &known, &[]);
                 }
                 Some(Passed::Headers(&headers)) => {
                     ring.advance();
-                    self.take_headers(&headers, &known.ahead);
+                    self.take_headers(&headers, &known.ahead, &[]);
                 }
                 None => break,
             }
@@ -187,34 +195,64 @@ impl<S: Source> Worker<S> {
         taken
     }
 
+    /// Takes a packet over that came with its payload, which is copied first: who waits for room may use
+    /// the batch again.
+    #[inline(never)]
+    fn take_speaking(&mut self, from: usize, known: &Taken) {
+        let mut octets = [0; PAYLOAD_OCTETS_MAX];
+        let ring = &mut self.parts.incoming[from];
+        let payload = ring.payload();
+        let kept = payload.len().min(PAYLOAD_OCTETS_MAX);
+        octets[..kept].copy_from_slice(&payload[..kept]);
+        let payload = &octets[..kept];
+        match ring.head() {
+            Some(Passed::InBrief(&packet)) => {
+                ring.advance();
+                self.take_in_brief(&packet, known, payload);
+            }
+            Some(Passed::Headers(&headers)) => {
+                ring.advance();
+                self.take_headers(&headers, &known.ahead, payload);
+            }
+            None => {}
+        }
+    }
+
     /// A packet of the common shape. Time first: what closes with it does not hold this packet yet.
     #[inline]
-    fn take_in_brief(&mut self, packet: &InBrief, known: &Taken) {
+    fn take_in_brief(&mut self, packet: &InBrief, known: &Taken, payload: &[u8]) {
         let InBrief { brief, head } = packet;
         self.advance(brief.clock);
         self.totals.spread_in_packets += 1;
         let handled = match &known.fields {
-            Some(fields) => self.own_in_brief(brief, fields, &known.ahead),
+            Some(fields) => self.own_in_brief(brief, fields, &known.ahead, payload),
             None => Handled::NotYet,
         };
         if handled != Handled::Counted {
-            self.own_in_full(brief, head, &known.ahead, handled);
+            self.own_in_full((brief, head, payload), &known.ahead, handled);
         }
     }
 
     /// The same of which more is to be done than counting.
     #[inline(never)]
-    fn own_in_full(&mut self, brief: &Brief, head: &PacketHead, ahead: &Ahead, handled: Handled) {
+    fn own_in_full(
+        &mut self,
+        (brief, head, payload): (&Brief, &PacketHead, &[u8]),
+        ahead: &Ahead,
+        handled: Handled,
+    ) {
         let mut headers = Headers::default();
         brief.write_headers(head.octets(), &mut headers);
+        // In what came along, which is nothing else.
+        headers.payload_offset = 0;
         match handled {
-            Handled::Classified(verdict) => self.own_as(&headers, ahead, verdict),
-            _ => self.own(&headers, ahead),
+            Handled::Classified(verdict) => self.own_as((&headers, payload), ahead, verdict),
+            _ => self.own((&headers, payload), ahead),
         }
     }
 
     /// Any other packet, or what an ICMP error quotes.
-    fn take_headers(&mut self, headers: &Headers, ahead: &Ahead) {
+    fn take_headers(&mut self, headers: &Headers, ahead: &Ahead, payload: &[u8]) {
         self.advance(headers.clock);
         if headers.is_quote() {
             self.take_quote(headers);
@@ -229,18 +267,27 @@ impl<S: Source> Worker<S> {
         }
         let handled = Brief::of(headers).map(|brief| {
             let fields = Fields::of_headers(headers);
-            self.own_in_brief(&brief, &fields, ahead)
+            self.own_in_brief(&brief, &fields, ahead, payload)
         });
+        if handled == Some(Handled::Counted) {
+            return;
+        }
+        let headers = &Headers { payload_offset: 0, ..*headers };
         match handled {
-            Some(Handled::Counted) => {}
-            Some(Handled::Classified(verdict)) => self.own_as(headers, ahead, verdict),
-            Some(Handled::NotYet) | None => self.own(headers, ahead),
+            Some(Handled::Classified(verdict)) => self.own_as((headers, payload), ahead, verdict),
+            _ => self.own((headers, payload), ahead),
         }
     }
 
     /// A packet of this worker's, if its flow is settled: it is only counted.
     #[inline]
-    fn own_in_brief(&mut self, brief: &Brief, fields: &Fields, ahead: &Ahead) -> Handled {
+    fn own_in_brief(
+        &mut self,
+        brief: &Brief,
+        fields: &Fields,
+        ahead: &Ahead,
+        payload: &[u8],
+    ) -> Handled {
         let WorkerParts { flows, path, copies, .. } = &mut self.parts;
         let is_followed =
             path.as_ref().is_some_and(|path| path.concerns(brief.hash, &ahead.digest));
@@ -255,7 +302,8 @@ impl<S: Source> Worker<S> {
         }
         let (window, late) = self.booking.book(brief.timestamp, brief.clock);
         let booking = self.open_window(window, late);
-        self.count_settled(ahead.guess, (brief, fields), booking);
+        let speech = || Speech::with_payload(brief, fields, payload);
+        self.count_settled(ahead.guess, (brief, fields), booking, speech);
         self.note_booked(booking, 1);
         Handled::Counted
     }

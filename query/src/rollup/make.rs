@@ -17,8 +17,9 @@ use super::{
     FilesOf, HOUR_NS, MINUTE_NS, RollUp, TABLE, added_up, probe_and_number, start_of, talks, vms,
 };
 use crate::cell::Cell;
-use crate::changes::{Changes, FACTS};
+use crate::changes::{Changes, FACTS, first_row};
 use crate::database::{Database, Limits, empty, is_out_of_memory, read};
+use crate::dialect::Dialect;
 use crate::files::{self, OpenFile};
 use crate::live;
 
@@ -134,7 +135,8 @@ fn root_of(hour: &Path) -> anyhow::Result<PathBuf> {
 /// Conversations, in parts where they do not fit the memory.
 fn write_talks(database: &Database, windows: &str, path: &Path) -> anyhow::Result<()> {
     database.execute(FACTS)?;
-    let changes = Changes::find(database, windows)?;
+    let bounds = first_row(database, &Changes::bounds_sql(windows))?;
+    let changes = Changes::find(database, Dialect::Duckdb, &bounds)?;
     let split = changes.held("window_start_ns", "window_end_ns");
     let part_of = |parts: u32, part: u32| {
         let rows = format!(

@@ -14,9 +14,10 @@ use crate::cell::{Cell, quoted};
 use crate::database::Database;
 
 use super::graph::{Graph, named};
-use super::read::{Row, Wanted, in_span};
-use super::span::Span;
+use super::read::{Row, Wanted};
+use super::stored::Stored;
 use super::talks;
+use crate::span::Span;
 
 /// What is said of a conversation, in the order of the columns behind its ends.
 const FACTS: [&str; 15] = [
@@ -41,7 +42,6 @@ const ENDS: usize = 6;
 
 /// Where the ends of the chosen talks stood, and the taps that their packets passed: `passed`, by edge.
 fn passed_sql(span: Span) -> String {
-    let in_span = in_span(span);
     let Span { from_ns, to_ns } = span;
     format!(
         "places AS (
@@ -62,16 +62,6 @@ fn passed_sql(span: Span) -> String {
              AND places.valid_from_ns < ends.held_to_ns
              AND (places.valid_to_ns IS NULL OR places.valid_to_ns > ends.held_from_ns)
              AND (places.address = ends.address OR places.mac = ends.mac OR places.mac IS NULL)),
-         hops AS (
-           SELECT DISTINCT talks.number, path.from_tap, path.to_tap
-           FROM path JOIN talks ON talks.probe_id = path.probe_id
-             AND talks.address_space = path.address_space
-             AND talks.source_address = path.source_address
-             AND talks.destination_address = path.destination_address
-             AND talks.protocol_identifier = path.protocol_identifier
-             AND path.window_start_ns BETWEEN talks.first_start_ns AND talks.last_start_ns
-             AND path.window_end_ns BETWEEN talks.first_end_ns AND talks.last_end_ns
-           WHERE path.scope = 'endpoints' AND path.matched_packet_count > 0 AND {in_span}),
          standing AS (
            SELECT probe_id, tap, max(host) AS host, max(switch) AS switch
            FROM taps WHERE window_start_ns >= {from_ns} AND window_start_ns < {to_ns}
@@ -134,31 +124,58 @@ fn stood_at(alias: &str, end: &str) -> String {
     )
 }
 
-/// The chosen conversations with who saw them and what they passed.
-fn sql(span: Span) -> String {
-    let in_span = in_span(span);
-    let passed = passed_sql(span);
-    format!(
-        "WITH talks AS MATERIALIZED (
+/// Tables of the chosen talks, of the pairs at their ends, and of the ways that their packets took: `talks`,
+/// `pairs`, `both_ways`, `hops`, `ways`.
+fn keep_ways(database: &Database, stored: &Stored, span: Span) -> anyhow::Result<()> {
+    let in_span = span.windows();
+    database.execute(
+        "CREATE OR REPLACE TEMP TABLE talks AS
            SELECT own.*, chosen.number AS edge, row_number() OVER () AS number
            FROM chosen_talks AS own JOIN chosen ON own.source = chosen.source
              AND own.target = chosen.target AND own.protocol_identifier = chosen.protocol
              AND own.destination_port = chosen.port AND own.application_name = chosen.application
-             AND own.traffic_class = chosen.class),
-         pairs AS (
+             AND own.traffic_class = chosen.class;
+         CREATE TEMP TABLE pairs AS
            SELECT DISTINCT edge, address_space, source_address AS a, destination_address AS b,
                   protocol_identifier AS protocol
-           FROM talks),
-         both_ways AS (
+           FROM talks;
+         CREATE TEMP TABLE both_ways AS
            SELECT address_space, a, b, protocol FROM pairs
-           UNION SELECT address_space, b, a, protocol FROM pairs),
-         ways AS (
-           SELECT DISTINCT path.address_space, source_address AS a, destination_address AS b,
-                  protocol_identifier AS protocol, from_tap, to_tap
-           FROM path SEMI JOIN both_ways AS pair ON pair.address_space = path.address_space
-             AND pair.a = path.source_address AND pair.b = path.destination_address
-             AND pair.protocol = path.protocol_identifier
-           WHERE scope = 'endpoints' AND matched_packet_count > 0 AND {in_span}),
+           UNION SELECT address_space, b, a, protocol FROM pairs;
+         CREATE TEMP TABLE talk_spans AS
+           SELECT number, probe_id, address_space, source_address, destination_address,
+                  protocol_identifier, first_start_ns, last_start_ns, first_end_ns, last_end_ns
+           FROM talks",
+    )?;
+    let hops = format!(
+        "SELECT DISTINCT talk_spans.number AS number, path.from_tap AS from_tap, path.to_tap AS to_tap
+         FROM path JOIN talk_spans ON talk_spans.probe_id = path.probe_id
+           AND talk_spans.address_space = path.address_space
+           AND talk_spans.source_address = path.source_address
+           AND talk_spans.destination_address = path.destination_address
+           AND talk_spans.protocol_identifier = path.protocol_identifier
+         WHERE path.window_start_ns BETWEEN talk_spans.first_start_ns AND talk_spans.last_start_ns
+           AND path.window_end_ns BETWEEN talk_spans.first_end_ns AND talk_spans.last_end_ns
+           AND path.scope = 'endpoints' AND path.matched_packet_count > 0 AND {in_span}"
+    );
+    stored.keep(database, "hops", &hops, &["talk_spans"])?;
+    let ways = format!(
+        "SELECT DISTINCT path.address_space AS address_space, path.source_address AS a,
+                path.destination_address AS b, path.protocol_identifier AS protocol,
+                path.from_tap AS from_tap, path.to_tap AS to_tap
+         FROM path
+         WHERE (path.address_space, path.source_address, path.destination_address,
+                path.protocol_identifier) IN (SELECT address_space, a, b, protocol FROM both_ways)
+           AND path.scope = 'endpoints' AND path.matched_packet_count > 0 AND {in_span}"
+    );
+    stored.keep(database, "ways", &ways, &["both_ways"])
+}
+
+/// The chosen conversations with who saw them and what they passed.
+fn sql(span: Span) -> String {
+    let passed = passed_sql(span);
+    format!(
+        "WITH
          seen AS (
            SELECT edge, unnest([from_tap, to_tap]) AS tap, from_tap || ' > ' || to_tap AS way
            FROM pairs JOIN ways USING (address_space, a, b, protocol)
@@ -196,10 +213,12 @@ fn sql(span: Span) -> String {
 /// Adds them to the graph, those with the most octets first; the rest is counted.
 pub(super) fn conversations(
     database: &Database,
+    stored: &Stored,
     wanted: &Wanted<'_>,
     graph: &mut Graph,
 ) -> anyhow::Result<()> {
-    let left = talks::choose(database, wanted)?;
+    let left = talks::choose(database, stored, wanted)?;
+    keep_ways(database, stored, wanted.span)?;
     database.each(&sql(wanted.span), |row: Row| {
         let [source, target, source_name, target_name, source_tenant, target_tenant] =
             row.first_chunk::<ENDS>().context("a row of conversations")?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::cell::Cell;
 
-use super::span::Span;
+use crate::span::Span;
 
 /// What a node or an edge says beside its name, in the order in which it is written.
 pub(super) type Facts = Vec<(String, Cell)>;

@@ -12,7 +12,8 @@ use crate::database::Database;
 
 use super::conversations;
 use super::graph::{Graph, named};
-use super::span::Span;
+use super::stored::Stored;
+use crate::span::Span;
 
 /// What is asked for.
 pub(super) struct Wanted<'a> {
@@ -24,9 +25,13 @@ pub(super) struct Wanted<'a> {
 pub(super) type Row = Vec<Cell>;
 
 /// Reads it.
-pub(super) fn graph(database: &Database, wanted: &Wanted<'_>) -> anyhow::Result<Graph> {
+pub(super) fn graph(
+    database: &Database,
+    stored: &Stored,
+    wanted: &Wanted<'_>,
+) -> anyhow::Result<Graph> {
     let mut graph = Graph { span: wanted.span, ..Graph::default() };
-    conversations::conversations(database, wanted, &mut graph)?;
+    conversations::conversations(database, stored, wanted, &mut graph)?;
     inventory(database, wanted, &mut graph)?;
     taps(database, wanted.span, &mut graph)?;
     paths(database, wanted.span, &mut graph)?;
@@ -164,7 +169,7 @@ fn paths(database: &Database, span: Span, graph: &mut Graph) -> anyhow::Result<(
         "delay_sample_count",
         "delay_mean_ns",
     ];
-    let in_span = in_span(span);
+    let in_span = span.windows();
     let sql = format!(
         "SELECT from_tap, to_tap, sum(sampled_packet_count)::UBIGINT,
                 sum(matched_packet_count)::UBIGINT, sum(network_loss_packet_count)::UBIGINT,
@@ -183,11 +188,6 @@ fn paths(database: &Database, span: Span, graph: &mut Graph) -> anyhow::Result<(
         graph.edge("path", [(&from, "tap"), (&to, "tap")], facts);
         Ok(())
     })
-}
-
-/// Windows that lie in the span, in part at least.
-pub(super) fn in_span(Span { from_ns, to_ns }: Span) -> String {
-    format!("window_end_ns > {from_ns} AND window_start_ns < {to_ns}")
 }
 
 /// A text of SQL.

@@ -9,10 +9,8 @@
 use crate::cell::Cell;
 use crate::changes::{Changes, first_row};
 use crate::database::{Database, TALKS};
-use crate::rollup::{HOUR_NS, TALK_KEYS};
-
-use super::read::in_span;
-use super::span::Span;
+use crate::rollup::{HOUR_NS, TABLE, TALK_KEYS};
+use crate::span::Span;
 
 /// What tells the ends of torn rows apart, of columns that are never null.
 const TORN_BY: &str = "start_ns, probe_id, address_space, source_address, destination_address";
@@ -20,6 +18,8 @@ const TORN_BY: &str = "start_ns, probe_id, address_space, source_address, destin
 /// Which hours are read added up.
 pub(super) struct Rolled {
     span: Span,
+    /// All windows.
+    windows: &'static str,
     /// Their first instants, in order.
     hours: Vec<u64>,
     /// Whether there are rows that something changes in, in the table `torn`.
@@ -27,10 +27,15 @@ pub(super) struct Rolled {
 }
 
 impl Rolled {
+    /// None of them, where nothing but the table of windows is there.
+    pub(super) const fn none(span: Span) -> Self {
+        Self { span, windows: TABLE, hours: Vec::new(), any_torn: false }
+    }
+
     /// Looks at what stands added up.
     pub(super) fn find(database: &Database, span: Span) -> anyhow::Result<Self> {
         let Span { from_ns, to_ns } = span;
-        let mut rolled = Self { span, hours: Vec::new(), any_torn: false };
+        let mut rolled = Self { windows: TALKS.windows, ..Self::none(span) };
         let sql = format!(
             "SELECT start_ns FROM {} WHERE {} GROUP BY start_ns
              HAVING bool_and(first_end_ns > {from_ns} AND last_start_ns < {to_ns}) ORDER BY start_ns",
@@ -99,9 +104,9 @@ impl Rolled {
     /// The windows that are read; `filter` as above. It is applied to all of them at once, because each of its
     /// joins takes memory wherever it stands.
     pub(super) fn windows(&self, filter: &str) -> String {
-        let in_span = in_span(self.span);
+        let in_span = self.span.windows();
         if !self.any() {
-            return format!("(SELECT * FROM {} WHERE {in_span}{filter})", TALKS.windows);
+            return format!("(SELECT * FROM {} WHERE {in_span}{filter})", self.windows);
         }
         let mut parts = vec![
             format!("SELECT * FROM {} WHERE {in_span}", TALKS.rest),
@@ -160,7 +165,7 @@ mod tests {
     #[test]
     fn hours_that_follow_one_another_are_one_range() {
         let hours = [1, 2, 3, 7, 9, 10].map(|hour| hour * HOUR_NS).to_vec();
-        let rolled = Rolled { span: Span::default(), hours, any_torn: false };
+        let rolled = Rolled { hours, ..Rolled::none(Span::default()) };
         let ranges: Vec<_> =
             rolled.ranges().map(|(from, to)| (from / HOUR_NS, to / HOUR_NS)).collect();
         assert_eq!(ranges, [(1, 4), (7, 8), (9, 11)]);

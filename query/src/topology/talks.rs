@@ -1,6 +1,6 @@
 //! The conversations of a span as few rows: who talked to whom, named as known now, and the largest of them.
 //!
-//! In: `windows`, hours that stand added up, `inventory`. Out: tables `facts`, `chosen` (edges, the largest
+//! In: `windows`, in files the hours that stand added up, `inventory`. Out: tables `facts`, `chosen` (edges, the largest
 //! first, with a number) and `chosen_talks` (what they are made of, named); what found no room.
 //! Cost: one pass over a dozen columns of the windows that stand added up nowhere, memory for the talks of
 //! one part of them; three passes over the others.
@@ -15,10 +15,12 @@
 
 use crate::changes::{Changes, FACTS, first_row};
 use crate::database::{Database, is_out_of_memory};
+use crate::dialect::Dialect;
 use crate::now;
 
 use super::read::{Wanted, text};
 use super::rolled::{Rolled, keys};
+use super::stored::Stored;
 
 /// Parts that a span is taken in, at most; each time that the memory does not suffice there are
 /// [`PARTS_MORE`] times as many.
@@ -50,16 +52,25 @@ const TIMES: &str = "min(first_start_ns) AS first_start_ns, max(last_start_ns) A
 pub(super) type LeftOut = [u128; 3];
 
 /// Makes the tables.
-pub(super) fn choose(database: &Database, wanted: &Wanted<'_>) -> anyhow::Result<LeftOut> {
+pub(super) fn choose(
+    database: &Database,
+    stored: &Stored,
+    wanted: &Wanted<'_>,
+) -> anyhow::Result<LeftOut> {
     database.execute(FACTS)?;
     database.execute(
         "CREATE TEMP TABLE vms AS SELECT uuid, row_number() OVER (ORDER BY uuid)::UINTEGER AS number
          FROM (SELECT DISTINCT uuid FROM facts WHERE uuid IS NOT NULL)",
     )?;
-    let mut rolled = Rolled::find(database, wanted.span)?;
-    let changes = Changes::find(database, &rolled.times())?;
+    let mut rolled = match stored {
+        Stored::Files => Rolled::find(database, wanted.span)?,
+        Stored::Clickhouse(_) => Rolled::none(wanted.span),
+    };
+    stored.keep(database, "bounds", &Changes::bounds_sql(&rolled.times()), &[])?;
+    let bounds = first_row(database, "FROM bounds")?;
+    let changes = Changes::find(database, stored.dialect(), &bounds)?;
     rolled.find_torn(database, &changes)?;
-    let scan = Scan { wanted, changes, rolled };
+    let scan = Scan { wanted, stored, changes, rolled };
     let mut parts = 1;
     loop {
         match scan.in_parts(database, parts) {
@@ -72,6 +83,7 @@ pub(super) fn choose(database: &Database, wanted: &Wanted<'_>) -> anyhow::Result
 /// What is read of the conversations.
 struct Scan<'a> {
     wanted: &'a Wanted<'a>,
+    stored: &'a Stored,
     changes: Changes,
     rolled: Rolled,
 }
@@ -84,8 +96,9 @@ impl Scan<'_> {
         )?;
         let mut all = LeftOut::default();
         for part in 0..parts {
-            let filter = part_sql(parts, part);
-            database.execute(&self.talks_sql(&filter))?;
+            let filter = part_sql(self.stored.dialect(), parts, part);
+            let sql = self.talks_sql(&filter);
+            self.stored.keep(database, "talks", &sql, &["known", "changes"])?;
             let talks = self.all_talks(database, parts, &filter)?;
             database.execute(&named_sql(&talks))?;
             database.execute(&self.edges_sql(&talks))?;
@@ -101,14 +114,13 @@ impl Scan<'_> {
         let windows = self.changes.with_instants(&self.rolled.windows(filter));
         let [held_from, held_to] = self.changes.held("window_start_ns", "window_end_ns");
         format!(
-            "CREATE OR REPLACE TEMP TABLE talks AS
-             SELECT {keys}, {held_from} AS held_from_ns, {held_to} AS held_to_ns,
+            "SELECT {keys}, {held_from} AS held_from_ns, {held_to} AS held_to_ns,
                     sum(packet_delta_count) AS packets, sum(reverse_packet_delta_count) AS back,
                     sum(octet_delta_count) AS octets,
                     sum(reverse_octet_delta_count) AS octets_back,
                     min(window_start_ns) AS first_start_ns, max(window_start_ns) AS last_start_ns,
                     min(window_end_ns) AS first_end_ns, max(window_end_ns) AS last_end_ns
-             FROM {windows} GROUP BY ALL",
+             FROM {windows} AS own GROUP BY ALL",
             keys = known_keys()
         )
     }
@@ -127,7 +139,7 @@ impl Scan<'_> {
                     packet_delta_count AS packets, reverse_packet_delta_count AS back,
                     octet_delta_count AS octets, reverse_octet_delta_count AS octets_back,
                     first_start_ns, last_start_ns, first_end_ns, last_end_ns
-             FROM {rows}",
+             FROM {rows} AS own",
             keys = known_keys()
         );
         if parts > 1 {
@@ -242,7 +254,7 @@ impl Scan<'_> {
 
 /// A part of the conversations, with all that belong to the same edges: service and ends, as far as an end
 /// cannot be a VM's, which may have several addresses.
-fn part_sql(parts: u32, part: u32) -> String {
+fn part_sql(dialect: Dialect, parts: u32, part: u32) -> String {
     if parts == 1 {
         return String::new();
     }
@@ -254,9 +266,10 @@ fn part_sql(parts: u32, part: u32) -> String {
         )
     };
     format!(
-        " AND hash(protocol_identifier, destination_port, application_name, {}, {}) % {parts} = {part}",
+        " AND {hash}(protocol_identifier, destination_port, application_name, {}, {}) % {parts} = {part}",
         end("source"),
-        end("destination")
+        end("destination"),
+        hash = dialect.hash(),
     )
 }
 
@@ -264,7 +277,9 @@ fn part_sql(parts: u32, part: u32) -> String {
 fn known_keys() -> String {
     let mut keys = keys();
     for mac in ["source_mac", "destination_mac"] {
-        let known = format!("CASE WHEN {mac} IN (SELECT key FROM known) THEN {mac} END AS {mac}");
+        // An alias would go before the column of its name in ClickHouse.
+        let known =
+            format!("CASE WHEN own.{mac} IN (SELECT key FROM known) THEN own.{mac} END AS {mac}");
         keys = keys.replace(mac, &known);
     }
     keys

@@ -5,6 +5,7 @@ usage: front.py PORT BROKER-PORT FOLDER [tls] [MECHANISM]
 FOLDER has broker.pem and broker.key for tls, and user and password for a MECHANISM (PLAIN, SCRAM-SHA-256,
 SCRAM-SHA-512). While FOLDER/cut is there, the broker's answer to every third request that has records is
 lost with its connection: the broker has them, the client cannot know. FOLDER/lost counts these answers.
+While FOLDER/old is there, the broker says that it is one of version 0.10.
 """
 import base64
 import hashlib
@@ -112,6 +113,16 @@ def answer(client, request, login):
     return done
 
 
+def of_old(request):
+    """What requests a broker of 0.10 knows: this one in its first form only, and none of idempotence."""
+    version, correlation = struct.unpack(">hi", request[2:8])
+    known = [(0, 2), (1, 2), (2, 0), (3, 1), (8, 2), (9, 1), (10, 0), (11, 0), (12, 0), (13, 0), (14, 0),
+             (15, 0), (16, 0), (17, 0), (18, 0)]
+    error, known = (35, known[-1:]) if version else (0, known)
+    forms = b"".join(struct.pack(">hhh", key, 0, last) for key, last in known)
+    return struct.pack(">ihi", correlation, error, len(known)) + forms
+
+
 def is_lost():
     with lock:
         seen["produced"] += 1
@@ -161,6 +172,8 @@ def serve(client):
             key = struct.unpack(">h", request[:2])[0]
             if mechanism and key in (HANDSHAKE, AUTHENTICATE):
                 known = answer(client, request, login) or known
+            elif key == API_VERSIONS and os.path.exists(os.path.join(folder, "old")):
+                send(client, of_old(request))
             elif known or key == API_VERSIONS:
                 kinds[request[4:8]] = key
                 send(server, request)

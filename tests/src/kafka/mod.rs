@@ -149,6 +149,15 @@ impl Kafka {
         }
     }
 
+    /// Whether it says that it is a broker of version 0.10.
+    pub fn be_old(&self, old: bool) {
+        if old {
+            self.folder.write("old", "");
+        } else {
+            let _ = fs::remove_file(self.path("old"));
+        }
+    }
+
     /// How many were lost.
     pub fn lost_answers(&self) -> u64 {
         let text = fs::read_to_string(self.path("lost")).unwrap_or_default();
@@ -194,6 +203,8 @@ impl Kafka {
         }
         config.set("group.id", "reader").set("enable.auto.commit", "false");
         config.set("enable.partition.eof", "true");
+        // At the end of a topic the broker waits so long for more.
+        config.set("fetch.wait.max.ms", "10");
         config
     }
 

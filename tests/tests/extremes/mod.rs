@@ -6,13 +6,15 @@ use std::sync::Arc;
 use vmprobe::decode::Mac;
 use vmprobe::measure::histogram::Summary;
 use vmprobe::record::{
-    AlertRecord, DelayRecord, Delays, FlowRecord, Group, InventoryRecord, LedgerRecord,
+    AlertRecord, AppRecord, DelayRecord, Delays, FlowRecord, Group, InventoryRecord, LedgerRecord,
     MigrationRecord, PathRecord, PathSampleRecord, Rows, SegmentCounts, TEXT_BYTES_MAX, TapRecord,
     VmUsageRecord, WindowMeasures, WindowRecord,
 };
 
 /// A time of the year 2262, the last that a signed count of nanoseconds reaches.
 const LATE_NS: u64 = i64::MAX as u64;
+/// What ends fields, lines and messages somewhere.
+const AWKWARD: &str = "\0a=b|c\\\\=d\\n \u{1}\t\u{1b}\u{7f}\u{85}\u{2028}\r\n\"x\": 'y' <&>,; k=v Ω\u{1f980}\u{feff} ";
 const MAC: Mac = Mac([0xff, 0, 0x0a, 0xb0, 0xc1, 0xde]);
 
 /// Of each table one row with nothing in it and one with everything at its limit.
@@ -20,6 +22,7 @@ pub(crate) fn rows() -> Rows {
     Rows {
         windows: vec![WindowRecord::default(), window()],
         flows: vec![FlowRecord::default(), flow()],
+        apps: vec![AppRecord::default(), app()],
         alerts: vec![AlertRecord::default(), alert()],
         ledger: vec![LedgerRecord::default(), ledger()],
         inventory: vec![InventoryRecord::default(), inventory()],
@@ -58,6 +61,7 @@ fn window() -> WindowRecord {
         protocol_identifier: u8::MAX,
         destination_port: u16::MAX,
         source_virtual_station_uuid: some("ffffffff-ffff-ffff-ffff-ffffffffffff"),
+        source_virtual_station_name: some(AWKWARD),
         destination_virtual_station_name: some(""),
         flow_count: u64::MAX,
         packet_delta_count: u64::MAX,
@@ -65,6 +69,27 @@ fn window() -> WindowRecord {
         sampling_rate: 0.1,
         measures: Group::Own(Box::new(measures())),
         ..WindowRecord::default()
+    }
+}
+
+fn app() -> AppRecord {
+    AppRecord {
+        transaction_start_ns: LATE_NS,
+        response_time_ns: Some(u64::MAX),
+        is_truncated: true,
+        flow_id: u64::MAX,
+        source_address: ip("2001:db8::1:0:0:1"),
+        source_port: u16::MAX,
+        dns_id: Some(0),
+        dns_question_name: some("\\255.\"Ω\","),
+        dns_flags: Some(u16::MAX),
+        dns_answers: some("[{\"rdata\":\"'\\n\"}]"),
+        tls_cipher_suite: Some(u16::MAX),
+        tls_offered_protocols: some("h2,http/1.1"),
+        http_request_target: Some("/".repeat(TEXT_BYTES_MAX).into()),
+        http_user_agent: some(""),
+        http_content_length: Some(u64::MAX),
+        ..AppRecord::default()
     }
 }
 
@@ -105,6 +130,9 @@ fn flow() -> FlowRecord {
         handshake_client_rtt_ns: Some(u64::MAX),
         sampling_rate: 1.0,
         application_name: "tls",
+        segment: text(AWKWARD),
+        source_virtual_station_name: some(AWKWARD),
+        destination_virtual_station_tenant: some(""),
         address_space: "x".repeat(TEXT_BYTES_MAX).into(),
         ..FlowRecord::default()
     }
@@ -120,8 +148,13 @@ fn alert() -> AlertRecord {
         threshold: -0.5,
         baseline: 1e-300,
         event_count: u64::MAX,
-        title: text("two\r\nlines,\t\"quoted\" \u{1f980}"),
-        features: text(r#"{"contacts":20}"#),
+        detector: text("a|b\\c=d"),
+        severity: "critical",
+        title: text("two\r\nlines,\t\"quoted\" \u{1f980} | = \\ \0"),
+        source_virtual_station_name: some(AWKWARD),
+        destination_virtual_station_tenant: some(AWKWARD),
+        features: text(r#"{"contacts":20,"of":"a=b|c\\"}"#),
+        silent_if: "ü".repeat(10_000).into(),
         ..AlertRecord::default()
     }
 }
@@ -143,6 +176,8 @@ fn inventory() -> InventoryRecord {
         known_from_ns: LATE_NS,
         valid_to_ns: Some(u64::MAX),
         mac: Some(MAC),
+        name: some(AWKWARD),
+        tenant: some(""),
         address: Some(ip("fe80::1")),
         switch: some("host /1/br0"),
         ..InventoryRecord::default()

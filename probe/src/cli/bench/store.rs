@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use vmprobe::runtime::bench::store::{self as measurement, StoreOptions, StoreReport};
+use vmprobe::config::{self, Mode, SinkKind, SinkPlan};
+use vmprobe::runtime::bench::store::{self as measurement, Asked, StoreOptions, StoreReport};
 use vmprobe::store::holds_records;
 
 use super::super::output::{self, Outcome};
@@ -27,6 +28,25 @@ pub(crate) struct StoreArguments {
     /// How often each question is asked.
     #[arg(long, value_name = "N", default_value_t = 4, requires = "store", value_parser = clap::value_parser!(u32).range(2..=100))]
     times: u32,
+    /// Send the same records to the [[sink.clickhouse]] of this configuration, whose tables are there, and
+    /// ask it the same.
+    #[arg(long, value_name = "FILE", requires = "store")]
+    clickhouse: Option<PathBuf>,
+    /// Process of that server on this machine: what it takes is told too.
+    #[arg(long, value_name = "PID", requires = "clickhouse")]
+    server_process: Option<u32>,
+}
+
+fn server(file: &Path) -> Result<SinkPlan, Outcome> {
+    let plan = match config::load(file, Mode::Check) {
+        Ok(loaded) => loaded.plan,
+        Err(problems) => return Err(output::misused(&problems)),
+    };
+    let mut sinks = plan.sinks.into_iter();
+    let found = sinks.find(|sink| matches!(sink.kind, SinkKind::Clickhouse(_)));
+    found.ok_or_else(|| {
+        output::misused(&format!("{}: there is no [[sink.clickhouse]]", file.display()))
+    })
 }
 
 /// Measures; `json`: as one JSON object.
@@ -34,15 +54,23 @@ pub(super) fn bench(arguments: &StoreArguments, folder: &Path, json: bool) -> Ou
     if holds_records(folder) {
         return output::failed(&format!("{}: holds records already", folder.display()));
     }
+    let server = match arguments.clickhouse.as_deref().map(server).transpose() {
+        Ok(server) => server,
+        Err(outcome) => return outcome,
+    };
     let options = StoreOptions {
         folder: folder.to_owned(),
         vms: arguments.vms,
         conversations: arguments.per_second,
         hours: arguments.hours,
         times: arguments.times,
+        server,
+        server_process: arguments.server_process,
     };
-    let has_all =
-        |report: &StoreReport| report.questions.iter().all(|asked| asked.failed.is_none());
+    let has_all = |report: &StoreReport| {
+        let server = report.server.iter().flat_map(|server| &server.questions);
+        report.questions.iter().chain(server).all(|asked| asked.failed.is_none())
+    };
     told(measurement::measure(&options), json, print, has_all)
 }
 
@@ -72,10 +100,21 @@ fn print(report: &StoreReport) {
         report.merged.rolled_files,
         mib(report.merged.rolled_bytes)
     ));
+    print_questions(&report.questions);
+    if let Some(server) = &report.server {
+        output::line(format_args!(
+            "\nClickHouse: {} records delivered in {:.1} s; CPU and MiB are the program's and the server's",
+            server.delivered, server.delivery_s
+        ));
+        print_questions(&server.questions);
+    }
+}
+
+fn print_questions(questions: &[Asked]) {
     output::line(
         "\nQuestion                                      first ms  median ms  CPU ms  MiB  lines",
     );
-    for asked in &report.questions {
+    for asked in questions {
         if let Some(why) = &asked.failed {
             output::line(format_args!("{:<44} no answer: {why}", asked.name));
             continue;
@@ -85,8 +124,8 @@ fn print(report: &StoreReport) {
             asked.name,
             asked.first_ms,
             asked.median_ms,
-            asked.cpu_ms,
-            mib(asked.peak_bytes),
+            asked.cpu_ms + asked.server_cpu_ms,
+            mib(asked.peak_bytes + asked.server_bytes),
             asked.lines
         ));
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::document::{Report, Section, quoted};
-use super::super::plan::{Plan, SinkPlan, StreamUrl, is_local};
+use super::super::plan::{Plan, SinkFilter, SinkKind, SinkPlan, StreamUrl, is_local};
 use super::super::schema::SINK_KINDS;
 
 /// Checks where metrics are sent.
@@ -19,6 +19,37 @@ pub(super) fn otlp(section: &Section<'_>, plan: &Plan, report: &mut Report) {
         let what =
             "shows the authorization to whoever hears the network; an encrypted one does not";
         report.warning(section.at("url"), section.path("url"), what);
+    }
+}
+
+/// Tables that the API's own questions are about.
+const ASKED: [&str; 4] = ["windows", "path", "taps", "inventory"];
+
+/// Checks what answers questions to the records.
+pub(super) fn query(section: &Section<'_>, plan: &Plan, report: &mut Report) {
+    let Some(name) = section.get::<String>("clickhouse") else {
+        for key in ["user", "password"].into_iter().filter(|key| section.has(key)) {
+            let what = "has no effect without clickhouse";
+            report.warning(section.at(key), section.path(key), what);
+        }
+        return;
+    };
+    let (at, path) = (section.at("clickhouse"), section.path("clickhouse"));
+    let is_it =
+        |sink: &&SinkPlan| matches!(sink.kind, SinkKind::Clickhouse(_)) && sink.name == name;
+    let Some(sink) = plan.sinks.iter().find(is_it) else {
+        let allowed = "allowed: the name of a [[sink.clickhouse]]";
+        report.problem(at, path, format!("{} is no such sink ({allowed})", quoted(&name)));
+        return;
+    };
+    let lacking: Vec<_> =
+        ASKED.into_iter().filter(|table| !sink.tables.iter().any(|own| own == table)).collect();
+    if !lacking.is_empty() {
+        let what = format!("answers lack what that sink does not get: {}", lacking.join(", "));
+        report.warning(at, path.clone(), &what);
+    }
+    if sink.filter != SinkFilter::default() {
+        report.warning(at, path, "answers lack what that sink filters out");
     }
 }
 
@@ -125,6 +156,29 @@ mod tests {
     fn read(kind: &str, rest: &str) -> Result<Loaded, Problems> {
         let text = format!("[[sink.{kind}]]\nname = \"a\"\n{rest}");
         parse(&text, "x", std::path::Path::new("/b"), Mode::Replay)
+    }
+
+    #[test]
+    fn what_answers_questions_is_a_clickhouse_that_has_all() {
+        let lake = "[[sink.clickhouse]]\nname = \"lake\"\nurl = \"http://127.0.0.1\"\n";
+        let query = "[query]\nclickhouse = \"lake\"\n";
+        let said = |text: &str| match parse(text, "x", std::path::Path::new("/"), Mode::Check) {
+            Ok(loaded) => loaded.warnings.to_string(),
+            Err(problems) => problems.to_string(),
+        };
+        assert_eq!(said(&[lake, query].concat()), "");
+        for (text, expected) in [
+            (query.to_owned(), "x:2: query.clickhouse: \"lake\" is no such sink"),
+            ("[query]\nuser = \"u\"\n".to_owned(), "user: has no effect without clickhouse"),
+            (
+                [lake, "tables = [\"flows\", \"windows\"]\n", query].concat(),
+                "path, taps, inventory",
+            ),
+            ([lake, "tenants = [\"a\"]\n", query].concat(), "filters out"),
+        ] {
+            let said = said(&text);
+            assert!(said.contains(expected), "{text}: {said}");
+        }
     }
 
     #[test]
@@ -286,6 +340,6 @@ mod tests {
         assert_eq!((sink.batch_records, sink.tables.len()), (20_000, SINK_TABLES.len()));
         assert_eq!(sink.spool_folder.as_deref(), Some(std::path::Path::new("/b/s")));
         let loaded = read("eve", "path = \"e\"\n").expect("allowed");
-        assert_eq!(loaded.plan.sinks[0].tables, ["flows", "alerts"]);
+        assert_eq!(loaded.plan.sinks[0].tables, ["flows", "alerts", "apps"]);
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::super::document::Section;
 use super::super::plan::{
     ClickhousePlan, CorrelatePlan, ElasticPlan, EvePlan, IpfixPlan, KafkaCluster, KafkaCompression,
-    KafkaFormat, KafkaPlan, OtlpPlan, RabbitmqPlan, SaslMechanism, SecretPlace, SinkAccess,
-    SinkKind, SinkPlan, SplunkPlan, SyslogFormat, SyslogPlan, WebhookPlan,
+    KafkaFormat, KafkaPlan, OtlpPlan, QueryPlan, RabbitmqPlan, SaslMechanism, SecretPlace,
+    SinkAccess, SinkKind, SinkPlan, SplunkPlan, SyslogFormat, SyslogPlan, WebhookPlan,
 };
 use super::path;
 
@@ -104,6 +104,22 @@ fn ipfix(section: &Section<'_>, base: &Path) -> Option<IpfixPlan> {
     Some(plan)
 }
 
+/// What answers questions: a sink's server. A name that is no such sink's is a problem found elsewhere.
+pub(super) fn query(section: &Section<'_>, sinks: &[SinkPlan], base: &Path) -> QueryPlan {
+    let name: Option<String> = section.get("clickhouse");
+    let sink = sinks.iter().find(|sink| Some(&sink.name) == name.as_ref());
+    let Some(SinkKind::Clickhouse(plan)) = sink.map(|sink| &sink.kind) else {
+        return QueryPlan::default();
+    };
+    let mut plan = plan.clone();
+    if section.has("user") || section.has("password") {
+        plan.access.password =
+            section.get::<SecretPlace>("password").map(|place| place.below(base));
+    }
+    section.read_some("user", &mut plan.access.user);
+    QueryPlan { clickhouse: Some(plan) }
+}
+
 /// Where metrics are sent.
 pub(super) fn otlp(section: &Section<'_>, base: &Path) -> OtlpPlan {
     let mut plan = OtlpPlan::default();
@@ -136,6 +152,8 @@ pub(super) fn correlate(section: &Section<'_>, base: &Path) -> CorrelatePlan {
     section.read("topic_prefix", &mut plan.topic_prefix);
     section.read("group", &mut plan.group);
     section.read("hold_ms", &mut plan.hold_ms);
+    section.read("detect", &mut plan.detect);
+    section.read("history_s", &mut plan.history_s);
     section.read("session_ms", &mut plan.session_ms);
     plan
 }

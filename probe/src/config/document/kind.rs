@@ -12,6 +12,7 @@ use toml::de::{DeInteger, DeValue};
 use super::table::Table;
 use crate::config::{
     BrokerUrl, CollectorUrl, HttpUrl, OvsdbRemote, SecretPlace, ServiceUrl, StreamUrl, device,
+    without_path,
 };
 use crate::inventory::{Mac, Uuid};
 use crate::time::Timestamp;
@@ -240,6 +241,7 @@ impl Kind {
             {
                 "it holds a user, which has a key of its own".to_owned()
             }
+            Self::Http => format!("{} is not allowed", quoted(&without_path(text))),
             _ => format!("{} is not allowed", quoted(text)),
         })
     }
@@ -386,6 +388,12 @@ mod tests {
         ] {
             assert_eq!(fault(kind, bad).as_deref(), Some(why), "{bad}");
         }
+    }
+
+    #[test]
+    fn of_a_url_that_is_none_no_path_is_shown() {
+        let found = fault(Kind::Http, "\"https://hooks.example/T0/s3 cret\"");
+        assert_eq!(found.as_deref(), Some("\"https://hooks.example/…\" is not allowed"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::KafkaCluster;
 
-/// A member of the group that joins path samples.
+/// A member of the group that looks at what many probes have seen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CorrelatePlan {
     /// Where samples are; without brokers nowhere.
@@ -13,8 +13,12 @@ pub struct CorrelatePlan {
     pub topic_prefix: String,
     /// Consumer group.
     pub group: String,
-    /// How long sightings of one packet are waited for, in milliseconds.
+    /// How long sightings of one packet, and records of one window, are waited for, in milliseconds.
     pub hold_ms: u32,
+    /// Detectors look at the windows of all probes.
+    pub detect: bool,
+    /// How far back who takes over the detectors reads at most, in seconds.
+    pub history_s: u32,
     /// When a silent member is taken for dead, in milliseconds.
     pub session_ms: u32,
 }
@@ -26,6 +30,8 @@ impl Default for CorrelatePlan {
             topic_prefix: "vmprobe.".to_owned(),
             group: "vmprobe-correlate".to_owned(),
             hold_ms: 15_000,
+            detect: false,
+            history_s: 3_600,
             session_ms: 10_000,
         }
     }

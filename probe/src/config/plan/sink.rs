@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use super::openstack::BrokerUrl;
 use url::SECRET;
 pub(super) use url::host_and_port;
+pub(crate) use url::without_path;
 pub use url::{CollectorUrl, HttpUrl, NotUrl, StreamUrl, Transport};
 
 /// One destination of records.
@@ -90,6 +91,15 @@ impl SecretPlace {
         match self {
             Self::File(path) => Self::File(base.join(path)),
             Self::Variable(_) => self,
+        }
+    }
+}
+
+impl std::fmt::Display for SecretPlace {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(out, "file:{}", path.display()),
+            Self::Variable(name) => write!(out, "env:{name}"),
         }
     }
 }
@@ -406,10 +416,10 @@ impl SinkPlan {
         let (tables, batch_records): (&[&str], u32) = match &kind {
             SinkKind::Clickhouse(_) => (super::super::schema::SINK_TABLES, 20_000),
             SinkKind::Kafka(_) => (super::super::schema::SINK_TABLES, 5_000),
-            SinkKind::Eve(_)
-            | SinkKind::Rabbitmq(_)
-            | SinkKind::Elastic(_)
-            | SinkKind::Splunk(_) => (&["flows", "alerts"], 1_000),
+            SinkKind::Eve(_) => (&["flows", "alerts", "apps"], 1_000),
+            SinkKind::Rabbitmq(_) | SinkKind::Elastic(_) | SinkKind::Splunk(_) => {
+                (&["flows", "alerts"], 1_000)
+            }
             SinkKind::Webhook(_) | SinkKind::Syslog(_) => (&["alerts"], 100),
             SinkKind::Ipfix(_) => (&["flows", "taps"], 1_000),
         };

@@ -26,8 +26,8 @@ pub(super) static CORRELATE: Table = Table {
             Kind::Name,
             Default("\"vmprobe.\""),
             "",
-            "What stands before path_samples in the topic that probes write to, and before trajectories \
-             in the one between members.",
+            "What stands before path_samples and windows in the topics that probes write to, and before \
+             trajectories and contacts in those between members.",
         ),
         key(
             "group",
@@ -41,7 +41,22 @@ pub(super) static CORRELATE: Table = Table {
             integer(100, 600_000),
             Default("15000"),
             "ms",
-            "How long after the first sighting of a packet was sent others of it are waited for.",
+            "How long after the first sighting of a packet was sent others of it are waited for; and after \
+             the first record of a window others of it.",
+        ),
+        key(
+            "detect",
+            Kind::Flag,
+            Default("false"),
+            "",
+            "Whether the detectors ([detect]) look at the windows of all probes together.",
+        ),
+        key(
+            "history_s",
+            integer(60, 86_400),
+            Default("3600"),
+            "seconds",
+            "How far back a member that takes over the detectors reads at most, to know what goes on.",
         ),
         key(
             "session_ms",

@@ -11,6 +11,7 @@ pub const SINKS_MAX: usize = 16;
 pub const TABLES: &[&str] = &[
     "windows",
     "flows",
+    "apps",
     "path",
     "delays",
     "path_samples",
@@ -26,7 +27,7 @@ pub const TABLES: &[&str] = &[
 pub const SEVERITIES: &[&str] = &["info", "low", "medium", "high", "critical"];
 
 static TABLE: Kind = Kind::Word(TABLES);
-static EVE_TABLE: Kind = Kind::Word(&["flows", "alerts"]);
+static EVE_TABLE: Kind = Kind::Word(&["flows", "alerts", "apps"]);
 static IPFIX_TABLE: Kind = Kind::Word(&["flows", "windows", "taps"]);
 static CLASS: Kind = Kind::Word(&["east-west", "inter-tenant", "north-south", "transit"]);
 
@@ -123,9 +124,10 @@ macro_rules! keys {
     };
 }
 
-const ALL_TABLES: &str = "[\"windows\", \"flows\", \"path\", \"delays\", \"path_samples\", \
+const ALL_TABLES: &str = "[\"windows\", \"flows\", \"apps\", \"path\", \"delays\", \"path_samples\", \
                           \"migrations\", \"alerts\", \"ledger\", \"inventory\", \"vm_usage\", \"taps\"]";
 const ALERTS: &str = "[\"alerts\"]";
+const FLOWS_ALERTS_APPS: &str = "[\"flows\", \"alerts\", \"apps\"]";
 const FLOWS_ALERTS: &str = "[\"flows\", \"alerts\"]";
 
 pub(super) const USER: super::super::document::Key =
@@ -169,6 +171,37 @@ pub(super) static SINK: Table = Table {
         tables(&ELASTIC, SINKS_MAX),
         tables(&SPLUNK, SINKS_MAX),
         tables(&KAFKA, SINKS_MAX),
+    ],
+};
+
+/// Where questions to the records are answered from.
+pub(super) static QUERY: Table = Table {
+    path: "query",
+    meaning: "What answers questions to the records: the API's, and those of `vmprobe query -c FILE` and \
+              `vmprobe topology -c FILE`. Without it they are the files of store.folder. \
+              docs/sinks/clickhouse.md.",
+    keys: &[
+        key(
+            "clickhouse",
+            Kind::Name,
+            Nothing("\"lake\""),
+            "",
+            "Name of a [[sink.clickhouse]], which is asked in place of the files.",
+        ),
+        key(
+            "user",
+            Kind::Text,
+            Nothing("\"vmprobe_reader\""),
+            "",
+            "User there who may read the records and nothing else; without it the sink's own.",
+        ),
+        key(
+            "password",
+            Kind::Secret,
+            Nothing("\"file:/etc/vmprobe/reader-password\""),
+            "",
+            "Where the password of that user is; it is read at each question.",
+        ),
     ],
 };
 
@@ -272,7 +305,7 @@ static EVE: Table = Table {
     meaning: "Lines of JSON with the names of Suricata's EVE. docs/sinks/eve.md.",
     keys: keys![
         name "\"eve\"";
-        tables FLOWS_ALERTS, &EVE_TABLE;
+        tables FLOWS_ALERTS_APPS, &EVE_TABLE;
         batch "1000";
         key(
             "path",

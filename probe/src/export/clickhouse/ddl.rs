@@ -18,6 +18,8 @@ use crate::record::{Column, Kind, SCHEMA_VERSION, Table};
 pub const FILED: &str = "filed_time";
 /// Type of that column.
 pub const FILED_TYPE: &str = "DateTime('UTC')";
+/// User for questions.
+const READER: &str = "vmprobe_reader";
 /// Parts whose tokens the server remembers.
 const TOKENS: u32 = 10_000;
 
@@ -33,6 +35,8 @@ pub struct ServerColumn {
     pub kind: String,
     /// Its definition.
     pub definition: String,
+    /// Whether it is computed from others when it is asked.
+    pub is_computed: bool,
 }
 
 /// A table on the server: where rows are, or what they add up to.
@@ -84,7 +88,7 @@ fn column(column: &Column) -> ServerColumn {
     let unit = if column.unit.is_empty() { String::new() } else { format!(" [{}]", column.unit) };
     let comment = quoted(&format!("{}{unit}", column.meaning.trim()));
     let definition = format!("{kind} COMMENT {comment} CODEC({codec})");
-    ServerColumn { name: column.name.to_owned(), kind, definition }
+    ServerColumn { name: column.name.to_owned(), kind, definition, is_computed: false }
 }
 
 fn filed() -> ServerColumn {
@@ -93,6 +97,7 @@ fn filed() -> ServerColumn {
         name: FILED.to_owned(),
         kind: FILED_TYPE.to_owned(),
         definition: format!("{FILED_TYPE} COMMENT {comment} CODEC(DoubleDelta, ZSTD(1))"),
+        is_computed: false,
     }
 }
 
@@ -183,7 +188,17 @@ fn rollup(name: &str, start: &str, plan: &ClickhousePlan) -> ServerTable {
             "{FILED_TYPE} COMMENT {} CODEC(DoubleDelta, ZSTD(1))",
             quoted("Start of the interval, of the time by which the windows are filed.")
         ),
+        is_computed: false,
     }];
+    columns.push(ServerColumn {
+        name: "start_ns".to_owned(),
+        kind: "UInt64".to_owned(),
+        definition: format!(
+            "UInt64 ALIAS toUnixTimestamp(start_time) * 1000000000 COMMENT {}",
+            quoted("The same since the epoch, by the name that it has in the embedded store. [ns]")
+        ),
+        is_computed: true,
+    });
     let mut select = vec![format!("{start}({FILED}) AS start_time")];
     let mut keys = vec!["start_time".to_owned()];
     let mut key_names = keys.clone();
@@ -204,7 +219,8 @@ fn rollup(name: &str, start: &str, plan: &ClickhousePlan) -> ServerTable {
         select.push(value);
         let comment = quoted(of.meaning.trim());
         let definition = format!("{kind} COMMENT {comment} CODEC(ZSTD(1))");
-        columns.push(ServerColumn { name: of.name.to_owned(), kind, definition });
+        let name = of.name.to_owned();
+        columns.push(ServerColumn { name, kind, definition, is_computed: false });
     }
     // What narrows most stands first.
     let first = ["start_time", "`address_space`", "`source_address`", "`destination_address`"];
@@ -400,13 +416,28 @@ impl<'a> Statements<'a> {
     }
 }
 
-/// Everything, for a server that has nothing.
+/// Who may ask the records and do nothing else, as statements with a password to be chosen.
+pub fn reader(plan: &ClickhousePlan) -> [String; 2] {
+    let (database, on_cluster) = (named(&plan.database), Statements::new(plan).on_cluster());
+    [
+        format!(
+            "CREATE USER IF NOT EXISTS {READER}{on_cluster} IDENTIFIED WITH sha256_password BY 'CHOOSE ONE'"
+        ),
+        format!("GRANT{on_cluster} SELECT ON {database}.* TO {READER}"),
+    ]
+}
+
+/// Everything, for a server that has nothing. Its user is a comment, because its password is not known.
 pub fn text(plan: &ClickhousePlan) -> String {
     let statements = Statements::new(plan);
     let tables = tables(plan);
     let all = std::iter::once(statements.database())
         .chain(tables.iter().flat_map(|table| statements.create(table)));
-    all.map(|statement| statement + ";\n\n").collect()
+    let all = all.map(|statement| statement + ";\n\n");
+    let reader = reader(plan).map(|statement| format!("-- {statement};\n"));
+    all.chain(["-- A user for [query], with no other rights and no setting readonly:\n".to_owned()])
+        .chain(reader)
+        .collect()
 }
 
 #[cfg(test)]
@@ -463,7 +494,7 @@ mod tests {
         assert!(!many.contains("\nTTL "));
         assert!(
             many.split(";\n\n")
-                .filter(|it| !it.is_empty())
+                .filter(|it| !it.is_empty() && !it.starts_with("--"))
                 .all(|it| it.contains("ON CLUSTER `lake`"))
         );
     }

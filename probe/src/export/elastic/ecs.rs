@@ -109,7 +109,7 @@ fn event(row: Row<'_>) -> Value {
     let mut event = Map::new();
     let kind = match table {
         Table::Alerts => "alert",
-        Table::Flows | Table::Migrations => "event",
+        Table::Flows | Table::Apps | Table::Migrations => "event",
         Table::Inventory => "state",
         _ => "metric",
     };

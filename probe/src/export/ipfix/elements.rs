@@ -119,6 +119,8 @@ const OWN: &[(u16, &str)] = &[
     (1098, "cloud_attachment_id"),
     (1099, "clock_source"),
     (1100, "clock_error_bound_ns"),
+    (1101, "contact_count"),
+    (1102, "answered_count"),
 ];
 
 /// Under which authority a number stands.

@@ -1,8 +1,8 @@
 //! The way to a collector.
 //!
 //! In: messages. Out: octets on a socket.
-//! Invariants: an attempt takes no longer than its timeout; a datagram and an SCTP message hold one IPFIX
-//! message each.
+//! Invariants: an attempt takes no longer than its timeout (the first one by UDP [`ANSWER_MS`] more); a
+//! datagram and an SCTP message hold one IPFIX message each.
 //! Source: RFC 7011 §10; SCTP's one-to-one sockets, RFC 6458 §4.
 
 use std::io::{self, ErrorKind, Write as _};
@@ -21,10 +21,17 @@ use crate::time::{monotonic_ns, ms, sleep_ms};
 const BURST_OCTETS: usize = 32 << 10;
 /// The pause, in milliseconds.
 const PAUSE_MS: u64 = 1;
+/// How long the first datagrams of a socket wait for the word that nobody listens, in milliseconds. Sockets
+/// are opened at the start and after an error: then it is likely.
+const ANSWER_MS: u64 = 100;
 
 /// An open way.
 pub(super) enum Link {
-    Udp(UdpSocket),
+    Udp {
+        socket: UdpSocket,
+        /// Nothing was sent on it yet.
+        new: bool,
+    },
     Stream(Box<Stream>),
     /// An SCTP socket; the system takes it for any other stream.
     Sctp(TcpStream),
@@ -40,7 +47,10 @@ impl Link {
                 let stream = Stream::open(place, &plan.ca_file, timeout_ms);
                 stream.map(|stream| Self::Stream(Box::new(stream)))
             }
-            Transport::Udp => each_address(plan, udp).map(Self::Udp).map_err(text),
+            Transport::Udp => {
+                let socket = each_address(plan, udp).map_err(text)?;
+                Ok(Self::Udp { socket, new: true })
+            }
             Transport::Sctp => {
                 let timeout = Duration::from_millis(timeout_ms.into());
                 each_address(plan, |address| sctp(address, timeout)).map(Self::Sctp).map_err(text)
@@ -52,7 +62,7 @@ impl Link {
     pub(super) fn is_closed(&mut self) -> bool {
         match self {
             // An ICMP error of what was sent before: nobody listens there. Sockets tell it once.
-            Self::Udp(_) => false,
+            Self::Udp { .. } => false,
             Self::Stream(stream) => stream.is_closed(),
             Self::Sctp(socket) => crate::export::stream::is_closed(socket),
         }
@@ -67,7 +77,7 @@ impl Link {
         let end_ns = monotonic_ns().saturating_add(ms(timeout_ms.into()));
         let mut burst = 0;
         for (sent, message) in messages.iter().enumerate() {
-            if burst + message.len() > BURST_OCTETS && matches!(self, Self::Udp(_)) {
+            if burst + message.len() > BURST_OCTETS && matches!(self, Self::Udp { .. }) {
                 sleep_ms(PAUSE_MS);
                 burst = 0;
             }
@@ -81,7 +91,12 @@ impl Link {
         }
         match self {
             Self::Stream(stream) => stream.flush().map_err(|error| (0, error)),
-            Self::Udp(_) | Self::Sctp(_) => Ok(()),
+            // Nothing of what was sent since the socket was opened got there, or since the collector died.
+            Self::Udp { socket, new } => {
+                let wait_ms = if std::mem::take(new) { ANSWER_MS } else { 0 };
+                nobody_listens(socket, wait_ms).map_err(|error| (0, error))
+            }
+            Self::Sctp(_) => Ok(()),
         }
     }
 
@@ -89,8 +104,23 @@ impl Link {
         match self {
             Self::Stream(stream) => stream.write(message),
             Self::Sctp(socket) => whole(socket.write(message)?, message),
-            Self::Udp(socket) => whole(socket.send(message)?, message),
+            Self::Udp { socket, .. } => whole(socket.send(message)?, message),
         }
+    }
+}
+
+/// Whether the network says so of datagrams that were sent, within `wait_ms`.
+fn nobody_listens(socket: &UdpSocket, wait_ms: u64) -> io::Result<()> {
+    let mut left_ms = wait_ms;
+    loop {
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+        if left_ms == 0 {
+            return Ok(());
+        }
+        sleep_ms(PAUSE_MS);
+        left_ms = left_ms.saturating_sub(PAUSE_MS);
     }
 }
 

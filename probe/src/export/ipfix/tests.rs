@@ -394,6 +394,29 @@ fn tells(message: &[u8]) -> bool {
 }
 
 #[test]
+fn by_udp_even_one_message_waits_while_nobody_listens() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("a port");
+    let plan = plan(&format!("udp://{address}"));
+    let one = |number| Batch {
+        table: Table::Flows,
+        records: 1,
+        token: "t".to_owned(),
+        bytes: batch(&plan, &flows(number..number + 1), Table::Flows),
+    };
+    let mut exporter = Exporter::new(&plan, 10_000, "p");
+    assert!(exporter.deliver(&one(0)).is_ok());
+    drop(socket);
+    for attempt in 0..4 {
+        assert!(exporter.deliver(&one(1)).is_err(), "attempt {attempt}");
+    }
+    let socket = std::net::UdpSocket::bind(address).expect("its port");
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(200))).expect("a socket");
+    assert!(exporter.deliver(&one(1)).is_ok());
+    assert!(come(&socket).iter().any(|(_, message)| tells(message)));
+}
+
+#[test]
 fn by_udp_another_port_is_told_all_at_once_and_the_last_message_is_never_late() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
     socket.set_read_timeout(Some(std::time::Duration::from_millis(200))).expect("a socket");

@@ -18,7 +18,7 @@ enum Key {
 
 const fn key(table: Table) -> Key {
     match table {
-        Table::Windows | Table::Flows | Table::Path => Key::Pair,
+        Table::Windows | Table::Flows | Table::Apps | Table::Path => Key::Pair,
         Table::PathSamples => Key::Columns(&["digest_hash_value"]),
         Table::Alerts => Key::Columns(&["alert_id"]),
         Table::Migrations => Key::Columns(&["address_space", "address"]),

@@ -1,7 +1,7 @@
 //! Records in ArcSight's Common Event Format.
 //!
 //! In: a row. Out: `CEF:0|…` on one line.
-//! Invariants: no text of a record ends a field or a line early.
+//! Invariants: no text of a record ends a field, a line or, at readers written in C, the message early.
 //! Source: "CEF Implementation Standard", Micro Focus, version 26: header, extension keys, escapes.
 
 use std::io::Write as _;
@@ -117,6 +117,12 @@ fn field(key: &str, cell: Cell<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// First of Unicode's pictures of control characters, U+2400 to U+2421, as UTF-8; the next ones follow in the
+/// last octet.
+const PICTURES: [u8; 3] = [0xe2, 0x90, 0x80];
+/// The picture of DEL.
+const DELETE: [u8; 3] = [0xe2, 0x90, 0xa1];
+
 /// A header field: backslash and pipe are escaped, line ends become blanks.
 fn header(text: &str, out: &mut Vec<u8>) {
     escaped(text, b"\\|", |_| b" ", out);
@@ -131,6 +137,12 @@ fn escaped(text: &str, special: &[u8], line_end: impl Fn(u8) -> &'static [u8], o
     for octet in text.bytes() {
         match octet {
             b'\n' | b'\r' => out.extend_from_slice(line_end(octet)),
+            // The standard has no escape for them, and receivers change or end at them.
+            0..0x20 => {
+                let [first, second, last] = PICTURES;
+                out.extend_from_slice(&[first, second, last + octet]);
+            }
+            0x7f => out.extend_from_slice(&DELETE),
             _ => {
                 if special.contains(&octet) {
                     out.push(b'\\');
@@ -153,7 +165,7 @@ mod tests {
         let alert = AlertRecord {
             detector: "port|scan".into(),
             severity: "medium",
-            title: "a|b\\c\nd".into(),
+            title: "a|b\\c\nd\0\t\u{7f}".into(),
             features: "{\"x\":\"=\n\"}".into(),
             source_address: Some("192.0.2.1".parse().expect("an address")),
             destination_address: Some("2001:db8::1".parse().expect("an address")),
@@ -183,7 +195,7 @@ mod tests {
         let [flow, alert, ledger] = &texts[..] else { panic!("three: {texts:?}") };
         let version = env!("CARGO_PKG_VERSION");
         let head = format!(
-            "CEF:0|vmprobe|vmprobe|{version}|port\\|scan|a\\|b\\\\c d|5|rt=2 start=1 end=2 "
+            "CEF:0|vmprobe|vmprobe|{version}|port\\|scan|a\\|b\\\\c d␀␉␡|5|rt=2 start=1 end=2 "
         );
         assert!(alert.starts_with(&head), "{alert}");
         for part in [

@@ -6,7 +6,7 @@
 //! for a sender only as `meter` left it, and what is not settled is not touched.
 //! Source: ARCHITECTURE.md, "Settled flows".
 
-use crate::app::{self, Application, FirstWords};
+use crate::app::Speech;
 use crate::decode::Brief;
 use crate::index::{FlowIndex, WindowNumber};
 
@@ -29,16 +29,16 @@ impl FlowStage {
     }
 
     /// Counts a logical packet of the flow that was guessed in `window`, after
-    /// [`FlowStage::is_settled`] with nothing in between. `words` tells the beginning of its payload,
-    /// where that is wanted.
+    /// [`FlowStage::is_settled`] with nothing in between. `speech` tells its payload, where that is
+    /// wanted.
     #[inline]
-    pub fn count_settled(
+    pub fn count_settled<'a>(
         &mut self,
         guess: Guess,
         brief: &Brief,
         (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
-        words: impl FnOnce() -> FirstWords,
+        speech: impl FnOnce() -> Speech<'a>,
     ) {
         let share = Share {
             sender: brief.sender,
@@ -51,12 +51,12 @@ impl FlowStage {
         let flow = self.table.flow_mut(index);
         let changes = flow.tcp != TcpState::NotTcp
             && !tcp::is_plain(flow, brief.sender, u16::from(brief.tcp_flags));
-        let speaks = self.recognises && brief.has_payload && flow.is_to_recognise();
+        let speaks = brief.has_payload && flow.listens_to(brief.sender);
         if changes {
             self.change_settled(index, brief, window, output);
         }
         if speaks {
-            self.recognise_settled(index, &words(), window, output);
+            self.hear_settled(index, &speech(), window, output);
         }
     }
 
@@ -75,24 +75,6 @@ impl FlowStage {
             tcp::Segment { flags: u16::from(brief.tcp_flags), sequence: 0, sender: brief.sender };
         self.segment(index, segment, brief.clock);
         if self.table.flow(index).events != events {
-            self.tell_row(index, window, events, output);
-        }
-    }
-
-    /// Payload of a flow whose application is not known yet.
-    #[inline(never)]
-    fn recognise_settled(
-        &mut self,
-        index: FlowIndex,
-        words: &FirstWords,
-        window: WindowNumber,
-        output: &mut impl FlowOutput,
-    ) {
-        let flow = self.table.flow_mut(index);
-        flow.note_looked_at();
-        flow.application = app::classify(words);
-        let events = flow.events;
-        if flow.application != Application::Unknown {
             self.tell_row(index, window, events, output);
         }
     }

@@ -28,6 +28,22 @@ pub(super) fn peak_bytes_of(process: u32) -> u64 {
     bytes_of(&format!("/proc/{process}/status"), "VmHWM:").unwrap_or(0)
 }
 
+/// What it is of another process now.
+pub(super) fn resident_bytes_of(process: u32) -> u64 {
+    bytes_of(&format!("/proc/{process}/status"), "VmRSS:").unwrap_or(0)
+}
+
+/// Begins the most of another process anew; it goes on as before where the system does not allow it.
+pub(super) fn forget_peak_of(process: u32) {
+    let _ = std::fs::write(format!("/proc/{process}/clear_refs"), "5");
+}
+
+/// CPU time of all threads of another process, to a hundredth of a second; 0 once that has ended.
+pub(super) fn cpu_ms_of(process: u32) -> f64 {
+    let path = format!("/proc/{process}/stat");
+    super::ratio((stat(&path, 11) + stat(&path, 12)) * 1_000, TICKS_PER_SECOND)
+}
+
 /// Page faults of this thread for which nothing was read from a disk (`minflt`, proc(5)); 0 where the
 /// system does not say.
 pub(super) fn page_faults() -> u64 {

@@ -8,6 +8,7 @@
 //! a user's do.
 
 mod questions;
+mod server;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender};
@@ -16,14 +17,16 @@ use serde::Serialize;
 
 use super::day::{BEGIN_S, Day};
 use super::machine;
-use crate::config::StorePlan;
+use crate::config::{SinkPlan, StorePlan};
 use crate::export::ParquetSink;
 use crate::export::parquet::folder;
 use crate::record::{Rows, Table};
 use crate::store::Round;
+use crate::store::query::Records;
 use crate::time::{Timestamp, monotonic_ns, thread_cpu_ns};
 
 pub use questions::Asked;
+pub use server::ServerReport;
 
 /// Whose records they are.
 const PROBE: &str = "bench";
@@ -42,6 +45,10 @@ pub struct StoreOptions {
     pub hours: u32,
     /// How often each question is asked; the median counts.
     pub times: u32,
+    /// A ClickHouse that gets the same records and is asked the same, if there is one.
+    pub server: Option<SinkPlan>,
+    /// Its process, where that is on this machine and what it takes is to be told.
+    pub server_process: Option<u32>,
 }
 
 /// What came out.
@@ -77,6 +84,8 @@ pub struct StoreReport {
     pub bytes_per_million_conversations: f64,
     /// Each question on the merged files.
     pub questions: Vec<Asked>,
+    /// The same of a server.
+    pub server: Option<ServerReport>,
 }
 
 /// Files of a folder.
@@ -116,7 +125,11 @@ pub fn measure(options: &StoreOptions) -> Result<StoreReport, String> {
     report.peak_bytes = machine::peak_bytes();
     report.bytes_per_million_conversations =
         float(report.merged.windows_bytes) * 1e6 / float(report.conversations.max(1));
-    report.questions = questions::ask(&options.folder, first_flow(options), options.times)?;
+    let files = Records::Folder(options.folder.clone());
+    let flow_id = first_flow(options);
+    report.questions = questions::ask(&files, flow_id, None, options.times)?;
+    report.server =
+        options.server.as_ref().map(|plan| server::measure(options, plan)).transpose()?;
     Ok(report)
 }
 

@@ -1,14 +1,14 @@
 //! Addresses of destinations.
 //!
 //! In: a text of the configuration. Out: its parts, checked.
-//! Invariants: no user and no password in any; what is shown is without what stands behind a question
-//! mark.
+//! Invariants: no user and no password in any; of a URL of HTTP only scheme, host and port are shown,
+//! because services put secrets into paths and queries.
 
 use std::fmt;
 use std::str::FromStr;
 
 /// `http://` or `https://`, a host, and what follows; without user and password.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct HttpUrl {
     /// Inside TLS.
     pub tls: bool,
@@ -75,16 +75,32 @@ impl FromStr for HttpUrl {
 }
 
 impl HttpUrl {
-    /// As it was written.
+    /// As it was written; no text that the probe makes may have it.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 }
 
+/// A URL as far as it may be shown: what stands behind host and port is a secret with many services, and
+/// becomes `/…`.
+pub(crate) fn without_path(text: &str) -> String {
+    let place = text.find("://").map_or(0, |at| at + 3);
+    let end = text.get(place..).and_then(|rest| rest.find(['/', '?', '#']));
+    match end.map(|end| text.split_at(place + end)) {
+        Some((shown, hidden)) if hidden != "/" => format!("{shown}/…"),
+        _ => text.to_owned(),
+    }
+}
+
 impl fmt::Display for HttpUrl {
-    /// Without what stands behind a question mark: some put tokens there.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.text.split('?').next().unwrap_or_default())
+        out.write_str(&without_path(&self.text))
+    }
+}
+
+impl fmt::Debug for HttpUrl {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "HttpUrl({self})")
     }
 }
 
@@ -186,7 +202,6 @@ mod tests {
     fn urls_of_http() {
         let url: HttpUrl = "https://a.example:8443/x?token=1".parse().expect("a URL");
         assert!(url.tls && url.host == "a.example");
-        assert_eq!(url.to_string(), "https://a.example:8443/x", "no token is shown");
         assert_eq!(url.as_str(), "https://a.example:8443/x?token=1");
         assert!("http://[::1]:8123".parse::<HttpUrl>().is_ok());
         for text in [
@@ -201,6 +216,23 @@ mod tests {
         ] {
             assert_eq!(text.parse::<HttpUrl>(), Err(HTTP), "{text}");
         }
+    }
+
+    #[test]
+    fn nothing_behind_host_and_port_is_shown() {
+        for (text, shown) in [
+            ("https://a.example:8443/x?token=1", "https://a.example:8443/…"),
+            ("https://hooks.example/T0/s3cret", "https://hooks.example/…"),
+            ("http://[::1]:8123?token=1", "http://[::1]:8123/…"),
+            ("http://a:9200/", "http://a:9200/"),
+            ("http://a:9200", "http://a:9200"),
+        ] {
+            let url: HttpUrl = text.parse().expect("a URL");
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(format!("{url:?}"), format!("HttpUrl({shown})"));
+        }
+        // Also of what is no URL.
+        assert_eq!(without_path("hooks.example/T0/s3cret"), "hooks.example/…");
     }
 
     #[test]

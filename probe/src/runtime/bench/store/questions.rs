@@ -1,8 +1,9 @@
 //! Questions to a day of records, as pages and people ask them.
 //!
-//! In: the folder. Out: how long each takes from start to last octet, and what memory.
+//! In: where the records are. Out: how long each takes from start to last octet, and what memory.
 //! Cost: a process each time, as in use; the system's cache is warm from the second time on.
 
+use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,11 +12,13 @@ use serde::Serialize;
 
 use super::super::machine;
 use super::{BEGIN_S, ms_since};
-use crate::store::query;
+use crate::store::query::{self, Records};
 use crate::time::{monotonic_ns, sleep_ms};
 
 /// How often the memory of the program is looked at.
 const LOOK_MS: u64 = 5;
+/// A view that a server has not.
+const OF_FILES: &str = "vms_1m";
 /// The middle of the day.
 const NOON_S: u64 = BEGIN_S + 12 * 3_600;
 
@@ -32,21 +35,33 @@ pub struct Asked {
     pub median_ms: f64,
     /// CPU time of all threads, the median of the others.
     pub cpu_ms: f64,
-    /// Most memory.
+    /// Most memory of the program.
     pub peak_bytes: u64,
+    /// CPU time of the server, the median of the others; 0 where there is none.
+    pub server_cpu_ms: f64,
+    /// Most memory of the server beyond what it had before; 0 where there is none.
+    pub server_bytes: u64,
     /// Why there is no answer.
     pub failed: Option<String>,
 }
 
-/// Asks each `times` times; `flow_id` is one of the records.
-pub(super) fn ask(folder: &Path, flow_id: u64, times: u32) -> Result<Vec<Asked>, String> {
+/// Asks each `times` times; `flow_id` is one of the records. `server`: the process of the server that has
+/// them, on this machine.
+pub(super) fn ask(
+    records: &Records,
+    flow_id: u64,
+    server: Option<u32>,
+    times: u32,
+) -> Result<Vec<Asked>, String> {
+    let place = records.arguments();
     let program = query::program().map_err(|error| error.to_string())?;
     let mut asked = Vec::new();
-    for (name, sql) in questions(flow_id) {
+    for (name, sql) in questions(records, flow_id) {
         let mut answer = Asked { name, ..Asked::default() };
-        let (mut later, mut later_cpu) = (Vec::new(), Vec::new());
+        let (mut later, mut later_cpu, mut server_cpu) = (Vec::new(), Vec::new(), Vec::new());
         for time in 0..times.max(2) {
-            let Once { ms, cpu_ms, lines, peak_bytes } = match once(&program, folder, &sql)? {
+            let before = server.map(Server::look);
+            let Once { ms, cpu_ms, lines, peak_bytes } = match once(&program, &place, &sql)? {
                 Ok(measured) => measured,
                 Err(status) => {
                     answer.failed = Some(status);
@@ -55,15 +70,19 @@ pub(super) fn ask(folder: &Path, flow_id: u64, times: u32) -> Result<Vec<Asked>,
             };
             answer.lines = lines;
             answer.peak_bytes = answer.peak_bytes.max(peak_bytes);
+            let (server_cpu_ms, server_bytes) = before.map_or((0.0, 0), Server::since);
+            answer.server_bytes = answer.server_bytes.max(server_bytes);
             if time == 0 {
                 answer.first_ms = ms;
             } else {
                 later.push(ms);
+                server_cpu.push(server_cpu_ms);
                 later_cpu.push(cpu_ms);
             }
         }
         answer.median_ms = median(later);
         answer.cpu_ms = median(later_cpu);
+        answer.server_cpu_ms = median(server_cpu);
         asked.push(answer);
     }
     Ok(asked)
@@ -72,6 +91,27 @@ pub(super) fn ask(folder: &Path, flow_id: u64, times: u32) -> Result<Vec<Asked>,
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or_default()
+}
+
+/// What the server had before a question.
+struct Server {
+    process: u32,
+    cpu_ms: f64,
+    bytes: u64,
+}
+
+impl Server {
+    fn look(process: u32) -> Self {
+        machine::forget_peak_of(process);
+        let bytes = machine::resident_bytes_of(process);
+        Self { process, cpu_ms: machine::cpu_ms_of(process), bytes }
+    }
+
+    /// CPU time and memory that it took since.
+    fn since(self) -> (f64, u64) {
+        let cpu_ms = machine::cpu_ms_of(self.process) - self.cpu_ms;
+        (cpu_ms, machine::peak_bytes_of(self.process).saturating_sub(self.bytes))
+    }
 }
 
 /// What an answer took.
@@ -83,15 +123,13 @@ struct Once {
 }
 
 /// In it, how the program ended without an answer.
-fn once(program: &Path, folder: &Path, sql: &Sql) -> Result<Result<Once, String>, String> {
+fn once(program: &Path, place: &[OsString], sql: &Sql) -> Result<Result<Once, String>, String> {
     let cpu_before_ms = machine::cpu_ms_of_children();
     let begun_ns = monotonic_ns();
     let mut command = Command::new(program);
     match sql {
-        Sql::Query(sql) => command.arg("--data").arg(folder).args(["--format", "csv", sql]),
-        Sql::Topology(arguments) => {
-            command.arg("topology").arg("--data").arg(folder).args(arguments)
-        }
+        Sql::Query(sql) => command.args(place).args(["--format", "csv", sql]),
+        Sql::Topology(arguments) => command.arg("topology").args(place).args(arguments),
     };
     let mut child = command
         .stdin(Stdio::null())
@@ -128,7 +166,18 @@ enum Sql {
     Topology([String; 2]),
 }
 
-fn questions(flow_id: u64) -> Vec<(&'static str, Sql)> {
+/// In words that the embedded engine and ClickHouse both know. A view that only the embedded store has is not
+/// asked for on a server; what is asked of pairs of VMs beside it is the same for both.
+fn questions(records: &Records, flow_id: u64) -> Vec<(&'static str, Sql)> {
+    let is_there = |sql: &Sql| match (records, sql) {
+        (Records::Clickhouse(_), Sql::Query(sql)) => !sql.contains(OF_FILES),
+        _ => true,
+    };
+    let all = all(flow_id);
+    all.into_iter().filter(|(_, sql)| is_there(sql)).collect()
+}
+
+fn all(flow_id: u64) -> Vec<(&'static str, Sql)> {
     const ENDS: &str = "source_virtual_station_name, destination_virtual_station_name";
     let query = |name, sql: String| (name, Sql::Query(sql));
     let noon = |seconds: u64| {
@@ -192,7 +241,7 @@ fn questions(flow_id: u64) -> Vec<(&'static str, Sql)> {
         query(
             "delay of a tenant, by minute of an hour",
             format!(
-                "SELECT window_start_ns // 60000000000 AS minute, \
+                "SELECT window_start_ns - window_start_ns % 60000000000 AS minute, \
                  sum(sequence_ack_rtt_sum_ns) / sum(sequence_ack_rtt_sample_count) FROM windows \
                  WHERE destination_virtual_station_tenant = 'tenant-003' AND {} \
                  GROUP BY 1 ORDER BY 1",
@@ -231,13 +280,28 @@ fn questions(flow_id: u64) -> Vec<(&'static str, Sql)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ClickhousePlan;
 
     #[test]
     fn questions_have_names_of_their_own() {
-        let mut names: Vec<_> = questions(1).into_iter().map(|(name, _)| name).collect();
+        let mut names: Vec<_> = all(1).into_iter().map(|(name, _)| name).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_server_is_asked_for_what_it_has() {
+        let url = "http://127.0.0.1:8123".parse().expect("a URL");
+        let server = Records::Clickhouse(Box::new(ClickhousePlan::new(url)));
+        let names =
+            |records| questions(&records, 1).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let (of_server, mut of_files) = (names(server), names(Records::Folder("records".into())));
+        of_files.retain(|name| {
+            !matches!(*name, "rate of the day, by minute" | "one VM's day, by minute")
+        });
+        assert_eq!(of_server, of_files);
+        assert_eq!(of_files.len() + 2, all(1).len());
     }
 }

@@ -5,9 +5,9 @@ use chrono::DateTime;
 
 /// Nanoseconds since the epoch, the first one and the first one behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) from_ns: u64,
-    pub(super) to_ns: u64,
+pub(crate) struct Span {
+    pub(crate) from_ns: u64,
+    pub(crate) to_ns: u64,
 }
 
 impl Default for Span {
@@ -16,9 +16,22 @@ impl Default for Span {
     }
 }
 
+/// Longest window.
+const WINDOW_NS_MAX: u64 = 3_600_000_000_000;
+
 impl Span {
+    /// Windows that lie in the span, in part at least. What orders the rows stands in it too: no window is
+    /// longer than an hour.
+    pub(crate) fn windows(self) -> String {
+        let Self { from_ns, to_ns } = self;
+        let first_ns = from_ns.saturating_sub(WINDOW_NS_MAX);
+        format!(
+            "window_end_ns > {from_ns} AND window_start_ns < {to_ns} AND window_start_ns >= {first_ns}"
+        )
+    }
+
     /// From two texts; all of time where they are not there.
-    pub(super) fn of(from: Option<&str>, to: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn of(from: Option<&str>, to: Option<&str>) -> anyhow::Result<Self> {
         let all = Self::default();
         let from_ns = from.map_or(Ok(all.from_ns), |text| instant("--from", text))?;
         let to_ns = to.map_or(Ok(all.to_ns), |text| instant("--to", text))?;

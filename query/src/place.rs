@@ -1,0 +1,62 @@
+//! Where the records are.
+//!
+//! In: arguments. Out: a folder, or a ClickHouse.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::clickhouse::{Access, Secret};
+
+/// Where the records are: a folder or a server.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// Folder of the records, as `store.folder` of the probe or `--out` of a replay.
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "clickhouse",
+        conflicts_with = "clickhouse"
+    )]
+    pub(crate) data: Option<PathBuf>,
+    /// ClickHouse in place of a folder: its HTTP interface, as `sink.clickhouse.url`. With
+    /// `vmprobe query -c FILE` the configuration says it.
+    #[arg(long, value_name = "URL")]
+    pub(crate) clickhouse: Option<String>,
+    /// Database of the records there.
+    #[arg(long, value_name = "NAME", default_value = "vmprobe", requires = "clickhouse")]
+    database: String,
+    /// Who asks there; `default` where nobody is named.
+    #[arg(long, value_name = "NAME", requires = "clickhouse")]
+    user: Option<String>,
+    /// Where that one's password is: `file:PATH` or `env:VARIABLE`.
+    #[arg(long, value_name = "PLACE", requires = "clickhouse")]
+    password: Option<Secret>,
+    /// Certificates of authorities, PEM, where the URL is https.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/ssl/certs/ca-certificates.crt",
+        requires = "clickhouse"
+    )]
+    ca_file: PathBuf,
+}
+
+impl Place {
+    /// Who asks where, if it is a server.
+    pub(crate) fn server(&self) -> Option<Access> {
+        self.clickhouse.as_ref().map(|url| Access {
+            url: url.clone(),
+            database: self.database.clone(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+            ca_file: self.ca_file.clone(),
+        })
+    }
+
+    /// The folder, where it is none.
+    pub(crate) fn folder(&self) -> anyhow::Result<&PathBuf> {
+        use anyhow::Context as _;
+        self.data.as_ref().context("--data names no folder")
+    }
+}
