@@ -49,7 +49,8 @@ impl FlowOutput for Sums {
 
     fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row) {
         let place = RowPlace(u32::try_from(self.rows.len()).expect("an input is short"));
-        let (_, row) = self.rows.push_mut((window, Row::default()));
+        self.rows.push((window, Row::default()));
+        let (_, row) = self.rows.last_mut().expect("it was just pushed");
         (place, row)
     }
 

@@ -159,6 +159,22 @@ fn syslog_keeps_extremes_in_both_forms() {
     }
 }
 
+/// What EVE says of a flow's TCP flags.
+fn tcp_of(row: &Json) -> Json {
+    let [there, back] = ["tcp_control_bits", "reverse_tcp_control_bits"]
+        .map(|column| row[column].as_u64().expect("a number"));
+    let names = ["fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"];
+    let mut tcp = json!({
+        "tcp_flags": format!("{:02x}", (there | back) & 0xff),
+        "tcp_flags_ts": format!("{:02x}", there & 0xff),
+        "tcp_flags_tc": format!("{:02x}", back & 0xff), "state": row["tcp_state"],
+    });
+    for (bit, name) in names.into_iter().enumerate() {
+        tcp[name] = ((there | back) >> bit & 1 == 1).into();
+    }
+    tcp
+}
+
 /// What EVE says of a flow or an alert, by docs/sinks/eve.md.
 fn eve_of(table: &str, row: &Json) -> Json {
     let time = |ns: &Json| {
@@ -219,7 +235,6 @@ fn eve_of(table: &str, row: &Json) -> Json {
         });
         return without_nulls(&event);
     }
-    let (there, back) = (number("tcp_control_bits"), number("reverse_tcp_control_bits"));
     event["timestamp"] = time(&row["flow_end_ns"]).into();
     event["event_type"] = "flow".into();
     event["flow_id"] = (number("flow_id") >> 1).into();
@@ -248,16 +263,7 @@ fn eve_of(table: &str, row: &Json) -> Json {
         "alerted": false,
     });
     if number("protocol_identifier") == 6 {
-        let names = ["fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"];
-        let mut tcp = json!({
-            "tcp_flags": format!("{:02x}", (there | back) & 0xff),
-            "tcp_flags_ts": format!("{:02x}", there & 0xff),
-            "tcp_flags_tc": format!("{:02x}", back & 0xff), "state": text("tcp_state"),
-        });
-        for (bit, name) in names.into_iter().enumerate() {
-            tcp[name] = ((there | back) >> bit & 1 == 1).into();
-        }
-        event["tcp"] = tcp;
+        event["tcp"] = tcp_of(row);
     }
     let ether = json!({ "src_mac": row["source_mac"], "dest_mac": row["destination_mac"] });
     if without_nulls(&ether) != json!({}) {

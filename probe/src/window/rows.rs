@@ -23,7 +23,9 @@ pub struct Rows {
 impl Rows {
     /// No rows, and room for all.
     pub fn new() -> Self {
-        Self { memory: Box::new([Row::default(); ROWS_PER_BLOCK]), count: 0 }
+        let memory = vec![Row::default(); ROWS_PER_BLOCK].into_boxed_slice();
+        // Of a slice of just so many rows it cannot fail.
+        Self { memory: memory.try_into().unwrap_or_else(|_| unreachable!()), count: 0 }
     }
 
     /// Whether another row can be begun.

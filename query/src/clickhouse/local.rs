@@ -12,7 +12,8 @@ use crate::span::Span;
 use crate::{rollup, schema};
 
 /// Columns of the one instant that a row is of, in the tables that have no span.
-const INSTANTS: [&str; 4] = ["window_start_ns", "time_ns", "sample_ns", "observation_time_ns"];
+const INSTANTS: [&str; 5] =
+    ["window_start_ns", "time_ns", "sample_ns", "observation_time_ns", "transaction_start_ns"];
 /// Columns of the first and the last instant.
 const SPANS: [[&str; 2]; 2] = [["flow_start_ns", "flow_end_ns"], ["first_seen_ns", "last_seen_ns"]];
 

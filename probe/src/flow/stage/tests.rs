@@ -36,7 +36,8 @@ impl FlowOutput for Records {
         // What stands in a row before it is begun says nothing.
         let mut row = Row::default();
         (row.events, row.late_packets) = (u8::MAX, u32::MAX);
-        (place, self.rows.push_mut(row))
+        self.rows.push(row);
+        (place, self.rows.last_mut().expect("it was just pushed"))
     }
     fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>) {
         self.ended.push(*flow);
