@@ -189,7 +189,8 @@ mod tests {
         let arguments = of(&[("limit", "7")]).expect("they are good");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let told = runtime.expect("a runtime").block_on(async {
-            let child = start(Path::new("echo"), &PathBuf::from("/records"), &arguments);
+            let records = Records::Folder("/records".into());
+            let child = start(Path::new("echo"), &records, &arguments);
             read(child.expect("it starts")).await
         });
         let told = String::from_utf8(told.expect("it ends well")).expect("text");
