@@ -16,12 +16,20 @@ use duckdb::{Config, Connection, Rows, Statement};
 use crate::cell::Cell;
 use crate::clickhouse::is_too_much;
 use crate::files::{Files, OpenFile, held_folder, report_bad};
-use crate::{rollup, schema, statement};
+use crate::rollup::{self, RollUp};
+use crate::{schema, statement};
 
 /// How long after the time limit the program ends by force, where DuckDB does not stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Where the tables without rows stand, out of the way of `SHOW TABLES`.
 const EMPTY_SCHEMA: &str = "empty_records";
+/// What conversations are read of, where a graph is made.
+pub(crate) const TALKS: Talks = Talks {
+    rolled: "empty_records.rolled_talks",
+    behind: "empty_records.windows_behind",
+    rest: "empty_records.other_windows",
+    windows: "empty_records.all_windows",
+};
 
 /// How errors begin that a file may be the cause of.
 const UNREADABLE: [&str; 4] =
@@ -40,6 +48,18 @@ pub(crate) struct Limits {
     pub(crate) keeps_order: bool,
 }
 
+/// Names of views.
+pub(crate) struct Talks {
+    /// Hours that stand added up, as `rollup::talks` has them.
+    pub(crate) rolled: &'static str,
+    /// The windows that these are made of.
+    pub(crate) behind: &'static str,
+    /// Those that stand added up nowhere.
+    pub(crate) rest: &'static str,
+    /// Both.
+    pub(crate) windows: &'static str,
+}
+
 /// An open database with one view a table.
 pub(crate) struct Database {
     connection: Connection,
@@ -52,35 +72,36 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// For the program's own work, on what it names itself.
-    pub(crate) fn open_alone(limits: Limits) -> anyhow::Result<Self> {
-        let connection = Connection::open_in_memory_with_flags(config(limits)?)?;
-        let stopped = Arc::new(AtomicBool::new(false));
-        let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
-        let database =
-            Self { connection, stopped, time: limits.time, names: Vec::new(), _watch: watch };
-        database.make_empty()?;
+    /// For the program's own work, on what it names itself; the tables are there as `files` has them.
+    pub(crate) fn open_alone(files: &Files, limits: Limits) -> anyhow::Result<Self> {
+        let database = Self::open_nothing(limits, Vec::new())?;
+        database.make_views(files, true)?;
         Ok(database)
     }
 
     /// With tables that are empty as yet, and the views over them.
     pub(crate) fn open_empty(limits: Limits) -> anyhow::Result<Self> {
-        let database = Self::open_alone(limits)?;
+        let database = Self::open_nothing(limits, Vec::new())?;
+        database.make_empty()?;
         database.execute(&[schema::DDL, &schema::VIEWS].concat())?;
         Ok(database)
     }
 
-    /// Opens the records; the files stay open as long as `files` is there.
-    pub(crate) fn open(files: &Files, limits: Limits, skip_bad: bool) -> anyhow::Result<Self> {
+    fn open_nothing(limits: Limits, names: Vec<(String, String)>) -> anyhow::Result<Self> {
         let connection = Connection::open_in_memory_with_flags(config(limits)?)?;
         let stopped = Arc::new(AtomicBool::new(false));
         let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
+        Ok(Self { connection, stopped, time: limits.time, names, _watch: watch })
+    }
+
+    /// Opens the records; the files stay open as long as `files` is there.
+    pub(crate) fn open(files: &Files, limits: Limits, skip_bad: bool) -> anyhow::Result<Self> {
         let open = || files.all();
         let name = |open: &OpenFile| (open.held(), open.path.display().to_string());
         let mut names: Vec<_> = open().map(name).collect();
         // One number may begin another.
         names.sort_by_key(|(held, _)| Reverse(held.len()));
-        let database = Self { connection, stopped, time: limits.time, names, _watch: watch };
+        let database = Self::open_nothing(limits, names)?;
         database.explain(database.make_views(files, skip_bad))?;
         // A file is judged by where it leads as long as it has its name, and by what holds it once
         // that is gone. What else this process holds leads outside, and is refused by that.
@@ -182,18 +203,48 @@ impl Database {
             self.make_checked_view(&name(table), table, &files, skip_bad)?;
         }
         self.connection.execute_batch(&schema::VIEWS)?;
-        for (view, interval_ns) in rollup::VIEWS {
+        for view in RollUp::VIEWS {
             let (made, rest) = rollup::choose(view, &files.to_roll, &files.rolled);
-            let windows = format!("{EMPTY_SCHEMA}.rest_of_{view}");
+            let name = view.name();
+            let windows = format!("{EMPTY_SCHEMA}.rest_of_{name}");
             self.make_checked_view(&windows, rollup::TABLE, &rest, skip_bad)?;
-            let mut sql =
-                format!("CREATE VIEW {view} AS {}", rollup::as_they_are(&windows, interval_ns));
-            if !made.is_empty() {
-                sql.push_str(&format!(" UNION ALL BY NAME FROM {}", read(&made)));
-            }
-            self.connection.execute_batch(&sql)?;
+            self.make_rolled_view(name, &view.as_they_are(&windows), &made, rest.is_empty())?;
         }
-        Ok(())
+        if files.with_talks { self.make_talks(files, skip_bad) } else { Ok(()) }
+    }
+
+    /// Files in which hours stand added up, behind the rows of `as_they_are`.
+    fn make_rolled_view(
+        &self,
+        view: &str,
+        as_they_are: &str,
+        made: &[&OpenFile],
+        is_all: bool,
+    ) -> anyhow::Result<()> {
+        if is_all && self.make_plain_view(view, made, &self.columns(as_they_are)?)? {
+            return Ok(());
+        }
+        let mut sql = format!("CREATE VIEW {view} AS {as_they_are}");
+        if !made.is_empty() {
+            sql.push_str(&format!(" UNION ALL BY NAME FROM {}", read(made)));
+        }
+        Ok(self.connection.execute_batch(&sql)?)
+    }
+
+    /// The views of [`TALKS`].
+    fn make_talks(&self, files: &Files, skip_bad: bool) -> anyhow::Result<()> {
+        let (made, rest) = rollup::choose(RollUp::Talks, &files.to_roll, &files.rolled);
+        let is_rest = |file: &&OpenFile| rest.iter().any(|other| std::ptr::eq(*other, *file));
+        let behind: Vec<_> = files.to_roll.iter().filter(|file| !is_rest(file)).collect();
+        let table = rollup::TABLE;
+        self.make_checked_view(TALKS.rest, table, &rest, skip_bad)?;
+        self.make_checked_view(TALKS.behind, table, &behind, skip_bad)?;
+        let Talks { rest, behind, windows, rolled } = TALKS;
+        self.connection.execute_batch(&format!(
+            "CREATE VIEW {windows} AS FROM {rest} UNION ALL FROM {behind}"
+        ))?;
+        let none = format!("{} WHERE false", RollUp::Talks.as_they_are(&empty(table)));
+        self.make_rolled_view(rolled, &none, &made, true)
     }
 
     /// Tables without rows, which say what there may be.
@@ -207,7 +258,9 @@ impl Database {
         Ok(())
     }
 
-    /// A view over files, all of which are of a table's columns.
+    /// A view over files, all of which are of a table's columns. Where none lacks any, nothing stands
+    /// between a question and the files: counting is then answered from their ends, and what is sorted to
+    /// its largest rows reads of the others what it is sorted by.
     fn make_checked_view(
         &self,
         view: &str,
@@ -216,6 +269,9 @@ impl Database {
         skip_bad: bool,
     ) -> anyhow::Result<()> {
         let expected = self.columns(&format!("FROM {}", empty(table)))?;
+        if self.make_plain_view(view, files, &expected)? {
+            return Ok(());
+        }
         if self
             .make_view(view, table, files)
             .is_ok_and(|()| self.columns(&format!("FROM {view}")).is_ok_and(|got| got == expected))
@@ -226,6 +282,24 @@ impl Database {
         let (good, bad) = self.sort_out(files, &expected);
         report_bad(&bad, skip_bad)?;
         self.make_view(view, table, &good).with_context(|| format!("the files of {table}"))
+    }
+
+    /// A view of nothing but files, if all columns are in them, in order.
+    fn make_plain_view(
+        &self,
+        view: &str,
+        files: &[&OpenFile],
+        expected: &[(String, String)],
+    ) -> duckdb::Result<bool> {
+        if files.is_empty() {
+            return Ok(false);
+        }
+        let rows = format!("FROM {}", read(files));
+        if !self.columns(&rows).is_ok_and(|got| got == expected) {
+            return Ok(false);
+        }
+        self.connection.execute_batch(&format!("CREATE OR REPLACE VIEW {view} AS {rows}"))?;
+        Ok(true)
     }
 
     fn make_view(&self, view: &str, table: &str, files: &[&OpenFile]) -> duckdb::Result<()> {

@@ -4,13 +4,18 @@
 //! Cost: twelve octets of each file are read; each stays open until the program ends.
 //! Invariants: hidden names (what the probe is still writing) are no records; a file that is no
 //! Parquet file is named, never passed on and never left out in silence; although the probe merges
-//! and removes files meanwhile, the rows of each hour are those of one instant.
+//! and removes files meanwhile, the rows of each hour are those of one instant. A name need not be text.
+//! The folder and those of its tables may be links; below them a link is not followed, because one
+//! that leads outside would read there and one that leads inside would count rows twice: where there may be
+//! records behind it, it is named.
 //! Source: Parquet's file format: `PAR1` at both ends, before the last one the footer's length.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,15 +23,36 @@ use anyhow::{Context as _, bail};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
-use crate::{rollup, schema};
+use crate::rollup::{self, RollUp};
+use crate::schema;
 
 const MAGIC: [u8; 4] = *b"PAR1";
+/// How the names of records end.
+const ENDING: &[u8] = b".parquet";
 /// Magic, footer length, magic.
 const LEAST_BYTES: u64 = 12;
 /// Folders below a table's: day and hour.
 const DEPTH_MAX: u32 = 2;
 /// How often a folder is looked at that changes while it is looked at, a millisecond apart at first.
 const LOOKS_MAX: u32 = 100;
+
+/// What a look at a folder found.
+#[derive(Debug, Default)]
+struct Found {
+    files: Vec<OpenFile>,
+    /// What has a name as records have and is no file.
+    bad: Vec<String>,
+    /// Links behind which there may be records.
+    links: Vec<String>,
+}
+
+impl Found {
+    fn append(&mut self, mut other: Self) {
+        self.files.append(&mut other.files);
+        self.bad.append(&mut other.bad);
+        self.links.append(&mut other.links);
+    }
+}
 
 /// The records of a folder.
 #[derive(Debug)]
@@ -36,6 +62,8 @@ pub(crate) struct Files {
     /// Files in which hours stand added up, and the windows that may, where the query reads them.
     pub(crate) rolled: Vec<OpenFile>,
     pub(crate) to_roll: Vec<OpenFile>,
+    /// Whether conversations are read that stand added up, which no view shows.
+    pub(crate) with_talks: bool,
 }
 
 impl Files {
@@ -84,40 +112,54 @@ pub(crate) fn find(folder: &Path, sql: &str, skip_bad: bool) -> anyhow::Result<F
     }
     hold_many();
     let mut of_table = BTreeMap::new();
-    let mut bad = Vec::new();
+    let (mut bad, mut links) = (Vec::new(), BTreeSet::new());
     for table in schema::tables() {
-        let mut found = Vec::new();
+        let mut files = Vec::new();
         if schema::may_read(sql, table) {
-            found = look(&folder.join(table), DEPTH_MAX)?;
-            found.retain(|file| !is_rolled(file));
-            sort_out(&mut found, &mut bad);
+            let found = look(&folder.join(table), DEPTH_MAX)?;
+            files = found.files;
+            files.retain(|file| !is_rolled(file));
+            sort_out(&mut files, &mut bad);
+            bad.extend(found.bad);
+            links.extend(found.links);
         }
-        of_table.insert(table, found);
+        of_table.insert(table, files);
     }
     let (mut rolled, mut to_roll) = (Vec::new(), Vec::new());
     if rollup::are_read(sql) {
         let found = look(&folder.join(rollup::TABLE), DEPTH_MAX)?;
-        (rolled, to_roll) = found.into_iter().partition(is_rolled);
+        (rolled, to_roll) = found.files.into_iter().partition(is_rolled);
+        rolled.retain(|file| name(file).is_some_and(|name| rollup::is_read(sql, name)));
         // Without one the windows are read.
         sort_out(&mut rolled, &mut Vec::new());
         sort_out(&mut to_roll, &mut bad);
+        bad.extend(found.bad);
+        links.extend(found.links);
     }
+    tell_links(&links);
+    bad.sort();
+    bad.dedup();
     report_bad(&bad, skip_bad)?;
-    Ok(Files { of_table, rolled, to_roll })
+    let with_talks = sql.contains(RollUp::Talks.name());
+    Ok(Files { of_table, rolled, to_roll, with_talks })
 }
 
 /// The records of one hour.
 pub(crate) fn of_hour(folder: &Path) -> anyhow::Result<Vec<OpenFile>> {
-    let mut found = look(folder, 0)?;
-    found.retain(|file| !is_rolled(file));
-    let mut bad = Vec::new();
-    sort_out(&mut found, &mut bad);
+    let Found { mut files, mut bad, links } = look(folder, 0)?;
+    files.retain(|file| !is_rolled(file));
+    sort_out(&mut files, &mut bad);
+    tell_links(&links.into_iter().collect());
     report_bad(&bad, false)?;
-    Ok(found)
+    Ok(files)
 }
 
 fn is_rolled(file: &OpenFile) -> bool {
-    file.path.file_name().and_then(|name| name.to_str()).is_some_and(rollup::may_be)
+    name(file).is_some_and(rollup::may_be)
+}
+
+fn name(file: &OpenFile) -> Option<&str> {
+    file.path.file_name().and_then(OsStr::to_str)
 }
 
 /// In order of their paths, without those that are no Parquet files.
@@ -137,12 +179,20 @@ pub(crate) fn report_bad(bad: &[String], skip_bad: bool) -> anyhow::Result<()> {
     if bad.is_empty() {
         return Ok(());
     }
-    let list = bad.join("\n  ");
+    let (count, list) = (bad.len(), bad.join("\n  "));
     if !skip_bad {
-        bail!("not records of vmprobe (--skip-bad-files leaves them out):\n  {list}");
+        bail!("not records of vmprobe ({count}; --skip-bad-files leaves them out):\n  {list}");
     }
-    eprintln!("vmprobe-query: left out, not records of vmprobe:\n  {list}");
+    eprintln!("vmprobe-query: left out, not records of vmprobe ({count}):\n  {list}");
     Ok(())
+}
+
+/// Warns of links that are not followed.
+fn tell_links(links: &BTreeSet<String>) {
+    if !links.is_empty() {
+        let (count, list) = (links.len(), links.iter().cloned().collect::<Vec<_>>().join("\n  "));
+        eprintln!("vmprobe-query: left out, links are not followed ({count}):\n  {list}");
+    }
 }
 
 /// A file is open for each that is read, and again while DuckDB reads it.
@@ -156,7 +206,7 @@ fn hold_many() {
 }
 
 /// The files of a folder and of those below it, each folder as it was at one instant.
-fn look(path: &Path, depth: u32) -> anyhow::Result<Vec<OpenFile>> {
+fn look(path: &Path, depth: u32) -> anyhow::Result<Found> {
     for again in 0..LOOKS_MAX {
         if let Some(found) = look_once(path, depth).with_context(|| path.display().to_string())? {
             return Ok(found);
@@ -169,14 +219,16 @@ fn look(path: &Path, depth: u32) -> anyhow::Result<Vec<OpenFile>> {
 /// `None` if the folder changed in such a way that files may be missing. The probe puts a folder
 /// with the same rows in the place of another, and removes the old files then: so what counts is
 /// that the name still means the folder that was read, once all its files are open.
-fn look_once(path: &Path, depth: u32) -> anyhow::Result<Option<Vec<OpenFile>>> {
-    let Some(folder) = open(CWD, path, OFlags::DIRECTORY)? else { return Ok(Some(Vec::new())) };
-    let (mut found, mut below) = (Vec::new(), Vec::new());
+fn look_once(path: &Path, depth: u32) -> anyhow::Result<Option<Found>> {
+    let Some(folder) = open(CWD, path, OFlags::DIRECTORY)? else {
+        return Ok(Some(Found::default()));
+    };
+    let (mut found, mut below) = (Found::default(), Vec::new());
     for entry in Dir::read_from(&folder).map_err(io::Error::from)? {
         let entry = entry.map_err(io::Error::from)?;
-        let name = std::str::from_utf8(entry.file_name().to_bytes())?;
-        let is_rolled = rollup::may_be(name);
-        if name.starts_with('.') && !is_rolled {
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        let is_rolled = name.to_str().is_some_and(rollup::may_be);
+        if name.as_bytes().starts_with(b".") && !is_rolled {
             continue;
         }
         let inside = path.join(name);
@@ -184,18 +236,25 @@ fn look_once(path: &Path, depth: u32) -> anyhow::Result<Option<Vec<OpenFile>>> {
             FileType::Unknown => kind(&inside)?,
             kind => kind,
         };
-        if kind == FileType::Directory && depth > 0 {
-            below.push(inside);
-        } else if kind == FileType::RegularFile
-            && (is_rolled || inside.extension().is_some_and(|ending| ending == "parquet"))
-        {
-            let Some(file) =
-                open(&folder, Path::new(inside.file_name().unwrap_or_default()), OFlags::empty())?
-            else {
-                return Ok(None);
-            };
-            let file = File::from(file);
-            found.push(OpenFile { path: inside, bytes: file.metadata()?.len(), file });
+        let is_named = is_rolled || name.as_bytes().ends_with(ENDING);
+        match kind {
+            FileType::RegularFile if is_named => {
+                let Some(file) = open(&folder, Path::new(name), OFlags::empty())? else {
+                    return Ok(None);
+                };
+                let file = File::from(file);
+                found.files.push(OpenFile { path: inside, bytes: file.metadata()?.len(), file });
+            }
+            FileType::Directory if depth > 0 => below.push(inside),
+            FileType::Symlink if may_lead_to_records(&inside, is_named) => {
+                found.links.push(inside.display().to_string());
+            }
+            FileType::RegularFile | FileType::Symlink => {}
+            // What is no file has no rows, and opening a pipe would wait for whoever writes into it.
+            _ if is_named && !is_rolled => {
+                found.bad.push(format!("{}: no regular file", inside.display()));
+            }
+            _ => {}
         }
     }
     let now = open(CWD, path, OFlags::DIRECTORY)?;
@@ -207,9 +266,14 @@ fn look_once(path: &Path, depth: u32) -> anyhow::Result<Option<Vec<OpenFile>>> {
         return Ok(None);
     }
     for inside in below {
-        found.append(&mut look(&inside, depth - 1)?);
+        found.append(look(&inside, depth - 1)?);
     }
     Ok(Some(found))
+}
+
+/// Whether a link has a file's name, or leads to a folder or, as of a disk that is not there, nowhere.
+fn may_lead_to_records(link: &Path, is_named: bool) -> bool {
+    is_named || fs::metadata(link).map_or(true, |target| target.is_dir())
 }
 
 /// `None` where there is none.
@@ -227,6 +291,7 @@ fn kind(path: &Path) -> io::Result<FileType> {
     Ok(match (kind.is_dir(), kind.is_file()) {
         (true, _) => FileType::Directory,
         (_, true) => FileType::RegularFile,
+        _ if kind.is_symlink() => FileType::Symlink,
         _ => FileType::Unknown,
     })
 }
@@ -304,7 +369,7 @@ mod tests {
                 }
             });
             for _ in 0..2_000 {
-                let found = look(&root, 1).map(|found| found.len());
+                let found = look(&root, 1).map(|found| found.files.len());
                 if !matches!(found, Ok(3)) {
                     ending.store(true, Ordering::Relaxed);
                     panic!("{found:?}");

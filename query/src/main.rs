@@ -6,6 +6,7 @@
 //! answer, 1 for an error, 2 for bad usage, 3 where the server does not answer, 4 where it refuses.
 
 mod cell;
+mod changes;
 mod clickhouse;
 mod database;
 mod dialect;

@@ -2,7 +2,7 @@
 //!
 //! In: a table, and the time that its rows are of. Out: the SQL of its view `TABLE_now`.
 //! Invariants: all views name by the same rules, which are those of `inventory::lookup` and
-//! `inventory::class` of the probe, in `now.sql`.
+//! `inventory::class` of the probe, in `known.sql` and `now.sql`.
 
 /// A table whose rows have a source and a destination.
 struct Ends {
@@ -100,25 +100,37 @@ impl Ends {
             let columns = ["uuid", "name", "tenant"];
             columns.map(|it| format!("{end}.{it} AS {end}_virtual_station_{it}")).join(", ")
         });
-        let then = |held: &str| {
-            let before = self.before;
-            format!(
-                "{held}.valid_from_ns {before} ends.to_ns
-        AND ({held}.valid_to_ns IS NULL OR {held}.valid_to_ns > ends.from_ns)"
-            )
-        };
         include_str!("now.sql")
             .replace("{table}", table)
             .replace("{ends}", &ends.join("\n    UNION\n    "))
-            .replace("{held_then}", &then("held"))
-            .replace("{learned_then}", &then("learned"))
-            .replace("{sharing_then}", &then("sharing"))
+            .replace("{candidates}", &candidates(self.before))
             .replace("{virtual_stations}", &stations.join(",\n        "))
             .replace("{replaced}", self.replaced)
             .replace("{added}", self.added)
             .replace("{known}", &known.join("\n    "))
             .replace("{shown}", self.shown)
     }
+}
+
+/// Who the ends of a query were in its time: the rows of `known`, for those whom the inventory names. The
+/// columns of `ends` are those that `known.sql` says.
+pub(crate) fn known(ends: &str) -> String {
+    format!("WITH ends AS ({ends}), {} SELECT * FROM known", candidates(TABLES[0].before))
+}
+
+/// Tables of a `WITH`, behind `ends`; `before` as in [`Ends`].
+fn candidates(before: &str) -> String {
+    let then = |held: &str| {
+        format!(
+            "{held}.valid_from_ns {before} ends.to_ns
+        AND ({held}.valid_to_ns IS NULL OR {held}.valid_to_ns > ends.from_ns)"
+        )
+    };
+    let sql = include_str!("known.sql")
+        .replace("{held_then}", &then("held"))
+        .replace("{learned_then}", &then("learned"))
+        .replace("{sharing_then}", &then("sharing"));
+    sql.trim_end().to_owned()
 }
 
 fn both(of: impl Fn(&str) -> String) -> [String; 2] {
@@ -133,6 +145,7 @@ mod tests {
     fn nothing_stays_to_be_filled_in() {
         let sql = views();
         assert!(!sql.contains(['{', '}']), "{sql}");
+        assert!(!known("FROM x").contains(['{', '}']));
         assert_eq!(sql.matches("CREATE VIEW ").count(), TABLES.len());
     }
 }

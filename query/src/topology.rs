@@ -1,8 +1,9 @@
 //! Who talks to whom, where they stand, and which taps see it, for any span of time.
 //!
 //! In: the records, in a folder or a ClickHouse, and a span. Out: one graph as JSON, GraphML or DOT.
-//! Cost: a pass over some columns of `windows` in the span, more where its conversations do not fit the
-//! memory at once; two over `path`; at most `--limit` conversations are kept.
+//! Cost: three passes over the conversations of the hours that stand added up, and one over some columns of the
+//! `windows` of the others (in a ClickHouse, of all); more where they do not fit the memory at once; two over
+//! `path`; at most `--limit` conversations are kept.
 //! Invariants: what is left out is counted in the graph; the same records give the same text.
 
 mod conversations;
@@ -11,6 +12,7 @@ mod graph;
 mod graphml;
 mod json;
 mod read;
+mod rolled;
 mod stored;
 mod talks;
 
@@ -27,8 +29,8 @@ use crate::span::Span;
 use crate::{files, live};
 use stored::Stored;
 
-/// Tables that a graph is made of, as a text that names them.
-const TABLES: &str = "windows path taps inventory";
+/// What a graph is made of, as a text that names it: tables, and windows as far as they stand added up.
+const TABLES: &str = "talks_1h path taps inventory";
 
 /// Tenants, hosts, switches, taps, segments and virtual machines, and the conversations between them.
 #[derive(Debug, Parser)]

@@ -85,7 +85,8 @@ WITH events AS (
         coalesce(last_seen_ns, time_ns)::BIGINT AS last_ns,
         coalesce(first_seen_ns, time_ns)::BIGINT AS first_ns
     FROM migrations
-), sides AS (
+), sides AS NOT MATERIALIZED (
+    -- Read by both joins below; kept in between it would be all windows twice, in memory.
     SELECT probe_id, window_start_ns, window_end_ns, address_space, source_address AS address,
         source_virtual_station_uuid AS uuid, destination_address AS peer_address,
         destination_virtual_station_name AS peer_virtual_station_name,

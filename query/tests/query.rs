@@ -148,7 +148,16 @@ fn links_and_open_files_lead_nowhere() {
     let link = hour.with_file_name("link.parquet");
     std::os::unix::fs::symlink(&foreign, &link).expect("a link");
     std::os::unix::fs::symlink(&other.0, folder.0.join("flows/1970-01-02")).expect("a link");
+    std::os::unix::fs::symlink("1970-01-01", folder.0.join("flows/latest")).expect("a link");
+    std::os::unix::fs::symlink("/no/disk", folder.0.join("flows/1970-01-03")).expect("a link");
+    let notes = folder.0.join("flows/notes.txt");
+    std::os::unix::fs::symlink("/etc/passwd", notes).expect("a link");
     assert_eq!(folder.json("FROM flows").len(), rows, "links are not followed");
+    let said = stderr(&folder.query(&["FROM flows"]));
+    assert!(said.contains("left out, links are not followed (4):"), "{said}");
+    for name in ["link.parquet", "1970-01-02", "1970-01-03", "latest"] {
+        assert!(said.contains(name), "{name}: {said}");
+    }
     for sql in [
         "FROM '/proc/self/fd/0'",
         "FROM \"/proc/self/fd/0.parquet\"",
@@ -191,6 +200,47 @@ fn a_file_that_is_no_record_is_named() {
     assert!(output.status.success(), "{output:?}");
     assert!(output.stdout.ends_with(b"\r\n2\r\n"), "{output:?}");
     assert!(stderr(&output).contains("torn.parquet"), "left out, but not in silence");
+}
+
+/// Whoever puts a table on another disk may lead there.
+#[test]
+fn the_folder_of_a_table_may_be_a_link() {
+    let (folder, other) = (with_records("table-link"), Folder::new("table-elsewhere"));
+    let elsewhere = other.0.join("flows");
+    fs::rename(folder.0.join("flows"), &elsewhere).expect("moved");
+    std::os::unix::fs::symlink(&elsewhere, folder.0.join("flows")).expect("a link");
+    let output = folder.query(&["--format", "csv", "SELECT count(*) FROM flows"]);
+    assert!(output.stdout.ends_with(b"\r\n2\r\n") && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn names_that_are_no_text_are_read_and_what_is_no_file_is_named() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = with_records("bytes");
+    let file = files(&folder.0.join("flows")).pop().expect("a file");
+    let name = |bytes: &'static [u8]| std::ffi::OsStr::from_bytes(bytes);
+    let day = folder.0.join("flows").join(name(b"day-\xff"));
+    fs::create_dir_all(day.join("00")).expect("a folder");
+    fs::copy(&file, day.join("00").join(name(b"\xfe.parquet"))).expect("copied");
+    fs::write(day.join(name(b"\xfd.txt")), "mine").expect("a file");
+    assert_eq!(folder.json("FROM flows").len(), 3);
+    fs::write(day.join(name(b"torn-\xff.parquet")), "PAR1").expect("a file");
+    let pipe = day.join("pipe.parquet");
+    assert!(Command::new("mkfifo").arg(pipe).status().is_ok_and(|made| made.success()));
+    fs::create_dir(day.join("00/folder.parquet")).expect("a folder");
+    let output = folder.query(&["FROM flows"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("not records of vmprobe (3;"), "{said}");
+    for problem in [
+        "torn-\u{fffd}.parquet: 4 bytes are no Parquet file",
+        "pipe.parquet: no regular file",
+        "folder.parquet: no regular file",
+    ] {
+        assert!(said.contains(problem), "{problem}: {said}");
+    }
+    let output = folder.query(&["--skip-bad-files", "--format", "csv", "FROM flows"]);
+    assert_eq!(output.stdout.split(|octet| *octet == b'\n').count(), 5, "{output:?}");
 }
 
 #[test]
@@ -311,7 +361,8 @@ fn files_of_an_earlier_version_are_read_with_what_they_have() {
 #[test]
 fn a_query_that_takes_too_much_memory_fails() {
     let folder = Folder::new("memory");
-    let sql = "SELECT len(list(range)) FROM range(100000000)";
+    let sql = "SELECT len(list(range)) FROM range(10000000)";
+    assert!(folder.query(&["--memory-mib", "1024", sql]).status.success(), "there is enough");
     let output = folder.query(&["--memory-mib", "64", sql]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).to_lowercase().contains("memory"), "{output:?}");

@@ -41,6 +41,7 @@ fn windows(hour: u64, count: u64) -> Rows {
             flow_count: 1,
             packet_delta_count: number,
             octet_delta_count: number * 100,
+            reverse_octet_delta_count: number * 7 + 1,
             sampling_rate: if number.is_multiple_of(2) { 1.0 } else { 0.5 },
             tap: "a".into(),
             ..WindowRecord::default()
@@ -98,6 +99,34 @@ fn both(folder: &Folder, view: &str, interval_ns: u64) -> [Vec<Json>; 2] {
     [question("start_ns", "sum(row_count)", view), question(&start, "count(*)", "windows")]
 }
 
+/// What `vms_1m` says, and what the windows say in its place.
+fn both_of_vms(folder: &Folder) -> [Vec<Json>; 2] {
+    let sums = "sum(octet_delta_count)::UBIGINT AS sent, \
+                sum(reverse_octet_delta_count)::UBIGINT AS received, \
+                sum(window_full_count)::UBIGINT AS full, min(sampling_rate) AS rate";
+    let view = folder.json(&format!(
+        "SELECT probe_id, start_ns, side, virtual_station_name AS name, traffic_class, \
+         sum(row_count)::UBIGINT AS row_count, {sums} FROM vms_1m GROUP BY ALL ORDER BY ALL"
+    ));
+    let seen_from = |side: &str, twins: [&str; 3]| {
+        let [sent, received, full] = twins;
+        format!(
+            "SELECT probe_id, window_start_ns // 60000000000 * 60000000000 AS start_ns, \
+             '{side}' AS side, {side}_virtual_station_name AS name, traffic_class, sampling_rate, \
+             {sent} AS octet_delta_count, {received} AS reverse_octet_delta_count, \
+             {full} AS window_full_count FROM windows"
+        )
+    };
+    let (forward, reverse) = ("octet_delta_count", "reverse_octet_delta_count");
+    let windows = folder.json(&format!(
+        "SELECT probe_id, start_ns, side, name, traffic_class, count(*)::UBIGINT AS row_count, {sums} \
+         FROM ({} UNION ALL {}) GROUP BY ALL ORDER BY ALL",
+        seen_from("source", [forward, reverse, "window_full_count"]),
+        seen_from("destination", [reverse, forward, "reverse_window_full_count"])
+    ));
+    [view, windows]
+}
+
 fn check(folder: &Folder, rows: u64) {
     for (view, interval_ns) in [("windows_1m", 60 * SECOND_NS), ("windows_1h", HOUR_NS)] {
         let [found, expected] = both(folder, view, interval_ns);
@@ -105,6 +134,14 @@ fn check(folder: &Folder, rows: u64) {
         let sum = |row: &Json| row["row_count"].as_u64().expect("a count");
         assert_eq!(found.iter().map(sum).sum::<u64>(), rows, "{view}");
     }
+    let [found, expected] = both_of_vms(folder);
+    assert!(found.len() > 10 && found == expected, "vms_1m");
+    let all = "sum(octet_delta_count)::UBIGINT AS sent, sum(reverse_octet_delta_count)::UBIGINT AS received";
+    assert_eq!(
+        folder.json(&format!("SELECT {all} FROM vms_1m WHERE side = 'source'")),
+        folder.json(&format!("SELECT {all} FROM windows")),
+        "one side is all there is"
+    );
 }
 
 #[test]
@@ -118,16 +155,15 @@ fn hours_that_stand_added_up_say_the_same() {
     check(&folder, 11_000);
     roll_up(&folder, "p1", HOUR);
     let names = rolled(&folder, HOUR);
-    assert_eq!(names.len(), 2, "{names:?}");
-    assert!(
-        names[0].starts_with(".windows_1h-p1-2-1-") && names[1].starts_with(".windows_1m-p1-2-")
-    );
+    let views = ["talks_1h", "vms_1m", "windows_1h", "windows_1m"];
+    let is_of = |(name, view): (&String, &str)| name.starts_with(&format!(".{view}.2-p1-2-1-"));
+    assert!(names.len() == 4 && names.iter().zip(views).all(is_of), "{names:?}");
     check(&folder, 11_000);
     // Again it has nothing to do; of another probe the files are its own.
     roll_up(&folder, "p1", HOUR);
     roll_up(&folder, "p1-b", HOUR);
     assert!(
-        rolled(&folder, HOUR).len() == 4
+        rolled(&folder, HOUR).len() == 8
             && names.iter().all(|it| rolled(&folder, HOUR).contains(it))
     );
     check(&folder, 11_000);
@@ -136,7 +172,7 @@ fn hours_that_stand_added_up_say_the_same() {
     check(&folder, 11_100);
     roll_up(&folder, "p1", HOUR);
     let now = rolled(&folder, HOUR);
-    assert!(now.len() == 4 && !now.contains(&names[0]), "{now:?}");
+    assert!(now.len() == 8 && !names.iter().any(|name| now.contains(name)), "{now:?}");
     check(&folder, 11_100);
 }
 
@@ -147,7 +183,8 @@ fn what_stands_added_up_is_what_is_read_and_a_torn_one_is_not() {
     roll_up(&folder, "p1", HOUR);
     let hour = hour_folder(&folder, HOUR);
     let paths = || fs::read_dir(&hour).expect("the hour").flatten().map(|entry| entry.path());
-    let records = paths().find(|path| path.extension().is_some()).expect("the windows");
+    let is_record = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "parquet");
+    let records = paths().find(is_record).expect("the windows");
     let whole = fs::read(&records).expect("a file");
     // Pages that nobody can read, in a file that is as large as before.
     let mut broken = whole.clone();
@@ -159,14 +196,36 @@ fn what_stands_added_up_is_what_is_read_and_a_torn_one_is_not() {
         "SELECT sum(row_count)::UBIGINT AS n, sum(octet_delta_count)::UBIGINT AS o FROM windows_1h";
     let octets = (0..3_000).map(|number| number * 100).sum::<u64>();
     assert_eq!(folder.json(rows), [serde_json::json!({"n": 3_000, "o": octets})]);
+    let rate = "SELECT sum(reverse_octet_delta_count)::UBIGINT AS o FROM vms_1m WHERE side = 'destination'";
+    assert_eq!(folder.json(rate), [serde_json::json!({"o": octets})]);
     let asked = folder.query(&["SELECT sum(octet_delta_count) FROM windows"]);
     assert_eq!(asked.status.code(), Some(1), "it needs them");
     fs::write(&records, whole).expect("written");
-    for path in paths().filter(|path| path.extension().is_none()) {
+    for path in paths().filter(|path| !is_record(path)) {
         fs::write(path, "PAR1 torn").expect("written");
     }
     assert_eq!(folder.json(rows), [serde_json::json!({"n": 3_000, "o": octets})]);
     check(&folder, 3_000);
+}
+
+/// What an earlier version made of the same windows is not read, and goes when they are added up anew.
+#[test]
+fn what_an_earlier_version_made_is_made_anew() {
+    let folder = Folder::new("rolled-earlier");
+    write(&folder, "p1", HOUR, 1_000);
+    roll_up(&folder, "p1", HOUR);
+    let hour = hour_folder(&folder, HOUR);
+    for name in rolled(&folder, HOUR) {
+        let earlier = name.replace(".2-p1-", "-p1-");
+        assert_ne!(earlier, name);
+        fs::rename(hour.join(&name), hour.join(&earlier)).expect("renamed");
+        fs::write(hour.join(&earlier), "PAR1 of other columns").expect("written");
+    }
+    check(&folder, 1_000);
+    roll_up(&folder, "p1", HOUR);
+    let names = rolled(&folder, HOUR);
+    assert!(names.len() == 4 && names.iter().all(|name| name.contains(".2-p1-")), "{names:?}");
+    check(&folder, 1_000);
 }
 
 #[test]

@@ -6,12 +6,13 @@ mod folder;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use churn::{BEGIN_NS, Random, facts, windows};
 use folder::{Folder, stderr};
 use serde_json::Value as Json;
-use vmprobe::record::Rows;
+use vmprobe::record::{InventoryRecord, MigrationRecord, Rows, WindowRecord};
 use vmprobe::time::Timestamp;
 
 fn topology(folder: &Folder, arguments: &[&str]) -> Output {
@@ -93,6 +94,155 @@ fn edges_are_the_sums_of_the_windows_as_known_now() {
     }
 }
 
+const SECOND_NS: u64 = 1_000_000_000;
+const HOUR_NS: u64 = 3_600 * SECOND_NS;
+/// The first hour that windows are of.
+const FIRST_NS: u64 = BEGIN_NS / HOUR_NS * HOUR_NS;
+
+/// Five minutes become three hours.
+fn stretch(time_ns: u64) -> u64 {
+    if time_ns < BEGIN_NS { time_ns } else { BEGIN_NS + (time_ns - BEGIN_NS) * 36 }
+}
+
+fn stretched_facts(random: &mut Random) -> Vec<InventoryRecord> {
+    let mut facts = facts(random);
+    for fact in &mut facts {
+        fact.valid_from_ns = stretch(fact.valid_from_ns);
+        fact.valid_to_ns = fact.valid_to_ns.map(stretch);
+    }
+    facts
+}
+
+/// Stores windows of some hours, one after the other. Where they are `odd`, some last a quarter of an hour,
+/// and some come hours late and lie under another.
+fn write_hours(folder: &Folder, random: &mut Random, count: u64, odd: bool) {
+    let mut of_hours = BTreeMap::<u64, Vec<WindowRecord>>::new();
+    for (number, mut window) in (0..).zip(windows(random, count)) {
+        window.window_start_ns = stretch(window.window_start_ns);
+        let length_s = if odd && number % 5 == 0 { 900 } else { 1 };
+        window.window_end_ns = window.window_start_ns + length_s * SECOND_NS;
+        let late = if odd && number % 97 == 0 { 3 } else { 0 };
+        let hour = (window.window_start_ns - FIRST_NS) / HOUR_NS + late;
+        of_hours.entry(hour).or_default().push(window);
+    }
+    for (hour, windows) in of_hours {
+        let rows = Rows { windows, ..Rows::default() };
+        folder.write(rows, Timestamp(FIRST_NS + hour * HOUR_NS));
+    }
+}
+
+fn hours(folder: &Folder) -> Vec<PathBuf> {
+    let days = fs::read_dir(folder.0.join("windows")).expect("days").flatten();
+    let hours = days.flat_map(|day| fs::read_dir(day.path()).expect("hours").flatten());
+    let mut hours: Vec<_> = hours.map(|entry| entry.path()).collect();
+    hours.sort();
+    hours
+}
+
+fn files_of(hour: &Path, rolled: bool) -> Vec<PathBuf> {
+    let paths = fs::read_dir(hour).expect("an hour").flatten().map(|entry| entry.path());
+    let is_rolled = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+    };
+    paths.filter(|path| is_rolled(path) == rolled).collect()
+}
+
+fn roll_up(folder: &Folder, hour: &Path) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmprobe-query"));
+    command.arg("roll-up").arg("--hour").arg(hour).args(["--probe", "p1", "--work"]);
+    let output = command.arg(folder.0.join(".compact-p1")).output().expect("the query program");
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// Graphs of all there is, of an hour, of a tenant's hours, and of what begins and ends within hours.
+fn graphs(folder: &Folder) -> Vec<String> {
+    let at = |half_hours: u64| (FIRST_NS + half_hours * HOUR_NS / 2).to_string();
+    let [whole, end, middle, other] = [2, 4, 3, 5].map(at);
+    let spans: [&[&str]; 5] = [
+        &["--limit", "100000"],
+        &["--limit", "100000", "--from", &whole, "--to", &end],
+        &["--limit", "100000", "--from", &whole, "--tenant", "tenant-1"],
+        &["--limit", "100000", "--from", &middle, "--to", &other],
+        &["--limit", "50", "--from", &middle],
+    ];
+    let graph = |span: &[&str]| {
+        let output = topology(folder, span);
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    spans.map(graph).into()
+}
+
+/// Hours that stand added up give the same graph, whatever the span, also where more became known since.
+#[test]
+fn graphs_of_hours_that_stand_added_up_are_the_same() {
+    for seed in 0..2 {
+        let folder = Folder::new(&format!("added-up-{seed}"));
+        let mut random = Random(seed);
+        let inventory = stretched_facts(&mut random);
+        folder.write(Rows { inventory, ..Rows::default() }, Timestamp(BEGIN_NS));
+        write_hours(&folder, &mut random, 6_000, true);
+        let plain = graphs(&folder);
+        let hours = hours(&folder);
+        assert!(hours.len() >= 4, "{hours:?}");
+        for hour in &hours[..hours.len() - 1] {
+            roll_up(&folder, hour);
+            assert_eq!(files_of(hour, true).len(), 4);
+        }
+        assert!(graphs(&folder) == plain, "seed {seed}");
+
+        // What nobody knew when they were added up.
+        let mut late = stretched_facts(&mut Random(seed + 100));
+        for fact in &mut late {
+            fact.fact_id += 1_000;
+        }
+        let at = Timestamp(BEGIN_NS);
+        folder.write(Rows { inventory: late, ..Rows::default() }, at);
+        let known_since = graphs(&folder);
+        assert!(known_since != plain, "it says more");
+        for rolled in hours.iter().flat_map(|hour| files_of(hour, true)) {
+            fs::remove_file(rolled).expect("it is there");
+        }
+        assert!(graphs(&folder) == known_since, "seed {seed}, known since");
+    }
+}
+
+/// An hour that stands added up is made of no windows.
+#[test]
+fn hours_that_stand_added_up_are_what_is_read() {
+    let folder = Folder::new("added-up-read");
+    let mut random = Random(7);
+    let inventory = stretched_facts(&mut random);
+    folder.write(Rows { inventory, ..Rows::default() }, Timestamp(BEGIN_NS));
+    write_hours(&folder, &mut random, 3_000, false);
+    let span = [FIRST_NS + HOUR_NS, FIRST_NS + 2 * HOUR_NS].map(|at| at.to_string());
+    let arguments = ["--from", span[0].as_str(), "--to", span[1].as_str()];
+    let plain = topology(&folder, &arguments);
+    let hours = hours(&folder);
+    for (place, hour) in hours.iter().enumerate() {
+        if place + 1 < hours.len() {
+            roll_up(&folder, hour);
+        }
+        for file in files_of(hour, false) {
+            spoil(&file);
+        }
+    }
+    let rolled = topology(&folder, &arguments);
+    assert!(rolled.status.success(), "{}", stderr(&rolled));
+    let conversations = String::from_utf8_lossy(&plain.stdout).matches("\"conversation\"").count();
+    assert!(rolled.stdout == plain.stdout && conversations > 100, "{conversations}");
+    assert_eq!(topology(&folder, &[]).status.code(), Some(1), "the last hour needs them");
+}
+
+/// Pages that nobody can read, in a file that is as large as before.
+fn spoil(file: &Path) {
+    let mut bytes = fs::read(file).expect("a file");
+    let footer = *bytes.last_chunk::<8>().expect("its end").first_chunk().expect("a length");
+    let pages = bytes.len() - 8 - usize::try_from(u32::from_le_bytes(footer)).expect("a length");
+    bytes[4..pages].fill(0xa5);
+    fs::write(file, bytes).expect("written");
+}
+
 #[test]
 fn a_file_with_wrong_pages_is_named() {
     let folder = Folder::new("wrong-windows");
@@ -102,11 +252,7 @@ fn a_file_with_wrong_pages_is_named() {
     let hour = fs::read_dir(day.expect("a day").path()).expect("hours").flatten().next();
     let file = fs::read_dir(hour.expect("an hour").path()).expect("files").flatten().next();
     let file = file.expect("a file").path();
-    let mut bytes = fs::read(&file).expect("a file");
-    let footer = *bytes.last_chunk::<8>().expect("its end").first_chunk().expect("a length");
-    let pages = bytes.len() - 8 - usize::try_from(u32::from_le_bytes(footer)).expect("a length");
-    bytes[4..pages].fill(0xa5);
-    fs::write(&file, bytes).expect("written");
+    spoil(&file);
     let output = topology(&folder, &[]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let (said, name) = (stderr(&output), file.file_name().expect("a name").to_string_lossy());
@@ -132,6 +278,22 @@ fn a_graph_that_does_not_fit_the_memory_is_made_in_parts() {
     let large = topology(&folder, &["--memory-mib", "4096"]);
     assert!(large.status.success(), "{}", stderr(&large));
     assert!(small.stdout == large.stdout, "the same graph");
+    // Views over all windows hold no copy of them.
+    let migration = MigrationRecord {
+        time_ns: BEGIN_NS + 150 * SECOND_NS,
+        virtual_station_uuid: Some("uuid-1".into()),
+        ..MigrationRecord::default()
+    };
+    folder.write(Rows { migrations: vec![migration], ..Rows::default() }, Timestamp(BEGIN_NS));
+    let sql = "SELECT count(*) FROM migration_lens";
+    let lens = folder.query(&["--memory-mib", "128", "--format", "csv", sql]);
+    assert!(lens.stdout.ends_with(b"\r\n1\r\n"), "{}", stderr(&lens));
+    // And where its hour stands added up.
+    for hour in hours(&folder) {
+        roll_up(&folder, &hour);
+    }
+    let rolled = topology(&folder, &["--memory-mib", "128"]);
+    assert!(rolled.stdout == large.stdout, "{}", stderr(&rolled));
     let graph: Json = serde_json::from_slice(&small.stdout).expect("JSON");
     let mut kinds = BTreeMap::<_, u64>::new();
     for edge in graph["edges"].as_array().expect("edges") {

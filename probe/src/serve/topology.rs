@@ -183,6 +183,24 @@ mod tests {
         assert_eq!(of(&[]), Ok(vec![format!("--limit={CONVERSATIONS_GIVEN}")]));
     }
 
+    /// What the program is told, by one that repeats it.
+    #[test]
+    fn the_program_has_bounds_of_time_and_memory() {
+        let arguments = of(&[("limit", "7")]).expect("they are good");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let told = runtime.expect("a runtime").block_on(async {
+            let records = Records::Folder("/records".into());
+            let child = start(Path::new("echo"), &records, &arguments);
+            read(child.expect("it starts")).await
+        });
+        let told = String::from_utf8(told.expect("it ends well")).expect("text");
+        assert_eq!(
+            told.trim_end(),
+            "topology --data /records --skip-bad-files --format=json --timeout-s=30 \
+             --memory-mib=1024 --limit=7"
+        );
+    }
+
     #[test]
     fn what_is_not_understood_is_refused() {
         let long = "x".repeat(VALUE_CHARS_MAX + 1);

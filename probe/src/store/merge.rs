@@ -38,6 +38,8 @@ const WRITE_ROWS: usize = 8_192;
 const RUNS_OPEN_MAX: usize = 64;
 /// Rows of a new row group: a query reads the footer of each, which has a line for each column.
 const GROUP_ROWS: usize = 1 << 19;
+/// Of the row groups without a value, the share that a Bloom filter does not leave out.
+const FALSE_SHARE: f64 = 0.01;
 /// Rows of a new file at most.
 const FILE_ROWS_MAX: u64 = 1 << 24;
 
@@ -135,19 +137,21 @@ impl Input {
 }
 
 /// Merges `inputs`, which are alike, into new files in `folder`, named by `name` after their place.
-/// `time` is the column that they are sorted by. How many files were made.
+/// `time` is the column that they are sorted by; by the values of `found_by`, in no order, a question leaves row
+/// groups out. How many files were made.
 ///
 /// # Errors
 /// [`MergeError`]; then what is in `folder` is of no use.
 pub(super) fn merge(
     inputs: &[Input],
     time: &str,
+    found_by: &[&str],
     folder: &Path,
     name: impl Fn(u64) -> String,
 ) -> Result<u64, MergeError> {
     let Some(model) = inputs.first() else { return Ok(0) };
     let mut runs = Runs::new(inputs, time)?;
-    let mut out = Out { model, folder, name, open: None, made: 0, written: 0 };
+    let mut out = Out { model, found_by, folder, name, open: None, made: 0, written: 0 };
     let (mut waiting, mut waiting_rows) = (Vec::new(), 0);
     while let Some(rows) = runs.next()? {
         waiting_rows += rows.num_rows();
@@ -303,6 +307,8 @@ impl<'a> OpenRun<'a> {
 struct Out<'a, N> {
     /// Whose columns and words of itself they have.
     model: &'a Input,
+    /// Columns with Bloom filters.
+    found_by: &'a [&'a str],
     folder: &'a Path,
     name: N,
     open: Option<OutFile>,
@@ -339,11 +345,15 @@ impl<N: Fn(u64) -> String> Out<'_, N> {
     fn begin(&mut self) -> Result<OutFile, MergeError> {
         let path = self.folder.join((self.name)(self.made));
         let bad = |source| MergeError::Write { path: path.clone(), source };
-        let properties = writer_properties()
+        let mut properties = writer_properties()
             .map_err(bad)?
             .set_max_row_group_row_count(Some(GROUP_ROWS))
-            .set_key_value_metadata(self.model.keys().cloned())
-            .build();
+            .set_key_value_metadata(self.model.keys().cloned());
+        for column in self.found_by {
+            // Of as many values as there are rows; it becomes smaller where there are fewer.
+            properties = properties.set_column_bloom_filter_fpp((*column).into(), FALSE_SHARE);
+        }
+        let properties = properties.build();
         let options =
             ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let file = File::create_new(&path).map_err(|error| bad(error.into()))?;

@@ -28,9 +28,10 @@ pub(super) struct Stored {
     pub(super) rolled_bytes: u64,
 }
 
-/// What hours of windows are added up to, by the names of the views; `rollup` of the query program has the
-/// same names.
-const ROLLUPS: [&str; 2] = ["windows_1m", "windows_1h"];
+/// What hours of windows are added up to; `rollup` of the query program has the same names, and the same
+/// number of their format.
+const ROLLUPS: [&str; 4] = ["windows_1m", "windows_1h", "vms_1m", "talks_1h"];
+const FORMAT: &str = "2";
 
 /// Files by hour, the oldest first.
 pub(super) type Hours = BTreeMap<Place, Vec<Stored>>;
@@ -93,10 +94,15 @@ pub(super) fn rolled(root: &Path, safe_id: &str, (hour, table): Place) -> Vec<(P
     rolled.collect()
 }
 
-/// Whether this is the name of a roll-up of this probe's windows.
+/// Whether this is the name of a roll-up of this probe's windows, in any format.
 pub(super) fn is_rolled(name: &str, safe_id: &str) -> bool {
     ROLLUPS.iter().any(|view| {
-        let rest = name.strip_prefix(&format!(".{view}-{safe_id}-"));
+        let rest = name.strip_prefix('.').and_then(|rest| rest.strip_prefix(view));
+        let rest = rest.and_then(|rest| {
+            let (format, rest) = rest.split_once('-')?;
+            let is_format = format.is_empty() || format.strip_prefix('.').is_some_and(is_number);
+            is_format.then_some(rest)?.strip_prefix(safe_id)?.strip_prefix('-')
+        });
         // Another probe's id may begin with this one's.
         rest.is_some_and(|rest| rest.split('-').count() == 3 && rest.split('-').all(is_number))
     })
@@ -112,7 +118,8 @@ pub(super) fn has_rolled(root: &Path, safe_id: &str, place: Place, files: &[Stor
     let bytes: u64 = files.iter().map(|stored| stored.bytes).sum();
     let folder = folder::hour_folder(root, place.1, place.0);
     ROLLUPS.iter().all(|view| {
-        folder.join(format!(".{view}-{safe_id}-{}-{number}-{bytes}", files.len())).is_file()
+        let name = format!(".{view}.{FORMAT}-{safe_id}-{}-{number}-{bytes}", files.len());
+        folder.join(name).is_file()
     })
 }
 

@@ -173,20 +173,25 @@ impl Doing<'_> {
         self.done.stored_bytes = Some(going.left_bytes);
     }
 
-    /// Removes the files of an hour, and the folders that are empty then.
+    /// Removes the files of an hour, and the folders that are empty then. Their rows are counted before
+    /// the folder is held alone: that reads the end of each, and who adds files would wait for it.
     fn remove(&mut self, place: Place, files: Option<Vec<Stored>>) -> Removed {
         let mut removed = Removed::default();
         let root = &self.round.folder;
+        let counted = |stored: Stored| {
+            let path = scan::path(root, &self.safe_id, place, &stored);
+            let records = Input::open(path.clone()).map_or(0, |input| input.rows());
+            (path, Removed { files: 1, records, bytes: stored.bytes })
+        };
+        let counted: Vec<_> = files.into_iter().flatten().map(counted).collect();
         let lock = folder::lock_alone(root);
         if let Err(error) = &lock {
             self.problem(format!("{}: cannot lock: {error}", root.display()));
             return removed;
         }
-        for stored in files.into_iter().flatten() {
-            let path = scan::path(root, &self.safe_id, place, &stored);
-            let records = Input::open(path.clone()).map_or(0, |input| input.rows());
+        for (path, file) in counted {
             match fs::remove_file(&path) {
-                Ok(()) => removed.add(&Removed { files: 1, records, bytes: stored.bytes }),
+                Ok(()) => removed.add(&file),
                 Err(error) => self.problem(format!("{}: cannot remove: {error}", path.display())),
             }
         }

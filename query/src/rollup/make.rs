@@ -1,7 +1,7 @@
-//! An hour's windows added up in a file.
+//! An hour's windows added up in files.
 //!
-//! In: the folder of the hour, the probe. Out: one file a view beside the windows.
-//! Cost: one pass over the windows; one thread, bounded memory and time.
+//! In: the folder of the hour, the probe. Out: a file of each [`RollUp`] beside the windows.
+//! Cost: two passes over the windows; one thread, bounded memory and time.
 //! Invariants: a file has its name once it is whole and on disk; what it was made of stands in the name. An
 //! hour with too many conversations for the memory stays without.
 
@@ -13,18 +13,25 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 
-use super::{FilesOf, TABLE, VIEWS, added_up, probe_and_number, start_of};
+use super::{
+    FilesOf, HOUR_NS, MINUTE_NS, RollUp, TABLE, added_up, probe_and_number, start_of, talks, vms,
+};
 use crate::cell::Cell;
-use crate::database::{Database, Limits, empty, read};
+use crate::changes::{Changes, FACTS, first_row};
+use crate::database::{Database, Limits, empty, is_out_of_memory, read};
+use crate::dialect::Dialect;
 use crate::files::{self, OpenFile};
 use crate::live;
 
 /// Time for an hour.
 const TIME_S_MAX: u64 = 900;
 const MIB: u64 = 1 << 20;
-const HOUR_NS: u64 = 3_600_000_000_000;
 /// Slices that the minutes of an hour are taken in.
 const SLICES: u64 = 6;
+/// Parts of the conversations of an hour, at most; each time that the memory does not suffice there are
+/// [`PARTS_MORE`] times as many.
+const PARTS_MAX: u32 = 64;
+const PARTS_MORE: u32 = 4;
 
 /// Adds the windows of an hour up, for questions about days. `vmprobe run` starts it by itself.
 #[derive(Debug, Parser)]
@@ -80,31 +87,90 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         threads: 1,
         keeps_order: true,
     };
-    let database = Database::open_alone(limits)?;
+    let facts = files::find(&root_of(&arguments.hour)?, "inventory", true)?;
+    let database = Database::open_alone(&facts, limits)?;
     // What an earlier version of the schema lacks is null.
-    let mut from = format!("(FROM {} UNION ALL BY NAME FROM {})", empty(TABLE), read(&windows));
-    let (mut time, mut rows, mut slices) = ("window_start_ns", "count(*)", SLICES);
-    for (view, interval_ns) in VIEWS {
-        let name = of.name(view, &arguments.probe);
-        let path = arguments.hour.join(&name);
+    let windows = format!("(FROM {} UNION ALL BY NAME FROM {})", empty(TABLE), read(&windows));
+    let path = |roll_up| arguments.hour.join(of.name(roll_up, &arguments.probe));
+    let minutes = path(RollUp::Minutes);
+    for roll_up in RollUp::ALL {
+        let path = path(roll_up);
+        let name = path.file_name().context("a name")?.to_owned();
         if !path.exists() {
             let hidden = arguments.work.join(&name);
-            let sum = Sum { from: &from, time, rows, interval_ns, slices };
-            let made = sum.write(&database, &hidden);
-            let made = made.and_then(|()| Ok(fs::rename(&hidden, &path)?));
+            let minutes = text(&minutes).map(|minutes| format!("read_parquet({minutes})"));
+            let made = match roll_up {
+                RollUp::Minutes => Sum::of_windows(&windows).write(&database, &hidden),
+                // They are made of the minutes.
+                RollUp::Hours => {
+                    minutes.and_then(|from| Sum::of_minutes(&from).write(&database, &hidden))
+                }
+                RollUp::Vms => {
+                    minutes.and_then(|from| copy(&database, &vms::added_up(&from), &hidden))
+                }
+                RollUp::Talks => write_talks(&database, &windows, &hidden),
+            };
+            let made = made.and_then(|()| {
+                File::open(&hidden)?.sync_all()?;
+                Ok(fs::rename(&hidden, &path)?)
+            });
             if made.is_err() {
                 let _ = fs::remove_dir_all(&arguments.work);
             }
             made.with_context(|| path.display().to_string())?;
         }
-        forget_others(&arguments.hour, view, &arguments.probe, &name)?;
-        // The hour is made of its minutes.
-        from = format!("read_parquet({})", text(&path)?);
-        (time, rows, slices) = ("start_ns", "sum(own.row_count)", 1);
+        forget_others(&arguments.hour, roll_up, &arguments.probe, &name)?;
     }
     // Where others work in it, it stays.
     let _ = fs::remove_dir(&arguments.work);
     Ok(File::open(&arguments.hour)?.sync_all()?)
+}
+
+/// The folder of the records that an hour's is in.
+fn root_of(hour: &Path) -> anyhow::Result<PathBuf> {
+    let hour = hour.canonicalize().with_context(|| hour.display().to_string())?;
+    Ok(hour.ancestors().nth(3).context("an hour is in a day, that in a table")?.to_owned())
+}
+
+/// Conversations, in parts where they do not fit the memory.
+fn write_talks(database: &Database, windows: &str, path: &Path) -> anyhow::Result<()> {
+    database.execute(FACTS)?;
+    let bounds = first_row(database, &Changes::bounds_sql(windows))?;
+    let changes = Changes::find(database, Dialect::Duckdb, &bounds)?;
+    let split = changes.held("window_start_ns", "window_end_ns");
+    let part_of = |parts: u32, part: u32| {
+        let rows = format!(
+            "(SELECT * FROM {windows} WHERE hash(source_address, destination_address) % {parts} = {part})"
+        );
+        talks::added_up(&changes.with_instants(&rows), &split)
+    };
+    let mut parts = 1;
+    loop {
+        match in_parts(database, path, parts, |part| part_of(parts, part)) {
+            Err(error) if is_out_of_memory(&error) && parts < PARTS_MAX => parts *= PARTS_MORE,
+            other => return other,
+        }
+    }
+}
+
+/// Rows of each part by themselves, then all in one file.
+fn in_parts(
+    database: &Database,
+    path: &Path,
+    parts: u32,
+    of: impl Fn(u32) -> String,
+) -> anyhow::Result<()> {
+    let files: Vec<_> =
+        (0..parts).map(|part| path.with_extension(format!("part-{part}"))).collect();
+    for (part, file) in (0..parts).zip(&files) {
+        copy(database, &of(part), file)?;
+    }
+    let list = files.iter().map(|file| text(file)).collect::<anyhow::Result<Vec<_>>>()?;
+    copy(database, &format!("FROM read_parquet([{}])", list.join(", ")), path)?;
+    for file in files {
+        fs::remove_file(file)?;
+    }
+    Ok(())
 }
 
 /// What is added up.
@@ -117,7 +183,17 @@ struct Sum<'a> {
     slices: u64,
 }
 
-impl Sum<'_> {
+impl<'a> Sum<'a> {
+    const fn of_windows(from: &'a str) -> Self {
+        let (time, rows) = ("window_start_ns", "count(*)");
+        Self { from, time, rows, interval_ns: MINUTE_NS, slices: SLICES }
+    }
+
+    const fn of_minutes(from: &'a str) -> Self {
+        let (time, rows) = ("start_ns", "sum(own.row_count)");
+        Self { from, time, rows, interval_ns: HOUR_NS, slices: 1 }
+    }
+
     /// Writes a file, slice after slice of the hour, so that the rows of one slice are in memory.
     fn write(&self, database: &Database, path: &Path) -> anyhow::Result<()> {
         let Self { from, time, rows, interval_ns, slices } = *self;
@@ -129,8 +205,9 @@ impl Sum<'_> {
             begin_ns = median.parse::<u64>().unwrap_or(0) / HOUR_NS * HOUR_NS;
             Ok(())
         })?;
-        let mut files = Vec::new();
-        for slice in 0..slices {
+        let parts = u32::try_from(slices)?;
+        in_parts(database, path, parts, |slice| {
+            let slice = u64::from(slice);
             let bound = |slice: u64| begin_ns.saturating_add(slice * HOUR_NS / slices);
             let mut inside = Vec::new();
             inside.extend((slice > 0).then(|| format!("{time} >= {}", bound(slice))));
@@ -140,23 +217,16 @@ impl Sum<'_> {
             } else {
                 format!("(SELECT * FROM {from} WHERE {})", inside.join(" AND "))
             };
-            let file = path.with_extension(format!("slice-{slice}"));
-            copy(database, &added_up(&from, &start, rows), &file)?;
-            files.push(file);
-        }
-        let list = files.iter().map(|file| text(file)).collect::<anyhow::Result<Vec<_>>>()?;
-        copy(database, &format!("FROM read_parquet([{}])", list.join(", ")), path)?;
-        for file in files {
-            fs::remove_file(file)?;
-        }
-        Ok(File::open(path)?.sync_all()?)
+            added_up(&from, &start, rows)
+        })
     }
 }
 
 fn copy(database: &Database, sql: &str, path: &Path) -> anyhow::Result<()> {
     let to = text(path)?;
     database.execute(&format!(
-        "COPY ({sql}) TO {to} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
+        "COPY ({sql}) TO {to} \
+         (FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
     ))
 }
 
@@ -166,23 +236,35 @@ fn text(path: &Path) -> anyhow::Result<String> {
     Ok(format!("'{}'", path.replace('\'', "''")))
 }
 
-/// Removes files of the same view that were made of other windows.
-fn forget_others(hour: &Path, view: &str, probe: &str, name: &str) -> anyhow::Result<()> {
-    let prefix = format!(".{view}-{probe}-");
+/// Removes files of the same roll-up that were made of other windows, or by an earlier version.
+fn forget_others(
+    hour: &Path,
+    roll_up: RollUp,
+    probe: &str,
+    name: &std::ffi::OsStr,
+) -> anyhow::Result<()> {
     for entry in fs::read_dir(hour)?.flatten() {
         let other = entry.file_name();
-        let rest = other.to_str().filter(|other| *other != name);
-        let rest = rest.and_then(|other| other.strip_prefix(&prefix));
-        // Another probe's id may begin with this one's.
-        let numbers = |rest: &str| {
-            rest.split('-').count() == 3
-                && rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
-        };
-        if rest.is_some_and(numbers) {
+        if other != name && other.to_str().is_some_and(|other| is_made_for(other, roll_up, probe)) {
             fs::remove_file(entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Whether this is the name of a roll-up of a probe's windows, in any format.
+fn is_made_for(name: &str, roll_up: RollUp, probe: &str) -> bool {
+    let rest = name.strip_prefix('.').and_then(|rest| rest.strip_prefix(roll_up.name()));
+    let rest = rest.map(|rest| {
+        rest.strip_prefix('.')
+            .map_or(rest, |rest| rest.trim_start_matches(|it: char| it.is_ascii_digit()))
+    });
+    let rest = rest.and_then(|rest| rest.strip_prefix('-')?.strip_prefix(probe)?.strip_prefix('-'));
+    // Another probe's id may begin with this one's.
+    rest.is_some_and(|rest| {
+        rest.split('-').count() == 3
+            && rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
+    })
 }
 
 fn check_free(arguments: &Arguments, bytes: u64) -> anyhow::Result<()> {
@@ -191,4 +273,20 @@ fn check_free(arguments: &Arguments, bytes: u64) -> anyhow::Result<()> {
     let needed = bytes.saturating_add(u64::from(arguments.free_mib_min) * MIB);
     ensure!(free >= needed, "{}: too little free space", arguments.hour.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roll_ups_of_other_windows_and_versions_are_known() {
+        for name in [".windows_1m.2-p-1-2-3", ".windows_1m-p-1-2-3", ".windows_1m.17-p-4-5-6"] {
+            assert!(is_made_for(name, RollUp::Minutes, "p"), "{name}");
+            assert!(!is_made_for(name, RollUp::Hours, "p"), "{name}");
+        }
+        for name in [".windows_1m.2-p-q-1-2-3", ".windows_1m.2-p-1-2", "windows_1m.2-p-1-2-3"] {
+            assert!(!is_made_for(name, RollUp::Minutes, "p"), "{name}");
+        }
+    }
 }

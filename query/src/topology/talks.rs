@@ -1,26 +1,26 @@
-//! The windows of a span as few rows: who talked to whom, named as known now, and the largest of them.
+//! The conversations of a span as few rows: who talked to whom, named as known now, and the largest of them.
 //!
-//! In: `windows`, `inventory`. Out: tables `facts`, `chosen` (edges, the largest first, with a number)
-//! and `chosen_talks` (what they are made of, named); what found no room.
-//! Cost: one pass over a dozen columns of `windows`; memory for the talks of one part.
+//! In: `windows`, in files the hours that stand added up, `inventory`. Out: tables `facts`, `chosen` (edges, the largest
+//! first, with a number) and `chosen_talks` (what they are made of, named); what found no room.
+//! Cost: one pass over a dozen columns of the windows that stand added up nowhere, memory for the talks of
+//! one part of them; three passes over the others.
 //! Invariants: the talks of a span are taken in parts where they do not fit the memory, each part with
 //! all that belongs to its edges, so that the result is the same whatever the number of parts; at most
 //! `conversations` edges are kept at a time.
 //!
-//! Rows of `windows` are summed up over the time in which nothing is known to change at either end: from
-//! instant to instant of what the inventory says of these addresses, MAC addresses and VMs. All windows
-//! between two instants ask the same of the inventory, which is then asked once.
+//! Rows are summed up over the time in which nothing is known to change at either end: from instant to
+//! instant of what the inventory says of these addresses, MAC addresses and VMs. All windows between two
+//! instants ask the same of the inventory, which is then asked once. Edges are summed up by numbers of VMs,
+//! and by addresses of those who are none: names come to those that are chosen.
 
-use anyhow::Context as _;
-
-use crate::cell::Cell;
+use crate::changes::{Changes, FACTS, first_row};
 use crate::database::{Database, is_out_of_memory};
 use crate::dialect::Dialect;
-use crate::schema;
+use crate::now;
 
-use super::read::{Row, Wanted, text};
+use super::read::{Wanted, text};
+use super::rolled::{Rolled, keys};
 use super::stored::Stored;
-use crate::span::Span;
 
 /// Parts that a span is taken in, at most; each time that the memory does not suffice there are
 /// [`PARTS_MORE`] times as many.
@@ -31,6 +31,23 @@ const PARTS_MORE: u32 = 4;
 const ORDER: &str =
     "ORDER BY octets + octets_back DESC, source, target, protocol, port, application, class";
 
+/// What makes an edge, by number or address.
+const EDGE: [&str; 9] = [
+    "source_vm",
+    "target_vm",
+    "space",
+    "source_at",
+    "target_at",
+    "protocol",
+    "port",
+    "application",
+    "class",
+];
+const SUMS: &str = "sum(packets) AS packets, sum(back) AS back, sum(octets) AS octets, \
+                    sum(octets_back) AS octets_back";
+const TIMES: &str = "min(first_start_ns) AS first_start_ns, max(last_start_ns) AS last_start_ns, \
+                     min(first_end_ns) AS first_end_ns, max(last_end_ns) AS last_end_ns";
+
 /// What was left out: conversations, packets, octets.
 pub(super) type LeftOut = [u128; 3];
 
@@ -40,14 +57,20 @@ pub(super) fn choose(
     stored: &Stored,
     wanted: &Wanted<'_>,
 ) -> anyhow::Result<LeftOut> {
+    database.execute(FACTS)?;
     database.execute(
-        "CREATE TEMP TABLE facts AS FROM inventory_now;
-         CREATE TEMP TABLE known AS
-           SELECT address AS key FROM facts WHERE address IS NOT NULL
-           UNION SELECT mac FROM facts WHERE mac IS NOT NULL",
+        "CREATE TEMP TABLE vms AS SELECT uuid, row_number() OVER (ORDER BY uuid)::UINTEGER AS number
+         FROM (SELECT DISTINCT uuid FROM facts WHERE uuid IS NOT NULL)",
     )?;
-    let changes = Changes::find(database, stored, wanted.span)?;
-    let scan = Scan { wanted, stored, changes };
+    let mut rolled = match stored {
+        Stored::Files => Rolled::find(database, wanted.span)?,
+        Stored::Clickhouse(_) => Rolled::none(wanted.span),
+    };
+    stored.keep(database, "bounds", &Changes::bounds_sql(&rolled.times()), &[])?;
+    let bounds = first_row(database, "FROM bounds")?;
+    let changes = Changes::find(database, stored.dialect(), &bounds)?;
+    rolled.find_torn(database, &changes)?;
+    let scan = Scan { wanted, stored, changes, rolled };
     let mut parts = 1;
     loop {
         match scan.in_parts(database, parts) {
@@ -57,237 +80,179 @@ pub(super) fn choose(
     }
 }
 
-/// Instants at which what is known changes.
-struct Changes {
-    /// Of the windows in the span, the first and the last instant.
-    bounds: [String; 2],
-    /// Whether there is one between them.
-    any: bool,
-    /// Whether what is known of a MAC address may say who has any address.
-    by_mac: bool,
-}
-
-impl Changes {
-    /// Makes the table `changes`: of each address and MAC address (in no space) that the inventory names,
-    /// the instants between the bounds at which any of what it says of it changes, or of the VMs behind it.
-    fn find(database: &Database, stored: &Stored, span: Span) -> anyhow::Result<Self> {
-        let in_span = span.windows();
-        let sql = format!(
-            "SELECT coalesce(min(window_start_ns), 0) AS first, coalesce(max(window_end_ns), 0) AS last
-             FROM windows WHERE {in_span}"
-        );
-        stored.keep(database, "bounds", &sql, &[])?;
-        let bounds = first_row::<2>(database, "FROM bounds")?.map(|cell| cell.plain().to_owned());
-        let [first, last] = &bounds;
-        database.execute(&format!(
-            "CREATE TEMP TABLE changes AS
-             WITH named AS (
-               SELECT *, address_space AS space, address AS key FROM facts
-               UNION ALL SELECT *, segment, address FROM facts
-               UNION ALL SELECT *, '', mac FROM facts),
-             behind AS (
-               SELECT probe_id, space, key, uuid FROM named
-               UNION
-               -- Who has a learned address is known by its MAC address.
-               SELECT learned.probe_id, learned.space, learned.key, held.uuid
-               FROM named AS learned JOIN facts AS held USING (probe_id, mac)
-               WHERE learned.uuid IS NULL),
-             told AS (
-               SELECT probe_id, space, key, valid_from_ns, valid_to_ns FROM named
-               UNION
-               SELECT behind.probe_id, space, key, valid_from_ns, valid_to_ns
-               FROM behind JOIN facts USING (probe_id, uuid)),
-             instants AS (
-               SELECT DISTINCT probe_id, space, key, unnest([valid_from_ns, valid_to_ns]) AS instant
-               FROM told WHERE key IS NOT NULL AND space IS NOT NULL)
-             SELECT probe_id AS of_probe_id, space, key, list(instant) AS instants FROM instants
-             WHERE instant > {first} AND instant < {last} GROUP BY ALL"
-        ))?;
-        let sql = "SELECT EXISTS (FROM changes),
-                   EXISTS (FROM facts WHERE mac IS NOT NULL AND address IS NULL)";
-        let [any, by_mac] = first_row(database, sql)?.map(|cell| cell.plain() == "true");
-        Ok(Self { bounds, any, by_mac })
-    }
-
-    /// From when to when nothing is known to change at the ends of a window, or about them while it
-    /// lasts: what the inventory says of this span it says of the window.
-    fn held(&self, dialect: Dialect) -> [String; 2] {
-        let [first, last] = &self.bounds;
-        if !self.any {
-            return [first, last].map(|bound| dialect.unsigned(bound));
-        }
-        let lists = self.lookups(dialect).into_iter();
-        let lists: Vec<_> = lists.map(|(alias, ..)| format!("{alias}_instants")).collect();
-        [
-            dialect.of_lists("max", &lists, "<= window_start_ns", first),
-            dialect.of_lists("min", &lists, ">= window_end_ns", last),
-        ]
-    }
-
-    /// Rows of `windows` with the instants of their ends.
-    fn windows(&self, dialect: Dialect, filter: &str) -> String {
-        if !self.any {
-            return format!("windows WHERE {filter}");
-        }
-        let (mut columns, mut joins) = (String::new(), String::new());
-        for (alias, space, key) in self.lookups(dialect) {
-            columns.push_str(&format!(", {alias}.instants AS {alias}_instants"));
-            joins.push_str(&format!(
-                " LEFT JOIN changes AS {alias} ON {alias}.of_probe_id = windows.probe_id
-                  AND {alias}.space = {space} AND {alias}.key = {key}"
-            ));
-        }
-        format!("(SELECT windows.*{columns} FROM windows {joins} WHERE {filter}) AS windows")
-    }
-
-    /// By what a window's ends are looked up: alias, space, key. Addresses that no router passes on are
-    /// known by the MAC address beside them.
-    fn lookups(&self, dialect: Dialect) -> Vec<(String, String, String)> {
-        let mut lookups = Vec::new();
-        for end in ["source", "destination"] {
-            let (address, mac) = (format!("windows.{end}_address"), format!("windows.{end}_mac"));
-            let own = dialect.stays_on_link(&address);
-            if self.by_mac {
-                lookups.push((format!("{end}_of_mac"), "''".to_owned(), mac.clone()));
-            }
-            lookups.push((
-                end.to_owned(),
-                format!("CASE WHEN {own} THEN '' ELSE windows.address_space END"),
-                format!("CASE WHEN {own} THEN {mac} ELSE {address} END"),
-            ));
-        }
-        lookups
-    }
-}
-
-fn first_row<const N: usize>(database: &Database, sql: &str) -> anyhow::Result<[Cell; N]> {
-    let mut first = None;
-    database.each(sql, |row: Row| {
-        first = first.take().or_else(|| row.first_chunk().cloned());
-        Ok(())
-    })?;
-    first.context("a row of an answer")
-}
-
-/// What is read of `windows`.
+/// What is read of the conversations.
 struct Scan<'a> {
     wanted: &'a Wanted<'a>,
     stored: &'a Stored,
     changes: Changes,
+    rolled: Rolled,
 }
 
 impl Scan<'_> {
     fn in_parts(&self, database: &Database, parts: u32) -> anyhow::Result<LeftOut> {
         database.execute(
             "DROP TABLE IF EXISTS chosen; DROP TABLE IF EXISTS chosen_talks;
-             DROP TABLE IF EXISTS talks; DROP TABLE IF EXISTS edges",
+             DROP TABLE IF EXISTS talks; DROP TABLE IF EXISTS edges; DROP TABLE IF EXISTS named",
         )?;
         let mut all = LeftOut::default();
         for part in 0..parts {
-            let sql = self.talks_sql(parts, part);
+            let filter = part_sql(self.stored.dialect(), parts, part);
+            let sql = self.talks_sql(&filter);
             self.stored.keep(database, "talks", &sql, &["known", "changes"])?;
-            database.execute(&self.edges_sql())?;
+            let talks = self.all_talks(database, parts, &filter)?;
+            database.execute(&named_sql(&talks))?;
+            database.execute(&self.edges_sql(&talks))?;
             add(&mut all, sums(database, "edges")?);
-            database.execute(&self.chosen_sql(part > 0))?;
+            database.execute(&self.chosen_sql(&talks, part > 0))?;
         }
         let kept = sums(database, "chosen")?;
         Ok(std::array::from_fn(|place| all[place].saturating_sub(kept[place])))
     }
 
-    /// `talks`: rows of `windows` summed up over the time in which nothing changes.
-    fn talks_sql(&self, parts: u32, part: u32) -> String {
-        let in_span = self.wanted.span.windows();
-        let dialect = self.stored.dialect();
-        let [held_from, held_to] = self.changes.held(dialect);
-        let part = part_sql(dialect, parts, part);
-        let windows = self.changes.windows(dialect, &format!("{in_span}{part}"));
+    /// `talks`: rows of windows summed up over the time in which nothing changes.
+    fn talks_sql(&self, filter: &str) -> String {
+        let windows = self.changes.with_instants(&self.rolled.windows(filter));
+        let [held_from, held_to] = self.changes.held("window_start_ns", "window_end_ns");
         format!(
-            "SELECT probe_id, address_space, source_address, destination_address,
-                    {source_mac} AS source_mac, {destination_mac} AS destination_mac,
-                    source_network_kind, destination_network_kind, protocol_identifier,
-                    destination_port, application_name, segment, tap,
-                    {held_from} AS held_from_ns, {held_to} AS held_to_ns,
+            "SELECT {keys}, {held_from} AS held_from_ns, {held_to} AS held_to_ns,
                     sum(packet_delta_count) AS packets, sum(reverse_packet_delta_count) AS back,
                     sum(octet_delta_count) AS octets,
                     sum(reverse_octet_delta_count) AS octets_back,
                     min(window_start_ns) AS first_start_ns, max(window_start_ns) AS last_start_ns,
                     min(window_end_ns) AS first_end_ns, max(window_end_ns) AS last_end_ns
-             FROM {windows} GROUP BY ALL",
-            source_mac = mac("source"),
-            destination_mac = mac("destination"),
+             FROM {windows} AS own GROUP BY ALL",
+            keys = known_keys()
         )
     }
 
-    /// Talks with who was at their ends, as known now. They are named twice instead of kept with names:
+    /// Those, and beside them the hours that stand added up, which may have several rows of a talk. These
+    /// are read where they are needed, three times; or, where memory is short, put with the others, because
+    /// each join of a statement takes some, however few rows there are.
+    fn all_talks(&self, database: &Database, parts: u32, filter: &str) -> anyhow::Result<String> {
+        if !self.rolled.any() {
+            return Ok("talks".to_owned());
+        }
+        let rows = self.changes.with_instants(&self.rolled.rows(filter));
+        let [held_from, held_to] = self.changes.held("first_start_ns", "last_end_ns");
+        let rows = format!(
+            "SELECT {keys}, {held_from} AS held_from_ns, {held_to} AS held_to_ns,
+                    packet_delta_count AS packets, reverse_packet_delta_count AS back,
+                    octet_delta_count AS octets, reverse_octet_delta_count AS octets_back,
+                    first_start_ns, last_start_ns, first_end_ns, last_end_ns
+             FROM {rows} AS own",
+            keys = known_keys()
+        );
+        if parts > 1 {
+            database.execute(&format!("INSERT INTO talks {rows}"))?;
+            return Ok("talks".to_owned());
+        }
+        Ok(format!("(FROM talks UNION ALL {rows})"))
+    }
+
+    /// Talks with what makes their edges, as known now. They are named twice instead of kept with names:
     /// once for the sums, then those that are chosen.
-    fn named_sql(&self) -> String {
+    fn edges_of(&self, talks: &str) -> String {
+        let end = |alias: &str, end: &str| {
+            format!(
+                "LEFT JOIN named AS {alias} ON {alias}.probe_id = talk.probe_id
+                   AND {alias}.address_space = talk.address_space
+                   AND {alias}.address = talk.{end}_address
+                   AND {alias}.mac IS NOT DISTINCT FROM talk.{end}_mac
+                   AND {alias}.from_ns = talk.held_from_ns AND {alias}.to_ns = talk.held_to_ns"
+            )
+        };
+        let side = |end: &str| {
+            format!(
+                "side_of(talk.{end}_network_kind, {end}.uuid, {end}.tenant, {end}.tenant_shared)"
+            )
+        };
         let tenant = self.wanted.tenant.map_or_else(String::new, |tenant| {
             let tenant = text(tenant);
-            format!(
-                " WHERE source_virtual_station_tenant = {tenant} \
-                 OR destination_virtual_station_tenant = {tenant}"
-            )
+            format!(" WHERE source.tenant = {tenant} OR destination.tenant = {tenant}")
         });
-        let named = schema::view("windows_now");
         format!(
-            "WITH windows AS (
-               SELECT *, held_from_ns AS window_start_ns, held_to_ns AS window_end_ns,
-                      NULL::VARCHAR AS source_virtual_station_uuid,
-                      NULL::VARCHAR AS source_virtual_station_name,
-                      NULL::VARCHAR AS source_virtual_station_tenant,
-                      NULL::VARCHAR AS destination_virtual_station_uuid,
-                      NULL::VARCHAR AS destination_virtual_station_name,
-                      NULL::VARCHAR AS destination_virtual_station_tenant, '' AS traffic_class
-               FROM talks),
-             inventory_now AS (FROM facts)
-             SELECT * EXCLUDE (window_start_ns, window_end_ns), {source} AS source,
-                    {target} AS target
-             FROM ({named}) AS named{tenant}",
-            source = name_of("source"),
-            target = name_of("destination"),
+            "SELECT talk.*, source.number AS source_vm, destination.number AS target_vm,
+                    CASE WHEN source_vm IS NULL OR target_vm IS NULL THEN talk.address_space END
+                      AS space,
+                    CASE WHEN source_vm IS NULL THEN talk.source_address END AS source_at,
+                    CASE WHEN target_vm IS NULL THEN talk.destination_address END AS target_at,
+                    talk.protocol_identifier AS protocol, talk.destination_port AS port,
+                    talk.application_name AS application,
+                    class_of({source_side}, {destination_side}, talk.destination_network_kind,
+                      source.tenant, destination.tenant) AS class,
+                    source.uuid AS source_virtual_station_uuid,
+                    source.name AS source_virtual_station_name,
+                    source.tenant AS source_virtual_station_tenant,
+                    destination.uuid AS destination_virtual_station_uuid,
+                    destination.name AS destination_virtual_station_name,
+                    destination.tenant AS destination_virtual_station_tenant
+             FROM {talks} AS talk {source} {destination}{tenant}",
+            source_side = side("source"),
+            destination_side = side("destination"),
+            source = end("source", "source"),
+            destination = end("destination", "destination"),
         )
     }
 
-    fn edges_sql(&self) -> String {
+    fn edges_sql(&self, talks: &str) -> String {
         format!(
             "CREATE OR REPLACE TEMP TABLE edges AS
-             SELECT source, target, protocol_identifier AS protocol, destination_port AS port,
-                    application_name AS application, traffic_class AS class,
-                    sum(packets) AS packets, sum(back) AS back, sum(octets) AS octets,
-                    sum(octets_back) AS octets_back
-             FROM ({}) GROUP BY ALL",
-            self.named_sql()
+             SELECT {}, {SUMS} FROM ({}) GROUP BY ALL",
+            EDGE.join(", "),
+            self.edges_of(talks)
         )
     }
 
     /// The largest edges of this part and those before it.
-    fn chosen_sql(&self, has_before: bool) -> String {
+    fn chosen_sql(&self, talks: &str, has_before: bool) -> String {
         let limit = self.wanted.conversations;
-        let named = self.named_sql();
         let (before, talks_before) = if has_before {
             (
                 "UNION ALL BY NAME SELECT * EXCLUDE (number) FROM chosen",
-                "UNION ALL BY NAME FROM chosen_talks",
+                "UNION ALL BY NAME
+                 SELECT own.* FROM chosen_talks AS own
+                 SEMI JOIN chosen USING (source, target, protocol, port, application, class)",
             )
         } else {
             ("", "")
         };
+        let by = EDGE.map(|name| format!("chosen.{name} IS NOT DISTINCT FROM own.{name}"));
+        let named = ["uuid", "name", "tenant"].map(|name| {
+            format!("source_virtual_station_{name}, destination_virtual_station_{name}")
+        });
         format!(
             "CREATE OR REPLACE TEMP TABLE chosen AS
+             WITH largest AS (
+               SELECT * FROM edges WHERE octets + octets_back >= coalesce(
+                 (SELECT octets + octets_back AS size FROM edges
+                  ORDER BY size DESC LIMIT 1 OFFSET {last}), 0)),
+             named_edges AS (
+               SELECT largest.*, {source} AS source, {target} AS target
+               FROM largest LEFT JOIN vms AS source ON source.number = source_vm
+                 LEFT JOIN vms AS target ON target.number = target_vm)
              SELECT *, row_number() OVER ({ORDER}) AS number
-             FROM (SELECT * FROM (FROM edges {before}) {ORDER} LIMIT {limit});
+             FROM (SELECT * FROM (FROM named_edges {before}) {ORDER} LIMIT {limit});
              DROP TABLE edges;
              CREATE OR REPLACE TEMP TABLE chosen_talks AS
-             SELECT own.* FROM (FROM ({named}) {talks_before}) AS own
-             SEMI JOIN chosen ON own.source = chosen.source AND own.target = chosen.target
-               AND own.protocol_identifier = chosen.protocol AND own.destination_port = chosen.port
-               AND own.application_name = chosen.application AND own.traffic_class = chosen.class;
-             DROP TABLE talks"
+             SELECT {keys}, held_from_ns, held_to_ns, {named}, chosen.class AS traffic_class,
+                    chosen.source, chosen.target, chosen.protocol, chosen.port, chosen.application,
+                    chosen.class, sum(own.packets) AS packets, sum(own.back) AS back,
+                    sum(own.octets) AS octets, sum(own.octets_back) AS octets_back, {TIMES}
+             FROM ({edges}) AS own JOIN chosen ON {by}
+             GROUP BY ALL {talks_before};
+             DROP TABLE talks; DROP TABLE named",
+            last = limit - 1,
+            source = node("source"),
+            target = node("target"),
+            keys = keys(),
+            named = named.join(", "),
+            edges = self.edges_of(talks),
+            by = by.join(" AND "),
         )
     }
 }
 
-/// A part of the windows, with all that belong to the same edges: service and ends, as far as an end
+/// A part of the conversations, with all that belong to the same edges: service and ends, as far as an end
 /// cannot be a VM's, which may have several addresses.
 fn part_sql(dialect: Dialect, parts: u32, part: u32) -> String {
     if parts == 1 {
@@ -295,9 +260,9 @@ fn part_sql(dialect: Dialect, parts: u32, part: u32) -> String {
     }
     let end = |end: &str| {
         format!(
-            "CASE WHEN windows.{end}_address IN (SELECT key FROM known)
-                    OR coalesce(windows.{end}_mac IN (SELECT key FROM known), false) THEN ''
-             ELSE windows.address_space || '/' || windows.{end}_address END"
+            "CASE WHEN {end}_address IN (SELECT key FROM known)
+                    OR coalesce({end}_mac IN (SELECT key FROM known), false) THEN ''
+             ELSE address_space || '/' || {end}_address END"
         )
     };
     format!(
@@ -308,17 +273,48 @@ fn part_sql(dialect: Dialect, parts: u32, part: u32) -> String {
     )
 }
 
-/// A MAC address says nothing where the inventory does not know it.
-fn mac(end: &str) -> String {
-    format!("CASE WHEN windows.{end}_mac IN (SELECT key FROM known) THEN windows.{end}_mac END")
+/// What tells talks apart. A MAC address says nothing where the inventory does not know it.
+fn known_keys() -> String {
+    let mut keys = keys();
+    for mac in ["source_mac", "destination_mac"] {
+        // An alias would go before the column of its name in ClickHouse.
+        let known =
+            format!("CASE WHEN own.{mac} IN (SELECT key FROM known) THEN own.{mac} END AS {mac}");
+        keys = keys.replace(mac, &known);
+    }
+    keys
+}
+
+/// `named`: ends of talks that the inventory names, as known now, with the number of the VM. Whom it does
+/// not know by address or MAC address it cannot name. One end after the other: what a statement needs at
+/// the least, however few its rows are, grows with its joins.
+fn named_sql(talks: &str) -> String {
+    let ends = ["source", "destination"].map(|end| {
+        format!(
+            "INSERT INTO known_ends
+             SELECT DISTINCT probe_id, address_space, {end}_address, {end}_mac, held_from_ns, held_to_ns
+             FROM {talks}
+             WHERE {end}_address IN (SELECT key FROM known) OR {end}_mac IS NOT NULL"
+        )
+    });
+    format!(
+        "CREATE OR REPLACE TEMP TABLE known_ends (probe_id VARCHAR, address_space VARCHAR,
+           address VARCHAR, mac VARCHAR, from_ns UBIGINT, to_ns UBIGINT);
+         {};
+         CREATE OR REPLACE TEMP TABLE named AS
+         WITH inventory_now AS (FROM facts)
+         SELECT own.*, vms.number FROM ({}) AS own LEFT JOIN vms ON vms.uuid = own.uuid;
+         DROP TABLE known_ends",
+        ends.join("; "),
+        now::known("SELECT DISTINCT * FROM known_ends")
+    )
 }
 
 /// Name of the node at an end.
-fn name_of(end: &str) -> String {
+fn node(end: &str) -> String {
     format!(
-        "CASE WHEN {end}_virtual_station_uuid IS NULL
-              THEN 'endpoint:' || address_space || '/' || {end}_address
-              ELSE 'vm:' || {end}_virtual_station_uuid END"
+        "CASE WHEN {end}_vm IS NULL THEN 'endpoint:' || space || '/' || {end}_at
+              ELSE 'vm:' || {end}.uuid END"
     )
 }
 

@@ -3,13 +3,15 @@
 //! In: how many VMs, conversations a second and hours; a folder. Out: [`StoreReport`]: what writing and
 //! merging cost, how large the records are, how long each question takes.
 //! Cost: the records are made here, second by second, with the rows that a window has; no packet.
-//! Invariants: the same options give the same records. They are written by the sink that `run` has
-//! and merged as in `run`; questions go to the query program as a user's do.
+//! Invariants: the same options give the same records. They are written by the sink that `run` has, and
+//! merged and added up as in `run`, an hour while the next are written; questions go to the query program as
+//! a user's do.
 
 mod questions;
 mod server;
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender};
 
 use serde::Serialize;
 
@@ -17,9 +19,10 @@ use super::day::{BEGIN_S, Day};
 use super::machine;
 use crate::config::{SinkPlan, StorePlan};
 use crate::export::ParquetSink;
+use crate::export::parquet::folder;
 use crate::record::{Rows, Table};
+use crate::store::Round;
 use crate::store::query::Records;
-use crate::store::{Round, Tidied};
 use crate::time::{Timestamp, monotonic_ns, thread_cpu_ns};
 
 pub use questions::Asked;
@@ -107,28 +110,52 @@ pub struct OnDisk {
 pub fn measure(options: &StoreOptions) -> Result<StoreReport, String> {
     let mut report =
         StoreReport { vms: options.vms, hours: options.hours, ..StoreReport::default() };
-    write(options, &mut report)?;
-    report.written = on_disk(&options.folder);
-    let begun_ns = thread_cpu_ns();
     let children_ms = machine::cpu_ms_of_children();
-    let tidied = merge(options);
-    report.merge_cpu_s = seconds(thread_cpu_ns() - begun_ns);
+    let (over, hours) = std::sync::mpsc::channel();
+    let (written, tidied) = std::thread::scope(|scope| {
+        let writer = scope.spawn(move || write(options, &over));
+        let tidied = tidy(options, &hours);
+        // It does nothing that could panic.
+        (writer.join().unwrap_or_else(|_| Err("the writer ended early".to_owned())), tidied)
+    });
+    written?.tell(&mut report);
+    (report.written, report.merge_cpu_s) = tidied?;
     report.roll_up_cpu_s = (machine::cpu_ms_of_children() - children_ms) / 1e3;
-    if let Some(problem) = tidied.problems.first() {
-        return Err(problem.clone());
-    }
     report.merged = on_disk(&options.folder);
     report.peak_bytes = machine::peak_bytes();
     report.bytes_per_million_conversations =
         float(report.merged.windows_bytes) * 1e6 / float(report.conversations.max(1));
     let files = Records::Folder(options.folder.clone());
-    report.questions = questions::ask(&files, None, options.times)?;
+    let flow_id = first_flow(options);
+    report.questions = questions::ask(&files, flow_id, None, options.times)?;
     report.server =
         options.server.as_ref().map(|plan| server::measure(options, plan)).transpose()?;
     Ok(report)
 }
 
-fn write(options: &StoreOptions, report: &mut StoreReport) -> Result<(), String> {
+/// What the writer did.
+#[derive(Default)]
+struct Written {
+    conversations: u64,
+    flows: u64,
+    records: u64,
+    make_ns: u64,
+    write_ns: u64,
+}
+
+impl Written {
+    fn tell(&self, report: &mut StoreReport) {
+        report.conversations = self.conversations;
+        report.flows = self.flows;
+        report.records = self.records;
+        report.make_cpu_s = seconds(self.make_ns);
+        report.write_cpu_s = seconds(self.make_ns + self.write_ns);
+        report.records_per_second = float(self.records) * 1e9 / float(self.write_ns.max(1));
+    }
+}
+
+/// Writes all hours, and says of each when all its files are there.
+fn write(options: &StoreOptions, over: &Sender<u64>) -> Result<Written, String> {
     let plan = StorePlan {
         folder: Some(options.folder.clone()),
         free_mib_min: 16,
@@ -136,48 +163,78 @@ fn write(options: &StoreOptions, report: &mut StoreReport) -> Result<(), String>
     };
     let mut sink = ParquetSink::new(&plan, PROBE, "default").ok_or("no folder")?;
     let mut day = Day::new(options.vms);
-    let (mut make_ns, mut write_ns) = (0, 0);
+    let mut written = Written::default();
     for second in 0..u64::from(options.hours) * HOUR_S {
         let start = Timestamp::from_parts(BEGIN_S + second, 0);
         let begun_ns = thread_cpu_ns();
         let rows: Rows = day.second(start, options.conversations);
         let made_ns = thread_cpu_ns();
-        report.conversations += rows.windows.len() as u64;
-        report.flows += rows.flows.len() as u64;
-        report.records += rows.len() as u64;
+        written.conversations += rows.windows.len() as u64;
+        written.flows += rows.flows.len() as u64;
+        written.records += rows.len() as u64;
         sink.write(rows, start);
-        make_ns += made_ns - begun_ns;
-        write_ns += thread_cpu_ns() - made_ns;
+        written.make_ns += made_ns - begun_ns;
+        written.write_ns += thread_cpu_ns() - made_ns;
+        // Its last file has been open for as long as a file may be.
+        let closed = second.checked_sub(u64::from(plan.file_seconds) + 1);
+        if let Some(hour) = closed.filter(|closed| closed % HOUR_S == 0 && *closed > 0) {
+            // Whoever tidies has told what went wrong.
+            let _ = over.send(hour / HOUR_S - 1);
+        }
     }
     let end = Timestamp::from_parts(BEGIN_S + u64::from(options.hours) * HOUR_S, 0);
     if !sink.close(end) || sink.ledger().dropped_sum() > 0 {
         return Err(format!("records were lost: {:?}", sink.health()));
     }
-    report.make_cpu_s = seconds(make_ns);
-    report.write_cpu_s = seconds(make_ns + write_ns);
-    report.records_per_second = float(report.records) * 1e9 / float(write_ns.max(1));
-    Ok(())
+    let _ = over.send(u64::from(options.hours.saturating_sub(1)));
+    Ok(written)
 }
 
-/// As in `run`, once all hours are over.
-fn merge(options: &StoreOptions) -> Tidied {
-    let hour = BEGIN_S / HOUR_S + u64::from(options.hours) + 2;
-    let round = Round {
-        folder: options.folder.clone(),
-        probe_id: PROBE.to_owned(),
-        hour,
-        run_hour: hour,
-        keep_days: None,
-        size_mib_max: None,
-        free_mib_min: 16,
-        compact: true,
-        whole: true,
-        leave: Vec::new(),
-    };
-    let tidied = round.run(&mut std::io::sink());
-    // Some hours a round are added up.
-    while round.run(&mut std::io::sink()).rolled_hours > 0 {}
-    tidied
+/// Merges the small files of each hour that is over and adds it up, as in `run`, but for the hours that
+/// are being written. What there was before, and the CPU time of merging.
+fn tidy(options: &StoreOptions, over: &Receiver<u64>) -> Result<(OnDisk, f64), String> {
+    let (mut written, mut merge_ns) = (OnDisk::default(), 0);
+    let first = BEGIN_S / HOUR_S;
+    let folder_of =
+        |root: &Path, table: Table, hour| folder::hour_folder(root, table, first + hour);
+    for hour in over {
+        for table in Table::ALL {
+            let before = written.bytes;
+            written.count(&folder_of(&options.folder, *table, hour));
+            if *table == Table::Windows {
+                written.windows_bytes += written.bytes - before;
+            }
+        }
+        let later = (hour + 1..=hour + 2)
+            .flat_map(|hour| Table::ALL.iter().map(move |table| (hour, *table)))
+            .map(|(hour, table)| folder_of(Path::new(""), table, hour).display().to_string());
+        let round = Round {
+            folder: options.folder.clone(),
+            probe_id: PROBE.to_owned(),
+            hour: first + hour + 2,
+            run_hour: first + hour + 2,
+            keep_days: None,
+            size_mib_max: None,
+            free_mib_min: 16,
+            compact: true,
+            whole: true,
+            leave: later.collect(),
+        };
+        let begun_ns = thread_cpu_ns();
+        let tidied = round.run(&mut std::io::sink());
+        merge_ns += thread_cpu_ns() - begun_ns;
+        if let Some(problem) = tidied.problems.first() {
+            return Err(problem.clone());
+        }
+    }
+    Ok((written, seconds(merge_ns)))
+}
+
+/// The id of a flow that is in the records.
+fn first_flow(options: &StoreOptions) -> u64 {
+    let start = Timestamp::from_parts(BEGIN_S, 0);
+    let rows = Day::new(options.vms).second(start, options.conversations);
+    rows.flows.first().map_or(0, |flow| flow.flow_id)
 }
 
 fn on_disk(folder: &Path) -> OnDisk {

@@ -130,6 +130,25 @@ fn small_files_of_an_hour_become_one_in_order() {
     assert_eq!(folder.tidy().merged_files, 0);
 }
 
+/// Who asks for one flow, or one address, leaves out row groups that do not have it.
+#[test]
+fn merged_flows_say_which_values_they_have() {
+    let folder = Folder::new("bloom");
+    folder.write("p1", 4, 500);
+    assert_eq!(folder.tidy().merged_files, 4);
+    let file = fs::File::open(folder.hour().join(&folder.names()[0])).expect("a file");
+    let built = ParquetRecordBatchReaderBuilder::try_new(file).expect("a Parquet file");
+    let filter = |name: &str| {
+        let column = built.schema().index_of(name).expect("a column");
+        built.get_row_group_column_bloom_filter(0, column).expect("it can be read")
+    };
+    let flows = filter("flow_id").expect("a filter");
+    assert!((0..2_000_u64).all(|flow| flows.check(&flow)));
+    let wrong = (2_000..12_000_u64).filter(|flow| flows.check(flow)).count();
+    assert!(wrong < 300, "{wrong} of 10,000");
+    assert!(filter("source_address").is_some() && filter("packet_delta_count").is_none());
+}
+
 /// More files than row groups may be open at a time, all of the same second.
 #[test]
 fn order_is_given_up_before_a_row_is() {
@@ -218,14 +237,17 @@ fn roll_ups_go_with_their_windows() {
     let stored = files(&scan::all(&folder.0, "p1"));
     let bytes: u64 = stored.iter().map(|stored| stored.bytes).sum();
     assert!(!scan::has_rolled(&folder.0, "p1", place, &stored));
-    for view in ["windows_1m", "windows_1h"] {
-        let name = format!(".{view}-p1-2-{}-{bytes}", stored[1].number);
+    for view in ["windows_1m", "windows_1h", "vms_1m", "talks_1h"] {
+        assert!(!scan::has_rolled(&folder.0, "p1", place, &stored), "{view} is missing");
+        let name = format!(".{view}.2-p1-2-{}-{bytes}", stored[1].number);
         fs::write(hour.join(name), [0; 100]).expect("a file");
+        // Of an earlier version.
+        fs::write(hour.join(format!(".{view}-p1-2-1-7")), [0; 10]).expect("a file");
         fs::write(hour.join(format!(".{view}-p1-b-1-0-7")), [0; 9]).expect("another's");
     }
     assert!(scan::has_rolled(&folder.0, "p1", place, &stored));
     let rolled = files(&scan::all(&folder.0, "p1"));
-    assert_eq!(rolled.iter().map(|stored| stored.rolled_bytes).sum::<u64>(), 200);
+    assert_eq!(rolled.iter().map(|stored| stored.rolled_bytes).sum::<u64>(), 440);
 
     // Merged, they are other files.
     assert_eq!(folder.tidy().merged_files, 2);
@@ -240,7 +262,7 @@ fn roll_ups_go_with_their_windows() {
     let removed = tidied.by_size;
     assert_eq!((removed.files, removed.records, removed.bytes), (1, 2, size + 50));
     let left: Vec<_> = fs::read_dir(hour).expect("another's").flatten().collect();
-    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(left.len(), 4, "another probe's: {left:?}");
 }
 
 #[test]
@@ -277,6 +299,33 @@ fn old_hours_go_with_their_rows_counted() {
     fs::remove_dir_all(folder::hour_folder(&folder.0, Table::Flows, HOUR - 30)).expect("p2's");
     Round { hour: HOUR + 9, ..round }.run(&mut std::io::sink());
     assert!(!day.exists() && !day.parent().is_some_and(Path::exists));
+}
+
+/// Who adds files waits for the removal alone, not for the look at what is removed.
+#[test]
+fn rows_are_counted_before_the_folder_is_held() {
+    let folder = Folder::new("count-first");
+    let round = folder.round();
+    let mut doing = Doing { round: &round, safe_id: "p1".to_owned(), done: Tidied::default() };
+    let place = (HOUR, Table::Flows);
+    let stored = Stored { start_ns: 7, number: 0, bytes: 9, rolled_bytes: 0 };
+    let path = scan::path(&folder.0, "p1", place, &stored);
+    fs::create_dir_all(folder.hour()).expect("a folder");
+    // Whoever looks into a pipe waits until somebody writes.
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
+        .expect("a pipe");
+    let (removed, added) = std::thread::scope(|scope| {
+        let removing = scope.spawn(|| doing.remove(place, Some(vec![stored])));
+        // Opening it for writing ends once it is looked into.
+        let looked_into = fs::OpenOptions::new().write(true).open(&path).expect("the pipe");
+        let added = folder::lock_shared(&folder.0).map(drop);
+        drop(looked_into);
+        (removing.join().expect("it ends"), added)
+    });
+    assert!(added.is_ok(), "{added:?}");
+    assert_eq!(removed, Removed { files: 1, records: 0, bytes: 9 });
+    assert!(!path.exists() && doing.done.problems.is_empty(), "{:?}", doing.done.problems);
 }
 
 #[test]

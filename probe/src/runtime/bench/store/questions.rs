@@ -17,6 +17,8 @@ use crate::time::{monotonic_ns, sleep_ms};
 
 /// How often the memory of the program is looked at.
 const LOOK_MS: u64 = 5;
+/// A view that a server has not.
+const OF_FILES: &str = "vms_1m";
 /// The middle of the day.
 const NOON_S: u64 = BEGIN_S + 12 * 3_600;
 
@@ -43,16 +45,18 @@ pub struct Asked {
     pub failed: Option<String>,
 }
 
-/// Asks each `times` times. `server`: the process of the server that has the records, on this machine.
+/// Asks each `times` times; `flow_id` is one of the records. `server`: the process of the server that has
+/// them, on this machine.
 pub(super) fn ask(
     records: &Records,
+    flow_id: u64,
     server: Option<u32>,
     times: u32,
 ) -> Result<Vec<Asked>, String> {
     let place = records.arguments();
     let program = query::program().map_err(|error| error.to_string())?;
     let mut asked = Vec::new();
-    for (name, sql) in questions() {
+    for (name, sql) in questions(records, flow_id) {
         let mut answer = Asked { name, ..Asked::default() };
         let (mut later, mut later_cpu, mut server_cpu) = (Vec::new(), Vec::new(), Vec::new());
         for time in 0..times.max(2) {
@@ -162,8 +166,18 @@ enum Sql {
     Topology([String; 2]),
 }
 
-/// In words that the embedded engine and ClickHouse both know.
-fn questions() -> Vec<(&'static str, Sql)> {
+/// In words that the embedded engine and ClickHouse both know. A view that only the embedded store has is not
+/// asked for on a server; what is asked of pairs of VMs beside it is the same for both.
+fn questions(records: &Records, flow_id: u64) -> Vec<(&'static str, Sql)> {
+    let is_there = |sql: &Sql| match (records, sql) {
+        (Records::Clickhouse(_), Sql::Query(sql)) => !sql.contains(OF_FILES),
+        _ => true,
+    };
+    let all = all(flow_id);
+    all.into_iter().filter(|(_, sql)| is_there(sql)).collect()
+}
+
+fn all(flow_id: u64) -> Vec<(&'static str, Sql)> {
     const ENDS: &str = "source_virtual_station_name, destination_virtual_station_name";
     let query = |name, sql: String| (name, Sql::Query(sql));
     let noon = |seconds: u64| {
@@ -177,14 +191,16 @@ fn questions() -> Vec<(&'static str, Sql)> {
         )
     };
     let vm = "'vm-000-3'";
+    let rate = |of: &str| {
+        format!(
+            "SELECT start_ns, sum(octet_delta_count), sum(reverse_octet_delta_count) FROM {of} \
+             GROUP BY 1 ORDER BY 1"
+        )
+    };
     vec![
         query("rows of the day", "SELECT count(*) FROM windows".into()),
-        query(
-            "rate of the day, by minute",
-            "SELECT start_ns, sum(octet_delta_count), sum(reverse_octet_delta_count) \
-             FROM windows_1m GROUP BY 1 ORDER BY 1"
-                .into(),
-        ),
+        query("rate of the day, by minute", rate("vms_1m WHERE side = 'source'")),
+        query("rate of the day, by minute, from pairs of VMs", rate("windows_1m")),
         query("tenants of the day", tenants("windows_1h")),
         query("tenants of the day, window by window", tenants("windows")),
         query(
@@ -196,6 +212,10 @@ fn questions() -> Vec<(&'static str, Sql)> {
         ),
         query(
             "one VM's day, by minute",
+            rate(&format!("vms_1m WHERE virtual_station_name = {vm}")),
+        ),
+        query(
+            "one VM's day, by minute, from pairs of VMs",
             format!(
                 "SELECT start_ns, sum(octet_delta_count) FROM windows_1m \
                  WHERE destination_virtual_station_name = {vm} \
@@ -241,7 +261,7 @@ fn questions() -> Vec<(&'static str, Sql)> {
              WHERE source_address = '198.18.3.7' ORDER BY flow_end_ns LIMIT 100"
                 .into(),
         ),
-        query("one flow", "SELECT * FROM flows WHERE flow_id = 123456789".into()),
+        query("one flow", format!("SELECT * FROM flows WHERE flow_id = {flow_id}")),
         query("alerts of the day", "SELECT * FROM alerts ORDER BY last_seen_ns DESC".into()),
         query(
             "ledger of the day",
@@ -260,13 +280,28 @@ fn questions() -> Vec<(&'static str, Sql)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ClickhousePlan;
 
     #[test]
     fn questions_have_names_of_their_own() {
-        let mut names: Vec<_> = questions().into_iter().map(|(name, _)| name).collect();
+        let mut names: Vec<_> = all(1).into_iter().map(|(name, _)| name).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_server_is_asked_for_what_it_has() {
+        let url = "http://127.0.0.1:8123".parse().expect("a URL");
+        let server = Records::Clickhouse(Box::new(ClickhousePlan::new(url)));
+        let names =
+            |records| questions(&records, 1).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let (of_server, mut of_files) = (names(server), names(Records::Folder("records".into())));
+        of_files.retain(|name| {
+            !matches!(*name, "rate of the day, by minute" | "one VM's day, by minute")
+        });
+        assert_eq!(of_server, of_files);
+        assert_eq!(of_files.len() + 2, all(1).len());
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::day::{BEGIN_S, Day};
 use super::questions::{self, Asked};
-use super::{HOUR_S, PROBE, StoreOptions, float};
+use super::{HOUR_S, PROBE, StoreOptions, first_flow, float};
 use crate::config::{SinkKind, SinkPlan};
 use crate::export::{Sinks, SinksWanted};
 use crate::record::Origin;
@@ -36,7 +36,8 @@ pub(super) fn measure(options: &StoreOptions, plan: &SinkPlan) -> Result<ServerR
     let delivered = deliver(options, plan)?;
     let delivery_s = float(monotonic_ns() - begun_ns) / 1e9;
     let records = Records::Clickhouse(Box::new(server.clone()));
-    let questions = questions::ask(&records, options.server_process, options.times)?;
+    let flow_id = first_flow(options);
+    let questions = questions::ask(&records, flow_id, options.server_process, options.times)?;
     Ok(ServerReport { delivered, delivery_s, questions })
 }
 
