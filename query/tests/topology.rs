@@ -181,7 +181,7 @@ fn graphs_of_hours_that_stand_added_up_are_the_same() {
         let mut random = Random(seed);
         let inventory = stretched_facts(&mut random);
         folder.write(Rows { inventory, ..Rows::default() }, Timestamp(BEGIN_NS));
-        write_hours(&folder, &mut random, 6_000, true);
+        write_hours(&folder, &mut random, 1_500, true);
         let plain = graphs(&folder);
         let hours = hours(&folder);
         assert!(hours.len() >= 4, "{hours:?}");
