@@ -94,11 +94,17 @@ impl Scan<'_> {
             "DROP TABLE IF EXISTS chosen; DROP TABLE IF EXISTS chosen_talks;
              DROP TABLE IF EXISTS talks; DROP TABLE IF EXISTS edges; DROP TABLE IF EXISTS named",
         )?;
+        let mut needed = vec!["known", "changes"];
+        if parts > 1 {
+            let met = met_sql(&self.wanted.span.windows());
+            self.stored.keep(database, "met", &met, &["known"])?;
+            needed.push("met");
+        }
         let mut all = LeftOut::default();
         for part in 0..parts {
             let filter = part_sql(self.stored.dialect(), parts, part);
             let sql = self.talks_sql(&filter);
-            self.stored.keep(database, "talks", &sql, &["known", "changes"])?;
+            self.stored.keep(database, "talks", &sql, &needed)?;
             let talks = self.all_talks(database, parts, &filter)?;
             database.execute(&named_sql(&talks))?;
             database.execute(&self.edges_sql(&talks))?;
@@ -261,7 +267,7 @@ fn part_sql(dialect: Dialect, parts: u32, part: u32) -> String {
     let end = |end: &str| {
         format!(
             "CASE WHEN {end}_address IN (SELECT key FROM known)
-                    OR coalesce({end}_mac IN (SELECT key FROM known), false) THEN ''
+                    OR (address_space || '/' || {end}_address) IN (SELECT name FROM met) THEN ''
              ELSE address_space || '/' || {end}_address END"
         )
     };
@@ -271,6 +277,18 @@ fn part_sql(dialect: Dialect, parts: u32, part: u32) -> String {
         end("destination"),
         hash = dialect.hash(),
     )
+}
+
+/// `met`: addresses that stood beside a MAC address that the inventory knows, in any window of the span. Beside
+/// another one they may stand as well, and be no VM's there or here: one node, so one part.
+fn met_sql(in_span: &str) -> String {
+    let ends = ["source", "destination"].map(|end| {
+        format!(
+            "SELECT address_space || '/' || {end}_address AS name FROM windows
+             WHERE {in_span} AND {end}_mac IN (SELECT key FROM known)"
+        )
+    });
+    format!("SELECT DISTINCT name FROM ({} UNION ALL {}) AS ends", ends[0], ends[1])
 }
 
 /// What tells talks apart. A MAC address says nothing where the inventory does not know it.
