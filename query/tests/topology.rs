@@ -268,7 +268,9 @@ fn a_graph_that_does_not_fit_the_memory_is_made_in_parts() {
     inventory.truncate(40);
     let mut windows = windows(&mut random, 250_000);
     for (number, window) in (0..).zip(&mut windows) {
-        let [_, second, third, fourth] = u32::to_be_bytes(number);
+        // Two windows of each, whose other ends may stand beside one MAC address that is known and one that
+        // is not.
+        let [_, second, third, fourth] = u32::to_be_bytes(number / 2);
         window.source_address = Ipv4Addr::new(198, second, third, fourth).into();
         window.source_mac = None;
     }

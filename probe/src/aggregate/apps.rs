@@ -276,7 +276,7 @@ impl Apps {
         let waits = self.waiting.get_mut(&name).and_then(|waiting| waiting.hello.as_mut());
         let is_client = waits
             .as_ref()
-            .map_or_else(|| octets.get(5) == Some(&1), |hello| hello.flow.sender == excerpt.sender);
+            .map_or_else(|| begins_hello(octets), |hello| hello.flow.sender == excerpt.sender);
         match (waits, is_client) {
             (Some(hello), true) => hello.go_on(excerpt, octets),
             (None, true) => {
@@ -458,6 +458,14 @@ fn of_request(request: Request) -> Transaction {
     let Request { flow, head, is_cut } = request;
     let said = Said::Http { request: Some(head), response: None };
     given_up(flow, WAIT_NS, said, is_cut)
+}
+
+/// Whether payload begins as a client's hello does: a record of a handshake, and in it that message
+/// (RFC 8446 sections 4 and 5.1). Other records have any octet there.
+fn begins_hello(octets: &[u8]) -> bool {
+    const HANDSHAKE: u8 = 22;
+    const CLIENT_HELLO: u8 = 1;
+    octets.first() == Some(&HANDSHAKE) && octets.get(5) == Some(&CLIENT_HELLO)
 }
 
 fn name_of(excerpt: &Excerpt) -> FlowName {

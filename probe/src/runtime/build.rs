@@ -18,7 +18,7 @@ use crate::sources::learned::{EvidenceReceiver, EvidenceSender, evidence_rings};
 use crate::spread::HashSeed;
 use crate::spread::fragments::FragmentTable;
 use crate::spread::ring::{
-    PAYLOAD_BYTES_PER_PACKET, RingReceiver, RingSender, ring, ring_with_payloads,
+    InBrief, PAYLOAD_BYTES_PER_PACKET, RingReceiver, RingSender, ring, ring_with_payloads,
 };
 use crate::spread::shed::{ShedWishes, Shedder};
 use crate::time::ms;
@@ -238,7 +238,7 @@ pub fn table_sizes() -> Sizes {
         copy_bytes: 16,
         path_bytes: 144,
         fragment_bytes: entry(2 * size_of::<Headers>()),
-        spread_bytes: entry(size_of::<Headers>()),
+        spread_bytes: entry(size_of::<Headers>() + size_of::<InBrief>()),
         payload_bytes: entry(PAYLOAD_BYTES_PER_PACKET),
         excerpt_bytes: entry(EXCERPT_BYTES),
     }

@@ -36,8 +36,10 @@ const TABLE_FUNCTIONS: [&str; 8] = [
 ];
 
 /// Functions that read what is not in the tables: beginnings of their names.
-const READERS: [&str; 8] = [
+const READERS: [&str; 9] = [
     "file",
+    // With a host as its first argument it connects there.
+    "hascolumnintable",
     "dictget",
     "dicthas",
     "dictisin",

@@ -123,8 +123,13 @@ impl Server {
     pub(crate) fn text(&self, sql: &str) -> anyhow::Result<String> {
         let mut text = String::new();
         let answer = self.ask(sql, "TabSeparatedRaw", &[])?;
-        let read = answer.take(TEXT_BYTES_MAX).read_to_string(&mut text);
+        let read = answer.take(TEXT_BYTES_MAX + 1).read_to_string(&mut text);
         read.map_err(|error| Refused::Unreachable(error.to_string()))?;
+        // What is cut off would go unread, and a tree that is judged must be whole.
+        ensure!(
+            text.len() as u64 <= TEXT_BYTES_MAX,
+            "the answer is longer than {TEXT_BYTES_MAX} octets"
+        );
         Ok(text)
     }
 
@@ -225,13 +230,23 @@ impl Server {
         ]
     }
 
+    /// The URL as far as it may be shown: what stands behind host and port may be a secret, and so may what
+    /// stands before the host.
+    fn shown(&self) -> String {
+        let url = &self.access.url;
+        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+        let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = place.rsplit('@').next().unwrap_or_default();
+        format!("{scheme}://{host}")
+    }
+
     fn unreachable(&self, error: &ureq::Error) -> Refused {
         match error {
             ureq::Error::Timeout(_) => {
                 let longest = self.asking.time_s;
-                Refused::Unreachable(format!("{}: nothing came for {longest} s", self.access.url))
+                Refused::Unreachable(format!("{}: nothing came for {longest} s", self.shown()))
             }
-            error => Refused::Unreachable(format!("{}: {error}", self.access.url)),
+            error => Refused::Unreachable(format!("{}: {error}", self.shown())),
         }
     }
 

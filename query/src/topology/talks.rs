@@ -96,7 +96,7 @@ impl Scan<'_> {
         )?;
         let mut needed = vec!["known", "changes"];
         if parts > 1 {
-            let met = met_sql(&self.wanted.span.windows());
+            let met = self.met_sql();
             self.stored.keep(database, "met", &met, &["known"])?;
             needed.push("met");
         }
@@ -113,6 +113,25 @@ impl Scan<'_> {
         }
         let kept = sums(database, "chosen")?;
         Ok(std::array::from_fn(|place| all[place].saturating_sub(kept[place])))
+    }
+
+    /// `met`: addresses that stood beside a MAC address that the inventory knows, in any row of the span.
+    /// Beside another one they may stand as well, and be no VM's there or here: one node, so one part.
+    fn met_sql(&self) -> String {
+        let mut rows = vec![self.rolled.windows("")];
+        if self.rolled.any() {
+            rows.push(self.rolled.rows(""));
+        }
+        let mut ends = Vec::new();
+        for (rows, end) in
+            rows.iter().flat_map(|rows| ["source", "destination"].map(|end| (rows, end)))
+        {
+            ends.push(format!(
+                "SELECT address_space || '/' || {end}_address AS name FROM {rows} AS own
+                 WHERE {end}_mac IN (SELECT key FROM known)"
+            ));
+        }
+        format!("SELECT DISTINCT name FROM ({}) AS ends", ends.join(" UNION ALL "))
     }
 
     /// `talks`: rows of windows summed up over the time in which nothing changes.
@@ -277,18 +296,6 @@ fn part_sql(dialect: Dialect, parts: u32, part: u32) -> String {
         end("destination"),
         hash = dialect.hash(),
     )
-}
-
-/// `met`: addresses that stood beside a MAC address that the inventory knows, in any window of the span. Beside
-/// another one they may stand as well, and be no VM's there or here: one node, so one part.
-fn met_sql(in_span: &str) -> String {
-    let ends = ["source", "destination"].map(|end| {
-        format!(
-            "SELECT address_space || '/' || {end}_address AS name FROM windows
-             WHERE {in_span} AND {end}_mac IN (SELECT key FROM known)"
-        )
-    });
-    format!("SELECT DISTINCT name FROM ({} UNION ALL {}) AS ends", ends[0], ends[1])
 }
 
 /// What tells talks apart. A MAC address says nothing where the inventory does not know it.

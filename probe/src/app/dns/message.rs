@@ -13,6 +13,8 @@ use serde_json::{Map, Value, json};
 
 /// Answers of a message that are kept.
 pub const ANSWERS_MAX: usize = 16;
+/// Octets of their texts in all; what is beyond is cut.
+const ANSWER_TEXT_OCTETS_MAX: usize = 4_096;
 /// Texts of one TXT record that are kept.
 const TEXTS_MAX: usize = 4;
 /// Octets of a name on the wire at most (RFC 1035 §2.3.4).
@@ -60,6 +62,19 @@ pub struct Answer {
     pub ttl_s: u32,
     /// What it says.
     pub data: RecordData,
+}
+
+impl Answer {
+    /// Octets of its texts: pointers make many of a short message.
+    fn text_octets(&self) -> usize {
+        let data = match &self.data {
+            RecordData::Text(text) => text.len(),
+            RecordData::Texts(texts) => texts.iter().map(String::len).sum(),
+            RecordData::Fields(_, fields) => fields.to_string().len(),
+            RecordData::Other => 0,
+        };
+        self.name.len() + data
+    }
 }
 
 /// A message.
@@ -110,14 +125,17 @@ impl Message {
                 }
             }
         }
+        let mut text_octets = 0;
         for _ in 0..usize::from(answer_count).min(ANSWERS_MAX) {
-            match answer(octets, &mut at) {
-                Some(answer) => message.answers.push(answer),
-                None => {
-                    message.is_cut = true;
-                    break;
-                }
-            }
+            let answer = answer(octets, &mut at).filter(|answer| {
+                text_octets += answer.text_octets();
+                text_octets <= ANSWER_TEXT_OCTETS_MAX
+            });
+            let Some(answer) = answer else {
+                message.is_cut = true;
+                break;
+            };
+            message.answers.push(answer);
         }
         Some(message)
     }

@@ -63,7 +63,12 @@ impl RequestHead {
         let mut head = Self {
             method: text(method),
             target: target(wanted, keeps_query),
-            version: text(version),
+            // Of a line that was cut it may be a piece of the target.
+            version: if version.starts_with(b"HTTP/1.") && version.len() == b"HTTP/1.1".len() {
+                text(version)
+            } else {
+                String::new()
+            },
             ..Self::default()
         };
         for line in &mut lines {

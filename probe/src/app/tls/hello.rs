@@ -199,10 +199,13 @@ fn server_name(mut extension: Rest<'_>) -> Option<String> {
     None
 }
 
+/// Application protocols of a hello that are kept.
+const PROTOCOLS_MAX: usize = 16;
+
 fn protocols(mut extension: Rest<'_>) -> Option<Vec<Vec<u8>>> {
     let mut list = extension.with_short_length()?;
     let mut protocols = Vec::new();
-    while !list.0.is_empty() {
+    while !list.0.is_empty() && protocols.len() < PROTOCOLS_MAX {
         protocols.push(list.with_octet_length()?.0.to_vec());
     }
     Some(protocols)

@@ -60,7 +60,8 @@ impl FlowStage {
     ) {
         let Some(index) = self.table.find(headers, guess) else { return };
         let flow = self.table.flow_mut(index);
-        if flow.identity.taps[headers.sender.place()] != counted {
+        let is_named = flow.has_seen(headers.sender);
+        if !is_named || flow.identity.taps[headers.sender.place()] != counted {
             return;
         }
         flow.set_tap(headers.sender, headers.tap);
