@@ -182,16 +182,23 @@ class Bulk(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Bulk).serve_forever()
 "#;
 
+/// That server, which takes requests of so many octets at most, and its port; the names of what came are in
+/// the file `ids`.
+fn short_bulk(folder: &Folder, octets_max: &str) -> (Server, u16) {
+    let port = free_port();
+    let mut command = Command::new("python3");
+    command.args(["-c", SHORT_BULK, &port.to_string()]).arg(folder.path("ids")).arg(octets_max);
+    (serve(command, port), port)
+}
+
 #[test]
 fn behind_a_proxy_that_takes_short_requests_alone_each_record_gets_there_once() {
     let tools = missing_tools(&["python3"]);
     if !tools.is_empty() {
         return missing("Elastic bulk behind a proxy", &tools, "python3");
     }
-    let (folder, port) = (Folder::new("short-bulk"), free_port());
-    let mut command = Command::new("python3");
-    command.args(["-c", SHORT_BULK, &port.to_string()]).arg(folder.path("ids")).arg("100000");
-    let _server = serve(command, port);
+    let folder = Folder::new("short-bulk");
+    let (_server, port) = short_bulk(&folder, "100000");
     let text = format!(
         "[[sink.elastic]]\nname = \"e\"\nurl = \"http://127.0.0.1:{port}/\"\nuser = \"u\"\n\
          password = \"env:PATH\"\nbatch_records = 1000\nbatch_ms = 50\n"
@@ -262,10 +269,8 @@ fn documents_have_every_field_with_its_extremes() {
     if !tools.is_empty() {
         return missing("extremes in _bulk", &tools, "python3");
     }
-    let (folder, port) = (Folder::new("bulk-extremes"), free_port());
-    let mut command = Command::new("python3");
-    command.args(["-c", SHORT_BULK, &port.to_string()]).arg(folder.path("ids")).arg("10000000");
-    let _server = serve(command, port);
+    let folder = Folder::new("bulk-extremes");
+    let (_server, port) = short_bulk(&folder, "10000000");
     let tables = vmprobe::config::schema::SINK_TABLES;
     let text = format!(
         "[[sink.elastic]]\nname = \"e\"\nurl = \"http://127.0.0.1:{port}/\"\nindex = \"x\"\n\
