@@ -548,7 +548,7 @@ impl FlowStage {
             && row.has_room(sender, headers.octets)
         {
             if flow.is_apart() {
-                row.complete(self.ends_apart(index), flow.identity.taps[flow.initiator().place()]);
+                row.complete(self.ends_apart(index), flow.tap());
             } else {
                 row.complete_as(&flow.beginning(index));
             }

@@ -363,6 +363,13 @@ impl Flow {
         }
     }
 
+    /// The tap of the forward direction: nearest to the sender of its first packet; of the reverse one where
+    /// nothing went forward.
+    #[inline]
+    pub(super) fn tap(&self) -> TapIndex {
+        self.identity.taps[self.initiator().place()]
+    }
+
     /// The tap of the first packet of `sender`; a packet that it showed later was counted at another.
     pub(super) fn set_tap(&mut self, sender: Sender, tap: TapIndex) {
         self.identity.taps[sender.place()] = tap;

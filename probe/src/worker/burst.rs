@@ -72,7 +72,37 @@ pub(super) enum Kind {
     Rejected(DropCause),
 }
 
+/// What a packet is of which a brief is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// One more of a settled flow: it is only counted.
+    Counts,
+    /// Of a settled flow; as a copy it may not count.
+    MayBeCopy(Verdict),
+    /// All its headers are needed; nothing was done.
+    NotSettled,
+}
+
 impl WorkerParts {
+    /// What a packet is, received here or by another worker: where it is of a settled flow, it is known as
+    /// seen from now on.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each packet of a settled flow goes this way")]
+    pub(super) fn standing(&mut self, brief: &Brief, fields: &Fields, ahead: &Ahead) -> Standing {
+        let path = self.path.as_ref();
+        if !self.flows.is_settled(brief, ahead.guess)
+            || path.is_some_and(|path| path.concerns(brief.hash, &ahead.digest))
+        {
+            return Standing::NotSettled;
+        }
+        let Some(copies) = &mut self.copies else { return Standing::Counts };
+        let verdict = copies.classify((brief.tap, brief.timestamp), &ahead.digest);
+        if verdict != Verdict::First || self.flows.may_be_recut(ahead.guess, brief, fields) {
+            return Standing::MayBeCopy(verdict);
+        }
+        Standing::Counts
+    }
+
     /// Whether a packet of a flow goes through a ring.
     #[inline]
     fn passes_on(&self, hash: u64) -> bool {
@@ -355,20 +385,13 @@ impl<S: Source> Worker<S> {
             self.add_tally();
             self.advance_to_event(brief.clock);
         }
-        if !self.parts.flows.is_settled(brief, ahead.guess) {
-            return false;
-        }
-        let path = self.parts.path.as_ref();
-        if path.is_some_and(|path| path.concerns(brief.hash, &ahead.digest)) {
-            return false;
-        }
-        if let Some(copies) = &mut self.parts.copies {
-            let verdict = copies.classify((brief.tap, brief.timestamp), &ahead.digest);
-            let is_first = verdict == Verdict::First;
-            if !is_first || self.parts.flows.may_be_recut(ahead.guess, brief, fields) {
+        match self.parts.standing(brief, fields, ahead) {
+            Standing::Counts => {}
+            Standing::MayBeCopy(verdict) => {
                 self.handle_copy(&burst.frame(place), seen, verdict);
                 return true;
             }
+            Standing::NotSettled => return false,
         }
         self.clock = self.clock.max(brief.clock);
         // Time has just been brought to this packet's clock: what is not late has its window open.

@@ -9,7 +9,7 @@
 
 use crate::app::Speech;
 use crate::capture::Source;
-use crate::copies::{CopyTable, Digest, Invariant, Verdict};
+use crate::copies::{CopyTable, Invariant};
 use crate::counters::DropCause;
 use crate::decode::brief::{Fields, PacketHead};
 use crate::decode::{Brief, Headers, Marks};
@@ -17,6 +17,7 @@ use crate::spread::ring::{AHEAD_PACKETS, CLOSED, InBrief, PAYLOAD_OCTETS_MAX, Pa
 use crate::spread::{datagram_hash, name_flow, owner};
 use crate::time::Timestamp;
 
+use super::burst::Standing;
 use super::{Ahead, Worker, WorkerParts};
 
 /// Packets taken over from other workers in a turn at most.
@@ -50,22 +51,6 @@ impl Taken {
             }
         };
     }
-}
-
-/// What became of a packet of which a brief is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Handled {
-    /// All is done.
-    Counted,
-    /// It is known whether it is a copy; the rest is to be done.
-    Classified(Verdict),
-    /// Nothing was done.
-    NotYet,
-}
-
-#[inline]
-fn digest_of(headers: &Headers, copies: Option<&CopyTable>) -> Digest {
-    copies.map_or(Digest::default(), |copies| copies.digest(headers))
 }
 
 impl<S: Source> Worker<S> {
@@ -224,12 +209,12 @@ impl<S: Source> Worker<S> {
         let InBrief { brief, head } = packet;
         self.advance(brief.clock);
         self.totals.spread_in_packets += 1;
-        let handled = match &known.fields {
+        let standing = match &known.fields {
             Some(fields) => self.own_in_brief(brief, fields, &known.ahead, payload),
-            None => Handled::NotYet,
+            None => Standing::NotSettled,
         };
-        if handled != Handled::Counted {
-            self.own_in_full((brief, head, payload), &known.ahead, handled);
+        if standing != Standing::Counts {
+            self.own_in_full((brief, head, payload), &known.ahead, standing);
         }
     }
 
@@ -239,15 +224,20 @@ impl<S: Source> Worker<S> {
         &mut self,
         (brief, head, payload): (&Brief, &PacketHead, &[u8]),
         ahead: &Ahead,
-        handled: Handled,
+        standing: Standing,
     ) {
         let mut headers = Headers::default();
         brief.write_headers(head.octets(), &mut headers);
         // In what came along, which is nothing else.
         headers.payload_offset = 0;
-        match handled {
-            Handled::Classified(verdict) => self.own_as((&headers, payload), ahead, verdict),
-            _ => self.own((&headers, payload), ahead),
+        self.own_further((&headers, payload), ahead, standing);
+    }
+
+    /// A packet that was not only counted, whether or not it is known already if it is a copy.
+    fn own_further(&mut self, packet: (&Headers, &[u8]), ahead: &Ahead, standing: Standing) {
+        match standing {
+            Standing::MayBeCopy(verdict) => self.own_as(packet, ahead, verdict),
+            Standing::NotSettled | Standing::Counts => self.own(packet, ahead),
         }
     }
 
@@ -265,17 +255,13 @@ impl<S: Source> Worker<S> {
             self.resolve_fragment(headers);
             return;
         }
-        let handled = Brief::of(headers).map(|brief| {
+        let standing = Brief::of(headers).map_or(Standing::NotSettled, |brief| {
             let fields = Fields::of_headers(headers);
             self.own_in_brief(&brief, &fields, ahead, payload)
         });
-        if handled == Some(Handled::Counted) {
-            return;
-        }
-        let headers = &Headers { payload_offset: 0, ..*headers };
-        match handled {
-            Some(Handled::Classified(verdict)) => self.own_as((headers, payload), ahead, verdict),
-            _ => self.own((headers, payload), ahead),
+        if standing != Standing::Counts {
+            let headers = &Headers { payload_offset: 0, ..*headers };
+            self.own_further((headers, payload), ahead, standing);
         }
     }
 
@@ -287,25 +273,17 @@ impl<S: Source> Worker<S> {
         fields: &Fields,
         ahead: &Ahead,
         payload: &[u8],
-    ) -> Handled {
-        let WorkerParts { flows, path, copies, .. } = &mut self.parts;
-        let is_followed =
-            path.as_ref().is_some_and(|path| path.concerns(brief.hash, &ahead.digest));
-        if is_followed || !flows.is_settled(brief, ahead.guess) {
-            return Handled::NotYet;
-        }
-        if let Some(copies) = copies {
-            let verdict = copies.classify((brief.tap, brief.timestamp), &ahead.digest);
-            if verdict != Verdict::First || flows.may_be_recut(ahead.guess, brief, fields) {
-                return Handled::Classified(verdict);
-            }
+    ) -> Standing {
+        let standing = self.parts.standing(brief, fields, ahead);
+        if standing != Standing::Counts {
+            return standing;
         }
         let (window, late) = self.booking.book(brief.timestamp, brief.clock);
         let booking = self.open_window(window, late);
         let speech = || Speech::with_payload(brief, fields, payload);
         self.count_settled(ahead.guess, (brief, fields), booking, speech);
         self.note_booked(booking, 1);
-        Handled::Counted
+        standing
     }
 
     /// Looks at where flows, rows and digests of a ring's next batch lie, so that their memory is
@@ -326,17 +304,14 @@ impl<S: Source> Worker<S> {
         let wants_fields = copies.is_some() || flows.measures();
         for (place, known) in all.iter_mut().enumerate() {
             let Some(packet) = batch.get(place) else { break };
-            known.ahead.guess = flows.guess(packet.hash());
-            flows.table().fetch(known.ahead.guess);
             match packet {
-                Passed::InBrief(packet) => known.look(packet, copies, wants_fields),
-                Passed::Headers(headers) => {
-                    known.ahead.digest = digest_of(headers, copies);
+                Passed::InBrief(packet) => {
+                    known.ahead.guess = flows.guess(packet.brief.hash);
+                    known.look(packet, copies, wants_fields);
                 }
+                Passed::Headers(headers) => known.ahead = Ahead::of(headers, flows, copies),
             }
-            if let Some(copies) = copies {
-                copies.fetch(&known.ahead.digest);
-            }
+            known.ahead.fetch(flows, copies);
         }
         for known in all {
             known.ahead.fetch_behind(flows, handoff, self.newest_active);

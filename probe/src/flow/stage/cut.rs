@@ -68,7 +68,7 @@ impl FlowStage {
         if flow.may_be_in(window)
             && let Some(row) = output.open_row(flow.row, window, index)
         {
-            row.tap = flow.identity.taps[flow.initiator().place()];
+            row.tap = flow.tap();
         }
     }
 

@@ -68,7 +68,7 @@ impl FlowStage {
             first_seen: self.table.rest(index).first_seen,
             segment: there.segment,
             stations: [there.source_mac, there.destination_mac],
-            tap: flow.identity.taps[initiator.place()],
+            tap: flow.tap(),
             application: flow.application,
             sender: speech.sender,
             at: speech.at,
