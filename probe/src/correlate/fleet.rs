@@ -1,15 +1,16 @@
 //! Detectors over what all probes have seen.
 //!
 //! In: contacts of the members, in the order of their topic. Out: records of `alerts`.
-//! Cost: a look-up a contact, a sort of a window's; then as the detectors have it in a probe. Some 600 MB at
-//! most for contacts of windows that are not over.
+//! Cost: a look-up a contact; then as the detectors have it in a probe. [`CONTACT_BYTES`] at most for each
+//! contact of windows that are not over, also while detectors look at them; room for as many as
+//! `correlate.contacts_mib_max` has.
 //! Invariants: a window is over when every partition was read up to the hold after the first of its records
 //! was sent, so it makes no difference how long a member took, or whether another one did its work again: a
 //! record that comes twice changes nothing. What two probes have seen of one conversation is one: of each
 //! count the larger. Detectors see one window after the other, the empty one behind each too, as in a probe.
 //! Who takes over begins early enough to know what goes on (at most `correlate.history_s`), and gives
-//! nothing out before it has read what the one before has said it gave out. At most [`CONTACTS_MAX`]
-//! contacts, [`PROBES_MAX`] probes; what finds no room is counted.
+//! nothing out before it has read what the one before has said it gave out, and none of that. What finds no
+//! room, contacts or probes beyond [`PROBES_MAX`], is counted; those that are there go on.
 //! Source: docs/correlate.md; each detector names its own.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,7 +20,6 @@ use crate::aggregate::{Conversation, ConversationKey, Observers, WindowView};
 use crate::config::Plan;
 use crate::decode::Address;
 use crate::detect::{Alert, Detectors};
-use crate::hash::KeyedMap;
 use crate::index::WindowNumber;
 use crate::inventory::{AddressSpace, Segment};
 use crate::record::{RecordMaker, Rows};
@@ -31,8 +31,10 @@ use super::counts::Counts;
 use super::lane::{Reduce, Start};
 use super::message::Message;
 
-/// Contacts of all windows that are not over, as each probe has seen them.
-const CONTACTS_MAX: usize = 1 << 22;
+/// What one contact takes at most: 256 in a tree whose nodes are half full, which allocators hardly give back
+/// before it is gone; 280 as a conversation that detectors look at; 280 for the sums of a service that nobody
+/// else asks for, in the detector of floods, in a table that has just grown.
+const CONTACT_BYTES: usize = 816;
 /// Probes whose records are told apart.
 const PROBES_MAX: usize = 1 << 12;
 /// Probes that an alert names; the rest together are "others".
@@ -75,7 +77,7 @@ struct Window {
     /// When the first of its records was sent; of an empty one, when it would have been.
     first_ms: i64,
     is_empty: bool,
-    contacts: KeyedMap<Mark, Sums>,
+    contacts: BTreeMap<Mark, Sums>,
 }
 
 /// A window that detectors have seen.
@@ -141,7 +143,7 @@ impl Fleet {
             probes: Vec::new(),
             windows: BTreeMap::new(),
             contacts: 0,
-            contacts_max: CONTACTS_MAX,
+            contacts_max: contacts_max(plan.correlate.contacts_mib_max),
             due: VecDeque::new(),
             due_alerts: 0,
             over: None,
@@ -256,6 +258,8 @@ impl Fleet {
             let alerts = self.detectors.observe(&view, || {});
             self.due_alerts += alerts.len();
             self.due.push_back(Due { window: number, end: view.end, alerts });
+            // The one before may have got further than this one has read.
+            self.forget_emitted();
         }
     }
 
@@ -310,47 +314,89 @@ impl Fleet {
 
 impl Window {
     fn at(first_ms: i64) -> Self {
-        Self { first_ms, is_empty: false, contacts: KeyedMap::default() }
+        Self { first_ms, is_empty: false, contacts: BTreeMap::new() }
     }
+}
+
+/// So many contacts find room.
+fn contacts_max(mib_max: u32) -> usize {
+    usize::try_from((u64::from(mib_max) << 20) / CONTACT_BYTES as u64).unwrap_or(usize::MAX)
 }
 
 /// Contacts of all probes as conversations, in order: what is one conversation is one, with the sums of the
-/// probe that has seen most of it, count by count.
-fn joined(contacts: KeyedMap<Mark, Sums>) -> Vec<(ConversationKey, Conversation)> {
-    let mut all: Vec<_> = contacts.into_iter().collect();
-    all.sort_unstable_by_key(|(mark, _)| *mark);
-    all.chunk_by(|(one, _), (other, _)| one.service() == other.service()).map(one).collect()
+/// probe that has seen most of it, count by count. One at a time, so that memory of those before is given back.
+fn joined(contacts: BTreeMap<Mark, Sums>) -> impl Iterator<Item = (ConversationKey, Conversation)> {
+    let mut contacts = contacts.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let (first, sums) = contacts.next()?;
+        let mut one = Joined::first(first, sums);
+        let is_same = |(mark, _): &(Mark, Sums)| mark.service() == first.service();
+        while let Some((mark, sums)) = contacts.next_if(is_same) {
+            one.add(mark.probe, sums);
+        }
+        Some(one.finish())
+    })
 }
 
-fn one(seen: &[(Mark, Sums)]) -> (ConversationKey, Conversation) {
-    let (mark, sums) = seen[0];
-    let mut counts = ContactCounts::default();
-    let mut observers = Observers::default();
-    for of_probe in seen.chunk_by(|(one, _), (other, _)| one.probe == other.probe) {
-        let sum = of_probe.iter().fold(ContactCounts::default(), |sum, it| sum.plus(it.1.counts));
-        counts = counts.or_more(sum);
-        observers.add(Observers(1 << usize::from(of_probe[0].0.probe).min(NAMED_MAX)));
+/// One conversation, as the probes up to one have seen it.
+struct Joined {
+    mark: Mark,
+    segment: Segment,
+    /// Of each count the largest of the probes before.
+    counts: ContactCounts,
+    observers: Observers,
+    /// Of the last probe, added up.
+    probe: u16,
+    sum: ContactCounts,
+}
+
+impl Joined {
+    fn first(mark: Mark, Sums { segment, counts }: Sums) -> Self {
+        let (probe, counts_before) = (mark.probe, ContactCounts::default());
+        let observers = observer(probe);
+        Self { mark, segment, counts: counts_before, observers, probe, sum: counts }
     }
-    let key = ConversationKey {
-        space: mark.space,
-        source: mark.source,
-        destination: mark.destination,
-        protocol: mark.protocol,
-        ip_version: mark.ip_version,
-        destination_port: mark.port,
-        segment: seen.iter().map(|it| it.1.segment).min().unwrap_or(sums.segment),
-        ..ConversationKey::default()
-    };
-    let conversation = Conversation {
-        contacts: counts.contacts,
-        answered: counts.answered,
-        refused: counts.refused,
-        syns: counts.syns,
-        established: counts.established,
-        observers,
-        ..Conversation::default()
-    };
-    (key, conversation)
+
+    /// In the order of marks.
+    fn add(&mut self, probe: u16, Sums { segment, counts }: Sums) {
+        self.segment = self.segment.min(segment);
+        if probe == self.probe {
+            self.sum = self.sum.plus(counts);
+            return;
+        }
+        self.counts = self.counts.or_more(self.sum);
+        self.observers.add(observer(probe));
+        (self.probe, self.sum) = (probe, counts);
+    }
+
+    fn finish(self) -> (ConversationKey, Conversation) {
+        let counts = self.counts.or_more(self.sum);
+        let key = ConversationKey {
+            space: self.mark.space,
+            source: self.mark.source,
+            destination: self.mark.destination,
+            protocol: self.mark.protocol,
+            ip_version: self.mark.ip_version,
+            destination_port: self.mark.port,
+            segment: self.segment,
+            ..ConversationKey::default()
+        };
+        let conversation = Conversation {
+            contacts: counts.contacts,
+            answered: counts.answered,
+            refused: counts.refused,
+            syns: counts.syns,
+            established: counts.established,
+            observers: self.observers,
+            ..Conversation::default()
+        };
+        (key, conversation)
+    }
+}
+
+/// A probe as one of those that are named, or of the others.
+fn observer(probe: u16) -> Observers {
+    Observers(1 << usize::from(probe).min(NAMED_MAX))
 }
 
 impl Reduce for Fleet {
@@ -380,6 +426,7 @@ impl Reduce for Fleet {
         if !self.is_caught_up {
             return None;
         }
+        self.forget_emitted();
         let due = self.due.pop_front()?;
         self.due_alerts -= due.alerts.len();
         let rows = self.rows(&due.alerts);
@@ -624,7 +671,7 @@ mod tests {
             let counts = ContactCounts { syns, established, ..ContactCounts::default() };
             (variant, counts)
         };
-        let mut all = KeyedMap::default();
+        let mut all = BTreeMap::new();
         let mut fleet = fleet(&plan, begin(0));
         for (probe, (variant, counts)) in
             [(0, with(1, 3, 0)), (0, with(2, 4, 0)), (1, with(1, 5, 2)), (70, with(1, 0, 0))]
@@ -633,7 +680,7 @@ mod tests {
             let (mark, sums) = fleet.read_contact(probe, &contact).expect("known names");
             all.insert(mark, sums);
         }
-        let [(_, sums)] = joined(all)[..] else { panic!("one conversation") };
+        let [(_, sums)] = joined(all).collect::<Vec<_>>()[..] else { panic!("one conversation") };
         assert_eq!((sums.syns, sums.established), (7, 2));
         assert_eq!(sums.observers, Observers(1 | 1 << 1 | 1 << NAMED_MAX));
     }
@@ -694,6 +741,86 @@ mod tests {
         assert_eq!(scan(86_400).0, 0);
         let (first, kept) = scan(1_000);
         assert!((1_990..=2_000).contains(&first) && kept <= 1_010, "{first} {kept}");
+    }
+
+    /// Windows behind which the sinks are, with what says that the one before gave them out, before whoever
+    /// takes over is there: it waits for clocks, or has no room.
+    #[test]
+    fn what_was_given_out_before_it_is_settled_is_not_given_out_again() {
+        const MANY: u64 = DUE_WINDOWS_MAX as u64 + 300;
+        let plan = short_plan();
+        for (said_behind, first) in [(30, 31), (MANY - 10, MANY - 9)] {
+            let mut fleet = fleet(&plan, begin(0));
+            let mut offset = 0;
+            let mut read = |fleet: &mut Fleet, message: Message| {
+                fleet.read(offset, &serde_json::to_vec(&message).expect("JSON"), i64::MAX);
+                offset += 1;
+            };
+            for window in 0..MANY {
+                read(&mut fleet, message("a", window, seen(0, window)));
+            }
+            // All of them are over: as many as there is room for are settled.
+            let is_early = said_behind < 100;
+            for partition in (0..2).filter(|_| !is_early) {
+                read(&mut fleet, clock(partition, i64::MAX));
+            }
+            read(&mut fleet, Message::Emitted { window: START_S + said_behind });
+            for partition in 0..2 {
+                read(&mut fleet, clock(partition, i64::MAX));
+            }
+            fleet.caught_up();
+            let all = given(&mut fleet);
+            let windows: Vec<_> = all.iter().map(|(window, _)| *window).collect();
+            assert_eq!(windows, (first..=MANY).collect::<Vec<_>>());
+            assert_eq!((fleet.due_alerts, fleet.contacts), (0, 0));
+        }
+    }
+
+    /// Resident memory in bytes, and the most of it since that was asked for to be forgotten.
+    fn resident_bytes() -> (usize, usize) {
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+        let of = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+            let kib = line.split_whitespace().next().and_then(|kib| kib.parse::<usize>().ok());
+            kib.expect("a number") << 10
+        };
+        (of("VmRSS:"), of("VmHWM:"))
+    }
+
+    #[test]
+    fn a_window_with_all_contacts_that_find_room_takes_no_more_than_configured() {
+        const MIB_MAX: u32 = 160;
+        const ROWS: u32 = 1_000;
+        let mut plan = (*short_plan()).clone();
+        plan.correlate.contacts_mib_max = MIB_MAX;
+        let mut fleet = fleet(&Arc::new(plan), begin(0));
+        fleet.caught_up();
+        let places = u32::try_from(fleet.contacts_max).expect("few");
+        // In order, so that nodes of the tree are as empty as can be; each another service.
+        let contacts = |from: u32| {
+            let contact = |number: u32| Contact {
+                destination: std::net::Ipv4Addr::from(0x0a00_0000 + number).into(),
+                counts: ContactCounts { syns: 1, ..ContactCounts::default() },
+                ..refused(1, 80)
+            };
+            let rows = (from..from + ROWS).map(contact).collect();
+            let (sent_ms, window) = (sent_ms(5), START_S + 5);
+            Contacts { sent_ms, window, probe: "a".to_owned(), rows }
+        };
+        let (begun, _) = resident_bytes();
+        std::fs::write("/proc/self/clear_refs", "5").expect("Linux");
+        for from in (0..places + 5 * ROWS).step_by(ROWS as usize) {
+            fleet.take(0, &contacts(from));
+        }
+        assert_eq!(fleet.contacts, fleet.contacts_max);
+        assert!(fleet.counts.contacts_full >= u64::from(4 * ROWS), "{:?}", fleet.counts);
+        fleet.clocks = BTreeMap::from([(0, i64::MAX), (1, i64::MAX)]);
+        fleet.settle();
+        assert_eq!((fleet.contacts, given(&mut fleet).len()), (0, 2));
+        let (_, most) = resident_bytes();
+        let (taken, budget) =
+            (most.saturating_sub(begun), usize::try_from(MIB_MAX).expect("small") << 20);
+        assert!((budget / 4..=budget).contains(&taken), "{taken} of {budget}");
     }
 
     #[test]

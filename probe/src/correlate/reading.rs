@@ -22,6 +22,8 @@ use super::member::CorrelateError;
 
 /// How long a broker may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Messages that the client reads ahead, in KiB.
+const QUEUE_KIB_MAX: u32 = 64 << 10;
 /// Assignments between two polls at most.
 const EVENTS_MAX: usize = 16;
 
@@ -101,6 +103,7 @@ impl Reading {
             .set("group.id", group)
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
+            .set("queued.max.messages.kbytes", QUEUE_KIB_MAX.to_string())
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "range")
             .set("session.timeout.ms", plan.session_ms.to_string())

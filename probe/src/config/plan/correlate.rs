@@ -17,8 +17,11 @@ pub struct CorrelatePlan {
     pub hold_ms: u32,
     /// Detectors look at the windows of all probes.
     pub detect: bool,
-    /// How far back who takes over the detectors reads at most, in seconds.
+    /// How far back who takes over the detectors reads at most, in seconds; `detect.port_scan.forget_s` and
+    /// 64 windows where that is more.
     pub history_s: u32,
+    /// Memory for contacts of windows that are not over, in MiB.
+    pub contacts_mib_max: u32,
     /// When a silent member is taken for dead, in milliseconds.
     pub session_ms: u32,
 }
@@ -32,6 +35,7 @@ impl Default for CorrelatePlan {
             hold_ms: 15_000,
             detect: false,
             history_s: 3_600,
+            contacts_mib_max: 1_024,
             session_ms: 10_000,
         }
     }
