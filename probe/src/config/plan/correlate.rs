@@ -2,6 +2,8 @@
 //!
 //! In: `[correlate]`. Out: [`CorrelatePlan`].
 
+use std::net::SocketAddr;
+
 use super::KafkaCluster;
 
 /// A member of the group that looks at what many probes have seen.
@@ -22,6 +24,8 @@ pub struct CorrelatePlan {
     pub history_s: u32,
     /// Memory for contacts of windows that are not over, in MiB.
     pub contacts_mib_max: u32,
+    /// Loopback address and port of metrics and health; `None`: they are not served.
+    pub listen: Option<SocketAddr>,
     /// When a silent member is taken for dead, in milliseconds.
     pub session_ms: u32,
 }
@@ -36,6 +40,7 @@ impl Default for CorrelatePlan {
             detect: false,
             history_s: 3_600,
             contacts_mib_max: 1_024,
+            listen: None,
             session_ms: 10_000,
         }
     }

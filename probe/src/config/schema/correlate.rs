@@ -69,6 +69,13 @@ pub(super) static CORRELATE: Table = Table {
              what finds no room is left out and counted (contacts_full).",
         ),
         key(
+            "listen",
+            Kind::Listen,
+            Nothing("\"127.0.0.1:8081\""),
+            "",
+            "Where metrics (/metrics) and health (/healthz) of a member are served.",
+        ),
+        key(
             "session_ms",
             integer(1_000, 300_000),
             Default("10000"),
