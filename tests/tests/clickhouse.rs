@@ -131,7 +131,7 @@ fn many_rows_come_as_they_were(server: &Clickhouse) {
     for (number, row) in rows.windows.iter_mut().enumerate() {
         let tenant = match number {
             15_000 => "alone".to_owned(),
-            _ if number % 3 == 0 => "left out".to_owned(),
+            _ if number.is_multiple_of(3) => "left out".to_owned(),
             _ => format!("tenant-{}", number % 397),
         };
         row.source_virtual_station_tenant = Some(tenant.into());

@@ -143,7 +143,9 @@ fn write_column(column: &Column, values: &dyn Array, out: &mut Vec<u8>) {
         }
         Kind::Text => {
             let texts: &StringArray = values.as_string();
-            (0..texts.len()).for_each(|place| text(texts.value(place), out));
+            for place in 0..texts.len() {
+                text(texts.value(place), out);
+            }
         }
     }
 }
@@ -228,7 +230,9 @@ fn write_dictionary(texts: &StringArray, nullable: bool, out: &mut Vec<u8>) {
     number(DICTIONARIES_IN_BLOCKS);
     number(DICTIONARY_HERE | width);
     number(dictionary.len() as u64);
-    dictionary.iter().for_each(|value| text(value, out));
+    for value in &dictionary {
+        text(value, out);
+    }
     out.extend_from_slice(&(places.len() as u64).to_le_bytes());
     match width {
         0 => out.extend(places.iter().map(|place| place.to_le_bytes()[0])),
@@ -271,12 +275,12 @@ mod tests {
 
     #[test]
     fn indices_are_as_wide_as_the_dictionary_is_long() {
-        for (count, width) in [(256, 0), (257, 1), (65_537, 2)] {
+        for (count, width) in [(256_u32, 0_u64), (257, 1), (65_537, 2)] {
             let texts: StringArray = (0..count).map(|it| Some(it.to_string())).collect();
             let mut out = Vec::new();
             write_dictionary(&texts, false, &mut out);
-            assert_eq!(out[8..16], (0x600 | width as u64).to_le_bytes(), "{count} texts");
-            let last = (count - 1_u32).to_le_bytes();
+            assert_eq!(out[8..16], (0x600 | width).to_le_bytes(), "{count} texts");
+            let last = (count - 1).to_le_bytes();
             assert!(out.ends_with(&last[..1 << width]), "{count} texts");
         }
     }
