@@ -123,9 +123,11 @@ fn every_field_comes_back_as_it_was() {
 /// More than a block holds, of more tenants than an octet counts, and some are left out.
 fn many_rows_come_as_they_were(server: &Clickhouse) {
     const ROWS: u64 = 20_000;
-    let tenants: String = (0..200).map(|it| format!("\"tenant-{it}\", ")).collect();
-    let rest =
-        format!("tables = [\"windows\"]\nbatch_records = 13000\ntenants = [{tenants}\"alone\"]\n");
+    let tenants: Vec<_> = (0..200).map(|it| format!("\"tenant-{it}\"")).collect();
+    let tenants = tenants.join(", ");
+    let rest = format!(
+        "tables = [\"windows\"]\nbatch_records = 13000\ntenants = [{tenants}, \"alone\"]\n"
+    );
     let mut sinks = start(&plan(&server.url(), &rest), true);
     let mut rows = load(1, ROWS);
     for (number, row) in rows.windows.iter_mut().enumerate() {
