@@ -434,35 +434,65 @@ TEXT
     rm -rf "$work/day"
 }
 
-# Rows of `windows` to a ClickHouse on this machine, and what the server takes of the same rows by itself.
+# CPU time of a process so far, in s.
+cpu_of() {
+    awk -v ticks="$(getconf CLK_TCK)" '{ print ($14 + $15) / ticks }' "/proc/$1/stat"
+}
+
+# Conversations to the database of a ClickHouse, several times: `bench --sinks` with further arguments. Each line of
+# the answer is a report, with the server's CPU time meanwhile.
+to_clickhouse() {
+    local database=$1 round before table
+    local tables=(windows)
+    shift
+    [[ $database != vmprobe ]] || tables+=(windows_1m windows_1h)
+    sed "s/^name = .*/&\ndatabase = \"$database\"/" "$work/sink.toml" >"$work/$database.toml"
+    for ((round = 0; round < $(rounds 3); round++)); do
+        # The same rows again are another run's, and nothing of that is merged meanwhile.
+        for table in "${tables[@]}"; do
+            [[ $database == nothing ]] || curl -sf "$url" --data-binary "TRUNCATE TABLE $database.$table"
+        done
+        before=$(cpu_of "$server")
+        "$probe" bench --sinks "$work/$database.toml" "$@" --json >"$work/report"
+        jq -c --argjson before "$before" --argjson after "$(cpu_of "$server")" '. + {server_cpu_s: ($after - $before)}' "$work/report"
+    done
+}
+
+# Rows of `windows` to a ClickHouse on this machine: what the probe takes, what the server takes of the batches that
+# the probe makes, and both together.
 part_clickhouse() {
-    local port=18123 windows=10 server url round
-    ! $quick || windows=2
+    local port=18123 windows=20 server url database
+    ! $quick || windows=4
     url="http://127.0.0.1:$port"
     start_clickhouse "$port"
-    for ((round = 0; round < $(rounds 3); round++)); do
-        # The same rows again are another run's.
-        curl -sf "$url" --data-binary 'TRUNCATE TABLE vmprobe.windows'
-        "$probe" bench --sinks "$work/sink.toml" --batches "$windows" --json
-    done >"$work/sinks"
-    # What the server has, in the sink's format, given back to it as one insert.
-    curl -sf "$url" --data-binary 'SELECT * FROM vmprobe.windows FORMAT RowBinaryWithNamesAndTypes' >"$work/rows"
-    for ((round = 0; round < $(rounds 3); round++)); do
-        curl -sf "$url" --data-binary 'TRUNCATE TABLE vmprobe.windows'
-        curl -sf -o /dev/null -w '%{time_total}\n' -H 'Expect:' --data-binary "@$work/rows" \
-            "$url/?query=INSERT%20INTO%20vmprobe.windows%20FORMAT%20RowBinaryWithNamesAndTypes"
-    done >"$work/alone"
+    for database in nothing plain; do
+        curl -sf "$url" --data-binary "CREATE DATABASE $database"
+    done
+    curl -sf "$url" --data-binary 'CREATE TABLE nothing.windows AS vmprobe.windows ENGINE = Null'
+    curl -sf "$url" --data-binary 'CREATE TABLE plain.windows AS vmprobe.windows'
+    to_clickhouse nothing --batches "$windows" >"$work/probe"
+    to_clickhouse plain --batches "$windows" --apart >"$work/plain"
+    to_clickhouse vmprobe --batches "$windows" --apart >"$work/server"
+    to_clickhouse vmprobe --batches "$windows" >"$work/both"
     kill -9 "$server" 2>/dev/null || true
+    # Figures of the reports in a file: of CPU time, of wall time, and µs a row.
+    of_cpu() { jq '.rows / .cpu_s | round' "$work/$1" | median; }
+    of_wall() { jq '.sinks[0].rows_per_second | round' "$work/$1" | median; }
+    us() { jq ".$2 / .rows * 1e8 | round / 100" "$work/$1" | median; }
+    thousand() { echo $((($1 + 500) / 1000)); }
     cat <<TEXT
 ## ClickHouse on this machine: conversations a second
-$(jq -rs '.[0] | "\(.rows) rows of `windows`"' "$work/sinks"), roll-ups by minute and hour filled as they come; probe and server share $(nproc) cores. Medians of $(rounds 3).
+$(jq -rs '.[0] | "\(.rows) rows of `windows`"' "$work/both"), batches of 100,000; probe and server share $(nproc) cores. Medians of $(rounds 3). To a table that keeps nothing (\`ENGINE = Null\`, the same columns) the server only reads what the probe sends. "The server alone" takes batches that were made before.
 
-| what | thousand rows a second | bar | met | CPU time of the probe, µs a row |
-|---|---|---|---|---|
-| the sink, from the first row until the server has confirmed the last | $(jq '.sinks[0].rows_per_second / 1e3 | round' "$work/sinks" | median) | $((bar_sink_rows / 1000)) | $(met "$(jq '.sinks[0].rows_per_second | round' "$work/sinks" | median)" "$bar_sink_rows" least) | $(jq '.cpu_s / .rows * 1e8 | round / 100' "$work/sinks" | median) |
-| the server alone: the same rows in the same format from a file, one insert, by curl | $(jq -s --slurpfile alone "$work/alone" '.[0].rows as $rows | [$alone[] | $rows / . / 1e3 | round] | sort | .[length / 2 | floor]' "$work/sinks") | | | |
+| what | thousand rows a second | bar | met | CPU time a row, µs: probe | server |
+|---|---|---|---|---|---|
+| the probe, a second of its CPU time: encoding, compressing, sending, to a table that keeps nothing | $(thousand "$(of_cpu probe)") | $((bar_sink_rows / 1000)) | $(met "$(of_cpu probe)" "$bar_sink_rows" least) | $(us probe cpu_s) | $(us probe server_cpu_s) |
+| the same, from the first row until the server has confirmed the last | $(thousand "$(of_wall probe)") | | | | |
+| the server alone, without roll-ups | $(thousand "$(of_wall plain)") | | | | $(us plain server_cpu_s) |
+| the server alone, roll-ups by minute and hour filled as rows come | $(thousand "$(of_wall server)") | | | | $(us server server_cpu_s) |
+| both together, from the first row until the server has confirmed the last | $(thousand "$(of_wall both)") | $((bar_sink_rows / 1000)) | $(met "$(of_wall both)" "$bar_sink_rows" least) | $(us both cpu_s) | $(us both server_cpu_s) |
 
-Rows that were not delivered: $(jq -s 'map(.sinks[0].dropped) | add' "$work/sinks").
+Rows that were not delivered: $(cat "$work"/{probe,plain,server,both} | jq -s 'map(.sinks[0].dropped) | add').
 TEXT
 }
 

@@ -16,6 +16,8 @@ use crate::folder::Folder;
 use crate::ports::free_ports;
 use crate::skips::{missing, skipped};
 
+mod amid;
+
 /// How long it may take to start, on a machine that is busy with other tests.
 const START_S: u64 = 60;
 /// Password of the user `probe`.
@@ -119,12 +121,13 @@ impl Clickhouse {
         assert!(up.is_some(), "ClickHouse does not start: {}", self.said());
     }
 
-    /// Kills it without warning.
+    /// Kills it without warning, at any moment but the one that its tables do not survive without a keeper
+    /// (docs/sinks/clickhouse.md, "Delivery"): it is stopped first, and goes on where it is in that.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let Some(mut child) = self.child.take() else { return };
+        amid::halt_outside(child.id(), &self.folder.path("data"));
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     /// The URL for a sink.

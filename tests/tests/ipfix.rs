@@ -69,7 +69,7 @@ fn flow(number: u64) -> FlowRecord {
             .then(|| "fa:16:3e:00:00:01".parse().expect("a MAC")),
         handshake_server_rtt_ns: (number.is_multiple_of(4)).then_some(number),
         segments: if number.is_multiple_of(6) {
-            Group::Own(Box::new(SegmentCounts([[number, 2]; 15])))
+            Group::Own(Arc::new(SegmentCounts([[number, 2]; 15])))
         } else {
             Group::Null
         },

@@ -2,11 +2,12 @@
 //!
 //! In: what was measured, or that nothing was. Out: the same in Arrow columns, as JSON, or compared.
 //! Cost: 16 bytes a row; what is the same for many rows is kept once, and appended once for a run of
-//! them. Only a row with values of its own has memory of its own.
+//! them. Only a row with values of its own has memory of its own, which copies of it share.
 //! Invariants: as those of single columns: null is never written as 0.
 
 use std::cmp::Ordering;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
@@ -31,6 +32,16 @@ pub enum Cell {
 }
 
 impl Cell {
+    /// Most rows that have values of their own stand alone.
+    #[inline]
+    fn append_once(self, builder: &mut ColumnBuilder) {
+        match (self, builder) {
+            (Self::Number(Some(value)), ColumnBuilder::U64(builder)) => builder.append_value(value),
+            (Self::Number(None), ColumnBuilder::U64(builder)) => builder.append_null(),
+            (cell, builder) => cell.append(1, builder),
+        }
+    }
+
     fn append(self, times: usize, builder: &mut ColumnBuilder) {
         match (self, builder) {
             (Self::Number(Some(value)), ColumnBuilder::U64(builder)) => {
@@ -70,7 +81,7 @@ pub enum Group<T: 'static> {
     /// The same as in other rows.
     Same(&'static T),
     /// This row's own.
-    Own(Box<T>),
+    Own(Arc<T>),
 }
 
 impl<T: Columns> Group<T> {
@@ -95,8 +106,20 @@ impl<T: Columns> Group<T> {
     fn append_times(&self, times: usize, builders: &mut [ColumnBuilder]) {
         match self.get() {
             Some(values) => {
-                for (cell, builder) in values.cells().zip(builders) {
-                    cell.append(times, builder);
+                // From within: a chain of iterators looks at its parts anew for each step from outside.
+                let mut builders = builders.iter_mut();
+                if times == 1 {
+                    values.cells().for_each(|cell| {
+                        if let Some(builder) = builders.next() {
+                            cell.append_once(builder);
+                        }
+                    });
+                } else {
+                    values.cells().for_each(|cell| {
+                        if let Some(builder) = builders.next() {
+                            cell.append(times, builder);
+                        }
+                    });
                 }
             }
             None => builders.iter_mut().for_each(|builder| builder.append_nulls(times)),
@@ -204,7 +227,7 @@ mod tests {
     static ANOTHER: Pair = Pair(None, 1.0);
 
     fn rows() -> Vec<Group<Pair>> {
-        let own = |count| Group::Own(Box::new(Pair(Some(count), 0.5)));
+        let own = |count| Group::Own(Arc::new(Pair(Some(count), 0.5)));
         vec![
             Group::Null,
             Group::Null,
@@ -238,13 +261,13 @@ mod tests {
 
     #[test]
     fn a_value_is_the_same_however_it_is_kept() {
-        let (kept, own) = (Group::Same(&NOTHING), Group::Own(Box::new(NOTHING.clone())));
+        let (kept, own) = (Group::Same(&NOTHING), Group::Own(Arc::new(NOTHING.clone())));
         assert_eq!(kept, own);
         assert_eq!((kept.order(&own), own.order(&kept)), (Ordering::Equal, Ordering::Equal));
         assert_eq!(Group::Null.order(&kept), Ordering::Less);
-        assert_eq!(Group::Own(Box::new(Pair(Some(1), 0.0))).order(&kept), Ordering::Greater);
+        assert_eq!(Group::Own(Arc::new(Pair(Some(1), 0.0))).order(&kept), Ordering::Greater);
         // By the second column where the first is equal.
-        assert_eq!(Group::Own(Box::new(Pair(Some(0), 0.1))).order(&kept), Ordering::Greater);
+        assert_eq!(Group::Own(Arc::new(Pair(Some(0), 0.1))).order(&kept), Ordering::Greater);
         assert_ne!(Group::Null, kept);
     }
 

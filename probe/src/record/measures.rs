@@ -7,6 +7,8 @@
 //! taken is null, a measured nothing is 0.
 //! Source: docs/measures.md.
 
+use std::sync::Arc;
+
 use super::column::{Column, Element, Kind};
 use super::group::{Cell, Columns, Group, joined, length};
 use crate::aggregate::{Direction, Extra};
@@ -325,7 +327,7 @@ pub(super) fn of_conversation(extra: &Extra, packets: [u64; 2]) -> Group<WindowM
         let [forward, reverse] = packets.map(|packets| usize::from(packets > 0));
         return Group::Same(&NOTHING[forward][reverse]);
     }
-    Group::Own(Box::new(WindowMeasures::of(extra, packets)))
+    Group::Own(Arc::new(WindowMeasures::of(extra, packets)))
 }
 
 /// What happened by the segments of a flow, and what they lost; without totals nothing.
@@ -346,7 +348,7 @@ pub(super) fn of_flow(
         None => Group::Same(&NOTHING),
         Some(totals) => {
             let counts = counted(&SEGMENTS, |what, way| count(totals, what, way));
-            Group::Own(Box::new(SegmentCounts(counts)))
+            Group::Own(Arc::new(SegmentCounts(counts)))
         }
     };
     let losses = match totals {
@@ -355,7 +357,7 @@ pub(super) fn of_flow(
         Some(totals) => {
             let counts = |whats| counted(whats, |what, way| count(totals, what, way));
             let (packets, octets) = (counts(&LOST_PACKETS), counts(&LOST_OCTETS));
-            Group::Own(Box::new(FlowLosses { packets, octets }))
+            Group::Own(Arc::new(FlowLosses { packets, octets }))
         }
     };
     (segments, losses)

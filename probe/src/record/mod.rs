@@ -22,6 +22,7 @@ mod ledger;
 mod measures;
 mod migrations;
 mod names;
+mod numbers;
 mod paths;
 #[macro_use]
 mod schema;
@@ -36,5 +37,6 @@ pub use inventory::{InventoryRows, REST_BATCHES_MAX};
 pub use ledger::{app_messages, migrations_lost, port_rows, sink_rows, workers_rows};
 pub use measures::{Delays, FlowLosses, SegmentCounts, WindowMeasures};
 pub use names::Names;
+pub use numbers::Numbers;
 pub use schema::{COMMON, Origin, Record, SCHEMA_VERSION, TableVisitor};
 pub use tables::*;

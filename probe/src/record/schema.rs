@@ -6,19 +6,24 @@
 //! columns stand behind those that stand alone.
 
 use std::cmp::Ordering;
+use std::iter::repeat_n;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, Schema, SchemaRef};
 use serde_json::Value as Json;
 
-use super::column::{Column, ColumnBuilder, Element, Kind, Value as _};
+use super::column::{Column, ColumnBuilder, Element, Kind, Value};
 use super::{Rows, Table};
 use crate::time::Timestamp;
 
 /// Version of the whole schema. It grows when a column changes its meaning or type; a column
 /// that is added alone does not change it.
 pub const SCHEMA_VERSION: u16 = 1;
+
+/// Rows that are made into columns together: each column looks at all of them, so they shall still be in
+/// the core's cache.
+const NEAR_ROWS: usize = 512;
 
 /// The columns with which every record begins; the same for all records of a writer.
 pub const COMMON: &[Column] = &[
@@ -63,11 +68,11 @@ impl Origin {
         Self { probe_id: probe_id.into(), domain: domain.into() }
     }
 
-    fn append(&self, builders: &mut [ColumnBuilder]) {
+    fn append(&self, rows: usize, builders: &mut [ColumnBuilder]) {
         if let [version, probe_id, domain, ..] = builders {
-            SCHEMA_VERSION.append(version);
-            self.probe_id.append(probe_id);
-            self.domain.append(domain);
+            Value::append_all(repeat_n(&SCHEMA_VERSION, rows), version);
+            Value::append_all(repeat_n(&self.probe_id, rows), probe_id);
+            Value::append_all(repeat_n(&self.domain, rows), domain);
         }
     }
 
@@ -92,9 +97,9 @@ pub trait Record: Clone + Default + Send + 'static {
     fn among(rows: &Rows) -> &[Self];
     /// A total order: the table's sort columns, then all others.
     fn order(&self, other: &Self) -> Ordering;
-    /// Appends each value that stands alone to the builder of its column; `builders` has one for
-    /// each of [`Record::COLUMNS`].
-    fn append(&self, builders: &mut [ColumnBuilder]);
+    /// Appends the values that stand alone, column by column; `builders` has one for each of
+    /// [`Record::COLUMNS`].
+    fn append_alone(rows: &[Self], builders: &mut [ColumnBuilder]);
     /// Appends the groups of all rows, likewise.
     fn append_groups(rows: &[Self], builders: &mut [ColumnBuilder]);
     /// The values in the order of [`Record::COLUMNS`].
@@ -116,12 +121,12 @@ pub trait Record: Clone + Default + Send + 'static {
         let columns = Self::TABLE.columns();
         let mut builders: Vec<_> =
             columns.iter().map(|column| ColumnBuilder::new(column.kind, rows.len())).collect();
-        for row in rows {
-            let (common, own) = builders.split_at_mut(COMMON.len());
-            origin.append(common);
-            row.append(own);
+        let (common, own) = builders.split_at_mut(COMMON.len());
+        origin.append(rows.len(), common);
+        for rows in rows.chunks(NEAR_ROWS) {
+            Self::append_alone(rows, own);
+            Self::append_groups(rows, own);
         }
-        Self::append_groups(rows, builders.get_mut(COMMON.len()..).unwrap_or_default());
         let arrays = builders.iter_mut().map(ColumnBuilder::finish).collect();
         RecordBatch::try_new(Self::TABLE.schema(), arrays)
     }
@@ -301,10 +306,10 @@ macro_rules! tables {
                         $($(.then_with(|| self.$group.order(&other.$group)))+)?
                 }
 
-                fn append(&self, builders: &mut [ColumnBuilder]) {
+                fn append_alone(rows: &[Self], builders: &mut [ColumnBuilder]) {
                     let mut builders = builders.iter_mut();
                     $(if let Some(builder) = builders.next() {
-                        self.$column.append(builder);
+                        Value::append_all(rows.iter().map(|row| &row.$column), builder);
                     })+
                 }
 

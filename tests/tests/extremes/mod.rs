@@ -67,7 +67,7 @@ fn window() -> WindowRecord {
         packet_delta_count: u64::MAX,
         reverse_octet_delta_count: u64::MAX,
         sampling_rate: 0.1,
-        measures: Group::Own(Box::new(measures())),
+        measures: Group::Own(Arc::new(measures())),
         ..WindowRecord::default()
     }
 }
@@ -126,7 +126,7 @@ fn flow() -> FlowRecord {
         packet_delta_count: u64::MAX,
         tcp_control_bits: u16::MAX,
         duplicate_packet_count: Some(0),
-        segments: Group::Own(Box::new(segments())),
+        segments: Group::Own(Arc::new(segments())),
         handshake_client_rtt_ns: Some(u64::MAX),
         sampling_rate: 1.0,
         application_name: "tls",

@@ -21,6 +21,10 @@ pub(crate) struct SinksArguments {
     /// Windows, one after the other.
     #[arg(long, value_name = "N", default_value_t = 20, requires = "sinks", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     batches: u32,
+    /// Encode all rows first, then deliver them: what the probe takes and what the destination takes, each by
+    /// itself.
+    #[arg(long, requires = "sinks")]
+    apart: bool,
 }
 
 /// Measures; `json`: as one JSON object.
@@ -37,6 +41,7 @@ pub(super) fn bench(arguments: &SinksArguments, file: &Path, json: bool) -> Outc
         vms: 1_000,
         conversations: arguments.per_window,
         windows: arguments.batches,
+        apart: arguments.apart,
     };
     let has_all = |report: &SinksReport| {
         report.sinks.iter().all(|sink| sink.dropped == 0 && sink.problem.is_none())
@@ -60,5 +65,8 @@ fn print(report: &SinksReport) {
             sink.elapsed_s,
             sink.rows_per_second
         ));
+        if let Some(cpu_s) = sink.encode_cpu_s {
+            output::line(format_args!("{}: encoded in {cpu_s:.2} s of CPU time before", sink.name));
+        }
     }
 }

@@ -337,7 +337,7 @@ mod tests {
     fn what_is_not_given_follows_from_the_kind() {
         let loaded = read("clickhouse", "url = \"http://127.0.0.1\"\nspool_folder = \"s\"\n");
         let sink = &loaded.expect("allowed").plan.sinks[0];
-        assert_eq!((sink.batch_records, sink.tables.len()), (20_000, SINK_TABLES.len()));
+        assert_eq!((sink.batch_records, sink.tables.len()), (100_000, SINK_TABLES.len()));
         assert_eq!(sink.spool_folder.as_deref(), Some(std::path::Path::new("/b/s")));
         let loaded = read("eve", "path = \"e\"\n").expect("allowed");
         assert_eq!(loaded.plan.sinks[0].tables, ["flows", "alerts", "apps"]);

@@ -414,7 +414,7 @@ impl SinkPlan {
     /// What is not given otherwise.
     pub fn new(name: String, kind: SinkKind) -> Self {
         let (tables, batch_records): (&[&str], u32) = match &kind {
-            SinkKind::Clickhouse(_) => (super::super::schema::SINK_TABLES, 20_000),
+            SinkKind::Clickhouse(_) => (super::super::schema::SINK_TABLES, 100_000),
             SinkKind::Kafka(_) => (super::super::schema::SINK_TABLES, 5_000),
             SinkKind::Eve(_) => (&["flows", "alerts", "apps"], 1_000),
             SinkKind::Rabbitmq(_) | SinkKind::Elastic(_) | SinkKind::Splunk(_) => {

@@ -216,7 +216,7 @@ static CLICKHOUSE: Table = Table {
     keys: keys![
         name "\"lake\"";
         tables ALL_TABLES, &TABLE;
-        batch "20000";
+        batch "100000";
         key(
             "url",
             Kind::Http,

@@ -6,38 +6,45 @@
 //! before columns of the table got wider is cast to them, under the same token, and never one to narrower
 //! ones.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::super::sink::{Batch, Delivered, Driver, Failure};
+use super::batch::{self, Body, Said};
 use super::client::{Client, ClientError};
 use super::ddl::{named, quoted};
-use super::row_binary;
 use super::schema::widens;
 use crate::config::ClickhousePlan;
+use crate::record::Table;
 
-/// Compression of what is sent: beyond it it costs more than the network saves.
+/// Compression of batches of before: beyond it it costs more than the network saves.
 const ZSTD_LEVEL: i32 = 1;
 
 /// Errors of the data itself, which another attempt would not mend: CANNOT_PARSE_TEXT,
 /// CANNOT_PARSE_INPUT_ASSERTION_FAILED, TOO_LARGE_STRING_SIZE.
 const REFUSALS: [u32; 3] = [6, 27, 131];
 /// Errors of a schema that is missing or older: NO_SUCH_COLUMN_IN_TABLE, UNKNOWN_TABLE,
-/// UNKNOWN_DATABASE, INCORRECT_DATA (a column that the table has not).
-const SCHEMA: [u32; 4] = [16, 60, 81, INCORRECT_DATA];
-/// Also where a column has another type than the batch says.
-const INCORRECT_DATA: u32 = 117;
+/// UNKNOWN_DATABASE, those of [`COLUMNS`].
+const SCHEMA: [u32; 5] = [16, 60, 81, COLUMNS[0], COLUMNS[1]];
+/// Errors of columns that the table has not, or has under another type: TYPE_MISMATCH (in Native),
+/// INCORRECT_DATA.
+const COLUMNS: [u32; 2] = [53, 117];
 
-/// Settings under which a batch is one block that is stored once.
-const SETTINGS: [(&str, &str); 9] = [
+/// Settings under which a batch is one block that is stored once, and nothing of it is cut off or left out.
+const SETTINGS: [(&str, &str); 12] = [
     ("wait_end_of_query", "1"),
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),
     ("deduplicate_blocks_in_dependent_materialized_views", "1"),
     ("input_format_parallel_parsing", "0"),
+    ("input_format_native_allow_types_conversion", "0"),
+    ("input_format_skip_unknown_fields", "0"),
     ("max_insert_block_size", "1048576"),
     ("min_insert_block_size_rows", "1048576"),
     ("min_insert_block_size_bytes", "1073741824"),
     ("insert_distributed_sync", "1"),
+    // A batch has little that adds up; what there is is added up when parts are merged.
+    ("optimize_on_insert", "0"),
 ];
 
 /// Delivers batches.
@@ -54,7 +61,7 @@ impl Inserts {
         Self { plan: plan.clone(), timeout_ms, client: None }
     }
 
-    fn insert(&mut self, batch: &Batch) -> Result<(), ClientError> {
+    fn insert(&mut self, batch: &Batch, said: &Said<'_>) -> Result<(), ClientError> {
         let client = match self.client.take() {
             Some(client) => client,
             None => {
@@ -65,18 +72,24 @@ impl Inserts {
         };
         let (database, table) = (named(&self.plan.database), named(batch.table.name()));
         let into = format!("INSERT INTO {database}.{table}");
-        let body = zstd::bulk::compress(&batch.bytes, ZSTD_LEVEL)
-            .map_err(|error| ClientError::Unreachable(error.to_string()))?;
+        let (format, body) = match said.body {
+            Body::Native(body) => ("Native", Cow::Borrowed(body)),
+            Body::RowBinary(rows) => {
+                let body = zstd::bulk::compress(rows, ZSTD_LEVEL)
+                    .map_err(|error| ClientError::Unreachable(error.to_string()))?;
+                ("RowBinaryWithNamesAndTypes", Cow::Owned(body))
+            }
+        };
         let send = |columns: &str| {
-            let statement = format!("{into}{columns} FORMAT RowBinaryWithNamesAndTypes");
+            let statement = format!("{into}{columns} FORMAT {format}");
             let mut parameters =
                 vec![("query", &*statement), ("insert_deduplication_token", &*batch.token)];
             parameters.extend(SETTINGS);
             client.send_zstd(&parameters, &body)
         };
         match send("") {
-            Err(error @ ClientError::Server { code: INCORRECT_DATA, .. }) => {
-                let cast = self.cast(&client, batch)?.ok_or(error)?;
+            Err(error @ ClientError::Server { code, .. }) if COLUMNS.contains(&code) => {
+                let cast = self.cast(&client, batch.table, &said.columns)?.ok_or(error)?;
                 send(&cast)?;
             }
             sent => {
@@ -90,16 +103,20 @@ impl Inserts {
 
     /// How a batch is taken as the columns of the table, if it lacks none of its own and all are as wide:
     /// ClickHouse would cut off what does not fit, and say nothing.
-    fn cast(&self, client: &Client, batch: &Batch) -> Result<Option<String>, ClientError> {
-        let Some(columns) = row_binary::columns(&batch.bytes) else { return Ok(None) };
+    fn cast(
+        &self,
+        client: &Client,
+        table: Table,
+        columns: &[(&str, &str)],
+    ) -> Result<Option<String>, ClientError> {
         let there = client.run(&format!(
             "SELECT name, type FROM system.columns WHERE database = {} AND table = {} FORMAT TSVRaw",
             quoted(&self.plan.database),
-            quoted(batch.table.name())
+            quoted(table.name())
         ))?;
         let there: BTreeMap<_, _> =
             there.lines().filter_map(|line| line.split_once('\t')).collect();
-        Ok(cast(&columns, &there))
+        Ok(cast(columns, &there))
     }
 }
 
@@ -117,7 +134,10 @@ fn cast(columns: &[(&str, &str)], there: &BTreeMap<&str, &str>) -> Option<String
 
 impl Driver for Inserts {
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Failure> {
-        match self.insert(batch) {
+        let Some(said) = batch::read(&batch.bytes) else {
+            return Err(Failure::refused("the batch does not say what it is: a bug"));
+        };
+        match self.insert(batch, &said) {
             Ok(()) => Ok(Delivered::default()),
             Err(error @ ClientError::Server { code, .. }) if REFUSALS.contains(&code) => {
                 Err(Failure::refused(&error))

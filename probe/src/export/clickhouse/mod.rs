@@ -1,29 +1,31 @@
 //! ClickHouse, by its HTTP interface.
 //!
-//! In: batches in RowBinary. Out: rows in tables that are derived from the record schema.
+//! In: batches in Native. Out: rows in tables that are derived from the record schema.
 //! Cost: one insert a batch; roll-ups are the server's work.
 //! Invariants: a batch is inserted under its token, so a retry stores nothing twice, in the table or in a
 //! roll-up, also where the tables have been upgraded in between; a server too old to promise that is
 //! refused.
-//! Source: ClickHouse's documentation: "HTTP Interface", "RowBinaryWithNamesAndTypes",
+//! Source: ClickHouse's documentation: "HTTP Interface", "Native",
 //! `insert_deduplication_token`, `deduplicate_blocks_in_dependent_materialized_views`.
 //!
 //! | file | |
 //! |---|---|
 //! | `ddl` | the tables, derived |
-//! | `row_binary` | rows → octets |
+//! | `batch` | what a batch says of itself |
+//! | `native` | rows → octets |
 //! | `client` | requests, errors |
 //! | `insert` | batches → inserts |
 //! | `schema` | what has to be done on a server, and doing it |
 
+mod batch;
 mod client;
 pub mod ddl;
 mod insert;
-mod row_binary;
+mod native;
 mod schema;
 
 pub use insert::Inserts;
-pub use row_binary::RowBinary;
+pub use native::Native;
 pub use schema::{SchemaError, apply};
 
 /// The oldest server whose retries are known to store nothing twice in roll-ups.

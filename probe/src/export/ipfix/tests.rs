@@ -1,6 +1,7 @@
 //! Messages read back by a reader of a few lines, which knows the formats of RFC 7011 §3 only.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::*;
 use crate::export::sink::{Encoder as _, TableRows};
@@ -194,7 +195,7 @@ fn messages_are_no_longer_than_allowed_and_say_what_records_mean_first() {
         }
         if place % 3 == 0 {
             row.source_address = "2001:db8::1".parse().expect("an address");
-            row.segments = Group::Own(Box::new(SegmentCounts([[1, 2]; 15])));
+            row.segments = Group::Own(Arc::new(SegmentCounts([[1, 2]; 15])));
         }
     }
     let mut session = Session::new(&plan, 7);

@@ -2,7 +2,10 @@
 
 use crate::record::Table;
 
-use super::Row;
+use super::{Row, TableRows};
+
+/// Octets of a batch at which it is sent.
+const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// Encoded records of one table. Once made it never changes: every attempt sends the same octets under
 /// the same token, so that a destination that knows tokens stores nothing twice.
@@ -24,6 +27,31 @@ pub trait Encoder: Send {
     fn begin(&mut self, _table: Table, _out: &mut Vec<u8>) {}
     /// Appends one record.
     fn row(&mut self, row: Row<'_>, out: &mut Vec<u8>);
+    /// Appends records from the place `from` on, as many as `records_max` and there are, unless the batch
+    /// is full before; how many. At least one, where there is one and `records_max` is not 0. For encoders
+    /// to which columns are cheaper than rows.
+    fn rows(
+        &mut self,
+        rows: &TableRows,
+        from: usize,
+        records_max: usize,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let mut taken = 0;
+        for row in rows.rows().skip(from).take(records_max) {
+            self.row(row, out);
+            taken += 1;
+            if is_full(out) {
+                break;
+            }
+        }
+        taken
+    }
+}
+
+/// Whether a batch has as many octets as one shall have.
+pub(super) const fn is_full(batch: &[u8]) -> bool {
+    batch.len() >= BATCH_BYTES_MAX
 }
 
 /// Takes batches to a destination. It runs on a thread of its own and may wait as long as the plan's

@@ -19,15 +19,13 @@ use super::courier::Courier;
 use super::queue::{Pushed, Queue};
 use super::spool::Spool;
 use super::{
-    Batch, Delivered, Encoder, Failure, MakeEncoder, Message, SinkReport, TableRows, filter,
+    Batch, Delivered, Encoder, Failure, MakeEncoder, Message, SinkReport, TableRows, batch,
 };
 use crate::config::SinkPlan;
 use crate::export::{SinkCause, SinkHealth, SinkLedger};
 use crate::record::{Origin, Table};
 use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms, wall_clock};
 
-/// Octets of a batch at which it is sent.
-const BATCH_BYTES_MAX: usize = 8 << 20;
 /// How often an idle keeper looks round.
 const TICK_MS: u64 = 500;
 /// How long the end waits for the destination.
@@ -252,29 +250,32 @@ impl Keeper {
         self.tables = tables;
         self.ledger.queue(lost);
         self.ledger.drop_queued(SinkCause::NotEncoded, lost);
-        for part in &parts {
-            for row in part.rows() {
-                if filter::passes(&self.parts.plan.filter, row) {
-                    self.encode(part.table, row);
-                }
-            }
+        for part in parts {
+            let passing = part.passing(&self.parts.plan.filter);
+            self.encode(&passing);
         }
     }
 
-    fn encode(&mut self, table: Table, row: super::Row<'_>) {
-        let encoder = &mut self.parts.encoder;
-        let open = self.open.entry(table).or_insert_with(|| {
-            let mut bytes = Vec::new();
-            encoder.begin(table, &mut bytes);
-            Open { bytes, records: 0, opened_ns: monotonic_ns() }
-        });
-        encoder.row(row, &mut open.bytes);
-        open.records += 1;
-        self.ledger.queue(1);
-        let full = open.records >= u64::from(self.parts.plan.batch_records)
-            || open.bytes.len() >= BATCH_BYTES_MAX;
-        if full {
-            self.close(table);
+    fn encode(&mut self, rows: &TableRows) {
+        let (table, mut from) = (rows.table, 0);
+        let batch_records = u64::from(self.parts.plan.batch_records);
+        while from < rows.len() {
+            let encoder = &mut self.parts.encoder;
+            let open = self.open.entry(table).or_insert_with(|| {
+                let mut bytes = Vec::new();
+                encoder.begin(table, &mut bytes);
+                Open { bytes, records: 0, opened_ns: monotonic_ns() }
+            });
+            let room = usize::try_from(batch_records - open.records).unwrap_or(usize::MAX);
+            let taken = encoder.rows(rows, from, room, &mut open.bytes);
+            from += taken;
+            let taken = super::count(taken);
+            open.records += taken;
+            let is_full = open.records >= batch_records || batch::is_full(&open.bytes);
+            self.ledger.queue(taken);
+            if is_full {
+                self.close(table);
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 //! Source: at least once: a batch is tried again under the same token until the destination says that it
 //! has it; docs/sinks/.
 
+mod apart;
 mod backoff;
 mod batch;
 mod courier;
@@ -20,6 +21,7 @@ mod spool;
 #[cfg(test)]
 mod tests;
 
+pub use apart::Apart;
 pub use batch::{Batch, Delivered, Driver, Encoder, Failure};
 pub use rows::{Cell, Row, TableRows};
 
@@ -371,7 +373,7 @@ fn count_refused(records: u64, ledger: &mut SinkLedger) {
 
 fn encoder(plan: &SinkPlan, origin: &Origin) -> Box<dyn Encoder> {
     match &plan.kind {
-        SinkKind::Clickhouse(_) => Box::new(super::clickhouse::RowBinary),
+        SinkKind::Clickhouse(_) => Box::new(super::clickhouse::Native::new()),
         SinkKind::Webhook(_) | SinkKind::Rabbitmq(_) => Box::new(super::json::Lines),
         SinkKind::Kafka(it) => Box::new(super::kafka::Messages::new(it.format)),
         SinkKind::Syslog(syslog) => Box::new(super::syslog::Messages::new(syslog, origin)),

@@ -7,8 +7,11 @@
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Float64Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
-use arrow_array::{Array as _, RecordBatch};
+use arrow_array::{Array as _, ArrayRef, BooleanArray, RecordBatch};
+use arrow_select::filter::filter_record_batch;
 
+use super::filter;
+use crate::config::SinkFilter;
 use crate::record::{Column, Kind, Origin, Record, Rows, Table, TableVisitor};
 use crate::time::Timestamp;
 
@@ -80,6 +83,39 @@ impl TableRows {
         (split.parts, split.lost)
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.batch.num_rows()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its columns, as the schema has them, each with the values of `count` rows from the place `from` on.
+    pub fn columns(
+        &self,
+        from: usize,
+        count: usize,
+    ) -> impl ExactSizeIterator<Item = (&Column, ArrayRef)> {
+        let slices = self.batch.columns().iter().map(move |it| it.slice(from, count));
+        self.columns.iter().zip(slices)
+    }
+
+    /// Those that pass the filter.
+    #[must_use]
+    pub(super) fn passing(self, filter: &SinkFilter) -> Self {
+        if *filter == SinkFilter::default() {
+            return self;
+        }
+        let passing = self.rows().map(|row| Some(filter::passes(filter, row)));
+        match filter_record_batch(&self.batch, &passing.collect::<BooleanArray>()) {
+            Ok(batch) => Self { batch, ..self },
+            Err(error) => unreachable!("there is an answer for each row: {error}"),
+        }
+    }
+
     /// Each row.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         (0..self.batch.num_rows()).map(|place| Row { rows: self, place })
@@ -95,6 +131,11 @@ impl<'a> Row<'a> {
     /// Its table.
     pub const fn table(self) -> Table {
         self.rows.table
+    }
+
+    /// All rows of which it is one, and its place.
+    pub const fn among(self) -> (&'a TableRows, usize) {
+        (self.rows, self.place)
     }
 
     /// Its columns.

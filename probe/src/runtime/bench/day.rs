@@ -269,7 +269,7 @@ impl Day {
         if self.below(50) == 0 {
             measures.segments.0[0][0] = 1;
         }
-        Group::Own(Box::new(measures))
+        Group::Own(Arc::new(measures))
     }
 
     fn flow(&mut self, talk: &Talk, start: Timestamp) -> FlowRecord {
