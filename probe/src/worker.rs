@@ -34,13 +34,14 @@ mod marks;
 mod port_names;
 mod quotes;
 mod spreading;
+mod taking;
 
 use burst::{Seen, Tally};
 use carry::Carrier;
 pub use learn::LearnTap;
 use marks::{MirrorSequence, NOTED_MARKS};
 pub use port_names::PortNames;
-use spreading::Taken;
+use taking::Taken;
 
 /// Packets in a burst at most; a source gives no more.
 pub const BURST_PACKETS_MAX: usize = 256;

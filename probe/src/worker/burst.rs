@@ -9,7 +9,7 @@
 
 use crate::app::Speech;
 use crate::capture::{Burst, Frame, Source, SourceState};
-use crate::copies::{Digest, Invariant, Verdict};
+use crate::copies::{Invariant, Verdict};
 use crate::counters::DropCause;
 use crate::decode::brief::Fields;
 use crate::decode::{Brief, Headers};
@@ -184,7 +184,6 @@ impl<S: Source> Worker<S> {
             name_brief(&mut seen.brief, parts.seed);
             if parts.workers > 1 && parts.passes_on(seen.brief.hash) {
                 // Nothing is fetched for it here.
-                (seen.hash, seen.ahead.digest) = (0, Digest::default());
                 seen.kind = Kind::BriefElsewhere;
                 read += 1;
                 continue;
@@ -259,10 +258,16 @@ impl<S: Source> Worker<S> {
         let (flows, copies) = (&self.parts.flows, self.parts.copies.as_ref());
         let seen = &mut self.seen[..packets];
         for seen in &mut *seen {
+            if matches!(seen.kind, Kind::BriefElsewhere) {
+                continue;
+            }
             seen.ahead.guess = flows.guess(seen.hash);
             seen.ahead.fetch(flows, copies);
         }
-        for Seen { ahead, .. } in seen {
+        for Seen { ahead, kind, .. } in seen {
+            if matches!(kind, Kind::BriefElsewhere) {
+                continue;
+            }
             ahead.fetch_behind(flows, &self.parts.handoff, self.newest_active);
         }
     }
