@@ -126,7 +126,7 @@ impl FlowTable {
     /// For at most `slots` flows, up to 2³¹.
     pub fn new(slots: u32) -> Self {
         let slots = slots as usize;
-        let buckets = (slots / LOAD_PER_BUCKET).max(1).next_power_of_two();
+        let buckets = slots.div_ceil(LOAD_PER_BUCKET).max(1).next_power_of_two();
         Self {
             buckets: memory::table(buckets, Bucket::EMPTY),
             mask: buckets - 1,
@@ -416,15 +416,22 @@ mod tests {
 
     #[test]
     fn holds_as_many_flows_as_it_has_slots() {
+        // The last is the least full of its buckets, the first the most.
+        for slots in [1 << 12, 5_000, (1 << 12) + 1] {
+            holds(slots);
+        }
+    }
+
+    fn holds(slots: u32) {
         let seed = HashSeed::random();
-        let mut table = FlowTable::new(1 << 12);
+        let mut table = FlowTable::new(slots);
         let mut indices = Vec::new();
         // Ports 0 and n and ports n and 0 are one key, so numbers stay below 2^16.
-        for number in 0..1 << 12 {
+        for number in 0..slots {
             indices.push(insert(&mut table, &packet(number, seed)).expect("there is room"));
         }
         assert_eq!(insert(&mut table, &packet(60_000, seed)), Err(TableFull::Slots));
-        for number in 0..1 << 12 {
+        for number in 0..slots {
             let wanted = packet(number, seed);
             let found = Some(indices[number as usize]);
             assert_eq!(table.find(&wanted, Guess::NONE), found);
