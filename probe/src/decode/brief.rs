@@ -294,37 +294,38 @@ impl Fields {
 
     /// Of a packet of which a [`Brief`] could be made, and which this begins; nothing where there are
     /// TCP options beside the usual timestamps.
+    #[inline]
+    pub fn of(packet: &[u8], brief: &Brief) -> Option<Self> {
+        let mut fields = Self::default();
+        fields.read(packet, brief).map(|()| fields)
+    }
+
+    /// The same where they stay; after `None` they mean nothing.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "see `Brief::write`")]
-    pub fn of(packet: &[u8], brief: &Brief) -> Option<Self> {
+    pub fn read(&mut self, packet: &[u8], brief: &Brief) -> Option<()> {
         // Behind a short packet stands the padding of its frame.
         let head: &[u8; HEAD_OCTETS] = packet.first_chunk()?;
-        let ip_identification = short(head, 4);
+        self.ip_identification = short(head, 4);
         if brief.protocol != protocol::TCP {
-            let payload_octets = u32::from(short(head, 24)).checked_sub(UDP_OCTETS)?;
+            self.payload_octets = u32::from(short(head, 24)).checked_sub(UDP_OCTETS)?;
             let begin = (IPV4_OCTETS + UDP_OCTETS) as usize;
-            return Some(Self {
-                ip_identification,
-                payload_octets,
-                payload_head: head_of(packet, begin, payload_octets as usize)?,
-                ..Self::default()
-            });
+            self.payload_head = head_of(packet, begin, self.payload_octets as usize)?;
+            (self.tcp_flags, self.tcp_window) = (0, 0);
+            (self.tcp_sequence, self.tcp_acknowledgement, self.tcp_timestamps) = (0, 0, None);
+            return Some(());
         }
         let header_octets = tcp_header_octets(head)?;
-        let tcp_timestamps = timestamps(packet, header_octets).ok()?;
-        let payload_octets = u32::from(brief.octets).checked_sub(IPV4_OCTETS + header_octets)?;
+        self.tcp_timestamps = timestamps(packet, header_octets).ok()?;
+        self.payload_octets = u32::from(brief.octets).checked_sub(IPV4_OCTETS + header_octets)?;
         let begin = (IPV4_OCTETS + header_octets) as usize;
+        self.payload_head = head_of(packet, begin, self.payload_octets as usize)?;
         let tcp_flags = short(head, 32) & 0x1ff;
-        Some(Self {
-            ip_identification,
-            tcp_flags,
-            tcp_sequence: long(head, 24),
-            tcp_acknowledgement: if tcp_flags & tcp_flag::ACK == 0 { 0 } else { long(head, 28) },
-            tcp_timestamps,
-            tcp_window: short(head, 34),
-            payload_octets,
-            payload_head: head_of(packet, begin, payload_octets as usize)?,
-        })
+        self.tcp_flags = tcp_flags;
+        self.tcp_sequence = long(head, 24);
+        self.tcp_acknowledgement = if tcp_flags & tcp_flag::ACK == 0 { 0 } else { long(head, 28) };
+        self.tcp_window = short(head, 34);
+        Some(())
     }
 }
 

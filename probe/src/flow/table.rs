@@ -8,7 +8,7 @@
 //! Source: bucketised hashing with tags as in Cuckoo++ (Le Scouarnec 2018) and F14, without moves.
 
 use crate::decode::Headers;
-use crate::index::FlowIndex;
+use crate::index::{FlowIndex, Sender};
 use crate::memory;
 
 use super::state::{Flow, Rest, low};
@@ -189,6 +189,17 @@ impl FlowTable {
     pub fn fetch(&self, guess: Guess) {
         if let Some(flow) = self.guessed(guess) {
             memory::fetch(flow);
+        }
+    }
+
+    /// Has what only beginnings and endings touch fetched, where the next packet of `sender` may be one.
+    /// The flow's own lines are there.
+    #[inline]
+    pub fn fetch_rest(&self, guess: Guess, sender: Sender) {
+        if self.guessed(guess).is_some_and(|flow| flow.may_ask_rest(sender))
+            && let Some(rest) = self.rests.get(guess.0 as usize)
+        {
+            memory::fetch(rest);
         }
     }
 

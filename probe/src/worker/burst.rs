@@ -191,8 +191,9 @@ impl<S: Source> Worker<S> {
             seen.kind = Kind::BriefAlone;
             if wants_fields {
                 let packet = seen.brief.packet_in(&frame);
-                let Some(fields) = Fields::of(packet, &seen.brief) else { continue };
-                seen.fields = fields;
+                if seen.fields.read(packet, &seen.brief).is_none() {
+                    continue;
+                }
                 if let Some(copies) = &parts.copies {
                     let invariant = Invariant::of_brief(&seen.brief, &seen.fields);
                     seen.ahead.digest = copies.digest_of(&invariant);
@@ -264,11 +265,13 @@ impl<S: Source> Worker<S> {
             seen.ahead.guess = flows.guess(seen.hash);
             seen.ahead.fetch(flows, copies);
         }
-        for Seen { ahead, kind, .. } in seen {
+        for Seen { ahead, kind, brief, .. } in seen {
             if matches!(kind, Kind::BriefElsewhere) {
                 continue;
             }
-            ahead.fetch_behind(flows, &self.parts.handoff, self.newest_active);
+            // Without a brief it is another packet's sender, and at worst something is fetched in vain.
+            let next = (brief.sender, self.newest_active);
+            ahead.fetch_behind(flows, &self.parts.handoff, next);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::capture::Source;
 use crate::copies::{CopyTable, Invariant};
 use crate::decode::brief::{Fields, PacketHead};
 use crate::decode::{Brief, Headers, Marks};
-use crate::index::WindowNumber;
+use crate::index::{Sender, WindowNumber};
 use crate::spread::ring::{AHEAD_PACKETS, CLOSED, InBrief, PAYLOAD_OCTETS_MAX, Passed, QUIET};
 use crate::time::Timestamp;
 
@@ -27,6 +27,7 @@ const TAKE_PACKETS_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Taken {
     ahead: Ahead,
+    sender: Sender,
     /// Of a packet in brief; `None` where all its headers are needed.
     fields: Option<Fields>,
 }
@@ -137,7 +138,7 @@ impl<S: Source> Worker<S> {
                 && let Some(InBrief { brief, .. }) = ring.next_in_brief()
                 && brief.clock <= turn.until
                 && brief.clock < self.next_event
-                && let Some(Taken { ahead, fields: Some(fields) }) = taken.get(ring.place())
+                && let Some(Taken { ahead, fields: Some(fields), .. }) = taken.get(ring.place())
             {
                 let standing = self.parts.standing(brief, fields, ahead);
                 if standing != Standing::Counts {
@@ -329,15 +330,19 @@ impl<S: Source> Worker<S> {
             let Some(packet) = batch.get(place) else { break };
             match packet {
                 Passed::InBrief(packet) => {
+                    known.sender = packet.brief.sender;
                     known.ahead.guess = flows.guess(packet.brief.hash);
                     known.look(packet, copies, wants_fields);
                 }
-                Passed::Headers(headers) => known.ahead = Ahead::of(headers, flows, copies),
+                Passed::Headers(headers) => {
+                    known.sender = headers.sender;
+                    known.ahead = Ahead::of(headers, flows, copies);
+                }
             }
             known.ahead.fetch(flows, copies);
         }
         for known in all {
-            known.ahead.fetch_behind(flows, handoff, self.newest_active);
+            known.ahead.fetch_behind(flows, handoff, (known.sender, self.newest_active));
         }
     }
 
