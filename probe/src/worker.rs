@@ -17,7 +17,7 @@ use crate::counters::{DropCause, TapTotals, WorkerTotals};
 use crate::decode::filter::Filters;
 use crate::decode::{Decoder, Headers, Marks};
 use crate::flow::{FlowStage, Guess};
-use crate::index::{TapIndex, WindowNumber};
+use crate::index::{Sender, TapIndex, WindowNumber};
 use crate::path::PathStage;
 use crate::sources::MapCell;
 use crate::spread::fragments::FragmentTable;
@@ -34,13 +34,14 @@ mod marks;
 mod port_names;
 mod quotes;
 mod spreading;
+mod taking;
 
 use burst::{Seen, Tally};
 use carry::Carrier;
 pub use learn::LearnTap;
 use marks::{MirrorSequence, NOTED_MARKS};
 pub use port_names::PortNames;
-use spreading::Taken;
+use taking::Taken;
 
 /// Packets in a burst at most; a source gives no more.
 pub const BURST_PACKETS_MAX: usize = 256;
@@ -188,7 +189,13 @@ impl Ahead {
 
     /// Has what the flow points to fetched: its row, where it may have one in `window`, and its measures.
     #[inline]
-    fn fetch_behind(&self, flows: &FlowStage, handoff: &HandoffSender, window: WindowNumber) {
+    fn fetch_behind(
+        &self,
+        flows: &FlowStage,
+        handoff: &HandoffSender,
+        (sender, window): (Sender, WindowNumber),
+    ) {
+        flows.table().fetch_rest(self.guess, sender);
         if let Some(row) = flows.guess_row(self.guess, window) {
             handoff.fetch(row);
         }

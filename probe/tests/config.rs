@@ -356,7 +356,7 @@ name = \"a\"
 length_ms = 700
 ";
     let expected = [
-        "x.toml:2: flow.slots_per_worker: 100 is not a power of two (allowed: 1024 to 67108864, a power of two)",
+        "x.toml:2: flow.slots_per_worker: 100 is too small (allowed: 1024 to 67108864)",
         "x.toml:3: flow.idle_tcp: is no key; flow.idle_tcp_ms is (allowed: ",
         "x.toml:5: worker.burst_packets: the text \"many\" is of the wrong type (allowed: 1 to 256)",
         "x.toml:8: shed.low_percent: low_percent 30 is not below high_percent 20 (allowed: ",

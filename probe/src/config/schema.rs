@@ -578,7 +578,7 @@ static FLOW: Table = Table {
     keys: &[
         key(
             "slots_per_worker",
-            power(1_024, 67_108_864),
+            integer(1_024, 67_108_864),
             Default("1048576"),
             "flows",
             "Flows of a worker at most; the memory is taken at start.",

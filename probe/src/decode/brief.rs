@@ -294,37 +294,38 @@ impl Fields {
 
     /// Of a packet of which a [`Brief`] could be made, and which this begins; nothing where there are
     /// TCP options beside the usual timestamps.
+    #[inline]
+    pub fn of(packet: &[u8], brief: &Brief) -> Option<Self> {
+        let mut fields = Self::default();
+        fields.read(packet, brief).map(|()| fields)
+    }
+
+    /// The same where they stay; after `None` they mean nothing.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "see `Brief::write`")]
-    pub fn of(packet: &[u8], brief: &Brief) -> Option<Self> {
+    pub fn read(&mut self, packet: &[u8], brief: &Brief) -> Option<()> {
         // Behind a short packet stands the padding of its frame.
         let head: &[u8; HEAD_OCTETS] = packet.first_chunk()?;
-        let ip_identification = short(head, 4);
+        self.ip_identification = short(head, 4);
         if brief.protocol != protocol::TCP {
-            let payload_octets = u32::from(short(head, 24)).checked_sub(UDP_OCTETS)?;
+            self.payload_octets = u32::from(short(head, 24)).checked_sub(UDP_OCTETS)?;
             let begin = (IPV4_OCTETS + UDP_OCTETS) as usize;
-            return Some(Self {
-                ip_identification,
-                payload_octets,
-                payload_head: head_of(packet, begin, payload_octets as usize)?,
-                ..Self::default()
-            });
+            self.payload_head = head_of(packet, begin, self.payload_octets as usize)?;
+            (self.tcp_flags, self.tcp_window) = (0, 0);
+            (self.tcp_sequence, self.tcp_acknowledgement, self.tcp_timestamps) = (0, 0, None);
+            return Some(());
         }
         let header_octets = tcp_header_octets(head)?;
-        let tcp_timestamps = timestamps(packet, header_octets).ok()?;
-        let payload_octets = u32::from(brief.octets).checked_sub(IPV4_OCTETS + header_octets)?;
+        self.tcp_timestamps = timestamps(packet, header_octets).ok()?;
+        self.payload_octets = u32::from(brief.octets).checked_sub(IPV4_OCTETS + header_octets)?;
         let begin = (IPV4_OCTETS + header_octets) as usize;
+        self.payload_head = head_of(packet, begin, self.payload_octets as usize)?;
         let tcp_flags = short(head, 32) & 0x1ff;
-        Some(Self {
-            ip_identification,
-            tcp_flags,
-            tcp_sequence: long(head, 24),
-            tcp_acknowledgement: if tcp_flags & tcp_flag::ACK == 0 { 0 } else { long(head, 28) },
-            tcp_timestamps,
-            tcp_window: short(head, 34),
-            payload_octets,
-            payload_head: head_of(packet, begin, payload_octets as usize)?,
-        })
+        self.tcp_flags = tcp_flags;
+        self.tcp_sequence = long(head, 24);
+        self.tcp_acknowledgement = if tcp_flags & tcp_flag::ACK == 0 { 0 } else { long(head, 28) };
+        self.tcp_window = short(head, 34);
+        Some(())
     }
 }
 
@@ -343,17 +344,36 @@ impl PacketHead {
     pub fn write(&mut self, packet: &[u8]) {
         if let Some(head) = packet.first_chunk() {
             self.0 = *head;
-        } else {
+            return;
+        }
+        self.0 = [0; PACKET_HEAD_OCTETS];
+        if !self.write_ends::<64>(packet) && !self.write_ends::<32>(packet) {
             self.write_short(packet);
         }
     }
 
-    /// The same of one that is shorter.
+    /// Writes the first and the last `OCTETS` of a packet that has at most twice as many: moves of a
+    /// length that is known take a third of what a copy of any length does. `false`: it has fewer.
     #[inline]
+    fn write_ends<const OCTETS: usize>(&mut self, packet: &[u8]) -> bool {
+        let Some(last_at) = packet.len().checked_sub(OCTETS) else { return false };
+        let (first, last) = (packet.first_chunk::<OCTETS>(), packet.last_chunk::<OCTETS>());
+        if let (Some(to), Some(first)) = (self.0.first_chunk_mut(), first) {
+            *to = *first;
+        }
+        let to = self.0.get_mut(last_at..).and_then(|behind| behind.first_chunk_mut());
+        if let (Some(to), Some(last)) = (to, last) {
+            *to = *last;
+        }
+        true
+    }
+
+    /// The same of one that is shorter than any frame is.
+    #[cold]
     fn write_short(&mut self, packet: &[u8]) {
-        let (written, missing) = self.0.split_at_mut(packet.len().min(PACKET_HEAD_OCTETS));
-        written.copy_from_slice(packet.get(..written.len()).unwrap_or_default());
-        missing.fill(0);
+        if let Some(to) = self.0.get_mut(..packet.len()) {
+            to.copy_from_slice(packet);
+        }
     }
 
     /// The octets.

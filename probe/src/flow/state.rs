@@ -239,6 +239,14 @@ impl Flow {
         self.flags & (flag::SETTLED << sender.place()) != 0
     }
 
+    /// Whether the next packet of `sender` may ask for more than these two lines.
+    #[inline]
+    pub(super) const fn may_ask_rest(&self, sender: Sender) -> bool {
+        let (settled, listened) =
+            (flag::SETTLED << sender.place(), flag::LISTENED << sender.place());
+        self.flags & (settled | listened) != settled
+    }
+
     /// Whether a packet of `sender` comes and goes between the same stations as those before it;
     /// `stations` are its destination and source MAC.
     #[inline]
@@ -298,7 +306,10 @@ impl Flow {
             if headers.marks.has(Marks::ETHERNET) {
                 self.flags |= flag::ETHERNET << sender;
             }
-            self.identity.taps[sender] = headers.tap;
+            // What has just been written in small pieces is slow to copy into a row.
+            if self.identity.taps[sender] != headers.tap {
+                self.identity.taps[sender] = headers.tap;
+            }
         }
         is_answer
     }

@@ -8,7 +8,7 @@
 //! Source: bucketised hashing with tags as in Cuckoo++ (Le Scouarnec 2018) and F14, without moves.
 
 use crate::decode::Headers;
-use crate::index::FlowIndex;
+use crate::index::{FlowIndex, Sender};
 use crate::memory;
 
 use super::state::{Flow, Rest, low};
@@ -126,7 +126,7 @@ impl FlowTable {
     /// For at most `slots` flows, up to 2³¹.
     pub fn new(slots: u32) -> Self {
         let slots = slots as usize;
-        let buckets = (slots / LOAD_PER_BUCKET).max(1).next_power_of_two();
+        let buckets = slots.div_ceil(LOAD_PER_BUCKET).max(1).next_power_of_two();
         Self {
             buckets: memory::table(buckets, Bucket::EMPTY),
             mask: buckets - 1,
@@ -189,6 +189,17 @@ impl FlowTable {
     pub fn fetch(&self, guess: Guess) {
         if let Some(flow) = self.guessed(guess) {
             memory::fetch(flow);
+        }
+    }
+
+    /// Has what only beginnings and endings touch fetched, where the next packet of `sender` may be one.
+    /// The flow's own lines are there.
+    #[inline]
+    pub fn fetch_rest(&self, guess: Guess, sender: Sender) {
+        if self.guessed(guess).is_some_and(|flow| flow.may_ask_rest(sender))
+            && let Some(rest) = self.rests.get(guess.0 as usize)
+        {
+            memory::fetch(rest);
         }
     }
 
@@ -416,15 +427,22 @@ mod tests {
 
     #[test]
     fn holds_as_many_flows_as_it_has_slots() {
+        // The last is the least full of its buckets, the first the most.
+        for slots in [1 << 12, 5_000, (1 << 12) + 1] {
+            holds(slots);
+        }
+    }
+
+    fn holds(slots: u32) {
         let seed = HashSeed::random();
-        let mut table = FlowTable::new(1 << 12);
+        let mut table = FlowTable::new(slots);
         let mut indices = Vec::new();
         // Ports 0 and n and ports n and 0 are one key, so numbers stay below 2^16.
-        for number in 0..1 << 12 {
+        for number in 0..slots {
             indices.push(insert(&mut table, &packet(number, seed)).expect("there is room"));
         }
         assert_eq!(insert(&mut table, &packet(60_000, seed)), Err(TableFull::Slots));
-        for number in 0..1 << 12 {
+        for number in 0..slots {
             let wanted = packet(number, seed);
             let found = Some(indices[number as usize]);
             assert_eq!(table.find(&wanted, Guess::NONE), found);

@@ -96,6 +96,8 @@ pub struct Batch {
     memory: Box<BatchMemory>,
     /// A bit for each packet: it is in brief.
     in_brief: u64,
+    /// The same: payload of it goes along.
+    with_payload: u64,
     count: usize,
     /// Payload of some of them.
     payloads: Vec<u8>,
@@ -131,6 +133,7 @@ impl Batch {
         Self {
             memory: Box::new(memory),
             in_brief: 0,
+            with_payload: 0,
             count: 0,
             payloads: Vec::with_capacity(payload_octets),
             payload_places: Vec::with_capacity(places),
@@ -155,7 +158,7 @@ impl Batch {
         if number >= self.count {
             return None;
         }
-        if self.in_brief & (1 << (number % BATCH_PACKETS_MAX)) == 0 {
+        if self.in_brief & bit_of(number) == 0 {
             self.memory.headers.get(number).map(Passed::Headers)
         } else {
             self.memory.in_brief.get(number).map(Passed::InBrief)
@@ -180,7 +183,7 @@ impl Batch {
         if let Some(place) = self.memory.in_brief.get_mut(self.count) {
             place.brief = *brief;
             place.head.write(packet);
-            self.in_brief |= 1 << (self.count % BATCH_PACKETS_MAX);
+            self.in_brief |= bit_of(self.count);
             self.count += 1;
         }
         if let Some(later) = self.memory.in_brief.get(self.count + AHEAD_PACKETS) {
@@ -200,13 +203,15 @@ impl Batch {
         if has_room && !kept.is_empty() {
             self.payloads.extend_from_slice(kept);
             self.payload_places.push(PayloadPlace { of, begin, end });
+            self.with_payload |= bit_of(of);
         }
     }
 
     /// Payload that goes along with a packet; empty where none does.
     #[inline]
     fn payload(&self, number: usize) -> &[u8] {
-        if self.payload_places.is_empty() {
+        // Where it stands was written by another core last, and is asked for only where it is wanted.
+        if self.with_payload & bit_of(number) == 0 {
             return &[];
         }
         let found = self.payload_places.binary_search_by_key(&number, |place| place.of);
@@ -215,10 +220,16 @@ impl Batch {
     }
 
     fn clear(&mut self) {
-        (self.in_brief, self.count) = (0, 0);
+        (self.in_brief, self.with_payload, self.count) = (0, 0, 0);
         self.payloads.clear();
         self.payload_places.clear();
     }
+}
+
+/// The bit of a packet of a batch.
+#[inline]
+const fn bit_of(number: usize) -> u64 {
+    1 << (number % BATCH_PACKETS_MAX)
 }
 
 struct Shared {
@@ -355,6 +366,17 @@ impl RingReceiver {
             self.turn()?;
         }
         self.batch.get(self.place)
+    }
+
+    /// The next packet of the batch if it is in brief and came alone; no other batch is turned to.
+    #[inline]
+    pub fn next_in_brief(&self) -> Option<&InBrief> {
+        match self.batch.get(self.place) {
+            Some(Passed::InBrief(packet)) if self.batch.with_payload & bit_of(self.place) == 0 => {
+                Some(packet)
+            }
+            _ => None,
+        }
     }
 
     /// Payload that came along with the packet that [`RingReceiver::head`] showed.

@@ -159,6 +159,14 @@ impl Notes {
         chunks.flat_map(|chunk| &chunk.notes)
     }
 
+    /// Has what is looked at first fetched.
+    #[inline]
+    pub(super) fn fetch(&self) {
+        if let Some(chunk) = &self.0 {
+            memory::fetch(&**chunk);
+        }
+    }
+
     /// Adds a note; gives it back where the last chunk is full.
     #[inline]
     pub(super) fn push(&mut self, note: Note) -> Result<(), Note> {

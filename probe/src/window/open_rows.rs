@@ -117,14 +117,14 @@ impl OpenRows {
         (block.window == window && row.flow() == flow).then_some(&mut block.notes)
     }
 
-    /// Has the row at `place` fetched, whoever has it.
+    /// Has the row at `place` fetched, whoever has it, and where notes on it are written.
     #[inline]
     pub(super) fn fetch(&self, place: RowPlace) {
-        let block = self.blocks.get(place.0 as usize / ROWS_PER_BLOCK);
-        let row = block.and_then(|block| block.rows.get(place.0 as usize % ROWS_PER_BLOCK));
-        if let Some(row) = row {
+        let Some(block) = self.blocks.get(place.0 as usize / ROWS_PER_BLOCK) else { return };
+        if let Some(row) = block.rows.get(place.0 as usize % ROWS_PER_BLOCK) {
             memory::fetch(row);
         }
+        block.notes.fetch();
     }
 
     /// Begins a row of `window`, after [`OpenRows::has_room`] with nothing in between; an older one's

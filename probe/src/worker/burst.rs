@@ -9,7 +9,7 @@
 
 use crate::app::Speech;
 use crate::capture::{Burst, Frame, Source, SourceState};
-use crate::copies::{Digest, Invariant, Verdict};
+use crate::copies::{Invariant, Verdict};
 use crate::counters::DropCause;
 use crate::decode::brief::Fields;
 use crate::decode::{Brief, Headers};
@@ -184,7 +184,6 @@ impl<S: Source> Worker<S> {
             name_brief(&mut seen.brief, parts.seed);
             if parts.workers > 1 && parts.passes_on(seen.brief.hash) {
                 // Nothing is fetched for it here.
-                (seen.hash, seen.ahead.digest) = (0, Digest::default());
                 seen.kind = Kind::BriefElsewhere;
                 read += 1;
                 continue;
@@ -192,8 +191,9 @@ impl<S: Source> Worker<S> {
             seen.kind = Kind::BriefAlone;
             if wants_fields {
                 let packet = seen.brief.packet_in(&frame);
-                let Some(fields) = Fields::of(packet, &seen.brief) else { continue };
-                seen.fields = fields;
+                if seen.fields.read(packet, &seen.brief).is_none() {
+                    continue;
+                }
                 if let Some(copies) = &parts.copies {
                     let invariant = Invariant::of_brief(&seen.brief, &seen.fields);
                     seen.ahead.digest = copies.digest_of(&invariant);
@@ -259,11 +259,19 @@ impl<S: Source> Worker<S> {
         let (flows, copies) = (&self.parts.flows, self.parts.copies.as_ref());
         let seen = &mut self.seen[..packets];
         for seen in &mut *seen {
+            if matches!(seen.kind, Kind::BriefElsewhere) {
+                continue;
+            }
             seen.ahead.guess = flows.guess(seen.hash);
             seen.ahead.fetch(flows, copies);
         }
-        for Seen { ahead, .. } in seen {
-            ahead.fetch_behind(flows, &self.parts.handoff, self.newest_active);
+        for Seen { ahead, kind, brief, .. } in seen {
+            if matches!(kind, Kind::BriefElsewhere) {
+                continue;
+            }
+            // Without a brief it is another packet's sender, and at worst something is fetched in vain.
+            let next = (brief.sender, self.newest_active);
+            ahead.fetch_behind(flows, &self.parts.handoff, next);
         }
     }
 

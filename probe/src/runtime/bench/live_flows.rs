@@ -212,7 +212,7 @@ mod tests {
         };
         let report = bench_live_flows(&options).expect("threads can be had");
         let [large, small] = &report.sizes[..] else { panic!("{report:?}") };
-        assert_eq!((large.flows_in_table, large.slots_per_worker), (10_000, 16_384));
+        assert_eq!((large.flows_in_table, large.slots_per_worker), (10_000, 10_240));
         assert_eq!((small.flows_in_table, small.slots_per_worker), (1_000, 1_024));
         for size in [large, small] {
             assert!(size.ns_per_packet > 0.0 && size.making_ns > 0.0 && size.unaccounted == 0);

@@ -51,6 +51,9 @@ const IDLE_OTHER_MS: u32 = 2_000;
 /// Seconds of the packets' own time in which gaps are measured: as many windows close.
 const GAP_SECONDS: u64 = 3;
 
+/// A table has so many slots, or a multiple of that.
+const SLOTS_STEP: u32 = 1_024;
+
 /// What is to be run.
 #[derive(Clone, Copy)]
 pub(super) struct Run<'a> {
@@ -94,8 +97,8 @@ impl Run<'_> {
         plan.worker.count = 1;
         plan.worker.spread = Spread::Never;
         // Flows that have ended stay for a while beside those that took their places.
-        let room = self.flows.next_power_of_two() << u32::from(self.flows_end);
-        plan.flow.slots_per_worker = self.options.slots.unwrap_or(room).max(1_024);
+        let room = self.flows.next_multiple_of(SLOTS_STEP) << u32::from(self.flows_end);
+        plan.flow.slots_per_worker = self.options.slots.unwrap_or(room);
         if self.flows_end {
             (plan.flow.closed_ms, plan.flow.idle_other_ms) = (CLOSED_MS, IDLE_OTHER_MS);
         }
