@@ -134,8 +134,9 @@ impl Changes {
     pub(crate) fn held_of(&self, ends: &[&str]) -> [String; 2] {
         let [first, last] = self.bounds.each_ref().map(|bound| self.dialect.unsigned(bound));
         let of = |function: &str, column: &str, bound: &str| {
-            let own: String = ends.iter().map(|end| format!("{end}.{column}, ")).collect();
-            format!("{function}({own}{bound})")
+            let mut all: Vec<_> = ends.iter().map(|end| format!("{end}.{column}")).collect();
+            all.push(bound.to_owned());
+            format!("{function}({})", all.join(", "))
         };
         [of("greatest", "from_ns", &first), of("least", "to_ns", &last)]
     }

@@ -55,7 +55,10 @@ fn answer(number: usize, mut stream: TcpStream, asked: &Sender<String>) -> Optio
             std::thread::sleep(SLOW);
             "25.3.1.1\n".to_owned()
         }
-        1 => tables.map(|name| format!("{name}\tvmprobe schema={version} x\n")).collect(),
+        1 => {
+            let lines = tables.map(|name| format!("{name}\tvmprobe schema={version} x"));
+            lines.chain([String::new()]).collect::<Vec<_>>().join("\n")
+        }
         _ => return Some(stream),
     };
     let head = "HTTP/1.1 200 OK\r\nX-ClickHouse-Format: TabSeparatedRaw\r\nConnection: close";
