@@ -23,6 +23,10 @@ const PAYLOAD_HEADS: [&[u8]; 3] =
 const DNS_PORT: u16 = 53;
 const DNS_HEAD: &[u8] = &[0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3];
 
+/// What rows of the two stages are begun on: they differ in each field, so that one that is not written
+/// shows.
+const LEFT_OVER: [u8; 2] = [0x55, 0xaa];
+
 /// Keeps the rows and adds up the records.
 #[derive(Debug, Default)]
 struct Sums {
@@ -33,7 +37,9 @@ struct Sums {
     records: Vec<(EndedFlow, Option<FlowTotals>)>,
     notes: Vec<(RowPlace, Note)>,
     late: Vec<LateRow>,
-    said: Vec<Excerpt>,
+    said: Vec<(Excerpt, Vec<u8>)>,
+    /// What stands in a row before it is begun.
+    left_over: u8,
 }
 
 impl FlowOutput for Sums {
@@ -49,7 +55,7 @@ impl FlowOutput for Sums {
 
     fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row) {
         let place = RowPlace(u32::try_from(self.rows.len()).expect("an input is short"));
-        self.rows.push((window, Row::default()));
+        self.rows.push((window, Row::left_over(self.left_over)));
         let (_, row) = self.rows.last_mut().expect("it was just pushed");
         (place, row)
     }
@@ -59,8 +65,8 @@ impl FlowOutput for Sums {
         self.notes.push((place, note));
     }
 
-    fn said(&mut self, excerpt: &Excerpt, _payload: &[u8]) {
-        self.said.push(*excerpt);
+    fn said(&mut self, excerpt: &Excerpt, payload: &[u8]) {
+        self.said.push((*excerpt, payload.to_vec()));
     }
 
     fn late(&mut self, late: &LateRow) {
@@ -112,9 +118,9 @@ impl Driver {
         let plan = FlowPlan { slots_per_worker: 256, active_ms: 30_000, ..FlowPlan::default() };
         Self {
             stage: FlowStage::new(&plan).with_transactions(true),
-            sums: Sums::default(),
+            sums: Sums { left_over: LEFT_OVER[0], ..Sums::default() },
             short: FlowStage::new(&plan).with_transactions(true),
-            short_sums: Sums::default(),
+            short_sums: Sums { left_over: LEFT_OVER[1], ..Sums::default() },
             windows: WindowClock::new(1_000, 200),
             clock: Timestamp(1_000 * MS),
             closing: WindowNumber(0),
@@ -192,7 +198,9 @@ impl Driver {
                 let verdict = if duplicate { Verdict::Duplicate } else { Verdict::First };
                 let (window, late) = self.windows.book(&headers);
                 let guess = self.stage.guess(headers.hash);
-                self.stage.meter(&headers, guess, verdict, (window, late), &mut self.sums);
+                let with_frame = (&headers, payload_of(&headers));
+                let booking = (window, late);
+                self.stage.meter_frame(with_frame, guess, verdict, booking, &mut self.sums);
                 self.meter_shortly(&headers, verdict, (window, late));
                 self.packets += 1;
                 self.octets += u64::from(headers.octets);
@@ -225,16 +233,20 @@ impl Driver {
         let brief = Brief::of(headers).filter(|_| verdict == Verdict::First);
         if let Some(brief) = brief.filter(|brief| self.short.is_settled(brief, guess)) {
             let (fields, sums) = (Fields::of_headers(headers), &mut self.short_sums);
-            self.short.count_settled(guess, &brief, booking, sums, || Speech::of(headers, &[]));
+            let payload = payload_of(headers);
+            let speech = || Speech::with_payload(&brief, &fields, payload);
+            self.short.count_settled(guess, &brief, booking, sums, speech);
             self.short.measure_settled(guess, (&brief, &fields), booking.0, sums);
             return;
         }
-        self.short.meter(headers, guess, verdict, booking, &mut self.short_sums);
+        let with_frame = (headers, payload_of(headers));
+        self.short.meter_frame(with_frame, guess, verdict, booking, &mut self.short_sums);
     }
 
     fn finish(mut self) {
         self.stage.end_all(self.clock, &mut self.sums);
         self.short.end_all(self.clock, &mut self.short_sums);
+        self.short_sums.left_over = self.sums.left_over;
         assert_eq!(format!("{:?}", self.sums), format!("{:?}", self.short_sums), "the short way");
         let sums = &self.sums;
         assert_eq!(sums.rows(), (self.packets, self.octets), "rows");
@@ -246,6 +258,11 @@ impl Driver {
         assert_eq!(sums.ended, self.stage.counts().created, "flows end once");
         assert_eq!(self.stage.table().len(), 0);
     }
+}
+
+/// The payload of such a packet, which is short: what its frame is cut down to.
+fn payload_of(headers: &Headers) -> &[u8] {
+    &headers.payload_head[..headers.payload_captured_octets as usize]
 }
 
 /// Where the packet has payload.

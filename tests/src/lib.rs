@@ -17,6 +17,7 @@ pub mod oracles;
 pub mod overlap;
 pub mod paths;
 pub mod ports;
+pub mod promtool;
 pub mod random;
 pub mod records;
 pub mod replaying;

@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use vmprobe::config::{SinkKind, StorePlan};
 use vmprobe::export::clickhouse::apply;
 use vmprobe::export::{ParquetSink, Sinks, SinksWanted};
+use vmprobe::generate::{Options, Scenario, generate};
 use vmprobe::record::{Origin, Rows};
 use vmprobe::time::{Timestamp, monotonic_ns};
 use vmprobe_tests::clickhouse::Clickhouse;
@@ -46,10 +47,8 @@ impl Both {
         }
         let server = Clickhouse::start(test)?;
         let folder = Folder::new("clickhouse-query");
-        let mut command = Command::new(vmprobe());
-        command.args(["generate", "--scenario", "cloud", "--seed", "7", "--out"]);
-        command.arg(folder.root());
-        run_to_end(command).expect(0, &[]);
+        let options = Options { duration_s: Some(20), ..Options::default() };
+        generate(Scenario::Cloud, 7, folder.root(), options).expect("generated");
         let text = std::fs::read_to_string(folder.path("vmprobe.toml")).expect("a configuration");
         let text = format!(
             "{text}\n[[sink.clickhouse]]\nname = \"lake\"\nurl = \"{}\"\nttl_days = 0\n\

@@ -9,11 +9,12 @@ use etherparse::{IpHeaders, Ipv4Extensions, Ipv4Header, PacketBuilder, ip_number
 use serde_json::Value as Json;
 use vmprobe::capture::file::PcapWriter;
 use vmprobe::time::Timestamp;
-use vmprobe_tests::end_to_end::{Folder, Probe, until, vmprobe};
+use vmprobe_tests::end_to_end::{Folder, Probe, get, until, vmprobe};
 use vmprobe_tests::kafka::{Front, Kafka};
 use vmprobe_tests::link::transfer::{START_NS, transfer};
 use vmprobe_tests::link::{Impairments, Mirror, Way, impair_capture, relay};
 use vmprobe_tests::paths::played;
+use vmprobe_tests::promtool::promtool_has_nothing_to_say;
 use vmprobe_tests::records::rows;
 
 const MS: u64 = 1_000_000;
@@ -400,7 +401,8 @@ fn attacks_of_which_each_probe_sees_a_part_are_the_alerts_of_one_that_sees_all()
         messages.iter().map(|it| serde_json::from_slice(&it.value).expect("JSON")).collect()
     };
     until(GROUP_S, || (alerts_compared(found()).len() >= expected.len()).then_some(()));
-    let survivor = members.remove(0);
+    let mut survivor = members.remove(0);
+    shows_itself(&mut survivor);
     survivor.terminate();
     let ended = survivor.end(60);
     let all = found();
@@ -424,6 +426,44 @@ fn attacks_of_which_each_probe_sees_a_part_are_the_alerts_of_one_that_sees_all()
     ] {
         assert_eq!(report["detect"][none], 0, "{none}: {report}");
     }
+}
+
+/// A member that has read all says so, and that it is well.
+fn shows_itself(member: &mut Probe) {
+    let line = member.said("metrics and health", 10);
+    let address = line.split("address=").nth(1).expect("an address").trim();
+    let shown = || {
+        let text = get(address, "/metrics").body;
+        let all_read = (0..4).all(|partition| {
+            let of = format!("{{topic=\"vmprobe.windows\",partition=\"{partition}\"}}");
+            text.contains(&format!("\nvmprobe_correlate_lag_messages{of} 0.0\n"))
+        });
+        all_read.then_some(text)
+    };
+    let text = until(30, shown).unwrap_or_else(|| panic!("{}", get(address, "/metrics").body));
+    let value = |series: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(series));
+        let value = line.and_then(|line| line.trim().parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("{series} in\n{text}"))
+    };
+    for topic in ["vmprobe.windows", "vmprobe.contacts"] {
+        let of = format!("{{topic=\"{topic}\"}}");
+        assert!(value(&format!("vmprobe_correlate_read_messages_total{of}")) > 100.0, "{text}");
+        assert!(value(&format!("vmprobe_correlate_brokers_up{of}")) >= 1.0, "{text}");
+    }
+    let windows = |what: &str| value(&format!("vmprobe_correlate_{what}"));
+    assert!(windows("behind_seconds{topic=\"vmprobe.windows\",partition=\"0\"}") < 30.0, "{text}");
+    assert!(windows("results_total{table=\"windows\",result=\"alerts_opened\"}") >= 1.0, "{text}");
+    assert!(windows("alerts_open{table=\"windows\"}") <= 2.0, "{text}");
+    assert!(windows("left_out_total{table=\"windows\",cause=\"contacts_full\"}") == 0.0);
+    let [taken, max] = ["room_taken", "room_max"]
+        .map(|what: &str| windows(&format!("{what}{{table=\"windows\",what=\"contacts\"}}")));
+    assert!(taken < max && max > 1e6, "{text}");
+    assert!(value("vmprobe_sink_failing{sink=\"out\"}") == 0.0, "{text}");
+    let health = get(address, "/healthz");
+    assert_eq!((health.status, &health.json()["status"]), (200, &"ok".into()), "{}", health.body);
+    assert_eq!(get(address, "/api/v1/live").status, 404);
+    promtool_has_nothing_to_say(address);
 }
 
 /// Alerts without what says who has seen them.
@@ -458,7 +498,8 @@ fn windows_probe(
 fn detecting_member(folder: &Folder, kafka: &Kafka, number: u32) -> Probe {
     let text = format!(
         "[probe]\nid = \"member-{number}\"\n[serve]\nenabled = false\n[correlate]\n{keys}\
-         hold_ms = 8000\nsession_ms = 6000\ndetect = true\n[[sink.kafka]]\nname = \"out\"\n{keys}\
+         hold_ms = 8000\nsession_ms = 6000\ndetect = true\nlisten = \"127.0.0.1:0\"\n\
+         [[sink.kafka]]\nname = \"out\"\n{keys}\
          topic_prefix = \"out.\"\ntables = [\"alerts\"]\nbatch_ms = 20\n",
         keys = kafka.keys()
     );

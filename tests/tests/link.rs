@@ -6,10 +6,11 @@ use std::path::Path;
 
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
-use vmprobe::capture::file::FileSource;
+use vmprobe::capture::file::{FileSource, PcapWriter};
 use vmprobe::capture::{Source as _, SourceState};
 use vmprobe::config::{self, Mode};
 use vmprobe::generate::{Options, Scenario, generate};
+use vmprobe::time::Timestamp;
 use vmprobe_tests::folder::Folder;
 use vmprobe_tests::link::transfer::{RECEIVER, SENDER, transfer};
 use vmprobe_tests::link::{
@@ -328,10 +329,60 @@ fn a_wrong_count_does_not_pass() {
     twice.accounted += 1;
     *twice.causes.get_mut("copy_other_tap").expect("a cause") -= 1;
     assert!(!passes(&twice), "one was counted twice");
+    assert_eq!(total.repeated_without_identification, 0);
+    let mut copied = right.clone();
+    copied.accounted -= 1;
+    *copied.causes.get_mut("copy_other_tap").expect("a cause") += 1;
+    assert!(!passes(&copied), "one was taken for a copy");
     let mut lost = right;
     lost.accounted -= 1;
     lost.causes.insert("shed".into(), 1);
     assert!(!passes(&lost), "one ended otherwise");
+}
+
+/// Resets without an identification, as a kernel answers each segment that comes for a connection that
+/// is gone: `connections` of them, one every 10 ms, with two alike each, 3 ms apart.
+fn resets(capture: &Path, connections: u16) {
+    let mut out = PcapWriter::create(capture, 1, true).expect("a file");
+    for number in 0..2 * connections {
+        let (connection, again) = (number / 2, u64::from(number % 2));
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .tcp(1_024 + connection, 80, 5_000 + u32::from(connection), 0)
+            .rst()
+            .write(&mut frame, &[])
+            .expect("memory");
+        assert_eq!(frame[18..20], [0, 0], "no identification");
+        let at_ns = 1_000_000_000 + (10 * u64::from(connection) + 3 * again) * MS;
+        let octets = u32::try_from(frame.len()).expect("small");
+        out.write(Timestamp(at_ns), octets, &frame).expect("it is written");
+    }
+    out.finish().expect("it is written");
+}
+
+#[test]
+fn of_two_alike_that_one_tap_each_shows_the_second_is_a_copy() {
+    let folder = Folder::new("link-alike");
+    let [sent, out] = ["sent.pcap", "link"].map(|name| folder.path(name));
+    resets(&sent, 500);
+    std::fs::create_dir_all(&out).expect("a folder");
+    let way = Way { delay_ns: MS, ..Way::default() };
+    let mirror = Mirror { loss_ppm: 200_000, ..Mirror::default() };
+    let (captures, truth) =
+        impair_capture(&sent, 9, Impairments::alike(way, mirror), &out).expect("it runs");
+    let total = truth.total();
+    let repeated = total.repeated_without_identification;
+    // One tap shows the one alone and the other the other: 2 × (0.8 × 0.2)² of 500.
+    assert!((12..=45).contains(&repeated), "{total:?}");
+    assert_eq!(total.duplicates, 0, "{total:?}");
+    let counted = replayed(&folder, &captures);
+    truth.assert_union(&counted);
+    // Just these, and they are missing in the octets.
+    assert_eq!(counted.accounted, total.logical_packets - repeated, "{counted:?} {total:?}");
+    let windows = rows(&folder.path("records"), "windows");
+    let octets = sum(&windows, "octet_delta_count", |_| true);
+    assert_eq!(octets, total.logical_ip_octets - total.repeated_ip_octets, "{total:?}");
 }
 
 fn frames_in(capture: &Path) -> u64 {
@@ -360,6 +411,7 @@ fn a_generated_cloud_over_a_rough_link_counts_once() {
     assert_eq!(Truth::read(&out).expect("it is written"), truth);
     let total = truth.total();
     assert!(total.lost > 0 && total.duplicates > 0 && total.mirror_lost_exit > 0, "{total:?}");
+    assert_eq!(total.repeated_without_identification, 0, "{total:?}");
     truth.assert_union(&replayed(&folder, &captures));
 }
 

@@ -28,7 +28,7 @@ fn counted(run: &Run) -> Counted {
     let ended = run.probe.as_ref().expect("a probe ran");
     let report = ended.expect(0, &[]).json();
     let ledger = Ledger::even(&report);
-    assert_eq!(port(&report, "mirror", "missed"), 0, "{report}");
+    assert_eq!((port(&report, "mirror", "missed"), run.dropped), (0, 0), "{report}");
     Counted { received: ledger.received, accounted: ledger.accounted, causes: ledger.causes }
 }
 
@@ -108,8 +108,15 @@ fn the_union_of_both_taps_is_counted_once() {
         sum(&windows, column, |_| true) + sum(&windows, &format!("reverse_{column}"), |_| true)
     };
     if total.duplicates_without_identification == 0 {
-        assert_eq!(octets("octet_delta_count"), total.logical_ip_octets);
-        assert_eq!(octets("layer2_octet_delta_count"), total.logical_layer2_octets);
+        // But for those that nobody can tell from copies.
+        let said = |column: &str, logical: u64, header_octets: u64| {
+            let unsure =
+                total.repeated_ip_octets + header_octets * total.repeated_without_identification;
+            let counted = octets(column);
+            assert!((logical - unsure..=logical).contains(&counted), "{counted}: {total:?}");
+        };
+        said("octet_delta_count", total.logical_ip_octets, 0);
+        said("layer2_octet_delta_count", total.logical_layer2_octets, 14);
     }
     // The link did what it was told, up to the time that a machine takes to wake it.
     let [a, b] = Side::BOTH.map(Rig::address);

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -12,6 +11,7 @@ use vmprobe::time::sleep_ms;
 use vmprobe_tests::end_to_end::{
     Folder, Probe, free_port, get, missing, missing_tools, run_to_end, until, vmprobe,
 };
+use vmprobe_tests::promtool::promtool_has_nothing_to_say;
 
 const SOON_S: u64 = 120;
 /// What `docs/sinks/prometheus.md` says: series of the probe, then of each thing that has its own.
@@ -122,19 +122,6 @@ fn bound(series: &[Json]) -> usize {
         + count("sink") * SERIES_OF_SINK
         + count("source") * SERIES_OF_SOURCE
         + count("cause")
-}
-
-fn promtool_has_nothing_to_say(page: &str) {
-    let mut command = Command::new("promtool");
-    command.args(["check", "metrics"]).stdin(Stdio::piped());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("promtool starts");
-    let text = get(page, "/metrics").body;
-    child.stdin.take().expect("it is piped").write_all(text.as_bytes()).expect("it reads");
-    let ended = child.wait_with_output().expect("it ends");
-    let said = [ended.stdout, ended.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(ended.status.success() && said.trim().is_empty(), "{said}");
 }
 
 #[test]

@@ -14,7 +14,8 @@ use vmprobe_tests::replaying::run;
 /// A cloud with a migration, played back into records.
 fn played() -> (Folder, Json) {
     let folder = Folder::new("topology");
-    generate(Scenario::Cloud, 7, folder.root(), Options::default()).expect("generated");
+    let options = Options { duration_s: Some(20), ..Options::default() };
+    generate(Scenario::Cloud, 7, folder.root(), options).expect("generated");
     let loaded = config::load(&folder.path("vmprobe.toml"), Mode::Replay);
     let mut plan = loaded.expect("the generator's configuration").plan;
     plan.serve.enabled = false;

@@ -2,9 +2,10 @@
 //!
 //! In: excerpts of payload, of each flow in order. Out: a [`Transaction`] each.
 //! Cost: reading a message, a look-up of its flow; a pass over what waits a window.
-//! Invariants: what waits for an answer is [`WAITING_MAX`] transactions in all, [`QUERIES_MAX`] a flow; what
-//! finds no room is counted. An answer counts if it comes within [`DNS_WAIT_NS`] or [`WAIT_NS`] after the
-//! question, by the packets' clock; so nothing depends on when anybody looked.
+//! Invariants: what waits for an answer is [`WAITING_MAX`] transactions in all, [`QUERIES_MAX`] a flow; that
+//! and what waits to be taken is [`HELD_BYTES_MAX`] bytes; what finds no room is counted. An answer counts if
+//! it comes within [`DNS_WAIT_NS`] or [`WAIT_NS`] after the question, by the packets' clock; so nothing depends
+//! on when anybody looked. A message of TCP that is sent again within [`REPEAT_NS`] is not told again.
 //! Source: docs/apps.md.
 
 use crate::app::dns::message::Message;
@@ -25,6 +26,16 @@ const QUERIES_MAX: usize = 64;
 
 /// Transactions that wait to be taken; beyond them they are lost and counted.
 const DONE_MAX: usize = 1 << 18;
+
+/// Bytes of all that waits, for an answer or to be taken; beyond them it is lost and counted.
+const HELD_BYTES_MAX: usize = 256 << 20;
+
+/// Flows with a place, up to which it is remembered what was said on one of which nothing waits.
+const REMEMBERED_MAX: usize = 65_536;
+
+/// For how long: TCP repeats what is not acknowledged sooner, but for what nearly never comes to be
+/// (RFC 6298 §5).
+const REPEAT_NS: u64 = ms(10_000);
 
 /// How long an answer of a name server is waited for.
 const DNS_WAIT_NS: u64 = ms(10_000);
@@ -76,6 +87,25 @@ pub struct Transaction {
     pub is_cut: bool,
 }
 
+impl Transaction {
+    fn bytes(&self) -> usize {
+        let said = match &self.said {
+            Said::Dns { message, answer } => {
+                message.bytes() + answer.as_ref().map_or(0, |answer| answer.bytes())
+            }
+            Said::Tls { client, server } => {
+                client.as_ref().map_or(0, |client| client.bytes())
+                    + server.as_ref().map_or(0, |server| server.bytes())
+            }
+            Said::Http { request, response } => {
+                request.as_ref().map_or(0, |request| request.bytes())
+                    + response.as_ref().map_or(0, |response| response.bytes())
+            }
+        };
+        size_of::<Self>() + said
+    }
+}
+
 /// A query that waits.
 struct Query {
     flow: Excerpt,
@@ -98,29 +128,87 @@ struct Request {
     is_cut: bool,
 }
 
+/// The last message of one end of a TCP connection.
+#[derive(Clone, Copy)]
+struct Heard {
+    sequence: u32,
+    octets: u32,
+    at: Timestamp,
+}
+
+impl Heard {
+    fn of(excerpt: &Excerpt) -> Self {
+        let octets = excerpt.payload_octets.max(1);
+        Self { sequence: excerpt.sequence, octets, at: excerpt.at }
+    }
+
+    /// Whether this begins in it.
+    fn has(&self, excerpt: &Excerpt) -> bool {
+        excerpt.sequence.wrapping_sub(self.sequence) < self.octets
+    }
+}
+
 /// What waits on one flow.
 #[derive(Default)]
 struct Waiting {
     queries: Vec<Query>,
     hello: Option<Box<Hello>>,
     request: Option<Box<Request>>,
+    /// By sender.
+    heard: [Option<Heard>; 2],
 }
+
+/// What a flow takes beside what waits on it: its place in a table that is half full.
+const FLOW_BYTES: usize = 2 * size_of::<(FlowName, Waiting)>();
 
 impl Waiting {
     fn len(&self) -> usize {
         self.queries.len() + usize::from(self.hello.is_some()) + usize::from(self.request.is_some())
     }
 
-    /// What was waited for long enough by now.
-    fn take_over(&mut self, now: Timestamp) -> Vec<Transaction> {
-        let is_over = |flow: &Excerpt, wait_ns| now > flow.at + wait_ns;
-        let queries = self.queries.extract_if(.., |it| is_over(&it.flow, DNS_WAIT_NS));
-        let mut over: Vec<_> = queries.map(of_query).collect();
-        let hello = self.hello.take_if(|it| is_over(&it.flow, WAIT_NS));
-        over.extend(hello.map(|it| of_hello(*it)));
-        let request = self.request.take_if(|it| is_over(&it.flow, WAIT_NS));
-        over.extend(request.map(|it| of_request(*it)));
+    fn is_empty(&self) -> bool {
+        self.len() == 0 && self.heard.iter().all(Option::is_none)
+    }
+
+    /// Of all that waits.
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        self.queries.iter().map(Query::bytes).sum::<usize>()
+            + self.hello.as_ref().map_or(0, |hello| hello.bytes())
+            + self.request.as_ref().map_or(0, |request| request.bytes())
+    }
+
+    /// What was waited for long enough by now, and the bytes that it took.
+    fn take_over(&mut self, now: Timestamp) -> Over {
+        let is_over = |at: Timestamp, wait_ns| now > at + wait_ns;
+        for heard in &mut self.heard {
+            heard.take_if(|it| is_over(it.at, REPEAT_NS));
+        }
+        let mut over = Over::default();
+        for query in self.queries.extract_if(.., |it| is_over(it.flow.at, DNS_WAIT_NS)) {
+            over.add(query.bytes(), of_query(query));
+        }
+        if let Some(hello) = self.hello.take_if(|it| is_over(it.flow.at, WAIT_NS)) {
+            over.add(hello.bytes(), of_hello(*hello));
+        }
+        if let Some(request) = self.request.take_if(|it| is_over(it.flow.at, WAIT_NS)) {
+            over.add(request.bytes(), of_request(*request));
+        }
         over
+    }
+}
+
+/// Transactions that nobody waits for any more, and the bytes that they took while they waited.
+#[derive(Default)]
+struct Over {
+    transactions: Vec<Transaction>,
+    bytes: usize,
+}
+
+impl Over {
+    fn add(&mut self, bytes: usize, transaction: Transaction) {
+        self.bytes += bytes;
+        self.transactions.push(transaction);
     }
 }
 
@@ -128,12 +216,14 @@ impl Waiting {
 type FlowName = (FlowKey, Timestamp);
 
 /// All transactions.
-#[derive(Default)]
 pub struct Apps {
     waiting: KeyedMap<FlowName, Waiting>,
     /// Transactions in it.
     waiting_count: usize,
     done: Vec<Transaction>,
+    /// Bytes of both, and how many there may be.
+    held_bytes: usize,
+    held_bytes_max: usize,
     keeps_queries: bool,
     /// Transactions and messages without room.
     lost: u64,
@@ -144,7 +234,16 @@ pub struct Apps {
 impl Apps {
     /// `keeps_queries`: of targets of HTTP the query is kept.
     pub fn new(keeps_queries: bool) -> Self {
-        Self { keeps_queries, ..Self::default() }
+        Self {
+            waiting: KeyedMap::default(),
+            waiting_count: 0,
+            done: Vec::new(),
+            held_bytes: 0,
+            held_bytes_max: HELD_BYTES_MAX,
+            keeps_queries,
+            lost: 0,
+            malformed: 0,
+        }
     }
 
     /// Takes what a worker has heard.
@@ -157,6 +256,9 @@ impl Apps {
                 self.give_up(over);
                 self.forget_if_empty(&name);
             }
+            if self.is_repeated(&name, excerpt) {
+                continue;
+            }
             match excerpt.application {
                 Application::Dns => self.dns(excerpt, octets),
                 Application::Tls => self.tls(excerpt, octets),
@@ -168,22 +270,50 @@ impl Apps {
 
     /// Gives up waiting for what can't be answered in time any more: all messages before `now` are there.
     pub fn expire(&mut self, now: Timestamp) {
-        let over = self.waiting.values_mut().flat_map(|waiting| waiting.take_over(now)).collect();
-        self.give_up(over);
-        self.waiting.retain(|_, waiting| waiting.len() > 0);
+        let mut all = Over::default();
+        for waiting in self.waiting.values_mut() {
+            let over = waiting.take_over(now);
+            all.bytes += over.bytes;
+            all.transactions.extend(over.transactions);
+        }
+        self.give_up(all);
+        let flows = self.waiting.len();
+        self.waiting.retain(|_, waiting| !waiting.is_empty());
+        self.held_bytes -= (flows - self.waiting.len()) * FLOW_BYTES;
     }
 
-    fn give_up(&mut self, over: Vec<Transaction>) {
-        self.waiting_count -= over.len();
-        for transaction in over {
+    fn give_up(&mut self, over: Over) {
+        self.waiting_count -= over.transactions.len();
+        self.held_bytes -= over.bytes;
+        for transaction in over.transactions {
             self.finish(transaction);
         }
     }
 
+    /// Whether TCP has sent it again; if not, it is remembered as long as there is room. What a hello was
+    /// sent in is looked at by itself.
+    fn is_repeated(&mut self, name: &FlowName, excerpt: &Excerpt) -> bool {
+        if excerpt.key.protocol != protocol::TCP || excerpt.application == Application::Tls {
+            return false;
+        }
+        let has_room = self.waiting.len() < REMEMBERED_MAX && self.has_room(FLOW_BYTES);
+        if !has_room && !self.waiting.contains_key(name) {
+            return false;
+        }
+        let heard = &mut self.flow(*name).heard[excerpt.sender.place()];
+        let is_repeated = heard.is_some_and(|it| it.has(excerpt));
+        if !is_repeated {
+            *heard = Some(Heard::of(excerpt));
+        }
+        is_repeated
+    }
+
     /// Gives up waiting: nothing more will come.
     pub fn end(&mut self) {
+        let taken: usize = self.done.iter().map(Transaction::bytes).sum();
+        self.held_bytes = taken;
         for (_, waiting) in std::mem::take(&mut self.waiting) {
-            let Waiting { queries, hello, request } = waiting;
+            let Waiting { queries, hello, request, .. } = waiting;
             for transaction in queries
                 .into_iter()
                 .map(of_query)
@@ -201,6 +331,7 @@ impl Apps {
     /// there hangs on when somebody looks.
     pub fn done(&mut self, end: Timestamp) -> (Vec<Transaction>, [u64; 2]) {
         let mut done: Vec<_> = self.done.extract_if(.., |it| it.over < end).collect();
+        self.held_bytes -= done.iter().map(Transaction::bytes).sum::<usize>();
         done.sort_by_key(|it| {
             let key = &it.flow.key;
             (it.flow.at, key.space, key.low, key.high, key.low_port, key.high_port)
@@ -209,20 +340,47 @@ impl Apps {
     }
 
     fn finish(&mut self, transaction: Transaction) {
-        if self.done.len() < DONE_MAX {
+        let bytes = transaction.bytes();
+        if self.done.len() < DONE_MAX && self.has_room(bytes) {
+            self.held_bytes += bytes;
             self.done.push(transaction);
         } else {
             self.lost += 1;
         }
     }
 
-    /// What waits on a flow, if there is room for one more.
-    fn room(&mut self, flow: &Excerpt) -> Option<&mut Waiting> {
-        if self.waiting_count >= WAITING_MAX {
+    fn has_room(&self, bytes: usize) -> bool {
+        self.held_bytes + bytes <= self.held_bytes_max
+    }
+
+    /// What waits on a flow, if there is room for one more of so many bytes.
+    fn room(&mut self, flow: &Excerpt, bytes: usize) -> Option<&mut Waiting> {
+        if self.waiting_count >= WAITING_MAX || !self.has_room(bytes + FLOW_BYTES) {
             self.lost += 1;
             return None;
         }
-        Some(self.waiting.entry(name_of(flow)).or_default())
+        Some(self.flow(name_of(flow)))
+    }
+
+    /// What waits on a flow, with a place for it.
+    fn flow(&mut self, name: FlowName) -> &mut Waiting {
+        self.waiting.entry(name).or_insert_with(|| {
+            self.held_bytes += FLOW_BYTES;
+            Waiting::default()
+        })
+    }
+
+    /// One more waits.
+    fn waits(&mut self, bytes: usize) {
+        self.waiting_count += 1;
+        self.held_bytes += bytes;
+    }
+
+    /// One that took so many bytes waits no more.
+    fn waits_no_more(&mut self, name: &FlowName, bytes: usize) {
+        self.waiting_count -= 1;
+        self.held_bytes -= bytes;
+        self.forget_if_empty(name);
     }
 
     fn dns(&mut self, excerpt: &Excerpt, octets: &[u8]) {
@@ -240,16 +398,18 @@ impl Apps {
         if message.is_response() {
             return self.dns_answer(excerpt, message, is_cut);
         }
-        let Some(waiting) = self.room(excerpt) else { return };
-        if waiting.queries.iter().any(|known| known.is_repeated_by(excerpt, &message)) {
+        let query = Query { flow: *excerpt, message, is_cut };
+        let bytes = query.bytes();
+        let Some(waiting) = self.room(excerpt, bytes) else { return };
+        if waiting.queries.iter().any(|known| known.is_repeated_by(excerpt, &query.message)) {
             return;
         }
         if waiting.queries.len() >= QUERIES_MAX {
             self.lost += 1;
             return;
         }
-        waiting.queries.push(Query { flow: *excerpt, message, is_cut });
-        self.waiting_count += 1;
+        waiting.queries.push(query);
+        self.waits(bytes);
     }
 
     fn dns_answer(&mut self, excerpt: &Excerpt, answer: Box<Message>, is_cut: bool) {
@@ -264,8 +424,7 @@ impl Apps {
             let said = Said::Dns { message: answer.clone(), answer: Some(answer) };
             return self.finish(alone(excerpt, said, is_cut));
         };
-        self.waiting_count -= 1;
-        self.forget_if_empty(&name);
+        self.waits_no_more(&name, query.bytes());
         let said = Said::Dns { message: query.message, answer: Some(answer) };
         let is_cut = is_cut || query.is_cut;
         self.finish(answered(query.flow, excerpt, said, is_cut));
@@ -278,9 +437,17 @@ impl Apps {
             .as_ref()
             .map_or_else(|| begins_hello(octets), |hello| hello.flow.sender == excerpt.sender);
         match (waits, is_client) {
-            (Some(hello), true) => hello.go_on(excerpt, octets),
+            (Some(hello), true) => {
+                let before = hello.bytes();
+                // What it becomes is not known before; it is no longer than what came.
+                if self.held_bytes + HELLO_BYTES_MAX > self.held_bytes_max {
+                    self.lost += 1;
+                    return;
+                }
+                hello.go_on(excerpt, octets);
+                self.held_bytes = self.held_bytes + hello.bytes() - before;
+            }
             (None, true) => {
-                let Some(waiting) = self.room(excerpt) else { return };
                 let mut hello = Hello {
                     flow: *excerpt,
                     octets: octets.to_vec(),
@@ -288,8 +455,10 @@ impl Apps {
                     is_cut: is_short(excerpt),
                 };
                 hello.read();
+                let bytes = hello.bytes();
+                let Some(waiting) = self.room(excerpt, bytes) else { return };
                 waiting.hello = Some(Box::new(hello));
-                self.waiting_count += 1;
+                self.waits(bytes);
             }
             (_, false) => {
                 let server = ServerHello::read(octets).ok().map(Box::new);
@@ -311,8 +480,7 @@ impl Apps {
 
     fn take_hello(&mut self, name: &FlowName) -> Option<Hello> {
         let hello = self.waiting.get_mut(name)?.hello.take()?;
-        self.waiting_count -= 1;
-        self.forget_if_empty(name);
+        self.waits_no_more(name, hello.bytes());
         Some(*hello)
     }
 
@@ -359,22 +527,24 @@ impl Apps {
             let over = given_up.over.min(excerpt.at.max(given_up.flow.at));
             self.finish(Transaction { over, ..given_up });
         }
-        let Some(waiting) = self.room(excerpt) else { return };
         let is_cut = head.is_cut;
-        waiting.request = Some(Box::new(Request { flow: *excerpt, head, is_cut }));
-        self.waiting_count += 1;
+        let request = Request { flow: *excerpt, head, is_cut };
+        let bytes = request.bytes();
+        let Some(waiting) = self.room(excerpt, bytes) else { return };
+        waiting.request = Some(Box::new(request));
+        self.waits(bytes);
     }
 
     fn take_request(&mut self, name: &FlowName) -> Option<Request> {
         let request = self.waiting.get_mut(name)?.request.take()?;
-        self.waiting_count -= 1;
-        self.forget_if_empty(name);
+        self.waits_no_more(name, request.bytes());
         Some(*request)
     }
 
     fn forget_if_empty(&mut self, name: &FlowName) {
-        if self.waiting.get(name).is_some_and(|waiting| waiting.len() == 0) {
+        if self.waiting.get(name).is_some_and(Waiting::is_empty) {
             self.waiting.remove(name);
+            self.held_bytes -= FLOW_BYTES;
         }
     }
 }
@@ -395,6 +565,11 @@ fn given_up(flow: Excerpt, wait_ns: u64, said: Said, is_cut: bool) -> Transactio
 }
 
 impl Query {
+    /// With room for as many more, as lists have it.
+    fn bytes(&self) -> usize {
+        2 * size_of::<Self>() + self.message.bytes()
+    }
+
     /// Whether the same is asked again.
     fn is_repeated_by(&self, excerpt: &Excerpt, message: &Message) -> bool {
         self.message.id == message.id
@@ -416,18 +591,35 @@ impl Query {
     }
 }
 
+/// What a hello becomes that goes on, at most: the octets that are put together, or what is read of them, in
+/// which none takes more than four bytes.
+const HELLO_BYTES_MAX: usize = 4 * (HELLO_OCTETS_MAX + EXCERPT_OCTETS_MAX);
+
+impl Request {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.head.bytes()
+    }
+}
+
 impl Hello {
-    /// Puts a further segment behind what is there; a hello that is sent anew takes its place.
+    fn bytes(&self) -> usize {
+        let client = self.client.as_ref().map_or(0, |client| client.bytes());
+        size_of::<Self>() + self.octets.capacity() + client
+    }
+
+    /// Puts behind what is there what a further segment has more, be it the next one or the same sent anew
+    /// in one that is longer. What was there already stays as it was first.
     fn go_on(&mut self, excerpt: &Excerpt, octets: &[u8]) {
-        if self.client.is_some() {
+        if self.client.is_some() || self.octets.len() >= HELLO_OCTETS_MAX {
             return;
         }
-        let behind = excerpt.sequence.wrapping_sub(self.flow.sequence) as usize;
-        if behind == self.octets.len() && self.octets.len() < HELLO_OCTETS_MAX {
-            self.octets.extend_from_slice(octets);
-            self.is_cut |= is_short(excerpt);
-            self.read();
-        }
+        let begin = excerpt.sequence.wrapping_sub(self.flow.sequence) as usize;
+        // Octets between are missing, or it stands before the hello: that number is large then.
+        let Some(known) = self.octets.len().checked_sub(begin) else { return };
+        let Some(more) = octets.get(known..).filter(|more| !more.is_empty()) else { return };
+        self.octets.extend_from_slice(more);
+        self.is_cut |= is_short(excerpt);
+        self.read();
     }
 
     fn read(&mut self) {

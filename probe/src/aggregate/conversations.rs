@@ -233,23 +233,28 @@ pub(super) fn clear<T>(list: &mut Vec<T>) {
     }
 }
 
-/// As they are: in the order of the list, each with its sums beside it.
-impl From<Vec<(ConversationKey, Conversation)>> for Conversations {
-    fn from(list: Vec<(ConversationKey, Conversation)>) -> Self {
+/// As they are: in their order, each with its sums beside it.
+impl FromIterator<(ConversationKey, Conversation)> for Conversations {
+    fn from_iter<I: IntoIterator<Item = (ConversationKey, Conversation)>>(list: I) -> Self {
         let mut all = Self::default();
-        for (number, (key, sums)) in (0_u32..).zip(list) {
-            all.endpoints.push(Endpoint { address: key.source, mac: key.source_mac });
-            all.endpoints.push(Endpoint { address: key.destination, mac: key.destination_mac });
-            all.paths.push(Path {
+        for (key, sums) in list {
+            let source = Endpoint { address: key.source, mac: key.source_mac };
+            let destination = Endpoint { address: key.destination, mac: key.destination_mac };
+            let path = Path {
                 space: key.space,
                 segment: key.segment,
                 reverse_segment: key.reverse_segment,
                 ip_version: key.ip_version,
-            });
+            };
+            // In order of keys they come one behind the other.
+            let before = all.entries.last().map(|entry| entry.name);
+            let known = before.filter(|name| all.endpoints[name.source as usize] == source);
+            let source = known.map_or_else(|| numbered(&mut all.endpoints, source), |it| it.source);
+            let known = before.filter(|name| all.paths[name.path as usize] == path);
             let mut entry = Packed::new(Name {
-                source: 2 * number,
-                destination: 2 * number + 1,
-                path: number,
+                source,
+                destination: numbered(&mut all.endpoints, destination),
+                path: known.map_or_else(|| numbered(&mut all.paths, path), |it| it.path),
                 destination_port: key.destination_port,
                 protocol: key.protocol,
                 application: key.application,
@@ -260,4 +265,11 @@ impl From<Vec<(ConversationKey, Conversation)>> for Conversations {
         }
         all
     }
+}
+
+/// Adds one more to a list; its number.
+fn numbered<T>(list: &mut Vec<T>, one: T) -> u32 {
+    let number = u32::try_from(list.len()).expect("there are fewer than numbers of entries");
+    list.push(one);
+    number
 }

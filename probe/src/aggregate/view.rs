@@ -42,13 +42,13 @@ impl WindowView {
     pub fn of(
         number: WindowNumber,
         length_ns: u64,
-        conversations: Vec<(ConversationKey, Conversation)>,
+        conversations: impl IntoIterator<Item = (ConversationKey, Conversation)>,
     ) -> Self {
         Self {
             number,
             start: number.start(length_ns),
             end: number.end(length_ns),
-            conversations: conversations.into(),
+            conversations: conversations.into_iter().collect(),
             measures_lost: 0,
             taps: Vec::new(),
             ledger: LedgerTotals::default(),

@@ -30,6 +30,8 @@ pub(super) enum Start {
     Request,
     /// A response after which another one comes (RFC 9110 §15.2).
     Interim,
+    /// The response after which both ends speak something else (RFC 9110 §15.2.2).
+    Switch,
     /// A response.
     Response,
     /// HTTP/2.
@@ -44,6 +46,7 @@ pub(super) fn start(head: &[u8]) -> Start {
         return Start::None;
     }
     match head {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', b'1', b'0', b'1', ..] => Start::Switch,
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', b'1', ..] => Start::Interim,
         [b'H', b'T', b'T', b'P', ..] => Start::Response,
         [b'P', b'R', b'I', ..] => Start::Another,

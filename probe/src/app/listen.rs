@@ -73,11 +73,13 @@ fn tls(words: &FirstWords) -> Listening {
     if is_to_be_continued(words) { TAKE } else { TAKE_LAST }
 }
 
-/// Requests all along, and after each of them a response that is no interim one.
+/// Requests all along, and after each of them a response that is no interim one; nothing once both ends have
+/// agreed on something else.
 fn http(words: &FirstWords) -> Listening {
     match http::start(words.head()) {
         http::Start::Request => Listening { to_other: Some(true), ..TAKE },
         http::Start::Interim => TAKE,
+        http::Start::Switch => Listening { takes: true, ..NOBODY },
         http::Start::Response => TAKE_LAST,
         http::Start::Another => NOBODY,
         http::Start::None => GO_ON,
@@ -114,6 +116,9 @@ mod tests {
         assert_eq!(http(b"GET / HTTP/1.1\r\n"), Listening { to_other: Some(true), ..TAKE });
         assert_eq!(http(b"HTTP/1.1 100 Continue\r\n"), TAKE);
         assert_eq!(http(b"HTTP/1.1 200 OK\r\n"), TAKE_LAST);
+        let switch = Listening { takes: true, goes_on: false, to_other: Some(false) };
+        assert_eq!(http(b"HTTP/1.1 101 Switching Protocols\r\n"), switch);
+        assert_eq!(http(b"HTTP/1.1 103 Early Hints\r\n"), TAKE);
         assert_eq!(http(b"some part of a body"), GO_ON);
         assert_eq!(http(b"PRI * HTTP/2.0\r\n"), NOBODY);
     }

@@ -67,7 +67,7 @@ impl Application {
 pub struct FirstWords {
     /// TCP or UDP; anything else is not recognised.
     pub protocol: u8,
-    /// Both ports.
+    /// Both ports, in any order.
     pub ports: [u16; 2],
     /// The first octets of payload.
     pub head: [u8; PAYLOAD_HEAD_OCTETS],

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 use vmprobe::config::{self, Mode};
-use vmprobe::correlate::{self, CorrelateError, CorrelateReport, Counts};
+use vmprobe::correlate::{self, CorrelateError, CorrelateReport, Counts, StatusCell};
+use vmprobe::serve;
 
 use super::output::{self, Outcome};
 
@@ -33,7 +34,18 @@ pub(crate) fn correlate(arguments: &CorrelateArguments) -> Outcome {
         Ok(stop) => stop,
         Err(error) => return output::failed(&error),
     };
-    match correlate::correlate(&Arc::new(loaded.plan), &stop) {
+    let status = StatusCell::default();
+    let listen = loaded.plan.correlate.listen;
+    let started = listen.map(|listen| serve::start_member(listen, Arc::clone(&status)));
+    let served = match started.transpose() {
+        Ok(served) => served,
+        Err(error) => return output::failed(&error),
+    };
+    let ended = correlate::correlate(&Arc::new(loaded.plan), &status, &stop);
+    if let Some(served) = served {
+        served.stop();
+    }
+    match ended {
         Ok(report) => told(&report, arguments.json),
         Err(error @ (CorrelateError::NoBrokers | CorrelateError::NoTaps)) => {
             output::misused(&format!("{}: {error}", arguments.config.display()))

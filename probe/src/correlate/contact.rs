@@ -22,6 +22,10 @@ use super::sample;
 
 /// Address spaces whose names are remembered; others are looked for each time.
 const SPACES_MAX: usize = 1 << 16;
+/// Octets of a name that is remembered; nothing that is configured has a longer one.
+const SPACE_OCTETS_MAX: usize = 255;
+/// Octets of a probe's id, as its configuration bounds it.
+const PROBE_OCTETS_MAX: usize = 63;
 
 /// What a probe has seen of who contacts whom in a window.
 #[derive(Debug, Deserialize, Serialize)]
@@ -162,7 +166,7 @@ impl Spaces {
             return *known;
         }
         let space = sample::space_named(plan, name);
-        if self.0.len() < SPACES_MAX {
+        if self.0.len() < SPACES_MAX && name.len() <= SPACE_OCTETS_MAX {
             self.0.insert(name.to_owned(), space);
         }
         space
@@ -177,6 +181,9 @@ pub(super) fn read(plan: &Plan, spaces: &mut Spaces, value: &[u8]) -> Result<See
         let row = kafka::read_row(Table::Windows, value).ok_or(Unseen::Malformed)?;
         serde_json::from_value(row.into()).map_err(|_| Unseen::Malformed)?
     };
+    if columns.probe_id.len() > PROBE_OCTETS_MAX {
+        return Err(Unseen::Malformed);
+    }
     if columns.domain != plan.probe.domain {
         return Err(Unseen::OtherDomain);
     }
@@ -320,5 +327,13 @@ pub(super) mod tests {
         let old = serde_json::to_vec(&old).expect("JSON");
         assert_eq!(read(&plan, &mut spaces, &old), Err(Unseen::Malformed));
         assert_eq!(read(&plan, &mut spaces, b""), Err(Unseen::Malformed));
+        // Names that no configuration has.
+        let long = Origin::new(&"p".repeat(PROBE_OCTETS_MAX + 1), "default");
+        assert_eq!(read(&plan, &mut spaces, &json(&record(), &long)), Err(Unseen::Malformed));
+        let known = spaces.0.len();
+        let long = "x".repeat(SPACE_OCTETS_MAX + 1).into();
+        let long = json(&WindowRecord { address_space: long, ..super::tests::record() }, &here);
+        assert_eq!(read(&plan, &mut spaces, &long), Err(Unseen::UnknownSpace));
+        assert_eq!(spaces.0.len(), known, "it is not remembered");
     }
 }

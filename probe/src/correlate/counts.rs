@@ -11,8 +11,8 @@ pub struct Counts(BTreeMap<&'static str, u64>);
 
 impl Counts {
     /// All of them 0.
-    pub(super) fn of(names: &[&'static str]) -> Self {
-        Self(names.iter().map(|name| (*name, 0)).collect())
+    pub(super) fn of(lists: &[&[&'static str]]) -> Self {
+        Self(lists.iter().flat_map(|names| names.iter()).map(|name| (*name, 0)).collect())
     }
 
     /// Adds so many to one that is listed.

@@ -1,15 +1,16 @@
 //! Detectors over what all probes have seen.
 //!
 //! In: contacts of the members, in the order of their topic. Out: records of `alerts`.
-//! Cost: a look-up a contact, a sort of a window's; then as the detectors have it in a probe. Some 600 MB at
-//! most for contacts of windows that are not over.
+//! Cost: a look-up a contact; then as the detectors have it in a probe. [`CONTACT_BYTES`] at most for each
+//! contact of windows that are not over, also while detectors look at them; room for as many as
+//! `correlate.contacts_mib_max` has.
 //! Invariants: a window is over when every partition was read up to the hold after the first of its records
 //! was sent, so it makes no difference how long a member took, or whether another one did its work again: a
 //! record that comes twice changes nothing. What two probes have seen of one conversation is one: of each
 //! count the larger. Detectors see one window after the other, the empty one behind each too, as in a probe.
 //! Who takes over begins early enough to know what goes on (at most `correlate.history_s`), and gives
-//! nothing out before it has read what the one before has said it gave out. At most [`CONTACTS_MAX`]
-//! contacts, [`PROBES_MAX`] probes; what finds no room is counted.
+//! nothing out before it has read what the one before has said it gave out, and none of that. What finds no
+//! room, contacts or probes beyond [`PROBES_MAX`], is counted; those that are there go on.
 //! Source: docs/correlate.md; each detector names its own.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,7 +20,6 @@ use crate::aggregate::{Conversation, ConversationKey, Observers, WindowView};
 use crate::config::Plan;
 use crate::decode::Address;
 use crate::detect::{Alert, Detectors};
-use crate::hash::KeyedMap;
 use crate::index::WindowNumber;
 use crate::inventory::{AddressSpace, Segment};
 use crate::record::{RecordMaker, Rows};
@@ -30,9 +30,12 @@ use super::contact::{Contact, ContactCounts, Contacts, Spaces};
 use super::counts::Counts;
 use super::lane::{Reduce, Start};
 use super::message::Message;
+use super::status::Rooms;
 
-/// Contacts of all windows that are not over, as each probe has seen them.
-const CONTACTS_MAX: usize = 1 << 22;
+/// What one contact takes at most: 256 in a tree whose nodes are half full, which allocators hardly give back
+/// before it is gone; 280 as a conversation that detectors look at; 280 for the sums of a service that nobody
+/// else asks for, in the detector of floods, in a table that has just grown.
+const CONTACT_BYTES: usize = 816;
 /// Probes whose records are told apart.
 const PROBES_MAX: usize = 1 << 12;
 /// Probes that an alert names; the rest together are "others".
@@ -75,7 +78,7 @@ struct Window {
     /// When the first of its records was sent; of an empty one, when it would have been.
     first_ms: i64,
     is_empty: bool,
-    contacts: KeyedMap<Mark, Sums>,
+    contacts: BTreeMap<Mark, Sums>,
 }
 
 /// A window that detectors have seen.
@@ -141,7 +144,7 @@ impl Fleet {
             probes: Vec::new(),
             windows: BTreeMap::new(),
             contacts: 0,
-            contacts_max: CONTACTS_MAX,
+            contacts_max: contacts_max(plan.correlate.contacts_mib_max),
             due: VecDeque::new(),
             due_alerts: 0,
             over: None,
@@ -256,6 +259,8 @@ impl Fleet {
             let alerts = self.detectors.observe(&view, || {});
             self.due_alerts += alerts.len();
             self.due.push_back(Due { window: number, end: view.end, alerts });
+            // The one before may have got further than this one has read.
+            self.forget_emitted();
         }
     }
 
@@ -310,47 +315,89 @@ impl Fleet {
 
 impl Window {
     fn at(first_ms: i64) -> Self {
-        Self { first_ms, is_empty: false, contacts: KeyedMap::default() }
+        Self { first_ms, is_empty: false, contacts: BTreeMap::new() }
     }
+}
+
+/// So many contacts find room.
+fn contacts_max(mib_max: u32) -> usize {
+    usize::try_from((u64::from(mib_max) << 20) / CONTACT_BYTES as u64).unwrap_or(usize::MAX)
 }
 
 /// Contacts of all probes as conversations, in order: what is one conversation is one, with the sums of the
-/// probe that has seen most of it, count by count.
-fn joined(contacts: KeyedMap<Mark, Sums>) -> Vec<(ConversationKey, Conversation)> {
-    let mut all: Vec<_> = contacts.into_iter().collect();
-    all.sort_unstable_by_key(|(mark, _)| *mark);
-    all.chunk_by(|(one, _), (other, _)| one.service() == other.service()).map(one).collect()
+/// probe that has seen most of it, count by count. One at a time, so that memory of those before is given back.
+fn joined(contacts: BTreeMap<Mark, Sums>) -> impl Iterator<Item = (ConversationKey, Conversation)> {
+    let mut contacts = contacts.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let (first, sums) = contacts.next()?;
+        let mut one = Joined::first(first, sums);
+        let is_same = |(mark, _): &(Mark, Sums)| mark.service() == first.service();
+        while let Some((mark, sums)) = contacts.next_if(is_same) {
+            one.add(mark.probe, sums);
+        }
+        Some(one.finish())
+    })
 }
 
-fn one(seen: &[(Mark, Sums)]) -> (ConversationKey, Conversation) {
-    let (mark, sums) = seen[0];
-    let mut counts = ContactCounts::default();
-    let mut observers = Observers::default();
-    for of_probe in seen.chunk_by(|(one, _), (other, _)| one.probe == other.probe) {
-        let sum = of_probe.iter().fold(ContactCounts::default(), |sum, it| sum.plus(it.1.counts));
-        counts = counts.or_more(sum);
-        observers.add(Observers(1 << usize::from(of_probe[0].0.probe).min(NAMED_MAX)));
+/// One conversation, as the probes up to one have seen it.
+struct Joined {
+    mark: Mark,
+    segment: Segment,
+    /// Of each count the largest of the probes before.
+    counts: ContactCounts,
+    observers: Observers,
+    /// Of the last probe, added up.
+    probe: u16,
+    sum: ContactCounts,
+}
+
+impl Joined {
+    fn first(mark: Mark, Sums { segment, counts }: Sums) -> Self {
+        let (probe, counts_before) = (mark.probe, ContactCounts::default());
+        let observers = observer(probe);
+        Self { mark, segment, counts: counts_before, observers, probe, sum: counts }
     }
-    let key = ConversationKey {
-        space: mark.space,
-        source: mark.source,
-        destination: mark.destination,
-        protocol: mark.protocol,
-        ip_version: mark.ip_version,
-        destination_port: mark.port,
-        segment: seen.iter().map(|it| it.1.segment).min().unwrap_or(sums.segment),
-        ..ConversationKey::default()
-    };
-    let conversation = Conversation {
-        contacts: counts.contacts,
-        answered: counts.answered,
-        refused: counts.refused,
-        syns: counts.syns,
-        established: counts.established,
-        observers,
-        ..Conversation::default()
-    };
-    (key, conversation)
+
+    /// In the order of marks.
+    fn add(&mut self, probe: u16, Sums { segment, counts }: Sums) {
+        self.segment = self.segment.min(segment);
+        if probe == self.probe {
+            self.sum = self.sum.plus(counts);
+            return;
+        }
+        self.counts = self.counts.or_more(self.sum);
+        self.observers.add(observer(probe));
+        (self.probe, self.sum) = (probe, counts);
+    }
+
+    fn finish(self) -> (ConversationKey, Conversation) {
+        let counts = self.counts.or_more(self.sum);
+        let key = ConversationKey {
+            space: self.mark.space,
+            source: self.mark.source,
+            destination: self.mark.destination,
+            protocol: self.mark.protocol,
+            ip_version: self.mark.ip_version,
+            destination_port: self.mark.port,
+            segment: self.segment,
+            ..ConversationKey::default()
+        };
+        let conversation = Conversation {
+            contacts: counts.contacts,
+            answered: counts.answered,
+            refused: counts.refused,
+            syns: counts.syns,
+            established: counts.established,
+            observers: self.observers,
+            ..Conversation::default()
+        };
+        (key, conversation)
+    }
+}
+
+/// A probe as one of those that are named, or of the others.
+fn observer(probe: u16) -> Observers {
+    Observers(1 << usize::from(probe).min(NAMED_MAX))
 }
 
 impl Reduce for Fleet {
@@ -380,6 +427,7 @@ impl Reduce for Fleet {
         if !self.is_caught_up {
             return None;
         }
+        self.forget_emitted();
         let due = self.due.pop_front()?;
         self.due_alerts -= due.alerts.len();
         let rows = self.rows(&due.alerts);
@@ -423,6 +471,18 @@ impl Reduce for Fleet {
         counts.add("contacts_full", self.counts.contacts_full);
         counts.add("probes_full", self.counts.probes_full);
         counts.add("alerts_full", self.detectors.crowded_out());
+        counts.add("alerts_opened", self.detectors.opened_alerts());
+    }
+
+    fn rooms(&self, rooms: &mut Rooms) {
+        rooms.add("contacts", self.contacts, self.contacts_max);
+        rooms.add("probes", self.probes.len(), PROBES_MAX);
+        rooms.add("due_windows", self.due.len(), DUE_WINDOWS_MAX);
+        rooms.add("due_alerts", self.due_alerts, DUE_ALERTS_MAX);
+    }
+
+    fn open_alerts(&self) -> u64 {
+        self.detectors.open_alerts()
     }
 
     fn into_maker(self: Box<Self>) -> RecordMaker {
@@ -431,333 +491,4 @@ impl Reduce for Fleet {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::contact::tests::plan;
-    use super::super::reading::Begin;
-    use super::*;
-    use crate::inventory::InventoryCell;
-    use crate::record::{AlertRecord, InventoryRows, Names};
-    use crate::worker::PortNames;
-
-    const WINDOWS: u64 = 700;
-    const START_S: u64 = 1_700_000_000;
-    const HOLD_MS: u32 = 1_000;
-
-    fn short_plan() -> Arc<Plan> {
-        let mut plan = plan();
-        plan.correlate.hold_ms = HOLD_MS;
-        plan.detect.port_scan.forget_s = 30;
-        Arc::new(plan)
-    }
-
-    fn fleet(plan: &Arc<Plan>, first: Begin) -> Fleet {
-        let names = Names::new(plan, PortNames::new(&[]));
-        let inventory = InventoryCell::default();
-        let maker = RecordMaker::new(names, Arc::clone(&inventory), InventoryRows::default());
-        Fleet::new(plan, Start { inventory, maker, partitions: 2, first })
-    }
-
-    fn begin(offset: i64) -> Begin {
-        Begin { offset, is_committed: offset > 0 }
-    }
-
-    fn refused(source: u8, port: u16) -> Contact {
-        Contact {
-            space: "default/none".to_owned(),
-            segment: "default/none".to_owned(),
-            source: [10, 0, 0, source].into(),
-            destination: [10, 0, 0, 200].into(),
-            protocol: 6,
-            port,
-            variant: 0,
-            counts: ContactCounts { contacts: 1, refused: 1, syns: 1, ..ContactCounts::default() },
-        }
-    }
-
-    fn sent_ms(window: u64) -> i64 {
-        i64::try_from((START_S + window) * 1_000).expect("small")
-    }
-
-    fn message(probe: &str, window: u64, rows: Vec<Contact>) -> Message {
-        let (sent_ms, window) = (sent_ms(window), START_S + window);
-        Message::Contacts(Contacts { sent_ms, window, probe: probe.to_owned(), rows })
-    }
-
-    fn clock(partition: i32, sent_ms: i64) -> Message {
-        Message::Clock { partition, sent_ms }
-    }
-
-    /// What each probe has seen of a window: of a scan from 100 to 160 its part, five ports in ten windows;
-    /// of a flood in 300 its part; of what clients do all the same.
-    fn seen(probe: u64, window: u64) -> Vec<Contact> {
-        let client = Contact {
-            counts: ContactCounts {
-                contacts: 1,
-                answered: 1,
-                syns: 1,
-                established: 1,
-                ..ContactCounts::default()
-            },
-            ..refused(7, 443)
-        };
-        let mut rows = vec![client];
-        if (100..160).contains(&window) && window % 3 == probe {
-            rows.push(refused(9, u16::try_from(window).expect("small")));
-        }
-        if window == 300 {
-            let place = u8::try_from(probe).expect("small") * 50;
-            rows.extend((place..place + 45).map(|source| Contact {
-                counts: ContactCounts { contacts: 1, syns: 1, ..ContactCounts::default() },
-                ..refused(source, 80)
-            }));
-        }
-        rows
-    }
-
-    const PROBES: [&str; 3] = ["a", "b", "c"];
-
-    /// What members send; `again`: another one does each window once more.
-    fn log(probes: &[usize], again: bool) -> Vec<Vec<u8>> {
-        let mut log = Vec::new();
-        for window in 0..WINDOWS {
-            let of = |probe: &usize| {
-                message(PROBES[*probe], window, seen(u64::try_from(*probe).expect("small"), window))
-            };
-            log.extend(probes.iter().map(of));
-            if again {
-                log.extend(probes.iter().map(of));
-            }
-            log.extend((0..2).map(|partition| clock(partition, sent_ms(window))));
-        }
-        log.extend((0..2).map(|partition| clock(partition, i64::MAX)));
-        log.iter().map(|message| serde_json::to_vec(message).expect("JSON")).collect()
-    }
-
-    fn given(fleet: &mut Fleet) -> Vec<(u64, Vec<AlertRecord>)> {
-        let mut all = Vec::new();
-        while let Some((window, _, rows)) = fleet.next_rows() {
-            fleet.is_out(window);
-            all.push((window - START_S, rows.alerts));
-        }
-        all
-    }
-
-    fn whole(plan: &Arc<Plan>, log: &[Vec<u8>]) -> (Vec<(u64, Vec<AlertRecord>)>, Fleet) {
-        let (mut fleet, mut all) = (fleet(plan, begin(0)), Vec::new());
-        fleet.caught_up();
-        for (offset, message) in (0..).zip(log) {
-            fleet.read(offset, message, i64::MAX);
-            all.extend(given(&mut fleet));
-        }
-        (all, fleet)
-    }
-
-    fn alerts(all: &[(u64, Vec<AlertRecord>)]) -> Vec<(u64, &str, &str, u64, &str)> {
-        all.iter()
-            .flat_map(|(window, alerts)| alerts.iter().map(|it| (*window, it)))
-            .filter(|(_, it)| it.state != "updated")
-            .map(|(window, it)| {
-                let probes = it.seen_by_probes.as_deref().unwrap_or("none");
-                (window, &*it.detector, it.state, it.event_count, probes)
-            })
-            .collect()
-    }
-
-    #[test]
-    fn parts_that_are_nothing_alone_are_one_alert_together() {
-        let plan = short_plan();
-        let (all, fleet) = whole(&plan, &log(&[0, 1, 2], false));
-        // Each window, and the empty one behind the last.
-        assert_eq!(all.len() as u64, WINDOWS + 1);
-        let every = r#"["a","b","c"]"#;
-        let found = alerts(&all);
-        assert_eq!(found.len(), 4, "{found:?}");
-        assert_eq!((found[0].1, found[0].2, found[0].4), ("port_scan", "open", every));
-        assert!((100..110).contains(&found[0].0), "{found:?}");
-        assert_eq!((found[1].1, found[1].2, found[1].3), ("port_scan", "closed", 60));
-        assert_eq!(found[2], (300, "syn_flood", "open", 135, every));
-        assert_eq!((found[3].1, found[3].2), ("syn_flood", "closed"));
-        assert_eq!((fleet.counts.late, fleet.counts.contacts_full), (0, 0));
-        for alone in 0..3 {
-            let (all, _) = whole(&plan, &log(&[alone], false));
-            let found = alerts(&all);
-            // A scan of which a third is seen is a scan still; a flood of a third is none.
-            assert!(found.iter().all(|it| it.1 == "port_scan"), "{found:?}");
-        }
-    }
-
-    #[test]
-    fn what_comes_twice_counts_once() {
-        let plan = short_plan();
-        let (once, _) = whole(&plan, &log(&[0, 1, 2], false));
-        let (twice, fleet) = whole(&plan, &log(&[0, 1, 2], true));
-        assert_eq!(once, twice);
-        assert_eq!(fleet.counts.late, 0);
-    }
-
-    #[test]
-    fn what_two_probes_have_seen_of_one_conversation_is_one() {
-        let flood = |sources: std::ops::Range<u8>| -> Vec<Contact> {
-            let counts = ContactCounts { contacts: 1, syns: 1, ..ContactCounts::default() };
-            sources.map(|source| Contact { counts, ..refused(source, 80) }).collect()
-        };
-        let plan = short_plan();
-        for (parts, opened) in [
-            // The same 60 attempts, seen by both.
-            ([flood(0..60), flood(0..60)], 0),
-            ([flood(0..60), flood(60..120)], 1),
-        ] {
-            let [one, other] = parts;
-            let log = [
-                message("a", 1, one),
-                message("b", 1, other),
-                clock(0, i64::MAX),
-                clock(1, i64::MAX),
-            ];
-            let log: Vec<_> = log.iter().map(|it| serde_json::to_vec(it).expect("JSON")).collect();
-            let (all, _) = whole(&plan, &log);
-            let floods = alerts(&all).iter().filter(|it| it.1 == "syn_flood").count();
-            assert_eq!(floods, opened);
-        }
-        // Two conversations of one probe are two; of each count the larger of both probes.
-        let with = |variant, syns, established| {
-            let counts = ContactCounts { syns, established, ..ContactCounts::default() };
-            (variant, counts)
-        };
-        let mut all = KeyedMap::default();
-        let mut fleet = fleet(&plan, begin(0));
-        for (probe, (variant, counts)) in
-            [(0, with(1, 3, 0)), (0, with(2, 4, 0)), (1, with(1, 5, 2)), (70, with(1, 0, 0))]
-        {
-            let contact = Contact { variant, counts, ..refused(1, 80) };
-            let (mark, sums) = fleet.read_contact(probe, &contact).expect("known names");
-            all.insert(mark, sums);
-        }
-        let [(_, sums)] = joined(all)[..] else { panic!("one conversation") };
-        assert_eq!((sums.syns, sums.established), (7, 2));
-        assert_eq!(sums.observers, Observers(1 | 1 << 1 | 1 << NAMED_MAX));
-    }
-
-    #[test]
-    fn who_takes_over_goes_on_where_the_other_was() {
-        let plan = short_plan();
-        let log = log(&[0, 1, 2], false);
-        let (whole, _) = whole(&plan, &log);
-        for cut in [0, 5, 505, 520, 700, 1_503, 1_600, 3_400, log.len() - 1] {
-            let (mut one, mut all) = (fleet(&plan, begin(0)), Vec::new());
-            one.caught_up();
-            for (offset, message) in (0..).zip(&log[..cut]) {
-                one.read(offset, message, i64::MAX);
-                all.extend(given(&mut one));
-            }
-            let mut log = log.clone();
-            let said = Message::Emitted { window: START_S + all.last().map_or(0, |it| it.0) };
-            log.insert(cut, serde_json::to_vec(&said).expect("JSON"));
-            let first = one.first_needed();
-            // An alert of 100 s and what detectors remember, five messages a window.
-            assert!(cut < 3_000 || first > 2_000, "it is not all read again: {cut}: {first}");
-            let mut two = fleet(&plan, begin(first));
-            let skipped = usize::try_from(first).expect("it is not negative");
-            for (offset, message) in log.iter().enumerate().skip(skipped) {
-                two.read(i64::try_from(offset).expect("small"), message, i64::MAX);
-                if offset == cut {
-                    two.caught_up();
-                }
-                all.extend(given(&mut two));
-            }
-            let differs = all.iter().zip(&whole).find(|(one, other)| one != other);
-            assert!(all == whole, "cut at {cut}: {differs:#?} {} {}", all.len(), whole.len());
-        }
-    }
-
-    #[test]
-    fn who_takes_over_reads_back_to_what_goes_on_and_no_further_than_told() {
-        let scan = |history_s| {
-            let mut plan = (*short_plan()).clone();
-            plan.correlate.history_s = history_s;
-            let mut fleet = fleet(&Arc::new(plan), begin(0));
-            fleet.caught_up();
-            let mut offset = 0;
-            for window in 0..3_000 {
-                let port = u16::try_from(window).expect("small");
-                let scan = message("a", window, vec![refused(9, port)]);
-                for message in [scan, clock(0, sent_ms(window)), clock(1, sent_ms(window))] {
-                    fleet.read(offset, &serde_json::to_vec(&message).expect("JSON"), i64::MAX);
-                    offset += 1;
-                }
-                given(&mut fleet);
-                fleet.first_needed();
-            }
-            (fleet.first_needed() / 3, fleet.offsets.len())
-        };
-        // It began at once, and is still there.
-        assert_eq!(scan(86_400).0, 0);
-        let (first, kept) = scan(1_000);
-        assert!((1_990..=2_000).contains(&first) && kept <= 1_010, "{first} {kept}");
-    }
-
-    #[test]
-    fn windows_that_are_not_whole_are_left_out_by_who_takes_over() {
-        let plan = short_plan();
-        let mut fleet = fleet(&plan, begin(100));
-        for (offset, window) in (100..).zip([50, 49, 51]) {
-            fleet.take(
-                offset,
-                &match message("a", window, vec![refused(9, 1)]) {
-                    Message::Contacts(contacts) => contacts,
-                    other => panic!("{other:?}"),
-                },
-            );
-        }
-        let there: Vec<_> = fleet.windows.keys().map(|window| window - START_S).collect();
-        assert_eq!((there, fleet.counts.late), (vec![50, 51], 0));
-    }
-
-    #[test]
-    fn a_partition_that_nobody_reads_holds_the_windows_up() {
-        let plan = short_plan();
-        let mut fleet = fleet(&plan, begin(0));
-        fleet.caught_up();
-        for (offset, message) in (0..).zip(&log(&[0], false)) {
-            if !String::from_utf8_lossy(message).contains("\"clock\":{\"partition\":1") {
-                fleet.read(offset, message, i64::MAX);
-            }
-            assert!(fleet.next_rows().is_none());
-        }
-        let clock = serde_json::to_vec(&clock(1, i64::MAX)).expect("JSON");
-        fleet.read(100_000, &clock, i64::MAX);
-        assert_eq!(given(&mut fleet).len() as u64, WINDOWS + 1);
-    }
-
-    #[test]
-    fn what_finds_no_room_or_comes_late_is_counted() {
-        let plan = short_plan();
-        let mut fleet = fleet(&plan, begin(0));
-        fleet.caught_up();
-        fleet.contacts_max = 10;
-        let mut offset = 0;
-        let mut read = |fleet: &mut Fleet, message: Message, now_ms| {
-            fleet.read(offset, &serde_json::to_vec(&message).expect("JSON"), now_ms);
-            offset += 1;
-        };
-        read(&mut fleet, message("a", 5, (0..15).map(|port| refused(9, port)).collect()), 0);
-        assert_eq!((fleet.counts.taken, fleet.counts.contacts_full), (10, 5));
-        for partition in 0..2 {
-            read(&mut fleet, clock(partition, sent_ms(8)), i64::MAX);
-        }
-        assert_eq!(given(&mut fleet).len(), 2);
-        assert_eq!(fleet.contacts, 0);
-        read(&mut fleet, message("a", 5, vec![refused(9, 99)]), 0);
-        assert_eq!(fleet.counts.late, 1);
-        // The clock of a member that is an hour ahead.
-        read(&mut fleet, clock(0, sent_ms(3_608)), sent_ms(8));
-        assert_eq!((fleet.counts.clock_ahead, fleet.clocks[&0]), (1, sent_ms(8) + 100));
-        for probe in 0..PROBES_MAX {
-            read(&mut fleet, message(&format!("p{probe}"), 20, vec![refused(9, 1)]), 0);
-        }
-        assert_eq!((fleet.probes.len(), fleet.counts.probes_full), (PROBES_MAX, 1));
-        read(&mut fleet, Message::Emitted { window: 0 }, 0);
-        fleet.read(0, b"{", 0);
-        assert_eq!(fleet.counts.malformed, 1);
-    }
-}
+mod tests;

@@ -29,6 +29,7 @@ use super::member::{CorrelateError, now_ms};
 use super::message::Message;
 use super::reading::{Begin, Read, Reading};
 use super::sending::{Confirms, QUEUE_MESSAGES_MAX, Sent, producer};
+use super::status::{LaneStatus, PartitionStatus, Rooms, TopicStatus};
 
 /// Messages of a turn of each topic at most.
 const TURN_MESSAGES_MAX: usize = 2_000;
@@ -50,6 +51,8 @@ pub(super) trait Part {
     fn first_needed(&self) -> i64;
     /// Adds what it has counted.
     fn count(&self, counts: &mut Counts);
+    /// Adds what it holds of what it has room for.
+    fn rooms(&self, _: &mut Rooms) {}
 }
 
 /// What is made of the messages of all members.
@@ -66,6 +69,12 @@ pub(super) trait Reduce {
     fn first_needed(&mut self) -> i64;
     /// Adds what it has counted.
     fn count(&self, counts: &mut Counts);
+    /// Adds what it holds of what it has room for.
+    fn rooms(&self, rooms: &mut Rooms);
+    /// Alerts that are open.
+    fn open_alerts(&self) -> u64 {
+        0
+    }
     /// For the next one of the same member.
     fn into_maker(self: Box<Self>) -> RecordMaker;
 }
@@ -87,8 +96,10 @@ pub(super) struct Job {
     pub(super) between: &'static str,
     /// What stands behind the group's name in those of the members that read either topic.
     pub(super) groups: [&'static str; 2],
-    /// What is counted.
+    /// What is counted, but for what is left out.
     pub(super) counts: &'static [&'static str],
+    /// What is left out, by cause.
+    pub(super) causes: &'static [&'static str],
     pub(super) part: fn(&Arc<Plan>, i64) -> Box<dyn Part>,
     pub(super) reduce: fn(&Arc<Plan>, Start) -> Box<dyn Reduce>,
 }
@@ -113,6 +124,8 @@ pub(super) struct Lane {
     sent: Reading,
     joined: Reading,
     producer: BaseProducer<Confirms>,
+    /// What the producer says of its brokers.
+    trouble: Trouble,
     reports: Receiver<(Sent, Option<KafkaError>)>,
     inventory: InventoryCell,
     /// Counts assignments of what probes send, and of the adding up.
@@ -120,8 +133,11 @@ pub(super) struct Lane {
     maker: Option<RecordMaker>,
     partitions: BTreeMap<i32, Partition>,
     reducer: Option<Box<dyn Reduce>>,
-    /// Of the topic between members.
+    /// Of the topic between members: what need never be read again, and what is read.
     joined_committed: i64,
+    joined_next: i64,
+    /// Messages read of each topic.
+    messages: [u64; 2],
     /// The last window whose records are with the sinks, and whether others are being told that these
     /// are out.
     under_way: Option<(u64, bool)>,
@@ -138,7 +154,8 @@ impl Lane {
         maker: RecordMaker,
     ) -> Result<Self, CorrelateError> {
         let (to_reports, reports) = bounded(QUEUE_MESSAGES_MAX);
-        let confirms = Confirms { says: Says(Trouble::default()), reports: to_reports };
+        let trouble = Trouble::default();
+        let confirms = Confirms { says: Says(trouble.clone()), reports: to_reports };
         let correlate = &plan.correlate;
         let reading = |group: &str, topic: &str| {
             let group = format!("{}{group}", correlate.group);
@@ -151,6 +168,7 @@ impl Lane {
             joined: reading(job.groups[1], job.between)?,
             producer: producer(settings, confirms)?,
             plan: Arc::clone(plan),
+            trouble,
             reports,
             inventory,
             assignments: [0; 2],
@@ -158,8 +176,10 @@ impl Lane {
             partitions: BTreeMap::new(),
             reducer: None,
             joined_committed: 0,
+            joined_next: 0,
+            messages: [0; 2],
             under_way: None,
-            past: Counts::of(job.counts),
+            past: Counts::of(&[job.counts, job.causes]),
         })
     }
 
@@ -188,7 +208,7 @@ impl Lane {
                 }
                 Some(Read::Message { partition, offset, sent_ms, value }) => {
                     any = true;
-                    self.past.add("messages", 1);
+                    self.messages[0] += 1;
                     if let Some(place) = self.partitions.get_mut(&partition) {
                         place.part.read(offset, (sent_ms, now_ms()), &value);
                     }
@@ -212,7 +232,8 @@ impl Lane {
                 (Some(Read::End { partition: 0 }), Some(reducer)) => reducer.caught_up(),
                 (Some(Read::Message { partition: 0, offset, value, .. }), Some(reducer)) => {
                     any = true;
-                    self.past.add("messages", 1);
+                    self.messages[1] += 1;
+                    self.joined_next = offset + 1;
                     reducer.read(offset, &value, now_ms());
                 }
                 (Some(_), _) => {}
@@ -254,7 +275,7 @@ impl Lane {
         if reduces && let Some(maker) = self.maker.take() {
             let first = self.joined.begin(0)?;
             let (partitions, inventory) = (self.sent.partitions()?, Arc::clone(&self.inventory));
-            self.joined_committed = first.offset;
+            (self.joined_committed, self.joined_next) = (first.offset, first.offset);
             let start = Start { inventory, maker, partitions, first };
             self.reducer = Some((self.job.reduce)(&self.plan, start));
         }
@@ -392,6 +413,7 @@ impl Lane {
     /// All that is counted so far.
     pub(super) fn counts(&self) -> Counts {
         let mut counts = self.past.clone();
+        counts.add("messages", self.messages.iter().sum());
         for place in self.partitions.values() {
             place.part.count(&mut counts);
         }
@@ -399,6 +421,61 @@ impl Lane {
             reducer.count(&mut counts);
         }
         counts
+    }
+
+    /// How it does now.
+    pub(super) fn status(&self) -> LaneStatus {
+        let mut rooms = Rooms::default();
+        for place in self.partitions.values() {
+            place.part.rooms(&mut rooms);
+        }
+        if let Some(reducer) = &self.reducer {
+            reducer.rooms(&mut rooms);
+        }
+        LaneStatus {
+            table: self.job.topic,
+            reduces: self.reducer.is_some(),
+            counts: self.counts(),
+            causes: self.job.causes,
+            open_alerts: self.reducer.as_ref().map_or(0, |reducer| reducer.open_alerts()),
+            rooms,
+            topics: [self.sent_status(), self.joined_status()],
+        }
+    }
+
+    fn sent_status(&self) -> TopicStatus {
+        let now_ms = now_ms();
+        let partition = |(partition, place): (&i32, &Partition)| {
+            let clock_ms = place.part.clock_ms(place.ended_ms);
+            PartitionStatus {
+                partition: *partition,
+                lag_messages: self.sent.lag(*partition, place.part.next_offset()),
+                behind_ms: (clock_ms != i64::MIN)
+                    .then(|| u64::try_from(now_ms.saturating_sub(clock_ms)).unwrap_or(0)),
+            }
+        };
+        TopicStatus {
+            messages: self.messages[0],
+            partitions: self.partitions.iter().map(partition).collect(),
+            ..self.sent.status()
+        }
+    }
+
+    fn joined_status(&self) -> TopicStatus {
+        let status = self.joined.status();
+        let partition = || PartitionStatus {
+            partition: 0,
+            lag_messages: self.joined.lag(0, self.joined_next),
+            behind_ms: None,
+        };
+        TopicStatus {
+            messages: self.messages[1],
+            // Those of who sends there as well.
+            errors: status.errors + self.trouble.counted(),
+            trouble: status.trouble.clone().or_else(|| self.trouble.last()),
+            partitions: self.reducer.as_ref().map(|_| partition()).into_iter().collect(),
+            ..status
+        }
     }
 
     /// Waits a little for what is on its way; whether there is anything left. Nothing new is begun.

@@ -6,8 +6,8 @@
 //! when they are read, so that it makes no difference who reads them, or how many in one turn; in which order probes
 //! have sent them makes none either, because what was held is joined in the order of the packets. A message
 //! from the future counts as one of now (see [`believed_ms`]), and is counted. At most
-//! [`OPEN_MAX`] digests and [`GROUP_MAX`] sightings of each are held; what is given up early, or left out,
-//! is counted.
+//! [`OPEN_MAX`] digests, [`GROUP_MAX`] sightings of each and [`SIGHTINGS_MAX`] in all are held; what is given up
+//! early, or left out, is counted.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -23,6 +23,8 @@ use super::sample::Sighting;
 
 /// Digests of one partition that are held at once.
 const OPEN_MAX: usize = 1 << 18;
+/// Sightings of all of them: some 100 MB.
+const SIGHTINGS_MAX: usize = 1 << 20;
 /// Sightings of one digest.
 const GROUP_MAX: usize = 64;
 
@@ -50,6 +52,9 @@ pub(super) struct Matcher {
     path_window_ns: u64,
     stage: PathStage,
     groups: BTreeMap<u64, Group>,
+    /// Sightings in them, and how many there may be.
+    sightings: usize,
+    sightings_max: usize,
     by_time: BTreeSet<(i64, u64)>,
     /// Offsets of groups, which are what must be read again if they are not out.
     by_offset: BTreeSet<(i64, u64)>,
@@ -82,6 +87,8 @@ impl Matcher {
             path_window_ns: ms(plan.copies.path_window_ms.into()),
             stage: PathStage::new(&one, &plan.window, plan.taps.len()),
             groups: BTreeMap::new(),
+            sightings: 0,
+            sightings_max: SIGHTINGS_MAX,
             by_time: BTreeSet::new(),
             by_offset: BTreeSet::new(),
             over: VecDeque::new(),
@@ -118,10 +125,16 @@ impl Matcher {
         });
         if group.sightings.len() < GROUP_MAX {
             group.sightings.push(sighting);
+            self.sightings += 1;
         } else {
             self.counts.left_out += 1;
         }
         self.close(self.clock_ms);
+    }
+
+    /// Digests that are held, and how many there is room for.
+    pub(super) fn room(&self) -> (usize, usize) {
+        (self.groups.len(), OPEN_MAX)
     }
 
     /// Up to when messages were read; `now_ms` is the wall clock of when there was nothing more to read.
@@ -148,7 +161,7 @@ impl Matcher {
     /// Ends what has been held long enough by then, or has no room.
     fn close(&mut self, clock_ms: i64) {
         while let Some(&(first_ms, digest)) = self.by_time.first() {
-            let is_full = self.groups.len() > OPEN_MAX;
+            let is_full = self.groups.len() > OPEN_MAX || self.sightings > self.sightings_max;
             if first_ms.saturating_add(self.hold_ms) > clock_ms && !is_full {
                 return;
             }
@@ -157,6 +170,7 @@ impl Matcher {
             let Some(group) = self.groups.remove(&digest) else { continue };
             debug_assert_eq!(group.first_ms, first_ms, "both have the same groups");
             self.by_offset.remove(&(group.first_offset, digest));
+            self.sightings -= group.sightings.len();
             self.over.push_back(group);
         }
     }
@@ -284,6 +298,22 @@ mod tests {
             assert_eq!(out(&mut matcher, Some(6_900)), [(13, vec![0])]);
             assert_eq!((matcher.first_needed(), matcher.counts()), (15, MatcherCounts::default()));
         }
+    }
+
+    #[test]
+    fn sightings_have_a_bound_and_the_oldest_digest_gives_way() {
+        let mut matcher = Matcher::new(&plan(), 1_000, 0);
+        matcher.sightings_max = 5;
+        for (offset, (digest, tap)) in
+            (0..).zip([(7, 0), (7, 1), (8, 0), (8, 1), (8, 2), (9, 0), (9, 1), (9, 2)])
+        {
+            matcher.read(offset, sent(5_000 + offset), Some(sighting(digest, tap, tap.into())));
+            assert!(matcher.sightings <= 5);
+        }
+        assert_eq!(matcher.counts().evicted, 2);
+        assert_eq!(out(&mut matcher, None), [(0, vec![0, 1]), (2, vec![0, 1, 2])]);
+        assert_eq!(out(&mut matcher, Some(9_000)), [(5, vec![0, 1, 2])]);
+        assert_eq!((matcher.sightings, matcher.first_needed()), (0, 8));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One member of the group: its lanes and its sinks; the loop.
 //!
-//! In: what the brokers give to this member. Out: records to the sinks, a report.
+//! In: what the brokers give to this member. Out: records to the sinks, a status twice a second, a report.
 //! Cost: one thread.
 //! Invariants: both lanes go on side by side, neither waits for the other; what a lane says is out has been
 //! delivered by the sinks, or is in their spool.
@@ -22,6 +22,7 @@ use crate::worker::PortNames;
 
 use super::counts::Counts;
 use super::lane::{Job, Lane};
+use super::status::{Status, StatusCell};
 use super::{contacts, paths};
 
 /// How long a turn waits for messages of each topic, where the turn before had none.
@@ -76,16 +77,23 @@ struct Member {
     paths: Option<Lane>,
     detect: Option<Lane>,
     sinks: Sinks,
+    origin: Origin,
+    /// For whoever shows it.
+    status: StatusCell,
     round_at_ns: u64,
     /// What the log has told of clocks that are ahead, and when it may again.
     ahead_told: (u64, u64),
 }
 
-/// Runs a member until `stop`.
+/// Runs a member until `stop`; `status` has how it does.
 ///
 /// # Errors
 /// [`CorrelateError`]; what was not committed is another member's then.
-pub fn correlate(plan: &Arc<Plan>, stop: &AtomicBool) -> Result<CorrelateReport, CorrelateError> {
+pub fn correlate(
+    plan: &Arc<Plan>,
+    status: &StatusCell,
+    stop: &AtomicBool,
+) -> Result<CorrelateReport, CorrelateError> {
     if plan.correlate.cluster.brokers.is_empty() {
         return Err(CorrelateError::NoBrokers);
     }
@@ -109,7 +117,9 @@ pub fn correlate(plan: &Arc<Plan>, stop: &AtomicBool) -> Result<CorrelateReport,
     let mut member = Member {
         paths: joins.then(|| lane(&paths::JOB, rows)).transpose()?,
         detect: detects.then(|| lane(&contacts::JOB, InventoryRows::default())).transpose()?,
-        sinks: Sinks::start(&plan.sinks, origin, true, SinksWanted::default())?,
+        sinks: Sinks::start(&plan.sinks, origin.clone(), true, SinksWanted::default())?,
+        origin,
+        status: Arc::clone(status),
         round_at_ns: 0,
         ahead_told: (0, 0),
     };
@@ -138,6 +148,7 @@ impl Member {
                     lane.round(stop)?;
                 }
                 self.tell_clocks_ahead();
+                self.show();
                 self.round_at_ns = monotonic_ns() + ROUND_NS;
             }
         }
@@ -164,6 +175,16 @@ impl Member {
             detect: counts(&self.detect),
             sinks: self.sinks.reports(),
         }
+    }
+
+    fn show(&self) {
+        self.status.store(Arc::new(Status {
+            member: Arc::clone(&self.origin.probe_id),
+            domain: Arc::clone(&self.origin.domain),
+            round_ns: monotonic_ns(),
+            lanes: self.paths.iter().chain(&self.detect).map(Lane::status).collect(),
+            sinks: self.sinks.reports(),
+        }));
     }
 
     /// Says in the log that clocks are ahead, which nobody else may see.

@@ -24,7 +24,7 @@
 //! | `reading` `sending` | a topic as a member of a group reads it; a producer |
 //! | `lane` | reading, joining, adding up, sending, committing: what both lanes have in common |
 //! | `member` | the loop |
-//! | `counts` | what is counted |
+//! | `counts` `status` | what is counted; how a member does |
 
 mod contact;
 mod contacts;
@@ -40,9 +40,11 @@ mod reading;
 mod reducer;
 mod sample;
 mod sending;
+mod status;
 
 pub use counts::Counts;
 pub use member::{CorrelateError, CorrelateReport, correlate};
+pub use status::{LaneStatus, PartitionStatus, Rooms, Status, StatusCell, TopicStatus};
 
 use crate::config::Plan;
 use crate::index::TapIndex;

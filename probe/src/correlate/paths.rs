@@ -17,27 +17,23 @@ use super::matcher::Matcher;
 use super::message::Message;
 use super::reducer::Reducer;
 use super::sample::{self, Unread};
+use super::status::Rooms;
 
 /// What it is for.
 pub(super) static JOB: Job = Job {
     topic: Table::PathSamples.name(),
     between: "trajectories",
     groups: ["", "-sum"],
-    counts: &[
-        "messages",
+    counts: &["messages", "joined", "taken", "repeated", "windows", "records"],
+    causes: &[
         "malformed",
         "unknown_tap",
         "unknown_space",
-        "joined",
         "evicted",
         "left_out",
-        "taken",
-        "repeated",
         "unremembered",
         "late",
         "clock_ahead",
-        "windows",
-        "records",
     ],
     part: |plan, first_offset| Box::new(Samples::new(plan, first_offset)),
     reduce: |plan, start| {
@@ -111,6 +107,11 @@ impl Part for Samples {
         counts.add("left_out", matcher.left_out);
         counts.add("clock_ahead", matcher.clock_ahead);
     }
+
+    fn rooms(&self, rooms: &mut Rooms) {
+        let (held, max) = self.matcher.room();
+        rooms.add("packets", held, max);
+    }
 }
 
 impl Reduce for Reducer {
@@ -142,6 +143,11 @@ impl Reduce for Reducer {
         counts.add("late", own.late);
         counts.add("malformed", own.unread);
         counts.add("clock_ahead", own.clock_ahead);
+    }
+
+    fn rooms(&self, rooms: &mut Rooms) {
+        let (known, max) = self.room();
+        rooms.add("known_sightings", known, max);
     }
 
     fn into_maker(self: Box<Self>) -> RecordMaker {

@@ -2,16 +2,20 @@
 //!
 //! In: what the brokers send. Out: messages, ends of partitions, partitions that come and go.
 //! Invariants: what was read of a partition before it went away is never seen after; what passes by itself
-//! is said in the log, all else is an error.
-//! Source: KIP-62 (heartbeats apart from polls), librdkafka "Consumer groups".
+//! is said in the log and counted, all else is an error.
+//! Source: KIP-62 (heartbeats apart from polls), librdkafka "Consumer groups", STATISTICS.md.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
+use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionListElem as Place;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
@@ -19,9 +23,14 @@ use crate::config::CorrelatePlan;
 use crate::export::kafka::client::{Says, Settings, Trouble};
 
 use super::member::CorrelateError;
+use super::status::TopicStatus;
 
 /// How long a broker may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Messages that the client reads ahead, in KiB.
+const QUEUE_KIB_MAX: u32 = 64 << 10;
+/// How often the client says how it does, in milliseconds.
+const LOOK_MS: u32 = 2_000;
 /// Assignments between two polls at most.
 const EVENTS_MAX: usize = 16;
 
@@ -43,9 +52,33 @@ pub(super) struct Begin {
     pub(super) is_committed: bool,
 }
 
+/// What a client has said last of how it does.
+struct Look {
+    brokers_up: u64,
+    /// Behind the last message, by partition.
+    ends: BTreeMap<i32, i64>,
+}
+
+impl Look {
+    fn at(statistics: &Statistics, topic: &str) -> Self {
+        // Others stand for a role that one of these has.
+        let is_broker = |source: &str| source == "configured" || source == "learned";
+        let brokers = statistics.brokers.values();
+        let up = brokers.filter(|it| is_broker(&it.source) && it.state == "UP").count();
+        let partitions = statistics.topics.get(topic).map(|topic| topic.partitions.values());
+        let ends = partitions.into_iter().flatten();
+        Self {
+            brokers_up: u64::try_from(up).unwrap_or(u64::MAX),
+            ends: ends.map(|it| (it.partition, it.hi_offset)).filter(|it| it.1 >= 0).collect(),
+        }
+    }
+}
+
 /// Tells of partitions that come and go.
 struct Group {
     says: Says,
+    topic: String,
+    look: Arc<ArcSwapOption<Look>>,
     /// Those that are read from now on, instead of those before.
     assigned: Sender<Vec<i32>>,
 }
@@ -62,6 +95,10 @@ impl ClientContext for Group {
         }
         tracing::warn!(reason, "the brokers");
         self.says.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.look.store(Some(Arc::new(Look::at(&statistics, &self.topic))));
     }
 }
 
@@ -83,6 +120,7 @@ pub(super) struct Reading {
     consumer: BaseConsumer<Group>,
     assigned: Receiver<Vec<i32>>,
     trouble: Trouble,
+    look: Arc<ArcSwapOption<Look>>,
 }
 
 impl Reading {
@@ -95,20 +133,28 @@ impl Reading {
     ) -> Result<Self, KafkaError> {
         let trouble = Trouble::default();
         let (sender, assigned) = bounded(EVENTS_MAX);
-        let context = Group { says: Says(trouble.clone()), assigned: sender };
+        let look = Arc::<ArcSwapOption<Look>>::default();
+        let context = Group {
+            says: Says(trouble.clone()),
+            topic: topic.clone(),
+            look: Arc::clone(&look),
+            assigned: sender,
+        };
         let mut config = settings.config();
         config
             .set("group.id", group)
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
+            .set("queued.max.messages.kbytes", QUEUE_KIB_MAX.to_string())
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "range")
             .set("session.timeout.ms", plan.session_ms.to_string())
             .set("heartbeat.interval.ms", (plan.session_ms / 3).to_string())
-            .set("topic.metadata.refresh.interval.ms", "30000");
+            .set("topic.metadata.refresh.interval.ms", "30000")
+            .set("statistics.interval.ms", LOOK_MS.to_string());
         let consumer: BaseConsumer<Group> = config.create_with_context(context)?;
         consumer.subscribe(&[&topic])?;
-        Ok(Self { topic, consumer, assigned, trouble })
+        Ok(Self { topic, consumer, assigned, trouble, look })
     }
 
     pub(super) fn topic(&self) -> &str {
@@ -130,7 +176,27 @@ impl Reading {
         }
     }
 
+    /// How reading does, but for what its reader counts.
+    pub(super) fn status(&self) -> TopicStatus {
+        TopicStatus {
+            topic: self.topic.clone(),
+            errors: self.trouble.counted(),
+            trouble: self.trouble.last(),
+            brokers_up: self.look.load().as_ref().map(|look| look.brokers_up),
+            ..TopicStatus::default()
+        }
+    }
+
+    /// Messages of a partition that are behind this offset, as the brokers have said last.
+    pub(super) fn lag(&self, partition: i32, next_offset: i64) -> Option<u64> {
+        let look = self.look.load();
+        let end = look.as_ref()?.ends.get(&partition)?;
+        // What was read since then may be further.
+        Some(u64::try_from(end.saturating_sub(next_offset)).unwrap_or(0))
+    }
+
     fn failed(&self, error: &KafkaError) -> Result<(), CorrelateError> {
+        self.trouble.count();
         if let Some((_, what)) = self.consumer.client().fatal_error() {
             return Err(CorrelateError::Kafka(what));
         }
@@ -195,5 +261,53 @@ impl Reading {
     /// Leaves the group.
     pub(super) fn leave(&self) {
         self.consumer.unsubscribe();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::statistics;
+
+    use super::*;
+
+    #[test]
+    fn brokers_and_ends_are_those_of_the_topic() {
+        let broker = |source: &str, state: &str| {
+            let (source, state) = (source.to_owned(), state.to_owned());
+            (
+                format!("{source} {state}"),
+                statistics::Broker { source, state, ..Default::default() },
+            )
+        };
+        let topic = |offsets: &[(i32, i64)]| statistics::Topic {
+            partitions: offsets
+                .iter()
+                .map(|(partition, hi_offset)| {
+                    let (partition, hi_offset) = (*partition, *hi_offset);
+                    let own = statistics::Partition { partition, hi_offset, ..Default::default() };
+                    (partition, own)
+                })
+                .collect(),
+            ..Default::default()
+        };
+        let said = Statistics {
+            brokers: [
+                broker("configured", "UP"),
+                broker("learned", "UP"),
+                broker("learned", "CONNECT"),
+                broker("logical", "UP"),
+                broker("internal", "UP"),
+            ]
+            .into(),
+            // Partition -1 stands for those that nobody knows.
+            topics: [
+                ("mine".to_owned(), topic(&[(0, 7), (1, -1001), (-1, -1001)])),
+                ("other".to_owned(), topic(&[(0, 99)])),
+            ]
+            .into(),
+            ..Statistics::default()
+        };
+        let look = Look::at(&said, "mine");
+        assert_eq!((look.brokers_up, look.ends), (2, BTreeMap::from([(0, 7)])));
     }
 }

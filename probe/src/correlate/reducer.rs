@@ -130,6 +130,11 @@ impl Reducer {
         self.counts
     }
 
+    /// Sightings that are remembered, and how many there is room for.
+    pub(super) fn room(&self) -> (usize, usize) {
+        (self.known_count, self.known_max)
+    }
+
     /// For the next reducer of the same member.
     pub(super) fn into_maker(self) -> RecordMaker {
         self.maker

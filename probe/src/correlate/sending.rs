@@ -15,6 +15,8 @@ use crate::export::kafka::client::{Says, Settings};
 
 /// Messages in the producer's queue at most.
 pub(super) const QUEUE_MESSAGES_MAX: usize = 100_000;
+/// What they may take, in KiB.
+const QUEUE_KIB_MAX: u32 = 64 << 10;
 
 /// What a message was about, so that its confirmation is known.
 #[derive(Clone, Copy)]
@@ -63,6 +65,7 @@ pub(super) fn producer(
         .set("enable.idempotence", "true")
         .set("message.timeout.ms", "0")
         .set("queue.buffering.max.messages", QUEUE_MESSAGES_MAX.to_string())
+        .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string())
         .set("compression.type", "zstd")
         .create_with_context(confirms)
 }

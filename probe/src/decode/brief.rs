@@ -435,6 +435,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::app::Speech;
     use crate::config::Plan;
     use crate::copies::Invariant;
     use crate::decode::testing::{decoder_of, ethernet, frame_of, ipv4, tagged, tcp, udp, vxlan};
@@ -444,9 +445,17 @@ mod tests {
     const TIMES: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
     const BLOCKS: [u8; 12] = [1, 1, 5, 10, 0, 0, 0, 7, 0, 0, 0, 9];
     const OPENING: [u8; 8] = [2, 4, 5, 180, 1, 3, 3, 7];
+    /// As many as a header takes: timestamps, and no-operations.
+    const MOST: [u8; 40] = {
+        let mut most = [1; 40];
+        (most[30], most[31]) = (8, 10);
+        most
+    };
 
     fn frames() -> Vec<Vec<u8>> {
         let payload: Vec<u8> = (1..40).collect();
+        // More than is passed on of a packet, and as much as fits a frame.
+        let long: Vec<u8> = (0..=255).cycle().take(1_400).collect();
         vec![
             ethernet(&ipv4(6, &tcp(0x10, &[], &payload))),
             ethernet(&ipv4(6, &tcp(0x18, &TIMES, &payload[..9]))),
@@ -459,6 +468,12 @@ mod tests {
             ethernet(&ipv4(17, &udp(50_000, 1_000, &payload[..13]))),
             vxlan(4_242, &ethernet(&ipv4(6, &tcp(0x10, &[], &payload)))),
             tagged(&ethernet(&ipv4(6, &tcp(0x10, &[], &payload))), &[(0x8100, 7)]),
+            ethernet(&ipv4(6, &tcp(0x18, &MOST, &long[..200]))),
+            ethernet(&ipv4(6, &tcp(0x18, &MOST, &long))),
+            ethernet(&ipv4(6, &tcp(0x18, &TIMES, &long))),
+            ethernet(&ipv4(17, &udp(50_000, 53, &long[..200]))),
+            vxlan(4_242, &ethernet(&ipv4(6, &tcp(0x18, &MOST, &long[..200])))),
+            vxlan(4_242, &ethernet(&ipv4(17, &udp(50_000, 53, &long)))),
         ]
     }
 
@@ -475,6 +490,12 @@ mod tests {
         Some(brief)
     }
 
+    /// What an application is told, whose ports stand in any order.
+    fn told(mut speech: Speech<'_>) -> String {
+        speech.words.ports.sort_unstable();
+        format!("{speech:?}")
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 4_096, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -483,7 +504,7 @@ mod tests {
             which in any::<prop::sample::Index>(),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
             padding in 0_usize..20,
-            captured in 20_usize..240,
+            captured in prop_oneof![20_usize..240, 240_usize..1_600],
         ) {
             let all = frames();
             let mut bytes = which.get(&all).clone();
@@ -527,6 +548,13 @@ mod tests {
                     prop_assert_eq!(invariant, Invariant::of(&headers, seed));
                     prop_assert_eq!(fields.payload_octets, headers.payload_captured_octets);
                     prop_assert_eq!(fields, Fields::of_headers(&headers));
+                    // What its application is told of, from the frame or with what came along.
+                    let said = told(Speech::of(&headers, &bytes));
+                    let of_brief = Speech::of_brief(&brief, &fields, packet);
+                    prop_assert_eq!(&told(of_brief), &said);
+                    let of_head = Fields::of(head.octets(), &brief).unwrap_or_default();
+                    let carried = Speech::with_payload(&brief, &of_head, of_brief.payload);
+                    prop_assert_eq!(&told(carried), &said);
                 }
             }
         }
@@ -538,7 +566,7 @@ mod tests {
         let all = frames();
         let briefs: Vec<bool> =
             all.iter().map(|bytes| brief_of(&decoder, &frame_of(bytes)).is_some()).collect();
-        assert_eq!(briefs, [true; 11]);
+        assert_eq!(briefs, [true; 17]);
         let goes_on = |bytes: &[u8]| {
             brief_of(&decoder, &frame_of(bytes)).is_some_and(|brief| brief.goes_on())
         };

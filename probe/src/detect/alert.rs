@@ -164,6 +164,11 @@ impl AlertBook {
         self.opened
     }
 
+    /// Alerts that are open.
+    pub fn open(&self) -> u64 {
+        u64::try_from(self.open.len()).unwrap_or(u64::MAX)
+    }
+
     /// Findings that opened no alert because the book was full of others that go on.
     pub fn crowded_out(&self) -> u64 {
         self.crowded_out

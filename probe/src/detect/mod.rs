@@ -83,6 +83,11 @@ impl Detectors {
         self.book.crowded_out()
     }
 
+    /// Alerts that are open now.
+    pub fn open_alerts(&self) -> u64 {
+        self.book.open()
+    }
+
     /// Alerts that were opened so far.
     pub fn opened_alerts(&self) -> u64 {
         self.book.opened()

@@ -3,6 +3,7 @@
 //! In: counts of the sink. Out: [`SinkLedger`], [`SinkHealth`].
 //! Invariants: made = delivered + queued + Σ dropped.
 
+use crate::aggregate::live::LiveSink;
 use crate::time::Timestamp;
 
 /// Why a record did not reach its destination. Each variant is one line of the sink's ledger.
@@ -65,6 +66,21 @@ impl SinkLedger {
     /// Records dropped for `cause`.
     pub const fn dropped(&self, cause: SinkCause) -> u64 {
         self.dropped[cause as usize]
+    }
+
+    /// As page and metrics show it.
+    pub fn live(&self, name: &str, kind: &str) -> LiveSink {
+        LiveSink {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            made: self.made,
+            delivered: self.delivered,
+            queued: self.queued,
+            spooled: self.spooled,
+            dropped: self.dropped_sum(),
+            state: String::new(),
+            problem: None,
+        }
     }
 
     /// Records dropped for any cause.

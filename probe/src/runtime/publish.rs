@@ -228,7 +228,7 @@ impl Publisher {
         snapshot.alerts = self.alerts.iter().cloned().collect();
         let store = beside.store.as_ref();
         let store = store.map(|store| live_store(&store.ledger, health_name(&store.health)));
-        let sinks = store.into_iter().chain(beside.sinks.iter().map(live_sink));
+        let sinks = store.into_iter().chain(beside.sinks.iter().map(SinkReport::live));
         snapshot.ledger = ledger(aggregator, beside.ports.clone(), sinks.collect());
         snapshot.workers = self.workers(&workers, seconds);
         snapshot.taps = self.live_taps(aggregator, maker);
@@ -257,7 +257,7 @@ impl Publisher {
             "ok".clone_into(&mut snapshot.store.state);
         }
         let store = sink.map(|sink| live_store(sink, &snapshot.store.state));
-        let sinks = store.into_iter().chain(sinks.iter().map(live_sink));
+        let sinks = store.into_iter().chain(sinks.iter().map(SinkReport::live));
         snapshot.ledger = ledger(aggregator, self.ports(), sinks.collect());
         self.parts.live.store(Arc::new(snapshot.bounded()));
     }
@@ -385,37 +385,7 @@ fn live_alert(record: &AlertRecord) -> LiveAlert {
 }
 
 fn live_store(ledger: &SinkLedger, state: &str) -> LiveSink {
-    LiveSink { state: state.to_owned(), ..live_account("parquet", "parquet", ledger) }
-}
-
-fn live_sink(sink: &SinkReport) -> LiveSink {
-    let (state, problem) = match &sink.health {
-        SinkHealth::Ok => ("ok", None),
-        SinkHealth::Failing { what, .. } => ("failing", Some(shortened(what))),
-    };
-    let state = if sink.retired { "retired" } else { state };
-    let account = live_account(&sink.name, sink.kind, &sink.ledger);
-    LiveSink { state: state.to_owned(), problem, ..account }
-}
-
-/// What failed, as long as a line for people may be.
-fn shortened(what: &str) -> String {
-    const SHOWN_CHARACTERS: usize = 300;
-    what.chars().take(SHOWN_CHARACTERS).collect()
-}
-
-fn live_account(name: &str, kind: &str, ledger: &SinkLedger) -> LiveSink {
-    LiveSink {
-        name: name.to_owned(),
-        kind: kind.to_owned(),
-        made: ledger.made,
-        delivered: ledger.delivered,
-        queued: ledger.queued,
-        spooled: ledger.spooled,
-        dropped: ledger.dropped_sum(),
-        state: String::new(),
-        problem: None,
-    }
+    LiveSink { state: state.to_owned(), ..ledger.live("parquet", "parquet") }
 }
 
 fn health_name(health: &SinkHealth) -> &'static str {

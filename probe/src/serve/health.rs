@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::aggregate::live::{LiveMode, LiveSnapshot};
+use crate::aggregate::live::{LiveMode, LiveSink, LiveSnapshot};
 use crate::time::{monotonic_ns, ms};
 
 use super::routes::Shared;
@@ -22,7 +22,7 @@ const LATE_MS_MIN: u64 = 10_000;
 
 /// The answer.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Health {
+pub(super) struct Health {
     /// `ok`, `ended` or `failing`.
     status: &'static str,
     reasons: Vec<Reason>,
@@ -30,11 +30,11 @@ struct Health {
 
 /// One thing that is wrong.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Reason {
+pub(super) struct Reason {
     /// One word for programs.
-    code: &'static str,
+    pub(super) code: &'static str,
     /// One sentence for people.
-    detail: String,
+    pub(super) detail: String,
 }
 
 /// `GET /healthz`.
@@ -46,8 +46,12 @@ pub(super) async fn health(State(shared): State<Shared>) -> Response {
 }
 
 fn judge(snapshot: &LiveSnapshot, age_ns: u64) -> (StatusCode, Health) {
-    let reasons = reasons(snapshot, age_ns);
-    let (code, status) = match (reasons.is_empty(), snapshot.ended) {
+    verdict(reasons(snapshot, age_ns), snapshot.ended)
+}
+
+/// What the answer is, with all that is wrong.
+pub(super) fn verdict(reasons: Vec<Reason>, ended: bool) -> (StatusCode, Health) {
+    let (code, status) = match (reasons.is_empty(), ended) {
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "failing"),
         (true, true) => (StatusCode::OK, "ended"),
         (true, false) => (StatusCode::OK, "ok"),
@@ -73,11 +77,17 @@ fn reasons(snapshot: &LiveSnapshot, age_ns: u64) -> Vec<Reason> {
     if !is_fine(&snapshot.store.state) {
         add("store", format!("records are not written: {}", snapshot.store.state));
     }
-    for sink in snapshot.ledger.sinks.iter().filter(|sink| !is_fine(&sink.state)) {
-        let problem = sink.problem.as_ref().map(|what| format!(", {what}")).unwrap_or_default();
-        add("sink", format!("sink {}: {}{problem}", sink.name, sink.state));
-    }
+    reasons.extend(failing(&snapshot.ledger.sinks));
     reasons
+}
+
+/// Of each sink that takes nothing.
+pub(super) fn failing(sinks: &[LiveSink]) -> impl Iterator<Item = Reason> {
+    sinks.iter().filter(|sink| !is_fine(&sink.state)).map(|sink| {
+        let problem = sink.problem.as_ref().map(|what| format!(", {what}")).unwrap_or_default();
+        let detail = format!("sink {}: {}{problem}", sink.name, sink.state);
+        Reason { code: "sink", detail }
+    })
 }
 
 fn is_fine(state: &str) -> bool {
@@ -88,7 +98,6 @@ fn is_fine(state: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::live::LiveSink;
 
     fn codes(snapshot: &LiveSnapshot, age_ms: u64) -> Vec<&'static str> {
         reasons(snapshot, ms(age_ms)).iter().map(|reason| reason.code).collect()

@@ -1,6 +1,6 @@
 //! Metrics for Prometheus.
 //!
-//! In: the newest snapshot. Out: `/metrics`, as OpenMetrics where the client asks for it, else
+//! In: the newest snapshot; of `vmprobe correlate` the newest state of the member. Out: `/metrics`, as OpenMetrics where the client asks for it, else
 //! in the text format 0.0.4.
 //! Cost: rendered once a window, however often it is scraped.
 //! Invariants: labels come from configuration (ports, workers, taps, sinks, sources) or from an
@@ -8,6 +8,7 @@
 //! Source: OpenMetrics 1.0; Prometheus, "Metric and label naming".
 
 mod inventory;
+mod member;
 mod store;
 mod taps;
 
@@ -24,10 +25,12 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::aggregate::live::{LiveMode, LiveSnapshot, Volume};
+use crate::aggregate::live::{LiveMode, LiveSink, LiveSnapshot, Volume};
 
 use super::routes::Shared;
 use crate::sources::InventoryStatus;
+
+pub(super) use member::metrics as member_metrics;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -44,14 +47,17 @@ pub(super) struct Rendered {
 
 /// `GET /metrics`.
 pub(super) async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
-    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let open = accepted.is_some_and(|value| value.contains("application/openmetrics-text"));
     let rendered = rendered(&shared);
-    if open {
+    if wants_open_metrics(&headers) {
         ([(header::CONTENT_TYPE, OPEN_METRICS)], rendered.open_metrics.clone()).into_response()
     } else {
         ([(header::CONTENT_TYPE, TEXT_FORMAT)], rendered.text_format.clone()).into_response()
     }
+}
+
+fn wants_open_metrics(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|value| value.contains("application/openmetrics-text"))
 }
 
 fn rendered(shared: &Shared) -> Arc<Rendered> {
@@ -74,8 +80,12 @@ fn rendered(shared: &Shared) -> Arc<Rendered> {
 }
 
 fn open_metrics(snapshot: &Arc<LiveSnapshot>, status: Arc<InventoryStatus>) -> String {
+    encoded(Box::new(SnapshotCollector(Arc::clone(snapshot), status)))
+}
+
+fn encoded(collector: Box<dyn Collector>) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(SnapshotCollector(Arc::clone(snapshot), status)));
+    registry.register_collector(collector);
     let mut out = String::new();
     text::encode(&mut out, &registry).expect("writing to a string cannot fail");
     out
@@ -132,7 +142,7 @@ pub(super) fn all(
     traffic(live, &mut families)?;
     ledger(live, &mut families)?;
     ports(live, &mut families)?;
-    sinks(live, &mut families)?;
+    sinks(&live.ledger.sinks, &mut families)?;
     store::store(live, &mut families)?;
     workers(live, &mut families)?;
     taps::taps(live, &mut families)?;
@@ -345,8 +355,8 @@ fn ports(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
     family("vmprobe_port_no_buffer_packets", "Packets without a free buffer.", |port| port.no_mbuf)
 }
 
-fn sinks(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
-    let mut sinks: Vec<_> = live.ledger.sinks.iter().collect();
+fn sinks(all: &[LiveSink], families: &mut Families<'_>) -> fmt::Result {
+    let mut sinks: Vec<_> = all.iter().collect();
     // Those that run come last, so that theirs are the gauges of a name that another one had before.
     sinks.sort_by_key(|sink| sink.state != "retired");
     let label = |name: &str| [("sink", name.to_owned())];
@@ -450,7 +460,7 @@ fn workers(live: &LiveSnapshot, families: &mut Families<'_>) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::live::{LiveSink, LiveTap, LiveWorker};
+    use crate::aggregate::live::{LiveTap, LiveWorker};
 
     fn snapshot() -> Arc<LiveSnapshot> {
         let mut live = LiveSnapshot::default();

@@ -6,6 +6,7 @@
 //! Invariants: no worker and no aggregator ever waits for a client: they only swap a pointer.
 //! Loopback only. Connections, streams, request sizes and waiting times are bounded; a client
 //! that is too slow for a stream misses windows.
+//! What `vmprobe correlate` shows of itself goes the same way (`member`).
 //! Source: RFC 9110 (HTTP), RFC 9112 (HTTP/1.1), WHATWG HTML section 9.2 (server-sent events).
 
 mod api;
@@ -16,6 +17,7 @@ mod guard;
 mod health;
 mod inventory;
 mod list;
+mod member;
 mod metrics;
 mod openapi;
 mod otlp;
@@ -30,6 +32,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use axum::Router;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -40,6 +43,7 @@ use crate::inventory::Inventory;
 use crate::store::query::Records;
 
 pub use inventory::InventoryApi;
+pub use member::start as start_member;
 pub use openapi::DOCUMENT as OPENAPI_DOCUMENT;
 pub use otlp::{Pusher, start as start_otlp};
 pub use routes::paths as route_paths;
@@ -56,20 +60,26 @@ const THREADS_END_MS: u64 = 1_000;
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address is reachable from outside, which would need TLS and a token.
-    #[error("serve.listen: {listen} is no loopback address; use 127.0.0.1 or [::1]")]
+    #[error("{key}: {listen} is no loopback address; use 127.0.0.1 or [::1]")]
     NotLoopback {
+        /// The key that says where to listen.
+        key: &'static str,
         /// As configured.
         listen: SocketAddr,
     },
     /// Another program has the port.
-    #[error("serve.listen: {listen} is in use; choose another port, or 0 for any free one")]
+    #[error("{key}: {listen} is in use; choose another port, or 0 for any free one")]
     PortBusy {
+        /// The key that says where to listen.
+        key: &'static str,
         /// As configured.
         listen: SocketAddr,
     },
     /// The address could not be bound.
-    #[error("serve.listen: cannot listen on {listen}: {source}")]
+    #[error("{key}: cannot listen on {listen}: {source}")]
     Listen {
+        /// The key that says where to listen.
+        key: &'static str,
         /// As configured.
         listen: SocketAddr,
         /// What the system said.
@@ -140,25 +150,36 @@ pub fn start_with(
     inventory: InventoryApi,
     records: Option<Records>,
 ) -> Result<ServeHandle, ServeError> {
-    let listen = plan.listen;
+    let handle = serve("serve.listen", plan.listen, THREADS, |stopping| {
+        let published = feed::start(live, stopping.clone());
+        routes::router(routes::Shared::new(published, stopping, (inventory, records)))
+    })?;
+    tracing::info!(address = %handle.address, "page, API and metrics");
+    Ok(handle)
+}
+
+/// Serves what `router` makes, on so many threads. `key`: what says where.
+fn serve(
+    key: &'static str,
+    listen: SocketAddr,
+    thread_count: usize,
+    router: impl FnOnce(Stopping) -> Router,
+) -> Result<ServeHandle, ServeError> {
     if !listen.ip().is_loopback() {
-        return Err(ServeError::NotLoopback { listen });
+        return Err(ServeError::NotLoopback { key, listen });
     }
-    let listener = bind(listen)?;
-    let address = listener.local_addr().map_err(|source| ServeError::Listen { listen, source })?;
-    let runtime = threads()?;
+    let failed = |source| ServeError::Listen { key, listen, source };
+    let listener = bind(key, listen)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let runtime = threads(thread_count)?;
     let (stop, stopping) = watch::channel(false);
     let server = {
         let _inside = runtime.enter();
-        let listener = tokio::net::TcpListener::from_std(listener)
-            .map_err(|source| ServeError::Listen { listen, source })?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         let stopping = Stopping(stopping);
-        let published = feed::start(live, stopping.clone());
-        let router =
-            routes::router(routes::Shared::new(published, stopping.clone(), (inventory, records)));
+        let router = router(stopping.clone());
         tokio::spawn(connections::accept(listener, router, stopping))
     };
-    tracing::info!(%address, "page, API and metrics");
     Ok(ServeHandle { address, stop, tasks: Some((runtime, server)) })
 }
 
@@ -174,20 +195,20 @@ impl Stopping {
     }
 }
 
-fn bind(listen: SocketAddr) -> Result<TcpListener, ServeError> {
+fn bind(key: &'static str, listen: SocketAddr) -> Result<TcpListener, ServeError> {
     let bound = TcpListener::bind(listen).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
     bound.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => ServeError::PortBusy { listen },
-        _ => ServeError::Listen { listen, source },
+        io::ErrorKind::AddrInUse => ServeError::PortBusy { key, listen },
+        _ => ServeError::Listen { key, listen, source },
     })
 }
 
-fn threads() -> Result<Runtime, ServeError> {
+fn threads(count: usize) -> Result<Runtime, ServeError> {
     Builder::new_multi_thread()
-        .worker_threads(THREADS)
+        .worker_threads(count)
         .max_blocking_threads(1)
         .thread_name("vmprobe-serve")
         .enable_all()

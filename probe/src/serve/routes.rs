@@ -96,19 +96,23 @@ pub fn paths() -> Vec<&'static str> {
 
 /// The router with all routes behind the guard.
 pub(super) fn router(shared: Shared) -> Router {
-    table()
-        .into_iter()
-        .fold(Router::new(), |router, (path, handler)| router.route(path, handler))
-        .fallback(not_found)
+    let not_found = |uri: Uri| async move { not_found(&uri, "see /api/v1/openapi.json") };
+    let routes = table().into_iter();
+    let router = routes.fold(Router::new(), |router, (path, handler)| router.route(path, handler));
+    guarded(router.fallback(not_found)).with_state(shared)
+}
+
+/// Routes behind the guard, with bounds on what is sent.
+pub(super) fn guarded<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    router
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(inventory::BODY_OCTETS_MAX))
         .layer(middleware::from_fn(guard::guard))
-        .with_state(shared)
 }
 
-async fn not_found(uri: Uri) -> Response {
+pub(super) fn not_found(uri: &Uri, allowed: &'static str) -> Response {
     let error = format!("nothing is served at {}", repeated(uri.path()));
-    Problem::new(StatusCode::NOT_FOUND, error, "see /api/v1/openapi.json").into_response()
+    Problem::new(StatusCode::NOT_FOUND, error, allowed).into_response()
 }
 
 async fn method_not_allowed(method: Method) -> Response {

@@ -9,7 +9,7 @@ use crate::app::Application;
 use crate::decode::{Address, Mac};
 use crate::flow::{ETHERNET_OCTETS, Identity, Side};
 use crate::index::{FlowIndex, Sender, TapIndex};
-use crate::inventory::{AddressSpace, Segment};
+use crate::inventory::{AddressSpace, Segment, SegmentKind};
 use crate::spread::FlowKey;
 
 /// What one flow did in one window or a part of it. Arrays of two are by sender.
@@ -149,6 +149,37 @@ impl Row {
         row.counts_flow = facts.counts_flow;
         row.complete(facts.ends, facts.tap);
         row
+    }
+
+    /// A row as an older one may have left it: no field is as one that was just begun, each by `octet`, of
+    /// which two that differ leave no field alike. For tests of who begins rows where others stood.
+    pub fn left_over(octet: u8) -> Self {
+        let (short, long) = (u16::from_ne_bytes([octet; 2]), u32::from_ne_bytes([octet; 4]));
+        let is_odd = octet % 2 == 1;
+        let segment = Segment::new(octet, SegmentKind::Vxlan, long >> 8);
+        let key = FlowKey {
+            space: AddressSpace::of_segment(segment),
+            low: Address([octet; 16]),
+            high: Address([octet; 16]),
+            low_port: short,
+            high_port: short,
+            protocol: octet,
+            ip_version: octet,
+        };
+        Self {
+            sent_packets: [long; 2],
+            sent_octets: [long; 2],
+            segments: [segment; 2],
+            late_packets: long,
+            flow: FlowIndex(long),
+            tap: TapIndex(short),
+            events: octet,
+            application: if is_odd { Application::Http } else { Application::Tls },
+            initiator: if is_odd { Sender::High } else { Sender::Low },
+            counts_flow: is_odd,
+            ethernet: octet,
+            identity: Identity { key, stations: [Mac([octet; 6]); 2], taps: [TapIndex(short); 2] },
+        }
     }
 
     /// Counts the first packet.
@@ -300,5 +331,61 @@ impl Row {
     #[inline]
     pub const fn ip_version(&self) -> u8 {
         self.identity.key.ip_version
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_an_older_row_stays() {
+        let identity = Identity { taps: [TapIndex(1), TapIndex(2)], ..Identity::default() };
+        for initiator in [Sender::Low, Sender::High] {
+            let beginning = RowBeginning {
+                flow: FlowIndex(7),
+                identity: &identity,
+                segment: Segment::NONE,
+                initiator,
+                ethernet: 3,
+                application: Application::Unknown,
+            };
+            let begun = |octet: u8| {
+                let mut row = Row::left_over(octet);
+                row.begin(&beginning);
+                format!("{row:?}")
+            };
+            let [one, other] = [0x55, 0xaa].map(begun);
+            assert_eq!(one, other);
+            let mut new = Row::default();
+            new.begin(&beginning);
+            assert_eq!(one, format!("{new:?}"));
+        }
+    }
+
+    /// Else the tests that begin rows there would not notice a field that is not written.
+    #[test]
+    fn no_field_of_what_is_left_over_is_like_another() {
+        let fields = |octet: u8| {
+            let Row { sent_packets, sent_octets, segments, late_packets, .. } =
+                Row::left_over(octet);
+            let Row { flow, tap, events, application, .. } = Row::left_over(octet);
+            let Row { initiator, counts_flow, ethernet, identity, .. } = Row::left_over(octet);
+            let Identity { key, stations, taps } = identity;
+            let FlowKey { space, low, high, low_port, high_port, protocol, ip_version } = key;
+            let counts = format!("{sent_packets:?};{sent_octets:?};{segments:?};{late_packets}");
+            let flow = format!("{flow:?};{tap:?};{events};{application:?};{initiator:?}");
+            let rest = format!("{counts_flow};{ethernet};{stations:?};{taps:?};{space:?};{low:?}");
+            let key = format!("{high:?};{low_port};{high_port};{protocol};{ip_version}");
+            format!("{counts};{flow};{rest};{key}")
+        };
+        let [one, other, new] = [fields(0x55), fields(0xaa), fields(0)];
+        let differ = |one: &str, other: &str| {
+            let alike = one.split(';').zip(other.split(';')).find(|(one, other)| one == other);
+            assert_eq!(alike, None);
+        };
+        differ(&one, &other);
+        // 0 is even, as one of the two.
+        assert_ne!(one, new);
     }
 }

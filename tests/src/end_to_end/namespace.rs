@@ -107,6 +107,14 @@ impl Namespace {
         }
     }
 
+    /// Frames that the kernel dropped on their way out of or into an interface in it.
+    pub fn dropped(&self, interface: &str) -> u64 {
+        let text = self.run("ip", &["-json", "-stats", "link", "show", "dev", interface]);
+        let links: Json = serde_json::from_str(&text).expect("ip writes JSON");
+        let of = |direction: &str| links[0]["stats64"][direction]["dropped"].as_u64();
+        of("rx").zip(of("tx")).map_or_else(|| panic!("{text}"), |(rx, tx)| rx + tx)
+    }
+
     fn shell(&self, script: &str) -> Command {
         let mut command = self.command("sh");
         command.args(["-c", script]);

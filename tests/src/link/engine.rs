@@ -10,6 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::alike::alike;
 use super::impairments::{Direction, Impairments, Side, Way};
 use super::merge::{Leaving, Merger, Part};
 use super::packet::{decrement_ttl, parse, push_vlan, set_vlan, set_vni};
@@ -132,7 +133,8 @@ impl Link {
         state.entered += 1;
         let headers = parse(&octets);
         let place = self.truth.frames.len();
-        let entry = Frame::new(direction, number, now_ns, wire_octets, headers.as_ref());
+        let mut entry = Frame::new(direction, number, now_ns, wire_octets, headers.as_ref());
+        entry.alike = headers.map_or(0, |headers| alike(&octets, &headers));
         self.truth.frames.push(entry);
         let at = Place { tap: direction.entry(), leaves: false, number };
         let shown = self.mirror(at, now_ns, &octets, wire_octets, outlet);

@@ -3,7 +3,8 @@
 //! In: a truth, a ledger. Out: nothing, or the test fails.
 //! Cost: a pass over the log.
 //! Invariants: exact, but for packets without an identification, of which a probe may count a
-//! duplicate as a packet; these are in the truth and bounded by it.
+//! duplicate as a packet, and one that repeats another which the other tap alone showed as its copy;
+//! both are in the truth and bounded by it.
 
 use std::collections::BTreeMap;
 
@@ -34,12 +35,17 @@ impl Truth {
         let causes = of("not_ip_arp") + of("duplicate") + of("copy_other_tap");
         assert_eq!(counted.causes.values().sum::<u64>(), causes, "no other cause: {counted:?}");
         assert_eq!(of("not_ip_arp"), not_ip, "{counted:?}");
-        // A duplicate without an identification may count as a packet, or as the copy of one.
+        // A duplicate without an identification may count as a packet, or as the copy of one; a packet
+        // without that is alike to one that the other tap alone showed, as a copy of that.
         let unsure = total.duplicates_without_identification;
-        let within = |count: u64, least: u64| (least..=least + unsure).contains(&count);
-        assert!(within(of("copy_other_tap"), total.copies), "{counted:?} {total:?}");
-        assert!(within(of("duplicate"), total.duplicates - unsure), "{counted:?} {total:?}");
-        assert!(within(counted.accounted, total.logical_packets), "{counted:?} {total:?}");
+        let repeated = total.repeated_without_identification;
+        let within = |count: u64, least: u64, most: u64| (least..=most).contains(&count);
+        let [copies, duplicates] = [of("copy_other_tap"), of("duplicate")];
+        let say = || format!("{counted:?} {total:?}");
+        assert!(within(copies, total.copies, total.copies + unsure + repeated), "{}", say());
+        assert!(within(duplicates, total.duplicates - unsure, total.duplicates), "{}", say());
+        let [least, most] = [total.logical_packets - repeated, total.logical_packets + unsure];
+        assert!(within(counted.accounted, least, most), "{}", say());
         let sum = counted.accounted + causes;
         assert_eq!(sum, counted.received, "{counted:?} {total:?}");
     }

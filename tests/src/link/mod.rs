@@ -17,6 +17,7 @@
 //! Three ways to drive it: [`impair_capture`] with a capture, [`transfer`] with a sender and a
 //! receiver of TCP that answer to what the link does, [`live`] between two network interfaces.
 
+mod alike;
 mod engine;
 mod expected;
 mod impairments;

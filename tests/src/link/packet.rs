@@ -113,7 +113,7 @@ fn vxlan(frame: &[u8], headers: &Headers) -> Option<usize> {
     (is_it && frame.get(at)? & 8 != 0).then_some(at)
 }
 
-fn ihl(frame: &[u8], at: usize) -> Option<usize> {
+pub(super) fn ihl(frame: &[u8], at: usize) -> Option<usize> {
     Some(usize::from(frame.get(at)? & 15) * 4)
 }
 

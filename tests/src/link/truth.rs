@@ -75,6 +75,9 @@ pub struct Frame {
     pub sequence: Option<u32>,
     /// Octets of its TCP payload.
     pub payload_octets: u32,
+    /// The same for packets that only an identification could tell apart, where they have none; 0
+    /// without IP.
+    pub alike: u64,
     /// How it ended.
     pub fate: Fate,
     /// When it left first, at the other side's tap.
@@ -114,6 +117,7 @@ impl Frame {
             identification: headers.map_or(0, |headers| headers.identification),
             sequence: tcp.map(|tcp| tcp.sequence),
             payload_octets: tcp.map_or(0, |tcp| tcp.payload_octets),
+            alike: 0,
             fate: Fate::Waiting,
             left_ns: None,
             left_again_ns: None,
@@ -214,6 +218,11 @@ pub struct Sums {
     /// Of these, of packets without an IPv4 identification: not all of them can be told from new
     /// packets.
     pub duplicates_without_identification: u64,
+    /// Packets of the union without an IPv4 identification that one tap alone showed, while the other
+    /// alone showed one that is alike: the two cannot be told from one packet and its copy.
+    pub repeated_without_identification: u64,
+    /// Their IP octets.
+    pub repeated_ip_octets: u64,
     /// Frames (unmerged) shown at the exit that the entry had shown too.
     pub copies: u64,
     /// Merged frames shown at an exit, duplicates among them left out.
@@ -273,6 +282,33 @@ impl Sums {
     }
 }
 
+/// Packets that are alike, of those shown.
+#[derive(Clone, Copy, Debug, Default)]
+struct Alike {
+    shown: u64,
+    /// By the mirror where they entered.
+    entry: u64,
+    /// By the mirror where they left.
+    exit: u64,
+    /// Of each.
+    ip_octets: u32,
+}
+
+impl Alike {
+    fn add(&mut self, frame: &Frame) {
+        self.shown += 1;
+        self.entry += u64::from(frame.shown.entry > 0);
+        self.exit += u64::from(frame.shown.exit > 0 || frame.shown.merged > 0);
+        self.ip_octets = frame.ip_octets.unwrap_or(0);
+    }
+
+    /// Those that go unnoticed where packets are known by their likeness alone: there were at least as
+    /// many as one tap showed.
+    fn repeated(&self) -> u64 {
+        self.shown - self.entry.max(self.exit)
+    }
+}
+
 /// What one mirror gave out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TapSums {
@@ -320,11 +356,19 @@ impl Truth {
     pub fn of(&self, mut choose: impl FnMut(&Frame) -> bool) -> Sums {
         let mut sums = Sums::default();
         let mut merged: HashMap<u64, u8> = HashMap::new();
+        let mut alike: HashMap<u64, Alike> = HashMap::new();
         for frame in self.frames.iter().filter(|frame| choose(frame)) {
             sums.add(frame);
+            if frame.identification == 0 && frame.ip_octets.is_some() && frame.is_shown() {
+                alike.entry(frame.alike).or_default().add(frame);
+            }
             if let Some(number) = frame.merged_into.filter(|_| frame.shown.merged > 0) {
                 merged.insert(number, frame.shown.merged);
             }
+        }
+        for alike in alike.values() {
+            sums.repeated_without_identification += alike.repeated();
+            sums.repeated_ip_octets += alike.repeated() * u64::from(alike.ip_octets);
         }
         sums.merged_frames = merged.len() as u64;
         sums.duplicates += merged.values().map(|shown| u64::from(*shown) - 1).sum::<u64>();

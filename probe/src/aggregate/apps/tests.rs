@@ -163,13 +163,16 @@ fn requests_and_responses_take_turns() {
     let flow = flow(Application::Http, protocol::TCP, 1);
     let mut apps = Apps::new(false);
     let request = b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n";
-    say(&mut apps, &flow, Sender::Low, 1, request);
-    say(&mut apps, &flow, Sender::High, 2, b"HTTP/1.1 100 Continue\r\n\r\n");
-    say(&mut apps, &flow, Sender::High, 3, b"HTTP/1.1 200 OK\r\n\r\n");
-    say(&mut apps, &flow, Sender::Low, 4, request);
-    say(&mut apps, &flow, Sender::Low, 5, request);
-    say(&mut apps, &flow, Sender::High, 6, b"HTTP/1.1 404 No\r\n\r\n");
-    say(&mut apps, &flow, Sender::High, 7, b"HTTP/1.1 500 No\r\n");
+    let mut say = |sequence, sender, at, octets: &[u8]| {
+        say(&mut apps, &Excerpt { sequence, ..flow }, sender, at, octets);
+    };
+    say(0, Sender::Low, 1, request);
+    say(0, Sender::High, 2, b"HTTP/1.1 100 Continue\r\n\r\n");
+    say(100, Sender::High, 3, b"HTTP/1.1 200 OK\r\n\r\n");
+    say(100, Sender::Low, 4, request);
+    say(200, Sender::Low, 5, request);
+    say(200, Sender::High, 6, b"HTTP/1.1 404 No\r\n\r\n");
+    say(300, Sender::High, 7, b"HTTP/1.1 500 No\r\n");
     let told: Vec<_> = done(&mut apps)
         .iter()
         .map(|it| {
@@ -187,6 +190,94 @@ fn requests_and_responses_take_turns() {
         (7, None, None, Some(500), true),
     ];
     assert_eq!(told, wanted);
+}
+
+#[test]
+fn what_tcp_sends_again_is_told_once() {
+    let request = b"GET / HTTP/1.1\r\n\r\n";
+    let response = b"HTTP/1.1 200 OK\r\n\r\n";
+    let query = [&[0, 19][..], &dns(7, 0x100, "a")].concat();
+    let answer = [&[0, 19][..], &dns(7, 0x8180, "a")].concat();
+    for (application, asked, told) in
+        [(Application::Http, &request[..], &response[..]), (Application::Dns, &query, &answer)]
+    {
+        let (mut apps, flow) = (Apps::new(false), flow(application, protocol::TCP, 1));
+        let mut say = |sequence, sender, at, octets: &[u8]| {
+            say(&mut apps, &Excerpt { sequence, ..flow }, sender, at, octets);
+        };
+        // Its number begins anew in the middle of it.
+        say(u32::MAX - 5, Sender::Low, 1, asked);
+        say(u32::MAX - 5, Sender::Low, 2, asked);
+        say(0, Sender::High, 3, told);
+        // Both came through, and their acknowledgements were lost; of one a part comes again.
+        say(u32::MAX - 5, Sender::Low, 4, asked);
+        say(3, Sender::High, 5, told);
+        say(100, Sender::Low, 6, asked);
+        say(0, Sender::High, 7, told);
+        say(100, Sender::High, 8, told);
+        let all: Vec<_> = done(&mut apps).iter().map(|it| (it.flow.at.0, it.answered)).collect();
+        let wanted = [(1, Some(Timestamp(3))), (6, Some(Timestamp(8)))];
+        assert_eq!(all, wanted, "{application:?}");
+        // What was said is forgotten as soon as nobody repeats it.
+        apps.expire(Timestamp(8 + REPEAT_NS));
+        assert_eq!((apps.waiting.len(), apps.held_bytes), (1, FLOW_BYTES));
+        apps.expire(Timestamp(9 + REPEAT_NS));
+        assert_eq!((apps.waiting.len(), apps.held_bytes), (0, 0));
+        assert_eq!(apps.done(LATEST).1, [0, 0]);
+    }
+}
+
+#[test]
+fn a_hello_that_is_sent_anew_in_a_longer_segment_is_whole() {
+    let (flow, whole) = (flow(Application::Tls, protocol::TCP, 1), hello());
+    let mut apps = Apps::new(false);
+    say(&mut apps, &flow, Sender::Low, SECOND, &whole[..700]);
+    // Behind a gap, and then before the hello.
+    say(&mut apps, &Excerpt { sequence: 701, ..flow }, Sender::Low, SECOND, &whole[701..]);
+    say(&mut apps, &Excerpt { sequence: u32::MAX, ..flow }, Sender::Low, SECOND, &whole);
+    say(&mut apps, &flow, Sender::Low, SECOND + 1, &whole);
+    apps.end();
+    let [told] = &done(&mut apps)[..] else { panic!("one") };
+    let Said::Tls { client: Some(client), .. } = &told.said else { panic!("a client") };
+    assert_eq!((client.server_name.as_deref(), told.flow.at.0), (Some("example.org"), SECOND));
+    assert!(!told.is_cut);
+}
+
+/// Memory of all that is held.
+fn held_bytes(apps: &Apps) -> usize {
+    let waiting = apps.waiting.values().map(|waiting| FLOW_BYTES + waiting.bytes());
+    waiting.chain(apps.done.iter().map(Transaction::bytes)).sum()
+}
+
+#[test]
+fn what_waits_and_what_was_told_share_a_bound_in_bytes() {
+    const BYTES_MAX: usize = 40_000;
+    let mut apps = Apps::new(false);
+    apps.held_bytes_max = BYTES_MAX;
+    let long = "x".repeat(63);
+    for round in 0..3 {
+        // Answers that nobody asked for are told at once, queries wait: either of them finds no room in
+        // the end.
+        for number in 0..200 {
+            let (sender, flags) = [(Sender::High, 0x8180), (Sender::Low, 0x100)][round % 2];
+            let id = u16::from(number);
+            say(&mut apps, &udp(number), sender, SECOND, &dns(id, flags, &long));
+            assert!(apps.held_bytes <= BYTES_MAX);
+            assert_eq!(apps.held_bytes, held_bytes(&apps));
+        }
+        assert!(apps.held_bytes > BYTES_MAX - 2_000, "{}", apps.held_bytes);
+        apps.end();
+        let (told, [lost, malformed]) = apps.done(LATEST);
+        assert!((30..150).contains(&told.len()), "{}", told.len());
+        assert_eq!((told.len() as u64 + lost, malformed), (200, 0));
+        assert_eq!((apps.held_bytes, apps.waiting.len()), (0, 0), "there is room again");
+    }
+    // A hello that goes on is held as well.
+    let flow = flow(Application::Tls, protocol::TCP, 1);
+    apps.held_bytes_max = 10_000;
+    say(&mut apps, &flow, Sender::Low, SECOND, &hello()[..700]);
+    say(&mut apps, &Excerpt { sequence: 700, ..flow }, Sender::Low, SECOND, &hello()[700..]);
+    assert_eq!((apps.lost, apps.held_bytes), (1, held_bytes(&apps)));
 }
 
 proptest! {
@@ -219,13 +310,15 @@ proptest! {
                 4 => b"HTTP/1.1 200 OK\r\n\r\n".to_vec(),
                 _ => octets,
             };
-            say(&mut apps, &flow, sender, at * SECOND, &known);
+            let sequence = u32::try_from(at).unwrap_or(0) * 37 % 200;
+            say(&mut apps, &Excerpt { sequence, ..flow }, sender, at * SECOND, &known);
             if looks {
                 apps.expire(Timestamp(at * SECOND));
             }
             let waiting: usize = apps.waiting.values().map(Waiting::len).sum();
             prop_assert_eq!(apps.waiting_count, waiting);
-            prop_assert!(apps.waiting.values().all(|waiting| waiting.len() > 0));
+            prop_assert!(apps.waiting.values().all(|waiting| !waiting.is_empty()));
+            prop_assert_eq!(apps.held_bytes, held_bytes(&apps));
         }
         let (told, waiting) = (done(&mut apps).len(), apps.waiting_count);
         apps.end();

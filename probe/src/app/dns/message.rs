@@ -1,12 +1,13 @@
 //! A DNS message: its header, its question, some of its answers.
 //!
 //! In: the octets of a message, whole or cut. Out: [`Message`], or nothing where it is none.
-//! Cost: a pass over what is kept; names and texts are allocated, so this is no work for a worker.
+//! Cost: a pass over the questions, and over what is kept of answers; names and texts are allocated, so this
+//! is no work for a worker. Of questions behind the first no name is read, so pointers in them cost nothing.
 //! Invariants: never panics; a name takes [`NAME_OCTETS_MAX`] octets and [`JUMPS_MAX`] pointers at most,
-//! each to a place before the last; [`ANSWERS_MAX`] answers are kept and all are counted.
+//! each to a place before the last; [`ANSWERS_MAX`] answers are kept, of [`ANSWER_TEXT_OCTETS_MAX`] octets in
+//! all, and all are counted.
 //! Source: RFC 1035 §4.1; AAAA, RFC 3596; SRV, RFC 2782; names of unknown types, RFC 3597 §5.
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value, json};
@@ -75,6 +76,22 @@ impl Answer {
         };
         self.name.len() + data
     }
+
+    /// Bytes beside itself.
+    fn bytes(&self) -> usize {
+        /// Of the fields of a record, each with a place in a tree and its name.
+        const FIELDS_BYTES: usize = 2_048;
+        let data = match &self.data {
+            RecordData::Text(text) => text.capacity(),
+            RecordData::Texts(texts) => {
+                texts.capacity() * size_of::<String>()
+                    + texts.iter().map(String::capacity).sum::<usize>()
+            }
+            RecordData::Fields(_, fields) => FIELDS_BYTES + fields.to_string().len(),
+            RecordData::Other => 0,
+        };
+        self.name.capacity() + data
+    }
 }
 
 /// A message.
@@ -95,6 +112,16 @@ pub struct Message {
 }
 
 impl Message {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let question = self.question.as_ref().map_or(0, |question| question.name.capacity());
+        let answers = self.answers.capacity() * size_of::<Answer>();
+        size_of::<Self>()
+            + question
+            + answers
+            + self.answers.iter().map(Answer::bytes).sum::<usize>()
+    }
+
     /// Whether it is an answer.
     pub const fn is_response(&self) -> bool {
         self.flags & RESPONSE != 0
@@ -113,16 +140,13 @@ impl Message {
         let mut message = Self { id: word(0), flags, answer_count, ..Self::default() };
         message.is_cut = flags & CUT != 0;
         let mut at = HEADER_OCTETS;
-        for number in 0..questions {
-            let question = question(octets, &mut at);
-            match (number, question) {
-                (0, Some(first)) => message.question = Some(first),
-                (0, None) => return None,
-                (_, Some(_)) => {}
-                (_, None) => {
-                    message.is_cut = true;
-                    return Some(message);
-                }
+        if questions > 0 {
+            message.question = Some(question(octets, &mut at)?);
+        }
+        for _ in 1..questions {
+            if pass_question(octets, &mut at).is_none() {
+                message.is_cut = true;
+                return Some(message);
             }
         }
         let mut text_octets = 0;
@@ -178,6 +202,21 @@ fn question(octets: &[u8], at: &mut usize) -> Option<Question> {
         kind: u16::from_be_bytes([a, b]),
         class: u16::from_be_bytes([c, d]) & 0x7fff,
     })
+}
+
+/// Puts `at` behind the question there: five octets of the message, or more, for each.
+fn pass_question(octets: &[u8], at: &mut usize) -> Option<()> {
+    let end = loop {
+        let first = *octets.get(*at)?;
+        match first >> 6 {
+            0 if first == 0 => break *at + 1,
+            0 => *at += usize::from(first) + 1,
+            3 => break *at + 2,
+            _ => return None,
+        }
+    };
+    *at = end + 4;
+    (*at <= octets.len()).then_some(())
 }
 
 fn answer(octets: &[u8], at: &mut usize) -> Option<Answer> {
@@ -298,8 +337,11 @@ fn write_label(label: &[u8], text: &mut String) {
                 text.push(char::from(*octet));
             }
             0x21..=0x7e => text.push(char::from(*octet)),
-            // A text takes everything.
-            _ => drop(write!(text, "\\{octet:03}")),
+            _ => {
+                text.push('\\');
+                let digits = [octet / 100, octet / 10 % 10, octet % 10];
+                text.extend(digits.map(|digit| char::from(b'0' + digit)));
+            }
         }
     }
 }
@@ -415,6 +457,39 @@ mod tests {
                 {"rrname": "b.a", "rrtype": "A", "ttl": 300, "rdata": "192.0.2.1"},
             ]))
         );
+    }
+
+    /// A message may have hundreds of questions that point to one long name: following each would cost a
+    /// hundred times as much as the message has octets.
+    #[test]
+    fn names_of_questions_behind_the_first_are_passed_and_not_read() {
+        let questions: u16 = 301;
+        let mut octets = vec![0, 1, 0x81, 0x80];
+        octets.extend(questions.to_be_bytes());
+        octets.extend([0, 1, 0, 0, 0, 0]);
+        octets.extend(b"\x01a\x00\x00\x01\x00\x01");
+        for number in 1..questions {
+            // Forward, where no name may point.
+            let name: &[u8] = if number % 2 == 0 { b"\xff\xff" } else { b"\x03www\xff\xff" };
+            octets.extend(name);
+            octets.extend(b"\x00\x01\x00\x01");
+        }
+        let behind = octets.len();
+        octets.extend(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01");
+        let message = Message::read(&octets).expect("a message");
+        assert_eq!((message.is_cut, message.answers.len()), (false, 1));
+        assert_eq!(message.answers[0].data, RecordData::Text("192.0.2.1".to_owned()));
+        for cut in [behind - 1, behind - 3, behind - 6, 20] {
+            let message = Message::read(&octets[..cut]).expect("its first question is there");
+            assert!(message.is_cut && message.answers.is_empty(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn octets_that_are_no_letters_are_three_digits() {
+        let mut text = String::new();
+        write_label(&[0, 9, b'.', b'a', 127, 255], &mut text);
+        assert_eq!(text, "\\000\\009\\.a\\127\\255");
     }
 
     #[test]

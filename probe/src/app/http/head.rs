@@ -46,6 +46,13 @@ pub struct ResponseHead {
 }
 
 impl RequestHead {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let optional = |text: &Option<String>| text.as_ref().map_or(0, String::capacity);
+        let texts = self.method.capacity() + self.target.capacity() + self.version.capacity();
+        size_of::<Self>() + texts + optional(&self.host) + optional(&self.user_agent)
+    }
+
     /// Reads it; `None` where the first line is none. `keeps_query`: what stands behind `?` in a target
     /// is kept.
     pub fn read(octets: &[u8], keeps_query: bool) -> Option<Self> {
@@ -85,6 +92,12 @@ impl RequestHead {
 }
 
 impl ResponseHead {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let kind = self.content_type.as_ref().map_or(0, String::capacity);
+        size_of::<Self>() + self.version.capacity() + kind
+    }
+
     /// Reads it; `None` where the first line is none.
     pub fn read(octets: &[u8]) -> Option<Self> {
         let mut lines = Lines::new(octets);

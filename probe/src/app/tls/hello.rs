@@ -72,6 +72,18 @@ pub fn record_octets(head: &[u8]) -> Option<usize> {
 }
 
 impl ClientHello {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let Self { ciphers, extensions, versions, signature_algorithms, protocols, .. } = self;
+        let numbers = [ciphers, extensions, versions, signature_algorithms];
+        let name = self.server_name.as_ref().map_or(0, String::capacity);
+        size_of::<Self>()
+            + numbers.into_iter().map(|list| list.capacity() * size_of::<u16>()).sum::<usize>()
+            + protocols.capacity() * size_of::<Vec<u8>>()
+            + protocols.iter().map(Vec::capacity).sum::<usize>()
+            + name
+    }
+
     /// Reads it from the client's first octets.
     ///
     /// # Errors
@@ -118,6 +130,11 @@ impl ClientHello {
 }
 
 impl ServerHello {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.protocol.as_ref().map_or(0, Vec::capacity)
+    }
+
     /// Reads it from the server's first octets.
     ///
     /// # Errors

@@ -154,6 +154,8 @@ pub(super) fn correlate(section: &Section<'_>, base: &Path) -> CorrelatePlan {
     section.read("hold_ms", &mut plan.hold_ms);
     section.read("detect", &mut plan.detect);
     section.read("history_s", &mut plan.history_s);
+    section.read("contacts_mib_max", &mut plan.contacts_mib_max);
+    plan.listen = section.get("listen");
     section.read("session_ms", &mut plan.session_ms);
     plan
 }

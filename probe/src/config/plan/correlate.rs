@@ -2,6 +2,8 @@
 //!
 //! In: `[correlate]`. Out: [`CorrelatePlan`].
 
+use std::net::SocketAddr;
+
 use super::KafkaCluster;
 
 /// A member of the group that looks at what many probes have seen.
@@ -17,8 +19,13 @@ pub struct CorrelatePlan {
     pub hold_ms: u32,
     /// Detectors look at the windows of all probes.
     pub detect: bool,
-    /// How far back who takes over the detectors reads at most, in seconds.
+    /// How far back who takes over the detectors reads at most, in seconds; `detect.port_scan.forget_s` and
+    /// 64 windows where that is more.
     pub history_s: u32,
+    /// Memory for contacts of windows that are not over, in MiB.
+    pub contacts_mib_max: u32,
+    /// Loopback address and port of metrics and health; `None`: they are not served.
+    pub listen: Option<SocketAddr>,
     /// When a silent member is taken for dead, in milliseconds.
     pub session_ms: u32,
 }
@@ -32,6 +39,8 @@ impl Default for CorrelatePlan {
             hold_ms: 15_000,
             detect: false,
             history_s: 3_600,
+            contacts_mib_max: 1_024,
+            listen: None,
             session_ms: 10_000,
         }
     }

@@ -56,7 +56,24 @@ pub(super) static CORRELATE: Table = Table {
             integer(60, 86_400),
             Default("3600"),
             "seconds",
-            "How far back a member that takes over the detectors reads at most, to know what goes on.",
+            "How far back a member that takes over the detectors reads at most, to know what goes on: so \
+             long before the last window that was over, or for detect.port_scan.forget_s and 64 windows, \
+             where that is more. What began before is an alert that opens anew.",
+        ),
+        key(
+            "contacts_mib_max",
+            integer(16, 1_048_576),
+            Default("1024"),
+            "MiB",
+            "Memory for who contacted whom in windows that are not over, also while detectors look at it; \
+             what finds no room is left out and counted (contacts_full).",
+        ),
+        key(
+            "listen",
+            Kind::Listen,
+            Nothing("\"127.0.0.1:8081\""),
+            "",
+            "Where metrics (/metrics) and health (/healthz) of a member are served.",
         ),
         key(
             "session_ms",

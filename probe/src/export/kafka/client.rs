@@ -6,6 +6,7 @@
 //! Source: librdkafka, CONFIGURATION.md.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use rdkafka::ClientContext;
@@ -90,19 +91,32 @@ const fn mechanism(mechanism: SaslMechanism) -> &'static str {
 
 /// What the client said last of its brokers, for people; none once they do what they should.
 #[derive(Clone, Default)]
-pub(crate) struct Trouble(Arc<ArcSwapOption<String>>);
+pub(crate) struct Trouble {
+    last: Arc<ArcSwapOption<String>>,
+    said: Arc<AtomicU64>,
+}
 
 impl Trouble {
     pub(crate) fn note(&self, what: String) {
-        self.0.store(Some(Arc::new(what)));
+        self.last.store(Some(Arc::new(what)));
     }
 
     pub(crate) fn clear(&self) {
-        self.0.store(None);
+        self.last.store(None);
     }
 
     pub(crate) fn last(&self) -> Option<Arc<String>> {
-        self.0.load_full()
+        self.last.load_full()
+    }
+
+    /// One more failure.
+    pub(crate) fn count(&self) {
+        self.said.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub(crate) fn counted(&self) -> u64 {
+        self.said.load(Ordering::Relaxed)
     }
 }
 
@@ -119,6 +133,7 @@ impl ClientContext for Says {
         // That all are down says less than why one is.
         let code = error.rdkafka_error_code();
         let all_down = code == Some(rdkafka::types::RDKafkaErrorCode::AllBrokersDown);
+        self.0.count();
         if !all_down || self.0.last().is_none() {
             self.0.note(reason.to_owned());
         }

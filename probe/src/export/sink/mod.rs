@@ -32,6 +32,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam::channel::{Sender, TrySendError, bounded};
 
 use super::{SinkCause, SinkHealth, SinkLedger};
+use crate::aggregate::live::LiveSink;
 use crate::config::{SinkKind, SinkPlan};
 use crate::record::{Origin, Rows, Table};
 use crate::time::{Timestamp, monotonic_ns, sleep_ms, wall_clock};
@@ -68,6 +69,24 @@ pub struct SinkReport {
     pub health: SinkHealth,
     /// Taken away: nothing more is made for it, and nobody need mind how it does.
     pub retired: bool,
+}
+
+impl SinkReport {
+    /// As page and metrics show it.
+    pub fn live(&self) -> LiveSink {
+        let (state, problem) = match &self.health {
+            SinkHealth::Ok => ("ok", None),
+            SinkHealth::Failing { what, .. } => ("failing", Some(shortened(what))),
+        };
+        let state = if self.retired { "retired" } else { state };
+        LiveSink { state: state.to_owned(), problem, ..self.ledger.live(&self.name, self.kind) }
+    }
+}
+
+/// What failed, as long as a line for people may be.
+fn shortened(what: &str) -> String {
+    const SHOWN_CHARACTERS: usize = 300;
+    what.chars().take(SHOWN_CHARACTERS).collect()
 }
 
 /// Makes the encoder of a plan.

@@ -34,9 +34,7 @@ impl FlowOutput for Records {
         let place = RowPlace(u32::try_from(self.rows.len()).expect("few rows"));
         self.windows.push(window);
         // What stands in a row before it is begun says nothing.
-        let mut row = Row::default();
-        (row.events, row.late_packets) = (u8::MAX, u32::MAX);
-        self.rows.push(row);
+        self.rows.push(Row::left_over(0xff));
         (place, self.rows.last_mut().expect("it was just pushed"))
     }
     fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>) {
