@@ -86,12 +86,33 @@ impl Changes {
         let (mut columns, mut joins) = (String::new(), String::new());
         for (alias, space, key) in self.lookups() {
             columns.push_str(&format!(", {alias}.instants AS {alias}_instants"));
-            joins.push_str(&format!(
-                " LEFT JOIN changes AS {alias} ON {alias}.of_probe_id = own.probe_id
-                  AND {alias}.space = {space} AND {alias}.key = {key}"
-            ));
+            joins.push_str(&join(&alias, &space, &key));
         }
         format!("(SELECT own.*{columns} FROM {rows} AS own{joins})")
+    }
+
+    /// Of `ends`, with `probe_id`, `address_space`, `address` and `mac`, the spans in which nothing is known to
+    /// change about them, `from_ns` to `to_ns`, in the SQL of DuckDB. Those of an end follow one another.
+    pub(crate) fn spans(&self, ends: &str) -> String {
+        let [first, last] = self.bounds.each_ref().map(|bound| self.dialect.unsigned(bound));
+        if !self.any {
+            return format!("SELECT own.*, {first} AS from_ns, {last} AS to_ns FROM {ends} AS own");
+        }
+        let (mut lists, mut joins) = (Vec::new(), String::new());
+        for (alias, space, key) in self.lookups_of("known", "own.address", "own.mac") {
+            lists.push(format!("{alias}.instants"));
+            joins.push_str(&join(&alias, &space, &key));
+        }
+        let all = match &lists[..] {
+            [one] => one.clone(),
+            _ => format!("list_concat({})", lists.join(", ")),
+        };
+        format!(
+            "SELECT * EXCLUDE (instants), unnest(list_concat([{first}], instants)) AS from_ns,
+                    unnest(list_concat(instants, [{last}])) AS to_ns
+             FROM (SELECT own.*, list_sort(list_distinct({all})) AS instants
+                   FROM {ends} AS own{joins})"
+        )
     }
 
     /// From when to when nothing is known to change at the ends of a row [`Self::with_instants`], or about
@@ -106,6 +127,18 @@ impl Changes {
             self.dialect.of_lists("max", &lists, &format!("<= {start}"), first),
             self.dialect.of_lists("min", &lists, &format!(">= {end}"), last),
         ]
+    }
+
+    /// The span in which nothing changes at any of these ends, of which each has its own or none, from
+    /// [`Self::spans`].
+    pub(crate) fn held_of(&self, ends: &[&str]) -> [String; 2] {
+        let [first, last] = self.bounds.each_ref().map(|bound| self.dialect.unsigned(bound));
+        let of = |function: &str, column: &str, bound: &str| {
+            let mut all: Vec<_> = ends.iter().map(|end| format!("{end}.{column}")).collect();
+            all.push(bound.to_owned());
+            format!("{function}({})", all.join(", "))
+        };
+        [of("greatest", "from_ns", &first), of("least", "to_ns", &last)]
     }
 
     /// Whether something changes at the ends of a row between `start` and `end`, in the SQL of DuckDB.
@@ -123,24 +156,35 @@ impl Changes {
         self.lookups().into_iter().map(|(alias, ..)| format!("{alias}_instants")).collect()
     }
 
-    /// By what the ends of a row are looked up: alias, space, key. Addresses that no router passes on are
-    /// known by the MAC address beside them.
+    /// By what the ends of a row are looked up: alias, space, key.
     fn lookups(&self) -> Vec<(String, String, String)> {
+        let of = |end: &str| {
+            self.lookups_of(end, &format!("own.{end}_address"), &format!("own.{end}_mac"))
+        };
+        ["source", "destination"].into_iter().flat_map(of).collect()
+    }
+
+    /// By what one end is. Addresses that no router passes on are known by the MAC address beside them.
+    fn lookups_of(&self, end: &str, address: &str, mac: &str) -> Vec<(String, String, String)> {
+        let own = self.dialect.stays_on_link(address);
         let mut lookups = Vec::new();
-        for end in ["source", "destination"] {
-            let (address, mac) = (format!("own.{end}_address"), format!("own.{end}_mac"));
-            let own = self.dialect.stays_on_link(&address);
-            if self.by_mac {
-                lookups.push((format!("{end}_of_mac"), "''".to_owned(), mac.clone()));
-            }
-            lookups.push((
-                end.to_owned(),
-                format!("CASE WHEN {own} THEN '' ELSE own.address_space END"),
-                format!("CASE WHEN {own} THEN {mac} ELSE {address} END"),
-            ));
+        if self.by_mac {
+            lookups.push((format!("{end}_of_mac"), "''".to_owned(), mac.to_owned()));
         }
+        lookups.push((
+            end.to_owned(),
+            format!("CASE WHEN {own} THEN '' ELSE own.address_space END"),
+            format!("CASE WHEN {own} THEN {mac} ELSE {address} END"),
+        ));
         lookups
     }
+}
+
+fn join(alias: &str, space: &str, key: &str) -> String {
+    format!(
+        " LEFT JOIN changes AS {alias} ON {alias}.of_probe_id = own.probe_id
+          AND {alias}.space = {space} AND {alias}.key = {key}"
+    )
 }
 
 /// The first columns of the first row of an answer.

@@ -15,11 +15,13 @@ use duckdb::{Config, Connection, Rows, Statement};
 
 use crate::cell::Cell;
 use crate::clickhouse::is_too_much;
+use crate::deadline::Deadline;
 use crate::files::{Files, OpenFile, held_folder, report_bad};
 use crate::rollup::{self, RollUp};
 use crate::{schema, statement};
 
-/// How long after the time limit the program ends by force, where DuckDB does not stop.
+/// How long after the time limit the program ends by force, where DuckDB does not stop; a server that is silent
+/// is told of before.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Where the tables without rows stand, out of the way of `SHOW TABLES`.
 const EMPTY_SCHEMA: &str = "empty_records";
@@ -40,8 +42,8 @@ const UNREADABLE: [&str; 4] =
 pub(crate) struct Limits {
     /// Memory in MiB.
     pub(crate) memory_mib: u32,
-    /// Time from opening the files to the last row.
-    pub(crate) time: Duration,
+    /// Time of the whole command.
+    pub(crate) deadline: Deadline,
     /// Threads.
     pub(crate) threads: usize,
     /// Whether rows without an order come as they stand in the files, which takes memory.
@@ -64,7 +66,7 @@ pub(crate) struct Talks {
 pub(crate) struct Database {
     connection: Connection,
     stopped: Arc<AtomicBool>,
-    time: Duration,
+    deadline: Deadline,
     /// What DuckDB calls a file, and its name; the longest first.
     names: Vec<(String, String)>,
     /// Dropped when the answer is complete, which ends the watch.
@@ -79,19 +81,19 @@ impl Database {
         Ok(database)
     }
 
-    /// With tables that are empty as yet, and the views over them.
+    /// With tables that are empty as yet, and the views over them that a graph reads.
     pub(crate) fn open_empty(limits: Limits) -> anyhow::Result<Self> {
         let database = Self::open_nothing(limits, Vec::new())?;
         database.make_empty()?;
-        database.execute(&[schema::DDL, &schema::VIEWS].concat())?;
+        database.execute(&[schema::DDL, &schema::views("inventory_now")].concat())?;
         Ok(database)
     }
 
     fn open_nothing(limits: Limits, names: Vec<(String, String)>) -> anyhow::Result<Self> {
         let connection = Connection::open_in_memory_with_flags(config(limits)?)?;
         let stopped = Arc::new(AtomicBool::new(false));
-        let watch = watch(&connection, limits.time, Arc::clone(&stopped))?;
-        Ok(Self { connection, stopped, time: limits.time, names, _watch: watch })
+        let watch = watch(&connection, limits.deadline, Arc::clone(&stopped))?;
+        Ok(Self { connection, stopped, deadline: limits.deadline, names, _watch: watch })
     }
 
     /// Opens the records; the files stay open as long as `files` is there.
@@ -179,7 +181,7 @@ impl Database {
 
     fn in_words(&self, error: anyhow::Error) -> anyhow::Error {
         if self.stopped.load(Ordering::Relaxed) {
-            return too_slow(self.time);
+            return too_slow(self.deadline);
         }
         let said = format!("{error:#}");
         let named = self.named(&said);
@@ -202,7 +204,7 @@ impl Database {
             let files: Vec<_> = files.iter().collect();
             self.make_checked_view(&name(table), table, &files, skip_bad)?;
         }
-        self.connection.execute_batch(&schema::VIEWS)?;
+        self.connection.execute_batch(&files.views)?;
         for view in RollUp::VIEWS {
             let (made, rest) = rollup::choose(view, &files.to_roll, &files.rolled);
             let name = view.name();
@@ -366,28 +368,28 @@ fn config(limits: Limits) -> anyhow::Result<Config> {
 /// Stops the connection's work when the time is over; ends the program where that does not help.
 fn watch(
     connection: &Connection,
-    time: Duration,
+    deadline: Deadline,
     stopped: Arc<AtomicBool>,
 ) -> anyhow::Result<Sender<()>> {
     let (sender, done) = channel::<()>();
     let handle = connection.interrupt_handle();
     let timeout = RecvTimeoutError::Timeout;
     std::thread::Builder::new().name("time limit".to_owned()).spawn(move || {
-        if done.recv_timeout(time) != Err(timeout) {
+        if done.recv_timeout(deadline.left()) != Err(timeout) {
             return;
         }
         stopped.store(true, Ordering::Relaxed);
         handle.interrupt();
         if done.recv_timeout(STOP_GRACE) == Err(timeout) {
-            eprintln!("vmprobe-query: {}", too_slow(time));
+            eprintln!("vmprobe-query: {}", too_slow(deadline));
             std::process::exit(1);
         }
     })?;
     Ok(sender)
 }
 
-fn too_slow(time: Duration) -> anyhow::Error {
-    anyhow!("stopped after {} s (--timeout-s sets the limit)", time.as_secs())
+fn too_slow(deadline: Deadline) -> anyhow::Error {
+    anyhow!("stopped after {} s (--timeout-s sets the limit)", deadline.seconds())
 }
 
 /// The table without rows that has a table's columns.

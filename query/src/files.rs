@@ -62,6 +62,8 @@ pub(crate) struct Files {
     /// Files in which hours stand added up, and the windows that may, where the query reads them.
     pub(crate) rolled: Vec<OpenFile>,
     pub(crate) to_roll: Vec<OpenFile>,
+    /// What makes the views that the query may read.
+    pub(crate) views: String,
     /// Whether conversations are read that stand added up, which no view shows.
     pub(crate) with_talks: bool,
 }
@@ -141,7 +143,7 @@ pub(crate) fn find(folder: &Path, sql: &str, skip_bad: bool) -> anyhow::Result<F
     bad.dedup();
     report_bad(&bad, skip_bad)?;
     let with_talks = sql.contains(RollUp::Talks.name());
-    Ok(Files { of_table, rolled, to_roll, with_talks })
+    Ok(Files { of_table, rolled, to_roll, views: schema::views(sql), with_talks })
 }
 
 /// The records of one hour.

@@ -9,6 +9,7 @@ mod cell;
 mod changes;
 mod clickhouse;
 mod database;
+mod deadline;
 mod dialect;
 mod files;
 mod live;
@@ -23,29 +24,28 @@ mod topology;
 
 use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use clickhouse::{Access, Asking, Refused, Server};
 use database::{Database, Limits};
+use deadline::Deadline;
 use output::Rows;
 use place::Place;
 use span::Span;
 
 /// SQL over the records of vmprobe.
 ///
-/// Tables: windows, flows, alerts, ledger, inventory, taps; `DESCRIBE flows` lists the columns of
-/// one. The SQL is DuckDB's, with --clickhouse that server's; only queries are allowed, and only over these
+/// `DESCRIBE flows` lists the columns of one table; all are named below. The SQL is DuckDB's, with --clickhouse that server's; only queries are allowed, and only over these
 /// records.
 #[derive(Debug, Parser)]
-#[command(name = "vmprobe-query", version, about)]
+#[command(name = "vmprobe-query", version, about, after_help = schema::listed())]
 struct Arguments {
     #[command(flatten)]
     place: Place,
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Seconds after which the query is stopped, 1–86400.
+    /// Seconds after which the command is stopped, whatever it does by then, 1–86400.
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     timeout_s: u32,
     /// Memory that the query may use, in MiB, 64–1048576.
@@ -114,13 +114,14 @@ fn answer() -> anyhow::Result<()> {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     live::stand_back();
-    let files = match arguments.place.server() {
+    let deadline = Deadline::in_s(arguments.timeout_s);
+    let files = match arguments.place.server()? {
         Some(access) if arguments.local => {
             let span = Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
-            clickhouse::records(&server(access, arguments)?, &arguments.sql, span)?
+            clickhouse::records(&server(access, arguments, deadline)?, &arguments.sql, span)?
         }
         Some(access) => {
-            let mut answer = server(access, arguments)?.question(&arguments.sql)?;
+            let mut answer = server(access, arguments, deadline)?.question(&arguments.sql)?;
             return write(&mut answer, arguments.format);
         }
         None => {
@@ -133,7 +134,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let limits = Limits {
         memory_mib: arguments.memory_mib,
-        time: Duration::from_secs(arguments.timeout_s.into()),
+        deadline,
         threads: arguments.threads.map_or_else(live::threads, usize::from),
         keeps_order: true,
     };
@@ -143,10 +144,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     written.map_err(|error| database.blame(&files, error))
 }
 
-fn server(access: Access, arguments: &Arguments) -> anyhow::Result<Server> {
-    let (time_s, memory_mib) = (arguments.timeout_s, arguments.memory_mib);
+fn server(access: Access, arguments: &Arguments, deadline: Deadline) -> anyhow::Result<Server> {
+    let memory_mib = arguments.memory_mib;
     let share = if arguments.local { clickhouse::ANSWER_SHARE } else { 1 };
-    Server::open(access, Asking { time_s, memory_mib, answer_mib: memory_mib / share })
+    Server::open(access, Asking { deadline, memory_mib, answer_mib: memory_mib / share })
 }
 
 fn write(rows: &mut dyn Rows, format: Format) -> anyhow::Result<()> {
@@ -162,4 +163,21 @@ fn write(rows: &mut dyn Rows, format: Format) -> anyhow::Result<()> {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_help_names_all_that_can_be_asked() {
+        let help = Arguments::command().render_long_help().to_string();
+        for name in
+            schema::tables().chain(["windows_now", "migration_lens", "windows_1h", "vms_1m"])
+        {
+            let is_name = |it: char| it.is_alphanumeric() || it == '_';
+            assert!(help.split(|it| !is_name(it)).any(|word| word == name), "{name}: {help}");
+        }
+    }
 }

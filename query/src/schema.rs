@@ -16,6 +16,36 @@ pub(crate) static VIEWS: LazyLock<String> = LazyLock::new(|| {
     [include_str!("views.sql"), &now::views(), include_str!("vm_windows.sql")].concat()
 });
 
+/// Words of questions that may show which views there are.
+const CATALOGUE: [&str; 8] =
+    ["show", "describe", "desc", "summarize", "pragma", "information_schema", "duckdb_", "pg_"];
+
+/// Of [`VIEWS`] what `sql` may name, and what that is made of. Making all takes longer than most questions.
+pub(crate) fn views(sql: &str) -> String {
+    let sql = sql.to_ascii_lowercase();
+    let words = || sql.split(|it: char| !it.is_alphanumeric() && it != '_');
+    let of_catalogue = |word: &str| {
+        CATALOGUE
+            .iter()
+            .any(|it| if it.ends_with('_') { word.starts_with(it) } else { word == *it })
+    };
+    if words().any(of_catalogue) || sql.contains("sqlite_") {
+        return VIEWS.clone();
+    }
+    let mut needed: Vec<&str> = Vec::new();
+    // A view is made of those before it. Macros take no time.
+    let statements: Vec<_> = VIEWS.split_inclusive(";\n").collect();
+    for statement in statements.into_iter().rev() {
+        let view =
+            statement.split_once("CREATE VIEW ").and_then(|(_, rest)| rest.split(' ').next());
+        let is_named = view.is_none_or(|view| {
+            sql.contains(view) || needed.iter().any(|other| other.contains(view))
+        });
+        needed.extend(is_named.then_some(statement));
+    }
+    needed.into_iter().rev().collect()
+}
+
 /// Tables that a view reads and does not name.
 const BEHIND_VIEWS: [(&str, &[&str]); 7] = [
     ("windows_now", &["inventory"]),
@@ -26,6 +56,14 @@ const BEHIND_VIEWS: [(&str, &[&str]); 7] = [
     ("migration_paths", &["migrations", "windows"]),
     ("migration_lens", &["migrations", "windows", "flows", "path"]),
 ];
+
+/// All tables and views, as the help names them.
+pub(crate) fn listed() -> String {
+    let tables: Vec<_> = tables().collect();
+    let views = VIEWS.split("CREATE VIEW ").skip(1).filter_map(|rest| rest.split(' ').next());
+    let views: Vec<_> = views.chain(rollup::RollUp::VIEWS.map(rollup::RollUp::name)).collect();
+    format!("Tables: {}.\nViews, of files: {}.", tables.join(", "), views.join(", "))
+}
 
 /// Names and types of a table's columns.
 pub(crate) fn columns(table: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -93,6 +131,32 @@ mod tests {
         assert!(!may_read("from migration_lens", "alerts"));
         assert!(!may_read("from Windows_1h", "windows"));
         assert!(may_read("from windows_1h, windows", "windows"));
+    }
+
+    #[test]
+    fn views_are_made_where_they_may_be_named() {
+        let made = |sql: &str| {
+            let sql = views(sql);
+            let names = sql.split("CREATE VIEW ").skip(1);
+            names.map(|rest| rest.split(' ').next().unwrap_or("").to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(made("SELECT count(*) FROM windows"), [""; 0]);
+        assert_eq!(made("from Windows_Now"), ["inventory_now", "windows_now"]);
+        let lens = ["migration_windows", "migration_paths", "migration_lens"];
+        assert_eq!(made("FROM migration_lens"), lens);
+        let all = made("SHOW TABLES");
+        assert_eq!(all.len(), VIEWS.matches("CREATE VIEW ").count());
+        for sql in ["describe", "FROM duckdb_views()", "from information_schema.tables"] {
+            assert_eq!(made(sql), all, "{sql}");
+        }
+        for view in &all {
+            assert!(made(&format!("FROM {view}")).contains(view), "{view}");
+        }
+        assert_eq!(views("show tables"), *VIEWS);
+        assert_eq!(
+            views("FROM windows").matches("CREATE MACRO ").count(),
+            VIEWS.matches("CREATE MACRO ").count()
+        );
     }
 
     #[test]

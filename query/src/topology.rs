@@ -1,13 +1,14 @@
 //! Who talks to whom, where they stand, and which taps see it, for any span of time.
 //!
 //! In: the records, in a folder or a ClickHouse, and a span. Out: one graph as JSON, GraphML or DOT.
-//! Cost: three passes over the conversations of the hours that stand added up, and one over some columns of the
+//! Cost: four passes over the conversations of the hours that stand added up, three of them over few columns, and one over some columns of the
 //! `windows` of the others (in a ClickHouse, of all); more where they do not fit the memory at once; two over
 //! `path`; at most `--limit` conversations are kept.
 //! Invariants: what is left out is counted in the graph; the same records give the same text.
 
 mod conversations;
 mod dot;
+mod edges;
 mod graph;
 mod graphml;
 mod json;
@@ -18,19 +19,19 @@ mod talks;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write as _};
-use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
 use crate::clickhouse::{ANSWER_SHARE, Asking, Server};
 use crate::database::{Database, Limits};
+use crate::deadline::Deadline;
 use crate::place::Place;
 use crate::span::Span;
 use crate::{files, live};
 use stored::Stored;
 
 /// What a graph is made of, as a text that names it: tables, and windows as far as they stand added up.
-const TABLES: &str = "talks_1h path taps inventory";
+const TABLES: &str = "talks_1h path taps inventory inventory_now";
 
 /// Tenants, hosts, switches, taps, segments and virtual machines, and the conversations between them.
 #[derive(Debug, Parser)]
@@ -86,19 +87,20 @@ impl Arguments {
 /// Prints the graph.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     live::stand_back();
+    let deadline = Deadline::in_s(arguments.timeout_s);
     let limits = Limits {
         memory_mib: arguments.memory_mib,
-        time: Duration::from_secs(arguments.timeout_s.into()),
+        deadline,
         threads: live::threads(),
         keeps_order: false,
     };
     let span = Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
     let wanted =
         read::Wanted { span, tenant: arguments.tenant.as_deref(), conversations: arguments.limit };
-    let graph = match arguments.place.server() {
+    let graph = match arguments.place.server()? {
         Some(access) => {
             let asking = Asking {
-                time_s: arguments.timeout_s,
+                deadline,
                 memory_mib: arguments.memory_mib,
                 answer_mib: arguments.memory_mib / ANSWER_SHARE,
             };

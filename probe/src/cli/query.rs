@@ -11,27 +11,24 @@ use super::output::{self, Outcome};
 /// Becomes the query program. `-c FILE` among the arguments says by the configuration where the records
 /// are, all others are passed on.
 pub(crate) fn query(first: Option<&str>, arguments: Vec<OsString>) -> Outcome {
-    let (file, mut rest) = match split_config(arguments) {
+    let (file, rest) = match split_config(arguments) {
         Ok(split) => split,
         Err(problem) => return output::misused(&problem),
     };
-    if let Some(file) = file {
-        match place(&file) {
-            Ok(arguments) => drop(rest.splice(..0, arguments)),
-            Err(outcome) => return outcome,
-        }
-    }
-    rest.splice(..0, first.map(OsString::from));
-    output::failed(&query::exec(rest))
+    let records = match file.as_deref().map(place).transpose() {
+        Ok(records) => records,
+        Err(outcome) => return outcome,
+    };
+    output::failed(&query::exec(first, records.as_ref(), rest))
 }
 
-fn place(file: &Path) -> Result<Vec<OsString>, Outcome> {
+fn place(file: &Path) -> Result<Records, Outcome> {
     let plan = match config::load(file, Mode::Check) {
         Ok(loaded) => loaded.plan,
         Err(problems) => return Err(output::misused(&problems)),
     };
     match Records::of(&plan) {
-        Some(records) => Ok(records.arguments()),
+        Some(records) => Ok(records),
         None => {
             let what = "no records are kept (allowed: store.folder, or query.clickhouse)";
             Err(output::misused(&format!("{}: {what}", file.display())))

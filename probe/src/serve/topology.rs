@@ -114,14 +114,14 @@ async fn ask(shared: &Shared, arguments: Vec<String>) -> Result<Vec<u8>, Problem
 }
 
 fn start(program: &Path, records: &Records, arguments: &[String]) -> std::io::Result<Child> {
-    Command::new(program)
-        .arg("topology")
-        .args(records.arguments())
+    let mut command = Command::new(program);
+    command.arg("topology");
+    records.tell(command.as_std_mut())?;
+    command
         .args(["--skip-bad-files", "--format=json"])
         .arg(format!("--timeout-s={TIME_S_MAX}"))
         .arg(format!("--memory-mib={MEMORY_MIB_MAX}"))
         .args(arguments)
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)

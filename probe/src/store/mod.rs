@@ -331,8 +331,11 @@ fn run(
                     let Some((rows, now)) = inbox.batch() else { break };
                     writer.write(rows, now);
                 }
-                // Whoever asked may be gone.
-                let _ = ask.try_send(writer.flush());
+                let flushed = writer.flush();
+                // Whoever has the answer finds it in the report; and who asked may be gone.
+                publish(&mut writer.sink, report);
+                let _ = ask.try_send(flushed);
+                continue;
             }
             Err(RecvTimeoutError::Timeout) if clock == StoreClock::Wall => writer.tick(),
             Err(RecvTimeoutError::Timeout) => continue,
@@ -494,6 +497,29 @@ mod tests {
         assert!(ask("flush\n").contains("true"));
         store.finish();
         assert!(!socket.exists());
+        let _ = std::fs::remove_dir_all(folder);
+    }
+
+    /// Whoever has an answer finds in the report what it says.
+    #[test]
+    fn the_report_is_as_new_as_an_answer() {
+        let folder = std::env::temp_dir().join(format!("vmprobe-answer-{}", std::process::id()));
+        let plan = StorePlan { file_seconds: 3_600, ..plan(folder.clone()) };
+        let sink = ParquetSink::new(&plan, "p1", "default").expect("a folder");
+        let (asks, asked) = bounded::<Ask>(1);
+        let store = start_with(sink, StoreClock::Wall, asked, Arc::default()).expect("a thread");
+        for question in 1..=500 {
+            store.send(rows(1), wall_clock(), Patience::Endless);
+            let (sender, answer) = bounded(1);
+            asks.send(sender).expect("it listens");
+            // Without a sleep, so that nothing can happen between the answer and the look.
+            while answer.is_empty() {
+                std::hint::spin_loop();
+            }
+            assert_eq!(store.report.load().ledger.made, question);
+        }
+        drop(asks);
+        assert_eq!(store.finish().delivered, 500);
         let _ = std::fs::remove_dir_all(folder);
     }
 

@@ -8,14 +8,16 @@
 //! run without, and a query that takes all its memory takes nothing of the probe's.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::config::{ClickhousePlan, Plan};
 
 const PROGRAM: &str = "vmprobe-query";
+/// Longest URL: what a pipe takes at once on every system.
+const URL_OCTETS_MAX: usize = 4_096;
 
 /// Where the records are that are asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,8 +37,29 @@ impl Records {
         }
     }
 
-    /// As the query program is told. No argument is a secret.
-    pub fn arguments(&self) -> Vec<OsString> {
+    /// Tells the query program: arguments, and what it reads. No argument is a secret, for whoever is on the machine
+    /// sees them: path and query of a URL may be, so it is read from standard input.
+    ///
+    /// # Errors
+    /// The system's, where it has no pipe, and a URL that is longer than one takes at once.
+    pub fn tell(&self, command: &mut Command) -> io::Result<()> {
+        command.args(self.arguments()).stdin(self.input()?);
+        Ok(())
+    }
+
+    fn input(&self) -> io::Result<Stdio> {
+        let Self::Clickhouse(plan) = self else { return Ok(Stdio::null()) };
+        let line = format!("{}\n", plan.url.as_str());
+        if line.len() > URL_OCTETS_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the URL is too long"));
+        }
+        let (reader, mut writer) = io::pipe()?;
+        // It fits a pipe, so nobody waits for a reader.
+        writer.write_all(line.as_bytes())?;
+        Ok(reader.into())
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
         match self {
             Self::Folder(folder) => vec!["--data".into(), folder.into()],
             Self::Clickhouse(plan) => {
@@ -45,7 +68,7 @@ impl Records {
                 };
                 let access = &plan.access;
                 let mut arguments = vec![
-                    argument("clickhouse", &plan.url.as_str()),
+                    "--clickhouse=-".into(),
                     argument("database", &plan.database),
                     argument("ca-file", &access.ca_file.display()),
                 ];
@@ -85,13 +108,23 @@ pub enum QueryError {
     },
 }
 
-/// Replaces this process by the query program with these arguments. Returns only if that fails.
-pub fn exec(arguments: impl IntoIterator<Item = OsString>) -> QueryError {
+/// Replaces this process by the query program: `subcommand`, where the records are, if it is said here, and these
+/// arguments. Returns only if that fails.
+pub fn exec(
+    subcommand: Option<&str>,
+    records: Option<&Records>,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> QueryError {
     let program = match program() {
         Ok(program) => program,
         Err(error) => return error,
     };
-    let source = Command::new(&program).args(arguments).exec();
+    let mut command = Command::new(&program);
+    command.args(subcommand);
+    if let Some(Err(source)) = records.map(|records| records.tell(&mut command)) {
+        return QueryError::Start { program, source };
+    }
+    let source = command.args(arguments).exec();
     QueryError::Start { program, source }
 }
 
@@ -129,15 +162,26 @@ mod tests {
         plan.store.folder = Some("records".into());
         let records = Records::of(&plan).expect("records");
         assert_eq!(records.arguments(), ["--data", "records"]);
-        let mut server = ClickhousePlan::new("http://h:1/a".parse().expect("a URL"));
+        let mut server = ClickhousePlan::new("http://h:1/secret?key=1".parse().expect("a URL"));
         server.access.user = Some("--x".to_owned());
         server.access.password = Some("env:SECRET".parse().expect("a place"));
         plan.query.clickhouse = Some(server);
         let arguments = Records::of(&plan).expect("records").arguments();
         let ca_file = "--ca-file=/etc/ssl/certs/ca-certificates.crt";
-        let expected = ["--clickhouse=http://h:1/a", "--database=vmprobe", ca_file, "--user=--x"];
+        let expected = ["--clickhouse=-", "--database=vmprobe", ca_file, "--user=--x"];
         assert_eq!(arguments[..4], expected);
         assert_eq!(arguments[4..], ["--password=env:SECRET"]);
+        // What the program finds: its arguments, and the URL.
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo \"$@\" >&2; cat", "sh"]).stdout(Stdio::piped());
+        Records::of(&plan).expect("records").tell(&mut command).expect("a pipe");
+        let output = command.stderr(Stdio::piped()).output().expect("a shell");
+        assert_eq!(output.stdout, b"http://h:1/secret?key=1\n");
+        let arguments = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            arguments.contains("--clickhouse=-") && !arguments.contains("secret"),
+            "{arguments}"
+        );
     }
 
     #[test]

@@ -14,12 +14,13 @@ use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::{Access, Upload};
+use crate::deadline::Deadline;
 use crate::schema;
 
 /// How long a server may take to be reached.
 const CONNECT_MS: u64 = 10_000;
 /// How much longer than the time limit an answer is waited for: the server looks at its clock now and then.
-const GRACE_MS: u64 = 5_000;
+const GRACE_MS: u64 = 3_000;
 /// Longest of the short answers.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
 /// What is shown of an error's text.
@@ -89,8 +90,8 @@ pub(crate) fn is_too_much(error: &anyhow::Error) -> bool {
 /// What a question may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking {
-    /// Seconds.
-    pub(crate) time_s: u32,
+    /// Time of the whole command, which may ask several.
+    pub(crate) deadline: Deadline,
     /// Memory of the server for it, in MiB.
     pub(crate) memory_mib: u32,
     /// Size of the answer, in MiB.
@@ -140,12 +141,16 @@ impl Server {
         format: &str,
         uploads: &[Upload],
     ) -> anyhow::Result<impl Read + use<>> {
+        let left = self.asking.deadline.left();
+        if left.is_zero() {
+            return Err(self.too_slow().into());
+        }
         let mut url = self.url();
         let mut add = |name: &str, value: &str| {
             url.push(if url.contains('?') { '&' } else { '?' });
             url.extend([name, "=", &percent_encoded(value)]);
         };
-        for (name, value) in self.settings() {
+        for (name, value) in self.settings(left) {
             add(name, &value);
         }
         add("default_format", format);
@@ -161,6 +166,9 @@ impl Server {
         let mut request = self
             .agent
             .post(&url)
+            .config()
+            .timeout_global(Some(left + Duration::from_millis(GRACE_MS)))
+            .build()
             .header("X-ClickHouse-User", self.access.user.as_deref().unwrap_or("default"));
         if let Some(secret) = &self.access.password {
             request = request.header("X-ClickHouse-Key", secret.read()?);
@@ -201,8 +209,10 @@ impl Server {
     }
 
     /// Settings of every question. `readonly` makes the others hold.
-    fn settings(&self) -> Vec<(&'static str, String)> {
-        let Asking { time_s, memory_mib, answer_mib } = self.asking;
+    fn settings(&self, left: Duration) -> Vec<(&'static str, String)> {
+        let Asking { memory_mib, answer_mib, .. } = self.asking;
+        // Whole seconds, of which 0 would be no limit.
+        let time_s = left.as_millis().div_ceil(1_000);
         let bytes = |mib: u32| (u64::from(mib) << 20).to_string();
         let one = || "1".to_owned();
         let none = || "0".to_owned();
@@ -243,8 +253,8 @@ impl Server {
     fn unreachable(&self, error: &ureq::Error) -> Refused {
         match error {
             ureq::Error::Timeout(_) => {
-                let longest = self.asking.time_s;
-                Refused::Unreachable(format!("{}: nothing came for {longest} s", self.shown()))
+                let longest = self.asking.deadline.seconds();
+                Refused::Unreachable(format!("{}: nothing came in {longest} s", self.shown()))
             }
             error => Refused::Unreachable(format!("{}: {error}", self.shown())),
         }
@@ -261,10 +271,7 @@ impl Server {
             .collect();
         match code {
             None => Refused::Unreachable(format!("its answer has status {status}: {text}")),
-            Some(TOO_SLOW) => Refused::Says(
-                TOO_SLOW,
-                format!("stopped after {} s (--timeout-s sets the limit)", self.asking.time_s),
-            ),
+            Some(TOO_SLOW) => self.too_slow(),
             Some(code) if SCHEMA.contains(&code) => {
                 Refused::Says(code, format!("{text} ({APPLY})"))
             }
@@ -275,6 +282,11 @@ impl Server {
             }
             Some(code) => Refused::Says(code, text),
         }
+    }
+
+    fn too_slow(&self) -> Refused {
+        let longest = self.asking.deadline.seconds();
+        Refused::Says(TOO_SLOW, format!("stopped after {longest} s (--timeout-s sets the limit)"))
     }
 
     fn check_version(&self) -> anyhow::Result<()> {
@@ -329,7 +341,7 @@ impl Server {
 }
 
 fn agent(access: &Access, asking: Asking) -> anyhow::Result<Agent> {
-    let longest = u64::from(asking.time_s) * 1_000 + GRACE_MS;
+    let longest = asking.deadline.seconds() * 1_000 + GRACE_MS;
     let mut config = Agent::config_builder()
         .timeout_global(Some(Duration::from_millis(longest)))
         .timeout_connect(Some(Duration::from_millis(CONNECT_MS.min(longest))))

@@ -29,7 +29,8 @@ pub(crate) fn records(server: &Server, sql: &str, span: Span) -> anyhow::Result<
     if rollup::are_read(sql) {
         to_roll.push(fetch(server, rollup::TABLE, span)?);
     }
-    Ok(Files { of_table, rolled: Vec::new(), to_roll, with_talks: false })
+    let views = schema::views(sql);
+    Ok(Files { of_table, rolled: Vec::new(), to_roll, views, with_talks: false })
 }
 
 fn fetch(server: &Server, table: &'static str, span: Span) -> anyhow::Result<OpenFile> {

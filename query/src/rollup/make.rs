@@ -8,7 +8,6 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -19,12 +18,13 @@ use super::{
 use crate::cell::Cell;
 use crate::changes::{Changes, FACTS, first_row};
 use crate::database::{Database, Limits, empty, is_out_of_memory, read};
+use crate::deadline::Deadline;
 use crate::dialect::Dialect;
 use crate::files::{self, OpenFile};
 use crate::live;
 
 /// Time for an hour.
-const TIME_S_MAX: u64 = 900;
+const TIME_S_MAX: u32 = 900;
 const MIB: u64 = 1 << 20;
 /// Slices that the minutes of an hour are taken in.
 const SLICES: u64 = 6;
@@ -83,11 +83,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     fs::create_dir_all(&arguments.work).with_context(|| arguments.work.display().to_string())?;
     let limits = Limits {
         memory_mib: arguments.memory_mib,
-        time: Duration::from_secs(TIME_S_MAX),
+        deadline: Deadline::in_s(TIME_S_MAX),
         threads: 1,
         keeps_order: true,
     };
-    let facts = files::find(&root_of(&arguments.hour)?, "inventory", true)?;
+    let facts = files::find(&root_of(&arguments.hour)?, "inventory inventory_now", true)?;
     let database = Database::open_alone(&facts, limits)?;
     // What an earlier version of the schema lacks is null.
     let windows = format!("(FROM {} UNION ALL BY NAME FROM {})", empty(TABLE), read(&windows));

@@ -3,7 +3,6 @@
 //! In: where the records are. Out: how long each takes from start to last octet, and what memory.
 //! Cost: a process each time, as in use; the system's cache is warm from the second time on.
 
-use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -53,7 +52,6 @@ pub(super) fn ask(
     server: Option<u32>,
     times: u32,
 ) -> Result<Vec<Asked>, String> {
-    let place = records.arguments();
     let program = query::program().map_err(|error| error.to_string())?;
     let mut asked = Vec::new();
     for (name, sql) in questions(records, flow_id) {
@@ -61,7 +59,7 @@ pub(super) fn ask(
         let (mut later, mut later_cpu, mut server_cpu) = (Vec::new(), Vec::new(), Vec::new());
         for time in 0..times.max(2) {
             let before = server.map(Server::look);
-            let Once { ms, cpu_ms, lines, peak_bytes } = match once(&program, &place, &sql)? {
+            let Once { ms, cpu_ms, lines, peak_bytes } = match once(&program, records, &sql)? {
                 Ok(measured) => measured,
                 Err(status) => {
                     answer.failed = Some(status);
@@ -123,16 +121,19 @@ struct Once {
 }
 
 /// In it, how the program ended without an answer.
-fn once(program: &Path, place: &[OsString], sql: &Sql) -> Result<Result<Once, String>, String> {
+fn once(program: &Path, records: &Records, sql: &Sql) -> Result<Result<Once, String>, String> {
     let cpu_before_ms = machine::cpu_ms_of_children();
     let begun_ns = monotonic_ns();
     let mut command = Command::new(program);
+    if matches!(sql, Sql::Topology(_)) {
+        command.arg("topology");
+    }
+    records.tell(&mut command).map_err(|error| error.to_string())?;
     match sql {
-        Sql::Query(sql) => command.args(place).args(["--format", "csv", sql]),
-        Sql::Topology(arguments) => command.arg("topology").args(place).args(arguments),
+        Sql::Query(sql) => command.args(["--format", "csv", sql]),
+        Sql::Topology(arguments) => command.args(arguments),
     };
     let mut child = command
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("{}: {error}", program.display()))?;
