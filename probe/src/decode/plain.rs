@@ -311,11 +311,10 @@ impl<'a> Plain<'a> {
         out.destination_mac = ethernet.destination();
         out.source = Address::v4(ip.source());
         out.destination = Address::v4(ip.destination());
-        // The ports: the same place in TCP and UDP. They are read as one word soon, which waits for
-        // all stores before it where they were written as two.
-        let [a, b, c, d] = [20, 21, 22, 23].map(|place: usize| self.head[place]);
-        let ports = u32::from_le_bytes([b, a, d, c]);
-        (out.source_port, out.destination_port) = (ports as u16, (ports >> 16) as u16);
+        // The ports: the same place in TCP and UDP.
+        let ports = [20, 21, 22, 23].map(|place: usize| self.head[place]);
+        out.source_port = u16::from_be_bytes([ports[0], ports[1]]);
+        out.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
         out.protocol = ip.protocol();
         out.ip_version = 4;
         out.ttl = ip.ttl();

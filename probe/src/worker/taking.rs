@@ -404,7 +404,9 @@ mod tests {
             older_than in prop::option::of(0_u64..40),
         ) {
             let mut rings = clocks;
-            rings.iter_mut().for_each(|(_, packets)| packets.sort_unstable());
+            for (_, packets) in &mut rings {
+                packets.sort_unstable();
+            }
             let mut alone = rings.clone();
             loop {
                 let heads = rings.iter().map(|(clock, packets)| {
