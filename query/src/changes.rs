@@ -94,12 +94,13 @@ impl Changes {
     /// Of `ends`, with `probe_id`, `address_space`, `address` and `mac`, the spans in which nothing is known to
     /// change about them, `from_ns` to `to_ns`, in the SQL of DuckDB. Those of an end follow one another.
     pub(crate) fn spans(&self, ends: &str) -> String {
-        let [first, last] = self.bounds.each_ref().map(|bound| self.dialect.unsigned(bound));
+        let [first, last] = self.bounds.each_ref().map(|bound| Dialect::Duckdb.unsigned(bound));
         if !self.any {
             return format!("SELECT own.*, {first} AS from_ns, {last} AS to_ns FROM {ends} AS own");
         }
         let (mut lists, mut joins) = (Vec::new(), String::new());
-        for (alias, space, key) in self.lookups_of("known", "own.address", "own.mac") {
+        let here = Dialect::Duckdb;
+        for (alias, space, key) in self.lookups_of(here, "known", "own.address", "own.mac") {
             lists.push(format!("{alias}.instants"));
             joins.push_str(&join(&alias, &space, &key));
         }
@@ -130,9 +131,9 @@ impl Changes {
     }
 
     /// The span in which nothing changes at any of these ends, of which each has its own or none, from
-    /// [`Self::spans`].
+    /// [`Self::spans`], in the SQL of DuckDB.
     pub(crate) fn held_of(&self, ends: &[&str]) -> [String; 2] {
-        let [first, last] = self.bounds.each_ref().map(|bound| self.dialect.unsigned(bound));
+        let [first, last] = self.bounds.each_ref().map(|bound| Dialect::Duckdb.unsigned(bound));
         let of = |function: &str, column: &str, bound: &str| {
             let mut all: Vec<_> = ends.iter().map(|end| format!("{end}.{column}")).collect();
             all.push(bound.to_owned());
@@ -159,14 +160,21 @@ impl Changes {
     /// By what the ends of a row are looked up: alias, space, key.
     fn lookups(&self) -> Vec<(String, String, String)> {
         let of = |end: &str| {
-            self.lookups_of(end, &format!("own.{end}_address"), &format!("own.{end}_mac"))
+            let (address, mac) = (format!("own.{end}_address"), format!("own.{end}_mac"));
+            self.lookups_of(self.dialect, end, &address, &mac)
         };
         ["source", "destination"].into_iter().flat_map(of).collect()
     }
 
     /// By what one end is. Addresses that no router passes on are known by the MAC address beside them.
-    fn lookups_of(&self, end: &str, address: &str, mac: &str) -> Vec<(String, String, String)> {
-        let own = self.dialect.stays_on_link(address);
+    fn lookups_of(
+        &self,
+        dialect: Dialect,
+        end: &str,
+        address: &str,
+        mac: &str,
+    ) -> Vec<(String, String, String)> {
+        let own = dialect.stays_on_link(address);
         let mut lookups = Vec::new();
         if self.by_mac {
             lookups.push((format!("{end}_of_mac"), "''".to_owned(), mac.to_owned()));
@@ -198,4 +206,22 @@ pub(crate) fn first_row<const N: usize>(
         Ok(())
     })?;
     first.context("a row of an answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_cut_here_whoever_looks_instants_up() {
+        for any in [false, true] {
+            let bounds = ["1".to_owned(), "2".to_owned()];
+            let changes = Changes { dialect: Dialect::Clickhouse, bounds, any, by_mac: true };
+            let [from, to] = changes.held_of(&["source", "destination"]);
+            for sql in [changes.spans("ends"), from, to] {
+                assert!(!sql.contains("toUInt64") && !sql.contains("array"), "{sql}");
+            }
+            assert!(changes.held("a", "b")[0].contains("toUInt64"), "the server has these");
+        }
+    }
 }

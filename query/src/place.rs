@@ -71,6 +71,10 @@ fn url_of_input() -> anyhow::Result<String> {
     let mut line = String::new();
     let input = std::io::stdin().lock();
     input.take(URL_OCTETS_MAX).read_line(&mut line).context("--clickhouse -: standard input")?;
+    ensure!(
+        line.ends_with('\n') || (line.len() as u64) < URL_OCTETS_MAX,
+        "--clickhouse -: the first line of standard input is longer than {URL_OCTETS_MAX} octets"
+    );
     ensure!(!line.trim().is_empty(), "--clickhouse -: standard input has no URL in its first line");
     Ok(line.trim().to_owned())
 }

@@ -17,8 +17,8 @@ pub(crate) static VIEWS: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Words of questions that may show which views there are.
-const CATALOGUE: [&str; 8] =
-    ["show", "describe", "desc", "summarize", "pragma", "information_schema", "duckdb_", "pg_"];
+const CATALOGUE: [&str; 7] =
+    ["show", "describe", "summarize", "pragma", "information_schema", "duckdb_", "pg_"];
 
 /// Of [`VIEWS`] what `sql` may name, and what that is made of. Making all takes longer than most questions.
 pub(crate) fn views(sql: &str) -> String {
@@ -29,7 +29,10 @@ pub(crate) fn views(sql: &str) -> String {
             .iter()
             .any(|it| if it.ends_with('_') { word.starts_with(it) } else { word == *it })
     };
-    if words().any(of_catalogue) || sql.contains("sqlite_") {
+    // Behind a column it is an order.
+    let is_described = sql.trim_start().starts_with("desc ")
+        || sql.split('(').any(|part| part.trim_start().starts_with("desc "));
+    if is_described || words().any(of_catalogue) || sql.contains("sqlite_") {
         return VIEWS.clone();
     }
     let mut needed: Vec<&str> = Vec::new();
@@ -146,7 +149,14 @@ mod tests {
         assert_eq!(made("FROM migration_lens"), lens);
         let all = made("SHOW TABLES");
         assert_eq!(all.len(), VIEWS.matches("CREATE VIEW ").count());
-        for sql in ["describe", "FROM duckdb_views()", "from information_schema.tables"] {
+        assert_eq!(made("FROM windows ORDER BY octet_delta_count DESC LIMIT 5"), [""; 0]);
+        for sql in [
+            "describe",
+            "DESC windows",
+            "FROM ( DESC windows)",
+            "FROM duckdb_views()",
+            "from information_schema.tables",
+        ] {
             assert_eq!(made(sql), all, "{sql}");
         }
         for view in &all {

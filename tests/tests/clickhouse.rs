@@ -120,7 +120,7 @@ fn every_field_comes_back_as_it_was() {
     many_rows_come_as_they_were(&server);
 }
 
-/// More than a block holds, of more tenants than an octet counts, and some are left out.
+/// More than a block holds, of more VMs than an octet counts, and some are left out.
 fn many_rows_come_as_they_were(server: &Clickhouse) {
     const ROWS: u64 = 20_000;
     let tenants: Vec<_> = (0..200).map(|it| format!("\"tenant-{it}\"")).collect();

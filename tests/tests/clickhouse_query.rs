@@ -25,7 +25,7 @@ use vmprobe_tests::end_to_end::{
 use vmprobe_tests::end_to_end::{answer_within, datagram, endless, get};
 use vmprobe_tests::sinks::{all_delivered, plan_of};
 
-const SPAN: [&str; 2] = ["--from=2026-01-01T00:00:00Z", "--to=2026-01-01T00:00:20Z"];
+const SPAN: [&str; 2] = ["--from=2026-01-01T00:00:00Z", "--to=2026-01-01T00:00:10Z"];
 
 fn seconds_since(begun_ns: u64) -> u64 {
     (monotonic_ns() - begun_ns) / 1_000_000_000

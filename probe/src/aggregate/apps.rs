@@ -188,6 +188,9 @@ impl Waiting {
         for query in self.queries.extract_if(.., |it| is_over(it.flow.at, DNS_WAIT_NS)) {
             over.add(query.bytes(), of_query(query));
         }
+        if self.queries.is_empty() {
+            self.queries = Vec::new();
+        }
         if let Some(hello) = self.hello.take_if(|it| is_over(it.flow.at, WAIT_NS)) {
             over.add(hello.bytes(), of_hello(*hello));
         }
@@ -417,7 +420,12 @@ impl Apps {
         let queries = self.waiting.get_mut(&name).map(|waiting| &mut waiting.queries);
         let query = queries.and_then(|queries| {
             let place = queries.iter().position(|query| query.is_answered_by(excerpt, &answer))?;
-            Some(queries.remove(place))
+            let query = queries.remove(place);
+            // What is empty takes nothing, as is reckoned.
+            if queries.is_empty() {
+                *queries = Vec::new();
+            }
+            Some(query)
         });
         let Some(query) = query else {
             // Nobody asked, or nobody saw it.
@@ -440,7 +448,8 @@ impl Apps {
             (Some(hello), true) => {
                 let before = hello.bytes();
                 // What it becomes is not known before; it is no longer than what came.
-                if self.held_bytes + HELLO_BYTES_MAX > self.held_bytes_max {
+                if hello.client.is_none() && self.held_bytes + HELLO_BYTES_MAX > self.held_bytes_max
+                {
                     self.lost += 1;
                     return;
                 }

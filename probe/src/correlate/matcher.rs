@@ -23,7 +23,7 @@ use super::sample::Sighting;
 
 /// Digests of one partition that are held at once.
 const OPEN_MAX: usize = 1 << 18;
-/// Sightings of all of them: some 100 MB.
+/// Sightings of all of them: some 150 MB.
 const SIGHTINGS_MAX: usize = 1 << 20;
 /// Sightings of one digest.
 const GROUP_MAX: usize = 64;

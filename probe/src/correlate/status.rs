@@ -2,7 +2,7 @@
 //!
 //! In: what lanes and sinks count, twice a second. Out: a [`Status`], which whoever serves it reads without
 //! making the member wait.
-//! Cost: one small snapshot a round, only where somebody reads it.
+//! Cost: one small snapshot a round.
 //! Invariants: names come from the program and from topics, never from traffic.
 
 use std::collections::BTreeMap;

@@ -238,6 +238,8 @@ impl Keeper {
         let now = wall_clock();
         if changed {
             self.say_conflicts(now);
+            // Who sees what is known finds it counted.
+            self.publish_status(now);
             self.view.inventory.store(Arc::new(self.store.snapshot()));
         }
         if maps_change || now.since_ns(self.map_at) > MAP_AGAIN_NS {

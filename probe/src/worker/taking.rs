@@ -71,10 +71,15 @@ impl RingTurn {
 }
 
 /// Packets taken over that are booked alike.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Run {
     booking: (WindowNumber, bool),
     packets: u64,
+}
+
+impl Run {
+    /// Of none; what is late is booked anew.
+    const EMPTY: Self = Self { booking: (WindowNumber(0), true), packets: 0 };
 }
 
 impl Taken {
@@ -132,7 +137,7 @@ impl<S: Source> Worker<S> {
         let mut incoming = std::mem::take(&mut self.parts.incoming);
         let taken = std::mem::take(&mut self.taken);
         let (mut counted, mut judged) = (0, None);
-        let mut run = Run::default();
+        let mut run = Run::EMPTY;
         if let (Some(ring), Some(taken)) = (incoming.get_mut(turn.from), taken.get(turn.from)) {
             while counted < most
                 && let Some(InBrief { brief, .. }) = ring.next_in_brief()

@@ -247,7 +247,7 @@ impl Named<'_> {
                LEFT JOIN named AS destination ON destination.who = own.destination_who
              GROUP BY ALL {talks_before};
              DROP TABLE largest_talks; DROP TABLE talks; DROP TABLE named; DROP TABLE named_rolled;
-             DROP TABLE contexts",
+             DROP TABLE contexts; DROP TABLE IF EXISTS rolled_part",
             edge = EDGE.join(", "),
             source = node("source"),
             target = node("target"),

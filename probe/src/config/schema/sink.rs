@@ -73,7 +73,7 @@ macro_rules! keys {
                 integer(1, 1_000_000),
                 Default($batch),
                 "records",
-                "A batch is sent when it has so many records, or 8 MiB.",
+                "A batch is sent when it has so many records, or 8 MiB (for ClickHouse: compressed).",
             ),
             key(
                 "batch_ms",

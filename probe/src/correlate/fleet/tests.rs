@@ -326,6 +326,10 @@ fn a_window_with_all_contacts_that_find_room_takes_no_more_than_configured() {
         let (sent_ms, window) = (sent_ms(5), START_S + 5);
         Contacts { sent_ms, window, probe: "a".to_owned(), rows }
     };
+    // Tests in one process would take and give back each other's.
+    if std::env::var_os("NEXTEST").is_none() {
+        return;
+    }
     let (begun, _) = resident_bytes();
     std::fs::write("/proc/self/clear_refs", "5").expect("Linux");
     for from in (0..places + 5 * ROWS).step_by(ROWS as usize) {

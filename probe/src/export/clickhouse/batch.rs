@@ -9,8 +9,9 @@
 use super::ddl::{FILED, FILED_TYPE, column_type};
 use crate::record::Table;
 
-/// First octet of a batch whose rows are in Native, compressed.
-const MARK: u8 = 0;
+/// How a batch begins whose rows are in Native, compressed. To who knows RowBinary alone, a probe of before
+/// that finds it in the spool, it is more columns than there can be: an error, and no rows.
+const MARK: [u8; 10] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
 
 /// A batch, as it is sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub(super) enum Body<'a> {
 /// What stands before the rows of a table.
 pub(super) fn begin(table: Table, out: &mut Vec<u8>) {
     let columns = table.columns();
-    out.push(MARK);
+    out.extend_from_slice(&MARK);
     length(columns.len() + 1, out);
     for column in &columns {
         text(column.name, out);
@@ -64,7 +65,7 @@ pub(super) fn length(mut length: usize, out: &mut Vec<u8>) {
 
 /// What a batch says; `None` where it is none.
 pub(super) fn read(batch: &[u8]) -> Option<Said<'_>> {
-    let native = batch.strip_prefix(&[MARK]);
+    let native = batch.strip_prefix(&MARK);
     let mut rest = native.unwrap_or(batch);
     let count = take_length(&mut rest)?;
     let mut texts = || {
@@ -126,8 +127,9 @@ mod tests {
             assert_eq!(said.columns.first().map(|(name, _)| *name), Some("schema_version"));
             assert_eq!(said.body, Body::Native(b"rows"));
             // As a probe of before has left it.
-            let before = read(&batch[1..]).expect("it is one");
-            assert_eq!(before, Said { body: Body::RowBinary(&batch[1..]), ..said });
+            let old = &batch[MARK.len()..];
+            let before = read(old).expect("it is one");
+            assert_eq!(before, Said { body: Body::RowBinary(old), ..said });
             for end in 0..head {
                 assert_eq!(read(&batch[..end]), None, "{end} octets");
             }

@@ -31,7 +31,7 @@ const SCHEMA: [u32; 5] = [16, 60, 81, COLUMNS[0], COLUMNS[1]];
 const COLUMNS: [u32; 2] = [53, 117];
 
 /// Settings under which a batch is one block that is stored once, and nothing of it is cut off or left out.
-const SETTINGS: [(&str, &str); 12] = [
+const SETTINGS: [(&str, &str); 13] = [
     ("wait_end_of_query", "1"),
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),
@@ -39,6 +39,8 @@ const SETTINGS: [(&str, &str); 12] = [
     ("input_format_parallel_parsing", "0"),
     ("input_format_native_allow_types_conversion", "0"),
     ("input_format_skip_unknown_fields", "0"),
+    // Null is refused by a column that cannot hold it, and not made 0.
+    ("input_format_null_as_default", "0"),
     ("max_insert_block_size", "1048576"),
     ("min_insert_block_size_rows", "1048576"),
     ("min_insert_block_size_bytes", "1073741824"),

@@ -30,6 +30,9 @@ impl<'a> Apart<'a> {
 
     /// Encodes the rows of a table that the sink takes.
     pub fn encode(&mut self, table: Table, rows: &Rows, packets: Timestamp) {
+        if !super::keeper::tables(self.plan).contains(&table) {
+            return;
+        }
         let (parts, _) = TableRows::of(rows, &self.origin, packets, |it| it == table);
         for part in parts {
             let part = part.passing(&self.plan.filter);
