@@ -241,10 +241,11 @@ fn a_server_that_is_killed_under_load_has_each_row_once() {
 #[test]
 fn a_server_that_is_killed_between_a_table_and_its_roll_ups_has_each_row_once() {
     const ROWS: u64 = 100;
+    const KILLS_MAX: u64 = 6;
     let Some(mut server) = Clickhouse::start("ClickHouse killed before roll-ups") else { return };
     let plan = plan(&server.url(), "tables = [\"windows\"]\n");
     make(&plan).expect("made");
-    // Views take their turns, and this one takes its time.
+    // Views take turns, in no order that is known, and this one takes its time.
     server.query("CREATE TABLE vmprobe.slow (count UInt64) ENGINE = Null");
     server.query(
         "CREATE MATERIALIZED VIEW vmprobe.a_slow_view TO vmprobe.slow AS \
@@ -254,20 +255,26 @@ fn a_server_that_is_killed_between_a_table_and_its_roll_ups_has_each_row_once() 
         server.number(&format!("SELECT sum(packet_delta_count) FROM vmprobe.{table}"))
     };
     let mut sinks = start(&plan, false);
-    for kill in 1..=2 {
+    let mut in_between = 0;
+    for kill in 1..=KILLS_MAX {
         let before = ROWS * (kill - 1);
         sinks.send(&load(before, ROWS), now(), 0);
         let stored = || (sum(&server, "windows") == before + ROWS).then_some(());
         assert!(until(SOON_S, stored).is_some(), "it is stored");
         server.kill();
         server.run();
-        let there = ["windows", "windows_1m", "windows_1h"].map(|table| sum(&server, table));
-        assert_eq!(there, [before + ROWS, before, before], "killed in between");
+        assert_eq!(sum(&server, "windows"), before + ROWS, "what was stored is");
+        let lacks = ["windows_1m", "windows_1h"].map(|table| sum(&server, table) == before);
+        in_between += u32::from(lacks.contains(&true));
         all_delivered(&sinks, before + ROWS);
         for table in ["windows", "windows_1m", "windows_1h"] {
             assert_eq!(sum(&server, table), before + ROWS, "{table}");
         }
+        if in_between == 2 {
+            break;
+        }
     }
+    assert!(in_between > 0, "killed {KILLS_MAX} times, and never in between");
     sinks.finish();
 }
 
