@@ -158,7 +158,7 @@ part_small() {
 ## Small: memory with 1 M live flows
 The whole process; of packets it holds a ring of 4,096. The worker's tables are flows, rows of windows and copies; most of the rest is the aggregator's, which has nearly as many conversations a window as there are pairs of hosts, in several windows.
 
-| what is on | resident MiB | bar | met | of that the worker's tables | bytes per flow, table full | bar | met | with 1 M of 1,048,576 slots live | side slab beside them, at most |
+| what is on | resident MiB | bar | met | of that the worker's tables | bytes per flow, table full | bar | met | with 1 M flows in 1,000,448 slots | side slab beside them, at most |
 |---|---|---|---|---|---|---|---|---|---|
 TEXT
     for features in flow all; do
