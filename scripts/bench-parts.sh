@@ -332,7 +332,7 @@ TEXT
 part_store() {
     local hours=24 vms=1000 rate=1000
     ! $quick || hours=1
-    "$probe" bench --store "$work/day" --vms "$vms" --per-second "$rate" --hours "$hours" --times "$(rounds 5)" --json >"$work/report" || true
+    "$probe" bench --store "$work/day" --vms "$vms" --per-second "$rate" --hours "$hours" --times "$(($(rounds 4) + 1))" --json >"$work/report" || true
     cat <<TEXT
 ## Store: $hours hours of $vms VMs, $rate conversations a second
 | million conversations, flows, records in all | files when written, merged | GiB when written, merged | MB a million conversations | thousand records a second of CPU time: encoded and written | merging, s of CPU time | adding hours up, s of CPU time | files, GiB of these | MiB at most |
@@ -416,7 +416,7 @@ part_answers() {
     local hours=24 vms=1000 rate=1000 server
     ! $quick || hours=1
     start_clickhouse 18124
-    "$probe" bench --store "$work/day" --vms "$vms" --per-second "$rate" --hours "$hours" --times "$(rounds 5)" \
+    "$probe" bench --store "$work/day" --vms "$vms" --per-second "$rate" --hours "$hours" --times "$(($(rounds 4) + 1))" \
         --clickhouse "$work/sink.toml" --server-process "$server" --json >"$work/report" || true
     kill -9 "$server" 2>/dev/null || true
     cat <<TEXT
