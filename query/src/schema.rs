@@ -30,8 +30,7 @@ pub(crate) fn views(sql: &str) -> String {
             .any(|it| if it.ends_with('_') { word.starts_with(it) } else { word == *it })
     };
     // Behind a column it is an order.
-    let is_described = sql.trim_start().starts_with("desc ")
-        || sql.split('(').any(|part| part.trim_start().starts_with("desc "));
+    let is_described = sql.split('(').any(|part| part.split_whitespace().next() == Some("desc"));
     if is_described || words().any(of_catalogue) || sql.contains("sqlite_") {
         return VIEWS.clone();
     }

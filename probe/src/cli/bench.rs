@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use vmprobe::config::FlowPlan;
 use vmprobe::runtime::bench::{
     self as measurement, BenchOptions, BenchReport, Features, LiveFlowsOptions, SpreadFrom,
 };
@@ -35,7 +36,7 @@ pub(crate) struct BenchArguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     passes: u32,
     /// Flows a worker at most. Default: that of the configuration.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1_024..=67_108_864))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(i64::from(FlowPlan::SLOTS_MIN)..=i64::from(FlowPlan::SLOTS_MAX)))]
     slots: Option<u32>,
     /// What is measured.
     #[arg(long, value_enum, default_value_t = FeatureSet::All)]

@@ -312,7 +312,7 @@ impl Default for AppPlan {
 /// Flow table.
 #[derive(Clone, Debug)]
 pub struct FlowPlan {
-    /// Flows a worker at most; power of two.
+    /// Flows a worker at most; within [`FlowPlan::SLOTS_MIN`] and [`FlowPlan::SLOTS_MAX`].
     pub slots_per_worker: u32,
     /// Idle timeout of established TCP in milliseconds.
     pub idle_tcp_ms: u32,
@@ -604,6 +604,13 @@ impl Default for PathPlan {
             samples: false,
         }
     }
+}
+
+impl FlowPlan {
+    /// The fewest flows a worker may have room for.
+    pub const SLOTS_MIN: u32 = 1_024;
+    /// The most.
+    pub const SLOTS_MAX: u32 = 67_108_864;
 }
 
 impl Default for FlowPlan {

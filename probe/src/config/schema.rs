@@ -7,6 +7,7 @@
 
 use super::document::Given::{Default, Derived, Nothing, Required};
 use super::document::{Kind, Table, key, table, tables};
+use super::plan::FlowPlan;
 use correlate::CORRELATE;
 use inventory::INVENTORY;
 use otlp::OTLP;
@@ -578,7 +579,7 @@ static FLOW: Table = Table {
     keys: &[
         key(
             "slots_per_worker",
-            integer(1_024, 67_108_864),
+            integer(FlowPlan::SLOTS_MIN as u64, FlowPlan::SLOTS_MAX as u64),
             Default("1048576"),
             "flows",
             "Flows of a worker at most; the memory is taken at start.",

@@ -41,6 +41,8 @@ mod reducer;
 mod sample;
 mod sending;
 mod status;
+#[cfg(test)]
+mod testing;
 
 pub use counts::Counts;
 pub use member::{CorrelateError, CorrelateReport, correlate};

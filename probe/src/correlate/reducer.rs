@@ -286,6 +286,7 @@ impl Reducer {
 mod tests {
     use super::super::joined::Joined;
     use super::super::message::Message;
+    use super::super::testing::{self, Given, given, taken_over};
     use super::*;
     use crate::config::TapPlan;
     use crate::decode::Address;
@@ -364,22 +365,8 @@ mod tests {
         log
     }
 
-    fn given(reducer: &mut Reducer) -> Vec<(u64, Rows)> {
-        let mut all = Vec::new();
-        while let Some((window, _, rows)) = reducer.next_rows() {
-            reducer.is_out(window);
-            all.push((window, rows));
-        }
-        all
-    }
-
-    fn whole(plan: &Arc<Plan>, log: &[Vec<u8>]) -> (Vec<(u64, Rows)>, ReducerCounts) {
-        let (mut reducer, mut all) = (reducer(plan, 0), Vec::new());
-        reducer.caught_up();
-        for (offset, message) in (0..).zip(log) {
-            reducer.read(offset, message, i64::MAX);
-            all.extend(given(&mut reducer));
-        }
+    fn whole(plan: &Arc<Plan>, log: &[Vec<u8>]) -> (Given, ReducerCounts) {
+        let (all, reducer) = testing::whole(reducer(plan, 0), log);
         (all, reducer.counts())
     }
 
@@ -393,27 +380,8 @@ mod tests {
         let lost = |rows: &Rows| rows.path.iter().map(|row| row.unresolved_loss_packet_count).max();
         assert!(whole.iter().all(|(_, rows)| lost(rows) == Some(2)), "{whole:?}");
         for cut in [0, 5, 60, 300, 1_500, 1_700, log.len() - 1] {
-            let (mut one, mut all) = (reducer(&plan, 0), Vec::new());
-            one.caught_up();
-            for (offset, message) in (0..).zip(&log[..cut]) {
-                one.read(offset, message, i64::MAX);
-                all.extend(given(&mut one));
-            }
-            let mut log = log.clone();
-            let last = all.last().map(|(window, _)| *window);
-            let said = Message::Emitted { window: last.unwrap_or(0) };
-            log.insert(cut, serde_json::to_vec(&said).expect("JSON"));
-            let first = one.first_needed();
+            let (all, first) = taken_over(|first| reducer(&plan, first), &log, cut, 0);
             assert!(cut < 1_500 || first > 0, "it is not all read again: {cut}");
-            let mut two = reducer(&plan, first);
-            let skipped = usize::try_from(first).expect("it is not negative");
-            for (offset, message) in log.iter().enumerate().skip(skipped) {
-                two.read(i64::try_from(offset).expect("small"), message, i64::MAX);
-                if offset == cut {
-                    two.caught_up();
-                }
-                all.extend(given(&mut two));
-            }
             assert_eq!(all, whole, "cut at {cut}");
         }
     }

@@ -178,43 +178,36 @@ impl<S: Source> Worker<S> {
         run.packets = 0;
     }
 
-    /// Takes the next packet of a ring over, whatever it is. It is copied first: who waits for room may
-    /// take over the rest of the batch.
+    /// Takes the next packet of a ring over, whatever it is.
     #[inline(never)]
     fn take_next(&mut self, from: usize, judged: Option<Standing>) {
-        let ring = &mut self.parts.incoming[from];
-        let known = self.taken[from][ring.place()];
-        if !ring.payload().is_empty() {
-            self.take_speaking(from, &known);
-            return;
-        }
-        match ring.head() {
-            Some(Passed::InBrief(&packet)) => {
-                ring.advance();
-                self.take_in_brief(&packet, &known, judged, &[]);
-            }
-            Some(Passed::Headers(&headers)) => {
-                ring.advance();
-                self.take_headers(&headers, &known.ahead, &[]);
-            }
-            None => {}
+        if self.parts.incoming[from].payload().is_empty() {
+            self.take_head(from, judged, &[]);
+        } else {
+            self.take_speaking(from);
         }
     }
 
-    /// Takes a packet over that came with its payload, which is copied first: who waits for room may use
-    /// the batch again.
+    /// The same of one that came with its payload.
     #[inline(never)]
-    fn take_speaking(&mut self, from: usize, known: &Taken) {
+    fn take_speaking(&mut self, from: usize) {
         let mut octets = [0; PAYLOAD_OCTETS_MAX];
-        let ring = &mut self.parts.incoming[from];
-        let payload = ring.payload();
+        let payload = self.parts.incoming[from].payload();
         let kept = payload.len().min(PAYLOAD_OCTETS_MAX);
         octets[..kept].copy_from_slice(&payload[..kept]);
-        let payload = &octets[..kept];
+        self.take_head(from, None, &octets[..kept]);
+    }
+
+    /// Takes the head of a ring over. All of it is copied first: who waits for room may take over the rest
+    /// of the batch, and use it again.
+    #[inline]
+    fn take_head(&mut self, from: usize, judged: Option<Standing>, payload: &[u8]) {
+        let ring = &mut self.parts.incoming[from];
+        let known = self.taken[from][ring.place()];
         match ring.head() {
             Some(Passed::InBrief(&packet)) => {
                 ring.advance();
-                self.take_in_brief(&packet, known, None, payload);
+                self.take_in_brief(&packet, &known, judged, payload);
             }
             Some(Passed::Headers(&headers)) => {
                 ring.advance();

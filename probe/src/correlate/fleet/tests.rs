@@ -2,6 +2,7 @@
 
 use super::super::contact::tests::plan;
 use super::super::reading::Begin;
+use super::super::testing::{self, Given};
 use super::*;
 use crate::inventory::InventoryCell;
 use crate::record::{AlertRecord, InventoryRows, Names};
@@ -101,23 +102,17 @@ fn log(probes: &[usize], again: bool) -> Vec<Vec<u8>> {
     log.iter().map(|message| serde_json::to_vec(message).expect("JSON")).collect()
 }
 
+fn alerts_of(all: Given) -> Vec<(u64, Vec<AlertRecord>)> {
+    all.into_iter().map(|(window, rows)| (window - START_S, rows.alerts)).collect()
+}
+
 fn given(fleet: &mut Fleet) -> Vec<(u64, Vec<AlertRecord>)> {
-    let mut all = Vec::new();
-    while let Some((window, _, rows)) = fleet.next_rows() {
-        fleet.is_out(window);
-        all.push((window - START_S, rows.alerts));
-    }
-    all
+    alerts_of(testing::given(fleet))
 }
 
 fn whole(plan: &Arc<Plan>, log: &[Vec<u8>]) -> (Vec<(u64, Vec<AlertRecord>)>, Fleet) {
-    let (mut fleet, mut all) = (fleet(plan, begin(0)), Vec::new());
-    fleet.caught_up();
-    for (offset, message) in (0..).zip(log) {
-        fleet.read(offset, message, i64::MAX);
-        all.extend(given(&mut fleet));
-    }
-    (all, fleet)
+    let (all, fleet) = testing::whole(fleet(plan, begin(0)), log);
+    (alerts_of(all), fleet)
 }
 
 fn alerts(all: &[(u64, Vec<AlertRecord>)]) -> Vec<(u64, &str, &str, u64, &str)> {
@@ -208,29 +203,12 @@ fn who_takes_over_goes_on_where_the_other_was() {
     let log = log(&[0, 1, 2], false);
     let (whole, _) = whole(&plan, &log);
     for cut in [0, 5, 505, 520, 700, 1_503, 1_600, 3_400, log.len() - 1] {
-        let (mut one, mut all) = (fleet(&plan, begin(0)), Vec::new());
-        one.caught_up();
-        for (offset, message) in (0..).zip(&log[..cut]) {
-            one.read(offset, message, i64::MAX);
-            all.extend(given(&mut one));
-        }
-        let mut log = log.clone();
         // Where nothing was given out, the window before the first.
-        let last = all.last().map_or(START_S - 1, |it| START_S + it.0);
-        let said = Message::Emitted { window: last };
-        log.insert(cut, serde_json::to_vec(&said).expect("JSON"));
-        let first = one.first_needed();
+        let next = |first| fleet(&plan, begin(first));
+        let (all, first) = testing::taken_over(next, &log, cut, START_S - 1);
+        let all = alerts_of(all);
         // An alert of 100 s and what detectors remember, five messages a window.
         assert!(cut < 3_000 || first > 2_000, "it is not all read again: {cut}: {first}");
-        let mut two = fleet(&plan, begin(first));
-        let skipped = usize::try_from(first).expect("it is not negative");
-        for (offset, message) in log.iter().enumerate().skip(skipped) {
-            two.read(i64::try_from(offset).expect("small"), message, i64::MAX);
-            if offset == cut {
-                two.caught_up();
-            }
-            all.extend(given(&mut two));
-        }
         let differs = all.iter().zip(&whole).find(|(one, other)| one != other);
         assert!(all == whole, "cut at {cut}: {differs:#?} {} {}", all.len(), whole.len());
     }

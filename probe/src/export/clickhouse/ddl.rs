@@ -237,8 +237,8 @@ fn rollup(name: &str, start: &str, plan: &ClickhousePlan) -> ServerTable {
         ),
         sharding: "source_address".to_owned(),
         time: "start_time",
-        // Rows as they are: the table adds them up when it merges them. A
-        // GROUP BY before it would cost as much again, and find little to add up in one batch.
+        // Rows as they are: the table adds them up when it merges them. A GROUP BY before it would cost as
+        // much again, and find little to add up in one batch.
         select: Some(format!("SELECT {} FROM {{windows}} AS windows", select.join(", "))),
     }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::aggregate::{Aggregator, LedgerTotals};
-use crate::config::{self, Plan, Spread};
+use crate::config::{self, FlowPlan, Plan, Spread};
 use crate::cores;
 use crate::time::thread_cpu_ns;
 use crate::worker::{Turn, Worker};
@@ -52,7 +52,7 @@ const IDLE_OTHER_MS: u32 = 2_000;
 const GAP_SECONDS: u64 = 3;
 
 /// A table has so many slots, or a multiple of that.
-const SLOTS_STEP: u32 = 1_024;
+const SLOTS_STEP: u32 = FlowPlan::SLOTS_MIN;
 
 /// What is to be run.
 #[derive(Clone, Copy)]

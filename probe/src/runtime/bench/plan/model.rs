@@ -8,7 +8,7 @@
 
 use serde::Serialize;
 
-use crate::config::{Plan, PortPlan, Sizes};
+use crate::config::{FlowPlan, Plan, PortPlan, Sizes};
 
 use super::{Costs, Latencies, PlanError, Traffic, within};
 
@@ -22,7 +22,7 @@ const QUEUES_MAX: u16 = 64;
 const DESCRIPTORS: (f64, f64) = (64.0, 32_768.0);
 
 /// Flows a worker, as configured.
-const SLOTS: (f64, f64) = (1_024.0, 67_108_864.0);
+const SLOTS: (f64, f64) = (FlowPlan::SLOTS_MIN as f64, FlowPlan::SLOTS_MAX as f64);
 
 /// Packet buffers a queue beside its descriptors: a burst, and the pool's caches.
 const MBUFS_BESIDE: u32 = 384 + 32;
