@@ -46,6 +46,7 @@ pub(super) fn told(row: Row<'_>) -> impl Iterator<Item = Told> {
 
 fn query(row: Row<'_>) -> Map<String, Value> {
     let mut query = Map::new();
+    query.insert("version".to_owned(), 2.into());
     query.insert("type".to_owned(), "query".into());
     put(&mut query, "id", row.named("dns_id"));
     put(&mut query, "rrname", row.named("dns_question_name"));
@@ -291,7 +292,8 @@ mod tests {
             (&query["timestamp"], &answer["timestamp"]),
             (&"2023-11-14T22:13:20.000000+0000".into(), &"2023-11-14T22:13:20.001500+0000".into(),)
         );
-        let asked = json!({"type": "query", "id": 7, "rrname": "a.b", "rrtype": "A", "opcode": 0});
+        let asked = json!({"version": 2, "type": "query", "id": 7, "rrname": "a.b",
+            "rrtype": "A", "opcode": 0});
         assert_eq!((&query["dns"], &alone["dns"]), (&asked, &asked));
         let told = &answer["dns"];
         assert_eq!(
