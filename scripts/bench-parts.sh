@@ -396,7 +396,7 @@ TEXT
     scripts/clickhouse-server "$work/clickhouse/config.xml" >>"$work/clickhouse.log" 2>&1 &
     server=$!
     # shellcheck disable=SC2064 # the server of now
-    trap "kill -9 $server 2>/dev/null; rm -rf '$work'" EXIT
+    trap "kill -9 $server 2>/dev/null || true; rm -rf '$work'" EXIT
     await_clickhouse "$port"
     cat >"$work/sink.toml" <<TEXT
 [[sink.clickhouse]]

@@ -32,6 +32,9 @@ pub(crate) struct StoreArguments {
     /// ask it the same.
     #[arg(long, value_name = "FILE", requires = "store")]
     clickhouse: Option<PathBuf>,
+    /// The records are there already, in DIR and on the server, from a run with the same numbers: only ask.
+    #[arg(long, requires = "store")]
+    written: bool,
     /// Process of that server on this machine: what it takes is told too.
     #[arg(long, value_name = "PID", requires = "clickhouse")]
     server_process: Option<u32>,
@@ -51,8 +54,10 @@ fn server(file: &Path) -> Result<SinkPlan, Outcome> {
 
 /// Measures; `json`: as one JSON object.
 pub(super) fn bench(arguments: &StoreArguments, folder: &Path, json: bool) -> Outcome {
-    if holds_records(folder) {
-        return output::failed(&format!("{}: holds records already", folder.display()));
+    if holds_records(folder) != arguments.written {
+        let why =
+            if arguments.written { "no records" } else { "records already; --written asks them" };
+        return output::failed(&format!("{}: holds {why}", folder.display()));
     }
     let server = match arguments.clickhouse.as_deref().map(server).transpose() {
         Ok(server) => server,
@@ -64,6 +69,7 @@ pub(super) fn bench(arguments: &StoreArguments, folder: &Path, json: bool) -> Ou
         conversations: arguments.per_second,
         hours: arguments.hours,
         times: arguments.times,
+        written: arguments.written,
         server,
         server_process: arguments.server_process,
     };
@@ -75,6 +81,20 @@ pub(super) fn bench(arguments: &StoreArguments, folder: &Path, json: bool) -> Ou
 }
 
 fn print(report: &StoreReport) {
+    if report.records > 0 {
+        print_written(report);
+    }
+    print_questions(&report.questions);
+    if let Some(server) = &report.server {
+        output::line(format_args!(
+            "\nClickHouse: {} records delivered in {:.1} s; CPU and MiB are the program's and the server's",
+            server.delivered, server.delivery_s
+        ));
+        print_questions(&server.questions);
+    }
+}
+
+fn print_written(report: &StoreReport) {
     output::line(format_args!(
         "{} hours of {} VMs: {} conversations, {} flows, {} records in all",
         report.hours, report.vms, report.conversations, report.flows, report.records
@@ -100,14 +120,6 @@ fn print(report: &StoreReport) {
         report.merged.rolled_files,
         mib(report.merged.rolled_bytes)
     ));
-    print_questions(&report.questions);
-    if let Some(server) = &report.server {
-        output::line(format_args!(
-            "\nClickHouse: {} records delivered in {:.1} s; CPU and MiB are the program's and the server's",
-            server.delivered, server.delivery_s
-        ));
-        print_questions(&server.questions);
-    }
 }
 
 fn print_questions(questions: &[Asked]) {

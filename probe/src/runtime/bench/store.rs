@@ -35,7 +35,7 @@ const HOUR_S: u64 = 3_600;
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// Where the records go; it must not hold any.
+    /// Where the records go; it must not hold any, unless they are written already.
     pub folder: PathBuf,
     /// Virtual machines, ten to a tenant.
     pub vms: u32,
@@ -45,13 +45,15 @@ pub struct StoreOptions {
     pub hours: u32,
     /// How often each question is asked; the median counts.
     pub times: u32,
+    /// The records are there already, on the server too: they are only asked.
+    pub written: bool,
     /// A ClickHouse that gets the same records and is asked the same, if there is one.
     pub server: Option<SinkPlan>,
     /// Its process, where that is on this machine and what it takes is to be told.
     pub server_process: Option<u32>,
 }
 
-/// What came out.
+/// What came out. Of records that were written before, what writing and merging cost is 0.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StoreReport {
     /// Virtual machines.
@@ -110,6 +112,25 @@ pub struct OnDisk {
 pub fn measure(options: &StoreOptions) -> Result<StoreReport, String> {
     let mut report =
         StoreReport { vms: options.vms, hours: options.hours, ..StoreReport::default() };
+    if !options.written {
+        make(options, &mut report)?;
+    }
+    report.merged = on_disk(&options.folder);
+    report.peak_bytes = machine::peak_bytes();
+    if report.conversations > 0 {
+        report.bytes_per_million_conversations =
+            float(report.merged.windows_bytes) * 1e6 / float(report.conversations);
+    }
+    let files = Records::Folder(options.folder.clone());
+    let flow_id = first_flow(options);
+    report.questions = questions::ask(&files, flow_id, None, options.times)?;
+    report.server =
+        options.server.as_ref().map(|plan| server::measure(options, plan)).transpose()?;
+    Ok(report)
+}
+
+/// Writes the records, merges them and adds them up.
+fn make(options: &StoreOptions, report: &mut StoreReport) -> Result<(), String> {
     let children_ms = machine::cpu_ms_of_children();
     let (over, hours) = std::sync::mpsc::channel();
     let (written, tidied) = std::thread::scope(|scope| {
@@ -118,19 +139,10 @@ pub fn measure(options: &StoreOptions) -> Result<StoreReport, String> {
         // It does nothing that could panic.
         (writer.join().unwrap_or_else(|_| Err("the writer ended early".to_owned())), tidied)
     });
-    written?.tell(&mut report);
+    written?.tell(report);
     (report.written, report.merge_cpu_s) = tidied?;
     report.roll_up_cpu_s = (machine::cpu_ms_of_children() - children_ms) / 1e3;
-    report.merged = on_disk(&options.folder);
-    report.peak_bytes = machine::peak_bytes();
-    report.bytes_per_million_conversations =
-        float(report.merged.windows_bytes) * 1e6 / float(report.conversations.max(1));
-    let files = Records::Folder(options.folder.clone());
-    let flow_id = first_flow(options);
-    report.questions = questions::ask(&files, flow_id, None, options.times)?;
-    report.server =
-        options.server.as_ref().map(|plan| server::measure(options, plan)).transpose()?;
-    Ok(report)
+    Ok(())
 }
 
 /// What the writer did.
