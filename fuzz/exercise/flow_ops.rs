@@ -40,6 +40,8 @@ struct Sums {
     said: Vec<(Excerpt, Vec<u8>)>,
     /// What stands in a row before it is begun.
     left_over: u8,
+    /// The row that was found or begun last.
+    newest: Option<RowPlace>,
 }
 
 impl FlowOutput for Sums {
@@ -50,18 +52,23 @@ impl FlowOutput for Sums {
         flow: FlowIndex,
     ) -> Option<&mut Row> {
         let (at, row) = self.rows.get_mut(place.0 as usize)?;
-        (*at == window && row.flow() == flow).then_some(row)
+        let found = *at == window && row.flow() == flow;
+        self.newest = if found { Some(place) } else { self.newest };
+        found.then_some(row)
     }
 
     fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row) {
         let place = RowPlace(u32::try_from(self.rows.len()).expect("an input is short"));
+        self.newest = Some(place);
         self.rows.push((window, Row::left_over(self.left_over)));
         let (_, row) = self.rows.last_mut().expect("it was just pushed");
         (place, row)
     }
 
-    fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {
-        assert!(self.open_row(place, of.0, of.1).is_some(), "a note beside a row that is open");
+    fn measured(&mut self, place: RowPlace, note: Note) {
+        assert_eq!(self.newest, Some(place), "a note on another row than the packet's");
+        let (window, _) = self.rows[place.0 as usize];
+        assert_ne!(window, WindowNumber(u64::MAX), "a note on a row that is handed over");
         self.notes.push((place, note));
     }
 

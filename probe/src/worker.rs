@@ -178,15 +178,6 @@ impl Ahead {
         Self { guess: flows.guess(headers.hash), digest }
     }
 
-    /// Has the flow and the digest fetched.
-    #[inline]
-    fn fetch(&self, flows: &FlowStage, copies: Option<&CopyTable>) {
-        flows.table().fetch(self.guess);
-        if let Some(copies) = copies {
-            copies.fetch(&self.digest);
-        }
-    }
-
     /// Has what the flow points to fetched: its row, where it may have one in `window`, and its measures.
     #[inline]
     fn fetch_behind(
@@ -197,7 +188,7 @@ impl Ahead {
     ) {
         flows.table().fetch_rest(self.guess, sender);
         if let Some(row) = flows.guess_row(self.guess, window) {
-            handoff.fetch(row);
+            handoff.fetch(row, flows.measures());
         }
         flows.fetch_measures(self.guess);
     }
@@ -413,29 +404,50 @@ impl<S: Source> Worker<S> {
     /// A packet of a flow that this worker owns.
     #[inline]
     fn own(&mut self, (headers, frame): Framed<'_>, ahead: &Ahead) {
-        let copies = self.parts.copies.as_mut();
-        let verdict = copies.map_or(Verdict::First, |copies| {
-            copies.classify((headers.tap, headers.timestamp), &ahead.digest)
-        });
+        let verdict = self.classify(headers, ahead);
         self.own_as((headers, frame), ahead, verdict);
+    }
+
+    /// Whether a packet is a copy; from now on it is known.
+    #[inline]
+    fn classify(&mut self, headers: &Headers, ahead: &Ahead) -> Verdict {
+        let copies = self.parts.copies.as_mut();
+        copies.map_or(Verdict::First, |copies| {
+            copies.classify((headers.tap, headers.timestamp), &ahead.digest)
+        })
     }
 
     /// The same for a packet of which it is known whether it is a copy.
     #[inline]
     fn own_as(&mut self, (headers, frame): Framed<'_>, ahead: &Ahead, verdict: Verdict) {
+        let (window, late) = self.booking.book(headers.timestamp, headers.clock);
+        let booking = self.open_window(window, late);
+        if self.book((headers, frame), ahead, verdict, booking) {
+            self.note_booked(booking, 1);
+        }
+    }
+
+    /// Counts a packet on its flow in a window that is open; `false` for a copy that does not count. It is
+    /// yet to be noted as booked.
+    #[inline]
+    fn book(
+        &mut self,
+        (headers, frame): Framed<'_>,
+        ahead: &Ahead,
+        verdict: Verdict,
+        booking: (WindowNumber, bool),
+    ) -> bool {
         let copy = if self.is_recut(headers, ahead, verdict) && verdict == Verdict::First {
             Verdict::OtherTap { tap: headers.tap, seen: headers.timestamp }
         } else {
             verdict
         };
         if copy != Verdict::First && !self.counts_copy(headers, ahead, copy) {
-            return;
+            return false;
         }
-        let (window, late) = self.booking.book(headers.timestamp, headers.clock);
-        let booking = self.open_window(window, late);
         let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
         flows.meter_frame((headers, frame), ahead.guess, verdict, booking, output);
-        self.note_booked(booking, 1);
+        true
     }
 
     /// Tells the path stage of a packet. Whether another tap showed what it holds before, in other

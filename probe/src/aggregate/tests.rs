@@ -221,7 +221,7 @@ fn what_is_measured_is_bounded_over_all_open_windows() {
         *begun = row;
         for _ in 0..2 {
             let note = Note::new(What::Event(Event::Gap), Sender::Low, 1);
-            sender.measured(place, (WindowNumber(window), row.flow()), note);
+            sender.measured(place, note);
         }
         close(&mut sender, window, 0);
         while aggregator.collect() {}

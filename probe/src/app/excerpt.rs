@@ -59,7 +59,7 @@ impl<'a> Speech<'a> {
             words: FirstWords::of_brief(brief, fields),
             sender: brief.sender,
             at: brief.timestamp,
-            sequence: fields.tcp_sequence,
+            sequence: fields.tcp_sequence(),
             payload,
         }
     }

@@ -31,8 +31,12 @@ pub enum MemoryError {
 pub struct Packets {
     octets: Vec<u8>,
     records: Vec<Record>,
+    /// Of each packet, the largest stamp up to it.
+    clocks: Vec<Timestamp>,
     /// Distance of two passes in nanoseconds.
     pass_ns: u64,
+    /// Later passes are no further from the first, so that no stamp is too large.
+    shift_ns_max: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +67,8 @@ impl Packets {
             }
             if state == SourceState::Ended {
                 packets.pass_ns = packets.distance_ns();
+                let last = packets.clocks.last().copied().unwrap_or_default();
+                packets.shift_ns_max = STAMP_MAX.since_ns(last);
                 return Ok(packets);
             }
         }
@@ -85,7 +91,8 @@ impl Packets {
 
     /// Memory that they take.
     pub fn bytes(&self) -> usize {
-        self.octets.len() + self.records.len() * size_of::<Record>()
+        let records_bytes = self.records.len() * size_of::<Record>();
+        self.octets.len() + records_bytes + size_of_val(&*self.clocks)
     }
 
     /// Deals the packets out to `workers` parts, each in order and in a buffer of its own. A worker
@@ -96,7 +103,8 @@ impl Packets {
         workers: u16,
         mut worker_of: impl FnMut(&Frame<'_>) -> WorkerIndex,
     ) -> Vec<Self> {
-        let empty = Self { pass_ns: self.pass_ns, ..Self::default() };
+        let Self { pass_ns, shift_ns_max, .. } = *self;
+        let empty = Self { pass_ns, shift_ns_max, ..Self::default() };
         let mut parts = vec![empty; usize::from(workers.max(1))];
         let last = parts.len() - 1;
         for record in &self.records {
@@ -122,8 +130,10 @@ impl Packets {
         let begin = self.octets.len().next_multiple_of(ALIGN_BYTES);
         self.octets.resize(begin, 0);
         self.octets.extend_from_slice(frame.bytes);
+        let timestamp = frame.timestamp.min(STAMP_MAX);
+        self.clocks.push(self.clocks.last().map_or(timestamp, |clock| timestamp.max(*clock)));
         self.records.push(Record {
-            timestamp: frame.timestamp.min(STAMP_MAX),
+            timestamp,
             begin,
             // A frame in memory is shorter than 4 GiB: its length on the wire has 32 bits.
             frame_octets: u32::try_from(frame.bytes.len()).unwrap_or(frame.wire_octets),
@@ -145,19 +155,13 @@ impl Packets {
 }
 
 impl Record {
-    /// `shift_ns` is at most the largest stamp, as each stamp is.
-    #[inline]
-    fn stamp(&self, shift_ns: u64) -> Timestamp {
-        Timestamp(self.timestamp.0 + shift_ns).min(STAMP_MAX)
-    }
-
+    /// The packet, in a pass that comes so much later than the first.
     #[inline]
     fn frame<'a>(&self, octets: &'a [u8], shift_ns: u64) -> Frame<'a> {
-        let behind = octets.get(self.begin..).unwrap_or_default();
         Frame {
-            bytes: behind.get(..self.frame_octets as usize).unwrap_or_default(),
+            bytes: &octets[self.begin..][..self.frame_octets as usize],
             wire_octets: self.wire_octets,
-            timestamp: self.stamp(shift_ns),
+            timestamp: Timestamp(self.timestamp.0 + shift_ns),
             link: self.link,
             port: self.port,
             stripped_vlan: self.stripped_vlan,
@@ -190,13 +194,13 @@ impl Source for MemorySource {
             self.place = 0;
             self.pass = self.pass.saturating_add(1);
         }
-        let Packets { octets, records, pass_ns } = &self.packets;
+        let Packets { octets, records, clocks, pass_ns, shift_ns_max } = &self.packets;
         if self.pass >= self.passes || records.is_empty() {
             self.pass = self.passes;
             return (MemoryBurst { records: &[], octets, shift_ns: 0 }, SourceState::Ended);
         }
         let end = records.len().min(self.place + self.burst_packets);
-        let shift_ns = pass_ns.saturating_mul(u64::from(self.pass)).min(STAMP_MAX.0);
+        let shift_ns = pass_ns.saturating_mul(u64::from(self.pass)).min(*shift_ns_max);
         let records = records.get(self.place..end).unwrap_or(&[]);
         self.place = end;
         // Those of the next burst, which a NIC's driver would have fetched by then.
@@ -204,11 +208,8 @@ impl Source for MemorySource {
         for record in self.packets.records.get(next).unwrap_or_default() {
             memory::fetch(&record.begin);
         }
-        let mut clock = self.clock;
-        for record in records {
-            clock = clock.max(record.stamp(shift_ns));
-        }
-        self.clock = clock;
+        let clock = clocks.get(end - 1).map_or(Timestamp::ZERO, |clock| *clock + shift_ns);
+        self.clock = self.clock.max(clock);
         (MemoryBurst { records, octets, shift_ns }, SourceState::Open(self.clock))
     }
 }
@@ -240,12 +241,11 @@ impl Burst for MemoryBurst<'_> {
     }
 
     #[inline]
-    fn fetch(&self, place: usize) {
-        let behind = self.octets.get(self.records[place].begin..);
-        let lines: Option<&[u8; ALIGN_BYTES + 1]> = behind.and_then(|behind| behind.first_chunk());
-        if let Some(lines) = lines {
-            memory::fetch(&lines[0]);
-            memory::fetch(&lines[ALIGN_BYTES]);
+    fn fetch(&self, frames: usize) {
+        for record in &self.records[..frames] {
+            if let Some(lines) = self.octets[record.begin..].first_chunk::<{ ALIGN_BYTES + 1 }>() {
+                memory::fetch(lines);
+            }
         }
     }
 }

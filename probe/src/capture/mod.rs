@@ -73,10 +73,12 @@ pub trait Burst {
     /// is the same however often it is asked for.
     fn frame(&self, place: usize) -> Frame<'_>;
 
-    /// Has the first two cache lines of a frame fetched.
+    /// Has the first two cache lines of each of the first `frames` fetched; there are so many.
     #[inline]
-    fn fetch(&self, place: usize) {
-        fetch_lines(self.frame(place).bytes);
+    fn fetch(&self, frames: usize) {
+        for place in 0..frames {
+            fetch_lines(self.frame(place).bytes);
+        }
     }
 
     /// Names of the source's ports, in order of [`PortIndex`]; more may come with later bursts.

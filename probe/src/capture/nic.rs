@@ -328,9 +328,12 @@ impl Burst for NicBurst<'_> {
         self.burst.len()
     }
 
+    /// No frame is made for it.
     #[inline]
-    fn fetch(&self, place: usize) {
-        super::fetch_lines(self.burst.packet(place).bytes());
+    fn fetch(&self, frames: usize) {
+        for place in 0..frames {
+            super::fetch_lines(self.burst.packet(place).bytes());
+        }
     }
 
     #[inline]

@@ -1,13 +1,13 @@
 //! Digest of the fields that no hop changes.
 //!
 //! In: headers. Out: place, tag and strict check of a packet.
-//! Cost: five multiplications for IPv4.
+//! Cost: four multiplications for IPv4.
 //! Invariants: equal at all taps and probes of a domain with one seed and one
 //! `digest_payload_octets`. Neither TTL, traffic class, MAC, VLAN nor VNI is in it, and no TCP
 //! option but the timestamp value (MSS clamping rewrites options).
 //! Source: RFC 5475 §6.2.1 (which fields are invariant), ARCHITECTURE.md "Copies".
 
-use crate::decode::brief::Fields;
+use crate::decode::brief::{Fields, end_of};
 use crate::decode::{Address, Brief, Headers, Marks, PAYLOAD_HEAD_OCTETS, protocol};
 use crate::index::Sender;
 use crate::spread::HashSeed;
@@ -27,23 +27,20 @@ pub struct Digest {
     pub distinguishes: bool,
 }
 
-/// What of a packet no hop changes, and what else its duplicates share.
+/// What of a packet no hop changes, and what else its duplicates share. Each word holds fields side
+/// by side: what differs in one field differs in its word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Invariant {
-    /// Both addresses, for IPv6 by a hash.
-    addresses: u64,
+    /// Both endpoints, who sent it, protocol, and how much payload there is.
+    ends: [u64; 2],
     space: u64,
-    /// Identification and ports.
-    identity: u64,
-    /// Protocol, offset of a fragment, TCP flags.
+    /// Identification, TCP flags, offset of a fragment.
     rest: u64,
-    /// TCP sequence and acknowledgement; nothing for others.
-    numbers: Option<u64>,
-    stamp_value: u32,
-    payload_octets: u32,
+    /// TCP sequence and acknowledgement, timestamp value; nothing for others.
+    numbers: Option<[u64; 2]>,
     payload_head: [u8; PAYLOAD_HEAD_OCTETS],
-    /// Window, echoed timestamp, whether there are SACK blocks.
-    options: u64,
+    /// Timestamps; TCP flags, window and whether there are SACK blocks.
+    options: [u64; 2],
     /// See [`Digest::distinguishes`].
     distinguishes: bool,
 }
@@ -52,19 +49,17 @@ impl Invariant {
     /// Of a packet all of whose headers are known.
     #[inline]
     pub fn of(headers: &Headers, seed: HashSeed) -> Self {
-        let ports = (u64::from(headers.source_port) << 16) | u64::from(headers.destination_port);
+        let fields = Fields::of_headers(headers);
+        let numbers = [fields.tcp_numbers, u64::from(headers.tcp_timestamp_value)];
+        let sack = u64::from(headers.marks.has(Marks::TCP_SACK)) << 32;
         Self {
-            addresses: addresses(headers, seed),
+            ends: ends(headers, seed),
             space: headers.space.bits(),
-            identity: (u64::from(headers.ip_identification) << 32) | ports,
-            rest: rest(headers.protocol, headers.fragment_offset, headers.tcp_flags),
-            numbers: is_tcp(headers)
-                .then(|| numbers(headers.tcp_sequence, headers.tcp_acknowledgement)),
-            stamp_value: headers.tcp_timestamp_value,
-            payload_octets: headers.payload_octets,
+            rest: rest(headers.ip_identification, headers.tcp_flags)
+                | u64::from(headers.fragment_offset >> 3),
+            numbers: is_tcp(headers).then_some(numbers),
             payload_head: headers.payload_head,
-            options: options(headers.tcp_window, headers.tcp_timestamp_echo)
-                | u64::from(headers.marks.has(Marks::TCP_SACK)),
+            options: [fields.tcp_stamps, u64::from(fields.tcp_word()) | sack],
             distinguishes: distinguishes(headers),
         }
     }
@@ -72,75 +67,54 @@ impl Invariant {
     /// The same of a packet that is known in brief, whose flow is named.
     #[inline]
     pub fn of_brief(brief: &Brief, fields: &Fields) -> Self {
-        let [low, high] = brief.ends;
-        let (source, destination) = match brief.sender {
-            Sender::Low => (low, high),
-            Sender::High => (high, low),
-        };
         let is_tcp = brief.protocol == protocol::TCP;
-        let identified = fields.ip_identification != 0;
-        let (value, echo) = fields.tcp_timestamps.unwrap_or_default();
-        let stamped = fields.tcp_timestamps.is_some() && fields.payload_octets > 0;
-        let ports = ((source & 0xffff) << 16) | (destination & 0xffff);
+        let numbers = [fields.tcp_numbers, fields.tcp_stamps >> 32];
+        let identification = u32::from(fields.ip_identification);
+        let stamped_octets = if fields.is_stamped() { fields.payload_octets } else { 0 };
         Self {
-            addresses: swapped(source) | (swapped(destination) << 32),
+            ends: ends_v4(brief.ends, (brief.sender, brief.protocol), fields.payload_octets),
             space: brief.space.bits(),
-            identity: (u64::from(fields.ip_identification) << 32) | ports,
-            rest: rest(brief.protocol, 0, fields.tcp_flags),
-            numbers: is_tcp.then(|| numbers(fields.tcp_sequence, fields.tcp_acknowledgement)),
-            stamp_value: value,
-            payload_octets: fields.payload_octets,
+            rest: rest(identification, fields.tcp_flags()),
+            numbers: is_tcp.then_some(numbers),
             payload_head: fields.payload_head,
-            options: options(fields.tcp_window, echo),
-            distinguishes: identified || stamped,
+            options: [fields.tcp_stamps, u64::from(fields.tcp_word())],
+            distinguishes: identification | stamped_octets != 0,
         }
     }
 }
 
-/// The address of an endpoint in the order of octets that [`addresses`] has.
+/// Of IPv4, where address and port have 48 bits, so there is room above them: of the length for the 16
+/// bits that a packet on a wire has of it.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the address has 32 bits above the port")]
-const fn swapped(end: u64) -> u64 {
-    ((end >> 16) as u32).swap_bytes() as u64
+const fn ends_v4(
+    [low, high]: [u64; 2],
+    (sender, protocol): (Sender, u8),
+    payload_octets: u32,
+) -> [u64; 2] {
+    let sent = ((protocol as u64) << 8) | sender as u64;
+    [low | sent << 48, high | (payload_octets as u64) << 48]
 }
 
+/// Flags stand as in the word of their header; an offset in units of eight octets has room below.
 #[inline]
-const fn rest(protocol: u8, fragment_offset: u16, tcp_flags: u16) -> u64 {
-    ((fragment_offset as u64) << 16) | ((tcp_flags as u64) << 32) | protocol as u64
-}
-
-#[inline]
-const fn numbers(sequence: u32, acknowledgement: u32) -> u64 {
-    ((sequence as u64) << 32) | acknowledgement as u64
-}
-
-#[inline]
-const fn options(window: u16, echo: u32) -> u64 {
-    ((window as u64) << 32) | ((echo as u64) << 1)
+const fn rest(identification: u32, tcp_flags: u16) -> u64 {
+    ((identification as u64) << 32) | ((tcp_flags as u64) << 16)
 }
 
 impl Digest {
-    /// Digest over address space, addresses, protocol, identification and, for TCP, ports,
-    /// sequence, acknowledgement, flags, length and timestamp value; for the rest the first
-    /// octets of payload that the mask has.
+    /// Digest over address space, addresses, ports, protocol, length, identification and, for TCP,
+    /// sequence, acknowledgement, flags and timestamp value; for the rest the first octets of payload
+    /// that the mask has.
     #[inline]
     pub fn of(invariant: &Invariant, payload_mask: PayloadMask, seed: HashSeed) -> Self {
         let [a, b, c, d] = seed.words();
-        let Invariant { addresses, space, identity, rest, options, .. } = *invariant;
+        let Invariant { ends, space, rest, numbers, options, .. } = *invariant;
         let payload = payload_mask.words(invariant.payload_head);
-        let length = u64::from(invariant.payload_octets);
-        // Each word holds fields side by side: what differs in one field differs in its word.
-        let mut hash = mix(addresses ^ a, space ^ b);
-        if let Some(numbers) = invariant.numbers {
-            let stamp = (u64::from(invariant.stamp_value) << 32) | length;
-            hash = mix(hash ^ identity, numbers ^ c);
-            hash = mix(hash ^ rest, stamp ^ d);
-        } else {
-            hash = mix(hash ^ identity, payload[0] ^ c);
-            hash = mix(hash ^ rest, payload[1] ^ d);
-            hash = mix(hash ^ length, a);
-        }
-        let strict = mix(mix(payload[0] ^ b, payload[1] ^ c) ^ options, d);
+        let [first, second] = numbers.unwrap_or(payload);
+        let mut hash = mix(ends[0] ^ a, ends[1] ^ b);
+        hash = mix(hash ^ rest, space ^ c);
+        hash = mix(hash ^ first, second ^ d);
+        let strict = mix(payload[0] ^ options[0] ^ b, payload[1] ^ options[1] ^ c);
         Self {
             place: low_half(hash) as usize,
             tag: low_half(hash >> 32),
@@ -157,18 +131,27 @@ impl Digest {
     }
 }
 
-/// Both addresses in a word: for IPv4 as they are, for IPv6 hashed.
+/// Both endpoints and the length of the payload: for IPv4 as they are, for IPv6 addresses hashed.
 #[inline]
-fn addresses(headers: &Headers, seed: HashSeed) -> u64 {
-    let [source_head, source_tail] = halves(headers.source);
-    let [destination_head, destination_tail] = halves(headers.destination);
+fn ends(headers: &Headers, seed: HashSeed) -> [u64; 2] {
+    let Headers { source, destination, source_port, destination_port, .. } = *headers;
     if headers.ip_version == 4 {
-        // The four octets are the last of sixteen, which a little-endian word has on top.
-        return (source_tail >> 32) | (destination_tail & !u64::from(u32::MAX));
+        let source = end_of(source, source_port);
+        let destination = end_of(destination, destination_port);
+        let ends = match headers.sender {
+            Sender::Low => [source, destination],
+            Sender::High => [destination, source],
+        };
+        return ends_v4(ends, (headers.sender, headers.protocol), headers.payload_octets);
     }
     let [a, b, c, d] = seed.words();
+    let [source_head, source_tail] = halves(source);
+    let [destination_head, destination_tail] = halves(destination);
     let heads = mix(source_head ^ a, destination_head ^ b);
-    mix(heads ^ source_tail, destination_tail ^ c) ^ d
+    let addresses =
+        mix(heads ^ source_tail, destination_tail ^ c) ^ d ^ u64::from(headers.protocol);
+    let ports = (u64::from(source_port) << 16) | u64::from(destination_port);
+    [addresses, (ports << 32) | u64::from(headers.payload_octets)]
 }
 
 fn is_tcp(headers: &Headers) -> bool {

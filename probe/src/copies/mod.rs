@@ -48,7 +48,6 @@ const REPEATS_MAX: u32 = 3;
 
 /// One digest at one tap. `count` 0 marks a free entry.
 #[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
 struct Entry {
     seen: Timestamp,
     /// Tag of the digest, and above it the duplicates since a packet counted last.
@@ -77,11 +76,77 @@ impl Entry {
 
 const TAG_MASK: u32 = (1 << TAG_BITS) - 1;
 
+/// Entries side by side, so that all tags are compared at once.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
-struct Bucket([Entry; WAYS]);
+struct Bucket {
+    tags_repeats: [u32; WAYS],
+    seen: [Timestamp; WAYS],
+    taps: [TapIndex; WAYS],
+    stricts: [u8; WAYS],
+    counts: [u8; WAYS],
+}
 
 const _: () = assert!(size_of::<Bucket>() == 64, "one cache line a packet");
+
+impl Bucket {
+    #[inline]
+    fn has(&self, tag: u32) -> bool {
+        let [a, b, c, d] = self.tags_repeats.map(|other| (other ^ tag) & TAG_MASK == 0);
+        a | b | c | d
+    }
+
+    fn entries(&self) -> [Entry; WAYS] {
+        std::array::from_fn(|way| Entry {
+            seen: self.seen[way],
+            tag_repeats: self.tags_repeats[way],
+            tap: self.taps[way],
+            strict: self.stricts[way],
+            count: self.counts[way],
+        })
+    }
+
+    #[inline]
+    fn put(&mut self, way: usize, entry: Entry) {
+        // The remainder needs no check.
+        let way = way % WAYS;
+        self.seen[way] = entry.seen;
+        self.tags_repeats[way] = entry.tag_repeats;
+        self.taps[way] = entry.tap;
+        self.stricts[way] = entry.strict;
+        self.counts[way] = entry.count;
+    }
+
+    /// Whether the way is free, or too old to matter.
+    #[inline]
+    fn is_free(&self, way: usize, now: Timestamp, keep_ns: u64) -> bool {
+        self.counts[way] == 0 || now.0.abs_diff(self.seen[way].0) > keep_ns
+    }
+
+    /// The first free way, else the oldest.
+    #[inline]
+    fn free_way(&self, now: Timestamp, keep_ns: u64, evicted: &mut u64) -> usize {
+        if self.is_free(0, now, keep_ns) {
+            return 0;
+        }
+        self.free_way_behind(now, keep_ns, evicted)
+    }
+
+    #[inline(never)]
+    fn free_way_behind(&self, now: Timestamp, keep_ns: u64, evicted: &mut u64) -> usize {
+        let mut oldest = 0;
+        for way in 1..WAYS {
+            if self.is_free(way, now, keep_ns) {
+                return way;
+            }
+            if self.seen[way] < self.seen[oldest] {
+                oldest = way;
+            }
+        }
+        *evicted += 1;
+        oldest
+    }
+}
 
 /// Digests of the last moments.
 pub struct CopyTable {
@@ -130,28 +195,28 @@ impl CopyTable {
     }
 
     /// Says what the packet is that was seen at a tap at some time, and remembers it.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "hardly any packet goes another way than this")]
     pub fn classify(&mut self, at: (TapIndex, Timestamp), digest: &Digest) -> Verdict {
-        let now = at.1;
-        let bucket = &mut self.buckets[digest.place & self.mask].0;
+        let bucket = &mut self.buckets[digest.place & self.mask];
         // Hardly any packet is a copy: first all tags at once.
-        let [a, b, c, d] = bucket.each_ref().map(|entry| entry.has(digest.tag));
-        if !(a | b | c | d) {
-            let way = free_way(bucket, now, self.path_window_ns, &mut self.evicted);
-            bucket[way] = Entry::of(at, digest);
-            return Verdict::First;
+        if bucket.has(digest.tag) {
+            return self.classify_known(at, digest);
         }
-        self.classify_known(at, digest)
+        let way = bucket.free_way(at.1, self.path_window_ns, &mut self.evicted);
+        bucket.put(way, Entry::of(at, digest));
+        Verdict::First
     }
 
     /// A packet whose tag is in its bucket already.
     #[inline(never)]
     fn classify_known(&mut self, at: (TapIndex, Timestamp), digest: &Digest) -> Verdict {
         let (tap, now) = at;
-        let bucket = &mut self.buckets[digest.place & self.mask].0;
+        let bucket = &mut self.buckets[digest.place & self.mask];
+        let mut entries = bucket.entries();
         let mut here = None;
         let mut elsewhere: Option<Entry> = None;
-        for (way, entry) in bucket.iter().enumerate() {
+        for (way, entry) in entries.iter().enumerate() {
             let is_seen = entry.has(digest.tag)
                 && entry.count > 0
                 && now.0.abs_diff(entry.seen.0) <= self.path_window_ns;
@@ -165,24 +230,25 @@ impl CopyTable {
             }
         }
         let Some(way) = here else {
-            let way = free_way(bucket, now, self.path_window_ns, &mut self.evicted);
-            bucket[way] = Entry::of(at, digest);
+            let way = bucket.free_way(now, self.path_window_ns, &mut self.evicted);
+            bucket.put(way, Entry::of(at, digest));
             return judge(1, elsewhere, false);
         };
         let known = self.known_to_duplicate.get(usize::from(tap.0)).copied();
         let may_repeat = digest.distinguishes || known.unwrap_or(false);
-        let entry = &mut bucket[way];
+        let entry = &mut entries[way];
         let is_close = now.0.abs_diff(entry.seen.0) <= self.window_ns;
         let is_equal = is_close && entry.strict == digest.strict;
         if is_equal && may_repeat && entry.repeats() < REPEATS_MAX {
             entry.tag_repeats += 1 << TAG_BITS;
+            bucket.put(way, *entry);
             return Verdict::Duplicate;
         }
         if entry.count == u8::MAX {
-            lower_counts(bucket, digest.tag);
-            elsewhere = elsewhere.map(|best| newest(bucket, digest.tag, best));
+            lower_counts(&mut entries, digest.tag);
+            elsewhere = elsewhere.map(|best| newest(&entries, digest.tag, best));
         }
-        let entry = &mut bucket[way];
+        let entry = &mut entries[way];
         // A flood stays one: only a packet that is no repetition may have duplicates again.
         if !is_equal {
             entry.tag_repeats &= TAG_MASK;
@@ -190,7 +256,11 @@ impl CopyTable {
         entry.count += 1;
         entry.seen = now;
         entry.strict = digest.strict;
-        judge(entry.count, elsewhere, is_equal)
+        let count = entry.count;
+        for (way, entry) in entries.into_iter().enumerate() {
+            bucket.put(way, entry);
+        }
+        judge(count, elsewhere, is_equal)
     }
 
     /// Bytes of memory.
@@ -219,35 +289,19 @@ fn judge(count: u8, elsewhere: Option<Entry>, is_ambiguous: bool) -> Verdict {
 /// Counts of a digest at all its taps are lowered alike, so that they go on telling which tap is
 /// ahead.
 #[cold]
-fn lower_counts(bucket: &mut [Entry; WAYS], tag: u32) {
+fn lower_counts(entries: &mut [Entry; WAYS], tag: u32) {
     let counts = |entry: &&mut Entry| entry.has(tag) && entry.count > 0;
-    let least = bucket.iter_mut().filter(counts).map(|entry| entry.count).min().unwrap_or(1);
+    let least = entries.iter_mut().filter(counts).map(|entry| entry.count).min().unwrap_or(1);
     // With one tap alone, or one far behind, the counts of those ahead end at the limit.
     let by = (least - 1).max(1);
-    for entry in bucket.iter_mut().filter(|entry| entry.has(tag)) {
+    for entry in entries.iter_mut().filter(|entry| entry.has(tag)) {
         entry.count = entry.count.saturating_sub(by).clamp(1, u8::MAX - 1);
     }
 }
 
 /// The entry of the same tap as it is now.
-fn newest(bucket: &[Entry; WAYS], tag: u32, entry: Entry) -> Entry {
-    bucket.iter().find(|other| other.has(tag) && other.tap == entry.tap).copied().unwrap_or(entry)
-}
-
-/// A way that is free or too old to matter, else the oldest.
-#[inline]
-fn free_way(bucket: &[Entry; WAYS], now: Timestamp, keep_ns: u64, evicted: &mut u64) -> usize {
-    let mut oldest = 0;
-    for (way, entry) in bucket.iter().enumerate() {
-        if entry.count == 0 || now.0.abs_diff(entry.seen.0) > keep_ns {
-            return way;
-        }
-        if entry.seen < bucket[oldest].seen {
-            oldest = way;
-        }
-    }
-    *evicted += 1;
-    oldest
+fn newest(entries: &[Entry; WAYS], tag: u32, entry: Entry) -> Entry {
+    entries.iter().find(|other| other.has(tag) && other.tap == entry.tap).copied().unwrap_or(entry)
 }
 
 #[cfg(test)]

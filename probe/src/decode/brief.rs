@@ -8,7 +8,7 @@
 //! Source: as in `ethernet`, `ipv4`, `tcp` and `udp`.
 
 use super::plain::{Around, Plain};
-use super::tcp::ALIGNED_TIMESTAMP;
+use super::tcp::{ALIGNED_TIMESTAMP, next_option};
 use super::udp::TunnelPorts;
 use super::{Address, Headers, Marks, PAYLOAD_HEAD_OCTETS, protocol, tcp_flag};
 use crate::capture::{Frame, LinkType};
@@ -28,11 +28,12 @@ const UDP_OCTETS: u32 = 8;
 /// TCP header whose only option is the timestamps, laid out as nearly every sender does.
 const STAMPED_TCP_OCTETS: u32 = 32;
 
-/// EtherType IPv4; version 4 and five words, no options; any traffic class.
-const IPV4_WITHOUT_OPTIONS: u32 = 0x0800_4500;
+/// EtherType IPv4; version 4 and five words, no options; any traffic class behind them.
+const IPV4_WITHOUT_OPTIONS: u32 = u32::from_ne_bytes([0x08, 0x00, 0x45, 0]);
+const WITHOUT_TRAFFIC_CLASS: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
 
 /// All but don't-fragment and the reserved bit before it.
-const FRAGMENT_BITS: u16 = 0x3fff;
+const FRAGMENT_BITS: u16 = u16::from_ne_bytes([0x3f, 0xff]);
 
 /// Flags of segments that may begin a flow, or end it at once.
 const NOT_SETTLED: u16 = tcp_flag::SYN | tcp_flag::RST;
@@ -42,7 +43,7 @@ const MARKS: Marks = Marks(Marks::ETHERNET.0 | Marks::TCP_TIMESTAMP.0 | Marks::D
 
 /// Where a frame belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FramePlace {
+pub struct FramePlace {
     pub(super) tap: TapIndex,
     pub(super) segment: Segment,
     pub(super) space: AddressSpace,
@@ -87,9 +88,9 @@ pub struct Brief {
 const _: () = assert!(size_of::<Brief>() == 88, "as the documents state it");
 
 impl Brief {
-    /// Writes that of an untagged frame, the largest receive time so far being `clock`; `None`, with
-    /// nothing written, where it is another one. Inlined, so that of the frame only what is looked at
-    /// is ever read.
+    /// Writes that of an untagged frame, the largest receive time so far being `clock`; `None`, and what
+    /// is written means nothing, where it is another one. Inlined, so that of the frame only what is
+    /// looked at is ever read.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "a tenth of all instructions of a packet")]
     pub(super) fn write(
@@ -106,14 +107,14 @@ impl Brief {
         let start: &[u8; ETHERNET_OCTETS + HEAD_OCTETS] = frame.bytes.first_chunk()?;
         let (ethernet, from_ip) = start.split_first_chunk::<ETHERNET_OCTETS>()?;
         let head: &[u8; HEAD_OCTETS] = from_ip.first_chunk()?;
-        let kind = u32::from_be_bytes([ethernet[12], ethernet[13], head[0], head[1]]);
-        let is_plain = kind & !0xff == IPV4_WITHOUT_OPTIONS
-            && short(head, 6) & FRAGMENT_BITS == 0
+        let kind = u32::from_ne_bytes(octets_at(start, 12));
+        let is_plain = kind & WITHOUT_TRAFFIC_CLASS == IPV4_WITHOUT_OPTIONS
+            && u16::from_ne_bytes(octets_at(head, 6)) & FRAGMENT_BITS == 0
             && usize::from(short(head, 2)) + ETHERNET_OCTETS <= frame.bytes.len();
         if !is_plain {
             return None;
         }
-        let stations = *ethernet.first_chunk()?;
+        let stations = ethernet.first_chunk()?;
         Self::write_packet((frame, clock), place, tunnels, (stations, head, 14), out)
     }
 
@@ -125,39 +126,25 @@ impl Brief {
         (frame, clock): (&Frame<'_>, Timestamp),
         place: &FramePlace,
         tunnels: &TunnelPorts,
-        (stations, head, ip_at): ([u8; 12], &[u8; HEAD_OCTETS], u16),
+        (stations, head, ip_at): (&[u8; 12], &[u8; HEAD_OCTETS], u16),
         out: &mut Self,
     ) -> Option<()> {
+        // Each field is written as soon as it is known: all of them do not fit the registers.
+        (out.timestamp, out.clock, out.wire_octets) = (frame.timestamp, clock, frame.wire_octets);
         let octets = short(head, 2);
-        let behind = u32::from(octets).checked_sub(IPV4_OCTETS)?;
-        let (tcp_flags, payload_octets) = match head[9] {
-            protocol::TCP => (head[33], behind.checked_sub(tcp_header_octets(head)?)?),
-            protocol::UDP if tunnels.between(short(head, 20), short(head, 22)).is_none() => {
-                let claimed = u32::from(short(head, 24));
-                if claimed > behind {
-                    return None;
-                }
-                (0, claimed.checked_sub(UDP_OCTETS)?)
-            }
-            _ => return None,
-        };
-        *out = Self {
-            hash: 0,
-            ends: [end(head, 12, 20), end(head, 16, 22)],
-            space: place.space,
-            segment: place.segment,
-            timestamp: frame.timestamp,
-            clock,
-            octets,
-            tap: place.tap,
-            tcp_flags,
-            protocol: head[9],
-            sender: Sender::Low,
-            has_payload: payload_octets != 0,
-            stations,
-            wire_octets: frame.wire_octets,
-            ip_at,
-        };
+        (out.octets, out.protocol) = (octets, head[9]);
+        if head[9] == protocol::TCP {
+            let headers_octets = IPV4_OCTETS + tcp_header_octets(head)?;
+            out.has_payload = u32::from(octets).checked_sub(headers_octets)? != 0;
+            out.tcp_flags = head[33];
+        } else {
+            let claimed = udp_octets(head, u32::from(octets), tunnels)?;
+            out.has_payload = claimed.checked_sub(UDP_OCTETS)? != 0;
+            out.tcp_flags = 0;
+        }
+        (out.tap, out.segment, out.space) = (place.tap, place.segment, place.space);
+        (out.stations, out.ip_at) = (*stations, ip_at);
+        out.ends = ends(head);
         Some(())
     }
 }
@@ -255,45 +242,46 @@ impl Brief {
 /// What a packet is known by wherever it is seen, and what TCP measures need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fields {
-    /// IPv4 identification.
-    pub ip_identification: u16,
-    /// TCP flags, see [`tcp_flag`].
-    pub tcp_flags: u16,
-    /// TCP sequence number.
-    pub tcp_sequence: u32,
-    /// TCP acknowledgement number; 0 without ACK.
-    pub tcp_acknowledgement: u32,
-    /// TCP timestamps, value and echo.
-    pub tcp_timestamps: Option<(u32, u32)>,
-    /// TCP window, not scaled.
-    pub tcp_window: u16,
+    /// The first octets behind the transport header; what is missing reads as 0.
+    pub payload_head: [u8; PAYLOAD_HEAD_OCTETS],
+    /// TCP sequence number, and below it the acknowledgement number, which is 0 without ACK.
+    pub tcp_numbers: u64,
+    /// TCP timestamps, value above echo; 0 without the option.
+    pub tcp_stamps: u64,
     /// Octets behind the transport header.
     pub payload_octets: u32,
-    /// The first of them; what is missing reads as 0.
-    pub payload_head: [u8; PAYLOAD_HEAD_OCTETS],
+    /// TCP flags and window as one word of the header has them, and [`STAMPED`].
+    tcp_word: u32,
+    /// IPv4 identification.
+    pub ip_identification: u16,
 }
+
+/// Flags, see [`tcp_flag`], and window in [`Fields::tcp_word`]; above them stands the header's length.
+const FLAGS_WINDOW: u32 = 0x01ff_ffff;
+const FLAGS_SHIFT: u32 = 16;
+
+/// Bit of [`Fields::tcp_word`]: there are timestamps.
+const STAMPED: u32 = 1 << 31;
 
 impl Fields {
     /// Of a packet of which [`Brief::of`] was made.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "IPv4 has 16 bits of it")]
     pub fn of_headers(headers: &Headers) -> Self {
-        let has_times = headers.marks.has(Marks::TCP_TIMESTAMP);
+        let stamped = if headers.marks.has(Marks::TCP_TIMESTAMP) { STAMPED } else { 0 };
+        let flags = u32::from(headers.tcp_flags) << FLAGS_SHIFT;
         Self {
-            ip_identification: headers.ip_identification as u16,
-            tcp_flags: headers.tcp_flags,
-            tcp_sequence: headers.tcp_sequence,
-            tcp_acknowledgement: headers.tcp_acknowledgement,
-            tcp_timestamps: has_times
-                .then_some((headers.tcp_timestamp_value, headers.tcp_timestamp_echo)),
-            tcp_window: headers.tcp_window,
-            payload_octets: headers.payload_octets,
             payload_head: headers.payload_head,
+            tcp_numbers: both(headers.tcp_sequence, headers.tcp_acknowledgement),
+            tcp_stamps: both(headers.tcp_timestamp_value, headers.tcp_timestamp_echo),
+            payload_octets: headers.payload_octets,
+            tcp_word: flags & FLAGS_WINDOW | u32::from(headers.tcp_window) | stamped,
+            ip_identification: headers.ip_identification as u16,
         }
     }
 
     /// Of a packet of which a [`Brief`] could be made, and which this begins; nothing where there are
-    /// TCP options beside the usual timestamps.
+    /// TCP options beside the usual timestamps, but for those of a SYN.
     #[inline]
     pub fn of(packet: &[u8], brief: &Brief) -> Option<Self> {
         let mut fields = Self::default();
@@ -308,25 +296,116 @@ impl Fields {
         let head: &[u8; HEAD_OCTETS] = packet.first_chunk()?;
         self.ip_identification = short(head, 4);
         if brief.protocol != protocol::TCP {
-            self.payload_octets = u32::from(short(head, 24)).checked_sub(UDP_OCTETS)?;
-            let begin = (IPV4_OCTETS + UDP_OCTETS) as usize;
-            self.payload_head = head_of(packet, begin, self.payload_octets as usize)?;
-            (self.tcp_flags, self.tcp_window) = (0, 0);
-            (self.tcp_sequence, self.tcp_acknowledgement, self.tcp_timestamps) = (0, 0, None);
-            return Some(());
+            return self.read_datagram(packet, head);
         }
-        let header_octets = tcp_header_octets(head)?;
-        self.tcp_timestamps = timestamps(packet, header_octets).ok()?;
+        let word = long(head, 32);
+        self.tcp_word = word & FLAGS_WINDOW;
+        self.tcp_stamps = 0;
+        // That it is long enough the brief says.
+        let header_octets = (word >> 28) * 4;
+        if header_octets != TCP_OCTETS {
+            self.read_options(packet, header_octets)?;
+        }
+        let numbers = wide(head, 24);
+        let has_ack = word & u32::from(tcp_flag::ACK) << FLAGS_SHIFT != 0;
+        self.tcp_numbers = if has_ack { numbers } else { numbers & !u64::from(u32::MAX) };
         self.payload_octets = u32::from(brief.octets).checked_sub(IPV4_OCTETS + header_octets)?;
         let begin = (IPV4_OCTETS + header_octets) as usize;
         self.payload_head = head_of(packet, begin, self.payload_octets as usize)?;
-        let tcp_flags = short(head, 32) & 0x1ff;
-        self.tcp_flags = tcp_flags;
-        self.tcp_sequence = long(head, 24);
-        self.tcp_acknowledgement = if tcp_flags & tcp_flag::ACK == 0 { 0 } else { long(head, 28) };
-        self.tcp_window = short(head, 34);
         Some(())
     }
+
+    #[inline]
+    fn read_options(&mut self, packet: &[u8], header_octets: u32) -> Option<()> {
+        let Some(stamps) = stamps(packet, header_octets) else {
+            let is_syn = self.tcp_flags() & tcp_flag::SYN != 0;
+            return if is_syn { self.read_options_of_syn(packet, header_octets) } else { None };
+        };
+        self.tcp_stamps = stamps;
+        self.tcp_word |= STAMPED;
+        Some(())
+    }
+
+    /// The same of a SYN, which has more of them, in any order.
+    #[inline(never)]
+    fn read_options_of_syn(&mut self, packet: &[u8], header_octets: u32) -> Option<()> {
+        let octets = header_octets.checked_sub(TCP_OCTETS)? as usize;
+        let mut rest = packet.get(HEAD_OCTETS..)?.get(..octets)?;
+        while let Some((kind, body, next)) = next_option(rest) {
+            match (kind, body) {
+                (8, &[a, b, c, d, e, f, g, h]) => {
+                    self.tcp_stamps = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+                    self.tcp_word |= STAMPED;
+                }
+                // SACK blocks, which a SYN has no use for.
+                (5, _) => return None,
+                _ => {}
+            }
+            rest = next;
+        }
+        Some(())
+    }
+
+    #[inline]
+    fn read_datagram(&mut self, packet: &[u8], head: &[u8; HEAD_OCTETS]) -> Option<()> {
+        self.payload_octets = u32::from(short(head, 24)).checked_sub(UDP_OCTETS)?;
+        let begin = (IPV4_OCTETS + UDP_OCTETS) as usize;
+        self.payload_head = head_of(packet, begin, self.payload_octets as usize)?;
+        (self.tcp_word, self.tcp_numbers, self.tcp_stamps) = (0, 0, 0);
+        Some(())
+    }
+
+    /// TCP flags, see [`tcp_flag`].
+    #[inline]
+    pub const fn tcp_flags(&self) -> u16 {
+        ((self.tcp_word & FLAGS_WINDOW) >> FLAGS_SHIFT) as u16
+    }
+
+    /// TCP flags and window, and whether there are timestamps.
+    #[inline]
+    pub(crate) const fn tcp_word(&self) -> u32 {
+        self.tcp_word
+    }
+
+    /// TCP window, not scaled.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the window is the low half")]
+    pub const fn tcp_window(&self) -> u16 {
+        self.tcp_word as u16
+    }
+
+    /// TCP sequence number.
+    #[inline]
+    pub const fn tcp_sequence(&self) -> u32 {
+        (self.tcp_numbers >> u32::BITS) as u32
+    }
+
+    /// TCP acknowledgement number; 0 without ACK.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the acknowledgement is the low half")]
+    pub const fn tcp_acknowledgement(&self) -> u32 {
+        self.tcp_numbers as u32
+    }
+
+    /// Whether there are TCP timestamps.
+    #[inline]
+    pub const fn is_stamped(&self) -> bool {
+        self.tcp_word & STAMPED != 0
+    }
+
+    /// TCP timestamps, value and echo.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "each is half of the word")]
+    pub const fn tcp_timestamps(&self) -> Option<(u32, u32)> {
+        let stamps = ((self.tcp_stamps >> u32::BITS) as u32, self.tcp_stamps as u32);
+        if self.is_stamped() { Some(stamps) } else { None }
+    }
+}
+
+/// Two numbers in a word, as they stand in a header.
+#[inline]
+const fn both(first: u32, second: u32) -> u64 {
+    ((first as u64) << u32::BITS) | second as u64
 }
 
 /// Octets of a [`PacketHead`]: the longest headers of a packet of the common shape, and behind them what
@@ -389,21 +468,13 @@ impl Default for PacketHead {
     }
 }
 
-/// A TCP header has options beside the usual timestamps.
-struct OtherOptions;
-
-/// The timestamps option of a header that has it alone, or has none.
+/// The timestamps of a header that has this option alone.
 #[inline]
-fn timestamps(packet: &[u8], header_octets: u32) -> Result<Option<(u32, u32)>, OtherOptions> {
-    if header_octets == TCP_OCTETS {
-        return Ok(None);
-    }
-    let options = packet.get(HEAD_OCTETS..).and_then(|behind| behind.first_chunk::<12>());
-    let [kinds @ .., a, b, c, d, e, f, g, h] = *options.ok_or(OtherOptions)?;
-    if header_octets != STAMPED_TCP_OCTETS || kinds != ALIGNED_TIMESTAMP {
-        return Err(OtherOptions);
-    }
-    Ok(Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))))
+fn stamps(packet: &[u8], header_octets: u32) -> Option<u64> {
+    let options: &[u8; 12] = packet.get(HEAD_OCTETS..)?.first_chunk()?;
+    let [kinds @ .., a, b, c, d, e, f, g, h] = *options;
+    let is_usual = header_octets == STAMPED_TCP_OCTETS && kinds == ALIGNED_TIMESTAMP;
+    is_usual.then_some(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }
 
 /// Length of a TCP header that is long enough.
@@ -437,6 +508,11 @@ const fn long(head: &[u8; HEAD_OCTETS], at: usize) -> u32 {
     u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
 }
 
+#[inline]
+const fn wide(head: &[u8; HEAD_OCTETS], at: usize) -> u64 {
+    both(long(head, at), long(head, at + 4))
+}
+
 /// The same of an address; in the order of endpoints.
 #[inline]
 pub(crate) const fn end_of(address: Address, port: u16) -> u64 {
@@ -444,10 +520,32 @@ pub(crate) const fn end_of(address: Address, port: u16) -> u64 {
     ((u32::from_be_bytes([a, b, c, d]) as u64) << 16) | port as u64
 }
 
-/// Address and port of an endpoint in one word.
+/// Address and port of source and destination, in one word each.
 #[inline]
-const fn end(head: &[u8; HEAD_OCTETS], address_at: usize, port_at: usize) -> u64 {
-    ((long(head, address_at) as u64) << 16) | short(head, port_at) as u64
+fn ends(head: &[u8; HEAD_OCTETS]) -> [u64; 2] {
+    let source = u64::from(long(head, 12));
+    // The destination, and both ports behind it.
+    let rest = u64::from_be_bytes(octets_at(head, 16));
+    [(source << 16) | ((rest >> 16) & 0xffff), ((rest >> 16) & !0xffff) | (rest & 0xffff)]
+}
+
+/// Octets that the header claims of a UDP datagram that is no tunnel's, and which the packet has.
+#[inline]
+fn udp_octets(head: &[u8; HEAD_OCTETS], octets: u32, tunnels: &TunnelPorts) -> Option<u32> {
+    if head[9] != protocol::UDP || tunnels.between(short(head, 20), short(head, 22)).is_some() {
+        return None;
+    }
+    let claimed = u32::from(short(head, 24));
+    (claimed + IPV4_OCTETS <= octets).then_some(claimed)
+}
+
+/// `OCTETS` of the start of a frame or packet, in one load.
+#[inline]
+fn octets_at<const START: usize, const OCTETS: usize>(
+    start: &[u8; START],
+    at: usize,
+) -> [u8; OCTETS] {
+    start.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; OCTETS])
 }
 
 #[cfg(test)]
@@ -465,6 +563,8 @@ mod tests {
     const TIMES: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
     const BLOCKS: [u8; 12] = [1, 1, 5, 10, 0, 0, 0, 7, 0, 0, 0, 9];
     const OPENING: [u8; 8] = [2, 4, 5, 180, 1, 3, 3, 7];
+    /// As Linux lays them out: segment size, SACK permitted, timestamps, window scale.
+    const LINUX_OPENING: [u8; 20] = [2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9, 1, 3, 3, 7];
     /// As many as a header takes: timestamps, and no-operations.
     const MOST: [u8; 40] = {
         let mut most = [1; 40];
@@ -494,6 +594,7 @@ mod tests {
             ethernet(&ipv4(17, &udp(50_000, 53, &long[..200]))),
             vxlan(4_242, &ethernet(&ipv4(6, &tcp(0x18, &MOST, &long[..200])))),
             vxlan(4_242, &ethernet(&ipv4(17, &udp(50_000, 53, &long)))),
+            ethernet(&ipv4(6, &tcp(0x02, &LINUX_OPENING, &payload[..3]))),
         ]
     }
 
@@ -502,9 +603,44 @@ mod tests {
     }
 
     fn brief_of(decoder: &Decoder, frame: &Frame<'_>) -> Option<Brief> {
-        let mut brief = Brief::default();
-        decoder
-            .brief(frame, Timestamp(9), &mut brief)
+        brief_over(Brief::default(), decoder, frame)
+    }
+
+    /// A brief and fields in which nothing stands as it is after [`Default`]: what an older packet left.
+    fn left_over() -> (Brief, Fields) {
+        let segment = Segment::new(3, crate::inventory::SegmentKind::Vxlan, 0xff_ffff);
+        let brief = Brief {
+            hash: u64::MAX,
+            ends: [u64::MAX; 2],
+            space: AddressSpace::of_segment(segment),
+            segment,
+            timestamp: Timestamp(u64::MAX),
+            clock: Timestamp(u64::MAX),
+            octets: u16::MAX,
+            tap: TapIndex(u16::MAX),
+            tcp_flags: u8::MAX,
+            protocol: u8::MAX,
+            sender: Sender::High,
+            has_payload: true,
+            stations: [u8::MAX; 12],
+            wire_octets: u32::MAX,
+            ip_at: u16::MAX,
+        };
+        let fields = Fields {
+            payload_head: [u8::MAX; PAYLOAD_HEAD_OCTETS],
+            tcp_numbers: u64::MAX,
+            tcp_stamps: u64::MAX,
+            payload_octets: u32::MAX,
+            tcp_word: u32::MAX,
+            ip_identification: u16::MAX,
+        };
+        (brief, fields)
+    }
+
+    fn brief_over(mut brief: Brief, decoder: &Decoder, frame: &Frame<'_>) -> Option<Brief> {
+        let place = decoder.place_of_untagged(frame.port);
+        place
+            .and_then(|place| decoder.brief((frame, Timestamp(9)), place, &mut brief))
             .or_else(|| decoder.brief_of_enclosed(frame, Timestamp(9), &mut brief))?;
         name_brief(&mut brief, HashSeed::fixed());
         Some(brief)
@@ -539,6 +675,11 @@ mod tests {
             let frame = frame_of(&bytes);
             if let Some(brief) = brief_of(&decoder, &frame) {
                 let seed = HashSeed::fixed();
+                // Nothing of an older packet stays.
+                let (older, mut fields) = left_over();
+                prop_assert_eq!(brief_over(older, &decoder, &frame), Some(brief));
+                let is_read = fields.read(brief.packet_in(&frame), &brief).is_some();
+                prop_assert_eq!(is_read.then_some(fields), Fields::of(brief.packet_in(&frame), &brief));
                 let mut headers = Headers::default();
                 prop_assert_eq!(decoder.decode(&frame, Timestamp(9), &mut headers), Ok(()));
                 name_flow(&mut headers, seed);
@@ -586,7 +727,7 @@ mod tests {
         let all = frames();
         let briefs: Vec<bool> =
             all.iter().map(|bytes| brief_of(&decoder, &frame_of(bytes)).is_some()).collect();
-        assert_eq!(briefs, [true; 17]);
+        assert_eq!(briefs, [true; 18]);
         let goes_on = |bytes: &[u8]| {
             brief_of(&decoder, &frame_of(bytes)).is_some_and(|brief| brief.goes_on())
         };
@@ -597,7 +738,9 @@ mod tests {
             let brief = brief_of(&decoder, &frame).expect("the common shape");
             Fields::of(brief.packet_in(&frame), &brief)
         };
-        assert!(fields(&all[1]).is_some_and(|fields| fields.tcp_timestamps == Some((7, 9))));
+        assert!(fields(&all[1]).is_some_and(|fields| fields.tcp_timestamps() == Some((7, 9))));
         assert_eq!(fields(&all[3]), None, "SACK blocks are for all headers");
+        assert!(fields(&all[5]).is_some_and(|fields| !fields.is_stamped()));
+        assert!(fields(&all[17]).is_some_and(|fields| fields.tcp_timestamps() == Some((7, 9))));
     }
 }

@@ -22,7 +22,7 @@ use super::{
 use crate::capture::{Frame, LinkType};
 use crate::config::Plan;
 use crate::counters::DropCause;
-use crate::index::TapIndex;
+use crate::index::{PortIndex, TapIndex};
 use crate::inventory::{Segment, SegmentKind, SegmentMap};
 use crate::time::Timestamp;
 
@@ -145,24 +145,34 @@ impl Decoder {
         self.find_places();
     }
 
-    /// Writes what a settled flow needs of an untagged frame, if it has the shape for that; `clock` is
-    /// the largest receive time so far.
+    /// Where untagged frames of a port belong, if that is the same for all.
+    #[inline]
+    pub fn place_of_untagged(&self, port: PortIndex) -> Option<&FramePlace> {
+        self.places.get(usize::from(port.0))?.as_ref()
+    }
+
+    /// Writes what a settled flow needs of an untagged frame, which belongs to `place`, if it has the
+    /// shape for that; `clock` is the largest receive time so far.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "see `Brief::write`")]
-    pub fn brief(&self, frame: &Frame<'_>, clock: Timestamp, out: &mut Brief) -> Option<()> {
-        let place = self.places.get(usize::from(frame.port.0))?.as_ref()?;
+    pub fn brief(
+        &self,
+        (frame, clock): (&Frame<'_>, Timestamp),
+        place: &FramePlace,
+        out: &mut Brief,
+    ) -> Option<()> {
         Brief::write(frame, clock, place, &self.rules.tunnels, out)
     }
 
     /// The same behind a VLAN tag, or inside VXLAN.
-    #[inline(never)]
+    #[inline]
     pub fn brief_of_enclosed(
         &self,
         frame: &Frame<'_>,
         clock: Timestamp,
         out: &mut Brief,
     ) -> Option<()> {
-        self.places.get(usize::from(frame.port.0))?.as_ref()?;
+        self.place_of_untagged(frame.port)?;
         if !matches!(frame.link, LinkType::Ethernet) || frame.stripped_vlan.is_some() {
             return None;
         }
@@ -180,7 +190,7 @@ impl Decoder {
         };
         let (head, at) = plain.whole()?;
         let place = FramePlace { tap: port.tap, segment, space: self.map.space_of(segment) };
-        let packet = (*plain.ethernet.first_chunk()?, head, u16::try_from(before + at).ok()?);
+        let packet = (plain.ethernet.first_chunk()?, head, u16::try_from(before + at).ok()?);
         Brief::write_packet((frame, clock), &place, &self.rules.tunnels, packet, out)
     }
 

@@ -51,7 +51,7 @@ pub mod learn;
 #[cfg(test)]
 mod testing;
 
-pub use brief::Brief;
+pub use brief::{Brief, FramePlace};
 pub use cloud::TapOptions;
 pub use decoder::{DecodeContext, Decoder};
 

@@ -342,18 +342,11 @@ impl<'a> Plain<'a> {
         out.sender = Sender::Low;
         (out.quoted_protocol, out.quoted_source_port) = (0, 0);
         (out.tap_flow_cookie, out.tap_endpoint, out.tap_attachment) = (0, 0, 0);
-        if transport.has_other_options {
-            self.write_options(transport.header_octets, out);
+        if transport.has_other_options
+            && let Some(options) = self.options(transport.header_octets)
+        {
+            write_options(options, out);
         }
-    }
-
-    #[inline(never)]
-    fn write_options(&self, header_octets: u32, out: &mut Headers) {
-        let mut marks = out.marks;
-        if let Some(options) = self.options(header_octets) {
-            tcp::read_options(options, &mut marks, out);
-        }
-        out.marks = marks;
     }
 
     #[inline]
@@ -392,6 +385,15 @@ impl<'a> Plain<'a> {
         };
         (u128::from_le_bytes(*window) >> (8 * (PAYLOAD_HEAD_OCTETS - valid))).to_le_bytes()
     }
+}
+
+/// Writes what TCP options say. They alone are given on, so that all else of the packet stays in
+/// registers.
+#[inline(never)]
+fn write_options(options: &[u8], out: &mut Headers) {
+    let mut marks = out.marks;
+    tcp::read_options(options, &mut marks, out);
+    out.marks = marks;
 }
 
 #[cfg(test)]

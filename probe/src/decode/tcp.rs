@@ -166,26 +166,56 @@ pub(super) fn read_options(options: &[u8], marks: &mut Marks, out: &mut Headers)
         timestamps(times, marks, out);
         rest = behind;
     }
-    while let Some((kind, behind)) = rest.split_first() {
-        rest = match kind {
-            0 => return,
-            1 => behind,
-            _ => {
-                let Some((length, _)) = behind.split_first() else { return };
-                let Some(body) = usize::from(*length).checked_sub(2) else { return };
-                let Some((body, next)) = behind.get(1..).and_then(|b| b.split_at_checked(body))
-                else {
-                    return;
-                };
-                option(*kind, body, marks, out);
+    while let [kind, behind @ ..] = rest {
+        rest = match (*kind, behind) {
+            (0, _) => return,
+            (1, _) => behind,
+            // What nearly all SYNs have: an option whose length is known is read in a few steps.
+            (2, [4, high, low, next @ ..]) => {
+                syn_option(0xffff, u16::from_be_bytes([*high, *low]).into(), out);
                 next
             }
+            // Larger shifts count as the largest there is (RFC 7323 section 2.3).
+            (3, [3, shift, next @ ..]) => {
+                syn_option(0xff << 16, (u32::from((*shift).min(14)) + 1) << 16, out);
+                next
+            }
+            _ => match other_option(*kind, behind, marks, out) {
+                Some(next) => next,
+                None => return,
+            },
         };
     }
 }
 
+/// Kind and body of the first option, and what stands behind it; `None` at the end.
 #[inline]
-fn option(kind: u8, body: &[u8], marks: &mut Marks, out: &mut Headers) {
+pub(super) fn next_option(rest: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (kind, behind) = rest.split_first()?;
+    match kind {
+        0 => None,
+        1 => Some((1, &[], behind)),
+        _ => body_of(behind).map(|(body, next)| (*kind, body, next)),
+    }
+}
+
+/// The body of the option of which `behind` is what stands behind its kind, and what stands behind that;
+/// `None` where it does not end within the header.
+#[inline]
+fn body_of(behind: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, behind) = behind.split_first()?;
+    behind.split_at_checked(usize::from(*length).checked_sub(2)?)
+}
+
+/// Reads any other option, of which `behind` is what stands behind its kind; what stands behind it, or
+/// `None` where it does not end within the header.
+fn other_option<'a>(
+    kind: u8,
+    behind: &'a [u8],
+    marks: &mut Marks,
+    out: &mut Headers,
+) -> Option<&'a [u8]> {
+    let (body, next) = body_of(behind)?;
     match (kind, body.len()) {
         (8, 8) => {
             if let Some(times) = body.first_chunk() {
@@ -193,11 +223,9 @@ fn option(kind: u8, body: &[u8], marks: &mut Marks, out: &mut Headers) {
             }
         }
         (5, 8..) => sack(body, marks, out),
-        (2, 2) => syn_option(0xffff, u16_of(body), out),
-        // Larger shifts count as the largest there is (RFC 7323 section 2.3).
-        (3, 1) => syn_option(0xff << 16, (u32::from(body[0].min(14)) + 1) << 16, out),
         _ => {}
     }
+    Some(next)
 }
 
 /// The first two blocks; a length that holds no whole number of them says nothing of octets.
@@ -213,13 +241,9 @@ fn sack(body: &[u8], marks: &mut Marks, out: &mut Headers) {
     out.set_tcp_sack(edges);
 }
 
-#[cold]
+#[inline]
 fn syn_option(mask: u32, bits: u32, out: &mut Headers) {
     out.tcp_syn_options = out.tcp_syn_options & !mask | bits;
-}
-
-fn u16_of(body: &[u8]) -> u32 {
-    body.iter().take(2).fold(0, |number, octet| number << 8 | u32::from(*octet))
 }
 
 #[inline]

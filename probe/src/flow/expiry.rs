@@ -58,10 +58,11 @@ impl Timeouts {
         (silent_ns >= timeout_ns).then_some(reason)
     }
 
-    /// Whether the flow was silent so long that it could be over.
+    /// Whether the flow was silent so long that it could be over. It may be `true` where it was not.
     #[inline]
     pub(super) const fn may_be_over(&self, flow: &Flow, clock: Timestamp) -> bool {
-        clock.since_ns(flow.heard) >= self.least_ns
+        // Behind a later clock, which another source may have, this goes round: then it could be, too.
+        clock.0.wrapping_sub(flow.heard.0) >= self.least_ns
     }
 
     fn of(&self, flow: &Flow) -> (u64, EndReason) {

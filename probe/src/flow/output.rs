@@ -26,10 +26,10 @@ pub trait FlowOutput {
     fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row);
     /// Takes a flow for which a record is due, with what there is to tell of it beside packets.
     fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>);
-    /// Takes what was measured in a flow's row, which is open.
+    /// Takes what was measured in a flow's row, which is open: the packet was just counted in it.
     #[inline]
-    fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {
-        let _ = (place, of, note);
+    fn measured(&mut self, place: RowPlace, note: Note) {
+        let _ = (place, note);
     }
     /// Takes payload of a message that transactions of applications are told by; none where the packet
     /// was not at hand.

@@ -16,7 +16,7 @@ pub use measured::MeasureTerms;
 use crate::app::Speech;
 use crate::config::FlowPlan;
 use crate::copies::Verdict;
-use crate::decode::{Headers, Marks, tcp_flag};
+use crate::decode::{Brief, Headers, Marks, tcp_flag};
 use crate::index::{FlowIndex, Sender, WindowNumber};
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
@@ -27,7 +27,7 @@ use super::bits::SlotBits;
 use super::expiry::{self, Timeouts};
 use super::output::FlowOutput;
 use super::sides::{Apart, ApartSlab, Side};
-use super::state::{Flow, Rest, low_window};
+use super::state::{Flow, Rest, Shown, low_window};
 use super::table::Guess;
 use super::{EndReason, FlowTable, TableFull, TcpState, event, tcp};
 use measured::Measures;
@@ -72,6 +72,18 @@ impl Share {
             octets: headers.octets,
             at: headers.timestamp,
             clock: headers.clock,
+        }
+    }
+}
+
+impl Share {
+    #[inline]
+    fn of_brief(brief: &Brief) -> Self {
+        Self {
+            sender: brief.sender,
+            octets: u32::from(brief.octets),
+            at: brief.timestamp,
+            clock: brief.clock,
         }
     }
 }
@@ -207,13 +219,19 @@ impl FlowStage {
         output: &mut impl FlowOutput,
     ) {
         let found = self.table.find(headers, guess);
-        let (index, first_events) =
-            match found.filter(|&index| !self.ends_before(index, headers, output)) {
-                Some(index) => (index, 0),
-                None => self.begin(headers, window, output),
-            };
-        self.book(index, headers, (window, late), output);
-        self.look_closer(index, (headers, frame), verdict, (window, first_events), output);
+        let index = match found.filter(|&index| !self.ends_before(index, headers, output)) {
+            Some(index) => {
+                self.book(index, headers, (window, late), output);
+                self.look_closer(index, headers, window, output);
+                index
+            }
+            None => {
+                let index = self.begin(headers, window, output);
+                self.begin_first_row(index, Share::of(headers), (window, late), output);
+                index
+            }
+        };
+        self.look_behind(index, (headers, frame), verdict, window, output);
     }
 
     /// Where the newest row of the flow that was guessed is, if it may be of `window`.
@@ -327,38 +345,48 @@ impl FlowStage {
         reason.is_some()
     }
 
+    /// A flow that has seen its first packet, but has not counted it.
     #[inline(never)]
     fn begin(
         &mut self,
         headers: &Headers,
         window: WindowNumber,
         output: &mut impl FlowOutput,
-    ) -> (FlowIndex, u8) {
+    ) -> FlowIndex {
         self.counts.created += 1;
         let index = self.take_slot(headers, output);
         let (initiator, method) = initiator_of(headers);
-        let key = FlowKey::of(headers).0;
         let (flow, rest) = self.table.both_mut(index);
-        *flow = Flow::begin(key, headers, (initiator, method), window);
-        flow.tcp = if is_tcp(headers) { TcpState::Midstream } else { TcpState::NotTcp };
+        *flow = Flow::begin(FlowKey::of_named(headers), headers, (initiator, method), window);
         flow.take_first_side(headers);
-        for sender in [Sender::Low, Sender::High] {
-            flow.set_listening(sender, self.recognises);
+        if self.recognises {
+            flow.listen_to_both();
         }
         *rest = Rest {
             first_seen: headers.timestamp,
             record_start: headers.timestamp,
             ..Rest::default()
         };
-        self.marks.set(index, flow, &self.timeouts, headers.clock);
         self.embryonic.set(index);
-        if is_tcp(headers)
-            && let Some(measures) = &mut self.measures
-        {
-            measures.begin(index);
+        flow.events = first_events(headers, headers.sender == initiator);
+        if is_tcp(headers) {
+            flow.tcp = TcpState::Midstream;
+            self.marks.set(index, flow, &self.timeouts, headers.clock);
+            tcp::segment(flow, rest, tcp::Segment::of(headers));
+            if flow.tcp.is_over() {
+                self.marks.set(index, flow, &self.timeouts, headers.clock);
+            }
+            if let Some(measures) = &mut self.measures {
+                measures.begin(index);
+            }
+        } else {
+            self.marks.set(index, flow, &self.timeouts, headers.clock);
+        }
+        note_answer(flow, headers);
+        if let Some(measures) = self.measures.as_ref().filter(|_| is_tcp(headers)) {
             measures.fetch(self.table.next_slot());
         }
-        (index, first_events(headers, headers.sender == initiator))
+        index
     }
 
     fn take_slot(&mut self, headers: &Headers, output: &mut impl FlowOutput) -> FlowIndex {
@@ -384,11 +412,13 @@ impl FlowStage {
         output: &mut impl FlowOutput,
     ) {
         let share = Share::of(headers);
-        if self.table.flow(index).shows_same_side(headers) {
-            self.add(index, share, (window, late), output);
-        } else {
-            self.turn_side(index, headers, (window, late), output);
-            self.count(index, share);
+        match self.table.flow_mut(index).shown_side(headers) {
+            Shown::Same => self.add(index, share, (window, late), output),
+            Shown::Answer => self.add_answer(index, (share, headers), (window, late), output),
+            Shown::Other => {
+                self.turn_side(index, headers, (window, late), output);
+                self.count(index, share);
+            }
         }
     }
 
@@ -403,8 +433,7 @@ impl FlowStage {
         output: &mut impl FlowOutput,
     ) {
         let flow = self.table.flow_mut(index);
-        if flow.may_be_in(window)
-            && let Some(row) = output.open_row(flow.row, window, index)
+        if let Some(row) = output.open_row(flow.row, window, index)
             && row.has_room(share.sender, share.octets)
         {
             row.count(share.sender, share.octets, late);
@@ -417,6 +446,30 @@ impl FlowStage {
         }
     }
 
+    /// The same for the first packet of its sender, between the stations that the other one's packets
+    /// showed: it completes the row.
+    #[inline]
+    fn add_answer(
+        &mut self,
+        index: FlowIndex,
+        (share, headers): (Share, &Headers),
+        (window, late): (WindowNumber, bool),
+        output: &mut impl FlowOutput,
+    ) {
+        let flow = self.table.flow_mut(index);
+        flow.take_answer(headers);
+        if let Some(row) = output.open_row(flow.row, window, index)
+            && row.has_room(share.sender, share.octets)
+        {
+            row.complete_as(&flow.beginning(index));
+            row.count(share.sender, share.octets, late);
+        } else {
+            self.begin_row(index, share, (window, late), output);
+        }
+        self.count(index, share);
+    }
+
+    #[inline]
     fn count(&mut self, index: FlowIndex, share: Share) {
         let Share { sender, octets, at, clock } = share;
         if self.table.flow_mut(index).count(sender, octets, (at, clock)) {
@@ -432,37 +485,50 @@ impl FlowStage {
         rest.octets_above = above;
     }
 
-    /// TCP state, answers, applications and what is rare.
+    /// TCP state and answers.
     #[inline]
     fn look_closer(
         &mut self,
         index: FlowIndex,
+        headers: &Headers,
+        window: WindowNumber,
+        output: &mut impl FlowOutput,
+    ) {
+        let (flow, rest) = self.table.both_mut(index);
+        let events = flow.events;
+        let has_segment = flow.tcp != TcpState::NotTcp && !is_later_fragment(headers);
+        if has_segment && !tcp::is_plain(flow, headers.sender, headers.tcp_flags) {
+            tcp::segment(flow, rest, tcp::Segment::of(headers));
+            if flow.tcp.is_over() {
+                self.marks.set(index, flow, &self.timeouts, headers.clock);
+            }
+        }
+        note_answer(flow, headers);
+        if flow.events != events {
+            self.tell_row(index, window, events, output);
+        }
+    }
+
+    /// Applications, what is rare, and measures.
+    #[inline]
+    fn look_behind(
+        &mut self,
+        index: FlowIndex,
         (headers, frame): (&Headers, &[u8]),
         verdict: Verdict,
-        (window, first_events): (WindowNumber, u8),
+        window: WindowNumber,
         output: &mut impl FlowOutput,
     ) {
         let flow = self.table.flow_mut(index);
-        let (events, application) = (flow.events, flow.application);
-        flow.events |= first_events;
         let has_segment = flow.tcp != TcpState::NotTcp && !is_later_fragment(headers);
-        if has_segment && !tcp::is_plain(flow, headers.sender, headers.tcp_flags) {
-            self.segment(index, tcp::Segment::of(headers), headers.clock);
-        }
-        let flow = self.table.flow_mut(index);
-        note_answer(flow, headers);
+        flow.settle();
         let speaks = flow.listens_to(headers.sender)
             && headers.payload_captured_octets != 0
             && !is_later_fragment(headers);
         let counts = matches!(verdict, Verdict::First | Verdict::Ambiguous);
         if speaks {
-            self.hear(index, &Speech::of(headers, frame), counts, output);
+            self.hear_and_tell(index, &Speech::of(headers, frame), (counts, window), output);
         }
-        let flow = self.table.flow(index);
-        if flow.events != events || flow.application != application {
-            self.tell_row(index, window, events, output);
-        }
-        self.table.flow_mut(index).settle();
         let rare = headers.marks.0 & (Marks::FRAGMENT.0 | Marks::SNAPPED.0) != 0;
         if (rare || verdict == Verdict::Duplicate)
             && let Some(measures) = &mut self.measures
@@ -491,16 +557,6 @@ impl FlowStage {
         row.application = flow.application;
     }
 
-    /// A segment of a handshake or an ending.
-    #[inline(never)]
-    fn segment(&mut self, index: FlowIndex, segment: tcp::Segment, clock: Timestamp) {
-        let (flow, rest) = self.table.both_mut(index);
-        tcp::segment(flow, rest, segment);
-        if flow.tcp.is_over() {
-            self.marks.set(index, flow, &self.timeouts, clock);
-        }
-    }
-
     /// Begins a row with this packet: it is the first of its flow in `window`, or the row is full or
     /// sent.
     #[inline(never)]
@@ -522,6 +578,23 @@ impl FlowStage {
         }
     }
 
+    /// The same for the first row of a flow: all that was found out of it so far is told.
+    fn begin_first_row(
+        &mut self,
+        index: FlowIndex,
+        share: Share,
+        (window, late): (WindowNumber, bool),
+        output: &mut impl FlowOutput,
+    ) {
+        let (place, row) = output.begin_row(window);
+        let flow = self.table.flow_mut(index);
+        flow.begin_row(index, window, row);
+        row.events = flow.events;
+        row.count_first(share.sender, share.octets, late);
+        (flow.row, flow.window) = (place, low_window(window));
+        flow.count_first(share.sender, share.octets);
+    }
+
     /// A packet that does not look like those of its sender before it: the first of its direction
     /// completes the row, another MAC or segment begins another one.
     #[inline(never)]
@@ -533,13 +606,10 @@ impl FlowStage {
         output: &mut impl FlowOutput,
     ) {
         let sender = headers.sender;
-        let mut changed = false;
-        if !self.table.flow_mut(index).takes_answer(headers) {
-            let (side, known) = (Side::of(headers), self.side(index, sender));
-            changed = known.seen && known != side;
-            if known != side {
-                self.set_side(index, headers, known, side);
-            }
+        let (side, known) = (Side::of(headers), self.side(index, sender));
+        let changed = known.seen && known != side;
+        if known != side {
+            self.set_side(index, headers, known, side);
         }
         let flow = self.table.flow(index);
         if !changed

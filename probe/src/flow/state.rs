@@ -52,7 +52,7 @@ pub struct Flow {
     /// Octets of that record by sender, low bits.
     pub(super) octets: [u32; 2],
     segment: Segment,
-    /// Where its newest row is.
+    /// Where its newest row is. It may be another's by now, but never another one of this flow.
     pub(super) row: RowPlace,
     /// Low bits of the key's hash; of a free slot the next free one.
     pub(super) hash: u32,
@@ -131,6 +131,7 @@ impl Flow {
             hash: low(headers.hash),
             last_seen: headers.timestamp,
             heard: headers.clock,
+            row: RowPlace::NOWHERE,
             window: low_window(window).wrapping_sub(1),
             record_second: second_of(headers.timestamp),
             counted: [never; 2],
@@ -153,7 +154,7 @@ impl Flow {
 
     /// Who began.
     #[inline]
-    pub fn initiator(&self) -> Sender {
+    pub const fn initiator(&self) -> Sender {
         if self.flags & flag::INITIATOR_HIGH == 0 { Sender::Low } else { Sender::High }
     }
 
@@ -193,10 +194,18 @@ impl Flow {
         if clock > self.heard {
             self.heard = clock;
         }
-        self.packets[sender] = self.packets[sender].saturating_add(1);
+        // Each row is a look at whether a record is due, and no row has so many packets.
+        self.packets[sender] = self.packets[sender].wrapping_add(1);
         let (octets, went_round) = self.octets[sender].overflowing_add(octets);
         self.octets[sender] = octets;
         went_round
+    }
+
+    /// Counts the first packet, whose times are known.
+    #[inline]
+    pub(super) const fn count_first(&mut self, sender: Sender, octets: u32) {
+        self.packets[sender.place()] = 1;
+        self.octets[sender.place()] = octets;
     }
 
     /// Notes for which senders a packet is one more like those before it: one without SYN and RST,
@@ -208,6 +217,7 @@ impl Flow {
         let answered = self.events & event::ANSWERED != 0;
         let may_send = if answered { 0b11 } else { 1 << self.initiator().place() };
         let [low, high] = self.tcp_control_bits.map(|bits| u16::from(bits != 0));
+        // That its first segment was seen is what `tcp::changes_settled` relies on.
         let has_begun = match self.tcp {
             // Begun by a later fragment, which has no TCP header: its segments are looked at.
             TcpState::NotTcp if self.identity.key.protocol == protocol::TCP => 0,
@@ -227,6 +237,11 @@ impl Flow {
         self.flags & (flag::LISTENED << sender.place()) != 0
     }
 
+    /// Payload of both is looked at.
+    pub(super) const fn listen_to_both(&mut self) {
+        self.flags |= flag::LISTENED | (flag::LISTENED << 1);
+    }
+
     /// Says whether payload of `sender` is looked at.
     pub(super) fn set_listening(&mut self, sender: Sender, listens: bool) {
         let bit = flag::LISTENED << sender.place();
@@ -242,9 +257,8 @@ impl Flow {
     /// Whether the next packet of `sender` may ask for more than these two lines.
     #[inline]
     pub(super) const fn may_ask_rest(&self, sender: Sender) -> bool {
-        let (settled, listened) =
-            (flag::SETTLED << sender.place(), flag::LISTENED << sender.place());
-        self.flags & (settled | listened) != settled
+        let of_sender = self.flags >> sender.place();
+        of_sender & (flag::SETTLED | flag::LISTENED) != flag::SETTLED
     }
 
     /// Whether a packet of `sender` comes and goes between the same stations as those before it;
@@ -252,18 +266,16 @@ impl Flow {
     #[inline]
     pub(super) fn stands_between(
         &self,
-        stations: [u8; 12],
+        stations: &[u8; 12],
         sender: Sender,
         segment: Segment,
     ) -> bool {
-        let [destination, source] = two_stations(stations);
-        let [Mac([a, b, c, d, e, f]), Mac([g, h, i, j, k, l])] = self.identity.stations;
-        let [low, high] = two_stations([a, b, c, d, e, f, g, h, i, j, k, l]);
-        let (from, to) = match sender {
-            Sender::Low => (low, high),
-            Sender::High => (high, low),
-        };
-        ((from ^ source) | (to ^ destination)) == 0 && self.segment == segment
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = *stations;
+        let from = &self.identity.stations[sender.place()];
+        let to = &self.identity.stations[sender.other().place()];
+        let differences =
+            differences(to, [a, b, c, d, e, f]) | differences(from, [g, h, i, j, k, l]);
+        differences == 0 && self.segment == segment
     }
 
     /// Whether the flow was counted as a flow in `window` already.
@@ -275,43 +287,39 @@ impl Flow {
         self.counted[parity(window)] = half(window);
     }
 
-    /// Whether this packet looks like those of its sender before it. `false` as well where that
-    /// needs a closer look.
+    /// What this packet shows of its sender.
     #[inline]
-    pub(super) fn shows_same_side(&self, headers: &Headers) -> bool {
-        let sender = headers.sender.place();
-        let wanted = (flag::SEEN | flag::ETHERNET) << sender;
+    pub(super) fn shown_side(&self, headers: &Headers) -> Shown {
+        let (sender, other) = (headers.sender.place(), headers.sender.other().place());
+        let stands_between = self.segment == headers.segment
+            && differences(&self.identity.stations[sender], headers.source_mac.0) == 0
+            && differences(&self.identity.stations[other], headers.destination_mac.0) == 0;
+        if !stands_between {
+            return Shown::Other;
+        }
+        let own = flag::SEEN << sender;
+        let seen = self.flags & (flag::SEEN | flag::SEEN << 1 | flag::APART);
+        if seen == flag::SEEN << other {
+            return Shown::Answer;
+        }
         let ethernet =
             if headers.marks.has(Marks::ETHERNET) { flag::ETHERNET << sender } else { 0 };
-        let mask = wanted | flag::APART;
-        self.flags & mask == (flag::SEEN << sender) | ethernet
-            && self.segment == headers.segment
-            && self.identity.stations[sender] == headers.source_mac
-            && self.identity.stations[headers.sender.other().place()] == headers.destination_mac
+        let is_same = seen & (own | flag::APART) == own
+            && self.flags & (flag::ETHERNET << sender) == ethernet;
+        if is_same { Shown::Same } else { Shown::Other }
     }
 
-    /// Whether this is the first packet of its sender, between the stations that the other one's
-    /// packets showed; then it is noted.
+    /// Notes a packet that is [`Shown::Answer`].
     #[inline]
-    pub(super) fn takes_answer(&mut self, headers: &Headers) -> bool {
+    pub(super) fn take_answer(&mut self, headers: &Headers) {
         let sender = headers.sender.place();
-        let seen = (self.flags >> flag::SEEN.trailing_zeros()) & 0b11;
-        let is_answer = seen == 1 << headers.sender.other().place()
-            && self.flags & flag::APART == 0
-            && self.segment == headers.segment
-            && self.identity.stations[sender] == headers.source_mac
-            && self.identity.stations[headers.sender.other().place()] == headers.destination_mac;
-        if is_answer {
-            self.flags |= flag::SEEN << sender;
-            if headers.marks.has(Marks::ETHERNET) {
-                self.flags |= flag::ETHERNET << sender;
-            }
-            // What has just been written in small pieces is slow to copy into a row.
-            if self.identity.taps[sender] != headers.tap {
-                self.identity.taps[sender] = headers.tap;
-            }
+        let ethernet =
+            if headers.marks.has(Marks::ETHERNET) { flag::ETHERNET << sender } else { 0 };
+        self.flags |= (flag::SEEN << sender) | ethernet;
+        // What has just been written in small pieces is slow to copy into a row.
+        if self.identity.taps[sender] != headers.tap {
+            self.identity.taps[sender] = headers.tap;
         }
-        is_answer
     }
 
     /// The sides of a flow of which nothing was seen before this packet.
@@ -422,13 +430,26 @@ impl Flow {
     }
 }
 
-/// Two MAC addresses as numbers, by two loads that overlap.
+/// What a packet shows of its sender: stations, segment and whether there is an Ethernet header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// What its packets before showed.
+    Same,
+    /// For the first time, what those of the other one did.
+    Answer,
+    /// Anything else, or what needs a closer look.
+    Other,
+}
+
+/// Not 0 where two MAC addresses differ, by words that they hold whole: put together as one number of
+/// 48 bits each takes twice as much.
 #[inline]
-const fn two_stations(stations: [u8; 12]) -> [u64; 2] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = stations;
-    let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]) & 0xffff_ffff_ffff;
-    let second = u64::from_le_bytes([e, f, g, h, i, j, k, l]) >> 16;
-    [first, second]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "a part of a line, read where it is")]
+const fn differences(mac: &Mac, other: [u8; 6]) -> u32 {
+    let (Mac([a, b, c, d, e, f]), [g, h, i, j, k, l]) = (*mac, other);
+    let heads = u32::from_le_bytes([a, b, c, d]) ^ u32::from_le_bytes([g, h, i, j]);
+    let tails = u16::from_le_bytes([e, f]) ^ u16::from_le_bytes([k, l]);
+    heads | tails as u32
 }
 
 fn parity(window: WindowNumber) -> usize {

@@ -42,11 +42,24 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 impl Bucket {
     const EMPTY: Self = Self { tags: [FREE_TAG; WAYS], flows: [0; WAYS], overflowed: 0 };
 
+    /// The tags of the first eight ways.
+    #[inline]
+    const fn first_tags(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.tags;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// Where a flow probably is of which the first eight ways know nothing. Apart, because they know of
+    /// nearly all.
+    #[cold]
+    fn guess_behind(&self, hash: u64) -> Guess {
+        Guess(self.candidates(tag_of(hash)).next().unwrap_or(NO_SLOT))
+    }
+
     /// The flows that a tag may belong to.
     #[inline]
     fn candidates(&self, tag: u8) -> Candidates<'_> {
-        let [a, b, c, d, e, f, g, h, ..] = self.tags;
-        let matches = equal_octets(u64::from_le_bytes([a, b, c, d, e, f, g, h]), tag);
+        let matches = equal_octets(self.first_tags(), tag);
         let mut candidates = Candidates { bucket: self, tag, base: 0, matches };
         if matches == 0 {
             candidates.go_on();
@@ -103,8 +116,8 @@ impl Iterator for Candidates<'_> {
 
 /// Flow table of one worker.
 pub struct FlowTable {
+    /// A power of two, at least one.
     buckets: Box<[Bucket]>,
-    mask: usize,
     flows: Box<[Flow]>,
     rests: Box<[Rest]>,
     /// Slots below were used at some time.
@@ -129,7 +142,6 @@ impl FlowTable {
         let buckets = slots.div_ceil(LOAD_PER_BUCKET).max(1).next_power_of_two();
         Self {
             buckets: memory::table(buckets, Bucket::EMPTY),
-            mask: buckets - 1,
             flows: memory::table(slots, Flow::default()),
             rests: memory::table(slots, Rest::default()),
             used: 0,
@@ -180,8 +192,12 @@ impl FlowTable {
     /// Where the key's flow probably is, from tags alone. To be given to [`FlowTable::find`].
     #[inline]
     pub fn guess(&self, hash: u64) -> Guess {
-        let candidate = self.buckets[self.home(low(hash))].candidates(tag_of(hash)).next();
-        Guess(candidate.unwrap_or(NO_SLOT))
+        let bucket = &self.buckets[self.home(low(hash))];
+        let matches = equal_octets(bucket.first_tags(), tag_of(hash));
+        if matches == 0 {
+            return bucket.guess_behind(hash);
+        }
+        Guess(bucket.flows[matches.trailing_zeros() as usize / 8])
     }
 
     /// Has both lines of the flow that was guessed fetched.
@@ -209,6 +225,12 @@ impl FlowTable {
         self.flows.get(guess.0 as usize)
     }
 
+    /// The same, to change.
+    #[inline]
+    pub(super) fn guessed_mut(&mut self, guess: Guess) -> Option<&mut Flow> {
+        self.flows.get_mut(guess.0 as usize)
+    }
+
     /// The flow of a packet; `guess` is tried first.
     #[inline]
     pub fn find(&self, headers: &Headers, guess: Guess) -> Option<FlowIndex> {
@@ -223,7 +245,7 @@ impl FlowTable {
         let tag = tag_of(headers.hash);
         let home = self.home(low(headers.hash));
         for probe in 0..PROBES_MAX {
-            let bucket = &self.buckets[(home + probe) & self.mask];
+            let bucket = &self.buckets[(home + probe) & self.mask()];
             for flow in bucket.candidates(tag) {
                 if self.is_at(flow, headers) {
                     return Some(FlowIndex(flow));
@@ -249,7 +271,7 @@ impl FlowTable {
     pub fn insert(&mut self, hash: u64) -> Result<FlowIndex, TableFull> {
         let home = self.home(low(hash));
         let room = (0..PROBES_MAX).find_map(|probe| {
-            let place = (home + probe) & self.mask;
+            let place = (home + probe) & self.mask();
             let way = self.buckets[place].tags.iter().position(|tag| *tag == FREE_TAG)?;
             Some((probe, place, way))
         });
@@ -302,7 +324,7 @@ impl FlowTable {
     pub fn remove(&mut self, index: FlowIndex) {
         let home = self.home(self.flows[index.0 as usize].hash);
         for probe in 0..PROBES_MAX {
-            let bucket = &mut self.buckets[(home + probe) & self.mask];
+            let bucket = &mut self.buckets[(home + probe) & self.mask()];
             let way =
                 (0..WAYS).find(|&way| bucket.flows[way] == index.0 && bucket.tags[way] != FREE_TAG);
             if let Some(way) = way {
@@ -351,14 +373,20 @@ impl FlowTable {
     /// Each bucket from the home up to the one before where the flow lies was passed over.
     fn count_overflow(&mut self, home: usize, probe: usize, by: i32) {
         for passed in 0..probe {
-            let bucket = &mut self.buckets[(home + passed) & self.mask];
+            let bucket = &mut self.buckets[(home + passed) & self.mask()];
             bucket.overflowed = bucket.overflowed.saturating_add_signed(by);
         }
     }
 
+    /// Of a place among the buckets. Made of their number, so that the compiler knows it to be one.
+    #[inline]
+    fn mask(&self) -> usize {
+        self.buckets.len() - 1
+    }
+
     #[inline]
     fn home(&self, hash: u32) -> usize {
-        hash as usize & self.mask
+        hash as usize & self.mask()
     }
 }
 
@@ -389,14 +417,12 @@ impl Default for Guess {
     }
 }
 
-/// Bits that pick neither the bucket nor the worker alone: the high half picks the worker, the low
-/// half the bucket. Never [`FREE_TAG`].
+/// Bits that pick neither the bucket nor the worker: the low half picks the bucket, and the worker is
+/// picked by the highest bits. Never [`FREE_TAG`].
 #[inline]
 const fn tag_of(hash: u64) -> u8 {
-    let [.., high] = low(hash).to_le_bytes();
-    let [_, _, _, _, next, ..] = hash.to_le_bytes();
-    let tag = high ^ next;
-    if tag == FREE_TAG { 1 } else { tag }
+    let [_, _, _, _, tag, ..] = hash.to_le_bytes();
+    tag + (tag == FREE_TAG) as u8
 }
 
 #[cfg(test)]

@@ -98,6 +98,33 @@ pub(super) fn is_plain(flow: &mut Flow, sender: Sender, flags: u16) -> bool {
     plain
 }
 
+/// Whether a segment of a settled flow, which has neither SYN nor RST and is not the first of its
+/// sender, changes more than the flags that were seen; those are noted. Of another protocol there are
+/// none.
+#[inline]
+pub(super) const fn changes_settled(flow: &mut Flow, sender: Sender, flags: u8) -> bool {
+    debug_assert!(
+        matches!(flow.tcp, TcpState::NotTcp) || flow.tcp_control_bits[sender.place()] != 0,
+        "the first segment of its sender"
+    );
+    flow.tcp_control_bits[sender.place()] |= flags;
+    flags as u16 & tcp_flag::FIN != 0
+        || matches!(flow.tcp, TcpState::SynSent | TcpState::SynReceived)
+}
+
+/// Takes such a segment in that changes more: it acknowledges, or ends its sender's direction.
+#[inline]
+pub(super) const fn settled_segment(flow: &mut Flow, sender: Sender, flags: u8) {
+    let flags = flags as u16;
+    if flags & tcp_flag::ACK != 0 {
+        flow.events |= event::ACKNOWLEDGED;
+        acknowledge(flow, sender);
+    }
+    if flags & tcp_flag::FIN != 0 {
+        fin(flow, sender);
+    }
+}
+
 /// Takes any segment of the flow in.
 pub(super) fn segment(flow: &mut Flow, rest: &mut Rest, segment: Segment) {
     let Segment { flags, sequence, sender } = segment;
@@ -114,11 +141,8 @@ pub(super) fn segment(flow: &mut Flow, rest: &mut Rest, segment: Segment) {
         syn(flow);
     } else if flags & HANDSHAKE == HANDSHAKE {
         syn_ack(flow);
-    } else if flags & tcp_flag::ACK != 0
-        && sender == flow.initiator()
-        && flow.tcp == TcpState::SynReceived
-    {
-        established(flow);
+    } else if flags & tcp_flag::ACK != 0 {
+        acknowledge(flow, sender);
     }
     if flags & tcp_flag::FIN != 0 {
         fin(flow, sender);
@@ -139,16 +163,18 @@ fn syn_ack(flow: &mut Flow) {
     }
 }
 
-fn established(flow: &mut Flow) {
-    flow.tcp = TcpState::Established;
-    flow.events |= event::ESTABLISHED;
+const fn acknowledge(flow: &mut Flow, sender: Sender) {
+    if matches!(flow.tcp, TcpState::SynReceived) && sender as u8 == flow.initiator() as u8 {
+        flow.tcp = TcpState::Established;
+        flow.events |= event::ESTABLISHED;
+    }
 }
 
-fn fin(flow: &mut Flow, sender: Sender) {
+const fn fin(flow: &mut Flow, sender: Sender) {
     let other = flow.tcp_control_bits[sender.other().place()];
     flow.tcp = match flow.tcp {
         TcpState::Reset => TcpState::Reset,
-        _ if u16::from(other) & tcp_flag::FIN != 0 => TcpState::Closed,
+        _ if other as u16 & tcp_flag::FIN != 0 => TcpState::Closed,
         TcpState::Closed => TcpState::Closed,
         _ => TcpState::HalfClosed,
     };

@@ -55,7 +55,8 @@ pub fn name_brief(brief: &mut Brief, seed: HashSeed) {
 /// Hash of an IPv4 key from its endpoints in order.
 #[inline]
 fn hash_v4(low: u64, high: u64, protocol: u8, space: AddressSpace, seed: HashSeed) -> u64 {
-    let low = low | (u64::from(protocol) << 48) | (u64::from(IPV4) << 56);
+    // What an IPv6 key is made of is put together in another way, and need not be told apart here.
+    let low = low | (u64::from(protocol) << 48);
     mix(mix(low ^ seed.0, high ^ seed.1) ^ seed.2, space.bits() ^ seed.3)
 }
 
@@ -107,6 +108,19 @@ impl FlowKey {
         (key, sender)
     }
 
+    /// The key of a packet whose flow is named.
+    #[inline]
+    pub const fn of_named(headers: &Headers) -> Self {
+        let source = (headers.source, headers.source_port);
+        let destination = (headers.destination, headers.destination_port);
+        let ((low, low_port), (high, high_port)) = match headers.sender {
+            Sender::Low => (source, destination),
+            Sender::High => (destination, source),
+        };
+        let Headers { space, protocol, ip_version, .. } = *headers;
+        Self { space, low, high, low_port, high_port, protocol, ip_version }
+    }
+
     /// Whether this is the key of a packet whose sender is known, without making the packet's own.
     #[inline]
     pub fn is_of(&self, headers: &Headers) -> bool {
@@ -132,7 +146,9 @@ impl FlowKey {
         let low = end_of(self.low, self.low_port) ^ brief.ends[0];
         let high = end_of(self.high, self.high_port) ^ brief.ends[1];
         let space = self.space.bits() ^ brief.space.bits();
-        let kind = (self.protocol ^ brief.protocol) | (self.ip_version ^ IPV4);
+        // Both octets at once.
+        let kind = u16::from_le_bytes([self.protocol, self.ip_version])
+            ^ u16::from_le_bytes([brief.protocol, IPV4]);
         (low | high | space | u64::from(kind)) == 0
     }
 

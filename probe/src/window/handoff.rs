@@ -211,10 +211,10 @@ impl HandoffSender {
         self.open.count(window, packets);
     }
 
-    /// Has the row at `place` fetched.
+    /// Has the row at `place` fetched, and where notes on it are written if there may be any.
     #[inline]
-    pub fn fetch(&self, place: RowPlace) {
-        self.open.fetch(place);
+    pub fn fetch(&self, place: RowPlace, with_notes: bool) {
+        self.open.fetch(place, with_notes);
     }
 
     /// The share of flows that shedding keeps from now on, while `window` is the newest.
@@ -359,13 +359,8 @@ impl HandoffSender {
     }
 
     #[cold]
-    fn measured_in_another_chunk(
-        &mut self,
-        place: RowPlace,
-        of: (WindowNumber, FlowIndex),
-        note: Note,
-    ) {
-        if let Some(notes) = self.open.notes(place, of)
+    fn measured_in_another_chunk(&mut self, place: RowPlace, note: Note) {
+        if let Some(notes) = self.open.notes(place)
             && let Some(chunk) = self.shared.notes.pop()
         {
             notes.grow(chunk);
@@ -495,11 +490,11 @@ impl FlowOutput for HandoffSender {
     }
 
     #[inline]
-    fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {
+    fn measured(&mut self, place: RowPlace, note: Note) {
         let note = note.of_row(row_of(place));
-        let taken = self.open.notes(place, of).is_some_and(|notes| notes.push(note).is_ok());
+        let taken = self.open.notes(place).is_some_and(|notes| notes.push(note).is_ok());
         if !taken {
-            self.measured_in_another_chunk(place, of, note);
+            self.measured_in_another_chunk(place, note);
         }
     }
 
@@ -652,7 +647,7 @@ mod tests {
         let note = Note::new(What::Event(Event::Gap), Sender::Low, 1);
         let room = 2 * ROWS_PER_BLOCK * NOTES_PER_ROW;
         for _ in 0..room + 3 {
-            sender.measured(place, (window, row.flow()), note);
+            sender.measured(place, note);
         }
         let mut totals = WorkerTotals::default();
         sender.note(&mut totals);
@@ -664,7 +659,7 @@ mod tests {
         // What came back is used again.
         let (place, begun) = sender.begin_row(window);
         *begun = row;
-        sender.measured(place, (window, row.flow()), note);
+        sender.measured(place, note);
         sender.note(&mut totals);
         assert_eq!(totals.measures_lost, 3);
     }

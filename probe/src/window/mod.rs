@@ -80,30 +80,46 @@ impl WindowClock {
     }
 }
 
+/// When packets are booked in a window.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Booked {
+    /// The window.
+    pub window: WindowNumber,
+    /// Its first instant.
+    begin: u64,
+    /// 0: no packet is booked in it.
+    length_ns: u64,
+    /// Clocks from here on are too late for it.
+    late_from: u64,
+}
+
+impl Booked {
+    /// Whether a packet is booked in this window, in time.
+    #[inline]
+    pub const fn holds(&self, at: Timestamp, clock: Timestamp) -> bool {
+        at.0.wrapping_sub(self.begin) < self.length_ns && clock.0 < self.late_from
+    }
+}
+
 /// [`WindowClock::book`] for packets whose windows are mostly those of the packets before: it divides
 /// only where a window is left.
 #[derive(Clone, Copy, Debug)]
 pub struct Booking {
     clock: WindowClock,
-    /// A window, and when it begins and ends.
-    window: WindowNumber,
-    begin: u64,
-    end: u64,
-    /// Clocks from here on are too late for it.
-    late_from: u64,
+    booked: Booked,
 }
 
 impl Booking {
     /// Nothing is known yet.
     pub fn new(clock: WindowClock) -> Self {
-        Self { clock, window: WindowNumber(0), begin: 0, end: 0, late_from: 0 }
+        Self { clock, booked: Booked::default() }
     }
 
     /// See [`WindowClock::book`].
     #[inline]
     pub fn book(&mut self, at: Timestamp, clock: Timestamp) -> (WindowNumber, bool) {
-        if self.begin <= at.0 && at.0 < self.end && clock.0 < self.late_from {
-            return (self.window, false);
+        if self.booked.holds(at, clock) {
+            return (self.booked.window, false);
         }
         self.leave(at, clock)
     }
@@ -112,9 +128,13 @@ impl Booking {
     /// time.
     #[inline]
     pub fn stays_in(&self, window: WindowNumber, at: Timestamp, clock: Timestamp) -> bool {
-        self.window == window
-            && at.0.wrapping_sub(self.begin) < self.end - self.begin
-            && clock.0 < self.late_from
+        self.booked.window == window && self.booked.holds(at, clock)
+    }
+
+    /// All that are booked as a packet is that was booked just now, and not late.
+    #[inline]
+    pub const fn booked(&self) -> Booked {
+        self.booked
     }
 
     #[cold]
@@ -124,9 +144,9 @@ impl Booking {
         if late {
             return (own, true);
         }
-        self.window = own;
-        (self.begin, self.end) = (own.start(length_ns).0, own.end(length_ns).0);
-        self.late_from = self.end.saturating_add(self.clock.grace_ns);
+        let (begin, end) = (own.start(length_ns).0, own.end(length_ns).0);
+        let late_from = end.saturating_add(self.clock.grace_ns);
+        self.booked = Booked { window: own, begin, length_ns: end - begin, late_from };
         (own, false)
     }
 }

@@ -125,8 +125,11 @@ impl Note {
     }
 }
 
+/// Notes in a cache line.
+const NOTES_PER_LINE: usize = 64 / size_of::<Note>();
+
 /// Notes behind the next one whose memory is fetched: two lines on.
-const NOTES_AHEAD: usize = 16;
+const NOTES_AHEAD: usize = 2 * NOTES_PER_LINE;
 
 /// Notes in a chunk.
 pub(super) const NOTES_PER_CHUNK: usize = 256;
@@ -171,9 +174,12 @@ impl Notes {
     #[inline]
     pub(super) fn push(&mut self, note: Note) -> Result<(), Note> {
         match &mut self.0 {
-            Some(chunk) if chunk.notes.len() < NOTES_PER_CHUNK => {
+            // It has the room that it was made with.
+            Some(chunk) if chunk.notes.len() < chunk.notes.capacity() => {
+                if chunk.notes.len().is_multiple_of(NOTES_PER_LINE) {
+                    memory::fetch_ahead(&mut chunk.notes, NOTES_AHEAD);
+                }
                 chunk.notes.push(note);
-                memory::fetch_ahead(&mut chunk.notes, NOTES_AHEAD);
                 Ok(())
             }
             _ => Err(note),

@@ -3,12 +3,11 @@
 //! In: rows as flows begin them; blocks without rows. Out: [`RowBlock`]s of one window.
 //! Cost: a row is written once, where the aggregator will read it; finding it again is two loads.
 //! Invariants: a block holds rows of one window; a place is good for its flow until the block is
-//! taken, which [`OpenRows::get`] notices; the number of blocks here never changes.
+//! taken, which [`OpenRows::get`] notices and `notes` does not; the number of blocks here never changes.
 
 use std::collections::VecDeque;
 
 use crate::index::{FlowIndex, WindowNumber};
-use crate::memory;
 
 use super::note::Notes;
 use super::{ROWS_PER_BLOCK, Row, Rows};
@@ -22,6 +21,11 @@ const PHASES: usize = 8;
 /// Where a row is while its window is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowPlace(pub u32);
+
+impl RowPlace {
+    /// No row is there.
+    pub const NOWHERE: Self = Self(u32::MAX);
+}
 
 /// Rows of one window.
 #[derive(Clone, Debug, Default)]
@@ -105,26 +109,27 @@ impl OpenRows {
         (block.window == window && row.flow() == flow).then_some(row)
     }
 
-    /// Where notes on the row at `place` are written, if `flow` has it open in `window`.
+    /// Where notes on the row at `place` are written, which was just found or begun: it is not asked
+    /// whose it is.
     #[inline]
-    pub(super) fn notes(
-        &mut self,
-        place: RowPlace,
-        (window, flow): (WindowNumber, FlowIndex),
-    ) -> Option<&mut Notes> {
+    pub(super) fn notes(&mut self, place: RowPlace) -> Option<&mut Notes> {
         let block = self.blocks.get_mut(place.0 as usize / ROWS_PER_BLOCK)?;
-        let row = block.rows.get(place.0 as usize % ROWS_PER_BLOCK)?;
-        (block.window == window && row.flow() == flow).then_some(&mut block.notes)
+        debug_assert!(
+            block.window != NO_WINDOW && place.0 as usize % ROWS_PER_BLOCK < block.rows.len(),
+            "a note on a row that is not open"
+        );
+        Some(&mut block.notes)
     }
 
-    /// Has the row at `place` fetched, whoever has it, and where notes on it are written.
+    /// Has the row at `place` fetched, whoever has it, and where notes on it are written if there may
+    /// be any.
     #[inline]
-    pub(super) fn fetch(&self, place: RowPlace) {
+    pub(super) fn fetch(&self, place: RowPlace, with_notes: bool) {
         let Some(block) = self.blocks.get(place.0 as usize / ROWS_PER_BLOCK) else { return };
-        if let Some(row) = block.rows.get(place.0 as usize % ROWS_PER_BLOCK) {
-            memory::fetch(row);
+        block.rows.fetch(place.0 as usize);
+        if with_notes {
+            block.notes.fetch();
         }
-        block.notes.fetch();
     }
 
     /// Begins a row of `window`, after [`OpenRows::has_room`] with nothing in between; an older one's
@@ -133,7 +138,7 @@ impl OpenRows {
     pub(super) fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row) {
         let place = self.windows[phase_of(window)].filling;
         let Some(block) = self.blocks.get_mut(place as usize) else {
-            return (RowPlace(u32::MAX), &mut self.nowhere);
+            return (RowPlace::NOWHERE, &mut self.nowhere);
         };
         block.rows.fetch_ahead(ROWS_AHEAD + 1);
         let at = place_of(place, block.rows.len());
@@ -362,13 +367,11 @@ mod tests {
     #[test]
     fn notes_go_with_their_rows() {
         let mut open = OpenRows::new(4);
-        let (window, flow) = (WindowNumber(8), FlowIndex(7));
+        let window = WindowNumber(8);
         push(&mut open, window, row(6)).expect("there is room");
         let place = push(&mut open, window, row(7)).expect("there is room");
         assert_eq!(row_of(place), 1);
-        assert!(open.notes(place, (window, FlowIndex(6))).is_none(), "another flow's");
-        assert!(open.notes(place, (window.next(), flow)).is_none(), "another window's");
-        let notes = open.notes(place, (window, flow)).expect("they are there");
+        let notes = open.notes(place).expect("they are there");
         notes.grow(Box::new(Chunk::empty()));
         let note = Note::new(What::Event(Event::Gap), Sender::Low, 1).of_row(row_of(place));
         assert_eq!(notes.push(note), Ok(()));

@@ -229,9 +229,10 @@ impl Row {
     #[inline]
     pub const fn complete_as(&mut self, beginning: &RowBeginning<'_>) {
         let RowBeginning { identity, segment, initiator, ethernet, .. } = *beginning;
+        let [low, high] = identity.taps;
         self.segments = [segment; 2];
+        (self.ethernet, self.tap) = (ethernet, if initiator as u8 == 0 { low } else { high });
         self.identity = *identity;
-        (self.ethernet, self.tap) = (ethernet, identity.taps[initiator.place()]);
     }
 
     /// Who began.

@@ -57,6 +57,12 @@ impl Rows {
         }
     }
 
+    /// Has the row fetched whose place among all has these low bits, whether it was begun or not.
+    #[inline]
+    pub fn fetch(&self, place: usize) {
+        memory::fetch(&self.memory[place % ROWS_PER_BLOCK]);
+    }
+
     /// Forgets all rows.
     pub const fn clear(&mut self) {
         self.count = 0;

@@ -1,8 +1,8 @@
 //! A burst of the own source: looked at, then handled packet by packet.
 //!
 //! In: frames. Out: packets of settled flows counted, all others on their way with their headers.
-//! Cost: four loops, each over the whole burst and each with the registers for itself: fetching
-//! frames, looking, fetching tables, handling.
+//! Cost: several loops, each over the whole burst and each with the registers for itself: fetching
+//! frames, looking, fetching tables one after another, handling.
 //! Invariants: packets are handled in order, each at its own time; what is tallied is added before
 //! anything else is counted or anybody asks.
 //! Source: ARCHITECTURE.md, "The loop" and "Settled flows".
@@ -14,10 +14,11 @@ use crate::counters::DropCause;
 use crate::decode::brief::Fields;
 use crate::decode::{Brief, Headers};
 use crate::flow::Guess;
-use crate::index::{TapIndex, WindowNumber};
+use crate::index::{PortIndex, TapIndex, WindowNumber};
 use crate::path::PathStage;
 use crate::spread::{name_brief, name_flow, owner};
 use crate::time::Timestamp;
+use crate::window::Booked;
 
 use super::{Ahead, BURST_PACKETS_MAX, Worker, WorkerParts};
 
@@ -32,32 +33,41 @@ const FLUSH_POLLS: u32 = 4;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
     kind: Kind,
-    /// Valid where something was read in brief.
+    /// Valid where something was read in brief; elsewhere only the hash of its flow's key is, once its
+    /// headers were read: 0 where it was rejected.
     brief: Brief,
     /// The same, where something more than counting is to be done.
     fields: Fields,
-    /// Hash of its flow's key; 0 where it was rejected.
-    hash: u64,
     ahead: Ahead,
 }
 
-/// Packets of one tap that are alike, counted together.
+/// Packets of one tap that are booked alike, counted together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     tap: TapIndex,
-    booking: (WindowNumber, bool),
-    /// Of settled flows.
+    booked: Booked,
+    /// Of the newest.
+    clock: Timestamp,
+    /// Packets that were booked.
     packets: u64,
-    /// On their way to other workers.
+    /// Those that were not: copies, and what is on its way to other workers.
     passed_packets: u64,
     /// Of both.
     octets: u64,
 }
 
+impl Tally {
+    /// Whether a packet belongs among them.
+    #[inline]
+    const fn holds(&self, brief: &Brief) -> bool {
+        self.tap.0 == brief.tap.0 && self.booked.holds(brief.timestamp, brief.clock)
+    }
+}
+
 /// How much was read of a frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Kind {
-    /// Nothing yet.
+    /// Nothing yet but its clock.
     #[default]
     Unread,
     /// The brief, but all headers are needed.
@@ -103,6 +113,11 @@ impl WorkerParts {
         Standing::Counts
     }
 
+    /// Whether packets are counted on their flows, and nothing else is done with them.
+    fn only_counts(&self) -> bool {
+        self.path.is_none() && self.copies.is_none() && !self.flows.measures()
+    }
+
     /// Whether a packet of a flow goes through a ring.
     #[inline]
     fn passes_on(&self, hash: u64) -> bool {
@@ -125,7 +140,7 @@ impl<S: Source> Worker<S> {
             self.ports_known += 1;
         }
         let packets = burst.len().min(BURST_PACKETS_MAX);
-        fetch_frames(&burst, packets);
+        burst.fetch(packets);
         self.look(&burst, packets);
         let was_quiet = std::mem::replace(&mut self.quiet, state == SourceState::Quiet);
         match state {
@@ -150,10 +165,19 @@ impl<S: Source> Worker<S> {
     /// Reads what each packet needs: in brief where that may do, else all headers. The loops of a
     /// burst stand apart, so that each has the registers for itself.
     fn look(&mut self, burst: &impl Burst, packets: usize) {
-        let before = self.read_clock;
-        let read = if self.may_be_brief() { self.look_in_brief(burst, packets) } else { 0 };
+        if !self.may_be_brief() {
+            self.look_in_full(burst, packets);
+            return;
+        }
+        let (parts, seen) = (&self.parts, &mut self.seen[..packets]);
+        let wants_fields = parts.copies.is_some() || parts.flows.measures();
+        let read = if wants_fields {
+            look_in_brief::<true>(parts, burst, seen, &mut self.read_clock)
+        } else {
+            look_in_brief::<false>(parts, burst, seen, &mut self.read_clock)
+        };
         if read < packets {
-            self.look_in_full(burst, packets, before);
+            self.look_at_others(burst, packets);
         }
     }
 
@@ -164,67 +188,29 @@ impl<S: Source> Worker<S> {
         parts.filters.is_empty() && parts.shedder.keeps_all() && !follows_all
     }
 
-    /// Reads in brief what can be; how many packets that is enough for.
+    /// Reads all headers of a burst's frames.
     #[inline(never)]
-    fn look_in_brief(&mut self, burst: &impl Burst, packets: usize) -> usize {
-        let parts = &self.parts;
-        let wants_fields = parts.copies.is_some() || parts.flows.measures();
-        let (mut clock, mut read) = (self.read_clock, 0);
-        for (place, seen) in self.seen[..packets].iter_mut().enumerate() {
-            let frame = burst.frame(place);
-            clock = clock.max(frame.timestamp);
-            seen.kind = Kind::Unread;
-            // Frames are asked for anew where one is given away: this one stays in registers.
-            let (decoder, brief) = (&parts.decoder, &mut seen.brief);
-            if decoder.brief(&frame, clock, brief).is_none()
-                && decoder.brief_of_enclosed(&burst.frame(place), clock, brief).is_none()
-            {
-                continue;
-            }
-            name_brief(&mut seen.brief, parts.seed);
-            if parts.workers > 1 && parts.passes_on(seen.brief.hash) {
-                // Nothing is fetched for it here.
-                seen.kind = Kind::BriefElsewhere;
-                read += 1;
-                continue;
-            }
-            seen.kind = Kind::BriefAlone;
-            if wants_fields {
-                let packet = seen.brief.packet_in(&frame);
-                if seen.fields.read(packet, &seen.brief).is_none() {
-                    continue;
-                }
-                if let Some(copies) = &parts.copies {
-                    let invariant = Invariant::of_brief(&seen.brief, &seen.fields);
-                    seen.ahead.digest = copies.digest_of(&invariant);
-                }
-            }
-            seen.hash = seen.brief.hash;
-            seen.kind = Kind::Brief;
-            parts.flows.table().fetch_bucket(seen.hash);
-            read += 1;
+    fn look_in_full(&mut self, burst: &impl Burst, packets: usize) {
+        for place in 0..packets {
+            self.read_clock = self.read_clock.max(burst.frame(place).timestamp);
+            self.decode(&burst.frame(place), self.read_clock, place);
+            self.parts.flows.table().fetch_bucket(self.seen[place].brief.hash);
         }
-        self.read_clock = clock;
-        read
     }
 
-    /// Reads all headers of what was not read in brief; `clock` was the source's before the burst.
+    /// Reads all headers of what was looked at in brief in vain.
     #[inline(never)]
-    fn look_in_full(&mut self, burst: &impl Burst, packets: usize, mut clock: Timestamp) {
-        let may_be_brief = self.may_be_brief();
+    fn look_at_others(&mut self, burst: &impl Burst, packets: usize) {
         for place in 0..packets {
-            clock = clock.max(burst.frame(place).timestamp);
-            if !may_be_brief {
-                self.seen[place].kind = Kind::Unread;
-            }
             match self.seen[place].kind {
-                Kind::Unread => self.decode(&burst.frame(place), clock, place),
+                Kind::Unread => {
+                    self.decode(&burst.frame(place), self.seen[place].brief.clock, place);
+                }
                 Kind::BriefAlone => self.read_known(&burst.frame(place), place),
                 _ => continue,
             }
-            self.parts.flows.table().fetch_bucket(self.seen[place].hash);
+            self.parts.flows.table().fetch_bucket(self.seen[place].brief.hash);
         }
-        self.read_clock = clock;
     }
 
     /// Reads all headers of a frame.
@@ -236,9 +222,9 @@ impl<S: Source> Worker<S> {
                 if let Some(copies) = &self.parts.copies {
                     seen.ahead.digest = copies.digest(headers);
                 }
-                (seen.hash, seen.kind) = (headers.hash, Kind::Headers);
+                (seen.brief.hash, seen.kind) = (headers.hash, Kind::Headers);
             }
-            Err(cause) => (seen.hash, seen.kind) = (0, Kind::Rejected(cause)),
+            Err(cause) => (seen.brief.hash, seen.kind) = (0, Kind::Rejected(cause)),
         }
     }
 
@@ -249,26 +235,20 @@ impl<S: Source> Worker<S> {
         if let Some(copies) = &self.parts.copies {
             seen.ahead.digest = copies.digest(headers);
         }
-        (seen.hash, seen.kind) = (headers.hash, Kind::Headers);
+        seen.kind = Kind::Headers;
     }
 
     /// Looks at where the flows and digests of the burst lie, so that memory is fetched for all at
     /// once; their buckets were looked at before.
     #[inline(never)]
     fn fetch_tables(&mut self, packets: usize) {
-        let (flows, copies) = (&self.parts.flows, self.parts.copies.as_ref());
-        let seen = &mut self.seen[..packets];
-        for seen in &mut *seen {
-            if matches!(seen.kind, Kind::BriefElsewhere) {
-                continue;
-            }
-            seen.ahead.guess = flows.guess(seen.hash);
-            seen.ahead.fetch(flows, copies);
+        let (flows, seen) = (&self.parts.flows, &mut self.seen[..packets]);
+        if self.parts.workers > 1 {
+            fetch_own(&self.parts, seen, |kind| !matches!(kind, Kind::BriefElsewhere));
+        } else {
+            fetch_own(&self.parts, seen, |_| true);
         }
-        for Seen { ahead, kind, brief, .. } in seen {
-            if matches!(kind, Kind::BriefElsewhere) {
-                continue;
-            }
+        for Seen { ahead, brief, .. } in seen {
             // Without a brief it is another packet's sender, and at worst something is fetched in vain.
             let next = (brief.sender, self.newest_active);
             ahead.fetch_behind(flows, &self.parts.handoff, next);
@@ -276,27 +256,43 @@ impl<S: Source> Worker<S> {
     }
 
     /// All packets of a burst, one after another.
-    #[inline(never)]
     fn handle_all(&mut self, burst: &impl Burst, packets: usize) {
+        // A loop each: where nothing but counts is wanted, it has the registers for itself.
+        if self.parts.only_counts() {
+            self.handle_each::<true>(burst, packets);
+        } else {
+            self.handle_each::<false>(burst, packets);
+        }
+    }
+
+    /// The same, where `ONLY_COUNTS` says what [`WorkerParts::only_counts`] does.
+    #[inline(never)]
+    fn handle_each<const ONLY_COUNTS: bool>(&mut self, burst: &impl Burst, packets: usize) {
         // Out of the worker while it is changed by what they hold; nothing is allocated.
         let all = std::mem::take(&mut self.seen);
+        let mut headers = Headers::default();
         for (place, seen) in all[..packets].iter().enumerate() {
-            match seen.kind {
-                Kind::Brief => {
-                    if !self.handle_brief(burst, place, seen) {
-                        self.handle_unsettled(&burst.frame(place), seen);
-                    }
-                }
-                Kind::BriefElsewhere => self.handle_elsewhere(&burst.frame(place), &seen.brief),
-                _ => self.handle_in_full(burst, place, seen),
+            if matches!(seen.kind, Kind::Brief) {
+                self.handle_brief::<ONLY_COUNTS>(burst, (place, seen), &mut headers);
+            } else {
+                self.handle_others(burst, place, seen);
             }
         }
         self.seen = all;
         self.add_tally();
     }
 
-    /// One packet all of whose headers were read: time goes on, it is counted, and goes its way.
+    /// One packet that is not known in brief, or goes elsewhere.
     #[inline(never)]
+    fn handle_others(&mut self, burst: &impl Burst, place: usize, seen: &Seen) {
+        if matches!(seen.kind, Kind::BriefElsewhere) {
+            self.handle_elsewhere(&burst.frame(place), &seen.brief);
+        } else {
+            self.handle_in_full(burst, place, seen);
+        }
+    }
+
+    /// One packet all of whose headers were read: time goes on, it is counted, and goes its way.
     fn handle_in_full(&mut self, burst: &impl Burst, place: usize, seen: &Seen) {
         self.add_tally();
         let all = std::mem::take(&mut self.headers);
@@ -320,24 +316,52 @@ impl<S: Source> Worker<S> {
         self.headers = all;
     }
 
-    /// One packet that was read in brief, of a flow that is not settled. Time has come to it already,
-    /// and it is this worker's: with brief looks nothing is filtered or shed.
+    /// One packet that was read in brief, and more is to be done than counting. It is this worker's: with
+    /// brief looks nothing is filtered or shed. Its headers are written where there is memory for some.
     #[inline(never)]
-    fn handle_unsettled(&mut self, frame: &Frame<'_>, seen: &Seen) {
-        self.add_tally();
-        let mut all = std::mem::take(&mut self.headers);
-        if let Some(headers) = all.first_mut() {
-            seen.brief.write_headers(seen.brief.packet_in(frame), headers);
-            self.advance(headers.clock);
-            self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
-            self.own((headers, frame.bytes), &seen.ahead);
+    fn own_tallied<const ONLY_COUNTS: bool>(
+        &mut self,
+        burst: &impl Burst,
+        (place, seen): (usize, &Seen),
+        standing: Standing,
+        headers: &mut Headers,
+    ) {
+        let Seen { brief, ahead, .. } = seen;
+        let frame = burst.frame(place);
+        brief.write_headers(brief.packet_in(&frame), headers);
+        let packet = (&*headers, frame.bytes);
+        let booking = (self.tally.booked.window, false);
+        let is_booked = if ONLY_COUNTS {
+            let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
+            flows.meter_frame(packet, ahead.guess, Verdict::First, booking, output);
+            true
+        } else {
+            let verdict = match standing {
+                Standing::MayBeCopy(verdict) => verdict,
+                Standing::NotSettled | Standing::Counts => self.classify(headers, ahead),
+            };
+            self.book(packet, ahead, verdict, booking)
+        };
+        if is_booked {
+            self.tally.packets += 1;
+        } else {
+            self.tally.passed_packets += 1;
         }
-        self.headers = all;
+    }
+
+    /// One packet that was read in brief, and came too late for its window. Time has come to it already.
+    #[cold]
+    fn handle_late(&mut self, frame: &Frame<'_>, seen: &Seen) {
+        self.add_tally();
+        let mut headers = Headers::default();
+        seen.brief.write_headers(seen.brief.packet_in(frame), &mut headers);
+        self.advance(headers.clock);
+        self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
+        self.own((&headers, frame.bytes), &seen.ahead);
     }
 
     /// One packet that was read in brief, of a flow that another worker owns, or that waits for its
     /// turn among what others receive.
-    #[inline(never)]
     fn handle_elsewhere(&mut self, frame: &Frame<'_>, brief: &Brief) {
         if self.parts.receivers == 1 {
             if brief.clock >= self.next_event {
@@ -347,7 +371,8 @@ impl<S: Source> Worker<S> {
             self.clock = self.clock.max(brief.clock);
         }
         if self.tally.tap != brief.tap {
-            self.tally_anew(brief);
+            // Whether it is late is its owner's to know.
+            let _ = self.tally_anew(brief);
         }
         self.tally.passed_packets += 1;
         self.tally.octets += u64::from(brief.wire_octets);
@@ -384,35 +409,47 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// One packet that is known in brief, if its flow is settled: it is only counted. `false`: all its
-    /// headers are needed; time went on, and nothing else was done.
-    #[inline]
-    fn handle_brief(&mut self, burst: &impl Burst, place: usize, seen: &Seen) -> bool {
+    /// One packet that is known in brief: where its flow is settled, it is only counted.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each packet goes this way")]
+    fn handle_brief<const ONLY_COUNTS: bool>(
+        &mut self,
+        burst: &impl Burst,
+        (place, seen): (usize, &Seen),
+        headers: &mut Headers,
+    ) {
         let Seen { brief, fields, ahead, .. } = seen;
         if brief.clock >= self.next_event {
             self.add_tally();
             self.advance_to_event(brief.clock);
         }
-        match self.parts.standing(brief, fields, ahead) {
-            Standing::Counts => {}
-            Standing::MayBeCopy(verdict) => {
-                self.handle_copy(&burst.frame(place), seen, verdict);
-                return true;
-            }
-            Standing::NotSettled => return false,
+        if !self.tally.holds(brief) && !self.tally_anew(brief) {
+            self.handle_late(&burst.frame(place), seen);
+            return;
         }
-        self.clock = self.clock.max(brief.clock);
         // Time has just been brought to this packet's clock: what is not late has its window open.
-        let Tally { tap, booking: (window, late), .. } = self.tally;
-        if late || tap != brief.tap || !self.booking.stays_in(window, brief.timestamp, brief.clock)
-        {
-            self.tally_anew(brief);
+        self.tally.clock = brief.clock;
+        self.tally.octets += u64::from(brief.wire_octets);
+        let standing = if !ONLY_COUNTS {
+            self.parts.standing(brief, fields, ahead)
+        } else if self.parts.flows.is_settled(brief, ahead.guess) {
+            Standing::Counts
+        } else {
+            Standing::NotSettled
+        };
+        if standing != Standing::Counts {
+            self.own_tallied::<ONLY_COUNTS>(burst, (place, seen), standing, headers);
+            return;
         }
         self.tally.packets += 1;
-        self.tally.octets += u64::from(brief.wire_octets);
+        let booking = (self.tally.booked.window, false);
         let speech = || Speech::of_brief(brief, fields, brief.packet_in(&burst.frame(place)));
-        self.count_settled(ahead.guess, (brief, fields), self.tally.booking, speech);
-        true
+        if ONLY_COUNTS {
+            let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
+            flows.count_settled(ahead.guess, brief, booking, output, speech);
+        } else {
+            self.count_settled(ahead.guess, (brief, fields), booking, speech);
+        }
     }
 
     /// Counts a packet of a settled flow, and measures it.
@@ -432,43 +469,111 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Another tally, for packets like this one.
+    /// Another tally, for packets like this one. `false`: it is late, and none is for such packets.
     #[inline(never)]
-    fn tally_anew(&mut self, brief: &Brief) {
+    fn tally_anew(&mut self, brief: &Brief) -> bool {
         self.add_tally();
+        let (_, late) = self.booking.book(brief.timestamp, brief.clock);
         self.tally.tap = brief.tap;
-        self.tally.booking = self.booking.book(brief.timestamp, brief.clock);
+        self.tally.booked = if late { Booked::default() } else { self.booking.booked() };
+        !late
     }
 
     /// Adds what was tallied to all counts. Before anything else is counted, or anybody asks.
     pub(super) fn add_tally(&mut self) {
-        let Tally { tap, booking, packets, passed_packets, octets } = self.tally;
+        let Tally { tap, booked, clock, packets, passed_packets, octets } = self.tally;
         if packets + passed_packets == 0 {
             return;
         }
+        self.clock = self.clock.max(clock);
         self.receive(tap, (packets + passed_packets, octets));
         if packets > 0 {
-            self.note_booked(booking, packets);
+            self.note_booked((booked.window, false), packets);
         }
         (self.tally.packets, self.tally.passed_packets, self.tally.octets) = (0, 0, 0);
     }
+}
 
-    /// All headers of a packet that was looked at in brief and is, or may be, a copy, and then its way.
-    #[cold]
-    fn handle_copy(&mut self, frame: &Frame<'_>, seen: &Seen, verdict: Verdict) {
-        self.add_tally();
-        let mut headers = Headers::default();
-        seen.brief.write_headers(seen.brief.packet_in(frame), &mut headers);
-        self.advance(headers.clock);
-        self.receive(headers.tap, (1, u64::from(frame.wire_octets)));
-        self.own_as((&headers, frame.bytes), &seen.ahead, verdict);
+/// Reads in brief what can be of a burst's first frames, with `FIELDS` also what is needed for more than
+/// counting; how many packets that is enough for. `clock` is the source's before the burst, and then
+/// the largest stamp.
+#[inline(never)]
+fn look_in_brief<const FIELDS: bool>(
+    parts: &WorkerParts,
+    burst: &impl Burst,
+    seen: &mut [Seen],
+    clock: &mut Timestamp,
+) -> usize {
+    let (mut latest, mut unread) = (*clock, 0);
+    let mut port = PortIndex(0);
+    let mut untagged = parts.decoder.place_of_untagged(port);
+    // There are so many; known to the compiler, it need not check that for each of them.
+    let packets = seen.len().min(burst.len());
+    for (place, seen) in (0..packets).zip(seen) {
+        let frame = burst.frame(place);
+        latest = latest.max(frame.timestamp);
+        if frame.port != port {
+            port = frame.port;
+            untagged = parts.decoder.place_of_untagged(port);
+        }
+        if let Some(untagged) = untagged
+            && parts.decoder.brief((&frame, latest), untagged, &mut seen.brief).is_some()
+        {
+            name_brief(&mut seen.brief, parts.seed);
+        } else if !look_inside(parts, &burst.frame(place), latest, &mut seen.brief) {
+            // Frames are asked for anew where one is given away: the other stays in registers.
+            (seen.kind, unread) = (Kind::Unread, unread + 1);
+            seen.brief.clock = latest;
+            continue;
+        }
+        if parts.workers > 1 && parts.passes_on(seen.brief.hash) {
+            // Nothing is fetched for it here.
+            seen.kind = Kind::BriefElsewhere;
+            continue;
+        }
+        if FIELDS {
+            let packet = seen.brief.packet_in(&frame);
+            if seen.fields.read(packet, &seen.brief).is_none() {
+                (seen.kind, unread) = (Kind::BriefAlone, unread + 1);
+                continue;
+            }
+            if let Some(copies) = &parts.copies {
+                let invariant = Invariant::of_brief(&seen.brief, &seen.fields);
+                seen.ahead.digest = copies.digest_of(&invariant);
+            }
+        }
+        seen.kind = Kind::Brief;
+        parts.flows.table().fetch_bucket(seen.brief.hash);
+    }
+    *clock = latest;
+    packets - unread
+}
+
+/// Guesses the flows of packets that are this worker's, and has flows and digests fetched.
+#[inline]
+fn fetch_own(parts: &WorkerParts, seen: &mut [Seen], is_own: impl Fn(Kind) -> bool) {
+    for Seen { ahead, brief, kind, .. } in &mut *seen {
+        ahead.guess = if is_own(*kind) { parts.flows.guess(brief.hash) } else { Guess::NONE };
+        parts.flows.table().fetch(ahead.guess);
+    }
+    let Some(copies) = &parts.copies else { return };
+    for seen in seen.iter().filter(|seen| is_own(seen.kind)) {
+        copies.fetch(&seen.ahead.digest);
     }
 }
 
-/// Has the headers of all frames fetched.
-#[inline]
-fn fetch_frames(burst: &impl Burst, packets: usize) {
-    for place in 0..packets {
-        burst.fetch(place);
+/// Reads in brief what stands behind a tag or in a tunnel, and names its flow; `false` where that may not
+/// be.
+#[inline(never)]
+fn look_inside(
+    parts: &WorkerParts,
+    frame: &Frame<'_>,
+    clock: Timestamp,
+    brief: &mut Brief,
+) -> bool {
+    let is_brief = parts.decoder.brief_of_enclosed(frame, clock, brief).is_some();
+    if is_brief {
+        name_brief(brief, parts.seed);
     }
+    is_brief
 }

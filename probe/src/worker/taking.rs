@@ -337,7 +337,12 @@ impl<S: Source> Worker<S> {
                     known.ahead = Ahead::of(headers, flows, copies);
                 }
             }
-            known.ahead.fetch(flows, copies);
+            flows.table().fetch(known.ahead.guess);
+        }
+        if let Some(copies) = copies {
+            for known in &*all {
+                copies.fetch(&known.ahead.digest);
+            }
         }
         for known in all {
             known.ahead.fetch_behind(flows, handoff, (known.sender, self.newest_active));

@@ -9,10 +9,10 @@
 use crate::decode::Headers;
 use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::time::Timestamp;
-use crate::window::{Ends, Row};
+use crate::window::{Ends, NO_TOTALS, Row};
 
 use super::super::output::{Biflow, EndedFlow, FlowOutput, Measured};
-use super::super::sides::NOWHERE;
+use super::super::sides::{Apart, NOWHERE};
 use super::super::state::second_of;
 use super::super::table::Guess;
 use super::super::{EndReason, TcpState};
@@ -112,11 +112,14 @@ impl FlowStage {
     }
 
     fn give_record(&self, index: FlowIndex, reason: EndReason, output: &mut impl FlowOutput) {
-        let flow = self.biflow(index);
         let beside = self.table.rest(index).beside;
         let totals = self.measures.as_ref().and_then(|measures| measures.totals(&beside));
-        let sampling_rate = self.sampling_rate;
-        let ended = EndedFlow { flow, reason, sampling_rate, ..EndedFlow::default() };
+        let ended = EndedFlow {
+            flow: self.biflow(index),
+            reason,
+            sampling_rate: self.sampling_rate,
+            totals: NO_TOTALS,
+        };
         output.ended(&ended, totals.as_ref());
     }
 
@@ -126,7 +129,10 @@ impl FlowStage {
         measures.measured(index, &self.table.rest(index).beside, is_tcp)
     }
 
+    #[inline]
     fn biflow(&self, index: FlowIndex) -> Biflow {
+        // First: what is read of the flow then goes from where it is to where it stays.
+        let measured = self.measured(index);
         let (flow, rest) = (self.table.flow(index), self.table.rest(index));
         let sides = if flow.is_apart() {
             [self.side(index, Sender::Low), self.side(index, Sender::High)]
@@ -134,15 +140,18 @@ impl FlowStage {
             [flow.side(Sender::Low), flow.side(Sender::High)]
         };
         let apart = if rest.apart == NOWHERE { None } else { self.apart.get(rest.apart) };
-        let correction = apart.map_or([0; 2], |apart| apart.layer2_correction);
         let (packets, above) = (flow.packets.map(u64::from), { rest.octets_above });
         let octets = [0, 1].map(|place: usize| {
             (u64::from(above[place]) << u32::BITS) | u64::from(flow.octets[place])
         });
-        let layer2_octets = [0, 1].map(|place: usize| {
-            let header = u64::from(sides[place].layer2_header_octets);
-            (octets[place] + packets[place] * header).saturating_add_signed(correction[place])
+        let mut layer2_octets = [0, 1].map(|place: usize| {
+            octets[place] + packets[place] * u64::from(sides[place].layer2_header_octets)
         });
+        if let Some(Apart { layer2_correction, .. }) = apart {
+            for (octets, correction) in layer2_octets.iter_mut().zip(layer2_correction) {
+                *octets = octets.saturating_add_signed(*correction);
+            }
+        }
         Biflow {
             key: flow.identity.key,
             initiator: flow.initiator(),
@@ -159,7 +168,7 @@ impl FlowStage {
             packets,
             octets,
             layer2_octets,
-            measured: self.measured(index),
+            measured,
         }
     }
 

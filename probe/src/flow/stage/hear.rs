@@ -11,23 +11,30 @@ use crate::index::{FlowIndex, Sender, WindowNumber};
 use crate::window::sides;
 
 use super::super::output::FlowOutput;
+use super::super::sides::Side;
 use super::FlowStage;
 
 impl FlowStage {
-    /// Looks at payload. `counts`: the packet is no copy.
-    #[inline(never)]
-    pub(super) fn hear(
+    /// Looks at payload. `counts`: the packet is no copy. Whether the application is known by it.
+    #[inline]
+    fn hear(
         &mut self,
         index: FlowIndex,
         speech: &Speech<'_>,
         counts: bool,
         output: &mut impl FlowOutput,
-    ) {
+    ) -> bool {
         let transactions = self.transactions;
         let flow = self.table.flow_mut(index);
-        if flow.application == Application::Unknown {
+        let was_unknown = flow.application == Application::Unknown;
+        if was_unknown {
             flow.note_looked_at();
             flow.application = app::classify(&speech.words);
+            // Then its sender is listened to as before.
+            let goes_on = flow.looked_at_packets() < app::PACKETS_MAX;
+            if flow.application == Application::Unknown && goes_on {
+                return false;
+            }
         }
         let looked_at = flow.looked_at_packets();
         let next = app::listen(flow.application, &speech.words, looked_at, transactions);
@@ -35,33 +42,50 @@ impl FlowStage {
         if let Some(listens) = next.to_other {
             flow.set_listening(speech.sender.other(), listens);
         }
+        let is_recognised = was_unknown && flow.application != Application::Unknown;
         if next.takes && counts {
-            output.said(&self.excerpt(index, speech), speech.payload);
+            self.take(index, speech, output);
         }
+        is_recognised
     }
 
-    /// The same for a packet of a settled flow.
+    /// The same, and what was recognised is told in the row of `window`.
     #[inline(never)]
-    pub(super) fn hear_settled(
+    pub(super) fn hear_and_tell(
         &mut self,
         index: FlowIndex,
         speech: &Speech<'_>,
-        window: WindowNumber,
+        (counts, window): (bool, WindowNumber),
         output: &mut impl FlowOutput,
     ) {
-        let flow = self.table.flow(index);
-        let (events, application) = (flow.events, flow.application);
-        self.hear(index, speech, true, output);
-        if self.table.flow(index).application != application {
-            self.tell_row(index, window, events, output);
+        if self.hear(index, speech, counts, output) {
+            self.tell_application(index, window, output);
         }
     }
 
+    /// Writes into the row that the application is known.
+    #[cold]
+    fn tell_application(
+        &mut self,
+        index: FlowIndex,
+        window: WindowNumber,
+        output: &mut impl FlowOutput,
+    ) {
+        let events = self.table.flow(index).events;
+        self.tell_row(index, window, events, output);
+    }
+
+    #[inline(never)]
+    fn take(&self, index: FlowIndex, speech: &Speech<'_>, output: &mut impl FlowOutput) {
+        output.said(&self.excerpt(index, speech), speech.payload);
+    }
+
+    #[inline]
     fn excerpt(&self, index: FlowIndex, speech: &Speech<'_>) -> Excerpt {
         let flow = self.table.flow(index);
         let initiator = flow.initiator();
-        let both = [self.side(index, Sender::Low), self.side(index, Sender::High)];
-        let (there, _) = sides(&both, initiator);
+        // Where the directions are not apart, each is the other turned, seen or not.
+        let there = if flow.is_apart() { self.there_apart(index) } else { flow.side(initiator) };
         Excerpt {
             key: flow.identity.key,
             initiator,
@@ -76,5 +100,13 @@ impl FlowStage {
             payload_octets: speech.words.payload_octets,
             octets: 0,
         }
+    }
+
+    /// The initiator's side.
+    #[cold]
+    fn there_apart(&self, index: FlowIndex) -> Side {
+        let both = [self.side(index, Sender::Low), self.side(index, Sender::High)];
+        let (there, _) = sides(&both, self.table.flow(index).initiator());
+        there
     }
 }

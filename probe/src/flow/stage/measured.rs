@@ -128,7 +128,8 @@ impl Measures {
     }
 
     /// See [`TcpFlow::may_be_recut`].
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a few instructions for each packet with payload")]
     pub(super) fn may_be_recut(
         &self,
         index: FlowIndex,
@@ -165,11 +166,14 @@ impl Measures {
             rare_options(&mut segment, headers);
             self.not_plain((index, row, window), beside, &segment, output);
         } else {
-            self.usual((index, row, window), beside, || segment_of(headers), output);
+            let plain = self.plain((index, row), &segment_of(headers), output);
+            if plain != Plain::Taken {
+                let segment = segment_of(headers);
+                self.not_only_plain(plain, (index, row, window), beside, &segment, output);
+            }
         }
     }
 
-    #[cold]
     #[inline(never)]
     fn not_plain(
         &mut self,
@@ -181,7 +185,8 @@ impl Measures {
         let flow = &mut self.tcp[index.0 as usize];
         let mut sink = Sink {
             output: &mut *output,
-            place: (row, (window, index)),
+            row,
+            window,
             window_ns: self.window_ns,
             beside: &mut *beside,
             seldom: &mut self.seldom,
@@ -197,7 +202,8 @@ impl Measures {
         };
         let mut sink = Sink {
             output,
-            place: (row, (window, index)),
+            row,
+            window,
             window_ns: self.window_ns,
             beside,
             seldom: &mut self.seldom,
@@ -237,27 +243,35 @@ impl Measures {
         }
     }
 
-    /// Takes a segment without rare options that counts in the row at `row`. It is made anew where it
-    /// is given away, so that the usual one stays in registers.
+    /// Takes a segment without rare options that counts in the row at `row`, if it is plain.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "two ways lead here, and each is most of its caller")]
-    pub(super) fn usual(
+    fn plain(
         &mut self,
-        (index, row, window): (FlowIndex, RowPlace, WindowNumber),
+        (index, row): (FlowIndex, RowPlace),
+        segment: &Segment,
+        output: &mut impl FlowOutput,
+    ) -> Plain {
+        let mut sink = PlainSink { output, row, event: None };
+        if !self.tcp[index.0 as usize].plain(segment, &mut sink) {
+            return Plain::Not;
+        }
+        sink.event.map_or(Plain::Taken, Plain::Counts)
+    }
+
+    /// Does what [`Measures::plain`] left.
+    fn not_only_plain(
+        &mut self,
+        plain: Plain,
+        at: (FlowIndex, RowPlace, WindowNumber),
         beside: &mut Beside,
-        segment: impl Fn() -> Segment,
+        segment: &Segment,
         output: &mut impl FlowOutput,
     ) {
-        let mut sink = Sink {
-            output: &mut *output,
-            place: (row, (window, index)),
-            window_ns: self.window_ns,
-            beside: &mut *beside,
-            seldom: &mut self.seldom,
-            late: &mut self.late,
-        };
-        if !self.tcp[index.0 as usize].plain(&segment(), &mut sink) {
-            self.not_plain((index, row, window), beside, &segment(), output);
+        match plain {
+            Plain::Taken => {}
+            Plain::Counts(event) => count_event(&mut self.seldom, beside, (event, segment.sender)),
+            Plain::Not => self.not_plain(at, beside, segment, output),
         }
     }
 
@@ -353,9 +367,28 @@ impl FlowStage {
             return;
         }
         let index = guess.index();
+        let row = self.table.flow(index).row;
+        let plain = measures.plain((index, row), &segment_of_brief(brief, fields), output);
+        if plain != Plain::Taken {
+            // The segment is made anew, so that the usual one stays in registers.
+            self.measure_closer(index, (brief, fields), window, plain, output);
+        }
+    }
+
+    #[inline(never)]
+    fn measure_closer(
+        &mut self,
+        index: FlowIndex,
+        (brief, fields): (&Brief, &Fields),
+        window: WindowNumber,
+        plain: Plain,
+        output: &mut impl FlowOutput,
+    ) {
+        let Some(measures) = &mut self.measures else { return };
         let (flow, rest) = self.table.both_mut(index);
-        let segment = || segment_of_brief(brief, fields);
-        measures.usual((index, flow.row, window), &mut rest.beside, segment, output);
+        let at = (index, flow.row, window);
+        let segment = segment_of_brief(brief, fields);
+        measures.not_only_plain(plain, at, &mut rest.beside, &segment, output);
         if !measures.late.is_empty() {
             self.tell_late(index, output);
         }
@@ -403,14 +436,14 @@ fn segment_of(headers: &Headers) -> Segment {
 /// The same of a packet that is known in brief.
 #[inline]
 fn segment_of_brief(brief: &Brief, fields: &Fields) -> Segment {
-    let timestamps = fields.tcp_timestamps.map(|(value, echo)| Timestamps { value, echo });
+    let timestamps = fields.tcp_timestamps().map(|(value, echo)| Timestamps { value, echo });
     Segment {
         at: brief.timestamp,
-        sequence: fields.tcp_sequence,
-        acknowledgement: fields.tcp_acknowledgement,
+        sequence: fields.tcp_sequence(),
+        acknowledgement: fields.tcp_acknowledgement(),
         payload_octets: fields.payload_octets,
-        flags: fields.tcp_flags,
-        window: fields.tcp_window,
+        flags: fields.tcp_flags(),
+        window: fields.tcp_window(),
         sender: brief.sender,
         tap: brief.tap,
         options: Options { timestamps, ..Options::default() },
@@ -478,8 +511,9 @@ fn late_of(late: &mut Vec<LateLosses>, window: WindowNumber) -> Option<&mut Late
 /// Takes what a segment gives.
 struct Sink<'a, O> {
     output: &'a mut O,
-    /// The row that the segment counts in, and whose it is.
-    place: (RowPlace, (WindowNumber, FlowIndex)),
+    /// The row that the segment counts in, and its window.
+    row: RowPlace,
+    window: WindowNumber,
     window_ns: u64,
     beside: &'a mut Beside,
     seldom: &'a mut Slab<Seldom>,
@@ -489,18 +523,46 @@ struct Sink<'a, O> {
 impl<O: FlowOutput> Sink<'_, O> {
     #[inline]
     fn note(&mut self, what: What, sender: Sender, amount: u64) {
-        note(self.output, self.place, (what, sender, amount));
+        note(self.output, self.row, Note::new(what, sender, amount));
     }
 }
 
 /// Notes what was measured in a row.
 #[inline(never)]
-fn note(
-    output: &mut impl FlowOutput,
-    (row, of): (RowPlace, (WindowNumber, FlowIndex)),
-    (what, sender, amount): (What, Sender, u64),
-) {
-    output.measured(row, of, Note::new(what, sender, amount));
+fn note(output: &mut impl FlowOutput, row: RowPlace, note: Note) {
+    output.measured(row, note);
+}
+
+/// Takes what plain segments give: notes, and few events. No loss is found by them.
+struct PlainSink<'a, O> {
+    output: &'a mut O,
+    row: RowPlace,
+    /// The event, which counts for the flow's record too.
+    event: Option<Event>,
+}
+
+impl<O: FlowOutput> tcp::Sink for PlainSink<'_, O> {
+    #[inline]
+    fn delay(&mut self, method: Method, far: Sender, ns: u64) {
+        note(self.output, self.row, Note::new(What::Delay(method), far, ns));
+    }
+
+    #[inline]
+    fn event(&mut self, event: Event, sender: Sender) {
+        note(self.output, self.row, Note::new(What::Event(event), sender, 1));
+        self.event = Some(event);
+    }
+}
+
+/// What became of a segment that may be plain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plain {
+    /// It was, and nothing is left to do.
+    Taken,
+    /// It was, and its sender's event counts for the flow's record.
+    Counts(Event),
+    /// It was not, and nothing was done.
+    Not,
 }
 
 /// Counts an event for the flow's record.
@@ -517,7 +579,6 @@ fn count_event(seldom: &mut Slab<Seldom>, beside: &mut Beside, (event, sender): 
     }
 }
 
-// What plain segments give is given on part by part, so that the sink itself stays in registers.
 impl<O: FlowOutput> tcp::Sink for Sink<'_, O> {
     #[inline]
     fn delay(&mut self, method: Method, far: Sender, ns: u64) {
@@ -540,9 +601,8 @@ impl<O: FlowOutput> tcp::Sink for Sink<'_, O> {
         if let Some(totals) = totals_of(self.seldom, self.beside) {
             totals.loss(&loss);
         }
-        let (_, (window, _)) = self.place;
         let own = WindowNumber::of(loss.at, self.window_ns);
-        if own < window {
+        if own < self.window {
             if let Some(late) = late_of(self.late, own) {
                 late.add(&loss);
             }

@@ -19,7 +19,11 @@ impl FlowStage {
         let Some(measures) = &self.measures else { return false };
         brief.protocol == protocol::TCP
             && brief.has_payload
-            && measures.may_be_recut(guess.index(), (brief.sender, brief.tap), fields.tcp_sequence)
+            && measures.may_be_recut(
+                guess.index(),
+                (brief.sender, brief.tap),
+                fields.tcp_sequence(),
+            )
     }
 
     /// Whether the packet is a TCP segment that holds what another tap showed in other pieces.

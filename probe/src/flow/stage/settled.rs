@@ -12,7 +12,7 @@ use crate::index::{FlowIndex, WindowNumber};
 
 use super::super::output::FlowOutput;
 use super::super::table::Guess;
-use super::super::{TcpState, tcp};
+use super::super::tcp;
 use super::{FlowStage, Share};
 
 impl FlowStage {
@@ -23,7 +23,7 @@ impl FlowStage {
             flow.identity.key.is_of_brief(brief)
                 && brief.goes_on()
                 && flow.is_settled_for(brief.sender)
-                && flow.stands_between(brief.stations, brief.sender, brief.segment)
+                && flow.stands_between(&brief.stations, brief.sender, brief.segment)
                 && !self.timeouts.may_be_over(flow, brief.clock)
         })
     }
@@ -40,28 +40,52 @@ impl FlowStage {
         output: &mut impl FlowOutput,
         speech: impl FnOnce() -> Speech<'a>,
     ) {
-        let share = Share {
-            sender: brief.sender,
-            octets: u32::from(brief.octets),
-            at: brief.timestamp,
-            clock: brief.clock,
-        };
+        let share = Share::of_brief(brief);
         let index = guess.index();
-        self.add(index, share, (window, late), output);
+        let Some(flow) = self.table.guessed_mut(guess) else { return };
+        let row = output.open_row(flow.row, window, index);
+        let Some(row) = row.filter(|row| row.has_room(share.sender, share.octets)) else {
+            self.begin_row(index, share, (window, late), output);
+            self.count(index, share);
+            self.look_at_settled((index, false), brief, window, output, speech);
+            return;
+        };
+        row.count(share.sender, share.octets, late);
+        let went_round = flow.count(share.sender, share.octets, (share.at, share.clock));
+        // Each of these is seldom, so that the loop is spared what is done then.
+        if went_round
+            || tcp::changes_settled(flow, brief.sender, brief.tcp_flags)
+            || (flow.listens_to(brief.sender) && brief.has_payload)
+        {
+            self.look_at_settled((index, went_round), brief, window, output, speech);
+        }
+    }
+
+    /// The same once more for what is more than counts. `went_round`: the octets of the flow did.
+    #[inline(never)]
+    fn look_at_settled<'a>(
+        &mut self,
+        (index, went_round): (FlowIndex, bool),
+        brief: &Brief,
+        window: WindowNumber,
+        output: &mut impl FlowOutput,
+        speech: impl FnOnce() -> Speech<'a>,
+    ) {
+        if went_round {
+            self.carry_octets(index, brief.sender);
+        }
         let flow = self.table.flow_mut(index);
-        let changes = flow.tcp != TcpState::NotTcp
-            && !tcp::is_plain(flow, brief.sender, u16::from(brief.tcp_flags));
-        let speaks = brief.has_payload && flow.listens_to(brief.sender);
-        if changes {
+        let speaks = flow.listens_to(brief.sender) && brief.has_payload;
+        if tcp::changes_settled(flow, brief.sender, brief.tcp_flags) {
             self.change_settled(index, brief, window, output);
         }
         if speaks {
-            self.hear_settled(index, &speech(), window, output);
+            self.hear_and_tell(index, &speech(), (true, window), output);
         }
     }
 
     /// A segment that ends its connection, or completes its handshake.
-    #[inline(never)]
+    #[inline]
     fn change_settled(
         &mut self,
         index: FlowIndex,
@@ -69,12 +93,13 @@ impl FlowStage {
         window: WindowNumber,
         output: &mut impl FlowOutput,
     ) {
-        let events = self.table.flow(index).events;
-        // Of a sender whose first segment was seen the number is known.
-        let segment =
-            tcp::Segment { flags: u16::from(brief.tcp_flags), sequence: 0, sender: brief.sender };
-        self.segment(index, segment, brief.clock);
-        if self.table.flow(index).events != events {
+        let flow = self.table.flow_mut(index);
+        let events = flow.events;
+        tcp::settled_segment(flow, brief.sender, brief.tcp_flags);
+        if flow.tcp.is_over() {
+            self.marks.set(index, flow, &self.timeouts, brief.clock);
+        }
+        if flow.events != events {
             self.tell_row(index, window, events, output);
         }
     }

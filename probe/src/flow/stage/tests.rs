@@ -17,6 +17,8 @@ struct Records {
     /// By row.
     notes: Vec<(usize, Note)>,
     late: Vec<LateRow>,
+    /// The row that was found or begun last.
+    newest: Option<RowPlace>,
 }
 
 impl FlowOutput for Records {
@@ -26,12 +28,15 @@ impl FlowOutput for Records {
         window: WindowNumber,
         flow: FlowIndex,
     ) -> Option<&mut Row> {
-        let place = place.0 as usize;
-        let row = self.rows.get_mut(place)?;
-        (self.windows[place] == window && row.flow() == flow).then_some(row)
+        let at = place.0 as usize;
+        let row = self.rows.get_mut(at)?;
+        let found = self.windows[at] == window && row.flow() == flow;
+        self.newest = if found { Some(place) } else { self.newest };
+        found.then_some(row)
     }
     fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row) {
         let place = RowPlace(u32::try_from(self.rows.len()).expect("few rows"));
+        self.newest = Some(place);
         self.windows.push(window);
         // What stands in a row before it is begun says nothing.
         self.rows.push(Row::left_over(0xff));
@@ -41,8 +46,8 @@ impl FlowOutput for Records {
         self.ended.push(*flow);
         self.totals.push(totals.copied().unwrap_or_default());
     }
-    fn measured(&mut self, place: RowPlace, of: (WindowNumber, FlowIndex), note: Note) {
-        assert!(self.open_row(place, of.0, of.1).is_some(), "the row is open");
+    fn measured(&mut self, place: RowPlace, note: Note) {
+        assert_eq!(self.newest, Some(place), "the row that the packet was counted in");
         self.notes.push((place.0 as usize, note));
     }
     fn late(&mut self, row: &LateRow) {

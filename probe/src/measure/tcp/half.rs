@@ -256,7 +256,8 @@ impl Half {
     /// Takes a round-trip time from here to this endpoint in (RFC 6298 section 2).
     #[inline]
     pub(super) fn round_trip(&mut self, ns: u64) {
-        let us = u32::try_from(ns / 1000).unwrap_or(u32::MAX).clamp(1, u32::MAX / 16);
+        let us = (ns / 1000).clamp(1, u64::from(u32::MAX / 16));
+        let us = u32::try_from(us).unwrap_or(u32::MAX / 16);
         if self.rtt_least_us == 0 {
             self.rtt_least_us = us;
             self.rtt_smoothed_us = us;

@@ -14,7 +14,7 @@ use super::flow::{TcpFlow, pair};
 use super::half::{Half, SCALE_REFUSED, mark};
 use super::loss;
 use super::rare::Turn;
-use super::{Event, Method, Sink};
+use super::{Event, Method, Segment, Sink};
 
 /// Flags of segments that begin a connection, or break it off.
 pub(super) const OPENING: u16 = tcp_flag::SYN | tcp_flag::RST;
@@ -92,24 +92,14 @@ impl<S: Sink> Turn<'_, S> {
     }
 
     pub(super) fn syn(&mut self) {
-        let span = self.segment.payload_octets.saturating_add(1);
-        let end = self.segment.sequence.wrapping_add(span);
         if self.mine.has(mark::SEEN) {
+            let end = end_of(self.segment);
             if self.is_again(end) {
                 return self.syn_again(end);
             }
             self.begin_anew();
         }
-        self.mine.marks |= mark::SEEN | mark::SYN | mark::WINDOW_PLAIN;
-        self.mine.moves_to(end, (self.segment.at, self.segment.tap), 0);
-        self.mine.window = self.segment.window;
-        self.options();
-        if let Some(times) = self.segment.options.timestamps {
-            self.mine.stamp(times, false, self.segment.at);
-        }
-        if self.segment.flags & tcp_flag::ACK != 0 {
-            self.syn_ack();
-        }
+        opens(self.mine, self.theirs, self.segment, self.sink);
     }
 
     /// Whether a SYN that ends at `end` is the one that came before. Who keeps no state (SYN
@@ -146,40 +136,57 @@ impl<S: Sink> Turn<'_, S> {
             *self.theirs = Half::default();
         }
     }
+}
 
-    fn syn_ack(&mut self) {
-        self.mine.marks |= mark::RESPONDER | mark::ACKED;
-        self.mine.acked = self.segment.acknowledgement;
-        let answers =
-            self.theirs.has(mark::SYN) && self.segment.acknowledgement == self.theirs.next;
-        if !answers {
-            if !self.theirs.has(mark::SEEN) {
-                self.theirs.next = self.segment.acknowledgement;
-            }
-            return;
-        }
-        if !self.theirs.has(mark::SYN_AGAIN) && self.segment.at >= self.theirs.next_at {
-            let ns = self.segment.at.since_ns(self.theirs.next_at);
-            self.mine.round_trip(ns);
-            self.sink.delay(Method::HandshakeServer, self.segment.sender, ns);
-        }
+/// The number behind a SYN and its payload.
+const fn end_of(segment: &Segment) -> u32 {
+    segment.sequence.wrapping_add(segment.payload_octets.saturating_add(1))
+}
+
+/// The first segment of an endpoint, a SYN.
+pub(super) fn opens(mine: &mut Half, theirs: &mut Half, segment: &Segment, sink: &mut impl Sink) {
+    mine.marks |= mark::SEEN | mark::SYN | mark::WINDOW_PLAIN;
+    mine.moves_to(end_of(segment), (segment.at, segment.tap), 0);
+    mine.window = segment.window;
+    options(mine, theirs, segment);
+    if let Some(times) = segment.options.timestamps {
+        mine.stamp(times, false, segment.at);
     }
+    if segment.flags & tcp_flag::ACK != 0 {
+        syn_ack(mine, theirs, segment, sink);
+    }
+}
 
-    /// What the SYN says of windows and segments.
-    fn options(&mut self) {
-        let options = self.segment.options;
-        self.mine.set_window_scale(options.window_scale.unwrap_or(SCALE_REFUSED));
-        let both = [self.mine.window_scale(), self.theirs.window_scale()];
-        if self.theirs.has(mark::SYN) && both.contains(&SCALE_REFUSED) {
-            self.mine.set_window_scale(SCALE_REFUSED);
-            self.theirs.set_window_scale(SCALE_REFUSED);
+fn syn_ack(mine: &mut Half, theirs: &mut Half, segment: &Segment, sink: &mut impl Sink) {
+    mine.marks |= mark::RESPONDER | mark::ACKED;
+    mine.acked = segment.acknowledgement;
+    let answers = theirs.has(mark::SYN) && segment.acknowledgement == theirs.next;
+    if !answers {
+        if !theirs.has(mark::SEEN) {
+            theirs.next = segment.acknowledgement;
         }
-        let said = options.segment_octets_max;
-        if said != 0 {
-            for half in [&mut *self.mine, &mut *self.theirs] {
-                let before = half.segment_octets_max;
-                half.segment_octets_max = if before == 0 { said } else { before.min(said) };
-            }
+        return;
+    }
+    if !theirs.has(mark::SYN_AGAIN) && segment.at >= theirs.next_at {
+        let ns = segment.at.since_ns(theirs.next_at);
+        mine.round_trip(ns);
+        sink.delay(Method::HandshakeServer, segment.sender, ns);
+    }
+}
+
+/// What the SYN says of windows and segments.
+fn options(mine: &mut Half, theirs: &mut Half, segment: &Segment) {
+    mine.set_window_scale(segment.options.window_scale.unwrap_or(SCALE_REFUSED));
+    let both = [mine.window_scale(), theirs.window_scale()];
+    if theirs.has(mark::SYN) && both.contains(&SCALE_REFUSED) {
+        mine.set_window_scale(SCALE_REFUSED);
+        theirs.set_window_scale(SCALE_REFUSED);
+    }
+    let said = segment.options.segment_octets_max;
+    if said != 0 {
+        for half in [mine, theirs] {
+            let before = half.segment_octets_max;
+            half.segment_octets_max = if before == 0 { said } else { before.min(said) };
         }
     }
 }

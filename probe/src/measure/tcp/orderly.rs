@@ -1,4 +1,4 @@
-//! Handshakes and endings as they should be: the third segment, and FIN in order.
+//! Handshakes and endings as they should be: both SYN, the third segment, and FIN in order.
 //!
 //! In: segments of a flow without trouble that are not plain. Out: what [`super::rare`] would give.
 //! Cost: some 100 instructions, a third of what a segment takes that may be anything.
@@ -10,23 +10,33 @@ use crate::decode::tcp_flag;
 
 use super::flow::{NOT_PLAIN_MINE, NOT_PLAIN_THEIRS, TcpFlow, acknowledged, forward, pair, stamps};
 use super::half::{Half, mark};
-use super::opening::OPENING;
+use super::opening::{OPENING, opens};
 use super::rare::LEAP_OCTETS;
 use super::sequence::{distance, reaches};
 use super::{Method, Segment, Sink};
 
 impl TcpFlow {
-    /// Takes the segment if it is the first acknowledgement of who sent a SYN, or a FIN in order, in
-    /// a flow without trouble. Otherwise nothing has changed.
+    /// Takes the segment if it is the first SYN of its sender, the first acknowledgement of who sent
+    /// one, or a FIN in order, in a flow without trouble. Otherwise nothing has changed.
     #[inline]
     pub fn orderly(&mut self, segment: &Segment, sink: &mut impl Sink) -> bool {
         let (mine, theirs) = pair(&mut self.halves, segment.sender);
+        if is_first_syn(mine, theirs, segment) {
+            opens(mine, theirs, segment, sink);
+            return true;
+        }
         let is_orderly = is_orderly(mine, theirs, segment);
         if is_orderly {
             take(mine, theirs, segment, sink);
         }
         is_orderly
     }
+}
+
+fn is_first_syn(mine: &Half, theirs: &Half, segment: &Segment) -> bool {
+    segment.flags & OPENING == tcp_flag::SYN
+        && !mine.has(mark::SEEN)
+        && (mine.marks | theirs.marks) & NOT_PLAIN_THEIRS == 0
 }
 
 fn is_orderly(mine: &Half, theirs: &Half, segment: &Segment) -> bool {
