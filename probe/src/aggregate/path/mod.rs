@@ -263,7 +263,7 @@ impl Paths {
             least: BTreeMap::new(),
             noise: Noise::default(),
             stations: BTreeMap::new(),
-            moves: Moves::default(),
+            moves: Moves::new(plan.path.sample_one_in <= 1),
             pasts: Pasts::new(PAST_NS),
             forgotten: Forgotten::default(),
         }

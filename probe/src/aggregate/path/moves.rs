@@ -180,6 +180,8 @@ struct Stand {
     doubt: Option<Doubt>,
     addresses: BTreeSet<(u8, Address)>,
     seen: Timestamp,
+    /// As [`Moves::of_some`].
+    of_some: bool,
 }
 
 /// A move, or what may be one, with what it explains.
@@ -211,6 +213,8 @@ pub(super) struct Moves {
     pairs: KeyedMap<(Station, Address), Known>,
     recent: Vec<Claim>,
     tidied: Timestamp,
+    /// Not all packets are followed, so a silence is an upper bound.
+    of_some: bool,
 }
 
 /// How a station's packets to another were shown last.
@@ -240,6 +244,11 @@ struct Split {
 }
 
 impl Moves {
+    /// `follows_all`: no packet is left out.
+    pub(super) fn new(follows_all: bool) -> Self {
+        Self { of_some: !follows_all, ..Self::default() }
+    }
+
     /// Takes the next window, which begins at `start`.
     pub(super) fn window(
         &mut self,
@@ -320,7 +329,8 @@ impl Moves {
                 && one.set.has(stand.tap)
             {
                 one.tap = stand.tap;
-                one.order = if known.is_some() { Certainty::InDoubt } else { one.order };
+                let is_in_doubt = known.is_some() || self.of_some;
+                one.order = if is_in_doubt { Certainty::InDoubt } else { one.order };
             }
         }
     }
@@ -370,6 +380,7 @@ impl Moves {
             doubt: None,
             addresses: BTreeSet::new(),
             seen: start,
+            of_some: self.of_some,
         });
         stand.seen = start;
         for sent in &seen.sent {
@@ -546,7 +557,8 @@ impl Stand {
 
     fn begin(&mut self, tap: TapIndex, silence: (Timestamp, Timestamp), packets: u64, seen: &Seen) {
         let there = || seen.sent.iter().filter(|sent| sent.tap == tap);
-        let (last, first) = match self.doubt.take() {
+        // Of some packets what is in doubt ends the silence on neither side: that is an upper bound.
+        let (last, first) = match self.doubt.take().filter(|_| !self.of_some) {
             // What was in doubt is certain now.
             Some(doubt) if there().any(|sent| sent.set == doubt.set) => (doubt.last, doubt.first),
             Some(doubt) if doubt.until < silence.1 => (silence.0.max(doubt.until), silence.1),

@@ -217,7 +217,13 @@ fn stretch(second: u64, (tap, order, taps, (from_ms, to_ms)): Stretch) -> Sent {
 
 /// What each second shows; the seconds that show a move, with last and first packet.
 fn moved_in(seconds: &[&[Stretch]]) -> Vec<(usize, (u64, u64, TapIndex, TapIndex))> {
-    let mut moves = Moves::default();
+    moved_of(Moves::new(true), seconds)
+}
+
+fn moved_of(
+    mut moves: Moves,
+    seconds: &[&[Stretch]],
+) -> Vec<(usize, (u64, u64, TapIndex, TapIndex))> {
     let mut found = Vec::new();
     for (number, stretches) in seconds.iter().enumerate() {
         let second = number as u64;
@@ -273,6 +279,20 @@ fn clocks_alone_show_no_move() {
     ];
     let found = moved_in(&[before, before, within, gone, gone]);
     assert!(found.iter().all(|(_, (_, _, from, to))| (*from, *to) == (A, B)), "{found:?}");
+}
+
+/// Where not all packets are followed, what stays in doubt may have been sent from either place.
+#[test]
+fn of_some_packets_what_stays_in_doubt_ends_no_silence() {
+    use Certainty::{Believed, Certain};
+    let here: &[Stretch] = &[(A, Certain, &[A], ALL)];
+    let flooded: &[Stretch] = &[(B, Believed, &[A, B], (100, 500))];
+    let away: &[Stretch] = &[(B, Certain, &[A, B], ALL)];
+    let gone: &[Stretch] = &[(B, Certain, &[B], ALL)];
+    let of_some = |seconds: &[&[Stretch]]| moved_of(Moves::new(false), seconds);
+    assert_eq!(of_some(&[here, here, flooded, flooded, gone]), [(4, (1_900, 4_000, A, B))]);
+    assert_eq!(of_some(&[here, here, flooded, flooded, away]), [(4, (1_900, 4_000, A, B))]);
+    assert_eq!(of_some(&[here, here, flooded, here, away]), [(4, (3_900, 4_000, A, B))]);
 }
 
 /// Against all cuts tried one by one.
