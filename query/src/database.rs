@@ -5,6 +5,7 @@
 //! can be loaded, no setting can be changed, and the clock that stops it is running.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -105,14 +106,18 @@ impl Database {
         names.sort_by_key(|(held, _)| Reverse(held.len()));
         let database = Self::open_nothing(limits, names)?;
         database.explain(database.make_views(files, skip_bad))?;
-        // A file is judged by where it leads as long as it has its name, and by what holds it once
-        // that is gone. What else this process holds leads outside, and is refused by that.
+        // A file is judged by where it leads as long as it has a name, which is another while it is
+        // merged, and by what holds it once that is gone. What else this process holds leads outside,
+        // and is refused by that.
         let allowed: Vec<_> = open().map(|open| text(&open.held())).collect();
+        let aside: BTreeSet<_> = open().filter_map(OpenFile::aside).collect();
+        let aside = aside.iter().map(|folder| text(&folder.display().to_string()));
+        let folders: Vec<_> = std::iter::once(text(&held_folder())).chain(aside).collect();
         database.connection.execute_batch(&format!(
-            "SET allowed_paths = [{}]; SET allowed_directories = ['{}']; \
+            "SET allowed_paths = [{}]; SET allowed_directories = [{}]; \
              SET enable_external_access = false; SET lock_configuration = true;",
             allowed.join(", "),
-            held_folder()
+            folders.join(", ")
         ))?;
         Ok(database)
     }

@@ -92,6 +92,13 @@ impl OpenFile {
         Ok(Self { path: table.into(), bytes, file })
     }
 
+    /// The folder that its probe moves it to when others take its place, until it is removed.
+    pub(crate) fn aside(&self) -> Option<PathBuf> {
+        // Table, day, hour, name.
+        let root = self.path.ancestors().nth(4)?;
+        Some(root.join(format!(".compact-{}", probe_of(name(self)?)?)))
+    }
+
     /// Where this process finds it, whatever its name is by now.
     pub(crate) fn held(&self) -> String {
         format!("{}/{}", held_folder(), self.file.as_raw_fd())
@@ -158,6 +165,14 @@ pub(crate) fn of_hour(folder: &Path) -> anyhow::Result<Vec<OpenFile>> {
 
 fn is_rolled(file: &OpenFile) -> bool {
     name(file).is_some_and(rollup::may_be)
+}
+
+/// The probe in the name of a file of records, which two numbers follow, or of what stands added up, which
+/// three follow.
+fn probe_of(name: &str) -> Option<&str> {
+    let (_, rest) = name.split_once('-')?;
+    let numbers = if name.starts_with('.') { 3 } else { 2 };
+    rest.rsplitn(numbers + 1, '-').nth(numbers)
 }
 
 fn name(file: &OpenFile) -> Option<&str> {
@@ -341,6 +356,20 @@ mod tests {
             "a Parquet file without its end"
         );
         assert_eq!(checked("length", b"PAR1\xff\0\0\0PAR1"), "a Parquet file without its end");
+    }
+
+    #[test]
+    fn names_say_whose_they_are() {
+        assert_eq!(probe_of("flows-p-1-1728000000000000000-8.parquet"), Some("p-1"));
+        assert_eq!(probe_of(".vms_1m.3-p-1-4-17-9000"), Some("p-1"));
+        assert_eq!(probe_of("flows.parquet"), None);
+        let root = std::env::temp_dir().join(format!("vmprobe-aside-{}", std::process::id()));
+        let path = root.join("flows/2026-01-01/00/flows-p-1-17-8.parquet");
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        let file = File::create(&path).expect("a file");
+        let aside = OpenFile { path, bytes: 0, file }.aside();
+        assert_eq!(aside, Some(vmprobe::export::parquet::folder::hidden(&root, "p-1")));
+        fs::remove_dir_all(root).expect("it is there");
     }
 
     /// A folder that is exchanged for one with the same rows, over and over.

@@ -242,7 +242,7 @@ impl Compactor<'_> {
 
     /// See there.
     pub(super) fn hidden_of(root: &Path, safe_id: &str) -> PathBuf {
-        root.join(format!(".compact-{safe_id}"))
+        folder::hidden(root, safe_id)
     }
 }
 

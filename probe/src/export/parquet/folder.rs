@@ -32,6 +32,12 @@ pub fn safe_id(probe_id: &str) -> String {
     probe_id.chars().map(safe).collect()
 }
 
+/// Where a probe merges files of a store, and keeps those that others have taken the place of until it has
+/// removed them.
+pub fn hidden(root: &Path, safe_id: &str) -> PathBuf {
+    root.join(format!(".compact-{safe_id}"))
+}
+
 /// How the names of a probe's files of a table begin; the two numbers of [`numbers`] follow.
 pub fn prefix(table: Table, safe_id: &str) -> String {
     format!("{}-{safe_id}-", table.name())
