@@ -74,9 +74,7 @@ impl Share {
             clock: headers.clock,
         }
     }
-}
 
-impl Share {
     #[inline]
     fn of_brief(brief: &Brief) -> Self {
         Self {
@@ -371,19 +369,14 @@ impl FlowStage {
         flow.events = first_events(headers, headers.sender == initiator);
         if is_tcp(headers) {
             flow.tcp = TcpState::Midstream;
-            self.marks.set(index, flow, &self.timeouts, headers.clock);
             tcp::segment(flow, rest, tcp::Segment::of(headers));
-            if flow.tcp.is_over() {
-                self.marks.set(index, flow, &self.timeouts, headers.clock);
-            }
-            if let Some(measures) = &mut self.measures {
-                measures.begin(index);
-            }
-        } else {
-            self.marks.set(index, flow, &self.timeouts, headers.clock);
         }
+        self.marks.set(index, flow, &self.timeouts, headers.clock);
         note_answer(flow, headers);
-        if let Some(measures) = self.measures.as_ref().filter(|_| is_tcp(headers)) {
+        if is_tcp(headers)
+            && let Some(measures) = &mut self.measures
+        {
+            measures.begin(index);
             measures.fetch(self.table.next_slot());
         }
         index

@@ -180,8 +180,6 @@ struct Stand {
     doubt: Option<Doubt>,
     addresses: BTreeSet<(u8, Address)>,
     seen: Timestamp,
-    /// As [`Moves::of_some`].
-    of_some: bool,
 }
 
 /// A move, or what may be one, with what it explains.
@@ -380,7 +378,6 @@ impl Moves {
             doubt: None,
             addresses: BTreeSet::new(),
             seen: start,
-            of_some: self.of_some,
         });
         stand.seen = start;
         for sent in &seen.sent {
@@ -389,7 +386,10 @@ impl Moves {
             }
         }
         stand.correct(seen);
-        stand.doubt(seen);
+        // Of some packets what is in doubt ends a silence on neither side: that is an upper bound.
+        if !self.of_some {
+            stand.doubt(seen);
+        }
         if most.is_none() {
             return;
         }
@@ -557,8 +557,7 @@ impl Stand {
 
     fn begin(&mut self, tap: TapIndex, silence: (Timestamp, Timestamp), packets: u64, seen: &Seen) {
         let there = || seen.sent.iter().filter(|sent| sent.tap == tap);
-        // Of some packets what is in doubt ends the silence on neither side: that is an upper bound.
-        let (last, first) = match self.doubt.take().filter(|_| !self.of_some) {
+        let (last, first) = match self.doubt.take() {
             // What was in doubt is certain now.
             Some(doubt) if there().any(|sent| sent.set == doubt.set) => (doubt.last, doubt.first),
             Some(doubt) if doubt.until < silence.1 => (silence.0.max(doubt.until), silence.1),
