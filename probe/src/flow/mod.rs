@@ -12,6 +12,7 @@ mod bits;
 mod expiry;
 mod identity;
 mod output;
+mod packet;
 mod sides;
 mod slab;
 mod stage;

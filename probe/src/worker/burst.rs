@@ -316,10 +316,20 @@ impl<S: Source> Worker<S> {
         self.headers = all;
     }
 
+    /// One packet that was read in brief, where nothing but counts is wanted, and whose flow is not settled.
+    #[inline(never)]
+    fn own_counted(&mut self, burst: &impl Burst, place: usize, seen: &Seen) {
+        let Seen { brief, ahead, .. } = seen;
+        let packet = (brief, brief.packet_in(&burst.frame(place)));
+        let booking = (self.tally.booked.window, false);
+        self.parts.flows.meter_brief(packet, ahead.guess, booking, &mut self.parts.handoff);
+        self.tally.packets += 1;
+    }
+
     /// One packet that was read in brief, and more is to be done than counting. It is this worker's: with
     /// brief looks nothing is filtered or shed. Its headers are written where there is memory for some.
     #[inline(never)]
-    fn own_tallied<const ONLY_COUNTS: bool>(
+    fn own_tallied(
         &mut self,
         burst: &impl Burst,
         (place, seen): (usize, &Seen),
@@ -329,20 +339,12 @@ impl<S: Source> Worker<S> {
         let Seen { brief, ahead, .. } = seen;
         let frame = burst.frame(place);
         brief.write_headers(brief.packet_in(&frame), headers);
-        let packet = (&*headers, frame.bytes);
-        let booking = (self.tally.booked.window, false);
-        let is_booked = if ONLY_COUNTS {
-            let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
-            flows.meter_frame(packet, ahead.guess, Verdict::First, booking, output);
-            true
-        } else {
-            let verdict = match standing {
-                Standing::MayBeCopy(verdict) => verdict,
-                Standing::NotSettled | Standing::Counts => self.classify(headers, ahead),
-            };
-            self.book(packet, ahead, verdict, booking)
+        let verdict = match standing {
+            Standing::MayBeCopy(verdict) => verdict,
+            Standing::NotSettled | Standing::Counts => self.classify(headers, ahead),
         };
-        if is_booked {
+        let booking = (self.tally.booked.window, false);
+        if self.book((&*headers, frame.bytes), ahead, verdict, booking) {
             self.tally.packets += 1;
         } else {
             self.tally.passed_packets += 1;
@@ -438,7 +440,11 @@ impl<S: Source> Worker<S> {
             Standing::NotSettled
         };
         if standing != Standing::Counts {
-            self.own_tallied::<ONLY_COUNTS>(burst, (place, seen), standing, headers);
+            if ONLY_COUNTS {
+                self.own_counted(burst, place, seen);
+            } else {
+                self.own_tallied(burst, (place, seen), standing, headers);
+            }
             return;
         }
         self.tally.packets += 1;
