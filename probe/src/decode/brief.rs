@@ -534,9 +534,9 @@ pub(crate) const fn end_of(address: Address, port: u16) -> u64 {
 
 /// The address of such a word.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the address is 32 bits above the port")]
 pub(crate) const fn address_of(end: u64) -> Address {
-    let [_, _, d, c, b, a, ..] = end.to_le_bytes();
-    Address::v4([a, b, c, d])
+    Address::v4(((end >> 16) as u32).to_be_bytes())
 }
 
 /// Address and port of source and destination, in one word each.

@@ -216,8 +216,10 @@ impl FlowStage {
         self.look_behind(index, (headers, frame), verdict, window, output);
     }
 
-    /// The same of a packet that is known in brief and counts, where nothing is measured: `octets` are how
-    /// it begins, from its IPv4 header on.
+    /// The same of a packet that is known in brief, stands in an Ethernet frame and counts, where nothing is
+    /// measured: `octets` are how it begins, from its IPv4 header on.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "called once, by who has nothing else to do")]
     pub fn meter_brief(
         &mut self,
         (brief, octets): (&Brief, &[u8]),
@@ -245,9 +247,7 @@ impl FlowStage {
             self.book(index, packet, booking, output);
             return index;
         }
-        let index = self.begin(packet, booking.0, output);
-        self.begin_first_row(index, Share::of(packet), booking, output);
-        index
+        self.begin(packet, booking, output)
     }
 
     /// Where the newest row of the flow that was guessed is, if it may be of `window`.
@@ -362,12 +362,12 @@ impl FlowStage {
         reason.is_some()
     }
 
-    /// A flow that has seen its first packet, but has not counted it.
+    /// A flow that its first packet begins, with its row.
     #[inline(never)]
     fn begin(
         &mut self,
         packet: &impl Packet,
-        window: WindowNumber,
+        (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
     ) -> FlowIndex {
         self.counts.created += 1;
@@ -388,6 +388,13 @@ impl FlowStage {
         }
         self.marks.set(index, flow, &self.timeouts, clock);
         note_answer(flow, packet);
+        // All that was found out of it so far is told.
+        let (place, row) = output.begin_row(window);
+        flow.begin_row(index, window, row);
+        row.events = flow.events;
+        row.count_first(packet.sender(), packet.octets(), late);
+        (flow.row, flow.window) = (place, low_window(window));
+        flow.count_first(packet.sender(), packet.octets());
         if packet.is_tcp()
             && let Some(measures) = &mut self.measures
         {
@@ -397,7 +404,8 @@ impl FlowStage {
         index
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "called once, where a flow begins")]
     fn take_slot(&mut self, hash: u64, output: &mut impl FlowOutput) -> FlowIndex {
         loop {
             match self.table.insert(hash) {
@@ -545,23 +553,6 @@ impl FlowStage {
         }
     }
 
-    /// The same for the first row of a flow: all that was found out of it so far is told.
-    fn begin_first_row(
-        &mut self,
-        index: FlowIndex,
-        share: Share,
-        (window, late): (WindowNumber, bool),
-        output: &mut impl FlowOutput,
-    ) {
-        let (place, row) = output.begin_row(window);
-        let flow = self.table.flow_mut(index);
-        flow.begin_row(index, window, row);
-        row.events = flow.events;
-        row.count_first(share.sender, share.octets, late);
-        (flow.row, flow.window) = (place, low_window(window));
-        flow.count_first(share.sender, share.octets);
-    }
-
     /// A packet that does not look like those of its sender before it: the first of its direction
     /// completes the row, another MAC or segment begins another one.
     #[inline(never)]
@@ -675,7 +666,8 @@ struct News {
 }
 
 /// TCP state and answers.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "flow and packet are in registers where it is called")]
 fn take_segment(flow: &mut Flow, rest: &mut Rest, packet: &impl Packet) -> News {
     let events = flow.events;
     let has_segment = flow.tcp != TcpState::NotTcp && !packet.is_later_fragment();
@@ -697,5 +689,7 @@ fn note_answer(flow: &mut Flow, packet: &impl Packet) {
     flow.events |= if is_reset { event::REFUSED } else { event::ANSWERED };
 }
 
+#[cfg(test)]
+mod brief_tests;
 #[cfg(test)]
 mod tests;

@@ -297,7 +297,8 @@ impl FlowTable {
     ///
     /// # Errors
     /// [`TableFull`], and nothing was taken.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "called once, where a flow begins")]
     pub fn insert(&mut self, hash: u64) -> Result<FlowIndex, TableFull> {
         let home = self.home(low(hash));
         if let Some(way) = self.buckets[home].free_way() {

@@ -39,9 +39,36 @@ impl FlowStage {
         &mut self,
         guess: Guess,
         brief: &Brief,
-        (window, late): (WindowNumber, bool),
+        booking: (WindowNumber, bool),
         output: &mut impl FlowOutput,
         speech: impl FnOnce() -> Speech<'a>,
+    ) {
+        self.count_known(guess, brief, booking, output, Some(speech));
+    }
+
+    /// The same where no payload is listened to.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each packet of a settled flow goes this way")]
+    pub fn count_settled_unheard(
+        &mut self,
+        guess: Guess,
+        brief: &Brief,
+        booking: (WindowNumber, bool),
+        output: &mut impl FlowOutput,
+    ) {
+        debug_assert!(!self.recognises && !self.transactions, "payload is to be listened to");
+        self.count_known(guess, brief, booking, output, None::<fn() -> Speech<'static>>);
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "that nothing is heard is known where it is called")]
+    fn count_known<'a>(
+        &mut self,
+        guess: Guess,
+        brief: &Brief,
+        (window, late): (WindowNumber, bool),
+        output: &mut impl FlowOutput,
+        speech: Option<impl FnOnce() -> Speech<'a>>,
     ) {
         let share = Share::of_brief(brief);
         let index = guess.index();
@@ -49,7 +76,9 @@ impl FlowStage {
         let row = output.open_row(flow.row, window, index);
         let Some(row) = row.filter(|row| row.has_room(share.sender, share.octets)) else {
             self.begin_settled_row(index, brief, (window, late), output);
-            self.look_at_settled((index, false), brief, window, output, speech);
+            if let Some(speech) = speech {
+                self.hear_settled(index, brief, window, output, speech);
+            }
             return;
         };
         row.count(share.sender, share.octets, late);
@@ -58,8 +87,12 @@ impl FlowStage {
         if tcp::changes_settled(flow, brief.sender, brief.tcp_flags) {
             change_settled((flow, row), brief, &mut self.marks, &self.timeouts);
         }
-        if went_round || (flow.listens_to(brief.sender) && brief.has_payload) {
-            self.look_at_settled((index, went_round), brief, window, output, speech);
+        let speech = speech.filter(|_| flow.listens_to(brief.sender) && brief.has_payload);
+        if went_round {
+            self.carry_octets(index, brief.sender);
+        }
+        if let Some(speech) = speech {
+            self.hear_settled(index, brief, window, output, speech);
         }
     }
 
@@ -83,20 +116,16 @@ impl FlowStage {
         }
     }
 
-    /// What there is to do with such a packet that is more than counts and states. `went_round`: the
-    /// octets of the flow did.
+    /// Listens to what such a packet carries, if its sender is listened to.
     #[inline(never)]
-    fn look_at_settled<'a>(
+    fn hear_settled<'a>(
         &mut self,
-        (index, went_round): (FlowIndex, bool),
+        index: FlowIndex,
         brief: &Brief,
         window: WindowNumber,
         output: &mut impl FlowOutput,
         speech: impl FnOnce() -> Speech<'a>,
     ) {
-        if went_round {
-            self.carry_octets(index, brief.sender);
-        }
         if self.table.flow(index).listens_to(brief.sender) && brief.has_payload {
             self.hear_and_tell(index, &speech(), (true, window), output);
         }
