@@ -178,19 +178,23 @@ impl Ahead {
         Self { guess: flows.guess(headers.hash), digest }
     }
 
-    /// Has what the flow points to fetched: its row, where it may have one in `window`, and its measures.
+    /// Has what the flow points to fetched: its row, where it may have one in `window`, and where it
+    /// `measures` its measures.
     #[inline]
     fn fetch_behind(
         &self,
         flows: &FlowStage,
         handoff: &HandoffSender,
         (sender, window): (Sender, WindowNumber),
+        measures: bool,
     ) {
         flows.table().fetch_rest(self.guess, sender);
         if let Some(row) = flows.guess_row(self.guess, window) {
-            handoff.fetch(row, flows.measures());
+            handoff.fetch(row, measures);
         }
-        flows.fetch_measures(self.guess);
+        if measures {
+            flows.fetch_measures(self.guess);
+        }
     }
 }
 

@@ -25,6 +25,9 @@ const IPV4_OCTETS: u32 = 20;
 const TCP_OCTETS: u32 = 20;
 const UDP_OCTETS: u32 = 8;
 
+/// Place of the TCP sequence number behind an IPv4 header without options.
+const SEQUENCE_AT: usize = 24;
+
 /// TCP header whose only option is the timestamps, laid out as nearly every sender does.
 const STAMPED_TCP_OCTETS: u32 = 32;
 
@@ -196,6 +199,15 @@ impl Brief {
     #[inline]
     pub const fn goes_on(&self) -> bool {
         self.tcp_flags as u16 & NOT_SETTLED == 0
+    }
+
+    /// TCP sequence number of the packet, which is this from its IPv4 header on.
+    #[inline]
+    pub fn tcp_sequence(&self, packet: &[u8]) -> u32 {
+        let number = packet.get(SEQUENCE_AT..).and_then(<[u8]>::first_chunk);
+        number
+            .filter(|_| self.protocol == protocol::TCP)
+            .map_or(0, |octets| u32::from_be_bytes(*octets))
     }
 
     /// The packet in its frame, from the IPv4 header on.
@@ -518,6 +530,13 @@ const fn wide(head: &[u8; HEAD_OCTETS], at: usize) -> u64 {
 pub(crate) const fn end_of(address: Address, port: u16) -> u64 {
     let [.., a, b, c, d] = address.0;
     ((u32::from_be_bytes([a, b, c, d]) as u64) << 16) | port as u64
+}
+
+/// The address of such a word.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the address is 32 bits above the port")]
+pub(crate) const fn address_of(end: u64) -> Address {
+    Address::v4(((end >> 16) as u32).to_be_bytes())
 }
 
 /// Address and port of source and destination, in one word each.

@@ -12,6 +12,7 @@ mod bits;
 mod expiry;
 mod identity;
 mod output;
+mod packet;
 mod sides;
 mod slab;
 mod stage;
@@ -21,7 +22,7 @@ mod tcp;
 mod totals;
 
 pub use identity::Identity;
-pub use output::{Biflow, EndedFlow, FlowOutput, Measured};
+pub use output::{Biflow, EndedFlow, Ending, FlowOutput, Measured};
 pub use sides::{ETHERNET_OCTETS, Side};
 pub use stage::{FlowCounts, FlowStage, MeasureTerms};
 pub use state::Flow;

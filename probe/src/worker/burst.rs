@@ -148,8 +148,14 @@ impl<S: Source> Worker<S> {
             SourceState::Quiet => {}
             SourceState::Ended => self.source_ended = true,
         }
-        self.fetch_tables(packets);
-        self.handle_all(&burst, packets);
+        // Loops of their own where nothing but counts is wanted: each has the registers for itself.
+        if self.parts.only_counts() {
+            self.fetch_tables::<true>(packets);
+            self.handle_each::<true>(&burst, packets);
+        } else {
+            self.fetch_tables::<false>(packets);
+            self.handle_each::<false>(&burst, packets);
+        }
         drop(burst);
         self.source = Some(source);
         // After a small burst there may be nothing for a while, and for a quiet source nobody waits.
@@ -239,9 +245,9 @@ impl<S: Source> Worker<S> {
     }
 
     /// Looks at where the flows and digests of the burst lie, so that memory is fetched for all at
-    /// once; their buckets were looked at before.
+    /// once; their buckets were looked at before. `ONLY_COUNTS` says what [`WorkerParts::only_counts`] does.
     #[inline(never)]
-    fn fetch_tables(&mut self, packets: usize) {
+    fn fetch_tables<const ONLY_COUNTS: bool>(&mut self, packets: usize) {
         let (flows, seen) = (&self.parts.flows, &mut self.seen[..packets]);
         if self.parts.workers > 1 {
             fetch_own(&self.parts, seen, |kind| !matches!(kind, Kind::BriefElsewhere));
@@ -251,21 +257,11 @@ impl<S: Source> Worker<S> {
         for Seen { ahead, brief, .. } in seen {
             // Without a brief it is another packet's sender, and at worst something is fetched in vain.
             let next = (brief.sender, self.newest_active);
-            ahead.fetch_behind(flows, &self.parts.handoff, next);
+            ahead.fetch_behind(flows, &self.parts.handoff, next, !ONLY_COUNTS && flows.measures());
         }
     }
 
-    /// All packets of a burst, one after another.
-    fn handle_all(&mut self, burst: &impl Burst, packets: usize) {
-        // A loop each: where nothing but counts is wanted, it has the registers for itself.
-        if self.parts.only_counts() {
-            self.handle_each::<true>(burst, packets);
-        } else {
-            self.handle_each::<false>(burst, packets);
-        }
-    }
-
-    /// The same, where `ONLY_COUNTS` says what [`WorkerParts::only_counts`] does.
+    /// All packets of a burst, one after another; for `ONLY_COUNTS` see [`Worker::fetch_tables`].
     #[inline(never)]
     fn handle_each<const ONLY_COUNTS: bool>(&mut self, burst: &impl Burst, packets: usize) {
         // Out of the worker while it is changed by what they hold; nothing is allocated.
@@ -316,10 +312,20 @@ impl<S: Source> Worker<S> {
         self.headers = all;
     }
 
+    /// One packet that was read in brief, where nothing but counts is wanted, and whose flow is not settled.
+    #[inline(never)]
+    fn own_counted(&mut self, burst: &impl Burst, place: usize, seen: &Seen) {
+        let Seen { brief, ahead, .. } = seen;
+        let packet = (brief, brief.packet_in(&burst.frame(place)));
+        let booking = (self.tally.booked.window, false);
+        self.parts.flows.meter_brief(packet, ahead.guess, booking, &mut self.parts.handoff);
+        self.tally.packets += 1;
+    }
+
     /// One packet that was read in brief, and more is to be done than counting. It is this worker's: with
     /// brief looks nothing is filtered or shed. Its headers are written where there is memory for some.
     #[inline(never)]
-    fn own_tallied<const ONLY_COUNTS: bool>(
+    fn own_tallied(
         &mut self,
         burst: &impl Burst,
         (place, seen): (usize, &Seen),
@@ -329,20 +335,12 @@ impl<S: Source> Worker<S> {
         let Seen { brief, ahead, .. } = seen;
         let frame = burst.frame(place);
         brief.write_headers(brief.packet_in(&frame), headers);
-        let packet = (&*headers, frame.bytes);
-        let booking = (self.tally.booked.window, false);
-        let is_booked = if ONLY_COUNTS {
-            let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
-            flows.meter_frame(packet, ahead.guess, Verdict::First, booking, output);
-            true
-        } else {
-            let verdict = match standing {
-                Standing::MayBeCopy(verdict) => verdict,
-                Standing::NotSettled | Standing::Counts => self.classify(headers, ahead),
-            };
-            self.book(packet, ahead, verdict, booking)
+        let verdict = match standing {
+            Standing::MayBeCopy(verdict) => verdict,
+            Standing::NotSettled | Standing::Counts => self.classify(headers, ahead),
         };
-        if is_booked {
+        let booking = (self.tally.booked.window, false);
+        if self.book((&*headers, frame.bytes), ahead, verdict, booking) {
             self.tally.packets += 1;
         } else {
             self.tally.passed_packets += 1;
@@ -438,16 +436,20 @@ impl<S: Source> Worker<S> {
             Standing::NotSettled
         };
         if standing != Standing::Counts {
-            self.own_tallied::<ONLY_COUNTS>(burst, (place, seen), standing, headers);
+            if ONLY_COUNTS {
+                self.own_counted(burst, place, seen);
+            } else {
+                self.own_tallied(burst, (place, seen), standing, headers);
+            }
             return;
         }
         self.tally.packets += 1;
         let booking = (self.tally.booked.window, false);
-        let speech = || Speech::of_brief(brief, fields, brief.packet_in(&burst.frame(place)));
         if ONLY_COUNTS {
             let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
-            flows.count_settled(ahead.guess, brief, booking, output, speech);
+            flows.count_settled_unheard(ahead.guess, brief, booking, output);
         } else {
+            let speech = || Speech::of_brief(brief, fields, brief.packet_in(&burst.frame(place)));
             self.count_settled(ahead.guess, (brief, fields), booking, speech);
         }
     }

@@ -345,7 +345,8 @@ impl<S: Source> Worker<S> {
             }
         }
         for known in all {
-            known.ahead.fetch_behind(flows, handoff, (known.sender, self.newest_active));
+            let next = (known.sender, self.newest_active);
+            known.ahead.fetch_behind(flows, handoff, next, flows.measures());
         }
     }
 
