@@ -426,7 +426,8 @@ impl FlowStage {
         output: &mut impl FlowOutput,
     ) {
         let flow = self.table.flow_mut(index);
-        if let Some(row) = output.open_row(flow.row, window, index)
+        if flow.may_be_in(window)
+            && let Some(row) = output.open_row(flow.row, window, index)
             && row.has_room(share.sender, share.octets)
         {
             row.count(share.sender, share.octets, late);
@@ -451,7 +452,8 @@ impl FlowStage {
     ) {
         let flow = self.table.flow_mut(index);
         flow.take_answer(headers);
-        if let Some(row) = output.open_row(flow.row, window, index)
+        if flow.may_be_in(window)
+            && let Some(row) = output.open_row(flow.row, window, index)
             && row.has_room(share.sender, share.octets)
         {
             row.complete_as(&flow.beginning(index));
