@@ -178,7 +178,8 @@ impl Ahead {
         Self { guess: flows.guess(headers.hash), digest }
     }
 
-    /// Has what the flow points to fetched: its row, where it may have one in `window`, and its measures.
+    /// Has what the flow points to fetched: its row, where it may have one in `window`, and its measures. The
+    /// flow itself was asked for before, in vain where too much was at once.
     #[inline]
     fn fetch_behind(
         &self,
@@ -186,6 +187,7 @@ impl Ahead {
         handoff: &HandoffSender,
         (sender, window): (Sender, WindowNumber),
     ) {
+        flows.table().fetch_again(self.guess);
         flows.table().fetch_rest(self.guess, sender);
         if let Some(row) = flows.guess_row(self.guess, window) {
             handoff.fetch(row, flows.measures());

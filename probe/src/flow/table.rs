@@ -208,6 +208,16 @@ impl FlowTable {
         }
     }
 
+    /// Asks once more for the line of the flow that was guessed by which it is found. A processor drops
+    /// what it is asked to fetch while it waits for too many lines, and nothing else looks at this one
+    /// before the packet's turn.
+    #[inline]
+    pub fn fetch_again(&self, guess: Guess) {
+        if let Some(flow) = self.guessed(guess) {
+            memory::fetch(&flow.identity);
+        }
+    }
+
     /// Has what only beginnings and endings touch fetched, where the next packet of `sender` may be one.
     /// The flow's own lines are there.
     #[inline]
