@@ -179,7 +179,7 @@ impl Ahead {
     }
 
     /// Has what the flow points to fetched: its row, where it may have one in `window`, and where it
-    /// `measures` its measures.
+    /// `measures` its measures. The flow itself was asked for before, in vain where too much was at once.
     #[inline]
     fn fetch_behind(
         &self,
@@ -188,6 +188,7 @@ impl Ahead {
         (sender, window): (Sender, WindowNumber),
         measures: bool,
     ) {
+        flows.table().fetch_again(self.guess);
         flows.table().fetch_rest(self.guess, sender);
         if let Some(row) = flows.guess_row(self.guess, window) {
             handoff.fetch(row, measures);

@@ -150,7 +150,7 @@ impl Bucket {
 
 /// Digests of the last moments.
 pub struct CopyTable {
-    buckets: Box<[Bucket]>,
+    buckets: memory::Table<Bucket>,
     mask: usize,
     seed: HashSeed,
     window_ns: u64,

@@ -81,7 +81,7 @@ impl Timeouts {
 
 /// The second, by its low bits, at which each flow is to be looked at.
 pub(super) struct Marks {
-    seconds: Box<[u16]>,
+    seconds: memory::Table<u16>,
     hand: usize,
     /// Clock of the round before this one.
     round_before: Timestamp,

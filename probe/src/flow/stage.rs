@@ -432,8 +432,8 @@ impl FlowStage {
         let Share { sender, octets, at, clock } = Share::of(packet);
         let (flow, rest) = self.table.both_mut(index);
         let shown = flow.shown_side(packet);
-        let row =
-            if shown == Shown::Other { None } else { output.open_row(flow.row, window, index) };
+        let keeps_row = shown != Shown::Other && flow.may_be_in(window);
+        let row = if keeps_row { output.open_row(flow.row, window, index) } else { None };
         let Some(row) = row.filter(|row| row.has_room(sender, octets)) else {
             self.book_anew(index, (packet, shown), (window, late), output);
             return;

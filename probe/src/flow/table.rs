@@ -145,9 +145,9 @@ impl Iterator for Candidates<'_> {
 /// Flow table of one worker.
 pub struct FlowTable {
     /// A power of two, at least one.
-    buckets: Box<[Bucket]>,
-    flows: Box<[Flow]>,
-    rests: Box<[Rest]>,
+    buckets: memory::Table<Bucket>,
+    flows: memory::Table<Flow>,
+    rests: memory::Table<Rest>,
     /// Slots below were used at some time.
     used: usize,
     first_free: u32,
@@ -234,6 +234,16 @@ impl FlowTable {
     pub fn fetch(&self, guess: Guess) {
         if let Some(flow) = self.guessed(guess) {
             memory::fetch(flow);
+        }
+    }
+
+    /// Asks once more for the line of the flow that was guessed by which it is found. A processor drops
+    /// what it is asked to fetch while it waits for too many lines, and nothing else looks at this one
+    /// before the packet's turn.
+    #[inline]
+    pub fn fetch_again(&self, guess: Guess) {
+        if let Some(flow) = self.guessed(guess) {
+            memory::fetch(&flow.identity);
         }
     }
 
@@ -371,7 +381,8 @@ impl FlowTable {
     pub fn remove(&mut self, index: FlowIndex) {
         let home = self.home(self.flows[index.0 as usize].hash);
         for probe in 0..PROBES_MAX {
-            let bucket = &mut self.buckets[(home + probe) & self.mask()];
+            let place = (home + probe) & self.mask();
+            let bucket = &mut self.buckets[place];
             let way =
                 (0..WAYS).find(|&way| bucket.flows[way] == index.0 && bucket.tags[way] != FREE_TAG);
             if let Some(way) = way {
@@ -420,7 +431,8 @@ impl FlowTable {
     /// Each bucket from the home up to the one before where the flow lies was passed over.
     fn count_overflow(&mut self, home: usize, probe: usize, by: i32) {
         for passed in 0..probe {
-            let bucket = &mut self.buckets[(home + passed) & self.mask()];
+            let place = (home + passed) & self.mask();
+            let bucket = &mut self.buckets[place];
             bucket.overflowed = bucket.overflowed.saturating_add_signed(by);
         }
     }

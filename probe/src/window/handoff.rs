@@ -158,8 +158,8 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
         snapshots: ArrayQueue::new(CLOSED_MAX),
         waits,
     });
-    for _ in 0..blocks {
-        let _ = shared.rows.push(Rows::new());
+    for rows in Rows::of_blocks(blocks) {
+        let _ = shared.rows.push(rows);
     }
     for _ in 1..blocks {
         let _ = shared.flows.push(FlowBlock::empty());
@@ -341,7 +341,7 @@ impl HandoffSender {
         match self.take_spare(|shared| shared.rows.pop()) {
             Some(empty) => {
                 if let Some(block) = self.open.take(oldest, empty) {
-                    let packets = block.rows.iter().map(Row::packets_sum).sum();
+                    let packets = block.rows.packets_sum();
                     self.open.left(oldest, packets);
                     self.cut_packets += packets;
                     self.send(FromWorker::Rows(block));

@@ -28,7 +28,7 @@ impl RowPlace {
 }
 
 /// Rows of one window.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct RowBlock {
     /// The window.
     pub window: WindowNumber,
@@ -79,10 +79,10 @@ impl OpenRows {
     /// Of so many blocks, whose memory is written here, so that no packet meets a page fault later.
     pub(super) fn new(blocks: usize) -> Self {
         let blocks = blocks.max(1);
-        let block = || Block { window: NO_WINDOW, rows: Rows::new(), notes: Notes::default() };
+        let block = |rows| Block { window: NO_WINDOW, rows, notes: Notes::default() };
         let places = 0..u32::try_from(blocks).unwrap_or(u32::MAX);
         Self {
-            blocks: (0..blocks).map(|_| block()).collect(),
+            blocks: Rows::of_blocks(blocks).map(block).collect(),
             free: places.rev().collect(),
             windows: std::array::from_fn(|_| OpenWindow {
                 window: NO_WINDOW,
@@ -228,7 +228,7 @@ impl OpenRows {
         let place = open.places.pop_front()?;
         let block = &mut self.blocks[place as usize];
         block.window = NO_WINDOW;
-        let packets = block.rows.iter().map(Row::packets_sum).sum();
+        let packets = block.rows.packets_sum();
         block.rows.clear();
         self.free.push(place);
         Some((packets, std::mem::take(&mut block.notes)))

@@ -254,10 +254,17 @@ impl<S: Source> Worker<S> {
         } else {
             fetch_own(&self.parts, seen, |_| true);
         }
-        for Seen { ahead, brief, .. } in seen {
+        for Seen { ahead, brief, .. } in &*seen {
             // Without a brief it is another packet's sender, and at worst something is fetched in vain.
             let next = (brief.sender, self.newest_active);
             ahead.fetch_behind(flows, &self.parts.handoff, next, !ONLY_COUNTS && flows.measures());
+        }
+        // What was dropped because too much was asked for at once is asked for again, see
+        // `FlowTable::fetch_again`; an instruction a line that is there.
+        let Some(copies) = &self.parts.copies else { return };
+        for Seen { ahead, .. } in &*seen {
+            copies.fetch(&ahead.digest);
+            flows.fetch_measures(ahead.guess);
         }
     }
 

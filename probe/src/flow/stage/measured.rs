@@ -79,7 +79,7 @@ impl Default for Seldom {
 
 /// Of all flows of a table.
 pub(super) struct Measures {
-    tcp: Box<[TcpFlow]>,
+    tcp: memory::Table<TcpFlow>,
     seldom: Slab<Seldom>,
     rare: Slab<Rare>,
     /// What one packet, or the end of a flow, found out of older windows.

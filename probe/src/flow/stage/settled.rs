@@ -73,7 +73,10 @@ impl FlowStage {
         let share = Share::of_brief(brief);
         let index = guess.index();
         let Some(flow) = self.table.guessed_mut(guess) else { return };
-        let row = output.open_row(flow.row, window, index);
+        // Where its newest row is of another window, a row of this one may stand there by now, another
+        // flow's: a line that nobody has fetched.
+        let row =
+            if flow.may_be_in(window) { output.open_row(flow.row, window, index) } else { None };
         let Some(row) = row.filter(|row| row.has_room(share.sender, share.octets)) else {
             self.begin_settled_row(index, brief, (window, late), output);
             if let Some(speech) = speech {
