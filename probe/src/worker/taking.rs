@@ -345,7 +345,7 @@ impl<S: Source> Worker<S> {
             }
         }
         for known in all {
-            known.ahead.fetch_behind(flows, handoff, (known.sender, self.newest_active));
+            known.ahead.fetch_behind::<true>(flows, handoff, (known.sender, self.newest_active));
         }
     }
 

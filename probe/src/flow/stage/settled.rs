@@ -65,6 +65,20 @@ impl FlowStage {
     #[inline(never)]
     fn look_at_settled<'a>(
         &mut self,
+        which: (FlowIndex, bool),
+        brief: &Brief,
+        window: WindowNumber,
+        output: &mut impl FlowOutput,
+        speech: impl FnOnce() -> Speech<'a>,
+    ) {
+        self.look_at_counted(which, brief, window, output, speech);
+    }
+
+    /// The same as a part of what is done else.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "two ways lead here, and each is most of its caller")]
+    pub(super) fn look_at_counted<'a>(
+        &mut self,
         (index, went_round): (FlowIndex, bool),
         brief: &Brief,
         window: WindowNumber,
