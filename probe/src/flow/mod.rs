@@ -24,7 +24,7 @@ mod totals;
 pub use identity::Identity;
 pub use output::{Biflow, EndedFlow, Ending, FlowOutput, Measured};
 pub use sides::{ETHERNET_OCTETS, Side};
-pub use stage::{FlowCounts, FlowStage, MeasureTerms};
+pub use stage::{FlowCounts, FlowStage, Left, MeasureTerms, More, Plain};
 pub use state::Flow;
 pub use table::{FlowTable, Guess, TableFull};
 pub use tcp::TcpState;

@@ -9,7 +9,7 @@ use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::measure::tcp::Opening;
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
-use crate::window::{LateRow, NO_TOTALS, Note, Row, RowPlace};
+use crate::window::{LateRow, NO_TOTALS, Note, Row, RowNotes, RowPlace};
 
 use super::sides::Apart;
 use super::state::{Flow, Rest};
@@ -24,6 +24,18 @@ pub trait FlowOutput {
         window: WindowNumber,
         flow: FlowIndex,
     ) -> Option<&mut Row>;
+    /// The same, and where what is measured of a packet in it is noted; `None` also where there is no room
+    /// for that, which [`FlowOutput::measured`] makes.
+    #[inline]
+    fn open_row_noted(
+        &mut self,
+        place: RowPlace,
+        window: WindowNumber,
+        flow: FlowIndex,
+    ) -> Option<(&mut Row, RowNotes<'_>)> {
+        let _ = (place, window, flow);
+        None
+    }
     /// Begins a row of `window`: gives where it is, and the row, in which an older one's fields stand.
     fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row);
     /// Takes a flow for which a record is due, with what there is to tell of it beside packets. `write`

@@ -8,10 +8,12 @@
 mod cut;
 mod hear;
 mod measured;
+mod noted;
 mod recut;
 mod settled;
 
-pub use measured::MeasureTerms;
+pub use measured::{MeasureTerms, Plain};
+pub use noted::{Left, More};
 
 use crate::app::Speech;
 use crate::config::FlowPlan;

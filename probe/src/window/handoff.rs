@@ -23,7 +23,7 @@ use crate::time::sleep_us;
 use super::excerpts::{BLOCK_BYTES, ExcerptBlock};
 use super::note::{CHUNK_BYTES, Chunk, NOTES_PER_CHUNK};
 use super::open_rows::{OpenRows, row_of};
-use super::{LateRow, Note, Notes, ROWS_PER_BLOCK, Row, RowBlock, RowPlace, Rows};
+use super::{LateRow, Note, Notes, ROWS_PER_BLOCK, Row, RowBlock, RowNotes, RowPlace, Rows};
 
 /// Ended flows in a block, and late rows in one of theirs.
 const FLOWS_PER_BLOCK: usize = 64;
@@ -482,6 +482,16 @@ impl FlowOutput for HandoffSender {
         flow: FlowIndex,
     ) -> Option<&mut Row> {
         self.open.get(place, window, flow)
+    }
+
+    #[inline]
+    fn open_row_noted(
+        &mut self,
+        place: RowPlace,
+        window: WindowNumber,
+        flow: FlowIndex,
+    ) -> Option<(&mut Row, RowNotes<'_>)> {
+        self.open.get_noted(place, window, flow)
     }
 
     #[inline]

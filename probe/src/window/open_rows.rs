@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use crate::index::{FlowIndex, WindowNumber};
 
 use super::note::Notes;
-use super::{ROWS_PER_BLOCK, Row, Rows};
+use super::{ROWS_PER_BLOCK, Row, RowNotes, Rows};
 
 /// Rows behind the next one whose memory is fetched: a packet may begin one each.
 const ROWS_AHEAD: usize = 2;
@@ -107,6 +107,22 @@ impl OpenRows {
         let block = self.blocks.get_mut(place.0 as usize / ROWS_PER_BLOCK)?;
         let row = block.rows.at_mut(place.0 as usize)?;
         (block.window == window && row.flow() == flow).then_some(row)
+    }
+
+    /// The same, and where notes on it are written; `None` also where there is no room for those of one
+    /// packet.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each packet of a settled flow that is measured asks")]
+    pub(super) fn get_noted(
+        &mut self,
+        place: RowPlace,
+        window: WindowNumber,
+        flow: FlowIndex,
+    ) -> Option<(&mut Row, RowNotes<'_>)> {
+        let block = self.blocks.get_mut(place.0 as usize / ROWS_PER_BLOCK)?;
+        let row = block.rows.at_mut(place.0 as usize)?;
+        let is_it = block.window == window && row.flow() == flow;
+        if is_it { Some((row, block.notes.of_row(row_of(place))?)) } else { None }
     }
 
     /// Where notes on the row at `place` are written, which was just found or begun: it is not asked

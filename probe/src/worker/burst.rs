@@ -13,7 +13,7 @@ use crate::copies::{Invariant, Verdict};
 use crate::counters::DropCause;
 use crate::decode::brief::Fields;
 use crate::decode::{Brief, Headers};
-use crate::flow::Guess;
+use crate::flow::{Guess, Left};
 use crate::index::{PortIndex, TapIndex, WindowNumber};
 use crate::path::PathStage;
 use crate::spread::{name_brief, name_flow, owner};
@@ -21,6 +21,9 @@ use crate::time::Timestamp;
 use crate::window::Booked;
 
 use super::{Ahead, BURST_PACKETS_MAX, Worker, WorkerParts};
+
+/// Octets of an Ethernet header without tags.
+const ETHERNET_OCTETS: usize = 14;
 
 /// Behind so many packets another burst comes at once.
 const LARGE_BURST_PACKETS: usize = 32;
@@ -200,7 +203,7 @@ impl<S: Source> Worker<S> {
         for place in 0..packets {
             self.read_clock = self.read_clock.max(burst.frame(place).timestamp);
             self.decode(&burst.frame(place), self.read_clock, place);
-            self.parts.flows.table().fetch_bucket(self.seen[place].brief.hash);
+            self.fetch_first(place);
         }
     }
 
@@ -215,7 +218,17 @@ impl<S: Source> Worker<S> {
                 Kind::BriefAlone => self.read_known(&burst.frame(place), place),
                 _ => continue,
             }
-            self.parts.flows.table().fetch_bucket(self.seen[place].brief.hash);
+            self.fetch_first(place);
+        }
+    }
+
+    /// Has fetched what is looked at first of a packet all of whose headers were read.
+    #[inline]
+    fn fetch_first(&self, place: usize) {
+        let Seen { brief, ahead, .. } = &self.seen[place];
+        self.parts.flows.table().fetch_bucket(brief.hash);
+        if let Some(copies) = &self.parts.copies {
+            copies.fetch(&ahead.digest);
         }
     }
 
@@ -254,17 +267,11 @@ impl<S: Source> Worker<S> {
         } else {
             fetch_own(&self.parts, seen, |_| true);
         }
-        for Seen { ahead, brief, .. } in &*seen {
-            // Without a brief it is another packet's sender, and at worst something is fetched in vain.
-            let next = (brief.sender, self.newest_active);
-            ahead.fetch_behind(flows, &self.parts.handoff, next, !ONLY_COUNTS && flows.measures());
-        }
-        // What was dropped because too much was asked for at once is asked for again, see
-        // `FlowTable::fetch_again`; an instruction a line that is there.
-        let Some(copies) = &self.parts.copies else { return };
-        for Seen { ahead, .. } in &*seen {
-            copies.fetch(&ahead.digest);
-            flows.fetch_measures(ahead.guess);
+        // A loop each: the one has no more to ask than it needs.
+        if !ONLY_COUNTS && flows.measures() {
+            fetch_behind::<true>(&self.parts, seen, self.newest_active);
+        } else {
+            fetch_behind::<false>(&self.parts, seen, self.newest_active);
         }
     }
 
@@ -451,14 +458,26 @@ impl<S: Source> Worker<S> {
             return;
         }
         self.tally.packets += 1;
-        let booking = (self.tally.booked.window, false);
+        let window = self.tally.booked.window;
+        let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
         if ONLY_COUNTS {
-            let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
-            flows.count_settled_unheard(ahead.guess, brief, booking, output);
+            flows.count_settled_unheard(ahead.guess, brief, (window, false), output);
         } else {
-            let speech = || Speech::of_brief(brief, fields, brief.packet_in(&burst.frame(place)));
-            self.count_settled(ahead.guess, (brief, fields), booking, speech);
+            let left = flows.count_noted(ahead.guess, (brief, fields), window, output);
+            if left != Left::Nothing {
+                self.finish_noted(burst, (place, seen), left);
+            }
         }
+    }
+
+    /// Does what is left of a packet that counting and measuring was not all for.
+    #[inline(never)]
+    fn finish_noted(&mut self, burst: &impl Burst, (place, seen): (usize, &Seen), left: Left) {
+        let Seen { brief, fields, ahead, .. } = seen;
+        let speech = || Speech::of_brief(brief, fields, brief.packet_in(&burst.frame(place)));
+        let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
+        let left = (left, self.tally.booked.window);
+        flows.finish_noted(ahead.guess, (brief, fields), left, output, speech);
     }
 
     /// Counts a packet of a settled flow, and measures it.
@@ -525,64 +544,87 @@ fn look_in_brief<const FIELDS: bool>(
             port = frame.port;
             untagged = parts.decoder.place_of_untagged(port);
         }
-        if let Some(untagged) = untagged
+        let is_read = if let Some(untagged) = untagged
             && parts.decoder.brief((&frame, latest), untagged, &mut seen.brief).is_some()
         {
             name_brief(&mut seen.brief, parts.seed);
-        } else if !look_inside(parts, &burst.frame(place), latest, &mut seen.brief) {
+            // Where the packet begins is known here, and that it is long enough.
+            let packet = frame.bytes.get(ETHERNET_OCTETS..).unwrap_or_default();
+            look_further::<FIELDS>(parts, packet, seen)
+        } else {
             // Frames are asked for anew where one is given away: the other stays in registers.
-            (seen.kind, unread) = (Kind::Unread, unread + 1);
-            seen.brief.clock = latest;
-            continue;
-        }
-        if parts.workers > 1 && parts.passes_on(seen.brief.hash) {
-            // Nothing is fetched for it here.
-            seen.kind = Kind::BriefElsewhere;
-            continue;
-        }
-        if FIELDS {
-            let packet = seen.brief.packet_in(&frame);
-            if seen.fields.read(packet, &seen.brief).is_none() {
-                (seen.kind, unread) = (Kind::BriefAlone, unread + 1);
-                continue;
-            }
-            if let Some(copies) = &parts.copies {
-                let invariant = Invariant::of_brief(&seen.brief, &seen.fields);
-                seen.ahead.digest = copies.digest_of(&invariant);
-            }
-        }
-        seen.kind = Kind::Brief;
-        parts.flows.table().fetch_bucket(seen.brief.hash);
+            look_inside::<FIELDS>(parts, &burst.frame(place), latest, seen)
+        };
+        unread += usize::from(!is_read);
     }
     *clock = latest;
     packets - unread
 }
 
-/// Guesses the flows of packets that are this worker's, and has flows and digests fetched.
+/// Reads the fields of a packet that is known in brief, if it is this worker's, and has fetched what is
+/// looked at next. `false` where that may not be.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "most packets are read in one place")]
+fn look_further<const FIELDS: bool>(parts: &WorkerParts, packet: &[u8], seen: &mut Seen) -> bool {
+    if parts.workers > 1 && parts.passes_on(seen.brief.hash) {
+        // Nothing is fetched for it here.
+        seen.kind = Kind::BriefElsewhere;
+        return true;
+    }
+    if FIELDS {
+        if seen.fields.read(packet, &seen.brief).is_none() {
+            seen.kind = Kind::BriefAlone;
+            return false;
+        }
+        if let Some(copies) = &parts.copies {
+            let invariant = Invariant::of_brief(&seen.brief, &seen.fields);
+            seen.ahead.digest = copies.digest_of(&invariant);
+            copies.fetch(&seen.ahead.digest);
+        }
+    }
+    seen.kind = Kind::Brief;
+    parts.flows.table().fetch_bucket(seen.brief.hash);
+    true
+}
+
+/// Guesses the flows of packets that are this worker's, and has them fetched.
 #[inline]
 fn fetch_own(parts: &WorkerParts, seen: &mut [Seen], is_own: impl Fn(Kind) -> bool) {
     for Seen { ahead, brief, kind, .. } in &mut *seen {
         ahead.guess = if is_own(*kind) { parts.flows.guess(brief.hash) } else { Guess::NONE };
         parts.flows.table().fetch(ahead.guess);
     }
-    let Some(copies) = &parts.copies else { return };
-    for seen in seen.iter().filter(|seen| is_own(seen.kind)) {
-        copies.fetch(&seen.ahead.digest);
+}
+
+/// Has what flows point to fetched; with `MEASURES` also what is measured of them, and once more the digest,
+/// for what is asked for too much at once may be dropped (`FlowTable::fetch_again`).
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a part of `Worker::fetch_tables`")]
+fn fetch_behind<const MEASURES: bool>(parts: &WorkerParts, seen: &[Seen], window: WindowNumber) {
+    for Seen { ahead, brief, .. } in seen {
+        // Without a brief it is another packet's sender, and at worst something is fetched in vain.
+        let next = (brief.sender, window);
+        ahead.fetch_behind::<MEASURES>(&parts.flows, &parts.handoff, next);
+        if MEASURES && let Some(copies) = &parts.copies {
+            copies.fetch(&ahead.digest);
+        }
     }
 }
 
-/// Reads in brief what stands behind a tag or in a tunnel, and names its flow; `false` where that may not
-/// be.
+/// The same of what stands behind a tag or in a tunnel, after its brief.
 #[inline(never)]
-fn look_inside(
+fn look_inside<const FIELDS: bool>(
     parts: &WorkerParts,
     frame: &Frame<'_>,
     clock: Timestamp,
-    brief: &mut Brief,
+    seen: &mut Seen,
 ) -> bool {
-    let is_brief = parts.decoder.brief_of_enclosed(frame, clock, brief).is_some();
-    if is_brief {
-        name_brief(brief, parts.seed);
+    if parts.decoder.brief_of_enclosed(frame, clock, &mut seen.brief).is_none() {
+        seen.kind = Kind::Unread;
+        seen.brief.clock = clock;
+        return false;
     }
-    is_brief
+    name_brief(&mut seen.brief, parts.seed);
+    let packet = seen.brief.packet_in(frame);
+    look_further::<FIELDS>(parts, packet, seen)
 }

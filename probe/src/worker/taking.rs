@@ -346,7 +346,11 @@ impl<S: Source> Worker<S> {
         }
         for known in all {
             let next = (known.sender, self.newest_active);
-            known.ahead.fetch_behind(flows, handoff, next, flows.measures());
+            if flows.measures() {
+                known.ahead.fetch_behind::<true>(flows, handoff, next);
+            } else {
+                known.ahead.fetch_behind::<false>(flows, handoff, next);
+            }
         }
     }
 

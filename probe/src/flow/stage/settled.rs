@@ -99,6 +99,33 @@ impl FlowStage {
         }
     }
 
+    /// What is more than counts of such a packet, after it was counted in its row. `went_round`: the octets of
+    /// the flow did.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "most of its caller")]
+    pub(super) fn look_at_counted<'a>(
+        &mut self,
+        (index, went_round): (FlowIndex, bool),
+        brief: &Brief,
+        window: WindowNumber,
+        output: &mut impl FlowOutput,
+        speech: impl FnOnce() -> Speech<'a>,
+    ) {
+        if went_round {
+            self.carry_octets(index, brief.sender);
+        }
+        let flow = self.table.flow_mut(index);
+        let speaks = flow.listens_to(brief.sender) && brief.has_payload;
+        if tcp::changes_settled(flow, brief.sender, brief.tcp_flags)
+            && let Some(row) = output.open_row(flow.row, window, index)
+        {
+            change_settled((flow, row), brief, &mut self.marks, &self.timeouts);
+        }
+        if speaks {
+            self.hear_and_tell(index, &speech(), (true, window), output);
+        }
+    }
+
     /// Begins a row with such a packet.
     #[inline(never)]
     fn begin_settled_row(
