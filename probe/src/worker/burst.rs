@@ -11,7 +11,7 @@ use crate::app::Speech;
 use crate::capture::{Burst, Frame, Source, SourceState};
 use crate::copies::{Invariant, Verdict};
 use crate::counters::DropCause;
-use crate::decode::brief::Fields;
+use crate::decode::brief::{Fields, InBrief};
 use crate::decode::{Brief, Headers};
 use crate::flow::{Guess, Left};
 use crate::index::{PortIndex, TapIndex, WindowNumber};
@@ -394,15 +394,16 @@ impl<S: Source> Worker<S> {
             Some(carrier) if brief.has_payload => carrier.payload_of(brief, packet),
             _ => &[],
         };
-        if self.parts.outgoing[to].push_in_brief(brief, packet) {
-            self.parts.outgoing[to].keep_payload(payload);
+        let ring = &mut self.parts.outgoing[to];
+        if InBrief::holds(brief, packet) && ring.push_in_brief(brief, packet) {
+            ring.keep_payload(payload);
             self.totals.spread_out_packets += 1;
         } else {
             self.pass_on_later(to, brief, packet, payload);
         }
     }
 
-    /// The same where the ring has no room.
+    /// The same where the ring has no room, or more of it is to go along.
     #[cold]
     fn pass_on_later(&mut self, to: usize, brief: &Brief, packet: &[u8], payload: &[u8]) {
         self.add_tally();
