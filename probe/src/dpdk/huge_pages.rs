@@ -55,7 +55,9 @@ impl<T: Copy> HugeTable<T> {
         }
         for place in 0..entries {
             // SAFETY: `entries` of them lie there, as the layout was made for.
-            unsafe { begin.add(place).write(fill) };
+            let entry = unsafe { begin.add(place) };
+            // SAFETY: the same; nobody else knows of it yet.
+            unsafe { entry.write(fill) };
         }
         Self { begin, entries, layout }
     }
