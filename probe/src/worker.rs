@@ -178,24 +178,19 @@ impl Ahead {
         Self { guess: flows.guess(headers.hash), digest }
     }
 
-    /// Has what the flow points to fetched: its row, where it may have one in `window`, and with `MEASURES`
-    /// its measures and where they are noted. The flow itself was asked for before, in vain where too much
-    /// was at once.
+    /// Has what the flow points to fetched: its row, where it may have one in `window`, and its measures.
     #[inline]
-    fn fetch_behind<const MEASURES: bool>(
+    fn fetch_behind(
         &self,
         flows: &FlowStage,
         handoff: &HandoffSender,
         (sender, window): (Sender, WindowNumber),
     ) {
-        flows.table().fetch_again(self.guess);
         flows.table().fetch_rest(self.guess, sender);
         if let Some(row) = flows.guess_row(self.guess, window) {
-            handoff.fetch(row, MEASURES);
+            handoff.fetch(row, flows.measures());
         }
-        if MEASURES {
-            flows.fetch_measures(self.guess);
-        }
+        flows.fetch_measures(self.guess);
     }
 }
 

@@ -7,10 +7,9 @@
 //! keeps the newest side only and is counted.
 //! Source: virtual router addresses (RFC 5798 section 7.3) are why directions differ.
 
-use crate::decode::Mac;
+use crate::decode::{Headers, Mac, Marks};
 use crate::inventory::Segment;
 
-use super::packet::Packet;
 pub(super) use super::slab::NOWHERE;
 use super::slab::Slab;
 
@@ -34,13 +33,13 @@ pub struct Side {
 
 impl Side {
     /// Of a packet.
-    pub(super) fn of(packet: &impl Packet) -> Self {
-        let [source_mac, destination_mac] = packet.stations();
+    pub(super) fn of(headers: &Headers) -> Self {
+        let ethernet = headers.marks.has(Marks::ETHERNET);
         Self {
-            segment: packet.segment(),
-            source_mac,
-            destination_mac,
-            layer2_header_octets: if packet.is_ethernet() { ETHERNET_OCTETS } else { 0 },
+            segment: headers.segment,
+            source_mac: headers.source_mac,
+            destination_mac: headers.destination_mac,
+            layer2_header_octets: if ethernet { ETHERNET_OCTETS } else { 0 },
             seen: true,
         }
     }
