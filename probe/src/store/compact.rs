@@ -234,15 +234,8 @@ impl Compactor<'_> {
         Ok(())
     }
 
-    /// Where nobody looks: readers leave out names that begin with a dot. Not in the hour's folder or
-    /// beside it, so that no pattern with `*` in the place of day and hour finds it.
     fn hidden(&self) -> PathBuf {
-        Self::hidden_of(self.root, self.safe_id)
-    }
-
-    /// See there.
-    pub(super) fn hidden_of(root: &Path, safe_id: &str) -> PathBuf {
-        folder::hidden(root, safe_id)
+        folder::hidden(self.root, self.safe_id)
     }
 }
 

@@ -261,7 +261,7 @@ impl Doing<'_> {
             let _ = writeln!(progress, "{name}").and_then(|()| progress.flush());
             let mut command = Command::new(&program);
             command.arg("roll-up").arg("--hour").arg(folder::hour_folder(root, place.1, place.0));
-            command.arg("--work").arg(Compactor::hidden_of(root, &self.safe_id));
+            command.arg("--work").arg(folder::hidden(root, &self.safe_id));
             command.args(["--probe", &self.safe_id]);
             command.arg(format!("--free-mib-min={}", self.round.free_mib_min));
             let ended = command.stdin(Stdio::null()).stdout(Stdio::null()).output();

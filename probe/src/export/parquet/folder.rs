@@ -33,7 +33,8 @@ pub fn safe_id(probe_id: &str) -> String {
 }
 
 /// Where a probe merges files of a store, and keeps those that others have taken the place of until it has
-/// removed them.
+/// removed them. Nobody looks there: readers leave out names that begin with a dot, and it is not in the
+/// hour's folder or beside it, so that no pattern with `*` in the place of day and hour finds it.
 pub fn hidden(root: &Path, safe_id: &str) -> PathBuf {
     root.join(format!(".compact-{safe_id}"))
 }
