@@ -2,9 +2,11 @@
  *
  * Each is called once a burst or less often, so that the call costs nothing that can be seen.
  */
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+
+#include <linux/if_packet.h>
 
 #include <rte_prefetch.h>
 
@@ -129,6 +131,27 @@ int
 vmprobe_errno(void)
 {
 	return rte_errno;
+}
+
+bool
+vmprobe_is_packet_socket(int fd)
+{
+	int domain;
+	socklen_t size = sizeof(domain);
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_PACKET;
+}
+
+uint32_t
+vmprobe_packet_socket_drops(int fd)
+{
+	struct tpacket_stats stats;
+	socklen_t size = sizeof(stats);
+
+	/* The kernel's count begins anew with each answer. */
+	if (getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &stats, &size) != 0)
+		return 0;
+	return stats.tp_drops;
 }
 
 void

@@ -9,6 +9,8 @@
 
 #include <rte_config.h>
 
+#include <stdbool.h>
+
 #include <rte_cycles.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
@@ -86,6 +88,12 @@ void vmprobe_free(struct rte_mbuf *mbuf);
 int vmprobe_rx_queue_count(uint16_t port, uint16_t queue);
 int vmprobe_link_up(uint16_t port);
 int vmprobe_errno(void);
+
+/* Whether a file descriptor is a socket of packet(7). */
+bool vmprobe_is_packet_socket(int fd);
+
+/* Frames that a socket of packet(7) had no room for since the last call; 0 of another file. */
+uint32_t vmprobe_packet_socket_drops(int fd);
 
 /* Writes out what C's standard streams still hold. */
 void vmprobe_flush(void);

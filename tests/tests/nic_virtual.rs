@@ -213,6 +213,45 @@ fn kernel_interfaces_give_what_their_peer_sends() {
 }
 
 #[test]
+fn what_the_kernels_ring_has_no_room_for_is_missed() {
+    let name = "what_the_kernels_ring_has_no_room_for_is_missed";
+    if !rustix::process::geteuid().is_root() {
+        skips::skipped(name, "needs root for a network namespace");
+        return;
+    }
+    in_own_process(name, &["unshare", "-n"], || {
+        run("ip", &["link", "add", "va", "type", "veth", "peer", "name", "vb"]);
+        for side in ["va", "vb"] {
+            silence(side);
+            run("ip", &["link", "set", side, "up"]);
+        }
+        let small = "net_af_packet0,iface=va,blocksz=4096,framesz=2048,framecnt=64";
+        // Another device's sockets count for themselves.
+        let plan = plan(&[port("small", small), port("other", "net_af_packet1,iface=vb")]);
+        let mut nics = Nics::open(&plan).expect("both open");
+        let mut send = nics.ports[1].tx_queue().expect("sends");
+        let frame = ethernet(&[0x08, 0x00], 86);
+        // Each round fills the ring anew.
+        let mut missed = 0;
+        for bursts in [10, 1, 4] {
+            for _ in 0..bursts {
+                assert_eq!(send.send(&[frame.as_slice(); 30]), 30);
+            }
+            let sent: u64 = bursts * 30;
+            let fits = sent.min(64);
+            missed += sent - fits;
+            let end = Instant::now() + Duration::from_secs(5);
+            while nics.ports[0].stats().missed < missed && Instant::now() < end {}
+            let fits = usize::try_from(fits).expect("a small number");
+            assert_eq!(receive(&mut nics.sources[0], fits).len(), fits);
+            assert_eq!(nics.ports[0].stats().missed, missed);
+        }
+        assert_eq!(nics.ports[0].stats().received, 64 + 30 + 64);
+        assert_eq!(nics.ports[1].stats().missed, 0);
+    });
+}
+
+#[test]
 fn a_file_that_is_played_over_and_over_has_the_time_of_the_poll() {
     in_own_process("a_file_that_is_played_over_and_over_has_the_time_of_the_poll", &[], || {
         let folder = Folder::new("infinite");

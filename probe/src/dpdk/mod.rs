@@ -15,6 +15,7 @@ mod eal;
 mod error;
 mod features;
 mod huge_pages;
+mod packet_sockets;
 mod pool;
 mod port;
 mod prefetch;

@@ -17,6 +17,7 @@ use super::counts::DriverCounts;
 use super::eal::{Eal, error_text, report};
 use super::error::{PortError, PortWarning};
 use super::features::{Facts, Setup, StampKind, decide};
+use super::packet_sockets::PacketSockets;
 use super::pool::Pool;
 use super::rx_queue::{BURST_PACKETS_MAX, RxQueue};
 use super::tx_queue::TxQueue;
@@ -54,6 +55,7 @@ pub(super) struct PortInner {
     /// Packets that each queue gave out.
     pub(super) given: Box<[CachePadded<Counter>]>,
     counts: DriverCounts,
+    sockets: PacketSockets,
 }
 
 /// What the NIC counted since the port was started.
@@ -61,7 +63,7 @@ pub(super) struct PortInner {
 pub struct NicStats {
     /// Packets handed over to the probe.
     pub received: u64,
-    /// Packets lost because the receive ring was full.
+    /// Packets lost because the receive ring was full, be it the NIC's or the kernel's.
     pub missed: u64,
     /// Packets that the port found faulty.
     pub errors: u64,
@@ -83,7 +85,9 @@ impl Port {
         burst: u16,
     ) -> Result<(Self, Vec<RxQueue>, Vec<PortWarning>), PortError> {
         let burst = burst.clamp(1, BURST_PACKETS_MAX);
+        let sockets = PacketSockets::all();
         let number = attach(plan)?;
+        let sockets = PacketSockets::all().since(&sockets);
         let step = "asking the driver";
         let info =
             dev_info(number).map_err(|result| Failure { step, result }.into_error(plan, ""))?;
@@ -104,6 +108,7 @@ impl Port {
             tx_given: AtomicBool::new(setup.tx_queues == 0),
             given: (0..plan.queues).map(|_| CachePadded::default()).collect(),
             counts: DriverCounts::default(),
+            sockets,
         };
         let (started, text) = console::listen(|| start(&inner, plan, &setup, &info, &mut warnings));
         let descriptors = started.map_err(|failure| failure.into_error(plan, &text))?;
@@ -158,7 +163,8 @@ impl Port {
             // SAFETY: the port is open, and `stats` is a valid place for the answer.
             let result = unsafe { dpdk_sys::rte_eth_stats_get(self.0.number, &raw mut stats) };
             let s = stats;
-            (result == 0).then_some([s.ipackets, s.ibytes, s.imissed, s.ierrors, s.rx_nombuf])
+            let missed = s.imissed.saturating_add(self.0.sockets.dropped());
+            (result == 0).then_some([s.ipackets, s.ibytes, missed, s.ierrors, s.rx_nombuf])
         });
         let given: u64 = self.0.given.iter().map(|count| count.load()).sum();
         NicStats { received: received.max(given), missed, errors, no_mbuf, octets }
@@ -378,6 +384,7 @@ fn start(
     check("starting", unsafe { dpdk_sys::rte_eth_dev_start(port.number) })?;
     // SAFETY: only clears counters; drivers without that answer with an error.
     let _ = unsafe { dpdk_sys::rte_eth_stats_reset(port.number) };
+    port.sockets.reset();
     if plan.promiscuous {
         set_promiscuous(port.number, warnings);
     }

@@ -222,10 +222,10 @@ impl Rig {
     fn start_probe(&self, run: &Path, mtu: u32, more: &str) -> Probe {
         let prefix = self.folder.name();
         let [a, b] = MIRROR_VLANS;
-        // Room for a second or so, in which the worker may have to wait for a core. DPDK wants a whole
+        // Room for some seconds, in which the worker may have to wait for a core. DPDK wants a whole
         // frame of the kernel's ring to fit in one of its buffers.
         let frame_bytes = (mtu + 128).next_multiple_of(if mtu > MTU { 4_096 } else { 2_048 });
-        let frames = (1 << 25) / frame_bytes / 4 * 4;
+        let frames = (1 << 27) / frame_bytes / 4 * 4;
         let block_bytes = 4 * frame_bytes;
         let ring = format!("framesz={frame_bytes},blocksz={block_bytes},framecnt={frames}");
         let device = if self.kernel_stamps {
