@@ -7,7 +7,7 @@ use vmprobe::config::FlowPlan;
 use vmprobe::copies::Verdict;
 use vmprobe::decode::brief::Fields;
 use vmprobe::decode::{Brief, Headers, Marks, protocol};
-use vmprobe::flow::{EndReason, EndedFlow, FlowOutput, FlowStage, FlowTotals};
+use vmprobe::flow::{EndReason, EndedFlow, Ending, FlowOutput, FlowStage, FlowTotals};
 use vmprobe::index::{FlowIndex, WindowNumber};
 use vmprobe::spread::{FlowKey, HashSeed, name_flow};
 use vmprobe::time::Timestamp;
@@ -81,13 +81,16 @@ impl FlowOutput for Sums {
         self.late.push(*late);
     }
 
-    fn ended(&mut self, ended: &EndedFlow, totals: Option<&FlowTotals>) {
-        let EndedFlow { flow, reason, .. } = ended;
+    fn ended(&mut self, totals: Option<&FlowTotals>, write: impl FnOnce(&mut Ending)) {
+        let mut ending = Ending::default();
+        write(&mut ending);
+        let ended = ending.told();
+        let EndedFlow { flow, reason, .. } = &ended;
         self.record_packets += flow.packets[0] + flow.packets[1];
         self.record_octets += flow.octets[0] + flow.octets[1];
         self.ended += u64::from(*reason != EndReason::ActiveTimeout);
         assert!(flow.first_seen <= flow.last_seen, "a flow that ends before it begins");
-        self.records.push((*ended, totals.copied()));
+        self.records.push((ended, totals.copied()));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Memory of the tables that packets touch at random.
 //!
-//! In: how many entries, and the entry that fills them. Out: a boxed slice, all of it resident; lines
-//! of it fetched before they are needed.
+//! In: how many entries, and the entry that fills them. Out: a table, all of it resident, or its entries
+//! each by itself; lines of it fetched before they are needed.
 //! Cost: all memory is written once, at start, so that no packet meets a page fault later. Fetching
 //! ahead is one instruction a line, which waits for nothing.
 //! Invariants: where the kernel has huge pages for the asking, large tables stand on them: a
@@ -9,17 +9,44 @@
 //! pages and all but the speed is the same.
 //! Source: `madvise(2)`, `MADV_HUGEPAGE`.
 
-/// Tables below this gain nothing from huge pages.
-const HUGE_BYTES_MIN: usize = 4 << 20;
+/// Entries side by side, used as a slice is.
+#[cfg(feature = "dpdk")]
+pub type Table<T> = crate::dpdk::HugeTable<T>;
+
+/// Entries side by side, used as a slice is.
+#[cfg(not(feature = "dpdk"))]
+pub type Table<T> = Box<[T]>;
+
+/// One of several entries whose memory lies side by side, used as a box is.
+#[cfg(feature = "dpdk")]
+pub type Piece<T> = crate::dpdk::HugePiece<T>;
+
+/// One of several entries, used as a box is.
+#[cfg(not(feature = "dpdk"))]
+pub type Piece<T> = Box<T>;
 
 /// A table of `entries` entries.
-pub fn table<T: Clone>(entries: usize, fill: T) -> Box<[T]> {
-    let mut table = Vec::with_capacity(entries);
-    if entries.saturating_mul(size_of::<T>()) >= HUGE_BYTES_MIN {
-        prefer_huge_pages(&mut table);
-    }
-    table.resize(entries, fill);
-    table.into_boxed_slice()
+#[cfg(feature = "dpdk")]
+pub fn table<T: Copy>(entries: usize, fill: T) -> Table<T> {
+    crate::dpdk::HugeTable::new(entries, fill)
+}
+
+/// A table of `entries` entries.
+#[cfg(not(feature = "dpdk"))]
+pub fn table<T: Copy>(entries: usize, fill: T) -> Table<T> {
+    vec![fill; entries].into_boxed_slice()
+}
+
+/// So many entries that go their own ways.
+#[cfg(feature = "dpdk")]
+pub fn pieces<T: Copy>(entries: usize, fill: T) -> impl Iterator<Item = Piece<T>> {
+    table(entries, fill).into_pieces()
+}
+
+/// So many entries that go their own ways.
+#[cfg(not(feature = "dpdk"))]
+pub fn pieces<T: Copy>(entries: usize, fill: T) -> impl Iterator<Item = Piece<T>> {
+    (0..entries).map(move |_| Box::new(fill))
 }
 
 /// Has the cache lines of `place` fetched, while the program goes on. Without DPDK nothing is done,
@@ -53,15 +80,6 @@ pub fn fetch_ahead<T>(block: &mut Vec<T>, ahead: usize) {
     }
 }
 
-#[cfg(feature = "dpdk")]
-fn prefer_huge_pages<T>(table: &mut Vec<T>) {
-    // Only advice: a kernel without huge pages refuses, and nothing else changes.
-    let _ = crate::dpdk::prefer_huge_pages(table.spare_capacity_mut());
-}
-
-#[cfg(not(feature = "dpdk"))]
-fn prefer_huge_pages<T>(_: &mut Vec<T>) {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +91,13 @@ mod tests {
             assert_eq!(table.len(), entries);
             assert!(table.iter().all(|entry| *entry == 7));
         }
+    }
+
+    #[test]
+    fn pieces_are_as_many_as_were_asked_for() {
+        let mut pieces: Vec<_> = pieces(3, [7_u16; 4]).collect();
+        pieces[1][2] = 8;
+        let all: Vec<_> = pieces.iter().map(|piece| **piece).collect();
+        assert_eq!(all, [[7; 4], [7, 7, 8, 7], [7; 4]]);
     }
 }

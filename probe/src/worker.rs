@@ -178,19 +178,24 @@ impl Ahead {
         Self { guess: flows.guess(headers.hash), digest }
     }
 
-    /// Has what the flow points to fetched: its row, where it may have one in `window`, and its measures.
+    /// Has what the flow points to fetched: its row, where it may have one in `window`, and with `MEASURES`
+    /// its measures and where they are noted. The flow itself was asked for before, in vain where too much
+    /// was at once.
     #[inline]
-    fn fetch_behind(
+    fn fetch_behind<const MEASURES: bool>(
         &self,
         flows: &FlowStage,
         handoff: &HandoffSender,
         (sender, window): (Sender, WindowNumber),
     ) {
+        flows.table().fetch_again(self.guess);
         flows.table().fetch_rest(self.guess, sender);
         if let Some(row) = flows.guess_row(self.guess, window) {
-            handoff.fetch(row, flows.measures());
+            handoff.fetch(row, MEASURES);
         }
-        flows.fetch_measures(self.guess);
+        if MEASURES {
+            flows.fetch_measures(self.guess);
+        }
     }
 }
 

@@ -230,7 +230,8 @@ fn write(message: &FromWorker, told: &mut Vec<String>) {
             told.extend(block.rows.iter().map(|row| format!("row {row:?}")));
             told.extend(block.notes.iter().map(|note| format!("{note:?} {:?}", note.read())));
         }
-        FromWorker::Flows(block) => told.extend(block.flows.iter().map(|flow| {
+        FromWorker::Flows(block) => told.extend(block.flows().iter().map(|flow| {
+            let flow = flow.told();
             let totals = block.totals.get(flow.totals as usize);
             format!("flow {flow:?} {totals:?}")
         })),

@@ -1,7 +1,7 @@
 //! Flows for which records are due, and rows that came late.
 //!
 //! In: blocks of workers. Out: the same of all workers, in a fixed order.
-//! Cost: a copy.
+//! Cost: a copy, and what the lines of a flow say.
 //! Invariants: the order does not depend on the number of workers.
 //! Source: none.
 
@@ -42,10 +42,10 @@ impl EndedFlows {
     pub(super) fn add(&mut self, block: &FlowBlock) {
         let before = u32::try_from(self.totals.len()).unwrap_or(NO_TOTALS);
         self.totals.extend_from_slice(&block.totals);
-        self.flows.extend(block.flows.iter().map(|flow| EndedFlow {
+        self.flows.extend(block.flows().iter().map(|ending| EndedFlow {
             // The place of none stays so: there are fewer totals than that.
-            totals: flow.totals.saturating_add(before),
-            ..*flow
+            totals: ending.totals.saturating_add(before),
+            ..ending.told()
         }));
     }
 

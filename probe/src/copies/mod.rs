@@ -117,10 +117,10 @@ impl Bucket {
         self.counts[way] = entry.count;
     }
 
-    /// Whether the way is free, or too old to matter.
+    /// Whether the way is free, or too old to matter. One that was never taken is both.
     #[inline]
     fn is_free(&self, way: usize, now: Timestamp, keep_ns: u64) -> bool {
-        self.counts[way] == 0 || now.0.abs_diff(self.seen[way].0) > keep_ns
+        now.0.abs_diff(self.seen[way].0) > keep_ns || self.counts[way] == 0
     }
 
     /// The first free way, else the oldest.
@@ -150,7 +150,7 @@ impl Bucket {
 
 /// Digests of the last moments.
 pub struct CopyTable {
-    buckets: Box<[Bucket]>,
+    buckets: memory::Table<Bucket>,
     mask: usize,
     seed: HashSeed,
     window_ns: u64,
@@ -203,7 +203,18 @@ impl CopyTable {
         if bucket.has(digest.tag) {
             return self.classify_known(at, digest);
         }
-        let way = bucket.free_way(at.1, self.path_window_ns, &mut self.evicted);
+        if !bucket.is_free(0, at.1, self.path_window_ns) {
+            return self.put_behind(at, digest);
+        }
+        bucket.put(0, Entry::of(at, digest));
+        Verdict::First
+    }
+
+    /// A packet whose tag is not in its bucket, where the first way is not free.
+    #[inline(never)]
+    fn put_behind(&mut self, at: (TapIndex, Timestamp), digest: &Digest) -> Verdict {
+        let bucket = &mut self.buckets[digest.place & self.mask];
+        let way = bucket.free_way_behind(at.1, self.path_window_ns, &mut self.evicted);
         bucket.put(way, Entry::of(at, digest));
         Verdict::First
     }

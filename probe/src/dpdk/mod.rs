@@ -28,7 +28,7 @@ pub use arguments::{eal_arguments, worker_cores};
 pub use eal::Eal;
 pub use error::{EalError, PortError, PortWarning};
 pub use features::StampKind;
-pub use huge_pages::prefer_huge_pages;
+pub use huge_pages::{HugePiece, HugeTable};
 pub use port::{NicStats, Port};
 pub use prefetch::{prefetch, prefetch_to_write};
 pub use rx_queue::{BURST_PACKETS_MAX, Packet, RingFill, RxBurst, RxQueue, VlanTags};

@@ -11,7 +11,7 @@ const BITS: usize = 64;
 
 /// A set of slots.
 pub(super) struct SlotBits {
-    words: Box<[u64]>,
+    words: memory::Table<u64>,
     hand: usize,
 }
 

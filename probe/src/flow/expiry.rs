@@ -19,6 +19,9 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Seconds that a mark can lie ahead; later ones are looked at then and set again.
 const AHEAD_MAX_S: u64 = 30_000;
 
+/// Marks that are compared at once.
+const MARKS_AT_ONCE: usize = 16;
+
 /// Timeouts in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
@@ -78,7 +81,7 @@ impl Timeouts {
 
 /// The second, by its low bits, at which each flow is to be looked at.
 pub(super) struct Marks {
-    seconds: Box<[u16]>,
+    seconds: memory::Table<u16>,
     hand: usize,
     /// Clock of the round before this one.
     round_before: Timestamp,
@@ -125,16 +128,15 @@ impl Marks {
         let now = low(clock.0 / SECOND_NS);
         // Marks tell before from after only so far: after a jump all are looked at.
         let jumped = clock.since_ns(self.round_before) >= AHEAD_MAX_S * SECOND_NS;
-        while *slots_max > 0 && self.hand < used {
-            let place = self.hand;
-            self.hand += 1;
-            *slots_max -= 1;
-            let late_s = now.wrapping_sub(self.seconds[place]).cast_signed();
-            if late_s >= 0 || jumped {
-                return u32::try_from(place).ok().map(FlowIndex);
-            }
-        }
-        None
+        let end = used.min(self.seconds.len()).min(self.hand.saturating_add(*slots_max));
+        let begin = self.hand.min(end);
+        let ahead = self.seconds.get(begin..end).unwrap_or_default();
+        let passed = if jumped { 0 } else { not_due(ahead, now) };
+        let is_found = passed < ahead.len();
+        let gone_through = passed + usize::from(is_found);
+        self.hand += gone_through;
+        *slots_max -= gone_through;
+        if is_found { u32::try_from(begin + passed).ok().map(FlowIndex) } else { None }
     }
 
     /// Whether the hand has come round; then it begins again.
@@ -147,6 +149,22 @@ impl Marks {
         self.round = clock;
         true
     }
+}
+
+/// How many of the first marks are of a second to come.
+#[inline]
+fn not_due(marks: &[u16], now: u16) -> usize {
+    let is_due = |mark: &u16| now.wrapping_sub(*mark).cast_signed() >= 0;
+    let (blocks, rest) = marks.as_chunks::<MARKS_AT_ONCE>();
+    // All of a block are compared, which the compiler does side by side.
+    let has_due =
+        |block: &[u16; MARKS_AT_ONCE]| block.iter().fold(false, |found, mark| found | is_due(mark));
+    let whole = blocks.iter().position(has_due);
+    let (before, last) = match whole {
+        Some(place) => (place * MARKS_AT_ONCE, blocks[place].as_slice()),
+        None => (blocks.len() * MARKS_AT_ONCE, rest),
+    };
+    before + last.iter().position(is_due).unwrap_or(last.len())
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are what is kept")]

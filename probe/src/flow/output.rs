@@ -1,7 +1,7 @@
 //! What the flow stage gives out: rows of windows, and flows for which a record is due.
 //!
-//! In: state of flows. Out: [`Row`]s, [`EndedFlow`]s.
-//! Cost: one copy of what a record says of a flow.
+//! In: state of flows. Out: [`Row`]s, [`Ending`]s, and from them [`EndedFlow`]s.
+//! Cost: one copy of a flow's lines; what they say is told by whoever makes the record.
 //! Invariants: the packets of all records of a flow are those of all its rows.
 
 use crate::app::{Application, Excerpt};
@@ -9,8 +9,10 @@ use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::measure::tcp::Opening;
 use crate::spread::FlowKey;
 use crate::time::Timestamp;
-use crate::window::{LateRow, NO_TOTALS, Note, Row, RowPlace};
+use crate::window::{LateRow, NO_TOTALS, Note, Row, RowNotes, RowPlace};
 
+use super::sides::Apart;
+use super::state::{Flow, Rest};
 use super::{EndReason, FlowTotals, InitiatorMethod, Side, TcpState};
 
 /// Where rows and ended flows go.
@@ -22,10 +24,23 @@ pub trait FlowOutput {
         window: WindowNumber,
         flow: FlowIndex,
     ) -> Option<&mut Row>;
+    /// The same, and where what is measured of a packet in it is noted; `None` also where there is no room
+    /// for that, which [`FlowOutput::measured`] makes.
+    #[inline]
+    fn open_row_noted(
+        &mut self,
+        place: RowPlace,
+        window: WindowNumber,
+        flow: FlowIndex,
+    ) -> Option<(&mut Row, RowNotes<'_>)> {
+        let _ = (place, window, flow);
+        None
+    }
     /// Begins a row of `window`: gives where it is, and the row, in which an older one's fields stand.
     fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row);
-    /// Takes a flow for which a record is due, with what there is to tell of it beside packets.
-    fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>);
+    /// Takes a flow for which a record is due, with what there is to tell of it beside packets. `write`
+    /// writes all of it but [`Ending::totals`] where it stays; an older one may stand there.
+    fn ended(&mut self, totals: Option<&FlowTotals>, write: impl FnOnce(&mut Ending));
     /// Takes what was measured in a flow's row, which is open: the packet was just counted in it.
     #[inline]
     fn measured(&mut self, place: RowPlace, note: Note) {
@@ -94,6 +109,93 @@ pub struct Biflow {
     pub layer2_octets: [u64; 2],
     /// What was measured beside.
     pub measured: Measured,
+}
+
+/// A flow for which a record is due, as its lines are: to copy them is less work for its worker than to
+/// tell what they say.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    pub(super) flow: Flow,
+    pub(super) rest: Rest,
+    /// Where its directions are apart.
+    pub(super) apart: Option<Apart>,
+    pub(super) measured: Measured,
+    /// Why the record is made.
+    pub reason: EndReason,
+    /// Share of flows kept by shedding when it ended.
+    pub sampling_rate: f32,
+    /// Place of its totals among those that came with it; [`NO_TOTALS`] where all are 0.
+    pub totals: u32,
+}
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self {
+            flow: Flow::default(),
+            rest: Rest::default(),
+            apart: None,
+            measured: Measured::default(),
+            reason: EndReason::ForcedEnd,
+            sampling_rate: 1.0,
+            totals: NO_TOTALS,
+        }
+    }
+}
+
+impl Ending {
+    /// A flow of an instant that timed out, of which only this is known. For benchmarks.
+    pub fn of_instant(key: FlowKey, at: Timestamp, packets: [u32; 2], octets: [u32; 2]) -> Self {
+        let mut flow = Flow::default();
+        flow.identity.key = key;
+        (flow.last_seen, flow.heard) = (at, at);
+        (flow.packets, flow.octets) = (packets, octets);
+        let rest = Rest { first_seen: at, record_start: at, ..Rest::default() };
+        Self { flow, rest, reason: EndReason::IdleTimeout, ..Self::default() }
+    }
+
+    /// What its record is made of.
+    pub fn told(&self) -> EndedFlow {
+        let Self { reason, sampling_rate, totals, .. } = *self;
+        EndedFlow { flow: self.biflow(), reason, sampling_rate, totals }
+    }
+
+    fn biflow(&self) -> Biflow {
+        let (flow, rest) = (&self.flow, &self.rest);
+        let apart = self.apart.as_ref();
+        let sides = apart
+            .filter(|_| flow.is_apart())
+            .map_or_else(|| [flow.side(Sender::Low), flow.side(Sender::High)], |apart| apart.sides);
+        let (packets, above) = (flow.packets.map(u64::from), { rest.octets_above });
+        let octets = [0, 1].map(|place: usize| {
+            (u64::from(above[place]) << u32::BITS) | u64::from(flow.octets[place])
+        });
+        let mut layer2_octets = [0, 1].map(|place: usize| {
+            octets[place] + packets[place] * u64::from(sides[place].layer2_header_octets)
+        });
+        if let Some(Apart { layer2_correction, .. }) = apart {
+            for (octets, correction) in layer2_octets.iter_mut().zip(layer2_correction) {
+                *octets = octets.saturating_add_signed(*correction);
+            }
+        }
+        Biflow {
+            key: flow.identity.key,
+            initiator: flow.initiator(),
+            initiator_method: flow.initiator_method(),
+            tcp: flow.tcp,
+            tcp_control_bits: flow.tcp_control_bits,
+            application: flow.application,
+            sides,
+            taps: flow.identity.taps,
+            first_seen: rest.first_seen,
+            record_start: rest.record_start,
+            last_seen: flow.last_seen,
+            heard: flow.heard,
+            packets,
+            octets,
+            layer2_octets,
+            measured: self.measured,
+        }
+    }
 }
 
 /// A flow record to be made: the flow as it was, and why.

@@ -7,9 +7,10 @@
 //! keeps the newest side only and is counted.
 //! Source: virtual router addresses (RFC 5798 section 7.3) are why directions differ.
 
-use crate::decode::{Headers, Mac, Marks};
+use crate::decode::Mac;
 use crate::inventory::Segment;
 
+use super::packet::Packet;
 pub(super) use super::slab::NOWHERE;
 use super::slab::Slab;
 
@@ -33,13 +34,13 @@ pub struct Side {
 
 impl Side {
     /// Of a packet.
-    pub(super) fn of(headers: &Headers) -> Self {
-        let ethernet = headers.marks.has(Marks::ETHERNET);
+    pub(super) fn of(packet: &impl Packet) -> Self {
+        let [source_mac, destination_mac] = packet.stations();
         Self {
-            segment: headers.segment,
-            source_mac: headers.source_mac,
-            destination_mac: headers.destination_mac,
-            layer2_header_octets: if ethernet { ETHERNET_OCTETS } else { 0 },
+            segment: packet.segment(),
+            source_mac,
+            destination_mac,
+            layer2_header_octets: if packet.is_ethernet() { ETHERNET_OCTETS } else { 0 },
             seen: true,
         }
     }

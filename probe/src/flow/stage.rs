@@ -8,24 +8,26 @@
 mod cut;
 mod hear;
 mod measured;
+mod noted;
 mod recut;
 mod settled;
 
-pub use measured::MeasureTerms;
+pub use measured::{MeasureTerms, Plain};
+pub use noted::{Left, More};
 
 use crate::app::Speech;
 use crate::config::FlowPlan;
 use crate::copies::Verdict;
 use crate::decode::{Brief, Headers, Marks, tcp_flag};
-use crate::index::{FlowIndex, Sender, WindowNumber};
-use crate::spread::FlowKey;
+use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::time::Timestamp;
 use crate::window::RowPlace;
 
-use super::begin::{first_events, initiator_of, is_later_fragment, is_tcp};
+use super::begin::{first_events, initiator_of};
 use super::bits::SlotBits;
 use super::expiry::{self, Timeouts};
 use super::output::FlowOutput;
+use super::packet::{BriefPacket, Packet};
 use super::sides::{Apart, ApartSlab, Side};
 use super::state::{Flow, Rest, Shown, low_window};
 use super::table::Guess;
@@ -66,13 +68,9 @@ struct Share {
 
 impl Share {
     #[inline]
-    const fn of(headers: &Headers) -> Self {
-        Self {
-            sender: headers.sender,
-            octets: headers.octets,
-            at: headers.timestamp,
-            clock: headers.clock,
-        }
+    fn of(packet: &impl Packet) -> Self {
+        let (at, clock) = packet.times();
+        Self { sender: packet.sender(), octets: packet.octets(), at, clock }
     }
 
     #[inline]
@@ -216,20 +214,42 @@ impl FlowStage {
         (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
     ) {
-        let found = self.table.find(headers, guess);
-        let index = match found.filter(|&index| !self.ends_before(index, headers, output)) {
-            Some(index) => {
-                self.book(index, headers, (window, late), output);
-                self.look_closer(index, headers, window, output);
-                index
-            }
-            None => {
-                let index = self.begin(headers, window, output);
-                self.begin_first_row(index, Share::of(headers), (window, late), output);
-                index
-            }
-        };
+        let index = self.meter_packet(headers, guess, (window, late), output);
         self.look_behind(index, (headers, frame), verdict, window, output);
+    }
+
+    /// The same of a packet that is known in brief, stands in an Ethernet frame and counts, where nothing is
+    /// measured: `octets` are how it begins, from its IPv4 header on.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "called once, by who has nothing else to do")]
+    pub fn meter_brief(
+        &mut self,
+        (brief, octets): (&Brief, &[u8]),
+        guess: Guess,
+        booking: (WindowNumber, bool),
+        output: &mut impl FlowOutput,
+    ) {
+        debug_assert!(!self.measures() && !self.recognises, "a brief is not enough");
+        let packet = BriefPacket { brief, octets };
+        let index = self.meter_packet(&packet, guess, booking, output);
+        self.table.flow_mut(index).settle();
+    }
+
+    /// Counts a packet on its flow, and in the flow's row.
+    #[inline]
+    fn meter_packet(
+        &mut self,
+        packet: &impl Packet,
+        guess: Guess,
+        booking: (WindowNumber, bool),
+        output: &mut impl FlowOutput,
+    ) -> FlowIndex {
+        let found = self.table.find(packet, guess);
+        if let Some(index) = found.filter(|&index| !self.ends_before(index, packet, output)) {
+            self.book(index, packet, booking, output);
+            return index;
+        }
+        self.begin(packet, booking, output)
     }
 
     /// Where the newest row of the flow that was guessed is, if it may be of `window`.
@@ -325,15 +345,16 @@ impl FlowStage {
     fn ends_before(
         &mut self,
         index: FlowIndex,
-        headers: &Headers,
+        packet: &impl Packet,
         output: &mut impl FlowOutput,
     ) -> bool {
         let flow = self.table.flow(index);
-        let mut reason = self.timeouts.over(flow, headers.clock);
+        let (_, clock) = packet.times();
+        let mut reason = self.timeouts.over(flow, clock);
         if reason.is_none()
-            && is_tcp(headers)
+            && packet.is_tcp()
             && flow.tcp != TcpState::NotTcp
-            && tcp::opens_another(flow, self.table.rest(index), headers)
+            && tcp::opens_another(flow, self.table.rest(index), packet)
         {
             reason = Some(EndReason::EndOfFlow);
         }
@@ -343,37 +364,40 @@ impl FlowStage {
         reason.is_some()
     }
 
-    /// A flow that has seen its first packet, but has not counted it.
+    /// A flow that its first packet begins, with its row.
     #[inline(never)]
     fn begin(
         &mut self,
-        headers: &Headers,
-        window: WindowNumber,
+        packet: &impl Packet,
+        (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
     ) -> FlowIndex {
         self.counts.created += 1;
-        let index = self.take_slot(headers, output);
-        let (initiator, method) = initiator_of(headers);
+        let index = self.take_slot(packet.hash(), output);
+        let (initiator, method) = initiator_of(packet);
+        let (at, clock) = packet.times();
         let (flow, rest) = self.table.both_mut(index);
-        *flow = Flow::begin(FlowKey::of_named(headers), headers, (initiator, method), window);
-        flow.take_first_side(headers);
+        flow.begin(packet, (initiator, method), window);
         if self.recognises {
             flow.listen_to_both();
         }
-        *rest = Rest {
-            first_seen: headers.timestamp,
-            record_start: headers.timestamp,
-            ..Rest::default()
-        };
+        *rest = Rest { first_seen: at, record_start: at, ..Rest::default() };
         self.embryonic.set(index);
-        flow.events = first_events(headers, headers.sender == initiator);
-        if is_tcp(headers) {
+        flow.events = first_events(packet, packet.sender() == initiator);
+        if packet.is_tcp() {
             flow.tcp = TcpState::Midstream;
-            tcp::segment(flow, rest, tcp::Segment::of(headers));
+            tcp::segment(flow, rest, tcp::Segment::of(packet));
         }
-        self.marks.set(index, flow, &self.timeouts, headers.clock);
-        note_answer(flow, headers);
-        if is_tcp(headers)
+        self.marks.set(index, flow, &self.timeouts, clock);
+        note_answer(flow, packet);
+        // All that was found out of it so far is told.
+        let (place, row) = output.begin_row(window);
+        flow.begin_row(index, window, row);
+        row.events = flow.events;
+        row.count_first(packet.sender(), packet.octets(), late);
+        (flow.row, flow.window) = (place, low_window(window));
+        flow.count_first(packet.sender(), packet.octets());
+        if packet.is_tcp()
             && let Some(measures) = &mut self.measures
         {
             measures.begin(index);
@@ -382,9 +406,11 @@ impl FlowStage {
         index
     }
 
-    fn take_slot(&mut self, headers: &Headers, output: &mut impl FlowOutput) -> FlowIndex {
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "called once, where a flow begins")]
+    fn take_slot(&mut self, hash: u64, output: &mut impl FlowOutput) -> FlowIndex {
         loop {
-            match self.table.insert(headers.hash) {
+            match self.table.insert(hash) {
                 Ok(index) => return index,
                 Err(TableFull::Slots) => self.make_room(output),
                 Err(TableFull::Bucket(neighbour)) => {
@@ -395,71 +421,69 @@ impl FlowStage {
         }
     }
 
-    /// Adds a packet to its flow and to the flow's row of the window.
+    /// Adds a packet to its flow and to the flow's row of the window, and tells what it brought that is
+    /// more than counts.
     #[inline]
     fn book(
         &mut self,
         index: FlowIndex,
-        headers: &Headers,
+        packet: &impl Packet,
         (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
     ) {
-        let share = Share::of(headers);
-        match self.table.flow_mut(index).shown_side(headers) {
-            Shown::Same => self.add(index, share, (window, late), output),
-            Shown::Answer => self.add_answer(index, (share, headers), (window, late), output),
-            Shown::Other => {
-                self.turn_side(index, headers, (window, late), output);
-                self.count(index, share);
-            }
+        let Share { sender, octets, at, clock } = Share::of(packet);
+        let (flow, rest) = self.table.both_mut(index);
+        let shown = flow.shown_side(packet);
+        let keeps_row = shown != Shown::Other && flow.may_be_in(window);
+        let row = if keeps_row { output.open_row(flow.row, window, index) } else { None };
+        let Some(row) = row.filter(|row| row.has_room(sender, octets)) else {
+            self.book_anew(index, (packet, shown), (window, late), output);
+            return;
+        };
+        if shown == Shown::Answer {
+            // It completes the row.
+            flow.take_answer(packet);
+            row.take_answer(&flow.beginning(index));
+        }
+        row.count(sender, octets, late);
+        let went_round = flow.count(sender, octets, (at, clock));
+        let news = take_segment(flow, rest, packet);
+        if news.is_over {
+            self.marks.set(index, flow, &self.timeouts, clock);
+        }
+        row.tell(news.events, flow.application);
+        if went_round {
+            self.carry_octets(index, sender);
         }
     }
 
-    /// The same for a packet that looks like those of its sender before it.
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "most packets go this way and no other")]
-    fn add(
+    /// The same where another row may be begun.
+    #[inline(never)]
+    fn book_anew(
         &mut self,
         index: FlowIndex,
-        share: Share,
-        (window, late): (WindowNumber, bool),
+        (packet, shown): (&impl Packet, Shown),
+        booking: (WindowNumber, bool),
         output: &mut impl FlowOutput,
     ) {
-        let flow = self.table.flow_mut(index);
-        if let Some(row) = output.open_row(flow.row, window, index)
-            && row.has_room(share.sender, share.octets)
-        {
-            row.count(share.sender, share.octets, late);
-            if flow.count(share.sender, share.octets, (share.at, share.clock)) {
-                self.carry_octets(index, share.sender);
+        let share = Share::of(packet);
+        match shown {
+            Shown::Same => self.begin_row(index, share, booking, output),
+            Shown::Answer => {
+                self.table.flow_mut(index).take_answer(packet);
+                self.begin_row(index, share, booking, output);
             }
-        } else {
-            self.begin_row(index, share, (window, late), output);
-            self.count(index, share);
-        }
-    }
-
-    /// The same for the first packet of its sender, between the stations that the other one's packets
-    /// showed: it completes the row.
-    #[inline]
-    fn add_answer(
-        &mut self,
-        index: FlowIndex,
-        (share, headers): (Share, &Headers),
-        (window, late): (WindowNumber, bool),
-        output: &mut impl FlowOutput,
-    ) {
-        let flow = self.table.flow_mut(index);
-        flow.take_answer(headers);
-        if let Some(row) = output.open_row(flow.row, window, index)
-            && row.has_room(share.sender, share.octets)
-        {
-            row.complete_as(&flow.beginning(index));
-            row.count(share.sender, share.octets, late);
-        } else {
-            self.begin_row(index, share, (window, late), output);
+            Shown::Other => self.turn_side(index, packet, booking, output),
         }
         self.count(index, share);
+        let (flow, rest) = self.table.both_mut(index);
+        let news = take_segment(flow, rest, packet);
+        if news.is_over {
+            self.marks.set(index, flow, &self.timeouts, share.clock);
+        }
+        if let Some(row) = output.open_row(flow.row, booking.0, index) {
+            row.tell(news.events, flow.application);
+        }
     }
 
     #[inline]
@@ -478,30 +502,6 @@ impl FlowStage {
         rest.octets_above = above;
     }
 
-    /// TCP state and answers.
-    #[inline]
-    fn look_closer(
-        &mut self,
-        index: FlowIndex,
-        headers: &Headers,
-        window: WindowNumber,
-        output: &mut impl FlowOutput,
-    ) {
-        let (flow, rest) = self.table.both_mut(index);
-        let events = flow.events;
-        let has_segment = flow.tcp != TcpState::NotTcp && !is_later_fragment(headers);
-        if has_segment && !tcp::is_plain(flow, headers.sender, headers.tcp_flags) {
-            tcp::segment(flow, rest, tcp::Segment::of(headers));
-            if flow.tcp.is_over() {
-                self.marks.set(index, flow, &self.timeouts, headers.clock);
-            }
-        }
-        note_answer(flow, headers);
-        if flow.events != events {
-            self.tell_row(index, window, events, output);
-        }
-    }
-
     /// Applications, what is rare, and measures.
     #[inline]
     fn look_behind(
@@ -513,11 +513,11 @@ impl FlowStage {
         output: &mut impl FlowOutput,
     ) {
         let flow = self.table.flow_mut(index);
-        let has_segment = flow.tcp != TcpState::NotTcp && !is_later_fragment(headers);
+        let has_segment = flow.tcp != TcpState::NotTcp && !headers.is_later_fragment();
         flow.settle();
         let speaks = flow.listens_to(headers.sender)
             && headers.payload_captured_octets != 0
-            && !is_later_fragment(headers);
+            && !headers.is_later_fragment();
         let counts = matches!(verdict, Verdict::First | Verdict::Ambiguous);
         if speaks {
             self.hear_and_tell(index, &Speech::of(headers, frame), (counts, window), output);
@@ -532,22 +532,6 @@ impl FlowStage {
         if has_segment && counts {
             self.measure(index, headers, window, output);
         }
-    }
-
-    /// Writes into the row what the packet brought that is more than counts; `events` were known
-    /// before it.
-    fn tell_row(
-        &self,
-        index: FlowIndex,
-        window: WindowNumber,
-        events: u8,
-        output: &mut impl FlowOutput,
-    ) {
-        let flow = self.table.flow(index);
-        let Some(row) = output.open_row(flow.row, window, index) else { return };
-        let news = flow.events & !events;
-        row.events |= news;
-        row.application = flow.application;
     }
 
     /// Begins a row with this packet: it is the first of its flow in `window`, or the row is full or
@@ -571,53 +555,36 @@ impl FlowStage {
         }
     }
 
-    /// The same for the first row of a flow: all that was found out of it so far is told.
-    fn begin_first_row(
-        &mut self,
-        index: FlowIndex,
-        share: Share,
-        (window, late): (WindowNumber, bool),
-        output: &mut impl FlowOutput,
-    ) {
-        let (place, row) = output.begin_row(window);
-        let flow = self.table.flow_mut(index);
-        flow.begin_row(index, window, row);
-        row.events = flow.events;
-        row.count_first(share.sender, share.octets, late);
-        (flow.row, flow.window) = (place, low_window(window));
-        flow.count_first(share.sender, share.octets);
-    }
-
     /// A packet that does not look like those of its sender before it: the first of its direction
     /// completes the row, another MAC or segment begins another one.
     #[inline(never)]
     fn turn_side(
         &mut self,
         index: FlowIndex,
-        headers: &Headers,
+        packet: &impl Packet,
         (window, late): (WindowNumber, bool),
         output: &mut impl FlowOutput,
     ) {
-        let sender = headers.sender;
-        let (side, known) = (Side::of(headers), self.side(index, sender));
+        let (sender, octets) = (packet.sender(), packet.octets());
+        let (side, known) = (Side::of(packet), self.side(index, sender));
         let changed = known.seen && known != side;
         if known != side {
-            self.set_side(index, headers, known, side);
+            self.set_side(index, (sender, packet.tap()), known, side);
         }
         let flow = self.table.flow(index);
         if !changed
             && flow.may_be_in(window)
             && let Some(row) = output.open_row(flow.row, window, index)
-            && row.has_room(sender, headers.octets)
+            && row.has_room(sender, octets)
         {
             if flow.is_apart() {
                 row.complete(self.ends_apart(index), flow.tap());
             } else {
                 row.complete_as(&flow.beginning(index));
             }
-            row.count(sender, headers.octets, late);
+            row.count(sender, octets, late);
         } else {
-            self.begin_row(index, Share::of(headers), (window, late), output);
+            self.begin_row(index, Share::of(packet), (window, late), output);
         }
     }
 
@@ -628,12 +595,17 @@ impl FlowStage {
         apart.map_or_else(|| flow.side(sender), |apart| apart.sides[sender.place()])
     }
 
-    fn set_side(&mut self, index: FlowIndex, headers: &Headers, known: Side, side: Side) {
-        let sender = headers.sender;
+    fn set_side(
+        &mut self,
+        index: FlowIndex,
+        (sender, tap): (Sender, TapIndex),
+        known: Side,
+        side: Side,
+    ) {
         let other = self.side(index, sender.other());
         let (flow, rest) = self.table.both_mut(index);
         if !known.seen {
-            flow.set_tap(sender, headers.tap);
+            flow.set_tap(sender, tap);
         }
         let header_changed = known.seen && known.layer2_header_octets != side.layer2_header_octets;
         let is_turned = !other.seen || side.answers(other);
@@ -687,16 +659,39 @@ fn index_of(place: usize) -> FlowIndex {
     FlowIndex(u32::try_from(place).expect("slots is a u32"))
 }
 
-/// Notes the responder's first answer.
-#[inline]
-fn note_answer(flow: &mut Flow, headers: &Headers) {
-    if flow.events & event::ANSWERED != 0 || headers.sender == flow.initiator() {
-        return;
-    }
-    let answer =
-        if headers.tcp_flags & tcp_flag::RST == 0 { event::ANSWERED } else { event::REFUSED };
-    flow.events |= answer;
+/// What a packet brought that is more than counts.
+struct News {
+    /// Events that the flow has since then.
+    events: u8,
+    /// Its connection is over.
+    is_over: bool,
 }
 
+/// TCP state and answers.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "flow and packet are in registers where it is called")]
+fn take_segment(flow: &mut Flow, rest: &mut Rest, packet: &impl Packet) -> News {
+    let events = flow.events;
+    let has_segment = flow.tcp != TcpState::NotTcp && !packet.is_later_fragment();
+    let changes = has_segment && !tcp::is_plain(flow, packet.sender(), packet.tcp_flags());
+    if changes {
+        tcp::segment(flow, rest, tcp::Segment::of(packet));
+    }
+    note_answer(flow, packet);
+    News { events: flow.events & !events, is_over: changes && flow.tcp.is_over() }
+}
+
+/// Notes the responder's first answer.
+#[inline]
+fn note_answer(flow: &mut Flow, packet: &impl Packet) {
+    if flow.events & event::ANSWERED != 0 || packet.sender() == flow.initiator() {
+        return;
+    }
+    let is_reset = u16::from(packet.tcp_flags()) & tcp_flag::RST != 0;
+    flow.events |= if is_reset { event::REFUSED } else { event::ANSWERED };
+}
+
+#[cfg(test)]
+mod brief_tests;
 #[cfg(test)]
 mod tests;

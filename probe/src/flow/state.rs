@@ -6,15 +6,15 @@
 //! are kept by their low bits, and the row says whether it is the one that is meant.
 
 use crate::app::Application;
-use crate::decode::{Headers, Mac, Marks, protocol};
+use crate::decode::{Mac, protocol};
 use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::inventory::Segment;
-use crate::spread::FlowKey;
 use crate::time::Timestamp;
 use crate::window::{Row, RowBeginning, RowPlace};
 
 use super::beside::Beside;
 use super::identity::Identity;
+use super::packet::Packet;
 use super::sides::{NOWHERE, Side};
 use super::{InitiatorMethod, TcpState, event};
 
@@ -117,27 +117,37 @@ pub(super) const fn second_of(at: Timestamp) -> u16 {
 }
 
 impl Flow {
-    /// A new flow whose first packet comes from `sender` in `window`.
+    /// Makes it one whose first packet this is, in `window`; nothing is counted yet. Each field is written
+    /// where it stays: a flow put together first goes by way of the stack.
+    #[inline]
     pub(super) fn begin(
-        key: FlowKey,
-        headers: &Headers,
+        &mut self,
+        packet: &impl Packet,
         (initiator, method): (Sender, InitiatorMethod),
         window: WindowNumber,
-    ) -> Self {
-        let never = half(window).wrapping_sub(1);
+    ) {
+        let sender = packet.sender();
+        let ethernet = if packet.is_ethernet() { flag::ETHERNET } else { 0 };
         let initiator_bit = if initiator == Sender::High { flag::INITIATOR_HIGH } else { 0 };
-        Self {
-            identity: Identity { key, ..Identity::default() },
-            hash: low(headers.hash),
-            last_seen: headers.timestamp,
-            heard: headers.clock,
-            row: RowPlace::NOWHERE,
-            window: low_window(window).wrapping_sub(1),
-            record_second: second_of(headers.timestamp),
-            counted: [never; 2],
-            flags: flag::LIVE | initiator_bit | (u16::from(method as u8) << flag::METHOD_SHIFT),
-            ..Self::default()
-        }
+        self.flags = flag::LIVE
+            | initiator_bit
+            | (u16::from(method as u8) << flag::METHOD_SHIFT)
+            | ((flag::SEEN | ethernet) << sender.place());
+        self.identity.key = packet.key();
+        let [source, destination] = packet.stations();
+        self.identity.stations[sender.place()] = source;
+        self.identity.stations[sender.other().place()] = destination;
+        self.identity.taps = [packet.tap(); 2];
+        (self.last_seen, self.heard) = packet.times();
+        (self.packets, self.octets) = ([0; 2], [0; 2]);
+        self.segment = packet.segment();
+        self.row = RowPlace::NOWHERE;
+        self.hash = low(packet.hash());
+        self.window = low_window(window).wrapping_sub(1);
+        self.counted = [half(window).wrapping_sub(1); 2];
+        self.record_second = second_of(self.last_seen);
+        (self.tcp, self.tcp_control_bits) = (TcpState::NotTcp, [0; 2]);
+        (self.events, self.application) = (0, Application::default());
     }
 
     /// Whether the slot is in use.
@@ -289,12 +299,12 @@ impl Flow {
 
     /// What this packet shows of its sender.
     #[inline]
-    pub(super) fn shown_side(&self, headers: &Headers) -> Shown {
-        let (sender, other) = (headers.sender.place(), headers.sender.other().place());
-        let stands_between = self.segment == headers.segment
-            && differences(&self.identity.stations[sender], headers.source_mac.0) == 0
-            && differences(&self.identity.stations[other], headers.destination_mac.0) == 0;
-        if !stands_between {
+    pub(super) fn shown_side(&self, packet: &impl Packet) -> Shown {
+        let (sender, other) = (packet.sender().place(), packet.sender().other().place());
+        let [Mac(source), Mac(destination)] = packet.stations();
+        let differences = differences(&self.identity.stations[sender], source)
+            | differences(&self.identity.stations[other], destination);
+        if differences != 0 || self.segment != packet.segment() {
             return Shown::Other;
         }
         let own = flag::SEEN << sender;
@@ -302,8 +312,7 @@ impl Flow {
         if seen == flag::SEEN << other {
             return Shown::Answer;
         }
-        let ethernet =
-            if headers.marks.has(Marks::ETHERNET) { flag::ETHERNET << sender } else { 0 };
+        let ethernet = if packet.is_ethernet() { flag::ETHERNET << sender } else { 0 };
         let is_same = seen & (own | flag::APART) == own
             && self.flags & (flag::ETHERNET << sender) == ethernet;
         if is_same { Shown::Same } else { Shown::Other }
@@ -311,29 +320,14 @@ impl Flow {
 
     /// Notes a packet that is [`Shown::Answer`].
     #[inline]
-    pub(super) fn take_answer(&mut self, headers: &Headers) {
-        let sender = headers.sender.place();
-        let ethernet =
-            if headers.marks.has(Marks::ETHERNET) { flag::ETHERNET << sender } else { 0 };
+    pub(super) fn take_answer(&mut self, packet: &impl Packet) {
+        let sender = packet.sender().place();
+        let ethernet = if packet.is_ethernet() { flag::ETHERNET << sender } else { 0 };
         self.flags |= (flag::SEEN << sender) | ethernet;
         // What has just been written in small pieces is slow to copy into a row.
-        if self.identity.taps[sender] != headers.tap {
-            self.identity.taps[sender] = headers.tap;
+        if self.identity.taps[sender] != packet.tap() {
+            self.identity.taps[sender] = packet.tap();
         }
-    }
-
-    /// The sides of a flow of which nothing was seen before this packet.
-    #[inline]
-    pub(super) fn take_first_side(&mut self, headers: &Headers) {
-        let sender = headers.sender;
-        self.segment = headers.segment;
-        self.identity.stations[sender.place()] = headers.source_mac;
-        self.identity.stations[sender.other().place()] = headers.destination_mac;
-        self.flags |= flag::SEEN << sender.place();
-        if headers.marks.has(Marks::ETHERNET) {
-            self.flags |= flag::ETHERNET << sender.place();
-        }
-        self.identity.taps = [headers.tap; 2];
     }
 
     pub(super) fn is_apart(&self) -> bool {
@@ -478,13 +472,41 @@ pub(super) const fn low(number: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::Headers;
+
+    /// In a slot that an older flow may have left in any way.
+    fn begun(sender: Sender, initiator: (Sender, InitiatorMethod), window: WindowNumber) -> Flow {
+        let headers = Headers { sender, ..Headers::default() };
+        let mut flow = Flow {
+            last_seen: Timestamp(7),
+            heard: Timestamp(7),
+            packets: [7; 2],
+            octets: [7; 2],
+            row: RowPlace(7),
+            hash: 7,
+            window: low_window(window),
+            counted: [half(window); 2],
+            record_second: 7,
+            flags: u16::MAX,
+            tcp: TcpState::Reset,
+            tcp_control_bits: [7; 2],
+            events: u8::MAX,
+            application: Application::Dns,
+            ..Flow::default()
+        };
+        flow.begin(&headers, initiator, window);
+        let mut fresh = Flow::default();
+        fresh.begin(&headers, initiator, window);
+        assert_eq!(format!("{flow:?}"), format!("{fresh:?}"), "nothing of an older flow stays");
+        flow
+    }
 
     #[test]
     fn a_flow_begins_in_no_window() {
         let method = (Sender::Low, InitiatorMethod::Syn);
         for number in [0, 7, 65_535, 65_536, (5 << 32) + 3] {
             let window = WindowNumber(number);
-            let flow = Flow::begin(FlowKey::default(), &Headers::default(), method, window);
+            let flow = begun(Sender::Low, method, window);
             assert!(!flow.may_be_in(window) && !flow.was_counted_in(window));
         }
     }
@@ -493,7 +515,7 @@ mod tests {
     fn two_windows_that_take_turns_count_a_flow_once_each() {
         let first = WindowNumber(8);
         let method = (Sender::Low, InitiatorMethod::Syn);
-        let mut flow = Flow::begin(FlowKey::default(), &Headers::default(), method, first);
+        let mut flow = begun(Sender::Low, method, first);
         for (turn, window) in [first, first.next(), first, first.next()].into_iter().enumerate() {
             assert_eq!(flow.was_counted_in(window), turn > 1);
             flow.note_counted_in(window);
@@ -502,12 +524,8 @@ mod tests {
 
     #[test]
     fn flags_do_not_disturb_one_another() {
-        let mut flow = Flow::begin(
-            FlowKey::default(),
-            &Headers::default(),
-            (Sender::High, InitiatorMethod::FirstPacketAndPort),
-            WindowNumber(0),
-        );
+        let method = (Sender::High, InitiatorMethod::FirstPacketAndPort);
+        let mut flow = begun(Sender::High, method, WindowNumber(0));
         for _ in 0..10 {
             flow.note_looked_at();
         }

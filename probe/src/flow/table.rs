@@ -7,10 +7,10 @@
 //! removed; a look-up reads at most `PROBES_MAX` buckets.
 //! Source: bucketised hashing with tags as in Cuckoo++ (Le Scouarnec 2018) and F14, without moves.
 
-use crate::decode::Headers;
 use crate::index::{FlowIndex, Sender};
 use crate::memory;
 
+use super::packet::Packet;
 use super::state::{Flow, Rest, low};
 
 const WAYS: usize = 12;
@@ -23,6 +23,9 @@ const LOAD_PER_BUCKET: usize = 8;
 
 /// The tag of a way without flow.
 const FREE_TAG: u8 = 0;
+
+/// The octets of [`Bucket::last_tags`]; those above are no ways.
+const LAST_WAYS: u64 = 0xffff_ffff;
 
 /// Behind the last free slot.
 const NO_SLOT: u32 = u32::MAX;
@@ -54,6 +57,34 @@ impl Bucket {
     #[cold]
     fn guess_behind(&self, hash: u64) -> Guess {
         Guess(self.candidates(tag_of(hash)).next().unwrap_or(NO_SLOT))
+    }
+
+    /// The tags of the others; above them stands nothing.
+    #[inline]
+    const fn last_tags(&self) -> u64 {
+        let [.., i, j, k, l] = self.tags;
+        u32::from_le_bytes([i, j, k, l]) as u64
+    }
+
+    /// Whether no flow here has a tag, and none lies further on.
+    #[inline]
+    const fn knows_nothing_of(&self, tag: u8) -> bool {
+        let last = self.last_tags();
+        equal_octets(self.first_tags(), tag) == 0
+            && (last == 0 || equal_octets(last, tag) & LAST_WAYS == 0)
+            && self.overflowed == 0
+    }
+
+    /// The first way without flow.
+    #[inline]
+    const fn free_way(&self) -> Option<usize> {
+        // Of the matches the lowest is none by mistake.
+        let first = equal_octets(self.first_tags(), FREE_TAG);
+        if first != 0 {
+            return Some(first.trailing_zeros() as usize / 8);
+        }
+        let last = equal_octets(self.last_tags(), FREE_TAG) & LAST_WAYS;
+        if last == 0 { None } else { Some(8 + last.trailing_zeros() as usize / 8) }
     }
 
     /// The flows that a tag may belong to.
@@ -90,10 +121,7 @@ impl Candidates<'_> {
     #[inline]
     fn go_on(&mut self) {
         if self.base == 0 {
-            let [.., i, j, k, l] = self.bucket.tags;
-            // The upper four octets of the word are no ways.
-            let word = u64::from(u32::from_le_bytes([i, j, k, l]));
-            self.matches = equal_octets(word, self.tag) & 0xffff_ffff;
+            self.matches = equal_octets(self.bucket.last_tags(), self.tag) & LAST_WAYS;
             self.base = 8;
         }
     }
@@ -117,9 +145,9 @@ impl Iterator for Candidates<'_> {
 /// Flow table of one worker.
 pub struct FlowTable {
     /// A power of two, at least one.
-    buckets: Box<[Bucket]>,
-    flows: Box<[Flow]>,
-    rests: Box<[Rest]>,
+    buckets: memory::Table<Bucket>,
+    flows: memory::Table<Flow>,
+    rests: memory::Table<Rest>,
     /// Slots below were used at some time.
     used: usize,
     first_free: u32,
@@ -195,7 +223,8 @@ impl FlowTable {
         let bucket = &self.buckets[self.home(low(hash))];
         let matches = equal_octets(bucket.first_tags(), tag_of(hash));
         if matches == 0 {
-            return bucket.guess_behind(hash);
+            let is_alone = bucket.last_tags() == 0;
+            return if is_alone { Guess::NONE } else { bucket.guess_behind(hash) };
         }
         Guess(bucket.flows[matches.trailing_zeros() as usize / 8])
     }
@@ -205,6 +234,16 @@ impl FlowTable {
     pub fn fetch(&self, guess: Guess) {
         if let Some(flow) = self.guessed(guess) {
             memory::fetch(flow);
+        }
+    }
+
+    /// Asks once more for the line of the flow that was guessed by which it is found. A processor drops
+    /// what it is asked to fetch while it waits for too many lines, and nothing else looks at this one
+    /// before the packet's turn.
+    #[inline]
+    pub fn fetch_again(&self, guess: Guess) {
+        if let Some(flow) = self.guessed(guess) {
+            memory::fetch(&flow.identity);
         }
     }
 
@@ -233,21 +272,27 @@ impl FlowTable {
 
     /// The flow of a packet; `guess` is tried first.
     #[inline]
-    pub fn find(&self, headers: &Headers, guess: Guess) -> Option<FlowIndex> {
+    pub(super) fn find(&self, packet: &impl Packet, guess: Guess) -> Option<FlowIndex> {
         let guessed = self.guessed(guess);
-        if guessed.is_some_and(|flow| flow.identity.key.is_of(headers)) {
+        if guessed.is_some_and(|flow| packet.is_of(&flow.identity.key)) {
             return Some(FlowIndex(guess.0));
         }
-        self.search(headers)
+        let bucket = &self.buckets[self.home(low(packet.hash()))];
+        // Of most packets without a flow nobody in their bucket has the tag.
+        if bucket.knows_nothing_of(tag_of(packet.hash())) {
+            return None;
+        }
+        self.search(packet)
     }
 
-    fn search(&self, headers: &Headers) -> Option<FlowIndex> {
-        let tag = tag_of(headers.hash);
-        let home = self.home(low(headers.hash));
+    #[inline(never)]
+    fn search(&self, packet: &impl Packet) -> Option<FlowIndex> {
+        let tag = tag_of(packet.hash());
+        let home = self.home(low(packet.hash()));
         for probe in 0..PROBES_MAX {
             let bucket = &self.buckets[(home + probe) & self.mask()];
             for flow in bucket.candidates(tag) {
-                if self.is_at(flow, headers) {
+                if packet.is_of(&self.flows[flow as usize].identity.key) {
                     return Some(FlowIndex(flow));
                 }
             }
@@ -258,34 +303,46 @@ impl FlowTable {
         None
     }
 
-    /// Apart, because most who search find no flow that might be theirs.
-    #[inline(never)]
-    fn is_at(&self, flow: u32, headers: &Headers) -> bool {
-        self.flows[flow as usize].identity.key.is_of(headers)
-    }
-
     /// Takes a slot for a flow whose key is not there yet; the caller writes the flow.
     ///
     /// # Errors
     /// [`TableFull`], and nothing was taken.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "called once, where a flow begins")]
     pub fn insert(&mut self, hash: u64) -> Result<FlowIndex, TableFull> {
         let home = self.home(low(hash));
-        let room = (0..PROBES_MAX).find_map(|probe| {
-            let place = (home + probe) & self.mask();
-            let way = self.buckets[place].tags.iter().position(|tag| *tag == FREE_TAG)?;
-            Some((probe, place, way))
-        });
-        let Some((probe, place, way)) = room else {
-            return Err(TableFull::Bucket(FlowIndex(self.buckets[home].flows[0])));
-        };
+        if let Some(way) = self.buckets[home].free_way() {
+            return self.insert_at(hash, home, way);
+        }
+        self.insert_behind(hash, home)
+    }
+
+    #[inline]
+    fn insert_at(&mut self, hash: u64, place: usize, way: usize) -> Result<FlowIndex, TableFull> {
         let index = self.take_slot().ok_or(TableFull::Slots)?;
-        self.buckets[place].flows[way] = index.0;
-        self.buckets[place].tags[way] = tag_of(hash);
-        self.count_overflow(home, probe, 1);
+        let bucket = &mut self.buckets[place];
+        bucket.flows[way] = index.0;
+        bucket.tags[way] = tag_of(hash);
         self.live += 1;
         Ok(index)
     }
 
+    /// The same where the home bucket is full.
+    #[cold]
+    fn insert_behind(&mut self, hash: u64, home: usize) -> Result<FlowIndex, TableFull> {
+        let room = (1..PROBES_MAX).find_map(|probe| {
+            let place = (home + probe) & self.mask();
+            self.buckets[place].free_way().map(|way| (probe, place, way))
+        });
+        let Some((probe, place, way)) = room else {
+            return Err(TableFull::Bucket(FlowIndex(self.buckets[home].flows[0])));
+        };
+        let index = self.insert_at(hash, place, way)?;
+        self.count_overflow(home, probe, 1);
+        Ok(index)
+    }
+
+    #[inline]
     fn take_slot(&mut self) -> Option<FlowIndex> {
         if let Some(free) = self.flows.get(self.first_free as usize) {
             let index = FlowIndex(self.first_free);
@@ -324,7 +381,8 @@ impl FlowTable {
     pub fn remove(&mut self, index: FlowIndex) {
         let home = self.home(self.flows[index.0 as usize].hash);
         for probe in 0..PROBES_MAX {
-            let bucket = &mut self.buckets[(home + probe) & self.mask()];
+            let place = (home + probe) & self.mask();
+            let bucket = &mut self.buckets[place];
             let way =
                 (0..WAYS).find(|&way| bucket.flows[way] == index.0 && bucket.tags[way] != FREE_TAG);
             if let Some(way) = way {
@@ -373,7 +431,8 @@ impl FlowTable {
     /// Each bucket from the home up to the one before where the flow lies was passed over.
     fn count_overflow(&mut self, home: usize, probe: usize, by: i32) {
         for passed in 0..probe {
-            let bucket = &mut self.buckets[(home + passed) & self.mask()];
+            let place = (home + passed) & self.mask();
+            let bucket = &mut self.buckets[place];
             bucket.overflowed = bucket.overflowed.saturating_add_signed(by);
         }
     }
@@ -428,9 +487,10 @@ const fn tag_of(hash: u64) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::Headers;
     use crate::flow::InitiatorMethod;
     use crate::index::{Sender, WindowNumber};
-    use crate::spread::{FlowKey, HashSeed, name_flow};
+    use crate::spread::{HashSeed, name_flow};
 
     fn packet(number: u32, seed: HashSeed) -> Headers {
         let mut headers = Headers {
@@ -446,8 +506,7 @@ mod tests {
     fn insert(table: &mut FlowTable, packet: &Headers) -> Result<FlowIndex, TableFull> {
         let index = table.insert(packet.hash)?;
         let initiator = (Sender::Low, InitiatorMethod::FirstPacket);
-        let key = FlowKey::of(packet).0;
-        *table.flow_mut(index) = Flow::begin(key, packet, initiator, WindowNumber(0));
+        table.flow_mut(index).begin(packet, initiator, WindowNumber(0));
         Ok(index)
     }
 

@@ -5,10 +5,11 @@
 //! Invariants: a state is only left forwards; a new SYN with another number makes a new flow.
 //! Source: RFC 9293 §3.3.2 (states).
 
-use crate::decode::{Headers, tcp_flag};
+use crate::decode::tcp_flag;
 use crate::index::Sender;
 
 use super::event;
+use super::packet::Packet;
 use super::state::{Flow, Rest};
 
 /// State of a TCP connection; `NotTcp` for everything else.
@@ -60,26 +61,25 @@ const HANDSHAKE: u16 = tcp_flag::SYN | tcp_flag::ACK;
 /// Whether this segment opens another connection than the flow's: a SYN with another number than
 /// that direction began with.
 #[inline]
-pub(super) fn opens_another(flow: &Flow, rest: &Rest, headers: &Headers) -> bool {
-    let sender = headers.sender.place();
-    headers.tcp_flags & HANDSHAKE == tcp_flag::SYN && flow.tcp_control_bits[sender] != 0 && {
-        rest.initial_sequence
-    }[sender]
-        != headers.tcp_sequence
+pub(super) fn opens_another(flow: &Flow, rest: &Rest, packet: &impl Packet) -> bool {
+    let sender = packet.sender().place();
+    u16::from(packet.tcp_flags()) & HANDSHAKE == tcp_flag::SYN
+        && flow.tcp_control_bits[sender] != 0
+        && { rest.initial_sequence }[sender] != packet.tcp_sequence()
 }
 
 /// What of a segment the state of its connection depends on.
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
-    pub(super) flags: u16,
-    pub(super) sequence: u32,
-    pub(super) sender: Sender,
+    flags: u8,
+    sequence: u32,
+    sender: Sender,
 }
 
 impl Segment {
     #[inline]
-    pub(super) const fn of(headers: &Headers) -> Self {
-        Self { flags: headers.tcp_flags, sequence: headers.tcp_sequence, sender: headers.sender }
+    pub(super) fn of(packet: &impl Packet) -> Self {
+        Self { flags: packet.tcp_flags(), sequence: packet.tcp_sequence(), sender: packet.sender() }
     }
 }
 
@@ -88,12 +88,12 @@ const CHANGES: u16 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
 
 /// Whether this segment changes nothing but the flags that were seen; then they are noted.
 #[inline]
-pub(super) fn is_plain(flow: &mut Flow, sender: Sender, flags: u16) -> bool {
+pub(super) fn is_plain(flow: &mut Flow, sender: Sender, flags: u8) -> bool {
     let bits = &mut flow.tcp_control_bits[sender.place()];
     let opens = matches!(flow.tcp, TcpState::SynSent | TcpState::SynReceived);
-    let plain = flags & CHANGES == 0 && *bits != 0 && !opens;
+    let plain = u16::from(flags) & CHANGES == 0 && *bits != 0 && !opens;
     if plain {
-        *bits |= flags.to_le_bytes()[0];
+        *bits |= flags;
     }
     plain
 }
@@ -126,12 +126,14 @@ pub(super) const fn settled_segment(flow: &mut Flow, sender: Sender, flags: u8) 
 }
 
 /// Takes any segment of the flow in.
+#[inline]
 pub(super) fn segment(flow: &mut Flow, rest: &mut Rest, segment: Segment) {
     let Segment { flags, sequence, sender } = segment;
     if flow.tcp_control_bits[sender.place()] == 0 {
         rest.initial_sequence[sender.place()] = sequence;
     }
-    flow.tcp_control_bits[sender.place()] |= flags.to_le_bytes()[0];
+    flow.tcp_control_bits[sender.place()] |= flags;
+    let flags = u16::from(flags);
     if flags & (tcp_flag::ACK | tcp_flag::SYN | tcp_flag::RST) == tcp_flag::ACK {
         flow.events |= event::ACKNOWLEDGED;
     }
@@ -183,6 +185,7 @@ const fn fin(flow: &mut Flow, sender: Sender) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::Headers;
     use crate::decode::tcp_flag::{ACK, FIN, RST, SYN};
 
     fn run(segments: &[(Sender, u16)]) -> (Flow, Rest) {
@@ -196,7 +199,7 @@ mod tests {
                 sender: *sender,
                 ..Headers::default()
             };
-            if !is_plain(&mut flow, *sender, *flags) {
+            if !is_plain(&mut flow, *sender, headers.tcp_flags.to_le_bytes()[0]) {
                 segment(&mut flow, &mut rest, Segment::of(&headers));
             }
         }

@@ -32,8 +32,8 @@ const WALK_MAX: usize = 256;
 
 /// The stage of one worker.
 pub struct PathStage {
-    entries: Box<[Entry]>,
-    facts: Box<[Facts]>,
+    entries: memory::Table<Entry>,
+    facts: memory::Table<Facts>,
     watches: Watches,
     /// Digests are selected up to this.
     limit: u32,

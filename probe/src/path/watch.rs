@@ -61,8 +61,8 @@ impl Default for Watch {
 }
 
 pub(super) struct Watches {
-    watches: Box<[Watch]>,
-    presences: Box<[u16]>,
+    watches: memory::Table<Watch>,
+    presences: memory::Table<u16>,
     /// How long a packet is followed.
     verdict_ns: u64,
 }

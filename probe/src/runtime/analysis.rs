@@ -427,7 +427,7 @@ mod tests {
     use crate::capture::file::{FileSource, PcapWriter};
     use crate::capture::memory::Packets;
     use crate::config::{self, Plan};
-    use crate::flow::{EndReason, EndedFlow, FlowOutput};
+    use crate::flow::{EndReason, Ending, FlowOutput};
     use crate::inventory::{InventoryCell, Uuid};
     use crate::record::{InventoryRows, Names};
     use crate::runtime::Build;
@@ -514,7 +514,10 @@ mod tests {
         let analysis = std::thread::spawn(move || analysis.run());
         for _ in 0..300 {
             let reason = EndReason::EndOfFlow;
-            sender.ended(&EndedFlow { reason, ..EndedFlow::default() }, None);
+            sender.ended(None, |ending| {
+                *ending = Ending::default();
+                ending.reason = reason;
+            });
             sender.send_flows();
             sleep_ms(2);
         }

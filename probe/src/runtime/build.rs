@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::aggregate::live::LiveSnapshot;
 use crate::config::{FlowPlan, Plan, Problems, Sizes, Spread};
 use crate::copies::CopyTable;
+use crate::decode::brief::InBrief;
 use crate::decode::filter::Filters;
 use crate::decode::{DecodeContext, Decoder, Headers};
 use crate::flow::{FlowStage, MeasureTerms};
@@ -18,7 +19,7 @@ use crate::sources::learned::{EvidenceReceiver, EvidenceSender, evidence_rings};
 use crate::spread::HashSeed;
 use crate::spread::fragments::FragmentTable;
 use crate::spread::ring::{
-    InBrief, PAYLOAD_BYTES_PER_PACKET, RingReceiver, RingSender, ring, ring_with_payloads,
+    PAYLOAD_BYTES_PER_PACKET, RingReceiver, RingSender, ring, ring_with_payloads,
 };
 use crate::spread::shed::{ShedWishes, Shedder};
 use crate::time::ms;

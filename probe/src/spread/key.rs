@@ -6,7 +6,7 @@
 //! nobody outside can aim at one bucket, and it shows in no output.
 //! Source: biflow, RFC 5103 §2; multiply-and-fold mixing as in wyhash (Wang Yi, public domain).
 
-use crate::decode::brief::end_of;
+use crate::decode::brief::{address_of, end_of};
 use crate::decode::{Address, Brief, Headers};
 use crate::index::Sender;
 use crate::inventory::AddressSpace;
@@ -119,6 +119,21 @@ impl FlowKey {
         };
         let Headers { space, protocol, ip_version, .. } = *headers;
         Self { space, low, high, low_port, high_port, protocol, ip_version }
+    }
+
+    /// The key of a packet known in brief, whose flow is named.
+    #[inline]
+    pub const fn of_brief(brief: &Brief) -> Self {
+        let [low_port, high_port] = brief.ports();
+        Self {
+            space: brief.space,
+            low: address_of(brief.ends[0]),
+            high: address_of(brief.ends[1]),
+            low_port,
+            high_port,
+            protocol: brief.protocol,
+            ip_version: IPV4,
+        }
     }
 
     /// Whether this is the key of a packet whose sender is known, without making the packet's own.

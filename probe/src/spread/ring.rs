@@ -2,17 +2,17 @@
 //!
 //! In: packets that another worker owns, in brief or with all headers, few with their payload. Out: the
 //! same, in order.
-//! Cost: one copy of 192 octets; the ring itself is touched once a batch.
+//! Cost: one copy of 128 octets, of 192 where all headers go; once a batch two lines of the ring itself.
 //! Invariants: `ring_packets` at most wait in a ring; batches are made once and come back; no
 //! clock that is published is taken for [`QUIET`] or [`CLOSED`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crossbeam::queue::ArrayQueue;
+use crossbeam::atomic::AtomicCell;
 use crossbeam::utils::CachePadded;
 
-use crate::decode::brief::PacketHead;
+use crate::decode::brief::InBrief;
 use crate::decode::{Brief, Headers};
 use crate::memory;
 use crate::time::Timestamp;
@@ -30,25 +30,13 @@ const BATCH_PAYLOAD_OCTETS: usize = 16 << 10;
 pub const PAYLOAD_BYTES_PER_PACKET: usize = BATCH_PAYLOAD_OCTETS / BATCH_PACKETS_MAX;
 
 /// How far ahead memory is asked for, which the worker at the other end touched last.
-pub const AHEAD_PACKETS: usize = 8;
+pub const AHEAD_PACKETS: usize = 16;
 
 /// Clock of a ring of which nothing is expected.
 pub const QUIET: Timestamp = Timestamp(u64::MAX - 1);
 
 /// Clock of a ring that is closed.
 pub const CLOSED: Timestamp = Timestamp(u64::MAX);
-
-/// A packet of the common shape: what its owner counts it by, and what it reads the rest from.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(64))]
-pub struct InBrief {
-    /// The flow is named.
-    pub brief: Brief,
-    /// The packet.
-    pub head: PacketHead,
-}
-
-const _: () = assert!(size_of::<InBrief>() == 192, "three cache lines, as headers have");
 
 /// A packet on its way.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +52,7 @@ impl Passed<'_> {
     #[inline]
     pub const fn clock(self) -> Timestamp {
         match self {
-            Self::InBrief(packet) => packet.brief.clock,
+            Self::InBrief(packet) => packet.brief().clock,
             Self::Headers(headers) => headers.clock,
         }
     }
@@ -73,7 +61,7 @@ impl Passed<'_> {
     #[inline]
     pub const fn hash(self) -> u64 {
         match self {
-            Self::InBrief(packet) => packet.brief.hash,
+            Self::InBrief(packet) => packet.brief().hash,
             Self::Headers(headers) => headers.hash,
         }
     }
@@ -88,21 +76,24 @@ impl Passed<'_> {
     }
 }
 
-/// Packets that go together. What tells of them goes with the ring's own place, so that beside packets
-/// no line more is touched at the other end.
+/// Packets that go together.
 #[derive(Debug)]
 pub struct Batch {
-    /// Packet `n` stands in the place `n` of its kind.
-    memory: Box<BatchMemory>,
+    /// Packet `n` stands in the place `n` of its kind. There always is some, but while it changes hands.
+    memory: Memory,
+    /// What stands there.
+    told: Told,
+}
+
+/// What tells of the packets of a batch. It goes with the ring's own place, so that beside packets no line
+/// more is touched at the other end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
     /// A bit for each packet: it is in brief.
     in_brief: u64,
     /// The same: payload of it goes along.
     with_payload: u64,
     count: usize,
-    /// Payload of some of them.
-    payloads: Vec<u8>,
-    /// Of which packets, in order.
-    payload_places: Vec<PayloadPlace>,
 }
 
 /// Where the payload of a packet stands.
@@ -116,78 +107,91 @@ struct PayloadPlace {
 
 const _: () = assert!(BATCH_PACKETS_MAX <= u64::BITS as usize, "a bit for each packet");
 
+/// What changes hands in one word.
+type Memory = Option<Box<BatchMemory>>;
+
 #[derive(Debug)]
 struct BatchMemory {
     in_brief: [InBrief; BATCH_PACKETS_MAX],
     headers: [Headers; BATCH_PACKETS_MAX],
+    /// Payload of some of them.
+    payloads: Vec<u8>,
+    /// Of which packets, in order.
+    payload_places: Vec<PayloadPlace>,
+}
+
+impl BatchMemory {
+    /// With room for so much payload.
+    fn new(payload_octets: usize) -> Memory {
+        let places = if payload_octets == 0 { 0 } else { BATCH_PACKETS_MAX };
+        Some(Box::new(Self {
+            in_brief: [InBrief::default(); BATCH_PACKETS_MAX],
+            headers: [Headers::default(); BATCH_PACKETS_MAX],
+            payloads: Vec::with_capacity(payload_octets),
+            payload_places: Vec::with_capacity(places),
+        }))
+    }
 }
 
 impl Batch {
-    /// With room for so much payload.
+    /// Of no packets.
     fn empty(payload_octets: usize) -> Self {
-        let memory = BatchMemory {
-            in_brief: [InBrief::default(); BATCH_PACKETS_MAX],
-            headers: [Headers::default(); BATCH_PACKETS_MAX],
-        };
-        let places = if payload_octets == 0 { 0 } else { BATCH_PACKETS_MAX };
-        Self {
-            memory: Box::new(memory),
-            in_brief: 0,
-            with_payload: 0,
-            count: 0,
-            payloads: Vec::with_capacity(payload_octets),
-            payload_places: Vec::with_capacity(places),
-        }
+        Self { memory: BatchMemory::new(payload_octets), told: Told::default() }
     }
 
     /// How many packets there are.
     #[inline]
     pub const fn len(&self) -> usize {
-        self.count
+        self.told.count
     }
 
     /// Whether there is none.
     #[inline]
     pub const fn is_empty(&self) -> bool {
-        self.count == 0
+        self.told.count == 0
     }
 
     /// One of them, in order.
     #[inline]
     pub fn get(&self, number: usize) -> Option<Passed<'_>> {
-        if number >= self.count {
-            return None;
-        }
-        if self.in_brief & bit_of(number) == 0 {
-            self.memory.headers.get(number).map(Passed::Headers)
+        let memory = self.memory.as_deref().filter(|_| number < self.told.count)?;
+        if self.told.in_brief & bit_of(number) == 0 {
+            memory.headers.get(number).map(Passed::Headers)
         } else {
-            self.memory.in_brief.get(number).map(Passed::InBrief)
+            memory.in_brief.get(number).map(Passed::InBrief)
         }
     }
 
     /// Adds a packet; there is room.
     #[inline]
     fn push(&mut self, headers: &Headers) {
-        if let Some(place) = self.memory.headers.get_mut(self.count) {
+        let (Some(memory), number) = (&mut self.memory, self.told.count) else { return };
+        if let Some(place) = memory.headers.get_mut(number) {
             *place = *headers;
-            self.count += 1;
+            self.told.count += 1;
         }
-        if let Some(later) = self.memory.headers.get(self.count + AHEAD_PACKETS) {
+        if let Some(later) = memory.headers.get(number + AHEAD_PACKETS) {
             memory::fetch_to_write(later);
         }
     }
 
-    /// The same of the common shape.
+    /// The same of the common shape. What follows `next` after it is filled.
     #[inline]
-    fn push_in_brief(&mut self, brief: &Brief, packet: &[u8]) {
-        if let Some(place) = self.memory.in_brief.get_mut(self.count) {
-            place.brief = *brief;
-            place.head.write(packet);
-            self.in_brief |= bit_of(self.count);
-            self.count += 1;
+    fn push_in_brief(&mut self, brief: &Brief, packet: &[u8], next: &Memory) {
+        let (Some(memory), number) = (&mut self.memory, self.told.count) else { return };
+        if let Some(place) = memory.in_brief.get_mut(number) {
+            place.write(brief, packet);
+            self.told.in_brief |= bit_of(number);
+            self.told.count += 1;
         }
-        if let Some(later) = self.memory.in_brief.get(self.count + AHEAD_PACKETS) {
+        if let Some(later) = memory.in_brief.get(number + AHEAD_PACKETS) {
             memory::fetch_to_write(later);
+        }
+        // Where it begins nothing was fetched from the batch before, which may end any time.
+        if number < AHEAD_PACKETS
+            && let Some(place) = next.as_ref().and_then(|next| next.in_brief.get(number))
+        {
+            memory::fetch_to_write(place);
         }
     }
 
@@ -195,15 +199,21 @@ impl Batch {
     /// room for it, it stays behind.
     #[cold]
     fn keep_payload(&mut self, payload: &[u8]) {
+        let Some(memory) = &mut self.memory else { return };
+        let BatchMemory { payloads, payload_places, .. } = &mut **memory;
+        if self.told.with_payload == 0 {
+            payloads.clear();
+            payload_places.clear();
+        }
         let kept = payload.get(..payload.len().min(PAYLOAD_OCTETS_MAX)).unwrap_or_default();
-        let (begin, end) = (self.payloads.len(), self.payloads.len() + kept.len());
-        let Some(of) = self.count.checked_sub(1) else { return };
-        let has_room = end <= self.payloads.capacity()
-            && self.payload_places.len() < self.payload_places.capacity();
+        let (begin, end) = (payloads.len(), payloads.len() + kept.len());
+        let Some(of) = self.told.count.checked_sub(1) else { return };
+        let has_room =
+            end <= payloads.capacity() && payload_places.len() < payload_places.capacity();
         if has_room && !kept.is_empty() {
-            self.payloads.extend_from_slice(kept);
-            self.payload_places.push(PayloadPlace { of, begin, end });
-            self.with_payload |= bit_of(of);
+            payloads.extend_from_slice(kept);
+            payload_places.push(PayloadPlace { of, begin, end });
+            self.told.with_payload |= bit_of(of);
         }
     }
 
@@ -211,18 +221,14 @@ impl Batch {
     #[inline]
     fn payload(&self, number: usize) -> &[u8] {
         // Where it stands was written by another core last, and is asked for only where it is wanted.
-        if self.with_payload & bit_of(number) == 0 {
+        if self.told.with_payload & bit_of(number) == 0 {
             return &[];
         }
-        let found = self.payload_places.binary_search_by_key(&number, |place| place.of);
-        let place = found.ok().and_then(|at| self.payload_places.get(at));
-        place.and_then(|place| self.payloads.get(place.begin..place.end)).unwrap_or_default()
-    }
-
-    fn clear(&mut self) {
-        (self.in_brief, self.with_payload, self.count) = (0, 0, 0);
-        self.payloads.clear();
-        self.payload_places.clear();
+        let Some(memory) = &self.memory else { return &[] };
+        let BatchMemory { payloads, payload_places, .. } = &**memory;
+        let found = payload_places.binary_search_by_key(&number, |place| place.of);
+        let place = found.ok().and_then(|at| payload_places.get(at));
+        place.and_then(|place| payloads.get(place.begin..place.end)).unwrap_or_default()
     }
 }
 
@@ -232,13 +238,80 @@ const fn bit_of(number: usize) -> u64 {
     1 << (number % BATCH_PACKETS_MAX)
 }
 
+/// A place of the ring: a batch that waits, or one that was read and waits to be filled. Whoever comes to
+/// it leaves the one and takes the other.
+struct Place {
+    memory: AtomicCell<Memory>,
+    in_brief: AtomicU64,
+    with_payload: AtomicU64,
+    count: AtomicUsize,
+}
+
+impl Place {
+    fn new(payload_octets: usize) -> Self {
+        Self {
+            memory: AtomicCell::new(BatchMemory::new(payload_octets)),
+            in_brief: AtomicU64::new(0),
+            with_payload: AtomicU64::new(0),
+            count: AtomicUsize::new(0),
+        }
+    }
+
+    /// Leaves a batch, for the memory of one that was read.
+    fn leave(&self, filled: Memory, told: Told) -> Memory {
+        self.in_brief.store(told.in_brief, Ordering::Relaxed);
+        self.with_payload.store(told.with_payload, Ordering::Relaxed);
+        self.count.store(told.count, Ordering::Relaxed);
+        self.memory.swap(filled)
+    }
+
+    /// Takes the batch, for the memory of one that was read.
+    fn take(&self, read: Memory) -> Batch {
+        let told = Told {
+            in_brief: self.in_brief.load(Ordering::Relaxed),
+            with_payload: self.with_payload.load(Ordering::Relaxed),
+            count: self.count.load(Ordering::Relaxed),
+        };
+        Batch { memory: self.memory.swap(read), told }
+    }
+}
+
+const _: () = assert!(AtomicCell::<Memory>::is_lock_free(), "a word");
+
 struct Shared {
-    full: ArrayQueue<Batch>,
-    empty: ArrayQueue<Batch>,
+    places: Box<[CachePadded<Place>]>,
+    sent: CachePadded<Sent>,
+    /// Batches that were taken, by the consumer.
+    taken: CachePadded<AtomicUsize>,
+}
+
+/// What the producer says, on one line.
+#[derive(Default)]
+struct Sent {
+    /// Batches that were sent.
+    batches: AtomicUsize,
     /// The producer's clock: all packets up to it are in the ring.
-    clock: CachePadded<AtomicU64>,
+    clock: AtomicU64,
     /// The producer's clock when it closed the ring.
     last_clock: AtomicU64,
+}
+
+/// Where one end is in the ring.
+#[derive(Clone, Copy, Debug, Default)]
+struct Position {
+    /// Batches that passed.
+    batches: usize,
+    /// The next place.
+    place: usize,
+    /// As many as the other end was last seen to have let pass.
+    other: usize,
+}
+
+impl Position {
+    fn step(&mut self, places: usize) {
+        self.batches = self.batches.wrapping_add(1);
+        self.place = if self.place + 1 == places { 0 } else { self.place + 1 };
+    }
 }
 
 /// Makes a ring that holds about `packets` (at least two batches), without their payload.
@@ -254,23 +327,32 @@ pub fn ring_with_payloads(packets: usize) -> (RingSender, RingReceiver) {
 fn ring_of(packets: usize, payload_octets: usize) -> (RingSender, RingReceiver) {
     let batches = (packets / BATCH_PACKETS_MAX).max(2);
     let shared = Arc::new(Shared {
-        full: ArrayQueue::new(batches),
-        empty: ArrayQueue::new(batches + 2),
-        clock: CachePadded::new(AtomicU64::new(0)),
-        last_clock: AtomicU64::new(0),
+        places: (0..batches).map(|_| CachePadded::new(Place::new(payload_octets))).collect(),
+        sent: CachePadded::default(),
+        taken: CachePadded::default(),
     });
-    for _ in 0..batches {
-        // Room for `batches + 2` was made above.
-        let _ = shared.empty.push(Batch::empty(payload_octets));
-    }
-    let sender = RingSender { open: Batch::empty(payload_octets), shared: Arc::clone(&shared) };
-    let batch = Batch::empty(payload_octets);
-    (sender, RingReceiver { shared, batch, place: 0, is_fresh: false })
+    let sender = RingSender {
+        open: Batch::empty(payload_octets),
+        next: BatchMemory::new(payload_octets),
+        position: Position::default(),
+        shared: Arc::clone(&shared),
+    };
+    let receiver = RingReceiver {
+        shared,
+        batch: Batch::empty(payload_octets),
+        position: Position::default(),
+        place: 0,
+        is_fresh: false,
+    };
+    (sender, receiver)
 }
 
 /// The producing end, owned by the worker that received the packets.
 pub struct RingSender {
     open: Batch,
+    /// What is filled next; its beginning is fetched meanwhile.
+    next: Memory,
+    position: Position,
     shared: Arc<Shared>,
 }
 
@@ -290,7 +372,7 @@ impl RingSender {
     pub fn push_in_brief(&mut self, brief: &Brief, packet: &[u8]) -> bool {
         let has_room = self.has_room();
         if has_room {
-            self.open.push_in_brief(brief, packet);
+            self.open.push_in_brief(brief, packet, &self.next);
         }
         has_room
     }
@@ -314,14 +396,20 @@ impl RingSender {
         if self.open.is_empty() {
             return true;
         }
-        let Some(empty) = self.shared.empty.pop() else { return false };
-        let batch = std::mem::replace(&mut self.open, empty);
-        if let Err(batch) = self.shared.full.push(batch) {
-            let empty = std::mem::replace(&mut self.open, batch);
-            // It came from there a moment ago.
-            let _ = self.shared.empty.push(empty);
-            return false;
+        let Shared { places, sent, taken } = &*self.shared;
+        let position = &mut self.position;
+        if position.batches.wrapping_sub(position.other) == places.len() {
+            // The other end's line is looked at only where it matters.
+            position.other = taken.load(Ordering::Acquire);
+            if position.batches.wrapping_sub(position.other) == places.len() {
+                return false;
+            }
         }
+        let memory = std::mem::replace(&mut self.open.memory, self.next.take());
+        let told = std::mem::take(&mut self.open.told);
+        self.next = places.get(position.place).and_then(|place| place.leave(memory, told));
+        position.step(places.len());
+        sent.batches.store(position.batches, Ordering::Release);
         true
     }
 
@@ -330,7 +418,7 @@ impl RingSender {
     #[inline]
     pub fn publish(&self, clock: Timestamp) {
         if self.open.is_empty() {
-            self.shared.clock.store(clock.0.min(QUIET.0 - 1), Ordering::Release);
+            self.shared.sent.clock.store(clock.0.min(QUIET.0 - 1), Ordering::Release);
         }
     }
 
@@ -338,14 +426,14 @@ impl RingSender {
     #[inline]
     pub fn publish_quiet(&self) {
         if self.open.is_empty() {
-            self.shared.clock.store(QUIET.0, Ordering::Release);
+            self.shared.sent.clock.store(QUIET.0, Ordering::Release);
         }
     }
 
     /// Says that nothing will come any more; `clock` is how far the producer has read.
     pub fn close(&self, clock: Timestamp) {
-        self.shared.last_clock.store(clock.0, Ordering::Relaxed);
-        self.shared.clock.store(CLOSED.0, Ordering::Release);
+        self.shared.sent.last_clock.store(clock.0, Ordering::Relaxed);
+        self.shared.sent.clock.store(CLOSED.0, Ordering::Release);
     }
 }
 
@@ -353,6 +441,7 @@ impl RingSender {
 pub struct RingReceiver {
     shared: Arc<Shared>,
     batch: Batch,
+    position: Position,
     place: usize,
     /// Nobody has looked at the batch as a whole.
     is_fresh: bool,
@@ -372,7 +461,9 @@ impl RingReceiver {
     #[inline]
     pub fn next_in_brief(&self) -> Option<&InBrief> {
         match self.batch.get(self.place) {
-            Some(Passed::InBrief(packet)) if self.batch.with_payload & bit_of(self.place) == 0 => {
+            Some(Passed::InBrief(packet))
+                if self.batch.told.with_payload & bit_of(self.place) == 0 =>
+            {
                 Some(packet)
             }
             _ => None,
@@ -407,21 +498,27 @@ impl RingReceiver {
     /// that, nothing older is to come.
     #[inline]
     pub fn clock(&self) -> Timestamp {
-        Timestamp(self.shared.clock.load(Ordering::Acquire))
+        Timestamp(self.shared.sent.clock.load(Ordering::Acquire))
     }
 
     /// How far the producer had read when it closed the ring; 0 before.
     pub fn last_clock(&self) -> Timestamp {
-        Timestamp(self.shared.last_clock.load(Ordering::Relaxed))
+        Timestamp(self.shared.sent.last_clock.load(Ordering::Relaxed))
     }
 
     fn turn(&mut self) -> Option<()> {
-        let next = self.shared.full.pop()?;
-        let mut used = std::mem::replace(&mut self.batch, next);
-        used.clear();
+        let Shared { places, sent, taken } = &*self.shared;
+        let position = &mut self.position;
+        if position.batches == position.other {
+            position.other = sent.batches.load(Ordering::Acquire);
+            if position.batches == position.other {
+                return None;
+            }
+        }
+        self.batch = places.get(position.place)?.take(self.batch.memory.take());
         (self.place, self.is_fresh) = (0, true);
-        // The ring of empty batches has room for all that exist.
-        let _ = self.shared.empty.push(used);
+        position.step(places.len());
+        taken.store(position.batches, Ordering::Release);
         Some(())
     }
 }

@@ -14,7 +14,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::app::Excerpt;
 use crate::counters::{DropCause, Snapshot, TapTotals, WorkerTotals};
-use crate::flow::{EndedFlow, FlowOutput, FlowTotals};
+use crate::flow::{Ending, FlowOutput, FlowTotals};
 use crate::index::{FlowIndex, WindowNumber};
 use crate::memory;
 use crate::path::{PathOutput, Trajectory};
@@ -23,7 +23,7 @@ use crate::time::sleep_us;
 use super::excerpts::{BLOCK_BYTES, ExcerptBlock};
 use super::note::{CHUNK_BYTES, Chunk, NOTES_PER_CHUNK};
 use super::open_rows::{OpenRows, row_of};
-use super::{LateRow, Note, Notes, ROWS_PER_BLOCK, Row, RowBlock, RowPlace, Rows};
+use super::{LateRow, Note, Notes, ROWS_PER_BLOCK, Row, RowBlock, RowNotes, RowPlace, Rows};
 
 /// Ended flows in a block, and late rows in one of theirs.
 const FLOWS_PER_BLOCK: usize = 64;
@@ -79,20 +79,42 @@ pub enum FromWorker {
 /// Flows for which records are due, and what those have of which anything is to be told.
 #[derive(Debug)]
 pub struct FlowBlock {
-    /// The flows.
-    pub flows: Vec<EndedFlow>,
-    /// By [`EndedFlow::totals`].
+    /// Written at start, all of it; the first `count` are those of this block.
+    endings: Box<[Ending; FLOWS_PER_BLOCK]>,
+    count: usize,
+    /// By [`Ending::totals`].
     pub totals: Vec<FlowTotals>,
 }
 
 impl FlowBlock {
     fn empty() -> Self {
         let totals = Vec::with_capacity(FLOWS_PER_BLOCK);
-        Self { flows: Vec::with_capacity(FLOWS_PER_BLOCK), totals }
+        let endings = vec![Ending::default(); FLOWS_PER_BLOCK].into_boxed_slice();
+        // Of a slice of just so many it cannot fail.
+        let endings = endings.try_into().unwrap_or_else(|_| unreachable!());
+        Self { endings, count: 0, totals }
+    }
+
+    /// The flows.
+    #[inline]
+    pub fn flows(&self) -> &[Ending] {
+        self.endings.get(..self.count).unwrap_or_default()
+    }
+
+    /// The place of the next one; `None` without room.
+    #[inline]
+    fn begin(&mut self) -> Option<&mut Ending> {
+        // A packet may end a flow each.
+        if let Some(next) = self.endings.get(self.count + 2) {
+            memory::fetch_to_write(next);
+        }
+        let ending = self.endings.get_mut(self.count)?;
+        self.count += 1;
+        Some(ending)
     }
 
     fn clear(&mut self) {
-        self.flows.clear();
+        self.count = 0;
         self.totals.clear();
     }
 }
@@ -136,8 +158,8 @@ pub fn handoff(blocks: usize, open_blocks: usize, waits: bool) -> (HandoffSender
         snapshots: ArrayQueue::new(CLOSED_MAX),
         waits,
     });
-    for _ in 0..blocks {
-        let _ = shared.rows.push(Rows::new());
+    for rows in Rows::of_blocks(blocks) {
+        let _ = shared.rows.push(rows);
     }
     for _ in 1..blocks {
         let _ = shared.flows.push(FlowBlock::empty());
@@ -319,7 +341,7 @@ impl HandoffSender {
         match self.take_spare(|shared| shared.rows.pop()) {
             Some(empty) => {
                 if let Some(block) = self.open.take(oldest, empty) {
-                    let packets = block.rows.iter().map(Row::packets_sum).sum();
+                    let packets = block.rows.packets_sum();
                     self.open.left(oldest, packets);
                     self.cut_packets += packets;
                     self.send(FromWorker::Rows(block));
@@ -343,7 +365,7 @@ impl HandoffSender {
     /// Sends ended flows though their block is not full, so that a quiet probe shows them in time.
     pub fn send_flows(&mut self) {
         self.send_late();
-        if self.flows.flows.is_empty() {
+        if self.flows.count == 0 {
             return;
         }
         match self.take_spare(|shared| shared.flows.pop()) {
@@ -352,7 +374,7 @@ impl HandoffSender {
                 self.send(FromWorker::Flows(block));
             }
             None => {
-                self.lost_flow_records += self.flows.flows.len() as u64;
+                self.lost_flow_records += self.flows.count as u64;
                 self.flows.clear();
             }
         }
@@ -463,6 +485,16 @@ impl FlowOutput for HandoffSender {
     }
 
     #[inline]
+    fn open_row_noted(
+        &mut self,
+        place: RowPlace,
+        window: WindowNumber,
+        flow: FlowIndex,
+    ) -> Option<(&mut Row, RowNotes<'_>)> {
+        self.open.get_noted(place, window, flow)
+    }
+
+    #[inline]
     fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row) {
         while !self.open.has_room(window) {
             if self.open.open_block(window).is_err() {
@@ -473,19 +505,18 @@ impl FlowOutput for HandoffSender {
     }
 
     #[inline]
-    fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>) {
+    fn ended(&mut self, totals: Option<&FlowTotals>, write: impl FnOnce(&mut Ending)) {
+        if self.flows.count == FLOWS_PER_BLOCK {
+            self.send_flows();
+        }
         let mut place = NO_TOTALS;
         if let Some(totals) = totals {
             place = u32::try_from(self.flows.totals.len()).unwrap_or(NO_TOTALS);
             self.flows.totals.push(*totals);
         }
-        self.flows.flows.push(*flow);
-        if let Some(ended) = self.flows.flows.last_mut() {
-            ended.totals = place;
-        }
-        memory::fetch_ahead(&mut self.flows.flows, 1);
-        if self.flows.flows.len() == FLOWS_PER_BLOCK {
-            self.send_flows();
+        if let Some(ending) = self.flows.begin() {
+            write(ending);
+            ending.totals = place;
         }
     }
 
@@ -585,9 +616,8 @@ mod tests {
     use crate::spread::FlowKey;
     use crate::window::{Ends, RowFacts, What};
 
-    fn ended_flow() -> EndedFlow {
-        let reason = crate::flow::EndReason::ForcedEnd;
-        EndedFlow { reason, ..EndedFlow::default() }
+    fn end_flow(sender: &mut HandoffSender, totals: Option<&FlowTotals>) {
+        sender.ended(totals, |ending| *ending = Ending::default());
     }
 
     /// A row of one packet.
@@ -701,7 +731,7 @@ mod tests {
         let producer = std::thread::spawn(move || {
             sender.drain();
             for _ in 0..FLOWS {
-                sender.ended(&ended_flow(), None);
+                end_flow(&mut sender, None);
             }
             let mut totals = WorkerTotals::default();
             sender.end(&mut totals, &[]);
@@ -714,7 +744,7 @@ mod tests {
                 continue;
             };
             if let FromWorker::Flows(flows) = &message {
-                flows_taken += flows.flows.len();
+                flows_taken += flows.flows().len();
                 // Slower than the worker, so that it runs out of blocks.
                 std::thread::sleep(std::time::Duration::from_micros(100));
             }

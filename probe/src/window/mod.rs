@@ -21,7 +21,7 @@ pub use handoff::{
     NOTE_BYTES_PER_ROW, handoff,
 };
 pub use late::{LateLosses, LateRow};
-pub use note::{Note, Notes, What};
+pub use note::{Note, Notes, ROW_NOTES_MAX, RowNotes, What};
 pub use open_rows::{RowBlock, RowPlace};
 pub use row::{Ends, Row, RowBeginning, RowFacts, sides};
 pub use rows::{ROWS_PER_BLOCK, Rows};

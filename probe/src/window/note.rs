@@ -173,17 +173,18 @@ impl Notes {
     /// Adds a note; gives it back where the last chunk is full.
     #[inline]
     pub(super) fn push(&mut self, note: Note) -> Result<(), Note> {
-        match &mut self.0 {
-            // It has the room that it was made with.
-            Some(chunk) if chunk.notes.len() < chunk.notes.capacity() => {
-                if chunk.notes.len().is_multiple_of(NOTES_PER_LINE) {
-                    memory::fetch_ahead(&mut chunk.notes, NOTES_AHEAD);
-                }
-                chunk.notes.push(note);
-                Ok(())
-            }
-            _ => Err(note),
-        }
+        let is_taken = self.0.as_mut().is_some_and(|chunk| push(&mut chunk.notes, note));
+        if is_taken { Ok(()) } else { Err(note) }
+    }
+
+    /// Where notes on the row of that place in its block are written, if the last chunk has room for
+    /// [`ROW_NOTES_MAX`].
+    #[inline]
+    pub(super) fn of_row(&mut self, row: u8) -> Option<RowNotes<'_>> {
+        let notes = &mut self.0.as_mut()?.notes;
+        // It has the room that it was made with.
+        let has_room = notes.len() <= NOTES_PER_CHUNK - ROW_NOTES_MAX;
+        has_room.then_some(RowNotes { notes, row })
     }
 
     /// Adds a note, in another chunk where need be.
@@ -208,6 +209,41 @@ impl Notes {
         chunk.notes.clear();
         Some(chunk)
     }
+}
+
+/// Notes of one packet that [`RowNotes`] have room for.
+pub const ROW_NOTES_MAX: usize = 4;
+
+/// Where notes of one packet on its row are written.
+#[derive(Debug)]
+pub struct RowNotes<'a> {
+    notes: &'a mut Vec<Note>,
+    /// Place of the row in its block.
+    row: u8,
+}
+
+impl RowNotes<'_> {
+    /// Adds a note, the packet's [`ROW_NOTES_MAX`]th at most.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "every other packet has one")]
+    pub fn push(&mut self, note: Note) {
+        let is_taken = push(self.notes, note.of_row(self.row));
+        debug_assert!(is_taken, "more notes than a packet has");
+    }
+}
+
+/// Adds a note where there is room.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "every other packet has one")]
+fn push(notes: &mut Vec<Note>, note: Note) -> bool {
+    let has_room = notes.len() < notes.capacity();
+    if has_room {
+        if notes.len().is_multiple_of(NOTES_PER_LINE) {
+            memory::fetch_ahead(notes, NOTES_AHEAD);
+        }
+        notes.push(note);
+    }
+    has_room
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use crate::index::{FlowIndex, WindowNumber};
 
 use super::note::Notes;
-use super::{ROWS_PER_BLOCK, Row, Rows};
+use super::{ROWS_PER_BLOCK, Row, RowNotes, Rows};
 
 /// Rows behind the next one whose memory is fetched: a packet may begin one each.
 const ROWS_AHEAD: usize = 2;
@@ -28,7 +28,7 @@ impl RowPlace {
 }
 
 /// Rows of one window.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct RowBlock {
     /// The window.
     pub window: WindowNumber,
@@ -79,10 +79,10 @@ impl OpenRows {
     /// Of so many blocks, whose memory is written here, so that no packet meets a page fault later.
     pub(super) fn new(blocks: usize) -> Self {
         let blocks = blocks.max(1);
-        let block = || Block { window: NO_WINDOW, rows: Rows::new(), notes: Notes::default() };
+        let block = |rows| Block { window: NO_WINDOW, rows, notes: Notes::default() };
         let places = 0..u32::try_from(blocks).unwrap_or(u32::MAX);
         Self {
-            blocks: (0..blocks).map(|_| block()).collect(),
+            blocks: Rows::of_blocks(blocks).map(block).collect(),
             free: places.rev().collect(),
             windows: std::array::from_fn(|_| OpenWindow {
                 window: NO_WINDOW,
@@ -107,6 +107,22 @@ impl OpenRows {
         let block = self.blocks.get_mut(place.0 as usize / ROWS_PER_BLOCK)?;
         let row = block.rows.at_mut(place.0 as usize)?;
         (block.window == window && row.flow() == flow).then_some(row)
+    }
+
+    /// The same, and where notes on it are written; `None` also where there is no room for those of one
+    /// packet.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each packet of a settled flow that is measured asks")]
+    pub(super) fn get_noted(
+        &mut self,
+        place: RowPlace,
+        window: WindowNumber,
+        flow: FlowIndex,
+    ) -> Option<(&mut Row, RowNotes<'_>)> {
+        let block = self.blocks.get_mut(place.0 as usize / ROWS_PER_BLOCK)?;
+        let row = block.rows.at_mut(place.0 as usize)?;
+        let is_it = block.window == window && row.flow() == flow;
+        if is_it { Some((row, block.notes.of_row(row_of(place))?)) } else { None }
     }
 
     /// Where notes on the row at `place` are written, which was just found or begun: it is not asked
@@ -228,7 +244,7 @@ impl OpenRows {
         let place = open.places.pop_front()?;
         let block = &mut self.blocks[place as usize];
         block.window = NO_WINDOW;
-        let packets = block.rows.iter().map(Row::packets_sum).sum();
+        let packets = block.rows.packets_sum();
         block.rows.clear();
         self.free.push(place);
         Some((packets, std::mem::take(&mut block.notes)))

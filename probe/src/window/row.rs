@@ -235,6 +235,24 @@ impl Row {
         self.identity = *identity;
     }
 
+    /// The same where the flow's stations and segment are those that it was begun with.
+    #[inline]
+    pub const fn take_answer(&mut self, beginning: &RowBeginning<'_>) {
+        let [low, high] = beginning.identity.taps;
+        self.ethernet = beginning.ethernet;
+        self.tap = if beginning.initiator as u8 == 0 { low } else { high };
+        self.identity.taps = [low, high];
+    }
+
+    /// Tells what the flow's newest packet brought that is more than counts.
+    #[inline]
+    pub const fn tell(&mut self, events: u8, application: Application) {
+        if events != 0 {
+            self.events |= events;
+            self.application = application;
+        }
+    }
+
     /// Who began.
     #[inline]
     pub const fn initiator(&self) -> Sender {

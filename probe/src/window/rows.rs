@@ -6,26 +6,37 @@
 
 use std::ops::Deref;
 
-use crate::memory;
+use crate::memory::{self, Piece};
 
 use super::Row;
 
 /// Rows in a block.
 pub const ROWS_PER_BLOCK: usize = 256;
 
+/// Rows whose memory is fetched before they are summed up.
+const SUM_AHEAD: usize = 16;
+
 /// Rows of one block.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Rows {
-    memory: Box<[Row; ROWS_PER_BLOCK]>,
+    memory: Piece<[Row; ROWS_PER_BLOCK]>,
     count: usize,
 }
 
 impl Rows {
     /// No rows, and room for all.
     pub fn new() -> Self {
-        let memory = vec![Row::default(); ROWS_PER_BLOCK].into_boxed_slice();
-        // Of a slice of just so many rows it cannot fail.
-        Self { memory: memory.try_into().unwrap_or_else(|_| unreachable!()), count: 0 }
+        Self::of_blocks(1).next().unwrap_or_else(|| unreachable!("it is one"))
+    }
+
+    /// The same for so many blocks, whose memory lies side by side.
+    #[expect(
+        clippy::large_stack_arrays,
+        reason = "50 KB, at start: what the blocks are filled with"
+    )]
+    pub fn of_blocks(blocks: usize) -> impl Iterator<Item = Self> {
+        let memories = memory::pieces(blocks, [Row::default(); ROWS_PER_BLOCK]);
+        memories.map(|memory| Self { memory, count: 0 })
     }
 
     /// Whether another row can be begun.
@@ -44,7 +55,7 @@ impl Rows {
 
     /// The row whose place among all has these low bits, if it was begun.
     #[inline]
-    pub const fn at_mut(&mut self, place: usize) -> Option<&mut Row> {
+    pub fn at_mut(&mut self, place: usize) -> Option<&mut Row> {
         let place = place % ROWS_PER_BLOCK;
         if place < self.count { Some(&mut self.memory[place]) } else { None }
     }
@@ -61,6 +72,17 @@ impl Rows {
     #[inline]
     pub fn fetch(&self, place: usize) {
         memory::fetch(&self.memory[place % ROWS_PER_BLOCK]);
+    }
+
+    /// Packets of all rows. They may have been written long ago: lines are fetched ahead.
+    pub fn packets_sum(&self) -> u64 {
+        let packets = self.iter().enumerate().map(|(place, row)| {
+            if let Some(later) = self.memory.get(place + SUM_AHEAD) {
+                memory::fetch_to_write(later);
+            }
+            row.packets_sum()
+        });
+        packets.sum()
     }
 
     /// Forgets all rows.

@@ -11,9 +11,9 @@ use crate::app::Speech;
 use crate::capture::{Burst, Frame, Source, SourceState};
 use crate::copies::{Invariant, Verdict};
 use crate::counters::DropCause;
-use crate::decode::brief::Fields;
+use crate::decode::brief::{Fields, InBrief};
 use crate::decode::{Brief, Headers};
-use crate::flow::Guess;
+use crate::flow::{Guess, Left};
 use crate::index::{PortIndex, TapIndex, WindowNumber};
 use crate::path::PathStage;
 use crate::spread::{name_brief, name_flow, owner};
@@ -21,6 +21,9 @@ use crate::time::Timestamp;
 use crate::window::Booked;
 
 use super::{Ahead, BURST_PACKETS_MAX, Worker, WorkerParts};
+
+/// Octets of an Ethernet header without tags.
+const ETHERNET_OCTETS: usize = 14;
 
 /// Behind so many packets another burst comes at once.
 const LARGE_BURST_PACKETS: usize = 32;
@@ -148,8 +151,14 @@ impl<S: Source> Worker<S> {
             SourceState::Quiet => {}
             SourceState::Ended => self.source_ended = true,
         }
-        self.fetch_tables(packets);
-        self.handle_all(&burst, packets);
+        // Loops of their own where nothing but counts is wanted: each has the registers for itself.
+        if self.parts.only_counts() {
+            self.fetch_tables::<true>(packets);
+            self.handle_each::<true>(&burst, packets);
+        } else {
+            self.fetch_tables::<false>(packets);
+            self.handle_each::<false>(&burst, packets);
+        }
         drop(burst);
         self.source = Some(source);
         // After a small burst there may be nothing for a while, and for a quiet source nobody waits.
@@ -194,7 +203,7 @@ impl<S: Source> Worker<S> {
         for place in 0..packets {
             self.read_clock = self.read_clock.max(burst.frame(place).timestamp);
             self.decode(&burst.frame(place), self.read_clock, place);
-            self.parts.flows.table().fetch_bucket(self.seen[place].brief.hash);
+            self.fetch_first(place);
         }
     }
 
@@ -209,7 +218,17 @@ impl<S: Source> Worker<S> {
                 Kind::BriefAlone => self.read_known(&burst.frame(place), place),
                 _ => continue,
             }
-            self.parts.flows.table().fetch_bucket(self.seen[place].brief.hash);
+            self.fetch_first(place);
+        }
+    }
+
+    /// Has fetched what is looked at first of a packet all of whose headers were read.
+    #[inline]
+    fn fetch_first(&self, place: usize) {
+        let Seen { brief, ahead, .. } = &self.seen[place];
+        self.parts.flows.table().fetch_bucket(brief.hash);
+        if let Some(copies) = &self.parts.copies {
+            copies.fetch(&ahead.digest);
         }
     }
 
@@ -239,33 +258,24 @@ impl<S: Source> Worker<S> {
     }
 
     /// Looks at where the flows and digests of the burst lie, so that memory is fetched for all at
-    /// once; their buckets were looked at before.
+    /// once; their buckets were looked at before. `ONLY_COUNTS` says what [`WorkerParts::only_counts`] does.
     #[inline(never)]
-    fn fetch_tables(&mut self, packets: usize) {
+    fn fetch_tables<const ONLY_COUNTS: bool>(&mut self, packets: usize) {
         let (flows, seen) = (&self.parts.flows, &mut self.seen[..packets]);
         if self.parts.workers > 1 {
             fetch_own(&self.parts, seen, |kind| !matches!(kind, Kind::BriefElsewhere));
         } else {
             fetch_own(&self.parts, seen, |_| true);
         }
-        for Seen { ahead, brief, .. } in seen {
-            // Without a brief it is another packet's sender, and at worst something is fetched in vain.
-            let next = (brief.sender, self.newest_active);
-            ahead.fetch_behind(flows, &self.parts.handoff, next);
-        }
-    }
-
-    /// All packets of a burst, one after another.
-    fn handle_all(&mut self, burst: &impl Burst, packets: usize) {
-        // A loop each: where nothing but counts is wanted, it has the registers for itself.
-        if self.parts.only_counts() {
-            self.handle_each::<true>(burst, packets);
+        // A loop each: the one has no more to ask than it needs.
+        if !ONLY_COUNTS && flows.measures() {
+            fetch_behind::<true>(&self.parts, seen, self.newest_active);
         } else {
-            self.handle_each::<false>(burst, packets);
+            fetch_behind::<false>(&self.parts, seen, self.newest_active);
         }
     }
 
-    /// The same, where `ONLY_COUNTS` says what [`WorkerParts::only_counts`] does.
+    /// All packets of a burst, one after another; for `ONLY_COUNTS` see [`Worker::fetch_tables`].
     #[inline(never)]
     fn handle_each<const ONLY_COUNTS: bool>(&mut self, burst: &impl Burst, packets: usize) {
         // Out of the worker while it is changed by what they hold; nothing is allocated.
@@ -316,10 +326,20 @@ impl<S: Source> Worker<S> {
         self.headers = all;
     }
 
+    /// One packet that was read in brief, where nothing but counts is wanted, and whose flow is not settled.
+    #[inline(never)]
+    fn own_counted(&mut self, burst: &impl Burst, place: usize, seen: &Seen) {
+        let Seen { brief, ahead, .. } = seen;
+        let packet = (brief, brief.packet_in(&burst.frame(place)));
+        let booking = (self.tally.booked.window, false);
+        self.parts.flows.meter_brief(packet, ahead.guess, booking, &mut self.parts.handoff);
+        self.tally.packets += 1;
+    }
+
     /// One packet that was read in brief, and more is to be done than counting. It is this worker's: with
     /// brief looks nothing is filtered or shed. Its headers are written where there is memory for some.
     #[inline(never)]
-    fn own_tallied<const ONLY_COUNTS: bool>(
+    fn own_tallied(
         &mut self,
         burst: &impl Burst,
         (place, seen): (usize, &Seen),
@@ -329,20 +349,12 @@ impl<S: Source> Worker<S> {
         let Seen { brief, ahead, .. } = seen;
         let frame = burst.frame(place);
         brief.write_headers(brief.packet_in(&frame), headers);
-        let packet = (&*headers, frame.bytes);
-        let booking = (self.tally.booked.window, false);
-        let is_booked = if ONLY_COUNTS {
-            let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
-            flows.meter_frame(packet, ahead.guess, Verdict::First, booking, output);
-            true
-        } else {
-            let verdict = match standing {
-                Standing::MayBeCopy(verdict) => verdict,
-                Standing::NotSettled | Standing::Counts => self.classify(headers, ahead),
-            };
-            self.book(packet, ahead, verdict, booking)
+        let verdict = match standing {
+            Standing::MayBeCopy(verdict) => verdict,
+            Standing::NotSettled | Standing::Counts => self.classify(headers, ahead),
         };
-        if is_booked {
+        let booking = (self.tally.booked.window, false);
+        if self.book((&*headers, frame.bytes), ahead, verdict, booking) {
             self.tally.packets += 1;
         } else {
             self.tally.passed_packets += 1;
@@ -382,15 +394,16 @@ impl<S: Source> Worker<S> {
             Some(carrier) if brief.has_payload => carrier.payload_of(brief, packet),
             _ => &[],
         };
-        if self.parts.outgoing[to].push_in_brief(brief, packet) {
-            self.parts.outgoing[to].keep_payload(payload);
+        let ring = &mut self.parts.outgoing[to];
+        if InBrief::holds(brief, packet) && ring.push_in_brief(brief, packet) {
+            ring.keep_payload(payload);
             self.totals.spread_out_packets += 1;
         } else {
             self.pass_on_later(to, brief, packet, payload);
         }
     }
 
-    /// The same where the ring has no room.
+    /// The same where the ring has no room, or more of it is to go along.
     #[cold]
     fn pass_on_later(&mut self, to: usize, brief: &Brief, packet: &[u8], payload: &[u8]) {
         self.add_tally();
@@ -438,18 +451,34 @@ impl<S: Source> Worker<S> {
             Standing::NotSettled
         };
         if standing != Standing::Counts {
-            self.own_tallied::<ONLY_COUNTS>(burst, (place, seen), standing, headers);
+            if ONLY_COUNTS {
+                self.own_counted(burst, place, seen);
+            } else {
+                self.own_tallied(burst, (place, seen), standing, headers);
+            }
             return;
         }
         self.tally.packets += 1;
-        let booking = (self.tally.booked.window, false);
-        let speech = || Speech::of_brief(brief, fields, brief.packet_in(&burst.frame(place)));
+        let window = self.tally.booked.window;
+        let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
         if ONLY_COUNTS {
-            let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
-            flows.count_settled(ahead.guess, brief, booking, output, speech);
+            flows.count_settled_unheard(ahead.guess, brief, (window, false), output);
         } else {
-            self.count_settled(ahead.guess, (brief, fields), booking, speech);
+            let left = flows.count_noted(ahead.guess, (brief, fields), window, output);
+            if left != Left::Nothing {
+                self.finish_noted(burst, (place, seen), left);
+            }
         }
+    }
+
+    /// Does what is left of a packet that counting and measuring was not all for.
+    #[inline(never)]
+    fn finish_noted(&mut self, burst: &impl Burst, (place, seen): (usize, &Seen), left: Left) {
+        let Seen { brief, fields, ahead, .. } = seen;
+        let speech = || Speech::of_brief(brief, fields, brief.packet_in(&burst.frame(place)));
+        let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
+        let left = (left, self.tally.booked.window);
+        flows.finish_noted(ahead.guess, (brief, fields), left, output, speech);
     }
 
     /// Counts a packet of a settled flow, and measures it.
@@ -516,64 +545,87 @@ fn look_in_brief<const FIELDS: bool>(
             port = frame.port;
             untagged = parts.decoder.place_of_untagged(port);
         }
-        if let Some(untagged) = untagged
+        let is_read = if let Some(untagged) = untagged
             && parts.decoder.brief((&frame, latest), untagged, &mut seen.brief).is_some()
         {
             name_brief(&mut seen.brief, parts.seed);
-        } else if !look_inside(parts, &burst.frame(place), latest, &mut seen.brief) {
+            // Where the packet begins is known here, and that it is long enough.
+            let packet = frame.bytes.get(ETHERNET_OCTETS..).unwrap_or_default();
+            look_further::<FIELDS>(parts, packet, seen)
+        } else {
             // Frames are asked for anew where one is given away: the other stays in registers.
-            (seen.kind, unread) = (Kind::Unread, unread + 1);
-            seen.brief.clock = latest;
-            continue;
-        }
-        if parts.workers > 1 && parts.passes_on(seen.brief.hash) {
-            // Nothing is fetched for it here.
-            seen.kind = Kind::BriefElsewhere;
-            continue;
-        }
-        if FIELDS {
-            let packet = seen.brief.packet_in(&frame);
-            if seen.fields.read(packet, &seen.brief).is_none() {
-                (seen.kind, unread) = (Kind::BriefAlone, unread + 1);
-                continue;
-            }
-            if let Some(copies) = &parts.copies {
-                let invariant = Invariant::of_brief(&seen.brief, &seen.fields);
-                seen.ahead.digest = copies.digest_of(&invariant);
-            }
-        }
-        seen.kind = Kind::Brief;
-        parts.flows.table().fetch_bucket(seen.brief.hash);
+            look_inside::<FIELDS>(parts, &burst.frame(place), latest, seen)
+        };
+        unread += usize::from(!is_read);
     }
     *clock = latest;
     packets - unread
 }
 
-/// Guesses the flows of packets that are this worker's, and has flows and digests fetched.
+/// Reads the fields of a packet that is known in brief, if it is this worker's, and has fetched what is
+/// looked at next. `false` where that may not be.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "most packets are read in one place")]
+fn look_further<const FIELDS: bool>(parts: &WorkerParts, packet: &[u8], seen: &mut Seen) -> bool {
+    if parts.workers > 1 && parts.passes_on(seen.brief.hash) {
+        // Nothing is fetched for it here.
+        seen.kind = Kind::BriefElsewhere;
+        return true;
+    }
+    if FIELDS {
+        if seen.fields.read(packet, &seen.brief).is_none() {
+            seen.kind = Kind::BriefAlone;
+            return false;
+        }
+        if let Some(copies) = &parts.copies {
+            let invariant = Invariant::of_brief(&seen.brief, &seen.fields);
+            seen.ahead.digest = copies.digest_of(&invariant);
+            copies.fetch(&seen.ahead.digest);
+        }
+    }
+    seen.kind = Kind::Brief;
+    parts.flows.table().fetch_bucket(seen.brief.hash);
+    true
+}
+
+/// Guesses the flows of packets that are this worker's, and has them fetched.
 #[inline]
 fn fetch_own(parts: &WorkerParts, seen: &mut [Seen], is_own: impl Fn(Kind) -> bool) {
     for Seen { ahead, brief, kind, .. } in &mut *seen {
         ahead.guess = if is_own(*kind) { parts.flows.guess(brief.hash) } else { Guess::NONE };
         parts.flows.table().fetch(ahead.guess);
     }
-    let Some(copies) = &parts.copies else { return };
-    for seen in seen.iter().filter(|seen| is_own(seen.kind)) {
-        copies.fetch(&seen.ahead.digest);
+}
+
+/// Has what flows point to fetched; with `MEASURES` also what is measured of them, and once more the digest,
+/// for what is asked for too much at once may be dropped (`FlowTable::fetch_again`).
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a part of `Worker::fetch_tables`")]
+fn fetch_behind<const MEASURES: bool>(parts: &WorkerParts, seen: &[Seen], window: WindowNumber) {
+    for Seen { ahead, brief, .. } in seen {
+        // Without a brief it is another packet's sender, and at worst something is fetched in vain.
+        let next = (brief.sender, window);
+        ahead.fetch_behind::<MEASURES>(&parts.flows, &parts.handoff, next);
+        if MEASURES && let Some(copies) = &parts.copies {
+            copies.fetch(&ahead.digest);
+        }
     }
 }
 
-/// Reads in brief what stands behind a tag or in a tunnel, and names its flow; `false` where that may not
-/// be.
+/// The same of what stands behind a tag or in a tunnel, after its brief.
 #[inline(never)]
-fn look_inside(
+fn look_inside<const FIELDS: bool>(
     parts: &WorkerParts,
     frame: &Frame<'_>,
     clock: Timestamp,
-    brief: &mut Brief,
+    seen: &mut Seen,
 ) -> bool {
-    let is_brief = parts.decoder.brief_of_enclosed(frame, clock, brief).is_some();
-    if is_brief {
-        name_brief(brief, parts.seed);
+    if parts.decoder.brief_of_enclosed(frame, clock, &mut seen.brief).is_none() {
+        seen.kind = Kind::Unread;
+        seen.brief.clock = clock;
+        return false;
     }
-    is_brief
+    name_brief(&mut seen.brief, parts.seed);
+    let packet = seen.brief.packet_in(frame);
+    look_further::<FIELDS>(parts, packet, seen)
 }

@@ -1,7 +1,7 @@
 //! Packets on their way to other workers, and fragments that wait for their ports.
 //!
 //! In: packets that another worker owns. Out: the same in its ring.
-//! Cost: one copy of 192 octets; a ring is touched once a batch.
+//! Cost: one copy of 128 octets; a ring is touched once a batch.
 //! Invariants: with files a worker that waits for room takes over meanwhile, so that no two wait for
 //! each other; with a live source what finds no room is counted.
 //! Source: ARCHITECTURE.md, "The loop".

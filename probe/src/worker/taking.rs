@@ -11,10 +11,10 @@
 use crate::app::Speech;
 use crate::capture::Source;
 use crate::copies::{CopyTable, Invariant};
-use crate::decode::brief::{Fields, PacketHead};
+use crate::decode::brief::{Fields, InBrief};
 use crate::decode::{Brief, Headers, Marks};
 use crate::index::{Sender, WindowNumber};
-use crate::spread::ring::{AHEAD_PACKETS, CLOSED, InBrief, PAYLOAD_OCTETS_MAX, Passed, QUIET};
+use crate::spread::ring::{AHEAD_PACKETS, CLOSED, PAYLOAD_OCTETS_MAX, Passed, QUIET};
 use crate::time::Timestamp;
 
 use super::burst::Standing;
@@ -86,18 +86,17 @@ impl Taken {
     /// Reads what more than counting needs.
     #[inline]
     fn look(&mut self, packet: &InBrief, copies: Option<&CopyTable>, wants_fields: bool) {
-        let InBrief { brief, head } = packet;
         if !wants_fields {
             self.fields = Some(Fields::default());
             return;
         }
-        self.fields = Fields::of(head.octets(), brief);
+        self.fields = packet.fields();
         let Some(copies) = copies else { return };
         self.ahead.digest = match &self.fields {
-            Some(fields) => copies.digest_of(&Invariant::of_brief(brief, fields)),
+            Some(fields) => copies.digest_of(&Invariant::of_brief(packet.brief(), fields)),
             None => {
                 let mut headers = Headers::default();
-                brief.write_headers(head.octets(), &mut headers);
+                packet.write_headers(&mut headers);
                 copies.digest(&headers)
             }
         };
@@ -140,7 +139,7 @@ impl<S: Source> Worker<S> {
         let mut run = Run::EMPTY;
         if let (Some(ring), Some(taken)) = (incoming.get_mut(turn.from), taken.get(turn.from)) {
             while counted < most
-                && let Some(InBrief { brief, .. }) = ring.next_in_brief()
+                && let Some(brief) = ring.next_in_brief().map(InBrief::brief)
                 && brief.clock <= turn.until
                 && brief.clock < self.next_event
                 && let Some(Taken { ahead, fields: Some(fields), .. }) = taken.get(ring.place())
@@ -227,7 +226,7 @@ impl<S: Source> Worker<S> {
         judged: Option<Standing>,
         payload: &[u8],
     ) {
-        let InBrief { brief, head } = packet;
+        let brief = packet.brief();
         self.advance(brief.clock);
         self.totals.spread_in_packets += 1;
         let standing = match (judged, &known.fields) {
@@ -236,7 +235,7 @@ impl<S: Source> Worker<S> {
             (None, None) => Standing::NotSettled,
         };
         if standing != Standing::Counts {
-            self.own_in_full((brief, head, payload), &known.ahead, standing);
+            self.own_in_full((packet, payload), &known.ahead, standing);
         }
     }
 
@@ -244,14 +243,12 @@ impl<S: Source> Worker<S> {
     #[inline(never)]
     fn own_in_full(
         &mut self,
-        (brief, head, payload): (&Brief, &PacketHead, &[u8]),
+        (packet, payload): (&InBrief, &[u8]),
         ahead: &Ahead,
         standing: Standing,
     ) {
         let mut headers = Headers::default();
-        brief.write_headers(head.octets(), &mut headers);
-        // In what came along, which is nothing else.
-        headers.payload_offset = 0;
+        packet.write_headers(&mut headers);
         self.own_further((&headers, payload), ahead, standing);
     }
 
@@ -328,8 +325,8 @@ impl<S: Source> Worker<S> {
             let Some(packet) = batch.get(place) else { break };
             match packet {
                 Passed::InBrief(packet) => {
-                    known.sender = packet.brief.sender;
-                    known.ahead.guess = flows.guess(packet.brief.hash);
+                    known.sender = packet.brief().sender;
+                    known.ahead.guess = flows.guess(packet.brief().hash);
                     known.look(packet, copies, wants_fields);
                 }
                 Passed::Headers(headers) => {
@@ -345,7 +342,12 @@ impl<S: Source> Worker<S> {
             }
         }
         for known in all {
-            known.ahead.fetch_behind(flows, handoff, (known.sender, self.newest_active));
+            let next = (known.sender, self.newest_active);
+            if flows.measures() {
+                known.ahead.fetch_behind::<true>(flows, handoff, next);
+            } else {
+                known.ahead.fetch_behind::<false>(flows, handoff, next);
+            }
         }
     }
 

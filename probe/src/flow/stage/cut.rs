@@ -1,7 +1,7 @@
 //! Rows of windows and records of flows, from the state of a flow.
 //!
 //! In: flows whose first packet of a window came, or whose life ends. Out: [`Row`]s and
-//! [`EndedFlow`]s.
+//! [`Ending`]s.
 //! Cost: one copy of a flow's lines.
 //! Invariants: each packet is counted in one row and in one record.
 //! Source: record of a biflow, RFC 5103 §2; flow expiration, RFC 5470 §5.1.1.
@@ -9,10 +9,10 @@
 use crate::decode::Headers;
 use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::time::Timestamp;
-use crate::window::{Ends, NO_TOTALS, Row};
+use crate::window::{Ends, Row};
 
-use super::super::output::{Biflow, EndedFlow, FlowOutput, Measured};
-use super::super::sides::{Apart, NOWHERE};
+use super::super::output::{FlowOutput, Measured};
+use super::super::sides::NOWHERE;
 use super::super::state::second_of;
 use super::super::table::Guess;
 use super::super::{EndReason, TcpState};
@@ -101,8 +101,8 @@ impl FlowStage {
             if flow.tcp != TcpState::NotTcp {
                 measures.settle(index, &mut rest.beside, flow.last_seen);
             }
+            self.tell_late(index, output);
         }
-        self.tell_late(index, output);
         self.give_record(index, reason, output);
         let (_, rest) = self.table.both_mut(index);
         if let Some(measures) = &mut self.measures {
@@ -112,64 +112,24 @@ impl FlowStage {
     }
 
     fn give_record(&self, index: FlowIndex, reason: EndReason, output: &mut impl FlowOutput) {
-        let beside = self.table.rest(index).beside;
-        let totals = self.measures.as_ref().and_then(|measures| measures.totals(&beside));
-        let ended = EndedFlow {
-            flow: self.biflow(index),
-            reason,
-            sampling_rate: self.sampling_rate,
-            totals: NO_TOTALS,
-        };
-        output.ended(&ended, totals.as_ref());
-    }
-
-    fn measured(&self, index: FlowIndex) -> Measured {
-        let Some(measures) = &self.measures else { return Measured::default() };
-        let is_tcp = self.table.flow(index).tcp != TcpState::NotTcp;
-        measures.measured(index, &self.table.rest(index).beside, is_tcp)
-    }
-
-    #[inline]
-    fn biflow(&self, index: FlowIndex) -> Biflow {
-        // First: what is read of the flow then goes from where it is to where it stays.
-        let measured = self.measured(index);
         let (flow, rest) = (self.table.flow(index), self.table.rest(index));
-        let sides = if flow.is_apart() {
-            [self.side(index, Sender::Low), self.side(index, Sender::High)]
-        } else {
-            [flow.side(Sender::Low), flow.side(Sender::High)]
-        };
-        let apart = if rest.apart == NOWHERE { None } else { self.apart.get(rest.apart) };
-        let (packets, above) = (flow.packets.map(u64::from), { rest.octets_above });
-        let octets = [0, 1].map(|place: usize| {
-            (u64::from(above[place]) << u32::BITS) | u64::from(flow.octets[place])
-        });
-        let mut layer2_octets = [0, 1].map(|place: usize| {
-            octets[place] + packets[place] * u64::from(sides[place].layer2_header_octets)
-        });
-        if let Some(Apart { layer2_correction, .. }) = apart {
-            for (octets, correction) in layer2_octets.iter_mut().zip(layer2_correction) {
-                *octets = octets.saturating_add_signed(*correction);
+        let totals = self.measures.as_ref().and_then(|measures| measures.totals(&rest.beside));
+        // Each field is written where it stays.
+        output.ended(totals.as_ref(), |ending| {
+            (ending.flow, ending.rest) = (*flow, *rest);
+            if rest.apart == NOWHERE {
+                ending.apart = None;
+            } else {
+                ending.apart = self.apart.get(rest.apart).copied();
             }
-        }
-        Biflow {
-            key: flow.identity.key,
-            initiator: flow.initiator(),
-            initiator_method: flow.initiator_method(),
-            tcp: flow.tcp,
-            tcp_control_bits: flow.tcp_control_bits,
-            application: flow.application,
-            sides,
-            taps: flow.identity.taps,
-            first_seen: rest.first_seen,
-            record_start: rest.record_start,
-            last_seen: flow.last_seen,
-            heard: flow.heard,
-            packets,
-            octets,
-            layer2_octets,
-            measured,
-        }
+            if let Some(measures) = &self.measures {
+                let is_tcp = flow.tcp != TcpState::NotTcp;
+                ending.measured = measures.measured(index, &rest.beside, is_tcp);
+            } else {
+                ending.measured = Measured::default();
+            }
+            (ending.reason, ending.sampling_rate) = (reason, self.sampling_rate);
+        });
     }
 
     /// Makes the record of a flow that goes on, if it is time.

@@ -71,8 +71,10 @@ impl FlowStage {
         window: WindowNumber,
         output: &mut impl FlowOutput,
     ) {
-        let events = self.table.flow(index).events;
-        self.tell_row(index, window, events, output);
+        let flow = self.table.flow(index);
+        if let Some(row) = output.open_row(flow.row, window, index) {
+            row.application = flow.application;
+        }
     }
 
     #[inline(never)]

@@ -15,11 +15,12 @@ use crate::decode::brief::Fields;
 use crate::decode::{Brief, Headers, Marks, protocol, tcp_flag};
 use crate::index::{FlowIndex, Sender, TapIndex, WindowNumber};
 use crate::measure::tcp::{
-    self, Event, Loss, Method, Options, Range, Rare, Segment, TcpFlow, Terms, Timestamps,
+    self, Event, Loss, Method, Options, Range, Rare, Segment, SegmentFields, TcpFlow, Terms,
+    Timestamps,
 };
 use crate::memory;
 use crate::time::{Timestamp, ms};
-use crate::window::{LateLosses, LateRow, Note, RowPlace, What};
+use crate::window::{LateLosses, LateRow, Note, ROW_NOTES_MAX, RowNotes, RowPlace, What};
 
 use super::super::beside::Beside;
 use super::super::output::{FlowOutput, Measured};
@@ -79,7 +80,7 @@ impl Default for Seldom {
 
 /// Of all flows of a table.
 pub(super) struct Measures {
-    tcp: Box<[TcpFlow]>,
+    tcp: memory::Table<TcpFlow>,
     seldom: Slab<Seldom>,
     rare: Slab<Rare>,
     /// What one packet, or the end of a flow, found out of older windows.
@@ -182,7 +183,6 @@ impl Measures {
         segment: &Segment,
         output: &mut impl FlowOutput,
     ) {
-        let flow = &mut self.tcp[index.0 as usize];
         let mut sink = Sink {
             output: &mut *output,
             row,
@@ -192,9 +192,42 @@ impl Measures {
             seldom: &mut self.seldom,
             late: &mut self.late,
         };
-        if flow.orderly(segment, &mut sink) {
-            return;
+        if !self.tcp[index.0 as usize].orderly(segment, &mut sink) {
+            self.not_orderly((index, row, window), beside, segment, output);
         }
+    }
+
+    /// Takes a segment that is no SYN, if it is as it should be; `false`, and nothing was done, where not.
+    #[inline]
+    fn goes_on_orderly(
+        &mut self,
+        (index, row, window): (FlowIndex, RowPlace, WindowNumber),
+        beside: &mut Beside,
+        segment: &BriefSegment<'_>,
+        output: &mut impl FlowOutput,
+    ) -> bool {
+        let mut sink = Sink {
+            output,
+            row,
+            window,
+            window_ns: self.window_ns,
+            beside,
+            seldom: &mut self.seldom,
+            late: &mut self.late,
+        };
+        self.tcp[index.0 as usize].goes_on_orderly(segment, &mut sink)
+    }
+
+    /// The same of what is neither.
+    #[inline(never)]
+    fn not_orderly(
+        &mut self,
+        (index, row, window): (FlowIndex, RowPlace, WindowNumber),
+        beside: &mut Beside,
+        segment: &Segment,
+        output: &mut impl FlowOutput,
+    ) {
+        let flow = &mut self.tcp[index.0 as usize];
         let rare = if flow.asks_rare(segment) {
             rare_of(&mut self.seldom, &mut self.rare, beside)
         } else {
@@ -241,6 +274,20 @@ impl Measures {
         if let Some(totals) = totals_of(&mut self.seldom, beside) {
             totals.icmp_error(sender);
         }
+    }
+
+    /// Takes a segment that is known in brief, if it is plain and its flow has a place; what it gives is
+    /// noted on its row.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "it leads to the one function behind it")]
+    pub(super) fn plain_noted(
+        &mut self,
+        index: FlowIndex,
+        (brief, fields): (&Brief, &Fields),
+        notes: RowNotes<'_>,
+    ) -> Plain {
+        let Some(flow) = self.tcp.get_mut(index.0 as usize) else { return Plain::Taken };
+        plain_noted(flow, brief, fields, notes)
     }
 
     /// Takes a segment without rare options that counts in the row at `row`, if it is plain.
@@ -375,8 +422,10 @@ impl FlowStage {
         }
     }
 
-    #[inline(never)]
-    fn measure_closer(
+    /// Does what is left of that after the plain.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "two ways lead here, and each is most of its caller")]
+    pub(super) fn measure_closer(
         &mut self,
         index: FlowIndex,
         (brief, fields): (&Brief, &Fields),
@@ -387,6 +436,11 @@ impl FlowStage {
         let Some(measures) = &mut self.measures else { return };
         let (flow, rest) = self.table.both_mut(index);
         let at = (index, flow.row, window);
+        let known = BriefSegment(brief, fields);
+        if plain == Plain::Not && measures.goes_on_orderly(at, &mut rest.beside, &known, output) {
+            // Nothing is lost by it.
+            return;
+        }
         let segment = segment_of_brief(brief, fields);
         measures.not_only_plain(plain, at, &mut rest.beside, &segment, output);
         if !measures.late.is_empty() {
@@ -554,9 +608,88 @@ impl<O: FlowOutput> tcp::Sink for PlainSink<'_, O> {
     }
 }
 
+/// The same where the row is at hand.
+struct NotedSink<'a> {
+    notes: RowNotes<'a>,
+    event: Option<Event>,
+}
+
+impl tcp::Sink for NotedSink<'_> {
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "`plain_noted` is to call nothing")]
+    fn delay(&mut self, method: Method, far: Sender, ns: u64) {
+        self.notes.push(Note::new(What::Delay(method), far, ns));
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "`plain_noted` is to call nothing")]
+    fn event(&mut self, event: Event, sender: Sender) {
+        self.notes.push(Note::new(What::Event(event), sender, 1));
+        self.event = Some(event);
+    }
+}
+
+/// See [`Measures::plain_noted`]. It calls nothing, so all the registers are its own.
+#[inline(never)]
+fn plain_noted(flow: &mut TcpFlow, brief: &Brief, fields: &Fields, notes: RowNotes<'_>) -> Plain {
+    let mut sink = NotedSink { notes, event: None };
+    if !flow.plain(&BriefSegment(brief, fields), &mut sink) {
+        return Plain::Not;
+    }
+    sink.event.map_or(Plain::Taken, Plain::Counts)
+}
+
+/// A segment that is known in brief, as it stands there.
+struct BriefSegment<'a>(&'a Brief, &'a Fields);
+
+impl SegmentFields for BriefSegment<'_> {
+    #[inline]
+    fn at(&self) -> Timestamp {
+        self.0.timestamp
+    }
+    #[inline]
+    fn sequence(&self) -> u32 {
+        self.1.tcp_sequence()
+    }
+    #[inline]
+    fn acknowledgement(&self) -> u32 {
+        self.1.tcp_acknowledgement()
+    }
+    #[inline]
+    fn payload_octets(&self) -> u32 {
+        self.1.payload_octets
+    }
+    #[inline]
+    fn flags(&self) -> u16 {
+        self.1.tcp_flags()
+    }
+    #[inline]
+    fn window(&self) -> u16 {
+        self.1.tcp_window()
+    }
+    #[inline]
+    fn sender(&self) -> Sender {
+        self.0.sender
+    }
+    #[inline]
+    fn tap(&self) -> TapIndex {
+        self.0.tap
+    }
+    #[inline]
+    fn timestamps(&self) -> Option<Timestamps> {
+        self.1.tcp_timestamps().map(|(value, echo)| Timestamps { value, echo })
+    }
+    #[inline]
+    fn has_blocks(&self) -> bool {
+        false
+    }
+}
+
+const _: () = assert!(ROW_NOTES_MAX >= 4, "a plain segment has three delays and an event");
+
 /// What became of a segment that may be plain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plain {
+pub enum Plain {
     /// It was, and nothing is left to do.
     Taken,
     /// It was, and its sender's event counts for the flow's record.

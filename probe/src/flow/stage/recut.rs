@@ -16,14 +16,14 @@ impl FlowStage {
     /// [`FlowStage::is_recut`]. Hardly any is.
     #[inline]
     pub fn may_be_recut(&self, guess: Guess, brief: &Brief, fields: &Fields) -> bool {
-        let Some(measures) = &self.measures else { return false };
-        brief.protocol == protocol::TCP
-            && brief.has_payload
-            && measures.may_be_recut(
-                guess.index(),
-                (brief.sender, brief.tap),
-                fields.tcp_sequence(),
-            )
+        // What most packets are told by stands first.
+        if !brief.has_payload || brief.protocol != protocol::TCP {
+            return false;
+        }
+        let way = (brief.sender, brief.tap);
+        self.measures.as_ref().is_some_and(|measures| {
+            measures.may_be_recut(guess.index(), way, fields.tcp_sequence())
+        })
     }
 
     /// Whether the packet is a TCP segment that holds what another tap showed in other pieces.

@@ -9,8 +9,11 @@
 use crate::app::Speech;
 use crate::decode::Brief;
 use crate::index::{FlowIndex, WindowNumber};
+use crate::window::Row;
 
+use super::super::expiry::{Marks, Timeouts};
 use super::super::output::FlowOutput;
+use super::super::state::Flow;
 use super::super::table::Guess;
 use super::super::tcp;
 use super::{FlowStage, Share};
@@ -36,34 +39,71 @@ impl FlowStage {
         &mut self,
         guess: Guess,
         brief: &Brief,
-        (window, late): (WindowNumber, bool),
+        booking: (WindowNumber, bool),
         output: &mut impl FlowOutput,
         speech: impl FnOnce() -> Speech<'a>,
+    ) {
+        self.count_known(guess, brief, booking, output, Some(speech));
+    }
+
+    /// The same where no payload is listened to.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each packet of a settled flow goes this way")]
+    pub fn count_settled_unheard(
+        &mut self,
+        guess: Guess,
+        brief: &Brief,
+        booking: (WindowNumber, bool),
+        output: &mut impl FlowOutput,
+    ) {
+        debug_assert!(!self.recognises && !self.transactions, "payload is to be listened to");
+        self.count_known(guess, brief, booking, output, None::<fn() -> Speech<'static>>);
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "that nothing is heard is known where it is called")]
+    fn count_known<'a>(
+        &mut self,
+        guess: Guess,
+        brief: &Brief,
+        (window, late): (WindowNumber, bool),
+        output: &mut impl FlowOutput,
+        speech: Option<impl FnOnce() -> Speech<'a>>,
     ) {
         let share = Share::of_brief(brief);
         let index = guess.index();
         let Some(flow) = self.table.guessed_mut(guess) else { return };
-        let row = output.open_row(flow.row, window, index);
+        // Where its newest row is of another window, a row of this one may stand there by now, another
+        // flow's: a line that nobody has fetched.
+        let row =
+            if flow.may_be_in(window) { output.open_row(flow.row, window, index) } else { None };
         let Some(row) = row.filter(|row| row.has_room(share.sender, share.octets)) else {
-            self.begin_row(index, share, (window, late), output);
-            self.count(index, share);
-            self.look_at_settled((index, false), brief, window, output, speech);
+            self.begin_settled_row(index, brief, (window, late), output);
+            if let Some(speech) = speech {
+                self.hear_settled(index, brief, window, output, speech);
+            }
             return;
         };
         row.count(share.sender, share.octets, late);
         let went_round = flow.count(share.sender, share.octets, (share.at, share.clock));
         // Each of these is seldom, so that the loop is spared what is done then.
-        if went_round
-            || tcp::changes_settled(flow, brief.sender, brief.tcp_flags)
-            || (flow.listens_to(brief.sender) && brief.has_payload)
-        {
-            self.look_at_settled((index, went_round), brief, window, output, speech);
+        if tcp::changes_settled(flow, brief.sender, brief.tcp_flags) {
+            change_settled((flow, row), brief, &mut self.marks, &self.timeouts);
+        }
+        let speech = speech.filter(|_| flow.listens_to(brief.sender) && brief.has_payload);
+        if went_round {
+            self.carry_octets(index, brief.sender);
+        }
+        if let Some(speech) = speech {
+            self.hear_settled(index, brief, window, output, speech);
         }
     }
 
-    /// The same once more for what is more than counts. `went_round`: the octets of the flow did.
-    #[inline(never)]
-    fn look_at_settled<'a>(
+    /// What is more than counts of such a packet, after it was counted in its row. `went_round`: the octets of
+    /// the flow did.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "most of its caller")]
+    pub(super) fn look_at_counted<'a>(
         &mut self,
         (index, went_round): (FlowIndex, bool),
         brief: &Brief,
@@ -76,31 +116,64 @@ impl FlowStage {
         }
         let flow = self.table.flow_mut(index);
         let speaks = flow.listens_to(brief.sender) && brief.has_payload;
-        if tcp::changes_settled(flow, brief.sender, brief.tcp_flags) {
-            self.change_settled(index, brief, window, output);
+        if tcp::changes_settled(flow, brief.sender, brief.tcp_flags)
+            && let Some(row) = output.open_row(flow.row, window, index)
+        {
+            change_settled((flow, row), brief, &mut self.marks, &self.timeouts);
         }
         if speaks {
             self.hear_and_tell(index, &speech(), (true, window), output);
         }
     }
 
-    /// A segment that ends its connection, or completes its handshake.
-    #[inline]
-    fn change_settled(
+    /// Begins a row with such a packet.
+    #[inline(never)]
+    fn begin_settled_row(
+        &mut self,
+        index: FlowIndex,
+        brief: &Brief,
+        (window, late): (WindowNumber, bool),
+        output: &mut impl FlowOutput,
+    ) {
+        let share = Share::of_brief(brief);
+        self.begin_row(index, share, (window, late), output);
+        self.count(index, share);
+        let flow = self.table.flow_mut(index);
+        if tcp::changes_settled(flow, brief.sender, brief.tcp_flags)
+            && let Some(row) = output.open_row(flow.row, window, index)
+        {
+            change_settled((flow, row), brief, &mut self.marks, &self.timeouts);
+        }
+    }
+
+    /// Listens to what such a packet carries, if its sender is listened to.
+    #[inline(never)]
+    fn hear_settled<'a>(
         &mut self,
         index: FlowIndex,
         brief: &Brief,
         window: WindowNumber,
         output: &mut impl FlowOutput,
+        speech: impl FnOnce() -> Speech<'a>,
     ) {
-        let flow = self.table.flow_mut(index);
-        let events = flow.events;
-        tcp::settled_segment(flow, brief.sender, brief.tcp_flags);
-        if flow.tcp.is_over() {
-            self.marks.set(index, flow, &self.timeouts, brief.clock);
-        }
-        if flow.events != events {
-            self.tell_row(index, window, events, output);
+        if self.table.flow(index).listens_to(brief.sender) && brief.has_payload {
+            self.hear_and_tell(index, &speech(), (true, window), output);
         }
     }
+}
+
+/// A segment that ends its connection, or completes its handshake.
+#[inline(never)]
+fn change_settled(
+    (flow, row): (&mut Flow, &mut Row),
+    brief: &Brief,
+    marks: &mut Marks,
+    timeouts: &Timeouts,
+) {
+    let events = flow.events;
+    tcp::settled_segment(flow, brief.sender, brief.tcp_flags);
+    if flow.tcp.is_over() {
+        marks.set(row.flow(), flow, timeouts, brief.clock);
+    }
+    row.tell(flow.events & !events, flow.application);
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::decode::protocol;
-use crate::flow::{EndedFlow, FlowTotals};
+use crate::flow::{EndedFlow, Ending, FlowTotals};
 use crate::index::TapIndex;
 use crate::measure::tcp::{Cause, Event, Method};
 use crate::spread::{HashSeed, name_flow};
@@ -8,8 +8,8 @@ use crate::window::{LateRow, Note, Row, RowPlace, What};
 
 const SECOND: u64 = 1_000_000_000;
 
-#[derive(Default)]
-struct Records {
+#[derive(Debug, Default)]
+pub(super) struct Records {
     rows: Vec<Row>,
     windows: Vec<WindowNumber>,
     ended: Vec<EndedFlow>,
@@ -42,8 +42,10 @@ impl FlowOutput for Records {
         self.rows.push(Row::left_over(0xff));
         (place, self.rows.last_mut().expect("it was just pushed"))
     }
-    fn ended(&mut self, flow: &EndedFlow, totals: Option<&FlowTotals>) {
-        self.ended.push(*flow);
+    fn ended(&mut self, totals: Option<&FlowTotals>, write: impl FnOnce(&mut Ending)) {
+        let mut ending = Ending::default();
+        write(&mut ending);
+        self.ended.push(ending.told());
         self.totals.push(totals.copied().unwrap_or_default());
     }
     fn measured(&mut self, place: RowPlace, note: Note) {

@@ -17,7 +17,7 @@ use super::opening::OPENING;
 use super::rare::Turn;
 use super::sequence::{distance, reaches};
 use super::trouble::Rare;
-use super::{Event, Method, Segment, Sink, Terms};
+use super::{Event, Method, Segment, SegmentFields, Sink, Terms};
 
 /// Flags of which a plain segment has ACK alone.
 const PLAIN_FLAGS: u16 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST | tcp_flag::ACK;
@@ -58,7 +58,7 @@ impl TcpFlow {
     /// trouble. Otherwise nothing has changed.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "see `take_plain`")]
-    pub fn plain(&mut self, segment: &Segment, sink: &mut impl Sink) -> bool {
+    pub fn plain(&mut self, segment: &impl SegmentFields, sink: &mut impl Sink) -> bool {
         let is_plain = self.is_plain(segment);
         if is_plain {
             self.take_plain(segment, sink);
@@ -68,46 +68,45 @@ impl TcpFlow {
 
     /// Whether [`TcpFlow::plain`] would take the segment.
     #[inline]
-    pub fn is_plain(&self, segment: &Segment) -> bool {
+    pub fn is_plain(&self, segment: &impl SegmentFields) -> bool {
         let [low, high] = &self.halves;
-        let (mine, theirs) = match segment.sender {
+        let (mine, theirs) = match segment.sender() {
             Sender::Low => (low, high),
             Sender::High => (high, low),
         };
-        let advance = distance(mine.acked, segment.acknowledgement);
-        segment.flags & PLAIN_FLAGS == tcp_flag::ACK
-            && segment.sequence == mine.next
+        let advance = distance(mine.acked, segment.acknowledgement());
+        segment.flags() & PLAIN_FLAGS == tcp_flag::ACK
+            && segment.sequence() == mine.next
             && mine.marks & (mark::SEEN | mark::ACKED | NOT_PLAIN_MINE)
                 == (mark::SEEN | mark::ACKED)
             && theirs.marks & NOT_PLAIN_THEIRS == 0
-            && (reaches(theirs.next, segment.acknowledgement) || !theirs.has(mark::SEEN))
-            && (advance > 0 || advance == 0 && segment.payload_octets != 0)
-            && segment.window != 0
-            && segment.options.sacked.is_none()
-            && segment.options.duplicate.is_none()
+            && (reaches(theirs.next, segment.acknowledgement()) || !theirs.has(mark::SEEN))
+            && (advance > 0 || advance == 0 && segment.payload_octets() != 0)
+            && segment.window() != 0
+            && !segment.has_blocks()
     }
 
     /// Takes a segment for which [`TcpFlow::is_plain`] holds now.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "most segments go this way and no other")]
-    pub fn take_plain(&mut self, segment: &Segment, sink: &mut impl Sink) {
-        let (mine, theirs) = pair(&mut self.halves, segment.sender);
-        let advance = distance(mine.acked, segment.acknowledgement);
-        let far = segment.sender;
+    pub fn take_plain(&mut self, segment: &impl SegmentFields, sink: &mut impl Sink) {
+        let (mine, theirs) = pair(&mut self.halves, segment.sender());
+        let advance = distance(mine.acked, segment.acknowledgement());
+        let far = segment.sender();
         if advance > 0 {
-            mine.acked = segment.acknowledgement;
+            mine.acked = segment.acknowledgement();
             mine.ends_repeated_acks();
             if !theirs.has(mark::SEEN) {
                 // That direction does not come by here: what it sent is known by this alone.
-                theirs.next = segment.acknowledgement;
+                theirs.next = segment.acknowledgement();
             }
             acknowledged(mine, theirs, segment, far, sink);
         }
         stamps(mine, theirs, segment, far, sink);
-        if segment.payload_octets != 0 {
-            forward(mine, theirs, segment, segment.payload_octets, sink);
+        if segment.payload_octets() != 0 {
+            forward(mine, theirs, segment, segment.payload_octets(), sink);
         }
-        mine.window = segment.window;
+        mine.window = segment.window();
         mine.marks &= !mark::WINDOW_PLAIN;
     }
 
@@ -243,11 +242,11 @@ pub(super) const fn pair(halves: &mut [Half; 2], sender: Sender) -> (&mut Half, 
 pub(super) fn acknowledged(
     mine: &mut Half,
     theirs: &mut Half,
-    segment: &Segment,
+    segment: &impl SegmentFields,
     far: Sender,
     sink: &mut impl Sink,
 ) {
-    if let Some(ns) = theirs.timed(segment.acknowledgement, segment.at) {
+    if let Some(ns) = theirs.timed(segment.acknowledgement(), segment.at()) {
         mine.round_trip(ns);
         sink.delay(Method::SequenceAck, far, ns);
     }
@@ -259,17 +258,17 @@ pub(super) fn acknowledged(
 pub(super) fn stamps(
     mine: &mut Half,
     theirs: &mut Half,
-    segment: &Segment,
+    segment: &impl SegmentFields,
     far: Sender,
     sink: &mut impl Sink,
 ) {
-    let Some(times) = segment.options.timestamps else { return };
-    if let Some(ns) = theirs.echoed(times.echo, segment.at) {
+    let Some(times) = segment.timestamps() else { return };
+    if let Some(ns) = theirs.echoed(times.echo, segment.at()) {
         mine.round_trip(ns);
         sink.delay(Method::TcpTimestamp, far, ns);
     }
-    let asks = segment.payload_octets != 0 || segment.flags & tcp_flag::FIN != 0;
-    mine.stamp(times, asks, segment.at);
+    let asks = segment.payload_octets() != 0 || segment.flags() & tcp_flag::FIN != 0;
+    mine.stamp(times, asks, segment.at());
 }
 
 /// New octets: `span` of them, payload and FIN, from the next one expected on.
@@ -278,25 +277,25 @@ pub(super) fn stamps(
 pub(super) fn forward(
     mine: &mut Half,
     theirs: &mut Half,
-    segment: &Segment,
+    segment: &impl SegmentFields,
     span: u32,
     sink: &mut impl Sink,
 ) {
-    let end = segment.sequence.wrapping_add(span);
-    mine.moves_to(end, (segment.at, segment.tap), segment.payload_octets);
-    mine.time(segment.at);
-    if segment.payload_octets == 0 {
+    let end = segment.sequence().wrapping_add(span);
+    mine.moves_to(end, (segment.at(), segment.tap()), segment.payload_octets());
+    mine.time(segment.at());
+    if segment.payload_octets() == 0 {
         return;
     }
     if theirs.has(mark::ASKED) {
         theirs.marks &= !mark::ASKED;
-        if segment.acknowledgement == theirs.next && segment.at >= theirs.next_at {
-            let ns = segment.at.since_ns(theirs.next_at);
-            sink.delay(Method::Response, segment.sender, ns);
+        if segment.acknowledgement() == theirs.next && segment.at() >= theirs.next_at {
+            let ns = segment.at().since_ns(theirs.next_at);
+            sink.delay(Method::Response, segment.sender(), ns);
         }
     }
     mine.marks |= mark::ASKED;
-    if theirs.window_edge() == Some(end) && segment.flags & tcp_flag::FIN == 0 {
-        sink.event(Event::WindowFull, segment.sender);
+    if theirs.window_edge() == Some(end) && segment.flags() & tcp_flag::FIN == 0 {
+        sink.event(Event::WindowFull, segment.sender());
     }
 }

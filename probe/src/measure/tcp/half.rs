@@ -191,7 +191,8 @@ impl Half {
 
     /// The sequence number behind the last that this endpoint allows the other to send; `None`
     /// where the scale is not known.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a part of `TcpFlow::take_plain`")]
     pub(super) const fn window_edge(&self) -> Option<u32> {
         let scale = self.window_scale();
         if scale == SCALE_UNKNOWN || !self.has(mark::ACKED) {
@@ -254,7 +255,8 @@ impl Half {
     }
 
     /// Takes a round-trip time from here to this endpoint in (RFC 6298 section 2).
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a part of `TcpFlow::take_plain`")]
     pub(super) fn round_trip(&mut self, ns: u64) {
         let us = (ns / 1000).clamp(1, u64::from(u32::MAX / 16));
         let us = u32::try_from(us).unwrap_or(u32::MAX / 16);

@@ -57,6 +57,74 @@ pub struct Segment {
     pub options: Options,
 }
 
+/// What a segment without rare options is asked for. Each field is read where it is needed, so that no more
+/// stands in registers than is used next.
+pub trait SegmentFields {
+    /// See [`Segment::at`].
+    fn at(&self) -> Timestamp;
+    /// See [`Segment::sequence`].
+    fn sequence(&self) -> u32;
+    /// See [`Segment::acknowledgement`].
+    fn acknowledgement(&self) -> u32;
+    /// See [`Segment::payload_octets`].
+    fn payload_octets(&self) -> u32;
+    /// See [`Segment::flags`].
+    fn flags(&self) -> u16;
+    /// See [`Segment::window`].
+    fn window(&self) -> u16;
+    /// See [`Segment::sender`].
+    fn sender(&self) -> Sender;
+    /// See [`Segment::tap`].
+    fn tap(&self) -> TapIndex;
+    /// See [`Options::timestamps`].
+    fn timestamps(&self) -> Option<Timestamps>;
+    /// Whether there are SACK blocks.
+    fn has_blocks(&self) -> bool;
+}
+
+impl SegmentFields for Segment {
+    #[inline]
+    fn at(&self) -> Timestamp {
+        self.at
+    }
+    #[inline]
+    fn sequence(&self) -> u32 {
+        self.sequence
+    }
+    #[inline]
+    fn acknowledgement(&self) -> u32 {
+        self.acknowledgement
+    }
+    #[inline]
+    fn payload_octets(&self) -> u32 {
+        self.payload_octets
+    }
+    #[inline]
+    fn flags(&self) -> u16 {
+        self.flags
+    }
+    #[inline]
+    fn window(&self) -> u16 {
+        self.window
+    }
+    #[inline]
+    fn sender(&self) -> Sender {
+        self.sender
+    }
+    #[inline]
+    fn tap(&self) -> TapIndex {
+        self.tap
+    }
+    #[inline]
+    fn timestamps(&self) -> Option<Timestamps> {
+        self.options.timestamps
+    }
+    #[inline]
+    fn has_blocks(&self) -> bool {
+        self.options.sacked.is_some() || self.options.duplicate.is_some()
+    }
+}
+
 /// How a delay was measured. Methods are never mixed in one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -13,7 +13,7 @@ use super::half::{Half, mark};
 use super::opening::{OPENING, opens};
 use super::rare::LEAP_OCTETS;
 use super::sequence::{distance, reaches};
-use super::{Method, Segment, Sink};
+use super::{Method, Segment, SegmentFields, Sink};
 
 impl TcpFlow {
     /// Takes the segment if it is the first SYN of its sender, the first acknowledgement of who sent
@@ -25,6 +25,13 @@ impl TcpFlow {
             opens(mine, theirs, segment, sink);
             return true;
         }
+        self.goes_on_orderly(segment, sink)
+    }
+
+    /// The same of a segment that is no SYN.
+    #[inline]
+    pub fn goes_on_orderly(&mut self, segment: &impl SegmentFields, sink: &mut impl Sink) -> bool {
+        let (mine, theirs) = pair(&mut self.halves, segment.sender());
         let is_orderly = is_orderly(mine, theirs, segment);
         if is_orderly {
             take(mine, theirs, segment, sink);
@@ -39,57 +46,61 @@ fn is_first_syn(mine: &Half, theirs: &Half, segment: &Segment) -> bool {
         && (mine.marks | theirs.marks) & NOT_PLAIN_THEIRS == 0
 }
 
-fn is_orderly(mine: &Half, theirs: &Half, segment: &Segment) -> bool {
-    let ends = segment.flags & tcp_flag::FIN != 0;
-    let advance = distance(mine.acked, segment.acknowledgement);
-    segment.flags & (OPENING | tcp_flag::ACK) == tcp_flag::ACK
-        && segment.sequence == mine.next
+fn is_orderly(mine: &Half, theirs: &Half, segment: &impl SegmentFields) -> bool {
+    let ends = segment.flags() & tcp_flag::FIN != 0;
+    let advance = distance(mine.acked, segment.acknowledgement());
+    segment.flags() & (OPENING | tcp_flag::ACK) == tcp_flag::ACK
+        && segment.sequence() == mine.next
         && mine.marks & (mark::SEEN | NOT_PLAIN_MINE) == mark::SEEN
         && theirs.marks & (mark::SEEN | NOT_PLAIN_THEIRS) == mark::SEEN
-        && reaches(theirs.next, segment.acknowledgement)
+        && reaches(theirs.next, segment.acknowledgement())
         && (!mine.has(mark::ACKED) || ends && (0..LEAP_OCTETS).contains(&advance))
-        && segment.window != 0
-        && segment.options.sacked.is_none()
-        && segment.options.duplicate.is_none()
+        && segment.window() != 0
+        && !segment.has_blocks()
 }
 
-#[inline(never)]
-fn take(mine: &mut Half, theirs: &mut Half, segment: &Segment, sink: &mut impl Sink) {
-    let ends = segment.flags & tcp_flag::FIN != 0;
+#[inline]
+fn take(mine: &mut Half, theirs: &mut Half, segment: &impl SegmentFields, sink: &mut impl Sink) {
+    let ends = segment.flags() & tcp_flag::FIN != 0;
     if !mine.has(mark::ACKED) {
         mine.marks |= mark::ACKED;
-        mine.acked = segment.acknowledgement;
+        mine.acked = segment.acknowledgement();
         completes(mine, theirs, segment, sink);
-    } else if segment.acknowledgement != mine.acked {
-        mine.acked = segment.acknowledgement;
+    } else if segment.acknowledgement() != mine.acked {
+        mine.acked = segment.acknowledgement();
         mine.ends_repeated_acks();
-        acknowledged(mine, theirs, segment, segment.sender, sink);
+        acknowledged(mine, theirs, segment, segment.sender(), sink);
     }
-    stamps(mine, theirs, segment, segment.sender, sink);
-    if !mine.has(mark::SYN) && segment.payload_octets != 0 {
-        mine.takes_segment_octets(segment.payload_octets);
+    stamps(mine, theirs, segment, segment.sender(), sink);
+    if !mine.has(mark::SYN) && segment.payload_octets() != 0 {
+        mine.takes_segment_octets(segment.payload_octets());
     }
-    let span = segment.payload_octets.saturating_add(u32::from(ends));
+    let span = segment.payload_octets().saturating_add(u32::from(ends));
     if span != 0 {
         forward(mine, theirs, segment, span, sink);
     }
     if ends {
         mine.marks |= mark::FIN;
     } else {
-        mine.window = segment.window;
+        mine.window = segment.window();
         mine.marks &= !mark::WINDOW_PLAIN;
     }
 }
 
 /// The first acknowledgement of an endpoint: where it is the third segment of a handshake that
 /// nothing was repeated of, it gives a time.
-pub(super) fn completes(mine: &mut Half, theirs: &Half, segment: &Segment, sink: &mut impl Sink) {
+pub(super) fn completes(
+    mine: &mut Half,
+    theirs: &Half,
+    segment: &impl SegmentFields,
+    sink: &mut impl Sink,
+) {
     let completes = theirs.has(mark::SYN | mark::RESPONDER)
         && mine.has(mark::SYN)
-        && segment.acknowledgement == theirs.next;
-    if completes && !theirs.has(mark::SYN_AGAIN) && segment.at >= theirs.next_at {
-        let ns = segment.at.since_ns(theirs.next_at);
+        && segment.acknowledgement() == theirs.next;
+    if completes && !theirs.has(mark::SYN_AGAIN) && segment.at() >= theirs.next_at {
+        let ns = segment.at().since_ns(theirs.next_at);
         mine.round_trip(ns);
-        sink.delay(Method::HandshakeClient, segment.sender, ns);
+        sink.delay(Method::HandshakeClient, segment.sender(), ns);
     }
 }

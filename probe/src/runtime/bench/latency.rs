@@ -31,7 +31,7 @@ const GROUP: usize = 32;
 const STEPS: u32 = 1 << 20;
 
 /// One line: where the chain goes on, and what updates change.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Line {
     next: u32,

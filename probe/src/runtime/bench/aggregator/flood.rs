@@ -17,7 +17,7 @@ use crate::config::Plan;
 use crate::counters::WorkerTotals;
 use crate::detect::Detectors;
 use crate::export::{ParquetSink, Sinks};
-use crate::flow::{Biflow, EndReason, EndedFlow, FlowOutput};
+use crate::flow::{Ending, FlowOutput};
 use crate::index::WindowNumber;
 use crate::record::{InventoryRows, Names, RecordMaker, TapClock};
 use crate::spread::FlowKey;
@@ -168,7 +168,7 @@ fn send(mut sender: HandoffSender, options: &FloodOptions, place: u64, begun_ns:
             }
             totals.flows_created += 1;
             let (row, key) = flood_row(window, number);
-            sender.ended(&ended(&row, key, window), None);
+            sender.ended(None, |ending| *ending = ended(&row, key, window));
             hand_over(&mut sender, &mut totals, window, &row);
         }
         wait_until(begun_ns + (second + 1) * WINDOW_NS);
@@ -189,18 +189,9 @@ fn close(sender: &mut HandoffSender, totals: &mut WorkerTotals, window: WindowNu
 
 /// The record of the flow whose only packet the row is of; it comes when the flow times out, as many
 /// a second as begin.
-fn ended(row: &Row, key: FlowKey, window: WindowNumber) -> EndedFlow {
-    let start = window.start(WINDOW_NS);
-    let flow = Biflow {
-        key,
-        record_start: start,
-        last_seen: start,
-        heard: start,
-        packets: row.packets(),
-        octets: row.octets(),
-        ..Biflow::default()
-    };
-    EndedFlow { flow, reason: EndReason::IdleTimeout, ..EndedFlow::default() }
+fn ended(row: &Row, key: FlowKey, window: WindowNumber) -> Ending {
+    let few = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    Ending::of_instant(key, window.start(WINDOW_NS), row.packets().map(few), row.octets().map(few))
 }
 
 fn wait_until(instant_ns: u64) {
