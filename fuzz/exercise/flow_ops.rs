@@ -7,11 +7,11 @@ use vmprobe::config::FlowPlan;
 use vmprobe::copies::Verdict;
 use vmprobe::decode::brief::Fields;
 use vmprobe::decode::{Brief, Headers, Marks, protocol};
-use vmprobe::flow::{EndReason, EndedFlow, Ending, FlowOutput, FlowStage, FlowTotals};
+use vmprobe::flow::{EndReason, EndedFlow, Ending, FlowOutput, FlowStage, FlowTotals, Left};
 use vmprobe::index::{FlowIndex, WindowNumber};
 use vmprobe::spread::{FlowKey, HashSeed, name_flow};
 use vmprobe::time::Timestamp;
-use vmprobe::window::{LateRow, Note, Row, RowPlace, WindowClock};
+use vmprobe::window::{LateRow, Note, ROW_NOTES_MAX, Row, RowNotes, RowPlace, WindowClock};
 
 const MS: u64 = 1_000_000;
 
@@ -36,6 +36,9 @@ struct Sums {
     ended: u64,
     records: Vec<(EndedFlow, Option<FlowTotals>)>,
     notes: Vec<(RowPlace, Note)>,
+    /// Those of the row that was found with where its notes are written, until more is noted.
+    row_notes: Vec<Note>,
+    noted: Option<RowPlace>,
     late: Vec<LateRow>,
     said: Vec<(Excerpt, Vec<u8>)>,
     /// What stands in a row before it is begun.
@@ -57,6 +60,20 @@ impl FlowOutput for Sums {
         found.then_some(row)
     }
 
+    fn open_row_noted(
+        &mut self,
+        place: RowPlace,
+        window: WindowNumber,
+        flow: FlowIndex,
+    ) -> Option<(&mut Row, RowNotes<'_>)> {
+        self.open_row(place, window, flow)?;
+        self.gather();
+        self.noted = Some(place);
+        self.row_notes.reserve_exact(ROW_NOTES_MAX);
+        let (_, row) = &mut self.rows[place.0 as usize];
+        Some((row, RowNotes::of_memory(&mut self.row_notes)))
+    }
+
     fn begin_row(&mut self, window: WindowNumber) -> (RowPlace, &mut Row) {
         let place = RowPlace(u32::try_from(self.rows.len()).expect("an input is short"));
         self.newest = Some(place);
@@ -69,6 +86,7 @@ impl FlowOutput for Sums {
         assert_eq!(self.newest, Some(place), "a note on another row than the packet's");
         let (window, _) = self.rows[place.0 as usize];
         assert_ne!(window, WindowNumber(u64::MAX), "a note on a row that is handed over");
+        self.gather();
         self.notes.push((place, note));
     }
 
@@ -82,8 +100,10 @@ impl FlowOutput for Sums {
     }
 
     fn ended(&mut self, totals: Option<&FlowTotals>, write: impl FnOnce(&mut Ending)) {
-        let mut ending = Ending::default();
+        let mut ending = Ending::left_over(self.left_over);
         write(&mut ending);
+        // Its place among others is the taker's to say.
+        ending.totals = 0;
         let ended = ending.told();
         let EndedFlow { flow, reason, .. } = &ended;
         self.record_packets += flow.packets[0] + flow.packets[1];
@@ -95,6 +115,12 @@ impl FlowOutput for Sums {
 }
 
 impl Sums {
+    /// Takes the notes that were written behind a row, which is still the newest.
+    fn gather(&mut self) {
+        let Some(place) = self.noted.take() else { return };
+        self.notes.extend(self.row_notes.drain(..).map(|note| (place, note)));
+    }
+
     /// Packets and octets of all rows.
     fn rows(&self) -> (u64, u64) {
         self.rows.iter().fold((0, 0), |(packets, octets), (_, row)| {
@@ -245,8 +271,18 @@ impl Driver {
             let (fields, sums) = (Fields::of_headers(headers), &mut self.short_sums);
             let payload = payload_of(headers);
             let speech = || Speech::with_payload(&brief, &fields, payload);
-            self.short.count_settled(guess, &brief, booking, sums, speech);
-            self.short.measure_settled(guess, (&brief, &fields), booking.0, sums);
+            let (window, late) = booking;
+            // As a worker does with what it received itself, and with what another one did.
+            if !late && headers.octets.is_multiple_of(2) {
+                let left = self.short.count_noted(guess, (&brief, &fields), window, sums);
+                if left != Left::Nothing {
+                    let left = (left, window);
+                    self.short.finish_noted(guess, (&brief, &fields), left, sums, speech);
+                }
+            } else {
+                self.short.count_settled(guess, &brief, booking, sums, speech);
+                self.short.measure_settled(guess, (&brief, &fields), window, sums);
+            }
             return;
         }
         let with_frame = (headers, payload_of(headers));
@@ -257,6 +293,7 @@ impl Driver {
         self.stage.end_all(self.clock, &mut self.sums);
         self.short.end_all(self.clock, &mut self.short_sums);
         self.short_sums.left_over = self.sums.left_over;
+        self.short_sums.gather();
         assert_eq!(format!("{:?}", self.sums), format!("{:?}", self.short_sums), "the short way");
         let sums = &self.sums;
         assert_eq!(sums.rows(), (self.packets, self.octets), "rows");

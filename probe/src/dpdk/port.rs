@@ -33,6 +33,8 @@ const TX_DESCRIPTORS: u16 = 256;
 /// A frame of an ordinary MTU with a VLAN tag, without FCS. Up to here the MTU is left alone:
 /// some drivers set that of a kernel interface, which others use.
 const ORDINARY_FRAME_OCTETS: u32 = 1518;
+/// The driver that takes frames from a packet socket's ring, and does not tell what was dropped there.
+const AF_PACKET: &str = "net_af_packet";
 /// `SOCKET_ID_ANY`.
 const ANY_NODE: c_int = -1;
 
@@ -87,11 +89,13 @@ impl Port {
         let burst = burst.clamp(1, BURST_PACKETS_MAX);
         let sockets = PacketSockets::all();
         let number = attach(plan)?;
-        let sockets = PacketSockets::all().since(&sockets);
+        let opened = PacketSockets::all().since(&sockets);
         let step = "asking the driver";
         let info =
             dev_info(number).map_err(|result| Failure { step, result }.into_error(plan, ""))?;
         let facts = facts_of(&info);
+        // Other drivers tell their drops themselves, and may have sockets that only send.
+        let sockets = if facts.driver == AF_PACKET { opened } else { PacketSockets::default() };
         let (setup, mut warnings) = decide(plan, &facts, burst)?;
         // SAFETY: any number may be asked for; an unknown one is answered by -1.
         let node = unsafe { dpdk_sys::rte_eth_dev_socket_id(number) };

@@ -153,6 +153,23 @@ impl Ending {
         Self { flow, rest, reason: EndReason::IdleTimeout, ..Self::default() }
     }
 
+    /// One as an older flow may have left it, by `octet`: two that differ leave nothing alike. For tests of who
+    /// writes endings where others stood.
+    pub fn left_over(octet: u8) -> Self {
+        let is_odd = octet % 2 == 1;
+        let at = Timestamp(octet.into());
+        let key = FlowKey { low_port: octet.into(), protocol: octet, ..FlowKey::default() };
+        let side = Side { layer2_header_octets: octet, ..Side::default() };
+        Self {
+            apart: Some(Apart { sides: [side; 2], layer2_correction: [octet.into(); 2] }),
+            measured: Measured { packets: is_odd, segments: !is_odd, ..Measured::default() },
+            reason: if is_odd { EndReason::EndOfFlow } else { EndReason::ForcedEnd },
+            sampling_rate: 1.0 / f32::from(octet),
+            totals: octet.into(),
+            ..Self::of_instant(key, at, [octet.into(); 2], [octet.into(); 2])
+        }
+    }
+
     /// What its record is made of.
     pub fn told(&self) -> EndedFlow {
         let Self { reason, sampling_rate, totals, .. } = *self;

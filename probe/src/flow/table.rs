@@ -1,6 +1,6 @@
 //! Where a flow is: buckets of tags over a dense slab.
 //!
-//! In: headers with hash and sender. Out: [`FlowIndex`] into the slab.
+//! In: packets whose flow is named ([`Packet`]): hash, key, sender. Out: [`FlowIndex`] into the slab.
 //! Cost: one cache line for the bucket and the flow's own two on a hit; all memory is there from
 //! `new` on.
 //! Invariants: one slot per live key; at most `slots` flows; an index stays valid until its flow is

@@ -222,7 +222,13 @@ pub struct RowNotes<'a> {
     row: u8,
 }
 
-impl RowNotes<'_> {
+impl<'a> RowNotes<'a> {
+    /// Of a row that stands anywhere, as of the first of a block; there is room for [`ROW_NOTES_MAX`] more. For
+    /// tests.
+    pub const fn of_memory(notes: &'a mut Vec<Note>) -> Self {
+        Self { notes, row: 0 }
+    }
+
     /// Adds a note, the packet's [`ROW_NOTES_MAX`]th at most.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "every other packet has one")]

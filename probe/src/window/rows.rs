@@ -32,7 +32,7 @@ impl Rows {
     /// The same for so many blocks, whose memory lies side by side.
     #[expect(
         clippy::large_stack_arrays,
-        reason = "50 KB, at start: what the blocks are filled with"
+        reason = "32 KiB, at start: what the blocks are filled with"
     )]
     pub fn of_blocks(blocks: usize) -> impl Iterator<Item = Self> {
         let memories = memory::pieces(blocks, [Row::default(); ROWS_PER_BLOCK]);

@@ -62,9 +62,14 @@ impl FlowStage {
         if !flow.may_be_in(window) {
             return Left::All;
         }
-        let Some((row, notes)) = output.open_row_noted(flow.row, window, index) else {
-            return Left::All;
+        // Only what is measured needs room for notes.
+        let is_measured = self.measures.is_some() && brief.protocol == protocol::TCP;
+        let opened = if is_measured {
+            output.open_row_noted(flow.row, window, index).map(|(row, notes)| (row, Some(notes)))
+        } else {
+            output.open_row(flow.row, window, index).map(|row| (row, None))
         };
+        let Some((row, notes)) = opened else { return Left::All };
         if !row.has_room(share.sender, share.octets) {
             return Left::All;
         }
@@ -79,12 +84,10 @@ impl FlowStage {
         } else {
             More::Nothing
         };
-        let plain = match &mut self.measures {
+        let plain = match (&mut self.measures, notes) {
             // What ends its sender's direction is not plain: it need not be asked.
-            Some(_) if brief.tcp_flags & FIN != 0 => Plain::Not,
-            Some(measures) if brief.protocol == protocol::TCP => {
-                measures.plain_noted(index, (brief, fields), notes)
-            }
+            (Some(_), Some(_)) if brief.tcp_flags & FIN != 0 => Plain::Not,
+            (Some(measures), Some(notes)) => measures.plain_noted(index, (brief, fields), notes),
             _ => Plain::Taken,
         };
         if more == More::Nothing && plain == Plain::Taken {

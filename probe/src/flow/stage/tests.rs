@@ -1,5 +1,6 @@
 use super::*;
-use crate::decode::protocol;
+use crate::decode::brief::Fields;
+use crate::decode::{Brief, protocol};
 use crate::flow::{EndedFlow, Ending, FlowTotals};
 use crate::index::TapIndex;
 use crate::measure::tcp::{Cause, Event, Method};
@@ -43,7 +44,7 @@ impl FlowOutput for Records {
         (place, self.rows.last_mut().expect("it was just pushed"))
     }
     fn ended(&mut self, totals: Option<&FlowTotals>, write: impl FnOnce(&mut Ending)) {
-        let mut ending = Ending::default();
+        let mut ending = Ending::left_over(0xff);
         write(&mut ending);
         self.ended.push(ending.told());
         self.totals.push(totals.copied().unwrap_or_default());
@@ -299,6 +300,51 @@ fn counts_of_a_window_that_would_not_fit_are_cut_before() {
     assert_eq!((octets, bench.records.rows.len()), (3 * u64::from(u32::MAX - 1), 3));
     assert_eq!(bench.records.rows.iter().filter(|row| row.counts_flow).count(), 1);
     assert_eq!(bench.records.ended[0].flow.octets.iter().sum::<u64>(), octets);
+}
+
+/// A way to count a packet of a settled flow.
+type Way = fn(&mut Bench, &Brief, &Fields);
+
+#[test]
+fn octets_of_a_record_that_do_not_fit_go_on_whatever_way_they_are_counted() {
+    const BOOKING: (WindowNumber, bool) = (WindowNumber(1), false);
+    let ways: [Way; 3] = [
+        |bench, brief, _| {
+            let guess = bench.stage.guess(brief.hash);
+            bench.stage.count_settled_unheard(guess, brief, BOOKING, &mut bench.records);
+        },
+        |bench, brief, _| {
+            let guess = bench.stage.guess(brief.hash);
+            let silent = || unreachable!("it has no payload");
+            bench.stage.count_settled(guess, brief, BOOKING, &mut bench.records, silent);
+        },
+        |bench, brief, fields| {
+            let (guess, window) = (bench.stage.guess(brief.hash), BOOKING.0);
+            let (packet, records) = ((brief, fields), &mut bench.records);
+            let left = bench.stage.count_noted(guess, packet, window, records);
+            let silent = || unreachable!("it has no payload");
+            bench.stage.finish_noted(guess, packet, (left, window), records, silent);
+        },
+    ];
+    for way in ways {
+        let mut bench = Bench::new(1 << 8);
+        bench.take(framed(Headers { octets: u32::MAX - 100, ..udp(40_000, 0) }, 1, 9));
+        // The first begins a row; the next one does not fit any more, in one that has room.
+        for (octets, at) in [(60, SECOND), (1_000, SECOND + 1), (1_000, SECOND + 2)] {
+            let headers = Headers { octets, clock: Timestamp(at), ..udp(40_000, at) };
+            let mut headers = framed(headers, 1, 9);
+            name_flow(&mut headers, HashSeed::fixed());
+            let brief = Brief::of(&headers).expect("it is of the common shape");
+            assert!(bench.stage.is_settled(&brief, bench.stage.guess(brief.hash)));
+            way(&mut bench, &brief, &Fields::of_headers(&headers));
+        }
+        bench.stage.end_all(Timestamp(2 * SECOND), &mut bench.records);
+        let all = u64::from(u32::MAX - 100) + 2_060;
+        let rows: u64 = bench.records.rows.iter().map(|row| row.octets()[0]).sum();
+        assert_eq!((rows, bench.records.rows.len()), (all, 2));
+        assert_eq!(bench.records.ended[0].flow.octets.iter().sum::<u64>(), all);
+        assert_eq!(bench.records.ended[0].flow.packets, [4, 0]);
+    }
 }
 
 #[test]
