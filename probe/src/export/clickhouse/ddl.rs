@@ -12,7 +12,7 @@
 //! | roll-ups | `windows_1m`, `windows_1h`: sums, minima and maxima of conversations; percentiles and shares cannot be added up and are left out |
 
 use crate::config::ClickhousePlan;
-use crate::record::{Column, Kind, SCHEMA_VERSION, Table};
+use crate::record::{Column, Kind, Roll, SCHEMA_VERSION, Table};
 
 /// The column that a row is filed by.
 pub const FILED: &str = "filed_time";
@@ -155,33 +155,6 @@ fn records(table: Table, plan: &ClickhousePlan) -> ServerTable {
     }
 }
 
-/// What becomes of a column of `windows` where windows are added up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Roll {
-    Key,
-    With(&'static str),
-    Out,
-}
-
-fn roll(column: &Column) -> Roll {
-    let ends = |ending: &str| column.name.ends_with(ending);
-    match column.kind {
-        Kind::U64 if column.name.starts_with("window_") && ends("_ns") => Roll::Out,
-        Kind::U64 if ends("_min_ns") => Roll::With("min"),
-        Kind::U64 if ends("_max_ns") => Roll::With("max"),
-        Kind::U64 if ends("_p50_ns") || ends("_p90_ns") || ends("_p99_ns") => Roll::Out,
-        Kind::U64 => Roll::With("sum"),
-        Kind::F64 if column.name == "sampling_rate" => Roll::With("min"),
-        Kind::U8 | Kind::U16 | Kind::Text
-            if !matches!(column.name, "schema_version" | "reverse_segment" | "tap")
-                && !ends("_mac") =>
-        {
-            Roll::Key
-        }
-        _ => Roll::Out,
-    }
-}
-
 fn rollup(name: &str, start: &str, plan: &ClickhousePlan) -> ServerTable {
     let all = Table::Windows.columns();
     let mut columns = vec![ServerColumn {
@@ -207,7 +180,7 @@ fn rollup(name: &str, start: &str, plan: &ClickhousePlan) -> ServerTable {
     let mut key_names = keys.clone();
     for of in &all {
         let plain = named(of.name);
-        let (kind, value) = match roll(of) {
+        let (kind, value) = match Roll::of(of) {
             Roll::Out => continue,
             Roll::Key => {
                 keys.push(plain.clone());
