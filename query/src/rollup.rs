@@ -77,33 +77,21 @@ impl RollUp {
 enum Roll {
     Key,
     With(&'static str),
-    Out,
 }
 
-fn roll(name: &str, kind: &str) -> Roll {
-    let ends = |ending: &str| name.ends_with(ending);
-    match kind {
-        "UBIGINT" if matches!(name, "window_start_ns" | "window_end_ns") => Roll::Out,
-        "UBIGINT" if ends("_min_ns") => Roll::With("min"),
-        "UBIGINT" if ends("_max_ns") => Roll::With("max"),
-        "UBIGINT" if ends("_p50_ns") || ends("_p90_ns") || ends("_p99_ns") => Roll::Out,
-        "UBIGINT" => Roll::With("sum"),
-        "DOUBLE" if name == "sampling_rate" => Roll::With("min"),
-        "UTINYINT" | "USMALLINT" | "VARCHAR"
-            if !matches!(name, "schema_version" | "reverse_segment" | "tap")
-                && !ends("_mac")
-                && !ends("_address") =>
-        {
-            Roll::Key
-        }
-        _ => Roll::Out,
+/// As the records' schema says it, but that addresses are left out.
+fn roll(name: &str, fate: &'static str) -> Option<Roll> {
+    match fate {
+        "" => None,
+        "key" => (!name.ends_with("_address")).then_some(Roll::Key),
+        function => Some(Roll::With(function)),
     }
 }
 
 /// Names, types and fates of the columns of `windows` that stay.
 fn columns() -> Vec<(&'static str, &'static str, Roll)> {
-    let columns = schema::columns(TABLE).map(|(name, kind)| (name, kind, roll(name, kind)));
-    columns.filter(|(.., roll)| *roll != Roll::Out).collect()
+    let columns = schema::fates(TABLE);
+    columns.filter_map(|(name, kind, fate)| Some((name, kind, roll(name, fate)?))).collect()
 }
 
 fn start_of(time: &str, interval_ns: u64) -> String {

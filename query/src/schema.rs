@@ -69,12 +69,20 @@ pub(crate) fn listed() -> String {
 
 /// Names and types of a table's columns.
 pub(crate) fn columns(table: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    fates(table).map(|(name, kind, _)| (name, kind))
+}
+
+/// The same, with what becomes of them where rows are added up: `key`, a function, or empty.
+pub(crate) fn fates(
+    table: &str,
+) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     let begin = format!("CREATE TABLE \"{table}\" (\n");
     let body = DDL.split_once(&begin).map_or("", |(_, body)| body);
     let body = body.split_once("\n);").map_or("", |(body, _)| body);
     body.lines().filter_map(|line| {
-        let (name, kind) = line.trim().strip_prefix('"')?.split_once("\" ")?;
-        Some((name, kind.trim_end_matches(',').trim_end_matches(" NOT NULL")))
+        let (name, rest) = line.trim().strip_prefix('"')?.split_once("\" ")?;
+        let (kind, fate) = rest.split_once(" -- ").unwrap_or((rest, ""));
+        Some((name, kind.trim_end_matches(',').trim_end_matches(" NOT NULL"), fate))
     })
 }
 
@@ -174,6 +182,9 @@ mod tests {
         assert_eq!(windows.first(), Some(&("schema_version", "USMALLINT")));
         assert_eq!(windows.last(), Some(&("reverse_loss_high", "DOUBLE")));
         assert!(windows.contains(&("source_mac", "VARCHAR")), "{windows:?}");
+        let fates: Vec<_> = fates("windows").collect();
+        assert!(fates.contains(&("flow_count", "UBIGINT", "sum")), "{fates:?}");
+        assert!(fates.contains(&("source_mac", "VARCHAR", "")), "{fates:?}");
     }
 
     #[test]

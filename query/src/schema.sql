@@ -1,133 +1,133 @@
 -- Tables of the records, schema version 1. Made from the record module of vmprobe; a test holds both equal.
 CREATE TABLE "windows" (
     "schema_version" USMALLINT NOT NULL,
-    "probe_id" VARCHAR NOT NULL,
-    "domain" VARCHAR NOT NULL,
+    "probe_id" VARCHAR NOT NULL, -- key
+    "domain" VARCHAR NOT NULL, -- key
     "window_start_ns" UBIGINT NOT NULL,
     "window_end_ns" UBIGINT NOT NULL,
-    "segment" VARCHAR NOT NULL,
+    "segment" VARCHAR NOT NULL, -- key
     "reverse_segment" VARCHAR,
-    "address_space" VARCHAR NOT NULL,
-    "source_address" VARCHAR NOT NULL,
-    "destination_address" VARCHAR NOT NULL,
+    "address_space" VARCHAR NOT NULL, -- key
+    "source_address" VARCHAR NOT NULL, -- key
+    "destination_address" VARCHAR NOT NULL, -- key
     "source_mac" VARCHAR,
     "destination_mac" VARCHAR,
-    "protocol_identifier" UTINYINT NOT NULL,
-    "destination_port" USMALLINT NOT NULL,
-    "application_name" VARCHAR NOT NULL,
-    "source_virtual_station_uuid" VARCHAR,
-    "source_virtual_station_name" VARCHAR,
-    "source_virtual_station_tenant" VARCHAR,
-    "destination_virtual_station_uuid" VARCHAR,
-    "destination_virtual_station_name" VARCHAR,
-    "destination_virtual_station_tenant" VARCHAR,
-    "traffic_class" VARCHAR NOT NULL,
-    "source_network_kind" VARCHAR,
-    "destination_network_kind" VARCHAR,
-    "flow_count" UBIGINT NOT NULL,
-    "packet_delta_count" UBIGINT NOT NULL,
-    "reverse_packet_delta_count" UBIGINT NOT NULL,
-    "octet_delta_count" UBIGINT NOT NULL,
-    "reverse_octet_delta_count" UBIGINT NOT NULL,
-    "layer2_octet_delta_count" UBIGINT NOT NULL,
-    "reverse_layer2_octet_delta_count" UBIGINT NOT NULL,
-    "late_packet_count" UBIGINT NOT NULL,
-    "syn_count" UBIGINT NOT NULL,
-    "connection_established_count" UBIGINT NOT NULL,
-    "connection_refused_count" UBIGINT NOT NULL,
-    "connection_unanswered_count" UBIGINT NOT NULL,
-    "connection_half_open_count" UBIGINT NOT NULL,
-    "sampling_rate" DOUBLE NOT NULL,
+    "protocol_identifier" UTINYINT NOT NULL, -- key
+    "destination_port" USMALLINT NOT NULL, -- key
+    "application_name" VARCHAR NOT NULL, -- key
+    "source_virtual_station_uuid" VARCHAR, -- key
+    "source_virtual_station_name" VARCHAR, -- key
+    "source_virtual_station_tenant" VARCHAR, -- key
+    "destination_virtual_station_uuid" VARCHAR, -- key
+    "destination_virtual_station_name" VARCHAR, -- key
+    "destination_virtual_station_tenant" VARCHAR, -- key
+    "traffic_class" VARCHAR NOT NULL, -- key
+    "source_network_kind" VARCHAR, -- key
+    "destination_network_kind" VARCHAR, -- key
+    "flow_count" UBIGINT NOT NULL, -- sum
+    "packet_delta_count" UBIGINT NOT NULL, -- sum
+    "reverse_packet_delta_count" UBIGINT NOT NULL, -- sum
+    "octet_delta_count" UBIGINT NOT NULL, -- sum
+    "reverse_octet_delta_count" UBIGINT NOT NULL, -- sum
+    "layer2_octet_delta_count" UBIGINT NOT NULL, -- sum
+    "reverse_layer2_octet_delta_count" UBIGINT NOT NULL, -- sum
+    "late_packet_count" UBIGINT NOT NULL, -- sum
+    "syn_count" UBIGINT NOT NULL, -- sum
+    "connection_established_count" UBIGINT NOT NULL, -- sum
+    "connection_refused_count" UBIGINT NOT NULL, -- sum
+    "connection_unanswered_count" UBIGINT NOT NULL, -- sum
+    "connection_half_open_count" UBIGINT NOT NULL, -- sum
+    "sampling_rate" DOUBLE NOT NULL, -- min
     "tap" VARCHAR NOT NULL,
-    "contact_count" UBIGINT NOT NULL,
-    "answered_count" UBIGINT NOT NULL,
-    "handshake_server_rtt_sample_count" UBIGINT,
-    "handshake_server_rtt_min_ns" UBIGINT,
-    "handshake_server_rtt_max_ns" UBIGINT,
-    "handshake_server_rtt_sum_ns" UBIGINT,
+    "contact_count" UBIGINT NOT NULL, -- sum
+    "answered_count" UBIGINT NOT NULL, -- sum
+    "handshake_server_rtt_sample_count" UBIGINT, -- sum
+    "handshake_server_rtt_min_ns" UBIGINT, -- min
+    "handshake_server_rtt_max_ns" UBIGINT, -- max
+    "handshake_server_rtt_sum_ns" UBIGINT, -- sum
     "handshake_server_rtt_p50_ns" UBIGINT,
     "handshake_server_rtt_p90_ns" UBIGINT,
     "handshake_server_rtt_p99_ns" UBIGINT,
-    "handshake_client_rtt_sample_count" UBIGINT,
-    "handshake_client_rtt_min_ns" UBIGINT,
-    "handshake_client_rtt_max_ns" UBIGINT,
-    "handshake_client_rtt_sum_ns" UBIGINT,
+    "handshake_client_rtt_sample_count" UBIGINT, -- sum
+    "handshake_client_rtt_min_ns" UBIGINT, -- min
+    "handshake_client_rtt_max_ns" UBIGINT, -- max
+    "handshake_client_rtt_sum_ns" UBIGINT, -- sum
     "handshake_client_rtt_p50_ns" UBIGINT,
     "handshake_client_rtt_p90_ns" UBIGINT,
     "handshake_client_rtt_p99_ns" UBIGINT,
-    "tcp_timestamp_rtt_sample_count" UBIGINT,
-    "tcp_timestamp_rtt_min_ns" UBIGINT,
-    "tcp_timestamp_rtt_max_ns" UBIGINT,
-    "tcp_timestamp_rtt_sum_ns" UBIGINT,
+    "tcp_timestamp_rtt_sample_count" UBIGINT, -- sum
+    "tcp_timestamp_rtt_min_ns" UBIGINT, -- min
+    "tcp_timestamp_rtt_max_ns" UBIGINT, -- max
+    "tcp_timestamp_rtt_sum_ns" UBIGINT, -- sum
     "tcp_timestamp_rtt_p50_ns" UBIGINT,
     "tcp_timestamp_rtt_p90_ns" UBIGINT,
     "tcp_timestamp_rtt_p99_ns" UBIGINT,
-    "reverse_tcp_timestamp_rtt_sample_count" UBIGINT,
-    "reverse_tcp_timestamp_rtt_min_ns" UBIGINT,
-    "reverse_tcp_timestamp_rtt_max_ns" UBIGINT,
-    "reverse_tcp_timestamp_rtt_sum_ns" UBIGINT,
+    "reverse_tcp_timestamp_rtt_sample_count" UBIGINT, -- sum
+    "reverse_tcp_timestamp_rtt_min_ns" UBIGINT, -- min
+    "reverse_tcp_timestamp_rtt_max_ns" UBIGINT, -- max
+    "reverse_tcp_timestamp_rtt_sum_ns" UBIGINT, -- sum
     "reverse_tcp_timestamp_rtt_p50_ns" UBIGINT,
     "reverse_tcp_timestamp_rtt_p90_ns" UBIGINT,
     "reverse_tcp_timestamp_rtt_p99_ns" UBIGINT,
-    "sequence_ack_rtt_sample_count" UBIGINT,
-    "sequence_ack_rtt_min_ns" UBIGINT,
-    "sequence_ack_rtt_max_ns" UBIGINT,
-    "sequence_ack_rtt_sum_ns" UBIGINT,
+    "sequence_ack_rtt_sample_count" UBIGINT, -- sum
+    "sequence_ack_rtt_min_ns" UBIGINT, -- min
+    "sequence_ack_rtt_max_ns" UBIGINT, -- max
+    "sequence_ack_rtt_sum_ns" UBIGINT, -- sum
     "sequence_ack_rtt_p50_ns" UBIGINT,
     "sequence_ack_rtt_p90_ns" UBIGINT,
     "sequence_ack_rtt_p99_ns" UBIGINT,
-    "reverse_sequence_ack_rtt_sample_count" UBIGINT,
-    "reverse_sequence_ack_rtt_min_ns" UBIGINT,
-    "reverse_sequence_ack_rtt_max_ns" UBIGINT,
-    "reverse_sequence_ack_rtt_sum_ns" UBIGINT,
+    "reverse_sequence_ack_rtt_sample_count" UBIGINT, -- sum
+    "reverse_sequence_ack_rtt_min_ns" UBIGINT, -- min
+    "reverse_sequence_ack_rtt_max_ns" UBIGINT, -- max
+    "reverse_sequence_ack_rtt_sum_ns" UBIGINT, -- sum
     "reverse_sequence_ack_rtt_p50_ns" UBIGINT,
     "reverse_sequence_ack_rtt_p90_ns" UBIGINT,
     "reverse_sequence_ack_rtt_p99_ns" UBIGINT,
-    "response_time_sample_count" UBIGINT,
-    "response_time_min_ns" UBIGINT,
-    "response_time_max_ns" UBIGINT,
-    "response_time_sum_ns" UBIGINT,
+    "response_time_sample_count" UBIGINT, -- sum
+    "response_time_min_ns" UBIGINT, -- min
+    "response_time_max_ns" UBIGINT, -- max
+    "response_time_sum_ns" UBIGINT, -- sum
     "response_time_p50_ns" UBIGINT,
     "response_time_p90_ns" UBIGINT,
     "response_time_p99_ns" UBIGINT,
-    "retransmission_packet_count" UBIGINT,
-    "reverse_retransmission_packet_count" UBIGINT,
-    "fast_retransmission_packet_count" UBIGINT,
-    "reverse_fast_retransmission_packet_count" UBIGINT,
-    "timeout_retransmission_packet_count" UBIGINT,
-    "reverse_timeout_retransmission_packet_count" UBIGINT,
-    "spurious_retransmission_packet_count" UBIGINT,
-    "reverse_spurious_retransmission_packet_count" UBIGINT,
-    "out_of_order_packet_count" UBIGINT,
-    "reverse_out_of_order_packet_count" UBIGINT,
-    "duplicate_ack_count" UBIGINT,
-    "reverse_duplicate_ack_count" UBIGINT,
-    "zero_window_count" UBIGINT,
-    "reverse_zero_window_count" UBIGINT,
-    "tail_retransmission_packet_count" UBIGINT,
-    "reverse_tail_retransmission_packet_count" UBIGINT,
-    "retransmission_episode_count" UBIGINT,
-    "reverse_retransmission_episode_count" UBIGINT,
-    "window_full_count" UBIGINT,
-    "reverse_window_full_count" UBIGINT,
-    "keep_alive_count" UBIGINT,
-    "reverse_keep_alive_count" UBIGINT,
-    "window_probe_count" UBIGINT,
-    "reverse_window_probe_count" UBIGINT,
-    "gap_count" UBIGINT,
-    "reverse_gap_count" UBIGINT,
-    "reset_count" UBIGINT,
-    "reverse_reset_count" UBIGINT,
-    "zero_window_ns" UBIGINT,
-    "reverse_zero_window_ns" UBIGINT,
-    "network_upstream_loss_packet_count" UBIGINT,
-    "reverse_network_upstream_loss_packet_count" UBIGINT,
-    "network_downstream_loss_packet_count" UBIGINT,
-    "reverse_network_downstream_loss_packet_count" UBIGINT,
-    "mirror_loss_packet_count" UBIGINT,
-    "reverse_mirror_loss_packet_count" UBIGINT,
-    "unresolved_loss_packet_count" UBIGINT,
-    "reverse_unresolved_loss_packet_count" UBIGINT,
+    "retransmission_packet_count" UBIGINT, -- sum
+    "reverse_retransmission_packet_count" UBIGINT, -- sum
+    "fast_retransmission_packet_count" UBIGINT, -- sum
+    "reverse_fast_retransmission_packet_count" UBIGINT, -- sum
+    "timeout_retransmission_packet_count" UBIGINT, -- sum
+    "reverse_timeout_retransmission_packet_count" UBIGINT, -- sum
+    "spurious_retransmission_packet_count" UBIGINT, -- sum
+    "reverse_spurious_retransmission_packet_count" UBIGINT, -- sum
+    "out_of_order_packet_count" UBIGINT, -- sum
+    "reverse_out_of_order_packet_count" UBIGINT, -- sum
+    "duplicate_ack_count" UBIGINT, -- sum
+    "reverse_duplicate_ack_count" UBIGINT, -- sum
+    "zero_window_count" UBIGINT, -- sum
+    "reverse_zero_window_count" UBIGINT, -- sum
+    "tail_retransmission_packet_count" UBIGINT, -- sum
+    "reverse_tail_retransmission_packet_count" UBIGINT, -- sum
+    "retransmission_episode_count" UBIGINT, -- sum
+    "reverse_retransmission_episode_count" UBIGINT, -- sum
+    "window_full_count" UBIGINT, -- sum
+    "reverse_window_full_count" UBIGINT, -- sum
+    "keep_alive_count" UBIGINT, -- sum
+    "reverse_keep_alive_count" UBIGINT, -- sum
+    "window_probe_count" UBIGINT, -- sum
+    "reverse_window_probe_count" UBIGINT, -- sum
+    "gap_count" UBIGINT, -- sum
+    "reverse_gap_count" UBIGINT, -- sum
+    "reset_count" UBIGINT, -- sum
+    "reverse_reset_count" UBIGINT, -- sum
+    "zero_window_ns" UBIGINT, -- sum
+    "reverse_zero_window_ns" UBIGINT, -- sum
+    "network_upstream_loss_packet_count" UBIGINT, -- sum
+    "reverse_network_upstream_loss_packet_count" UBIGINT, -- sum
+    "network_downstream_loss_packet_count" UBIGINT, -- sum
+    "reverse_network_downstream_loss_packet_count" UBIGINT, -- sum
+    "mirror_loss_packet_count" UBIGINT, -- sum
+    "reverse_mirror_loss_packet_count" UBIGINT, -- sum
+    "unresolved_loss_packet_count" UBIGINT, -- sum
+    "reverse_unresolved_loss_packet_count" UBIGINT, -- sum
     "loss_low" DOUBLE,
     "loss_high" DOUBLE,
     "reverse_loss_low" DOUBLE,

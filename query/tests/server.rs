@@ -1,4 +1,4 @@
-//! A server that answers slowly, and then not at all.
+//! A server that answers slowly, and then not at all, or without an end.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -14,22 +14,27 @@ const TIMEOUT_S: u32 = 3;
 const COMMAND_S_MAX: &str = "12";
 const DDL: &str = include_str!("../src/schema.sql");
 
-/// Starts it; gives its URL and the first lines of what it is asked.
-fn server() -> (String, Receiver<String>) {
+/// Starts it; gives its URL and the first lines of what it is asked. `octets`: how many it gives for records.
+fn server(octets: Option<u64>) -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}/secret", listener.local_addr().expect("an address"));
     let (asked, questions) = channel();
     std::thread::spawn(move || {
         let mut silent = Vec::new();
         for (number, stream) in listener.incoming().flatten().enumerate() {
-            silent.extend(answer(number, stream, &asked));
+            silent.extend(answer(number, stream, &asked, octets));
         }
     });
     (url, questions)
 }
 
-/// The version, late; the tables; and of what comes then the connection, which stays open.
-fn answer(number: usize, mut stream: TcpStream, asked: &Sender<String>) -> Option<TcpStream> {
+/// The version, late; the tables; and of what comes then so many octets, or the connection, which stays open.
+fn answer(
+    number: usize,
+    mut stream: TcpStream,
+    asked: &Sender<String>,
+    given: Option<u64>,
+) -> Option<TcpStream> {
     let mut reader = BufReader::new(stream.try_clone().expect("a connection"));
     let (mut first, mut octets) = (String::new(), 0);
     reader.read_line(&mut first).expect("a request");
@@ -59,7 +64,14 @@ fn answer(number: usize, mut stream: TcpStream, asked: &Sender<String>) -> Optio
             let lines = tables.map(|name| format!("{name}\tvmprobe schema={version} x"));
             lines.chain([String::new()]).collect::<Vec<_>>().join("\n")
         }
-        _ => return Some(stream),
+        _ => {
+            let Some(given) = given else { return Some(stream) };
+            let head = "HTTP/1.1 200 OK\r\nX-ClickHouse-Format: Parquet\r\nConnection: close";
+            write!(stream, "{head}\r\n\r\n").expect("it listens");
+            // Who has had enough goes away.
+            let _ = std::io::copy(&mut std::io::repeat(0).take(given), &mut stream);
+            return None;
+        }
     };
     let head = "HTTP/1.1 200 OK\r\nX-ClickHouse-Format: TabSeparatedRaw\r\nConnection: close";
     let length = text.len();
@@ -89,7 +101,7 @@ fn a_server_that_falls_silent_is_unreachable_within_the_time_of_the_command() {
     std::thread::scope(|scope| {
         for (subcommand, arguments) in commands {
             scope.spawn(move || {
-                let (url, questions) = server();
+                let (url, questions) = server(None);
                 let output = asked(&url, subcommand, arguments);
                 let said = String::from_utf8_lossy(&output.stderr);
                 assert_eq!(output.status.code(), Some(3), "{arguments:?}: {said}");
@@ -108,6 +120,26 @@ fn a_server_that_falls_silent_is_unreachable_within_the_time_of_the_command() {
             });
         }
     });
+}
+
+/// Whatever a server gives that does not keep to `max_result_bytes`.
+#[test]
+fn an_answer_that_is_larger_than_it_may_be_is_not_taken() {
+    const MEMORY_MIB: u64 = 64;
+    let most = (MEMORY_MIB << 20) / 4;
+    let ask = |octets| {
+        let (url, questions) = server(Some(octets));
+        let memory = format!("--memory-mib={MEMORY_MIB}");
+        let output = asked(&url, None, &["--local", &memory, "FROM windows"]);
+        let limit = format!("max_result_bytes={most}&");
+        assert!(questions.try_iter().all(|line| line.contains(&limit)));
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let told = format!("the answer is larger than {most} bytes (a shorter span is smaller)");
+    let (code, said) = ask(most + 1);
+    assert!(code == Some(4) && said.contains(&told), "{code:?} {said}");
+    let (code, said) = ask(most);
+    assert!(code != Some(0) && !said.contains("larger than"), "no records, and taken: {said}");
 }
 
 #[test]

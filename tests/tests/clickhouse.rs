@@ -345,6 +345,31 @@ fn a_batch_whose_answer_is_lost_is_stored_once_also_in_roll_ups() {
 }
 
 #[test]
+fn a_batch_of_many_days_is_stored_once() {
+    const DAYS: u64 = 150;
+    let Some(server) = Clickhouse::start("many days in a batch for ClickHouse") else { return };
+    let (port, cuts) = lossy_way(server.port, 1);
+    let rest = "tables = [\"windows\"]\nttl_days = 0\nrollup_ttl_days = 0\nbatch_ms = 60000\n";
+    let plan = plan(&format!("http://127.0.0.1:{port}"), rest);
+    make(&plan).expect("made");
+    let mut sinks = start(&plan, true);
+    for day in 0..DAYS {
+        let at = now().as_ns() - day * 24 * HOUR_NS;
+        let mut rows = load(day, 1);
+        rows.windows.iter_mut().for_each(|row| row.window_start_ns = at);
+        sinks.send(&rows, Timestamp(at), u64::MAX);
+    }
+    let report = only(sinks.finish());
+    assert_eq!((report.ledger.made, report.ledger.delivered), (DAYS, DAYS), "{report:?}");
+    assert_eq!(cuts.load(Ordering::SeqCst), 0, "an answer was lost");
+    assert_eq!(server.number("SELECT uniqExact(toDate(filed_time)) FROM vmprobe.windows"), DAYS);
+    for table in ["windows", "windows_1m", "windows_1h"] {
+        let sum = format!("SELECT sum(packet_delta_count) FROM vmprobe.{table}");
+        assert_eq!(server.number(&sum), DAYS, "{table}");
+    }
+}
+
+#[test]
 fn wrong_credentials_and_authorities_are_told_and_right_ones_taken_without_a_restart() {
     let test = "credentials at ClickHouse";
     let Some(server) = Clickhouse::start_with_tls(test) else { return };
@@ -628,6 +653,116 @@ fn a_cluster_of_replicated_tables_has_each_row_once_on_one_shard() {
     for table in ["windows_1m", "windows_1h"] {
         let sum = format!("SELECT sum(packet_delta_count) FROM vmprobe.{table}");
         assert_eq!((one.number(&sum), two.number(&sum)), (sent, sent), "{table}");
+    }
+}
+
+/// The statements that an error names, in order.
+fn advised(error: &SchemaError) -> Vec<String> {
+    let text = error.to_string();
+    let named = text.split('(').filter_map(|part| Some(part.split_once(')')?.0));
+    let is_one = |part: &&str| part.starts_with("RENAME ") || part.starts_with("DROP ");
+    named.filter(is_one).map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_wrong_with_the_tables_of_a_cluster_is_mended_as_it_is_told() {
+    let Some(cluster) = Cluster::start("tables of a cluster of ClickHouse") else { return };
+    let rest = "cluster = \"lake\"\nreplicated = true\ntables = [\"windows\"]\n";
+    let [one, two] = &cluster.servers;
+    let plan = plan(&one.url(), rest);
+    make(&plan).expect("made on both");
+    let mut sinks = start(&plan, false);
+    sinks.send(&load(0, 100), now(), 0);
+    all_delivered(&sinks, 100);
+    a_run_that_was_cut_off_is_finished(one, &plan, &mut sinks);
+    // Another type, of the table that has the rows.
+    let change = "MODIFY COLUMN loss_low Nullable(String)";
+    one.query(&format!("ALTER TABLE vmprobe.windows_local ON CLUSTER lake {change}"));
+    let error = make(&plan).expect_err("no number");
+    let advice = advised(&error);
+    assert_eq!(advice.len(), 1, "{error}");
+    one.query(&advice[0]);
+    sinks.send(&load(200, 100), now(), 0);
+    let made = make(&plan).expect("made anew").join("\n");
+    assert!(made.contains("/{table}.2'"), "{made}");
+    all_delivered(&sinks, 300);
+    assert_eq!(make(&plan).expect("nothing to do"), [""; 0]);
+    // A column that keeps rows apart is not in the order of a roll-up.
+    for server in [one, two] {
+        let made = server.query(
+            "SELECT create_table_query FROM system.tables WHERE name = 'windows_1h_local' FORMAT TSVRaw",
+        );
+        let older = made.replace(", traffic_class", "");
+        assert!(older != made, "{made}");
+        server.query("DROP TABLE vmprobe.windows_1h_local SYNC");
+        server.query(&older);
+    }
+    let error = make(&plan).expect_err("it adds up too much");
+    let advice = advised(&error);
+    assert_eq!(advice.len(), 2, "{error}");
+    for statement in &advice {
+        one.query(statement);
+    }
+    make(&plan).expect("made anew");
+    assert_eq!(make(&plan).expect("nothing to do"), [""; 0]);
+    sinks.send(&load(300, 100), now(), 0);
+    all_delivered(&sinks, 400);
+    sinks.finish();
+    let counts = [("windows", 200), ("windows_1m", 400), ("windows_1h", 100)];
+    for (table, rows) in counts {
+        let sum = format!("SELECT sum(packet_delta_count) FROM vmprobe.{table}");
+        assert_eq!((one.number(&sum), two.number(&sum)), (rows, rows), "{table}");
+    }
+    let count = "SELECT count() FROM vmprobe.windows_local_old";
+    assert_eq!(one.number(count) + two.number(count), 200, "what was moved away is there");
+    // A server that is new gets its table where the others have theirs.
+    two.query("DROP TABLE vmprobe.windows_local SYNC");
+    let SinkKind::Clickhouse(clickhouse) = &plan_of(&text(&two.url(), rest)).kind else {
+        panic!("{plan:?}")
+    };
+    let made = apply(clickhouse, 60_000, false).expect("made").join("\n");
+    assert!(made.contains("/{table}.2'"), "{made}");
+    rows_of_before_a_cluster_are_kept(one, rest);
+}
+
+/// As `--apply` leaves a cluster that ends after its first statement.
+fn a_run_that_was_cut_off_is_finished(server: &Clickhouse, plan: &SinkPlan, sinks: &mut Sinks) {
+    for table in ["windows_local", "windows"] {
+        server.query(&format!("ALTER TABLE vmprobe.{table} ON CLUSTER lake DROP COLUMN tap"));
+    }
+    let SinkKind::Clickhouse(clickhouse) = &plan.kind else { panic!("{plan:?}") };
+    let needed = apply(clickhouse, 60_000, true).expect("it can be done");
+    assert_eq!(needed.len(), 2, "{needed:?}");
+    server.query(&needed[0]);
+    sinks.send(&load(100, 100), now(), 0);
+    failing(sinks);
+    assert_eq!(make(plan).expect("finished"), needed[1..]);
+    all_delivered(sinks, 200);
+    assert_eq!(make(plan).expect("nothing to do"), [""; 0]);
+}
+
+fn rows_of_before_a_cluster_are_kept(server: &Clickhouse, rest: &str) {
+    let database = "database = \"before\"\n";
+    make(&plan(&server.url(), database)).expect("made without a cluster");
+    let row = "INSERT INTO before.windows (packet_delta_count, filed_time) VALUES (7, now())";
+    server.query(row);
+    let plan = plan(&server.url(), &format!("{database}{rest}"));
+    let mut moved = 0;
+    while let Err(error) = make(&plan) {
+        assert!(matches!(error, SchemaError::Rows { .. }), "{error}");
+        for statement in advised(&error) {
+            server.query(&statement);
+        }
+        moved += 1;
+        assert!(moved <= Table::ALL.len() + 2, "{error}");
+    }
+    assert_eq!(server.number("SELECT sum(packet_delta_count) FROM before.windows_old"), 7);
+    // Who moves them is added up once.
+    server.query("INSERT INTO before.windows SELECT * FROM before.windows_old");
+    server.query("SYSTEM FLUSH DISTRIBUTED before.windows");
+    for table in ["windows", "windows_1h", "windows_1h_old"] {
+        let sum = format!("SELECT sum(packet_delta_count) FROM before.{table}");
+        assert_eq!(server.number(&sum), 7, "{table}");
     }
 }
 

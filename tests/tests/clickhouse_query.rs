@@ -151,6 +151,7 @@ fn files_and_server_give_the_same_answers_and_nothing_else() {
     nothing_else_is_read(&both);
     bounds_hold(&both);
     whatever_changes(&both);
+    records_that_are_too_many_are_not_fetched(&both);
     what_is_wrong_is_told(&both);
 }
 
@@ -204,6 +205,24 @@ fn whatever_changes(both: &Both) {
             assert!(one.matches("\"conversation\"").count() >= 50, "seed {seed} {arguments:?}");
         }
     }
+}
+
+/// A quarter of the memory is the most that a table may be.
+fn records_that_are_too_many_are_not_fetched(both: &Both) {
+    let ask = |memory_mib: &str| {
+        let mut command = Command::new(vmprobe());
+        command.args(["query", "--clickhouse", &both.server.url(), "--database", "churn"]);
+        command.args(["--local", "--format", "csv", "--memory-mib", memory_mib]);
+        command.arg("SELECT count(*) AS n FROM windows");
+        run_to_end(command)
+    };
+    let few = ask("64").expect(0, &[]).output.clone();
+    both.server
+        .query("INSERT INTO churn.windows SELECT windows.* FROM churn.windows, numbers(9) AS n");
+    ask("64").expect(4, &["(396)", "16.00 MiB"]);
+    let many = ask("1024");
+    let number = |text: &str| text.lines().nth(1).expect("a row").trim().parse::<u64>();
+    assert_eq!(number(&many.expect(0, &[]).output), number(&few).map(|few| 10 * few));
 }
 
 /// Views of the embedded engine over what the server has.
@@ -338,8 +357,10 @@ fn bounds_hold(both: &Both) {
     assert!(seconds_since(begun_ns) < 20);
     let large = "SELECT groupArray(number) AS n FROM numbers(100000000)";
     both.ask_server("query", &["--memory-mib", "64", large]).expect(4, &["241"]);
-    let long = "SELECT repeat('x', 1000000) AS x FROM numbers(1000) SELECT 1";
-    both.ask_server("query", &["--memory-mib", "64", long]).expect(4, &["Syntax error"]);
+    // In blocks, each of which is small.
+    let long = "SELECT number AS x FROM numbers(20000000)";
+    both.ask_server("query", &["--memory-mib", "64", long]).expect(4, &["(396)", "64.00 MiB"]);
+    both.ask_server("query", &["SELECT 1 SELECT 1"]).expect(4, &["Syntax error"]);
     // Who asks and goes away has it ended on the server too.
     let mut command = Command::new(built("vmprobe-query").expect("it is built"));
     command.args(["--clickhouse", &both.server.url(), endless]).stdout(Stdio::null());

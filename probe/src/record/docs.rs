@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use super::column::{Column, Element};
+use super::roll::Roll;
 use super::schema::SCHEMA_VERSION;
 use super::tables::Table;
 
@@ -52,22 +53,25 @@ fn line(column: &Column) -> String {
     )
 }
 
-/// All tables as `CREATE TABLE` statements for DuckDB.
+/// All tables as `CREATE TABLE` statements for DuckDB. Behind a column of `windows` stands what becomes of it
+/// where windows are added up ([`Roll`]).
 pub fn ddl() -> String {
     let mut text = format!(
         "-- Tables of the records, schema version {SCHEMA_VERSION}. Made from the record module of \
          vmprobe; a test holds both equal.\n"
     );
     for table in Table::ALL {
-        let columns: Vec<_> = table
-            .columns()
-            .iter()
-            .map(|column| {
-                let null = if column.nullable { "" } else { " NOT NULL" };
-                format!("    \"{}\" {}{null}", column.name, column.kind.sql())
-            })
-            .collect();
-        let _ = write!(text, "CREATE TABLE \"{}\" (\n{}\n);\n", table.name(), columns.join(",\n"));
+        let _ = writeln!(text, "CREATE TABLE \"{}\" (", table.name());
+        let columns = table.columns();
+        for (place, column) in columns.iter().enumerate() {
+            let null = if column.nullable { "" } else { " NOT NULL" };
+            let comma = if place + 1 < columns.len() { "," } else { "" };
+            let fate = if *table == Table::Windows { Roll::of(column).word() } else { "" };
+            let fate = if fate.is_empty() { String::new() } else { format!(" -- {fate}") };
+            let (name, kind) = (column.name, column.kind.sql());
+            let _ = writeln!(text, "    \"{name}\" {kind}{null}{comma}{fate}");
+        }
+        text.push_str(");\n");
     }
     text
 }

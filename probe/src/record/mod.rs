@@ -24,6 +24,7 @@ mod migrations;
 mod names;
 mod numbers;
 mod paths;
+mod roll;
 #[macro_use]
 mod schema;
 mod tables;
@@ -38,5 +39,6 @@ pub use ledger::{app_messages, migrations_lost, port_rows, sink_rows, workers_ro
 pub use measures::{Delays, FlowLosses, SegmentCounts, WindowMeasures};
 pub use names::Names;
 pub use numbers::Numbers;
+pub use roll::Roll;
 pub use schema::{COMMON, Origin, Record, SCHEMA_VERSION, TableVisitor};
 pub use tables::*;

@@ -12,7 +12,7 @@
 //! | roll-ups | `windows_1m`, `windows_1h`: sums, minima and maxima of conversations; percentiles and shares cannot be added up and are left out |
 
 use crate::config::ClickhousePlan;
-use crate::record::{Column, Kind, SCHEMA_VERSION, Table};
+use crate::record::{Column, Kind, Roll, SCHEMA_VERSION, Table};
 
 /// The column that a row is filed by.
 pub const FILED: &str = "filed_time";
@@ -22,6 +22,9 @@ pub const FILED_TYPE: &str = "DateTime('UTC')";
 const READER: &str = "vmprobe_reader";
 /// Parts whose tokens the server remembers.
 const TOKENS: u32 = 10_000;
+
+/// Where replicated tables are in the keeper.
+const PLACES: &str = "/clickhouse/tables/{shard}";
 
 /// Texts that differ from row to row.
 const UNIQUE_TEXTS: [&str; 4] = ["alert_id", "title", "silent_if", "features"];
@@ -152,33 +155,6 @@ fn records(table: Table, plan: &ClickhousePlan) -> ServerTable {
     }
 }
 
-/// What becomes of a column of `windows` where windows are added up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Roll {
-    Key,
-    With(&'static str),
-    Out,
-}
-
-fn roll(column: &Column) -> Roll {
-    let ends = |ending: &str| column.name.ends_with(ending);
-    match column.kind {
-        Kind::U64 if column.name.starts_with("window_") && ends("_ns") => Roll::Out,
-        Kind::U64 if ends("_min_ns") => Roll::With("min"),
-        Kind::U64 if ends("_max_ns") => Roll::With("max"),
-        Kind::U64 if ends("_p50_ns") || ends("_p90_ns") || ends("_p99_ns") => Roll::Out,
-        Kind::U64 => Roll::With("sum"),
-        Kind::F64 if column.name == "sampling_rate" => Roll::With("min"),
-        Kind::U8 | Kind::U16 | Kind::Text
-            if !matches!(column.name, "schema_version" | "reverse_segment" | "tap")
-                && !ends("_mac") =>
-        {
-            Roll::Key
-        }
-        _ => Roll::Out,
-    }
-}
-
 fn rollup(name: &str, start: &str, plan: &ClickhousePlan) -> ServerTable {
     let all = Table::Windows.columns();
     let mut columns = vec![ServerColumn {
@@ -204,7 +180,7 @@ fn rollup(name: &str, start: &str, plan: &ClickhousePlan) -> ServerTable {
     let mut key_names = keys.clone();
     for of in &all {
         let plain = named(of.name);
-        let (kind, value) = match roll(of) {
+        let (kind, value) = match Roll::of(of) {
             Roll::Out => continue,
             Roll::Key => {
                 keys.push(plain.clone());
@@ -282,15 +258,24 @@ impl<'a> Statements<'a> {
         format!("CREATE DATABASE IF NOT EXISTS {name}{}", self.on_cluster())
     }
 
-    /// A table that is not there, all that belongs to it included.
-    pub fn create(&self, table: &ServerTable) -> Vec<String> {
-        let mut all = vec![self.create_local(table)];
+    /// A table on a server that has nothing of it.
+    fn create(&self, table: &ServerTable) -> Vec<String> {
+        let mut all = vec![self.create_local(table, 1)];
         all.extend(self.create_view(table));
-        all.extend(self.create_distributed(table));
+        all.extend(self.create_distributed(table, false));
         all
     }
 
-    fn create_local(&self, table: &ServerTable) -> String {
+    /// Of an engine as the server writes it: which place of the keeper for tables made by this name it has.
+    pub fn place(&self, table: &ServerTable, engine: &str) -> Option<usize> {
+        let (database, local) = (&self.plan.database, self.local(&table.name));
+        let begin = format!("'{PLACES}/{database}/{local}");
+        let (ending, _) = engine.split_once(&begin)?.1.split_once('\'')?;
+        if ending.is_empty() { Some(1) } else { ending.strip_prefix('.')?.parse().ok() }
+    }
+
+    /// The table that holds rows; where it is replicated, at a place of the keeper, counted from 1.
+    pub fn create_local(&self, table: &ServerTable, place: usize) -> String {
         let local = self.local(&table.name);
         let columns: Vec<_> = table
             .columns
@@ -299,8 +284,10 @@ impl<'a> Statements<'a> {
             .collect();
         let family = if table.select.is_some() { "AggregatingMergeTree" } else { "MergeTree" };
         let (engine, tokens) = if self.plan.replicated {
-            let place = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'";
-            (format!("Replicated{family}({place})"), "replicated_deduplication_window")
+            let ending = if place > 1 { format!(".{place}") } else { String::new() };
+            let place = format!("{PLACES}/{{database}}/{{table}}{ending}");
+            let engine = format!("Replicated{family}('{place}', '{{replica}}')");
+            (engine, "replicated_deduplication_window")
         } else {
             (family.to_owned(), "non_replicated_deduplication_window")
         };
@@ -319,6 +306,17 @@ impl<'a> Statements<'a> {
 
     fn ttl(table: &ServerTable) -> Option<String> {
         (table.ttl_days > 0).then(|| format!("{} + INTERVAL {} DAY", table.time, table.ttl_days))
+    }
+
+    /// How a table is moved out of the way, with all that is in it.
+    pub fn rename(&self, name: &str) -> String {
+        let (from, to) = (self.full(name), self.full(&format!("{name}_old")));
+        format!("RENAME TABLE IF EXISTS {from} TO {to}{}", self.on_cluster())
+    }
+
+    /// How a view that fills a roll-up is taken away.
+    pub fn drop_view(&self, name: &str) -> String {
+        format!("DROP VIEW IF EXISTS {}{}", self.full(name), self.on_cluster())
     }
 
     /// The view that fills a roll-up.
@@ -350,12 +348,15 @@ impl<'a> Statements<'a> {
         Some(format!("ALTER TABLE {view}{} MODIFY QUERY {select}", self.on_cluster()))
     }
 
-    /// The table by which all servers' parts are asked, if there is a cluster.
-    pub fn create_distributed(&self, table: &ServerTable) -> Option<String> {
+    /// The table by which all servers' parts are asked, if there is a cluster. Where one `is_there`, it is
+    /// replaced: it has no rows of its own. Otherwise another server may have a table of rows by this name.
+    pub fn create_distributed(&self, table: &ServerTable, is_there: bool) -> Option<String> {
         let cluster = self.plan.cluster.as_ref()?;
         let local = self.local(&table.name);
+        let create =
+            if is_there { "CREATE OR REPLACE TABLE" } else { "CREATE TABLE IF NOT EXISTS" };
         Some(format!(
-            "CREATE OR REPLACE TABLE {}{} AS {} ENGINE = Distributed({}, {}, {}, cityHash64({}))",
+            "{create} {}{} AS {} ENGINE = Distributed({}, {}, {}, cityHash64({}))",
             self.full(&table.name),
             self.on_cluster(),
             self.full(&local),

@@ -31,7 +31,7 @@ const SCHEMA: [u32; 5] = [16, 60, 81, COLUMNS[0], COLUMNS[1]];
 const COLUMNS: [u32; 2] = [53, 117];
 
 /// Settings under which a batch is one block that is stored once, and nothing of it is cut off or left out.
-const SETTINGS: [(&str, &str); 13] = [
+const SETTINGS: [(&str, &str); 14] = [
     ("wait_end_of_query", "1"),
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),
@@ -44,6 +44,8 @@ const SETTINGS: [(&str, &str); 13] = [
     ("max_insert_block_size", "1048576"),
     ("min_insert_block_size_rows", "1048576"),
     ("min_insert_block_size_bytes", "1073741824"),
+    // Rows of more days than ClickHouse takes at once by default are rows all the same.
+    ("max_partitions_per_insert_block", "0"),
     ("insert_distributed_sync", "1"),
     // A batch has little that adds up; what there is is added up when parts are merged.
     ("optimize_on_insert", "0"),

@@ -15,6 +15,7 @@
 //! | `native` | rows → octets |
 //! | `client` | requests, errors |
 //! | `insert` | batches → inserts |
+//! | `server` | what a server has |
 //! | `schema` | what has to be done on a server, and doing it |
 
 mod batch;
@@ -23,6 +24,7 @@ pub mod ddl;
 mod insert;
 mod native;
 mod schema;
+mod server;
 
 pub use insert::Inserts;
 pub use native::Native;

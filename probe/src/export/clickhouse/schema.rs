@@ -1,16 +1,16 @@
 //! Making and upgrading the tables of a server.
 //!
 //! In: a plan, what the server has. Out: the statements that are missing, and their execution.
-//! Invariants: nothing is dropped but what can be made again without loss (a Distributed table); columns
+//! Invariants: nothing is dropped but what can be made again without loss (a Distributed table); a run that
+//! ended between two statements is finished by the next; columns
 //! that this version does not know stay; a server whose schema is of a newer vmprobe is left alone; what
 //! is done already is not done again, so it can be run at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
-
 use super::client::{Client, ClientError};
-use super::ddl::{ServerColumn, ServerTable, Statements, comment, quoted, tables};
+use super::ddl::{ServerColumn, ServerTable, Statements, comment, tables};
+use super::server::{Server, look, replicas, words};
 use crate::config::ClickhousePlan;
 use crate::record::SCHEMA_VERSION;
 
@@ -37,19 +37,23 @@ pub enum SchemaError {
     /// A roll-up adds up rows that a column keeps apart.
     #[error(
         "rows of table {table} that differ in {column} alone are added up, because that is not in its \
-         ORDER BY; drop the view {table}_view, rename the table (RENAME TABLE) and run this again, which \
-         makes both anew"
+         ORDER BY; drop its view ({drop}), rename the table ({rename}) and run this again, which makes both \
+         anew"
     )]
     Key {
         /// Table.
         table: String,
         /// Column.
         column: String,
+        /// Statement that drops the view.
+        drop: String,
+        /// Statement that moves the table away.
+        rename: String,
     },
     /// A column has a type that cannot become the wanted one.
     #[error(
-        "column {column} of table {table} is {found} and must be {wanted}; rename the table \
-         (RENAME TABLE) and run this again, which makes a new one"
+        "column {column} of table {table} is {found} and must be {wanted}; rename the table ({rename}) and \
+         run this again, which makes a new one"
     )]
     Type {
         /// Table.
@@ -60,37 +64,22 @@ pub enum SchemaError {
         found: String,
         /// Type of the schema.
         wanted: String,
+        /// Statement that moves the table away.
+        rename: String,
     },
-}
-
-/// What a server has.
-#[derive(Debug, Default)]
-struct Server {
-    /// Columns by table, each with its type.
-    columns: BTreeMap<String, BTreeMap<String, String>>,
-    /// Comments of tables.
-    comments: BTreeMap<String, String>,
-    /// Columns by which tables are in order.
-    orders: BTreeMap<String, Vec<String>>,
-    /// What views select.
-    selects: BTreeMap<String, String>,
-}
-
-/// One column as the server lists it.
-#[derive(Deserialize)]
-struct ColumnLine {
-    table: String,
-    name: String,
-    r#type: String,
-}
-
-/// One table as the server lists it.
-#[derive(Deserialize)]
-struct TableLine {
-    name: String,
-    comment: String,
-    sorting_key: String,
-    as_select: String,
+    /// A table of rows has the name of the one that asks all servers.
+    #[error(
+        "table {table} holds rows of before there was a cluster, and its name is now that of the table over \
+         all servers; drop its view ({drop}), rename it ({rename}) and run this again"
+    )]
+    Rows {
+        /// Table.
+        table: String,
+        /// Statement that drops the view.
+        drop: String,
+        /// Statement that moves the table away.
+        rename: String,
+    },
 }
 
 /// Makes and upgrades the tables. The statements that were needed come back, in order; with `dry` they
@@ -105,42 +94,17 @@ pub fn apply(
 ) -> Result<Vec<String>, SchemaError> {
     let client = Client::new(plan, timeout_ms)?;
     client.version()?;
-    let needed = missing(plan, &look(&client, plan)?)?;
+    let mut server = look(&client, plan)?;
+    if plan.replicated && lacks_table(plan, &server) {
+        server.replicas = replicas(&client, plan)?;
+    }
+    let needed = missing(plan, &server)?;
     if !dry {
         for statement in &needed {
             client.run(statement)?;
         }
     }
     Ok(needed)
-}
-
-fn look(client: &Client, plan: &ClickhousePlan) -> Result<Server, SchemaError> {
-    let database = quoted(&plan.database);
-    let mut server = Server::default();
-    let columns = client.run(&format!(
-        "SELECT table, name, type FROM system.columns WHERE database = {database} \
-         ORDER BY table, position FORMAT JSONEachRow"
-    ))?;
-    for line in columns.lines() {
-        let ColumnLine { table, name, r#type } = serde_json::from_str(line)?;
-        server.columns.entry(table).or_default().insert(name, r#type);
-    }
-    let described = client.run(&format!(
-        "SELECT name, comment, sorting_key, as_select FROM system.tables WHERE database = {database} \
-         FORMAT JSONEachRow"
-    ))?;
-    for line in described.lines() {
-        let TableLine { name, comment, sorting_key, as_select } = serde_json::from_str(line)?;
-        server.orders.insert(name.clone(), words(&sorting_key).map(str::to_owned).collect());
-        server.selects.insert(name.clone(), as_select);
-        server.comments.insert(name, comment);
-    }
-    Ok(server)
-}
-
-/// Names in an expression.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|it: char| it != '_' && !it.is_ascii_alphanumeric()).filter(|word| !word.is_empty())
 }
 
 /// Whether a view gives all columns of its table, each row as it is. (Those of before added up what a batch
@@ -152,57 +116,111 @@ fn is_current(select: &str, table: &ServerTable) -> bool {
     gives_all && !given.contains("GROUP")
 }
 
-/// What has to be done, in order.
+/// Whether a table of rows is to be made.
+fn lacks_table(plan: &ClickhousePlan, server: &Server) -> bool {
+    let statements = Statements::new(plan);
+    tables(plan).iter().any(|table| !server.columns.contains_key(&statements.local(&table.name)))
+}
+
+/// What has to be done, in order. Each part is judged by what is there and not by what has changed just now:
+/// another run may have ended between two statements.
 fn missing(plan: &ClickhousePlan, server: &Server) -> Result<Vec<String>, SchemaError> {
     let statements = Statements::new(plan);
     let mut needed = Vec::new();
-    if server.comments.is_empty() {
+    if lacks_table(plan, server) {
+        // Another server of the cluster may lack it where this one has it.
         needed.push(statements.database());
     }
     for table in tables(plan) {
         let local = statements.local(&table.name);
-        let Some(columns) = server.columns.get(&local) else {
-            needed.extend(statements.create(&table));
-            continue;
-        };
-        let found = server.comments.get(&local).map_or("", String::as_str);
-        let (version, ttl_days) = read_comment(found);
-        if version.is_some_and(|version| version > SCHEMA_VERSION) {
-            let found = version.unwrap_or_default();
-            return Err(SchemaError::Newer { table: local, found });
+        let columns = server.columns.get(&local);
+        if let Some(columns) = columns {
+            check_version(server, &local)?;
+            let order = server.orders.get(&local).cloned().unwrap_or_default();
+            change_columns(&statements, &table, columns, order, &mut needed)?;
+        } else {
+            needed.push(statements.create_local(&table, server.place(plan, &table)));
         }
-        let order = server.orders.get(&local).cloned().unwrap_or_default();
-        let changed = change_columns(&statements, &table, columns, order, &mut needed)?;
-        let is_there = |name: &String| server.comments.contains_key(name);
         match server.selects.get(&statements.view_name(&table)) {
             _ if table.select.is_none() => {}
             None => needed.extend(statements.create_view(&table)),
-            // Not by what has changed just now: another run may have ended between the two.
             Some(select) if is_current(select, &table) => {}
             Some(_) => needed.extend(statements.change_view(&table)),
         }
-        if changed || !is_there(&table.name) {
-            needed.extend(statements.create_distributed(&table));
+        if plan.cluster.is_some() {
+            change_distributed(plan, server, &table, &mut needed)?;
         }
-        if ttl_days.unwrap_or(0) != table.ttl_days {
-            needed.push(statements.change_ttl(&table));
-        }
-        if found != comment(table.ttl_days) {
-            needed.push(statements.change_comment(&table));
+        if columns.is_some() {
+            change_age(&statements, server, &table, &mut needed);
         }
     }
     Ok(needed)
 }
 
-/// Columns that lack or have another type. Whether there are any. `order`: what the table is in order by.
+fn check_version(server: &Server, local: &str) -> Result<(), SchemaError> {
+    let (version, _) = read_comment(comment_of(server, local));
+    match version {
+        Some(found) if found > SCHEMA_VERSION => {
+            Err(SchemaError::Newer { table: local.to_owned(), found })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn comment_of<'a>(server: &'a Server, table: &str) -> &'a str {
+    server.comments.get(table).map_or("", String::as_str)
+}
+
+/// The table over all servers, unless it has all columns, each with the type that the rows will have.
+fn change_distributed(
+    plan: &ClickhousePlan,
+    server: &Server,
+    table: &ServerTable,
+    needed: &mut Vec<String>,
+) -> Result<(), SchemaError> {
+    let engine = server.engines.get(&table.name);
+    // Of a plan without a cluster. To put the other in its place would take its rows.
+    if engine.is_some_and(|engine| engine != "Distributed") {
+        let before = ClickhousePlan { cluster: None, ..plan.clone() };
+        let before = Statements::new(&before);
+        // The view would fill the other too.
+        let (drop, rename) =
+            (before.drop_view(&before.view_name(table)), before.rename(&table.name));
+        return Err(SchemaError::Rows { table: table.name.clone(), drop, rename });
+    }
+    let has_all = |there: &BTreeMap<String, String>| {
+        table.columns.iter().all(|column| there.get(&column.name) == Some(&column.kind))
+    };
+    if !server.columns.get(&table.name).is_some_and(has_all) {
+        needed.extend(Statements::new(plan).create_distributed(table, engine.is_some()));
+    }
+    Ok(())
+}
+
+fn change_age(
+    statements: &Statements<'_>,
+    server: &Server,
+    table: &ServerTable,
+    needed: &mut Vec<String>,
+) {
+    let found = comment_of(server, &statements.local(&table.name));
+    let (_, ttl_days) = read_comment(found);
+    if ttl_days.unwrap_or(0) != table.ttl_days {
+        needed.push(statements.change_ttl(table));
+    }
+    if found != comment(table.ttl_days) {
+        needed.push(statements.change_comment(table));
+    }
+}
+
+/// Columns that lack or have another type. `order`: what the table is in order by.
 fn change_columns(
     statements: &Statements<'_>,
     table: &ServerTable,
     found: &BTreeMap<String, String>,
     mut order: Vec<String>,
     needed: &mut Vec<String>,
-) -> Result<bool, SchemaError> {
-    let before = needed.len();
+) -> Result<(), SchemaError> {
     let mut after: Option<&str> = None;
     for column in &table.columns {
         let is_key = table.keys.contains(&column.name);
@@ -214,23 +232,33 @@ fn change_columns(
                 needed.push(statements.add_column(table, column, after, order));
             }
             Some(_) if is_key && !order.contains(&column.name) => {
-                let (table, column) = (statements.local(&table.name), column.name.clone());
-                return Err(SchemaError::Key { table, column });
+                let local = statements.local(&table.name);
+                let drop = statements.drop_view(&statements.view_name(table));
+                let rename = statements.rename(&local);
+                let column = column.name.clone();
+                return Err(SchemaError::Key { table: local, column, drop, rename });
             }
             Some(kind) if *kind == column.kind => {}
             Some(kind) if widens(kind, &column.kind) => {
                 needed.push(statements.change_column(table, column));
             }
-            Some(kind) => return Err(wrong_type(table, column, kind)),
+            Some(kind) => return Err(wrong_type(statements, table, column, kind)),
         }
         after = Some(&column.name);
     }
-    Ok(needed.len() > before)
+    Ok(())
 }
 
-fn wrong_type(table: &ServerTable, column: &ServerColumn, found: &str) -> SchemaError {
+fn wrong_type(
+    statements: &Statements<'_>,
+    table: &ServerTable,
+    column: &ServerColumn,
+    found: &str,
+) -> SchemaError {
+    let local = statements.local(&table.name);
     SchemaError::Type {
-        table: table.name.clone(),
+        rename: statements.rename(&local),
+        table: local,
         column: column.name.clone(),
         found: found.to_owned(),
         wanted: column.kind.clone(),
@@ -286,7 +314,12 @@ mod tests {
         for table in tables(plan) {
             let local = statements.local(&table.name);
             let columns = table.columns.iter().map(|it| (it.name.clone(), it.kind.clone()));
-            server.columns.insert(local.clone(), columns.collect());
+            let columns: BTreeMap<_, _> = columns.collect();
+            if plan.cluster.is_some() {
+                server.columns.insert(table.name.clone(), columns.clone());
+                server.engines.insert(table.name.clone(), "Distributed".to_owned());
+            }
+            server.columns.insert(local.clone(), columns);
             server.orders.insert(local.clone(), table.keys.clone());
             server.comments.insert(local, comment(table.ttl_days));
             server.comments.entry(table.name.clone()).or_default();
@@ -341,6 +374,93 @@ mod tests {
             needed.contains("ALTER TABLE `vmprobe`.`flows` MODIFY COLUMN `source_port` UInt16")
         );
         assert!(!needed.contains("custom") && !needed.contains("DROP"));
+    }
+
+    fn on_cluster() -> ClickhousePlan {
+        ClickhousePlan { cluster: Some("lake".to_owned()), replicated: true, ..plan() }
+    }
+
+    #[test]
+    fn the_table_over_all_servers_has_what_the_rows_have() {
+        let plan = on_cluster();
+        assert_eq!(missing(&plan, &complete(&plan)).expect("all is well"), [""; 0]);
+        let mut server = complete(&plan);
+        // As a run leaves them that ends between the rows and the table over all of them.
+        server.columns.get_mut("windows").expect("a table").remove("tap");
+        let flows = server.columns.get_mut("flows").expect("a table");
+        flows.insert("source_port".to_owned(), "UInt8".to_owned());
+        server.columns.remove("apps");
+        server.engines.remove("apps");
+        // What somebody has added to it is no reason.
+        let taps = server.columns.get_mut("taps").expect("a table");
+        taps.insert("custom".to_owned(), "UInt8".to_owned());
+        let needed = missing(&plan, &server).expect("it can be done");
+        assert_eq!(needed.len(), 3, "{needed:?}");
+        for begin in [
+            "CREATE OR REPLACE TABLE `vmprobe`.`windows` ON CLUSTER `lake` AS",
+            "CREATE OR REPLACE TABLE `vmprobe`.`flows` ON CLUSTER `lake` AS",
+            "CREATE TABLE IF NOT EXISTS `vmprobe`.`apps` ON CLUSTER `lake` AS",
+        ] {
+            assert!(needed.iter().any(|it| it.starts_with(begin)), "{begin}: {needed:?}");
+        }
+        // What the rows lack it lacks too.
+        let mut server = complete(&plan);
+        for name in ["windows_local", "windows"] {
+            server.columns.get_mut(name).expect("a table").remove("tap");
+        }
+        let needed = missing(&plan, &server).expect("it can be done");
+        assert_eq!(needed.len(), 2, "{needed:?}");
+        assert!(
+            needed[0].starts_with("ALTER TABLE `vmprobe`.`windows_local` ON CLUSTER `lake` ADD")
+        );
+        assert!(
+            needed[1].starts_with("CREATE OR REPLACE TABLE `vmprobe`.`windows` "),
+            "{needed:?}"
+        );
+    }
+
+    #[test]
+    fn rows_of_before_there_was_a_cluster_are_not_replaced() {
+        let single = complete(&plan());
+        let engines = single.columns.keys().map(|name| (name.clone(), "MergeTree".to_owned()));
+        let server = Server { engines: engines.collect(), ..single };
+        let error = missing(&on_cluster(), &server).expect_err("they would be lost").to_string();
+        assert!(error.contains("table windows holds rows"), "{error}");
+    }
+
+    #[test]
+    fn what_is_advised_is_of_the_table_that_has_the_rows() {
+        let plan = on_cluster();
+        let mut server = complete(&plan);
+        let flows = server.columns.get_mut("flows_local").expect("a table");
+        flows.insert("source_port".to_owned(), "String".to_owned());
+        let error = missing(&plan, &server).expect_err("no number").to_string();
+        let advice = "of table flows_local is String and must be UInt16; rename the table (RENAME TABLE IF \
+                      EXISTS `vmprobe`.`flows_local` TO `vmprobe`.`flows_local_old` ON CLUSTER `lake`)";
+        assert!(error.contains(advice), "{error}");
+        let mut server = complete(&plan);
+        let order = server.orders.get_mut("windows_1h_local").expect("a table");
+        order.retain(|it| it != "traffic_class");
+        let error = missing(&plan, &server).expect_err("it cannot be added").to_string();
+        let advice = "(DROP VIEW IF EXISTS `vmprobe`.`windows_1h_local_view` ON CLUSTER `lake`)";
+        assert!(error.contains(advice), "{error}");
+        assert!(error.contains("`vmprobe`.`windows_1h_local` TO"), "{error}");
+    }
+
+    #[test]
+    fn a_table_that_was_moved_away_is_made_with_all_that_belongs_to_it() {
+        let plan = on_cluster();
+        let mut server = complete(&plan);
+        server.columns.remove("windows_1m_local");
+        server.comments.remove("windows_1m_local");
+        // Its view is still there, and of before.
+        let select = server.selects.get_mut("windows_1m_local_view").expect("a view");
+        *select = select.replace("flow_count", "");
+        let needed = missing(&plan, &server).expect("it can be done");
+        assert_eq!(needed.len(), 3, "{needed:?}");
+        assert!(needed[0].starts_with("CREATE DATABASE IF NOT EXISTS `vmprobe` ON CLUSTER"));
+        assert!(needed[1].starts_with("CREATE TABLE IF NOT EXISTS `vmprobe`.`windows_1m_local`"));
+        assert!(needed[2].contains("`windows_1m_local_view` ON CLUSTER `lake` MODIFY QUERY"));
     }
 
     #[test]
