@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use duckdb::Connection;
 use folder::{Folder, stderr};
 use serde_json::Value as Json;
 use vmprobe::inventory::Mac;
@@ -167,6 +168,51 @@ fn links_and_open_files_lead_nowhere() {
         let opened = fs::File::open(&foreign).expect("a file");
         let output = folder.command(&[sql]).stdin(opened).output().expect("the query program");
         assert_eq!(output.status.code(), Some(1), "{sql}: {output:?}");
+    }
+}
+
+/// Files that DuckDB reads if nobody hinders it: the parser sees no function in these, so it is the lock alone
+/// that does.
+#[test]
+fn a_file_outside_is_refused_by_the_lock() {
+    let (folder, other) = (with_records("lock"), with_records("lock-other"));
+    let foreign = files(&other.0.join("flows")).pop().expect("a file");
+    let outside = other.0.join("x.parquet");
+    let beside = folder.0.join("x.parquet");
+    for copy in [&outside, &beside] {
+        fs::copy(&foreign, copy).expect("copied");
+    }
+    // What is in this one may be read, for a record may come there while it is.
+    let aside = folder.0.join(".compact-p1");
+    fs::create_dir(&aside).expect("a folder");
+    let [outside, beside, aside, other] =
+        [&outside, &beside, &aside, &other.0].map(|path| path.display().to_string());
+    for path in [
+        outside.clone(),
+        beside,
+        format!("{other}/*.parquet"),
+        format!("{aside}/../x.parquet"),
+        format!("{aside}/./../x.parquet"),
+        format!("{aside}/.//../x.parquet"),
+        format!("{aside}/a/../../x.parquet"),
+        format!("/proc/self/fd/../../..{outside}"),
+        format!("/proc/PID/fd/../../..{outside}"),
+        format!("/proc/PID/fd/./../../..{outside}"),
+    ] {
+        let sql = format!("SELECT count(*) FROM '{}'", path.replace('\'', "''"));
+        // The program's number is known once a shell has become the program.
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$0\" --data \"$1\" \"$(echo \"$2\" | sed \"s/PID/$$/\")\""]);
+        command.arg(env!("CARGO_BIN_EXE_vmprobe-query")).arg(&folder.0).arg(&sql);
+        let output = command.output().expect("the query program");
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{sql}: {output:?}");
+        assert!(said.contains("Permission Error") && said.contains("disabled"), "{sql}: {said}");
+        let unlocked = Connection::open_in_memory().expect("a database");
+        let own = sql.replace("PID", &std::process::id().to_string());
+        fs::create_dir_all(format!("{aside}/a")).expect("a folder");
+        let rows = unlocked.query_row(&own, [], |row| row.get::<_, u64>(0));
+        assert!(matches!(rows, Ok(1..)), "{own}: {rows:?}");
     }
 }
 
