@@ -3,7 +3,8 @@
 //! In: records, in a folder or a ClickHouse, and one `SELECT`. Out: the answer as table, JSON or CSV.
 //! Cost: bounded threads, memory and time; a process of its own, so nothing of the probe's.
 //! Invariants: nothing is written, and nothing but the records is read; exit code 0 only with the whole
-//! answer, 1 for an error, 2 for bad usage, 3 where the server does not answer, 4 where it refuses.
+//! answer, 1 for an error, 2 for bad usage (a span that is none, too), 3 where the server does not answer, 4
+//! where it refuses.
 
 mod cell;
 mod changes;
@@ -31,7 +32,7 @@ use database::{Database, Limits};
 use deadline::Deadline;
 use output::Rows;
 use place::Place;
-use span::Span;
+use span::{NoSpan, Span};
 
 /// SQL over the records of vmprobe.
 ///
@@ -93,12 +94,17 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vmprobe-query: {error:#}");
-            match error.downcast_ref::<Refused>() {
-                None => ExitCode::FAILURE,
-                Some(Refused::Unreachable(_)) => ExitCode::from(3),
-                Some(_) => ExitCode::from(4),
-            }
+            ExitCode::from(code_of(&error))
         }
+    }
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<Refused>() {
+        Some(Refused::Unreachable(_)) => 3,
+        Some(_) => 4,
+        None if error.is::<NoSpan>() => 2,
+        None => 1,
     }
 }
 

@@ -246,6 +246,17 @@ fn a_file_that_is_no_record_is_named() {
     assert!(output.status.success(), "{output:?}");
     assert!(output.stdout.ends_with(b"\r\n2\r\n"), "{output:?}");
     assert!(stderr(&output).contains("torn.parquet"), "left out, but not in silence");
+
+    for number in 0..998 {
+        fs::copy(&torn, flows.join(format!("torn-{number:03}.parquet"))).expect("a file");
+    }
+    for (arguments, code) in [(&["FROM flows"][..], 1), (&["--skip-bad-files", "FROM flows"], 0)] {
+        let output = folder.query(arguments);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains("(1000") && said.trim_end().ends_with("and 980 more"), "{said}");
+        assert_eq!(said.lines().count(), 22, "{said}");
+    }
 }
 
 /// Whoever puts a table on another disk may lead there.
@@ -423,6 +434,21 @@ fn usage_is_2_and_errors_are_1() {
     assert_eq!(code(&["--format", "xml", "SELECT 1"]), Some(2));
     assert_eq!(code(&["--timeout-s", "0", "SELECT 1"]), Some(2));
     assert_eq!(code(&[]), Some(2));
+    let topology = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmprobe-query"));
+        command.args(["topology", "--data"]).arg(&folder.0).args(arguments);
+        command.output().expect("the query program")
+    };
+    for (span, problem) in [
+        (&["--from", "yesterday"][..], "--from yesterday: no time"),
+        (&["--to", "1960-01-01T00:00:00Z"], "out of range"),
+        (&["--from", "2", "--to", "1"], "--from must be before --to"),
+    ] {
+        let output = topology(span);
+        assert_eq!(output.status.code(), Some(2), "{span:?}");
+        assert!(stderr(&output).contains(problem), "{output:?}");
+    }
+    assert_eq!(topology(&["--from", "1", "--to", "2"]).status.code(), Some(0));
     assert_eq!(code(&["SELECT nothing FROM flows"]), Some(1));
     assert_eq!(code(&["SELECT 1"]), Some(0));
     let output = folder.query(&["SELEC 1"]);
@@ -431,6 +457,7 @@ fn usage_is_2_and_errors_are_1() {
     let output = folder.query(&["SELECT 1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("--data"), "{output:?}");
+    assert_eq!(topology(&[]).status.code(), Some(1));
 }
 
 #[test]
