@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use clickhouse::{Access, Asking, Refused, Server};
 use database::{Database, Limits};
-use deadline::Deadline;
+use deadline::Watch;
 use output::Rows;
 use place::Place;
 use span::{NoSpan, Span};
@@ -120,10 +120,11 @@ fn answer() -> anyhow::Result<()> {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     live::stand_back();
-    let deadline = Deadline::in_s(arguments.timeout_s);
+    let watch = Watch::in_s(arguments.timeout_s, arguments.place.is_server())?;
+    let deadline = watch.deadline();
+    let span = Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
     let files = match arguments.place.server()? {
         Some(access) if arguments.local => {
-            let span = Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
             clickhouse::records(&server(access, arguments, deadline)?, &arguments.sql, span)?
         }
         Some(access) => {
@@ -133,14 +134,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         None => {
             let folder = arguments.place.folder()?;
             if !arguments.stored_only {
-                live::ask(folder);
+                live::ask(folder, deadline);
             }
             files::find(folder, &arguments.sql, arguments.skip_bad_files)?
         }
     };
     let limits = Limits {
         memory_mib: arguments.memory_mib,
-        deadline,
+        stop: watch.stop(),
         threads: arguments.threads.map_or_else(live::threads, usize::from),
         keeps_order: true,
     };
@@ -150,7 +151,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     written.map_err(|error| database.blame(&files, error))
 }
 
-fn server(access: Access, arguments: &Arguments, deadline: Deadline) -> anyhow::Result<Server> {
+fn server(
+    access: Access,
+    arguments: &Arguments,
+    deadline: deadline::Deadline,
+) -> anyhow::Result<Server> {
     let memory_mib = arguments.memory_mib;
     let share = if arguments.local { clickhouse::ANSWER_SHARE } else { 1 };
     Server::open(access, Asking { deadline, memory_mib, answer_mib: memory_mib / share })

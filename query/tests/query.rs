@@ -8,6 +8,7 @@ mod folder;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -320,6 +321,24 @@ fn a_query_that_takes_too_long_is_stopped() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("stopped after 1 s"), "{output:?}");
     assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+/// Probes that listen and say nothing.
+#[test]
+fn silent_probes_take_no_more_time_than_the_command_may() {
+    let folder = with_records("silent");
+    let socket = |number| folder.0.join(format!(".live-{number}.sock"));
+    let _probes = [0, 1].map(|number| UnixListener::bind(socket(number)).expect("a socket"));
+    for arguments in [&["--timeout-s=4", "SELECT 1"][..], &["topology", "--timeout-s=4"]] {
+        let start = Instant::now();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmprobe-query"));
+        let output = command.args(arguments).arg("--data").arg(&folder.0).output();
+        let (output, took) = (output.expect("the query program"), start.elapsed());
+        assert!(took < Duration::from_secs(8), "{took:?}");
+        let said = stderr(&output);
+        assert_eq!(said.matches("the newest records are missing").count(), 2, "{said}");
+        assert!(output.status.success() || said.contains("stopped after 4 s"), "{said}");
+    }
 }
 
 #[test]
