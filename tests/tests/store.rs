@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use vmprobe::config::StorePlan;
 use vmprobe::export::ParquetSink;
 use vmprobe::record::{FlowRecord, Rows, WindowRecord};
-use vmprobe::time::{Timestamp, monotonic_ns, sleep_ms, sleep_us};
+use vmprobe::time::{Timestamp, monotonic_ns, sleep_us};
 use vmprobe_tests::end_to_end::{
     Ended, Folder, NOT_BUILT, SmallDisk, built, missing, query, run_to_end, skipped, vmprobe,
 };
@@ -340,8 +340,8 @@ mod run {
         let shown = windows();
         let seen = count(&records, sql, &[]);
         assert!(seen >= shown, "{seen} of {shown} windows");
-        // Again, later: the files that the first question closed, and what came since.
-        sleep_ms(1_500);
+        // Again, as soon as there is more: the files that the first question closed, and what came since.
+        assert!(until(10, || (windows() > seen).then_some(())).is_some(), "{}", probe.log());
         let shown = windows();
         let more = count(&records, sql, &[]);
         assert!(more >= shown && more > seen, "{more} of {shown} windows");
