@@ -2,28 +2,21 @@
 //!
 //! In: files and limits. Out: prepared statements, and their rows.
 //! Invariants: when a user's SQL runs, no file but those of the records can be opened, no extension
-//! can be loaded, no setting can be changed, and the clock that stops it is running.
+//! can be loaded, no setting can be changed, and the clock that stops it can do so.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use duckdb::{Config, Connection, Rows, Statement};
 
 use crate::cell::Cell;
 use crate::clickhouse::is_too_much;
-use crate::deadline::Deadline;
+use crate::deadline::Stop;
 use crate::files::{Files, OpenFile, held_folder, report_bad};
 use crate::rollup::{self, RollUp};
 use crate::{schema, statement};
 
-/// How long after the time limit the program ends by force, where DuckDB does not stop; a server that is silent
-/// is told of before.
-const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Where the tables without rows stand, out of the way of `SHOW TABLES`.
 const EMPTY_SCHEMA: &str = "empty_records";
 /// What conversations are read of, where a graph is made.
@@ -39,12 +32,12 @@ const UNREADABLE: [&str; 4] =
     ["Invalid Error", "IO Error", "Invalid Input Error", "Serialization Error"];
 
 /// What a query may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(crate) struct Limits {
     /// Memory in MiB.
     pub(crate) memory_mib: u32,
     /// Time of the whole command.
-    pub(crate) deadline: Deadline,
+    pub(crate) stop: Stop,
     /// Threads.
     pub(crate) threads: usize,
     /// Whether rows without an order come as they stand in the files, which takes memory.
@@ -66,12 +59,9 @@ pub(crate) struct Talks {
 /// An open database with one view a table.
 pub(crate) struct Database {
     connection: Connection,
-    stopped: Arc<AtomicBool>,
-    deadline: Deadline,
+    stop: Stop,
     /// What DuckDB calls a file, and its name; the longest first.
     names: Vec<(String, String)>,
-    /// Dropped when the answer is complete, which ends the watch.
-    _watch: Sender<()>,
 }
 
 impl Database {
@@ -91,10 +81,10 @@ impl Database {
     }
 
     fn open_nothing(limits: Limits, names: Vec<(String, String)>) -> anyhow::Result<Self> {
-        let connection = Connection::open_in_memory_with_flags(config(limits)?)?;
-        let stopped = Arc::new(AtomicBool::new(false));
-        let watch = watch(&connection, limits.deadline, Arc::clone(&stopped))?;
-        Ok(Self { connection, stopped, deadline: limits.deadline, names, _watch: watch })
+        let connection = Connection::open_in_memory_with_flags(config(&limits)?)?;
+        let handle = connection.interrupt_handle();
+        limits.stop.by(move || handle.interrupt())?;
+        Ok(Self { connection, stop: limits.stop, names })
     }
 
     /// Opens the records; the files stay open as long as `files` is there.
@@ -172,6 +162,9 @@ impl Database {
             // Counting alone is answered without the pages.
             let sql = format!("SELECT bit_xor(hash(COLUMNS(*))) FROM {}", read(&[file]));
             let through = self.connection.query_row(&sql, [], |_| Ok(()));
+            if self.stop.is_over() {
+                break;
+            }
             if let Err(problem) = through {
                 return anyhow!("{}: {}", file.path.display(), first_line(&problem.to_string()));
             }
@@ -185,8 +178,8 @@ impl Database {
     }
 
     fn in_words(&self, error: anyhow::Error) -> anyhow::Error {
-        if self.stopped.load(Ordering::Relaxed) {
-            return too_slow(self.deadline);
+        if self.stop.is_over() {
+            return self.stop.too_slow();
         }
         let said = format!("{error:#}");
         let named = self.named(&said);
@@ -356,7 +349,7 @@ pub(crate) fn is_out_of_memory(error: &anyhow::Error) -> bool {
     error.to_string().contains("Out of Memory Error") || is_too_much(error)
 }
 
-fn config(limits: Limits) -> anyhow::Result<Config> {
+fn config(limits: &Limits) -> anyhow::Result<Config> {
     let config = Config::default()
         .threads(i64::try_from(limits.threads)?)?
         .max_memory(&format!("{}MiB", limits.memory_mib))?
@@ -368,33 +361,6 @@ fn config(limits: Limits) -> anyhow::Result<Config> {
         // Nothing is spilled: a query that needs more memory than it may use fails.
         .with("temp_directory", "")?;
     Ok(config)
-}
-
-/// Stops the connection's work when the time is over; ends the program where that does not help.
-fn watch(
-    connection: &Connection,
-    deadline: Deadline,
-    stopped: Arc<AtomicBool>,
-) -> anyhow::Result<Sender<()>> {
-    let (sender, done) = channel::<()>();
-    let handle = connection.interrupt_handle();
-    let timeout = RecvTimeoutError::Timeout;
-    std::thread::Builder::new().name("time limit".to_owned()).spawn(move || {
-        if done.recv_timeout(deadline.left()) != Err(timeout) {
-            return;
-        }
-        stopped.store(true, Ordering::Relaxed);
-        handle.interrupt();
-        if done.recv_timeout(STOP_GRACE) == Err(timeout) {
-            eprintln!("vmprobe-query: {}", too_slow(deadline));
-            std::process::exit(1);
-        }
-    })?;
-    Ok(sender)
-}
-
-fn too_slow(deadline: Deadline) -> anyhow::Error {
-    anyhow!("stopped after {} s (--timeout-s sets the limit)", deadline.seconds())
 }
 
 /// The table without rows that has a table's columns.

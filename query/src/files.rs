@@ -3,8 +3,9 @@
 //! In: the folder. Out: the Parquet files of each table, sorted by path.
 //! Cost: twelve octets of each file are read; each stays open until the program ends.
 //! Invariants: hidden names (what the probe is still writing) are no records; a file that is no
-//! Parquet file is named, never passed on and never left out in silence; although the probe merges
-//! and removes files meanwhile, the rows of each hour are those of one instant. A name need not be text.
+//! Parquet file is named (beyond [`NAMED_MAX`] of them, counted), never passed on and never left out in
+//! silence; although the probe merges and removes files meanwhile, the rows of each hour are those of one
+//! instant. A name need not be text.
 //! The folder and those of its tables may be links; below them a link is not followed, because one
 //! that leads outside would read there and one that leads inside would count rows twice: where there may be
 //! records behind it, it is named.
@@ -33,6 +34,8 @@ const ENDING: &[u8] = b".parquet";
 const LEAST_BYTES: u64 = 12;
 /// Folders below a table's: day and hour.
 const DEPTH_MAX: u32 = 2;
+/// How many of a list of files are named.
+const NAMED_MAX: usize = 20;
 /// How often a folder is looked at that changes while it is looked at, a millisecond apart at first.
 const LOOKS_MAX: u32 = 100;
 
@@ -196,19 +199,32 @@ pub(crate) fn report_bad(bad: &[String], skip_bad: bool) -> anyhow::Result<()> {
     if bad.is_empty() {
         return Ok(());
     }
-    let (count, list) = (bad.len(), bad.join("\n  "));
+    let (count, list) = (bad.len(), listed(bad));
     if !skip_bad {
-        bail!("not records of vmprobe ({count}; --skip-bad-files leaves them out):\n  {list}");
+        bail!("not records of vmprobe ({count}; --skip-bad-files leaves them out):{list}");
     }
-    eprintln!("vmprobe-query: left out, not records of vmprobe ({count}):\n  {list}");
+    eprintln!("vmprobe-query: left out, not records of vmprobe ({count}):{list}");
     Ok(())
 }
 
 /// Warns of links that are not followed.
 fn tell_links(links: &BTreeSet<String>) {
     if !links.is_empty() {
-        let (count, list) = (links.len(), links.iter().cloned().collect::<Vec<_>>().join("\n  "));
-        eprintln!("vmprobe-query: left out, links are not followed ({count}):\n  {list}");
+        let (count, list) = (links.len(), listed(links));
+        eprintln!("vmprobe-query: left out, links are not followed ({count}):{list}");
+    }
+}
+
+/// The first of a list, a line each, and how many more there are.
+fn listed<'a>(all: impl IntoIterator<Item = &'a String>) -> String {
+    let mut all = all.into_iter();
+    let mut lines = String::new();
+    for name in all.by_ref().take(NAMED_MAX) {
+        lines.extend(["\n  ", name]);
+    }
+    match all.count() {
+        0 => lines,
+        more => format!("{lines}\n  and {more} more"),
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! In: the folder. Out: all rows that it has are in files; this process is out of its workers' way.
 //! Cost: the probe closes its open files, at most once a second; nothing where none runs.
-//! Invariants: an answer is waited for as long as [`PATIENCE`]; without one the query sees what is
-//! in files, and says so.
+//! Invariants: an answer is waited for as long as [`PATIENCE`], and for half of what is left to the command at
+//! most; without one the query sees what is in files, and says so.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -12,9 +12,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value as Json;
+
+use crate::deadline::Deadline;
 
 /// How long the probe may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,9 +31,9 @@ const NICE_LAST: i32 = 19;
 
 /// Asks every probe that writes into the folder to put what it has into files, and stays off the
 /// cores of its workers.
-pub(crate) fn ask(folder: &Path) {
+pub(crate) fn ask(folder: &Path, deadline: Deadline) {
     for name in sockets(folder) {
-        let Some(answer) = question(folder, &name) else { continue };
+        let Some(answer) = question(folder, &name, deadline) else { continue };
         match answer {
             Ok(answer) => {
                 if let Some(problem) = answer.get("problem").and_then(Json::as_str) {
@@ -80,17 +82,19 @@ fn sockets(folder: &Path) -> Vec<String> {
 }
 
 /// `None` where nobody listens.
-fn question(folder: &Path, name: &str) -> Option<anyhow::Result<Json>> {
+fn question(folder: &Path, name: &str, deadline: Deadline) -> Option<anyhow::Result<Json>> {
     // A socket's address has room for a hundred octets, and a folder's name for more.
     let folder = File::open(folder).ok()?;
     let address = format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
     let stream = UnixStream::connect(address).ok()?;
-    Some(answer(&stream))
+    Some(answer(&stream, deadline))
 }
 
-fn answer(mut stream: &UnixStream) -> anyhow::Result<Json> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn answer(mut stream: &UnixStream, deadline: Deadline) -> anyhow::Result<Json> {
+    let patience = PATIENCE.min(deadline.left() / 2);
+    ensure!(!patience.is_zero(), "there was no time left to ask it");
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     stream.write_all(b"flush\n").context("the probe does not listen")?;
     let mut line = String::new();
     let read = BufReader::new(stream.take(ANSWER_OCTETS_MAX)).read_line(&mut line);

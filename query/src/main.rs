@@ -3,7 +3,8 @@
 //! In: records, in a folder or a ClickHouse, and one `SELECT`. Out: the answer as table, JSON or CSV.
 //! Cost: bounded threads, memory and time; a process of its own, so nothing of the probe's.
 //! Invariants: nothing is written, and nothing but the records is read; exit code 0 only with the whole
-//! answer, 1 for an error, 2 for bad usage, 3 where the server does not answer, 4 where it refuses.
+//! answer, 1 for an error, 2 for bad usage (a span that is none, too), 3 where the server does not answer, 4
+//! where it refuses.
 
 mod cell;
 mod changes;
@@ -28,10 +29,10 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use clickhouse::{Access, Asking, Refused, Server};
 use database::{Database, Limits};
-use deadline::Deadline;
+use deadline::Watch;
 use output::Rows;
 use place::Place;
-use span::Span;
+use span::{NoSpan, Span};
 
 /// SQL over the records of vmprobe.
 ///
@@ -93,12 +94,17 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vmprobe-query: {error:#}");
-            match error.downcast_ref::<Refused>() {
-                None => ExitCode::FAILURE,
-                Some(Refused::Unreachable(_)) => ExitCode::from(3),
-                Some(_) => ExitCode::from(4),
-            }
+            ExitCode::from(code_of(&error))
         }
+    }
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<Refused>() {
+        Some(Refused::Unreachable(_)) => 3,
+        Some(_) => 4,
+        None if error.is::<NoSpan>() => 2,
+        None => 1,
     }
 }
 
@@ -114,10 +120,11 @@ fn answer() -> anyhow::Result<()> {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     live::stand_back();
-    let deadline = Deadline::in_s(arguments.timeout_s);
+    let watch = Watch::in_s(arguments.timeout_s, arguments.place.is_server())?;
+    let deadline = watch.deadline();
+    let span = Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
     let files = match arguments.place.server()? {
         Some(access) if arguments.local => {
-            let span = Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
             clickhouse::records(&server(access, arguments, deadline)?, &arguments.sql, span)?
         }
         Some(access) => {
@@ -127,14 +134,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         None => {
             let folder = arguments.place.folder()?;
             if !arguments.stored_only {
-                live::ask(folder);
+                live::ask(folder, deadline);
             }
             files::find(folder, &arguments.sql, arguments.skip_bad_files)?
         }
     };
     let limits = Limits {
         memory_mib: arguments.memory_mib,
-        deadline,
+        stop: watch.stop(),
         threads: arguments.threads.map_or_else(live::threads, usize::from),
         keeps_order: true,
     };
@@ -144,7 +151,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     written.map_err(|error| database.blame(&files, error))
 }
 
-fn server(access: Access, arguments: &Arguments, deadline: Deadline) -> anyhow::Result<Server> {
+fn server(
+    access: Access,
+    arguments: &Arguments,
+    deadline: deadline::Deadline,
+) -> anyhow::Result<Server> {
     let memory_mib = arguments.memory_mib;
     let share = if arguments.local { clickhouse::ANSWER_SHARE } else { 1 };
     Server::open(access, Asking { deadline, memory_mib, answer_mib: memory_mib / share })

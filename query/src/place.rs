@@ -49,6 +49,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Whether it is a server.
+    pub(crate) fn is_server(&self) -> bool {
+        self.clickhouse.is_some()
+    }
+
     /// Who asks where, if it is a server.
     pub(crate) fn server(&self) -> anyhow::Result<Option<Access>> {
         let Some(url) = &self.clickhouse else { return Ok(None) };

@@ -1,6 +1,5 @@
 //! A span of time, as people write it.
 
-use anyhow::{Context as _, ensure};
 use chrono::DateTime;
 
 /// Nanoseconds since the epoch, the first one and the first one behind.
@@ -9,6 +8,18 @@ pub(crate) struct Span {
     pub(crate) from_ns: u64,
     pub(crate) to_ns: u64,
 }
+
+/// Why two texts are no span: bad usage.
+#[derive(Debug)]
+pub(crate) struct NoSpan(String);
+
+impl std::fmt::Display for NoSpan {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoSpan {}
 
 impl Default for Span {
     fn default() -> Self {
@@ -31,25 +42,26 @@ impl Span {
     }
 
     /// From two texts; all of time where they are not there.
-    pub(crate) fn of(from: Option<&str>, to: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn of(from: Option<&str>, to: Option<&str>) -> Result<Self, NoSpan> {
         let all = Self::default();
         let from_ns = from.map_or(Ok(all.from_ns), |text| instant("--from", text))?;
         let to_ns = to.map_or(Ok(all.to_ns), |text| instant("--to", text))?;
-        ensure!(from_ns < to_ns, "--from must be before --to");
+        if from_ns >= to_ns {
+            return Err(NoSpan("--from must be before --to".to_owned()));
+        }
         Ok(Self { from_ns, to_ns })
     }
 }
 
-fn instant(option: &str, text: &str) -> anyhow::Result<u64> {
+fn instant(option: &str, text: &str) -> Result<u64, NoSpan> {
     if let Ok(ns) = text.parse() {
         return Ok(ns);
     }
     let allowed = "allowed: 2026-01-01T00:00:00Z, or nanoseconds since the epoch; 1970 to 2262";
-    let time = DateTime::parse_from_rfc3339(text)
-        .ok()
-        .with_context(|| format!("{option} {text}: no time ({allowed})"))?;
+    let problem = |what: &str| NoSpan(format!("{option} {text}: {what} ({allowed})"));
+    let time = DateTime::parse_from_rfc3339(text).map_err(|_| problem("no time"))?;
     let ns = time.timestamp_nanos_opt().and_then(|ns| u64::try_from(ns).ok());
-    ns.with_context(|| format!("{option} {text}: out of range ({allowed})"))
+    ns.ok_or_else(|| problem("out of range"))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::clickhouse::{ANSWER_SHARE, Asking, Server};
 use crate::database::{Database, Limits};
-use crate::deadline::Deadline;
+use crate::deadline::Watch;
 use crate::place::Place;
 use crate::span::Span;
 use crate::{files, live};
@@ -55,7 +55,7 @@ pub(crate) struct Arguments {
     /// Conversations at most, those with the most octets first, 1–100000.
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
-    /// Seconds after which it is stopped, 1–86400.
+    /// Seconds after which it is stopped, whatever it does by then, 1–86400.
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     timeout_s: u32,
     /// Memory that it may use, in MiB, 128–1048576. With little it takes longer.
@@ -87,10 +87,11 @@ impl Arguments {
 /// Prints the graph.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     live::stand_back();
-    let deadline = Deadline::in_s(arguments.timeout_s);
+    let watch = Watch::in_s(arguments.timeout_s, arguments.place.is_server())?;
+    let deadline = watch.deadline();
     let limits = Limits {
         memory_mib: arguments.memory_mib,
-        deadline,
+        stop: watch.stop(),
         threads: live::threads(),
         keeps_order: false,
     };
@@ -110,7 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         None => {
             let folder = arguments.place.folder()?;
-            live::ask(folder);
+            live::ask(folder, deadline);
             let files = files::find(folder, TABLES, arguments.skip_bad_files)?;
             let database = Database::open(&files, limits, arguments.skip_bad_files)?;
             let graph = read::graph(&database, &Stored::Files, &wanted);

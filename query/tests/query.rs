@@ -8,10 +8,12 @@ mod folder;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use duckdb::Connection;
 use folder::{Folder, stderr};
 use serde_json::Value as Json;
 use vmprobe::inventory::Mac;
@@ -170,6 +172,51 @@ fn links_and_open_files_lead_nowhere() {
     }
 }
 
+/// Files that DuckDB reads if nobody hinders it: the parser sees no function in these, so it is the lock alone
+/// that does.
+#[test]
+fn a_file_outside_is_refused_by_the_lock() {
+    let (folder, other) = (with_records("lock"), with_records("lock-other"));
+    let foreign = files(&other.0.join("flows")).pop().expect("a file");
+    let outside = other.0.join("x.parquet");
+    let beside = folder.0.join("x.parquet");
+    for copy in [&outside, &beside] {
+        fs::copy(&foreign, copy).expect("copied");
+    }
+    // What is in this one may be read, for a record may come there while it is.
+    let aside = folder.0.join(".compact-p1");
+    fs::create_dir(&aside).expect("a folder");
+    let [outside, beside, aside, other] =
+        [&outside, &beside, &aside, &other.0].map(|path| path.display().to_string());
+    for path in [
+        outside.clone(),
+        beside,
+        format!("{other}/*.parquet"),
+        format!("{aside}/../x.parquet"),
+        format!("{aside}/./../x.parquet"),
+        format!("{aside}/.//../x.parquet"),
+        format!("{aside}/a/../../x.parquet"),
+        format!("/proc/self/fd/../../..{outside}"),
+        format!("/proc/PID/fd/../../..{outside}"),
+        format!("/proc/PID/fd/./../../..{outside}"),
+    ] {
+        let sql = format!("SELECT count(*) FROM '{}'", path.replace('\'', "''"));
+        // The program's number is known once a shell has become the program.
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$0\" --data \"$1\" \"$(echo \"$2\" | sed \"s/PID/$$/\")\""]);
+        command.arg(env!("CARGO_BIN_EXE_vmprobe-query")).arg(&folder.0).arg(&sql);
+        let output = command.output().expect("the query program");
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{sql}: {output:?}");
+        assert!(said.contains("Permission Error") && said.contains("disabled"), "{sql}: {said}");
+        let unlocked = Connection::open_in_memory().expect("a database");
+        let own = sql.replace("PID", &std::process::id().to_string());
+        fs::create_dir_all(format!("{aside}/a")).expect("a folder");
+        let rows = unlocked.query_row(&own, [], |row| row.get::<_, u64>(0));
+        assert!(matches!(rows, Ok(1..)), "{own}: {rows:?}");
+    }
+}
+
 #[test]
 fn a_file_that_is_no_record_is_named() {
     let folder = with_records("foreign");
@@ -200,6 +247,17 @@ fn a_file_that_is_no_record_is_named() {
     assert!(output.status.success(), "{output:?}");
     assert!(output.stdout.ends_with(b"\r\n2\r\n"), "{output:?}");
     assert!(stderr(&output).contains("torn.parquet"), "left out, but not in silence");
+
+    for number in 0..998 {
+        fs::copy(&torn, flows.join(format!("torn-{number:03}.parquet"))).expect("a file");
+    }
+    for (arguments, code) in [(&["FROM flows"][..], 1), (&["--skip-bad-files", "FROM flows"], 0)] {
+        let output = folder.query(arguments);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains("(1000") && said.trim_end().ends_with("and 980 more"), "{said}");
+        assert_eq!(said.lines().count(), 22, "{said}");
+    }
 }
 
 /// Whoever puts a table on another disk may lead there.
@@ -263,6 +321,24 @@ fn a_query_that_takes_too_long_is_stopped() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("stopped after 1 s"), "{output:?}");
     assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+/// Probes that listen and say nothing.
+#[test]
+fn silent_probes_take_no_more_time_than_the_command_may() {
+    let folder = with_records("silent");
+    let socket = |number| folder.0.join(format!(".live-{number}.sock"));
+    let _probes = [0, 1].map(|number| UnixListener::bind(socket(number)).expect("a socket"));
+    for arguments in [&["--timeout-s=4", "SELECT 1"][..], &["topology", "--timeout-s=4"]] {
+        let start = Instant::now();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmprobe-query"));
+        let output = command.args(arguments).arg("--data").arg(&folder.0).output();
+        let (output, took) = (output.expect("the query program"), start.elapsed());
+        assert!(took < Duration::from_secs(8), "{took:?}");
+        let said = stderr(&output);
+        assert_eq!(said.matches("the newest records are missing").count(), 2, "{said}");
+        assert!(output.status.success() || said.contains("stopped after 4 s"), "{said}");
+    }
 }
 
 #[test]
@@ -377,6 +453,21 @@ fn usage_is_2_and_errors_are_1() {
     assert_eq!(code(&["--format", "xml", "SELECT 1"]), Some(2));
     assert_eq!(code(&["--timeout-s", "0", "SELECT 1"]), Some(2));
     assert_eq!(code(&[]), Some(2));
+    let topology = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmprobe-query"));
+        command.args(["topology", "--data"]).arg(&folder.0).args(arguments);
+        command.output().expect("the query program")
+    };
+    for (span, problem) in [
+        (&["--from", "yesterday"][..], "--from yesterday: no time"),
+        (&["--to", "1960-01-01T00:00:00Z"], "out of range"),
+        (&["--from", "2", "--to", "1"], "--from must be before --to"),
+    ] {
+        let output = topology(span);
+        assert_eq!(output.status.code(), Some(2), "{span:?}");
+        assert!(stderr(&output).contains(problem), "{output:?}");
+    }
+    assert_eq!(topology(&["--from", "1", "--to", "2"]).status.code(), Some(0));
     assert_eq!(code(&["SELECT nothing FROM flows"]), Some(1));
     assert_eq!(code(&["SELECT 1"]), Some(0));
     let output = folder.query(&["SELEC 1"]);
@@ -385,6 +476,7 @@ fn usage_is_2_and_errors_are_1() {
     let output = folder.query(&["SELECT 1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("--data"), "{output:?}");
+    assert_eq!(topology(&[]).status.code(), Some(1));
 }
 
 #[test]

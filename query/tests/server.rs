@@ -142,6 +142,21 @@ fn an_answer_that_is_larger_than_it_may_be_is_not_taken() {
     assert!(code != Some(0) && !said.contains("larger than"), "no records, and taken: {said}");
 }
 
+/// Whoever shall say the URL, and does not.
+#[test]
+fn an_input_that_does_not_come_is_not_waited_for() {
+    let mut command = Command::new("timeout");
+    command.args([COMMAND_S_MAX, env!("CARGO_BIN_EXE_vmprobe-query"), "--clickhouse=-"]);
+    command.args(["--timeout-s=1", "SELECT 1"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the query program");
+    let input = child.stdin.take();
+    let output = child.wait_with_output().expect("its end");
+    drop(input);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("stopped after 1 s"), "{said}");
+}
+
 #[test]
 fn an_input_without_a_url_is_an_error() {
     let output = asked("", None, &["SELECT 1"]);

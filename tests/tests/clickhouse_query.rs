@@ -252,7 +252,7 @@ fn views(both: &Both) {
     assert_eq!(none.expect(0, &[]).output.trim(), "n\r\n0");
     let some = local(&[early, "SELECT count(*) > 0 AS n FROM inventory"]);
     assert_eq!(some.expect(0, &[]).output.trim(), "n\r\ntrue");
-    local(&["--from=2", "--to=1", "FROM windows"]).expect(1, &["--from must be before --to"]);
+    local(&["--from=2", "--to=1", "FROM windows"]).expect(2, &["--from must be before --to"]);
     local(&["SELECT * FROM read_text('/etc/hostname')"]).expect(1, &["not allowed"]);
 }
 

@@ -3,6 +3,7 @@
 #![cfg(feature = "dpdk")]
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value as Json, json};
@@ -65,6 +66,7 @@ fn late_facts_are_seen_by_queries_and_spaces_by_workers() {
     let windows = get(address, "/api/v1/live").json()["window_count"].as_u64().unwrap_or(0);
     waits_for(address, "/api/v1/live", |live| live["window_count"].as_u64() > Some(windows + 2));
     graph_by_http(address);
+    graph_beside_torn_files(address, &folder.path("records/windows/torn"));
     let metrics = get(address, "/metrics").body;
     for line in ["vmprobe_inventory_vms{} 2.0", "source=\"file\",state=\"live\"} 1.0"] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
@@ -90,6 +92,18 @@ fn graph_by_http(address: &str) {
         assert_eq!(refused.status, 400, "{question}: {refused:?}");
         assert!(refused.json()["error"].as_str().is_some_and(|error| !error.is_empty()));
     }
+}
+
+/// They are left out, and an answer does not wait until somebody has read of each.
+fn graph_beside_torn_files(address: &str, torn: &Path) {
+    std::fs::create_dir_all(torn).expect("a folder");
+    for number in 0..600 {
+        let name = format!("{}{number}.parquet", "x".repeat(200));
+        std::fs::write(torn.join(name), "PAR1").expect("a file");
+    }
+    let graph = get(address, "/api/v1/topology?limit=10");
+    assert_eq!(graph.status, 200, "{graph:?}");
+    std::fs::remove_dir_all(torn).expect("it is there");
 }
 
 fn changes_by_http(address: &str) {

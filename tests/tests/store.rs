@@ -2,6 +2,7 @@
 //! happens meanwhile, each row is found exactly once.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,9 +14,9 @@ use serde_json::{Value as Json, json};
 use vmprobe::config::StorePlan;
 use vmprobe::export::ParquetSink;
 use vmprobe::record::{FlowRecord, Rows, WindowRecord};
-use vmprobe::time::{Timestamp, monotonic_ns, sleep_ms, sleep_us};
+use vmprobe::time::{Timestamp, monotonic_ns, sleep_us};
 use vmprobe_tests::end_to_end::{
-    Ended, Folder, NOT_BUILT, SmallDisk, built, query, run_to_end, skipped, vmprobe,
+    Ended, Folder, NOT_BUILT, SmallDisk, built, missing, query, run_to_end, skipped, vmprobe,
 };
 use vmprobe_tests::records::finished_files;
 
@@ -147,6 +148,42 @@ fn a_query_at_any_instant_finds_every_row_once() {
         assert_eq!(merger.join().expect("it ends well"), 15);
         assert!(asked > 5, "{asked}");
     });
+}
+
+/// A disk that does not answer, in the person of a file that another program holds a lease on: opening it
+/// waits until that one gives it up.
+#[test]
+fn a_disk_that_hangs_is_not_waited_for() {
+    const HOLD: &str = "import fcntl, os, signal, sys\n\
+        signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+        held = os.open(sys.argv[1], os.O_RDWR)\n\
+        fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+        print('held', flush=True)\n\
+        sys.stdin.read()";
+    let Some(program) = built("vmprobe-query") else {
+        return skipped("queries to a disk that hangs", NOT_BUILT);
+    };
+    let folder = Folder::new("hangs");
+    write(folder.root(), 0, 1, 10);
+    let file = finished_files(folder.root()).pop().expect("a file");
+    let mut hold = Command::new("python3");
+    hold.args(["-c", HOLD]).arg(file).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut holder) = hold.spawn() else {
+        return missing("queries to a disk that hangs", &["python3"], "python3");
+    };
+    let mut said = String::new();
+    let out = holder.stdout.take().expect("a pipe");
+    BufReader::new(out).read_line(&mut said).expect("it says that it has it");
+    assert_eq!(said.trim(), "held");
+    let begun_ns = monotonic_ns();
+    let mut command = Command::new(program);
+    command.args(["--timeout-s=1", "FROM flows", "--data"]).arg(folder.root());
+    let ended = run_to_end(command);
+    let took_ns = monotonic_ns() - begun_ns;
+    drop(holder.stdin.take());
+    holder.wait().expect("it ends");
+    ended.expect(1, &["stopped after 1 s"]);
+    assert!((1_000_000_000..10_000_000_000).contains(&took_ns), "{took_ns}");
 }
 
 /// A round adds up the hours that are over, and questions find them.
@@ -303,8 +340,8 @@ mod run {
         let shown = windows();
         let seen = count(&records, sql, &[]);
         assert!(seen >= shown, "{seen} of {shown} windows");
-        // Again, later: the files that the first question closed, and what came since.
-        sleep_ms(1_500);
+        // Again, as soon as there is more: the files that the first question closed, and what came since.
+        assert!(until(10, || (windows() > seen).then_some(())).is_some(), "{}", probe.log());
         let shown = windows();
         let more = count(&records, sql, &[]);
         assert!(more >= shown && more > seen, "{more} of {shown} windows");

@@ -34,13 +34,13 @@ use crate::config::StorePlan;
 use crate::export::parquet::folder;
 use crate::export::{ParquetSink, SinkCause, SinkHealth, SinkLedger};
 use crate::record::{Rows, Table};
-use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms, wall_clock};
+use crate::time::{Timestamp, monotonic_ns, sleep_ms, wall_clock};
 
 pub use live::socket_name;
 pub use tidy::{Removed, Round, Tidied, stand_back};
 pub use upkeep::{COMMAND as TIDY_COMMAND, UpkeepPlan, UpkeepReport};
 
-use live::{Ask, Door, FLUSH_REST_MS, Flushed};
+use live::{Ask, Door, Flushed};
 use upkeep::Upkeep;
 
 /// Batches between sender and thread. A window's rows are one batch, so this is seconds.
@@ -321,7 +321,7 @@ fn run(
     report: &ArcSwap<StoreReport>,
     packets_ns: &AtomicU64,
 ) -> SinkLedger {
-    let mut writer = Writer { sink, latest: Timestamp::ZERO, flushed_ns: 0, packets_ns };
+    let mut writer = Writer { sink, latest: Timestamp::ZERO, packets_ns };
     loop {
         match inbox.next(Duration::from_millis(TICK_MS)) {
             Ok(Event::Batch(rows, now)) => writer.write(rows, now),
@@ -361,8 +361,6 @@ fn run(
 struct Writer<'a> {
     sink: ParquetSink,
     latest: Timestamp,
-    /// When files were last closed early, by the monotonic clock; 0: never.
-    flushed_ns: u64,
     /// What the packets have come to, for those who tidy.
     packets_ns: &'a AtomicU64,
 }
@@ -379,16 +377,10 @@ impl Writer<'_> {
         self.sink.tick(self.latest);
     }
 
-    /// Closes all files, if that was not done just before: who asks all the time makes no flood of
-    /// small files.
+    /// Closes all files.
     fn flush(&mut self) -> Flushed {
-        let now_ns = monotonic_ns();
-        let is_due = self.flushed_ns == 0 || now_ns - self.flushed_ns >= ms(FLUSH_REST_MS);
-        if is_due {
-            self.flushed_ns = now_ns;
-            self.tick();
-            self.sink.close(self.latest);
-        }
+        self.tick();
+        self.sink.close(self.latest);
         let problem = match self.sink.health() {
             SinkHealth::Ok => None,
             SinkHealth::Failing { what, .. } => Some(what.clone()),
@@ -491,10 +483,25 @@ mod tests {
         assert_eq!(store.report().ledger.delivered, 10);
         let files = || std::fs::read_dir(folder.join("ledger")).map(Iterator::count).ok();
         assert_eq!(files(), Some(1));
+        // In direct succession: the second waits until files may be closed again.
+        store.send(rows(7), wall_clock(), Patience::Endless);
+        let answer = ask("flush\n");
+        let delivered = store.report().ledger.delivered;
+        assert_eq!((answer.contains("\"stored\":true"), delivered), (true, 17), "{answer}");
         // Nothing else can be asked, and silence is no question.
         assert_eq!((ask("FLUSH\n"), ask("flush everything\n")), (String::new(), String::new()));
         drop(UnixStream::connect(&socket).expect("it listens"));
-        assert!(ask("flush\n").contains("true"));
+        // Many at once have one answer, though each alone would wait for as long as all before it.
+        store.send(rows(3), wall_clock(), Patience::Endless);
+        let begun_ns = monotonic_ns();
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..20).map(|_| scope.spawn(|| ask("flush\n"))).collect();
+            for asking in asking {
+                assert!(asking.join().expect("an answer").contains("\"stored\":true"));
+            }
+        });
+        assert!(monotonic_ns() - begun_ns < 5_000_000_000);
+        assert_eq!((store.report().ledger.delivered, files()), (20, Some(1)));
         store.finish();
         assert!(!socket.exists());
         let _ = std::fs::remove_dir_all(folder);

@@ -81,7 +81,11 @@ impl Records {
     }
 }
 
-/// How the query program ends where the server of the records does not answer.
+/// How the query program ends where the records cannot be read, in time and memory.
+pub const FAILED: i32 = 1;
+/// Where the arguments are wrong.
+pub const BAD_USAGE: i32 = 2;
+/// Where the server of the records does not answer.
 pub const UNREACHABLE: i32 = 3;
 /// And where it says no.
 pub const REFUSED: i32 = 4;

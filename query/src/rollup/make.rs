@@ -18,7 +18,7 @@ use super::{
 use crate::cell::Cell;
 use crate::changes::{Changes, FACTS, first_row};
 use crate::database::{Database, Limits, empty, is_out_of_memory, read};
-use crate::deadline::Deadline;
+use crate::deadline::Watch;
 use crate::dialect::Dialect;
 use crate::files::{self, OpenFile};
 use crate::live;
@@ -64,6 +64,7 @@ impl Arguments {
 /// Makes the files that are not there yet.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     live::end_with_parent();
+    let watch = Watch::in_s(TIME_S_MAX, false)?;
     let own_number = |file: &OpenFile| {
         let name = file.path.file_name().and_then(|name| name.to_str());
         let (probe, number) = name.and_then(probe_and_number)?;
@@ -83,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     fs::create_dir_all(&arguments.work).with_context(|| arguments.work.display().to_string())?;
     let limits = Limits {
         memory_mib: arguments.memory_mib,
-        deadline: Deadline::in_s(TIME_S_MAX),
+        stop: watch.stop(),
         threads: 1,
         keeps_order: true,
     };
