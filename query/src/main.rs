@@ -3,7 +3,8 @@
 //! In: records, in a folder or a ClickHouse, and one `SELECT`. Out: the answer as table, JSON or CSV.
 //! Cost: bounded threads, memory and time; a process of its own, so nothing of the probe's.
 //! Invariants: nothing is written, and nothing but the records is read; exit code 0 only with the whole
-//! answer, 1 for an error, 2 for bad usage, 3 where the server does not answer, 4 where it refuses.
+//! answer, 1 for an error, 2 for bad usage, 3 where the server does not answer, 4 where it refuses,
+//! 5 where the disk has no room for an hour that is added up.
 
 mod cell;
 mod changes;
@@ -93,6 +94,9 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vmprobe-query: {error:#}");
+            if error.downcast_ref::<rollup::NoRoom>().is_some() {
+                return ExitCode::from(5);
+            }
             match error.downcast_ref::<Refused>() {
                 None => ExitCode::FAILURE,
                 Some(Refused::Unreachable(_)) => ExitCode::from(3),
