@@ -53,7 +53,7 @@ enum Command {
     Bench(Box<bench::BenchArguments>),
     /// What `run` starts to have its records merged and removed.
     #[command(name = vmprobe::store::TIDY_COMMAND, hide = true)]
-    TidyStore(tidy::TidyArguments),
+    TidyStore,
 }
 
 fn main() -> ExitCode {
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
         Command::Query { arguments } => query::query(None, arguments),
         Command::Topology { arguments } => query::query(Some("topology"), arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
-        Command::TidyStore(arguments) => tidy::tidy(&arguments),
+        Command::TidyStore => tidy::tidy(),
     };
     outcome.into()
 }

@@ -4,7 +4,7 @@
 //! Cost: bounded threads, memory and time; a process of its own, so nothing of the probe's.
 //! Invariants: nothing is written, and nothing but the records is read; exit code 0 only with the whole
 //! answer, 1 for an error, 2 for bad usage (a span that is none, too), 3 where the server does not answer, 4
-//! where it refuses.
+//! where it refuses, 5 where the disk has no room for an hour that is added up.
 
 mod cell;
 mod changes;
@@ -104,6 +104,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         Some(Refused::Unreachable(_)) => 3,
         Some(_) => 4,
         None if error.is::<NoSpan>() => 2,
+        None if error.is::<rollup::NoRoom>() => 5,
         None => 1,
     }
 }

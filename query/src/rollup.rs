@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::files::OpenFile;
 use crate::schema;
 
-pub(crate) use make::{Arguments, run};
+pub(crate) use make::{Arguments, NoRoom, run};
 pub(crate) use talks::KEYS as TALK_KEYS;
 
 /// The table that is added up.

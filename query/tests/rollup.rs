@@ -5,7 +5,7 @@ mod folder;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use folder::{Folder, stderr};
@@ -66,12 +66,16 @@ fn hour_folder(folder: &Folder, hour: u64) -> PathBuf {
 }
 
 fn roll_up(folder: &Folder, probe: &str, hour: u64) {
+    let output = try_to_roll_up(folder, probe, hour, &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!folder.0.join(".roll-up-p1").exists(), "nothing is left");
+}
+
+fn try_to_roll_up(folder: &Folder, probe: &str, hour: u64, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmprobe-query"));
     command.arg("roll-up").arg("--hour").arg(hour_folder(folder, hour));
-    command.arg("--work").arg(folder.0.join(".compact-p1")).args(["--probe", probe]);
-    let output = command.output().expect("the query program");
-    assert!(output.status.success(), "{}", stderr(&output));
-    assert!(!folder.0.join(".compact-p1").exists(), "nothing is left");
+    command.arg("--work").arg(folder.0.join(".roll-up-p1")).args(["--probe", probe]);
+    command.args(arguments).output().expect("the query program")
 }
 
 /// Hidden files of the hour.
@@ -249,4 +253,18 @@ fn a_foreign_file_is_refused_here_too() {
     assert!(stderr(&output).contains("foreign.parquet: column "), "{}", stderr(&output));
     let output = folder.query(&["--skip-bad-files", "FROM windows_1h"]);
     assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// That the disk has no room says nothing of the hour; that a file in it is no record does.
+#[test]
+fn a_disk_without_room_is_told_from_a_bad_hour() {
+    let folder = Folder::new("rolled-room");
+    write(&folder, "p1", HOUR, 100);
+    let output = try_to_roll_up(&folder, "p1", HOUR, &["--free-mib-min=4000000000"]);
+    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    assert!(stderr(&output).contains("too little free space"), "{}", stderr(&output));
+    fs::write(hour_folder(&folder, HOUR).join("foreign.parquet"), "no records").expect("a file");
+    let output = try_to_roll_up(&folder, "p1", HOUR, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(!folder.0.join(".roll-up-p1").exists(), "nothing is left");
 }

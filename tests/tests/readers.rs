@@ -9,9 +9,10 @@ use serde_json::Value as Json;
 use vmprobe::config::StorePlan;
 use vmprobe::export::ParquetSink;
 use vmprobe::record::{Origin, Record, Rows, Table, TableVisitor};
-use vmprobe::store::Round;
+use vmprobe::store::{Round, Work};
 use vmprobe::time::Timestamp;
 use vmprobe_tests::end_to_end::{Folder, run_to_end, skipped};
+use vmprobe_tests::records::finished_files;
 
 /// All rows of a table by either reader, as JSON.
 const SCRIPT: &str = r#"
@@ -60,20 +61,25 @@ impl TableVisitor for Check {
     }
 }
 
-/// Writes each row into a file of its own.
+/// Writes each row into a file of its own, all into one hour.
 struct Single<'a>(&'a mut ParquetSink);
 impl TableVisitor for Single<'_> {
     fn table<R: Record>(&mut self) {
         let mut all = extremes::rows();
-        for row in std::mem::take(R::of(&mut all)) {
+        let single = std::mem::take(R::of(&mut all));
+        assert_eq!(single.len(), CLOCKS.len());
+        for (row, clock) in single.into_iter().zip(CLOCKS) {
             let mut rows = Rows::default();
             R::of(&mut rows).push(row);
-            // Within an hour of the clock, whatever its time: both are filed at 0.
-            self.0.write_filed(rows, Timestamp(1), Timestamp(1));
+            self.0.write_filed(rows, Timestamp(1), clock);
             assert!(self.0.close(Timestamp(1)), "{:?}", self.0.health());
         }
     }
 }
+
+/// A row is filed within an hour of the clock, whatever its time: the first one's is 0, the other's
+/// centuries later, and both are filed in the hour behind the first.
+const CLOCKS: [Timestamp; 2] = [Timestamp(2 * 3_600_000_000_000), Timestamp(1)];
 
 /// Every field with its extreme values, as written and once small files were merged.
 #[test]
@@ -96,6 +102,7 @@ fn any_reader_of_parquet_finds_what_was_written() {
         Table::visit(&mut Single(&mut sink));
         if merges {
             let round = Round {
+                work: Work::Tidy,
                 folder: folder.root().to_owned(),
                 probe_id: "p1".to_owned(),
                 hour: 5,
@@ -107,8 +114,14 @@ fn any_reader_of_parquet_finds_what_was_written() {
                 whole: true,
                 leave: Vec::new(),
             };
-            let tidied = round.run(&mut std::io::sink());
+            // Each table has several files, which become one.
+            let files = finished_files(folder.root()).len();
+            let tables = Table::ALL.len();
+            assert!(files >= 2 * tables, "{files}");
+            let tidied = round.run_through();
             assert_eq!(tidied.problems, [""; 0]);
+            assert_eq!((tidied.merged_files, tidied.made_files), (files as u64, tables as u64));
+            assert_eq!(finished_files(folder.root()).len(), tables);
         }
         let rows = extremes::rows();
         let mut check = Check { python: python.clone(), rows, folder, tables: 0 };

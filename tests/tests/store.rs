@@ -14,6 +14,7 @@ use serde_json::{Value as Json, json};
 use vmprobe::config::StorePlan;
 use vmprobe::export::ParquetSink;
 use vmprobe::record::{FlowRecord, Rows, WindowRecord};
+use vmprobe::store::{Step, Tidied};
 use vmprobe::time::{Timestamp, monotonic_ns, sleep_us};
 use vmprobe_tests::end_to_end::{
     Ended, Folder, NOT_BUILT, SmallDisk, built, missing, query, run_to_end, skipped, vmprobe,
@@ -49,13 +50,36 @@ fn write(folder: &Path, from: u64, files: u64, flows: u64) {
 
 /// A round as `vmprobe run` starts it.
 fn tidy(folder: &Path) -> Command {
+    round(folder, "tidy")
+}
+
+fn round(folder: &Path, work: &str) -> Command {
     let round = json!({
-        "folder": folder, "probe_id": "p1", "hour": HOUR + 2, "run_hour": HOUR, "keep_days": null,
-        "size_mib_max": null, "free_mib_min": 0, "compact": true, "whole": true, "leave": [],
+        "work": work, "folder": folder, "probe_id": "p1", "hour": HOUR + 2, "run_hour": HOUR,
+        "keep_days": null, "size_mib_max": null, "free_mib_min": 0, "compact": true, "whole": true,
+        "leave": [],
     });
-    let mut command = Command::new(vmprobe());
-    command.arg("tidy-store").arg(round.to_string());
+    with_input(&round.to_string())
+}
+
+/// The command of rounds, which reads what is to be done.
+fn with_input(round: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$@\" <<ROUND\n$0\nROUND", round]);
+    command.arg(vmprobe()).arg("tidy-store");
     command
+}
+
+/// What a round says it did.
+fn tidied(ended: &Ended) -> Tidied {
+    ended.expect(0, &[]);
+    let mut sum = Tidied::default();
+    for line in ended.output.lines() {
+        if let Step::Done(done) = serde_json::from_str(line).expect("a step") {
+            sum.add(done);
+        }
+    }
+    sum
 }
 
 /// Ids of all flows, as any reader of Parquet finds them, sorted.
@@ -75,8 +99,7 @@ fn ids(folder: &Path) -> Vec<u64> {
 }
 
 fn merged(ended: &Ended) -> u64 {
-    ended.expect(0, &[]);
-    ended.json()["merged_files"].as_u64().expect("a count")
+    tidied(ended).merged_files
 }
 
 #[test]
@@ -214,14 +237,12 @@ fn an_hour_that_is_over_is_added_up() {
             assert!(sink.close(Timestamp(hour * HOUR_NS)), "{:?}", sink.health());
         }
     }
-    let ended = run_to_end(tidy(folder.root()));
-    ended.expect(0, &[]);
-    let tidied = ended.json();
+    let merged = tidied(&run_to_end(tidy(folder.root())));
+    assert_eq!((merged.merged_files, merged.rolled_hours), (6, 0), "{merged:?}");
+    let roll_up = || tidied(&run_to_end(round(folder.root(), "roll_up")));
     // The last one may still get rows.
-    assert_eq!((&tidied["rolled_hours"], &tidied["problems"]), (&json!(2), &json!([])), "{tidied}");
-    assert_eq!(tidied["leave"], json!([]));
-    let again = run_to_end(tidy(folder.root())).json();
-    assert_eq!(again["rolled_hours"], 0, "they are there: {again}");
+    assert_eq!(roll_up(), Tidied { rolled_hours: 2, ..Tidied::default() });
+    assert_eq!(roll_up(), Tidied::default(), "they are there");
     let sql = "SELECT start_ns, application_name, sum(octet_delta_count)::UBIGINT AS octets, \
                count(*)::UBIGINT AS rows FROM windows_1h GROUP BY ALL ORDER BY 1";
     let answer = query(folder.root(), sql).expect("it is built");
@@ -243,9 +264,8 @@ fn a_full_disk_keeps_what_there_is() {
     let before = finished_files(disk.root());
     let ballast = disk.root().join("ballast");
     fill(&ballast);
-    let ended = run_to_end(tidy(disk.root()));
-    ended.expect(0, &[]);
-    let said = ended.json()["problems"][0].as_str().unwrap_or_default().to_owned();
+    let problems = tidied(&run_to_end(tidy(disk.root()))).problems;
+    let said = problems.first().map_or("", String::as_str);
     assert!(said.contains("free space") || said.contains("No space"), "{said}");
     assert_eq!(finished_files(disk.root()), before);
     assert_eq!(ids(disk.root()), (0..100_000).collect::<Vec<_>>());
@@ -270,10 +290,8 @@ fn a_merger_that_may_not_write_on_keeps_what_there_is() {
     // SIGXFSZ ignored: writing fails with EFBIG.
     limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$@\"", "sh"]);
     limited.arg(tidy.get_program()).args(tidy.get_args());
-    let ended = run_to_end(limited);
-    ended.expect(0, &[]);
-    let problem = &ended.json()["problems"][0];
-    assert!(problem.as_str().is_some_and(|said| said.contains("File too large")), "{problem}");
+    let problems = tidied(&run_to_end(limited)).problems;
+    assert!(problems.iter().any(|said| said.contains("File too large")), "{problems:?}");
     assert_eq!(finished_files(folder.root()), before);
     assert_eq!(ids(folder.root()), (0..100_000).collect::<Vec<_>>());
 }
@@ -287,9 +305,7 @@ fn fill(path: &Path) {
 
 #[test]
 fn a_wrong_round_is_bad_usage() {
-    let mut command = Command::new(vmprobe());
-    command.args(["tidy-store", "{}"]);
-    run_to_end(command).expect(2, &["folder"]);
+    run_to_end(with_input("{}")).expect(2, &["work"]);
 }
 
 #[cfg(feature = "dpdk")]

@@ -2,23 +2,17 @@
 
 use std::io;
 
-use clap::Args;
 use vmprobe::store::{Round, stand_back};
 
 use super::output::{self, Outcome};
 
-#[derive(Args)]
-pub(crate) struct TidyArguments {
-    /// What is to be done, as JSON.
-    round: String,
-}
-
-pub(crate) fn tidy(arguments: &TidyArguments) -> Outcome {
-    let round: Round = match serde_json::from_str(&arguments.round) {
+/// What is to be done comes as JSON on standard input: it may be longer than an argument.
+pub(crate) fn tidy() -> Outcome {
+    let round: Round = match serde_json::from_reader(io::stdin().lock()) {
         Ok(round) => round,
         Err(error) => return output::misused(&error),
     };
     stand_back();
-    output::json(&round.run(&mut io::stdout()));
+    round.run(&mut |step| output::json(&step));
     Outcome::Success
 }

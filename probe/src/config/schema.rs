@@ -825,8 +825,8 @@ static STORE: Table = Table {
             integer(16, 1_073_741_824),
             Nothing("100000"),
             "MiB",
-            "What the files of this probe may take together; beyond it the oldest hours are removed, \
-             never the open ones. Looked at every five minutes.",
+            "What the files of this probe may take together; beyond it hours ahead of the clock are \
+             removed, then the oldest, never the open ones. Looked at every five minutes.",
         ),
     ],
 };

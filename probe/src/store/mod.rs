@@ -9,11 +9,14 @@
 //! channel is bounded in batches and in records;
 //! made = delivered + queued + Σ dropped over the handle and the sink together.
 
+mod child;
 mod compact;
+mod held;
 mod live;
 mod merge;
 pub mod query;
 mod retain;
+mod roll_up;
 mod scan;
 mod tidy;
 mod upkeep;
@@ -36,9 +39,10 @@ use crate::export::{ParquetSink, SinkCause, SinkHealth, SinkLedger};
 use crate::record::{Rows, Table};
 use crate::time::{Timestamp, monotonic_ns, sleep_ms, wall_clock};
 
+pub use child::COMMAND as TIDY_COMMAND;
 pub use live::socket_name;
-pub use tidy::{Removed, Round, Tidied, stand_back};
-pub use upkeep::{COMMAND as TIDY_COMMAND, UpkeepPlan, UpkeepReport};
+pub use tidy::{Removed, Round, Step, Tidied, Work, stand_back};
+pub use upkeep::{UpkeepPlan, UpkeepReport};
 
 use live::{Ask, Door, Flushed};
 use upkeep::Upkeep;

@@ -1,7 +1,8 @@
 //! Which hours go.
 //!
 //! In: what is stored, the rules. Out: the hours whose files are to be removed, the oldest first.
-//! Invariants: the open hours never go, nor what the inventory needs: facts say who had an address
+//! Invariants: hours ahead of the clock, which a wrong one has left, go before any other by size, so that
+//! good ones do not go for them; the open hours never go, nor what the inventory needs: facts say who had an address
 //! for as long as the run that learnt them lasts, so they go by age only, and only those of earlier
 //! runs, once the present one covers all that is kept. Pure: the same in gives the same out.
 
@@ -31,7 +32,7 @@ pub(super) struct Rules {
 pub(super) struct Going {
     /// Older than is kept.
     pub(super) by_age: Vec<Place>,
-    /// The oldest of the others, where they take too much.
+    /// Of the others those ahead of the clock, then the oldest, where all together take too much.
     pub(super) by_size: Vec<Place>,
     /// Bytes of those that stay.
     pub(super) left_bytes: u64,
@@ -41,6 +42,16 @@ impl Rules {
     /// The first hour that may still get rows, which never goes.
     pub(super) const fn first_open(&self) -> u64 {
         self.hour.saturating_sub(1)
+    }
+
+    /// Whether an hour gets no more rows.
+    const fn is_over(&self, hour: u64) -> bool {
+        hour < self.first_open()
+    }
+
+    /// Whether an hour is later than any that rows of now are filed in.
+    pub(super) const fn is_ahead(&self, hour: u64) -> bool {
+        hour > self.hour.saturating_add(1)
     }
 
     /// Chooses.
@@ -56,13 +67,14 @@ impl Rules {
         let stays = |(place, _): &(&Place, &Vec<Stored>)| !gone.contains(place);
         let mut left_bytes = hours.iter().filter(stays).map(|(_, files)| bytes(files)).sum();
         let mut by_size = Vec::new();
-        for (place, files) in hours.iter().filter(stays) {
-            let (hour, table) = *place;
-            if self.size_max_bytes.is_none_or(|max| left_bytes <= max) || hour >= self.first_open()
-            {
+        let goes = |wanted: fn(&Self, u64) -> bool| {
+            hours.iter().filter(stays).filter(move |((hour, _), _)| wanted(self, *hour))
+        };
+        for (place, files) in goes(Self::is_ahead).chain(goes(Self::is_over)) {
+            if self.size_max_bytes.is_none_or(|max| left_bytes <= max) {
                 break;
             }
-            if table != Table::Inventory {
+            if place.1 != Table::Inventory {
                 by_size.push(*place);
                 left_bytes -= bytes(files);
             }
@@ -129,6 +141,27 @@ mod tests {
         let going = rules.choose(&stored);
         assert_eq!((going.by_age, going.by_size), (vec![(98, Table::Flows)], vec![]));
         assert_eq!(going.left_bytes, 18);
+    }
+
+    /// A run whose clock was years ahead has left hours that no clock comes to for years.
+    #[test]
+    fn hours_ahead_of_the_clock_go_before_good_ones() {
+        let stored = hours(&[
+            (97, Table::Flows, 10),
+            (98, Table::Flows, 10),
+            (100, Table::Flows, 10),
+            (101, Table::Flows, 10),
+            (900, Table::Inventory, 1),
+            (900, Table::Flows, 10),
+            (901, Table::Flows, 10),
+        ]);
+        let rules = |max| Rules { hour: 100, size_max_bytes: Some(max), ..Rules::default() };
+        let order = [900, 901, 97, 98].map(|hour| (hour, Table::Flows));
+        for (max, gone) in [(61, 0), (60, 1), (51, 1), (50, 2), (41, 2), (40, 3), (0, 4)] {
+            let going = rules(max).choose(&stored);
+            assert_eq!(going.by_size, order[..gone], "{max}");
+            assert_eq!(going.left_bytes, 61 - 10 * gone as u64, "{max}");
+        }
     }
 
     /// Facts of a run hold until the next one begins.

@@ -64,7 +64,8 @@ pub(super) fn path(root: &Path, safe_id: &str, (hour, table): Place, stored: &St
     folder::hour_folder(root, table, hour).join(name)
 }
 
-/// The files of one hour, in order; `None` where there are none.
+/// The files of one hour, in order; `None` where there are none. No files at all where only roll-ups are
+/// left: the hour was removed while it was added up.
 pub(super) fn files(root: &Path, safe_id: &str, place: Place) -> Option<(Place, Vec<Stored>)> {
     let (hour, table) = place;
     let prefix = folder::prefix(table, safe_id);
@@ -76,9 +77,11 @@ pub(super) fn files(root: &Path, safe_id: &str, place: Place) -> Option<(Place, 
     };
     let mut files: Vec<_> = entries.flatten().filter_map(stored).collect();
     files.sort_by_key(|stored| (stored.start_ns, stored.number));
-    let rolled = rolled(root, safe_id, place).iter().map(|(_, bytes)| bytes).sum();
-    files.first_mut()?.rolled_bytes = rolled;
-    Some((place, files))
+    let rolled = rolled(root, safe_id, place);
+    if let Some(first) = files.first_mut() {
+        first.rolled_bytes = rolled.iter().map(|(_, bytes)| bytes).sum();
+    }
+    (!files.is_empty() || !rolled.is_empty()).then_some((place, files))
 }
 
 /// The files in which the windows of an hour stand added up, and their sizes.

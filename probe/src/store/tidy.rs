@@ -1,17 +1,15 @@
 //! One round of tidying, in a process of its own.
 //!
-//! In: a [`Round`] as JSON. Out: a [`Tidied`] as JSON, and before each hour that is worked on a line
-//! that names it.
+//! In: a [`Round`] as JSON. Out: a [`Step`] as JSON on each line, as soon as it is done.
 //! Cost: as `scan.rs` and `compact.rs`; the lowest priority there is.
-//! Invariants: it may be killed at any instant; a file that is no good stays and is named.
+//! Invariants: it may be killed at any instant, and what it did until then is told, but for the hour
+//! that it was at; a file that is no good stays and is named.
 //!
 //! A process of its own, because reading a file that went bad on the disk may fail in any way, and
 //! must not end the probe; and because its memory goes back in full.
 
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,21 +19,35 @@ use super::query;
 use super::retain::Rules;
 use super::scan::{self, Hours, Place, Stored};
 use crate::export::parquet::folder;
-use crate::record::Table;
+use crate::time::{monotonic_ns, ms};
 
 /// Problems that are told of one round.
 const PROBLEMS_MAX: usize = 16;
+/// Characters of one.
+const PROBLEM_CHARS_MAX: usize = 1_000;
 /// Hours back from that of the clock that are looked at in every round: files of the last hour but
 /// one may still have been open in the round before.
 const RECENT_HOURS: u64 = 4;
-/// Hours that are added up in one round: an older store has many.
-const ROLLED_HOURS_MAX: u64 = 24;
+/// After this time no other hour is merged: what is kept has to be looked at again.
+const MERGE_MS_MAX: u64 = 60_000;
 /// The lowest priority.
 const NICE: i32 = 19;
+
+/// What a round is for. They get into no one's way, so one of each may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Old hours are removed, then small files merged.
+    Tidy,
+    /// Hours that are over are added up.
+    RollUp,
+}
 
 /// What is to be done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Round {
+    /// What for.
+    pub work: Work,
     /// The folder of the records.
     pub folder: PathBuf,
     /// Whose files.
@@ -54,32 +66,63 @@ pub struct Round {
     pub compact: bool,
     /// Every hour, not the last ones only; the rules of what goes are for these rounds.
     pub whole: bool,
-    /// Hours that came to grief before, by name.
+    /// Hours that came to grief in this work before, by name.
     pub leave: Vec<String>,
+}
+
+/// What a round tells while it is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// An hour, by its name, is merged or added up from now.
+    At(String),
+    /// What was done since the step before.
+    Done(Tidied),
 }
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tidied {
     /// Small files that are gone, and larger ones in their place.
     pub merged_files: u64,
     /// See there.
     pub made_files: u64,
     /// Hours of windows that were added up for questions about days.
-    #[serde(default)]
     pub rolled_hours: u64,
     /// Removed because of their age.
     pub by_age: Removed,
     /// Removed because all together were too large.
     pub by_size: Removed,
-    /// Bytes of all files after a whole round.
+    /// Bytes of all files, once those that go are removed.
     pub stored_bytes: Option<u64>,
     /// What went wrong, for people.
     pub problems: Vec<String>,
-    /// Hours that are not to be tried again, by name.
+    /// Hours that came to grief, by name.
     pub leave: Vec<String>,
     /// The file system cannot do what merging needs.
     pub cannot_compact: bool,
+    /// Hours cannot be added up just now, whichever it is.
+    pub cannot_roll_up: bool,
+    /// There was no time for all hours that are to be merged.
+    pub unfinished: bool,
+}
+
+impl Tidied {
+    /// Adds what came later.
+    pub fn add(&mut self, later: Self) {
+        self.merged_files += later.merged_files;
+        self.made_files += later.made_files;
+        self.rolled_hours += later.rolled_hours;
+        self.by_age.add(&later.by_age);
+        self.by_size.add(&later.by_size);
+        self.stored_bytes = later.stored_bytes.or(self.stored_bytes);
+        self.problems.extend(later.problems);
+        self.leave.extend(later.leave);
+        self.cannot_compact |= later.cannot_compact;
+        self.cannot_roll_up |= later.cannot_roll_up;
+        self.unfinished |= later.unfinished;
+    }
 }
 
 /// What was removed.
@@ -111,29 +154,32 @@ pub fn stand_back() {
 }
 
 impl Round {
-    /// Does it. The name of each hour goes to `progress` before that hour is worked on.
-    pub fn run(&self, progress: &mut impl Write) -> Tidied {
-        let safe_id = folder::safe_id(&self.probe_id);
-        let mut round = Doing { round: self, safe_id, done: Tidied::default() };
-        let mut hours = if self.whole {
-            scan::all(&self.folder, &round.safe_id)
-        } else {
-            let first = self.hour.saturating_sub(RECENT_HOURS);
-            scan::between(&self.folder, &round.safe_id, first, self.hour + 1)
-        };
-        if self.whole {
-            round.retain(&mut hours);
-        }
-        if self.compact {
-            round.compact(&hours, progress);
-            if self.whole {
-                round.roll_up(&hours, progress);
+    /// Does it, and tells each step as soon as it is done.
+    pub fn run(&self, tell: &mut dyn FnMut(Step)) {
+        let mut doing = Doing::new(self, tell);
+        match self.work {
+            Work::Tidy => doing.tidy(),
+            // Where the program that asks for added up hours is not there, nobody asks.
+            Work::RollUp => {
+                if let Ok(program) = query::program() {
+                    doing.roll_up(&program);
+                }
             }
         }
-        round.done
     }
 
-    const fn rules(&self) -> Rules {
+    /// Does it, and tells all at once.
+    pub fn run_through(&self) -> Tidied {
+        let mut sum = Tidied::default();
+        self.run(&mut |step| {
+            if let Step::Done(done) = step {
+                sum.add(done);
+            }
+        });
+        sum
+    }
+
+    pub(super) const fn rules(&self) -> Rules {
         let size_max_bytes = match self.size_mib_max {
             Some(mib) => Some((mib as u64) << 20),
             None => None,
@@ -144,24 +190,72 @@ impl Round {
 }
 
 /// A round under way.
-struct Doing<'a> {
-    round: &'a Round,
-    safe_id: String,
-    done: Tidied,
+pub(super) struct Doing<'a> {
+    pub(super) round: &'a Round,
+    pub(super) safe_id: String,
+    tell: &'a mut dyn FnMut(Step),
+    /// What is not told yet.
+    pub(super) done: Tidied,
+    /// Problems of the whole round.
+    problems: usize,
+    /// When merging ends, by the monotonic clock.
+    merge_until_ns: u64,
 }
 
-impl Doing<'_> {
+impl<'a> Doing<'a> {
+    pub(super) fn new(round: &'a Round, tell: &'a mut dyn FnMut(Step)) -> Self {
+        let safe_id = folder::safe_id(&round.probe_id);
+        let merge_until_ns = monotonic_ns().saturating_add(ms(MERGE_MS_MAX));
+        Self { round, safe_id, tell, done: Tidied::default(), problems: 0, merge_until_ns }
+    }
+
+    fn tidy(&mut self) {
+        let Round { ref folder, hour, .. } = *self.round;
+        let mut hours = if self.round.whole {
+            scan::all(folder, &self.safe_id)
+        } else {
+            let first = hour.saturating_sub(RECENT_HOURS);
+            scan::between(folder, &self.safe_id, first, hour + 1)
+        };
+        if self.round.whole {
+            self.retain(&mut hours);
+            self.tell();
+        }
+        if self.round.compact {
+            self.compact(&hours);
+            self.tell();
+        }
+    }
+
+    /// Tells which hour comes next.
+    pub(super) fn at(&mut self, name: &str) {
+        (self.tell)(Step::At(name.to_owned()));
+    }
+
+    /// Tells what was done since the step before.
+    pub(super) fn tell(&mut self) {
+        (self.tell)(Step::Done(std::mem::take(&mut self.done)));
+    }
+
     fn retain(&mut self, hours: &mut Hours) {
-        let going = self.round.rules().choose(hours);
+        let rules = self.round.rules();
+        let going = rules.choose(hours);
+        if let Some(ahead) = going.by_size.iter().find(|(hour, _)| rules.is_ahead(*hour)) {
+            let hour = name(*ahead);
+            self.problem(format!("{hour} is ahead of the clock: it goes first, by its size"));
+        }
         for place in going.by_age {
             let removed = self.remove(place, hours.remove(&place));
             self.done.by_age.add(&removed);
+            // At once: the records are gone, and whatever comes may end this process.
+            self.tell();
         }
         for place in going.by_size {
             let removed = self.remove(place, hours.remove(&place));
             self.done.by_size.add(&removed);
+            self.tell();
         }
-        if let Some(max) = self.round.rules().size_max_bytes
+        if let Some(max) = rules.size_max_bytes
             && going.left_bytes > max
         {
             let problem = format!(
@@ -208,7 +302,7 @@ impl Doing<'_> {
         removed
     }
 
-    fn compact(&mut self, hours: &Hours, progress: &mut impl Write) {
+    fn compact(&mut self, hours: &Hours) {
         let rules = self.round.rules();
         let root = self.round.folder.clone();
         let safe_id = self.safe_id.clone();
@@ -224,8 +318,11 @@ impl Doing<'_> {
             if small.is_empty() || self.round.leave.contains(&name) {
                 continue;
             }
-            // Whoever reads it may have gone; the work goes on.
-            let _ = writeln!(progress, "{name}").and_then(|()| progress.flush());
+            if monotonic_ns() >= self.merge_until_ns {
+                self.done.unfinished = true;
+                return;
+            }
+            self.at(&name);
             match compactor.compact(place, files, &small) {
                 Ok(compacted) => self.compacted(name, compacted),
                 Err(error @ CompactError::Unsupported { .. }) => {
@@ -235,47 +332,7 @@ impl Doing<'_> {
                 }
                 Err(error) => self.problem(error.to_string()),
             }
-        }
-    }
-
-    /// Has hours of windows that are over added up, by the program that asks for it. Where that is not
-    /// there nobody does.
-    fn roll_up(&mut self, hours: &Hours, progress: &mut impl Write) {
-        let Ok(program) = query::program() else { return };
-        let root = &self.round.folder;
-        let first_open = self.round.rules().first_open();
-        // The newest are asked first.
-        for &place in hours.keys().rev() {
-            if self.done.rolled_hours >= ROLLED_HOURS_MAX {
-                return;
-            }
-            let name = name(place);
-            let is_left = self.round.leave.contains(&name) || self.done.leave.contains(&name);
-            if place.1 != Table::Windows || place.0 >= first_open || is_left {
-                continue;
-            }
-            let Some((_, files)) = scan::files(root, &self.safe_id, place) else { continue };
-            if scan::has_rolled(root, &self.safe_id, place, &files) {
-                continue;
-            }
-            let _ = writeln!(progress, "{name}").and_then(|()| progress.flush());
-            let mut command = Command::new(&program);
-            command.arg("roll-up").arg("--hour").arg(folder::hour_folder(root, place.1, place.0));
-            command.arg("--work").arg(folder::hidden(root, &self.safe_id));
-            command.args(["--probe", &self.safe_id]);
-            command.arg(format!("--free-mib-min={}", self.round.free_mib_min));
-            let ended = command.stdin(Stdio::null()).stdout(Stdio::null()).output();
-            let problem = match ended {
-                Ok(ended) if ended.status.success() => {
-                    self.done.rolled_hours += 1;
-                    continue;
-                }
-                Ok(ended) => String::from_utf8_lossy(&ended.stderr).trim().to_owned(),
-                Err(error) => error.to_string(),
-            };
-            // It is asked window by window, which takes longer.
-            self.problem(format!("{name} is not added up: {problem}"));
-            self.done.leave.push(name);
+            self.tell();
         }
     }
 
@@ -290,15 +347,19 @@ impl Doing<'_> {
         }
     }
 
-    fn problem(&mut self, problem: String) {
-        if self.done.problems.len() < PROBLEMS_MAX {
+    pub(super) fn problem(&mut self, mut problem: String) {
+        if let Some((end, _)) = problem.char_indices().nth(PROBLEM_CHARS_MAX) {
+            problem.truncate(end);
+        }
+        if self.problems < PROBLEMS_MAX {
+            self.problems += 1;
             self.done.problems.push(problem);
         }
     }
 }
 
 /// An hour of a table as `flows/2026-01-01/05`.
-fn name((hour, table): Place) -> String {
+pub(super) fn name((hour, table): Place) -> String {
     folder::hour_folder("".as_ref(), table, hour).display().to_string()
 }
 

@@ -3,13 +3,14 @@
 //! In: the folder of the hour, the probe. Out: a file of each [`RollUp`] beside the windows.
 //! Cost: two passes over the windows; one thread, bounded memory and time.
 //! Invariants: a file has its name once it is whole and on disk; what it was made of stands in the name. An
-//! hour with too many conversations for the memory stays without.
+//! hour with too many conversations for the memory stays without; that the disk has no room is told from
+//! what lies with the hour ([`NoRoom`]).
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::Parser;
 
 use super::{
@@ -115,10 +116,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 File::open(&hidden)?.sync_all()?;
                 Ok(fs::rename(&hidden, &path)?)
             });
-            if made.is_err() {
+            if let Err(error) = made {
                 let _ = fs::remove_dir_all(&arguments.work);
+                return Err(of_room(error).context(path.display().to_string()));
             }
-            made.with_context(|| path.display().to_string())?;
         }
         forget_others(&arguments.hour, roll_up, &arguments.probe, &name)?;
     }
@@ -272,8 +273,28 @@ fn check_free(arguments: &Arguments, bytes: u64) -> anyhow::Result<()> {
     let status = rustix::fs::statvfs(&arguments.hour)?;
     let free = status.f_bavail.saturating_mul(status.f_frsize);
     let needed = bytes.saturating_add(u64::from(arguments.free_mib_min) * MIB);
-    ensure!(free >= needed, "{}: too little free space", arguments.hour.display());
-    Ok(())
+    if free >= needed {
+        return Ok(());
+    }
+    Err(NoRoom("too little free space".to_owned())).context(arguments.hour.display().to_string())
+}
+
+/// The disk has no room: it is tried again.
+#[derive(Debug)]
+pub(crate) struct NoRoom(String);
+
+impl std::fmt::Display for NoRoom {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoRoom {}
+
+/// An error of DuckDB by what the system said to it.
+fn of_room(error: anyhow::Error) -> anyhow::Error {
+    let said = error.to_string();
+    if said.contains("No space left on device") { NoRoom(said).into() } else { error }
 }
 
 #[cfg(test)]

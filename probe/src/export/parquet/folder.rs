@@ -39,6 +39,11 @@ pub fn hidden(root: &Path, safe_id: &str) -> PathBuf {
     root.join(format!(".compact-{safe_id}"))
 }
 
+/// Where hours of a probe are added up; apart from the merging that goes on beside it.
+pub fn hidden_roll_ups(root: &Path, safe_id: &str) -> PathBuf {
+    root.join(format!(".roll-up-{safe_id}"))
+}
+
 /// How the names of a probe's files of a table begin; the two numbers of [`numbers`] follow.
 pub fn prefix(table: Table, safe_id: &str) -> String {
     format!("{}-{safe_id}-", table.name())

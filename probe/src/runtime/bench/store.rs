@@ -21,8 +21,8 @@ use crate::config::{SinkPlan, StorePlan};
 use crate::export::ParquetSink;
 use crate::export::parquet::folder;
 use crate::record::{Rows, Table};
-use crate::store::Round;
 use crate::store::query::Records;
+use crate::store::{Round, Tidied, Work};
 use crate::time::{Timestamp, monotonic_ns, thread_cpu_ns};
 
 pub use questions::Asked;
@@ -221,6 +221,7 @@ fn tidy(options: &StoreOptions, over: &Receiver<u64>) -> Result<(OnDisk, f64), S
             .flat_map(|hour| Table::ALL.iter().map(move |table| (hour, *table)))
             .map(|(hour, table)| folder_of(Path::new(""), table, hour).display().to_string());
         let round = Round {
+            work: Work::Tidy,
             folder: options.folder.clone(),
             probe_id: PROBE.to_owned(),
             hour: first + hour + 2,
@@ -233,8 +234,12 @@ fn tidy(options: &StoreOptions, over: &Receiver<u64>) -> Result<(OnDisk, f64), S
             leave: later.collect(),
         };
         let begun_ns = thread_cpu_ns();
-        let tidied = round.run(&mut std::io::sink());
+        let mut tidied = Tidied { unfinished: true, ..Tidied::default() };
+        while tidied.unfinished {
+            tidied = round.run_through();
+        }
         merge_ns += thread_cpu_ns() - begun_ns;
+        tidied.add(Round { work: Work::RollUp, ..round }.run_through());
         if let Some(problem) = tidied.problems.first() {
             return Err(problem.clone());
         }

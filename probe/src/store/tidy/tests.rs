@@ -58,6 +58,7 @@ impl Folder {
 
     fn round(&self) -> Round {
         Round {
+            work: Work::Tidy,
             folder: self.0.clone(),
             probe_id: "p1".to_owned(),
             hour: HOUR + 2,
@@ -72,7 +73,7 @@ impl Folder {
     }
 
     fn tidy(&self) -> Tidied {
-        self.round().run(&mut std::io::sink())
+        self.round().run_through()
     }
 
     /// How often each flow is found by whoever lists the folder, and whether each file is in order.
@@ -163,9 +164,9 @@ fn an_hour_that_grows_waits_for_more_files() {
     let folder = Folder::new("grows");
     folder.write("p1", 15, 10);
     let open = Round { hour: HOUR + 1, ..folder.round() };
-    assert_eq!(open.run(&mut std::io::sink()).merged_files, 0);
+    assert_eq!(open.run_through().merged_files, 0);
     folder.write("p1", 1, 1);
-    assert_eq!(open.run(&mut std::io::sink()).merged_files, 16);
+    assert_eq!(open.run_through().merged_files, 16);
     assert_eq!(folder.names().len(), 1);
 }
 
@@ -193,7 +194,7 @@ fn files_that_are_no_good_stay_and_are_named() {
     // They are not tried again and again.
     assert_eq!(tidied.leave.len(), 1);
     let again = Round { leave: tidied.leave, ..folder.round() };
-    let again = again.run(&mut std::io::sink());
+    let again = again.run_through();
     assert_eq!((again.merged_files, again.problems), (0, vec![]));
 }
 
@@ -258,7 +259,7 @@ fn roll_ups_go_with_their_windows() {
     let size = merged[0].bytes;
     fs::write(hour.join(format!(".windows_1h-p1-1-0-{size}")), [0; 50]).expect("a file");
     let round = Round { hour: HOUR + 9, size_mib_max: Some(0), ..folder.round() };
-    let tidied = round.run(&mut std::io::sink());
+    let tidied = round.run_through();
     let removed = tidied.by_size;
     assert_eq!((removed.files, removed.records, removed.bytes), (1, 2, size + 50));
     let left: Vec<_> = fs::read_dir(hour).expect("another's").flatten().collect();
@@ -286,7 +287,7 @@ fn old_hours_go_with_their_rows_counted() {
     assert!(sink.close(time));
 
     let round = Round { hour: HOUR, run_hour: HOUR - 30, keep_days: Some(1), ..folder.round() };
-    let tidied = round.run(&mut std::io::sink());
+    let tidied = round.run_through();
     assert_eq!((tidied.by_age.files, tidied.by_age.records), (3, 30));
     assert_eq!((tidied.by_size, &tidied.problems), (Removed::default(), &vec![]));
     assert_eq!(tidied.merged_files, 0, "nothing is merged that was removed");
@@ -297,8 +298,64 @@ fn old_hours_go_with_their_rows_counted() {
     // The next one finds an empty day and leaves no folder behind.
     let day = folder::hour_folder(&folder.0, Table::Flows, HOUR - 20);
     fs::remove_dir_all(folder::hour_folder(&folder.0, Table::Flows, HOUR - 30)).expect("p2's");
-    Round { hour: HOUR + 9, ..round }.run(&mut std::io::sink());
+    Round { hour: HOUR + 9, ..round }.run_through();
     assert!(!day.exists() && !day.parent().is_some_and(Path::exists));
+}
+
+/// Whatever ends a round, what it removed until then is known.
+#[test]
+fn each_hour_that_goes_is_told_before_the_next() {
+    let folder = Folder::new("told-at-once");
+    for hour in [HOUR - 3, HOUR - 2, HOUR] {
+        folder.write_at("p1", hour, 2, 10);
+    }
+    let round = Round { hour: HOUR, size_mib_max: Some(0), ..folder.round() };
+    let mut told = Vec::new();
+    round.run(&mut |step| {
+        let Step::Done(done) = step else { return };
+        let left = scan::all(&folder.0, "p1").len();
+        told.push((left, done.by_size.records, done.stored_bytes.is_some(), done.merged_files));
+    });
+    // The open hour has too few files to be merged; that all is retained is told before.
+    assert_eq!(told, [(2, 20, false, 0), (1, 20, false, 0), (1, 0, true, 0), (1, 0, false, 0)]);
+}
+
+/// Merging goes on in the next round, behind what is kept.
+#[test]
+fn a_round_ends_in_time_whatever_is_left_to_merge() {
+    let folder = Folder::new("in-time");
+    for hour in [HOUR - 1, HOUR] {
+        folder.write_at("p1", hour, 2, 10);
+    }
+    let round = folder.round();
+    let (mut sum, mut late) = (Tidied::default(), Tidied::default());
+    for (merge_until_ns, sum) in [(0, &mut late), (u64::MAX, &mut sum)] {
+        let mut tell = |step| {
+            if let Step::Done(done) = step {
+                sum.add(done);
+            }
+        };
+        Doing { merge_until_ns, ..Doing::new(&round, &mut tell) }.tidy();
+    }
+    assert_eq!((late.merged_files, late.unfinished), (0, true));
+    assert_eq!((sum.merged_files, sum.unfinished), (4, false));
+    assert!(!round.run_through().unfinished, "nothing is left");
+}
+
+/// An hour was removed while it was added up.
+#[test]
+fn roll_ups_without_windows_go_by_the_same_rules() {
+    let folder = Folder::new("orphans");
+    let hour = folder::hour_folder(&folder.0, Table::Windows, HOUR - 30);
+    fs::create_dir_all(&hour).expect("a folder");
+    fs::write(hour.join(".windows_1h.2-p1-2-1-7"), [0; 10]).expect("a file");
+    fs::write(hour.join("windows-p2-1-0.parquet"), "another's").expect("a file");
+    assert_eq!(folder.tidy().problems, [""; 0]);
+    let round = Round { hour: HOUR, keep_days: Some(1), ..folder.round() };
+    let tidied = round.run_through();
+    assert_eq!(tidied.by_age, Removed { files: 0, records: 0, bytes: 10 });
+    let left: Vec<_> = fs::read_dir(hour).expect("another's").flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 /// Who adds files waits for the removal alone, not for the look at what is removed.
@@ -306,7 +363,8 @@ fn old_hours_go_with_their_rows_counted() {
 fn rows_are_counted_before_the_folder_is_held() {
     let folder = Folder::new("count-first");
     let round = folder.round();
-    let mut doing = Doing { round: &round, safe_id: "p1".to_owned(), done: Tidied::default() };
+    let mut tell = |_| {};
+    let mut doing = Doing::new(&round, &mut tell);
     let place = (HOUR, Table::Flows);
     let stored = Stored { start_ns: 7, number: 0, bytes: 9, rolled_bytes: 0 };
     let path = scan::path(&folder.0, "p1", place, &stored);
@@ -316,12 +374,14 @@ fn rows_are_counted_before_the_folder_is_held() {
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
         .expect("a pipe");
     let (removed, added) = std::thread::scope(|scope| {
-        let removing = scope.spawn(|| doing.remove(place, Some(vec![stored])));
-        // Opening it for writing ends once it is looked into.
-        let looked_into = fs::OpenOptions::new().write(true).open(&path).expect("the pipe");
-        let added = folder::lock_shared(&folder.0).map(drop);
-        drop(looked_into);
-        (removing.join().expect("it ends"), added)
+        let adding = scope.spawn(|| {
+            // Opening it for writing ends once it is looked into.
+            let looked_into = fs::OpenOptions::new().write(true).open(&path).expect("the pipe");
+            let added = folder::lock_shared(&folder.0).map(drop);
+            drop(looked_into);
+            added
+        });
+        (doing.remove(place, Some(vec![stored])), adding.join().expect("it ends"))
     });
     assert!(added.is_ok(), "{added:?}");
     assert_eq!(removed, Removed { files: 1, records: 0, bytes: 9 });
@@ -337,11 +397,27 @@ fn the_oldest_hours_go_where_all_are_too_large() {
     let round =
         |mib| Round { hour: HOUR, size_mib_max: Some(mib), compact: false, ..folder.round() };
     let hours = || scan::all(&folder.0, "p1").into_keys().map(|(hour, _)| hour).collect::<Vec<_>>();
-    assert_eq!(round(1_000).run(&mut std::io::sink()).by_size, Removed::default());
-    let tidied = round(0).run(&mut std::io::sink());
+    assert_eq!(round(1_000).run_through().by_size, Removed::default());
+    let tidied = round(0).run_through();
     assert_eq!((tidied.by_size.files, tidied.by_size.records), (2, 120_000));
     assert_eq!(hours(), [HOUR], "the open hour stays");
     assert!(tidied.problems[0].contains("store.size_mib_max"), "{:?}", tidied.problems);
+}
+
+#[test]
+fn hours_ahead_of_the_clock_are_named_when_they_go() {
+    let folder = Folder::new("ahead");
+    for hour in [HOUR - 3, HOUR, HOUR + 9_000] {
+        folder.write_at("p1", hour, 1, 60_000);
+    }
+    let bytes: u64 = scan::all(&folder.0, "p1").values().flatten().map(|file| file.bytes).sum();
+    let mib = u32::try_from(bytes >> 20).expect("few");
+    assert!(bytes > u64::from(mib) << 20 && mib > 0, "{bytes}");
+    let tidied = Round { hour: HOUR, size_mib_max: Some(mib), ..folder.round() }.run_through();
+    assert_eq!((tidied.by_size.files, tidied.by_size.records), (1, 60_000));
+    let hours = scan::all(&folder.0, "p1").into_keys().map(|(hour, _)| hour);
+    assert_eq!(hours.collect::<Vec<_>>(), [HOUR - 3, HOUR], "the good ones stay");
+    assert!(tidied.problems[0].contains("ahead of the clock"), "{:?}", tidied.problems);
 }
 
 /// Files of a version with other columns are merged by themselves.
