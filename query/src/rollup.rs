@@ -112,7 +112,7 @@ fn pairs(from: &str, interval_ns: u64) -> String {
 fn added_up(from: &str, start: &str, rows: &str) -> String {
     let columns = columns().into_iter().map(|(name, kind, roll)| match roll {
         Roll::With(function) => format!("{function}(own.\"{name}\")::{kind} AS \"{name}\""),
-        _ => format!("own.\"{name}\""),
+        Roll::Key => format!("own.\"{name}\""),
     });
     let columns: Vec<_> = columns.collect();
     format!(

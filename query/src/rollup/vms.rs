@@ -27,7 +27,7 @@ pub(super) fn rows(from: &str, start: &str, rows: &str) -> String {
 pub(super) fn added_up(minutes: &str) -> String {
     let columns = seen_from("source").into_iter().map(|it| match it.roll {
         Roll::With(function) => format!("{function}({0})::{1} AS {0}", it.name, it.kind),
-        _ => it.name,
+        Roll::Key => it.name,
     });
     let columns: Vec<_> = columns.collect();
     // A VM's rows lie together, so that a question for one reads few row groups.
@@ -62,9 +62,11 @@ fn seen_from(side: &str) -> Vec<Seen> {
         let own = name.strip_prefix("source_").unwrap_or(name);
         let from = match roll {
             Roll::With(_) => turned(name),
-            _ if own != *name => format!("{side}_{own}"),
-            _ if matches!(*name, "probe_id" | "domain" | "traffic_class") => (*name).to_owned(),
-            _ => continue,
+            Roll::Key if own != *name => format!("{side}_{own}"),
+            Roll::Key if matches!(*name, "probe_id" | "domain" | "traffic_class") => {
+                (*name).to_owned()
+            }
+            Roll::Key => continue,
         };
         seen.push(Seen { name: own.to_owned(), from: format!("own.{from}"), kind, roll: *roll });
     }
