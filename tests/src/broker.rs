@@ -33,21 +33,21 @@ pub struct Broker {
     pub tls_port: u16,
     epmd_port: u16,
     dist_port: u16,
-    server: PathBuf,
+    scripts: PathBuf,
     child: Option<Child>,
 }
 
-/// The script that runs the server by itself.
-fn server() -> Option<PathBuf> {
+/// The folder with the server's own scripts.
+fn scripts() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/rabbitmq/lib").ok()?.flatten();
-    let scripts = versions.map(|version| version.path().join("sbin/rabbitmq-server"));
-    scripts.filter(|script| script.is_file()).max()
+    let folders = versions.map(|version| version.path().join("sbin"));
+    folders.filter(|folder| folder.join("rabbitmq-server").is_file()).max()
 }
 
 impl Broker {
     /// Starts one; `None` where it is not installed.
     pub fn start() -> Option<Self> {
-        let server = server()?;
+        let scripts = scripts()?;
         let [port, tls_port, epmd_port, dist_port] = free_ports();
         let folder = Folder::new("rabbit");
         certificates(&folder);
@@ -62,7 +62,8 @@ impl Broker {
         );
         fs::write(folder.path("rabbitmq.conf"), configuration).expect("a file");
         fs::write(folder.path("enabled_plugins"), "[].\n").expect("a file");
-        let mut broker = Self { folder, port, tls_port, epmd_port, dist_port, server, child: None };
+        let mut broker =
+            Self { folder, port, tls_port, epmd_port, dist_port, scripts, child: None };
         broker.run();
         Some(broker)
     }
@@ -82,11 +83,10 @@ impl Broker {
         self.folder.path(name)
     }
 
-    /// Starts it, or starts it again with what it has on its disk.
-    pub fn run(&mut self) {
+    /// One of its scripts, in its surroundings.
+    fn script(&self, name: &str) -> Command {
         let at = |name: &str| self.folder.path(name).display().to_string();
-        let inet = "-kernel inet_dist_use_interface {127,0,0,1}";
-        let mut command = Command::new(&self.server);
+        let mut command = Command::new(self.scripts.join(name));
         command
             .env("HOME", self.folder.root())
             .env("RABBITMQ_NODENAME", format!("vmprobe{}@localhost", self.port))
@@ -98,10 +98,25 @@ impl Broker {
             .env("RABBITMQ_DIST_PORT", self.dist_port.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("ERL_EPMD_PORT", self.epmd_port.to_string())
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", inet);
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Has `rabbitmqctl` tell it something.
+    pub fn control(&self, arguments: &[&str]) {
+        let mut command = self.script("rabbitmqctl");
+        command.args(arguments);
+        run(command);
+    }
+
+    /// Starts it, or starts it again with what it has on its disk.
+    pub fn run(&mut self) {
+        let inet = "-kernel inet_dist_use_interface {127,0,0,1}";
+        let mut command = self.script("rabbitmq-server");
+        command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", inet);
         let said = fs::File::create(self.folder.path("said")).expect("a file");
         let also = said.try_clone().expect("a file");
-        command.stdin(Stdio::null()).stdout(said).stderr(also);
+        command.stdout(said).stderr(also);
         self.child = Some(command.spawn().expect("the server's script runs"));
         let up = until(START_S, || TcpStream::connect(("127.0.0.1", self.tls_port)).ok());
         assert!(up.is_some(), "RabbitMQ does not start: {}", self.said());
@@ -167,7 +182,7 @@ fn on(mut command: Command, folder: &Folder) -> Command {
 }
 
 fn run(mut command: Command) {
-    let output = command.output().expect("openssl runs");
+    let output = command.output().expect("it runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

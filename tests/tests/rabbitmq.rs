@@ -18,8 +18,8 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties, ExchangeKind};
 use serde_json::Value as Json;
 use vmprobe::time::{monotonic_ns, sleep_ms};
-use vmprobe_tests::broker::{Broker, PACKAGES};
-use vmprobe_tests::end_to_end::{Folder, missing, run_to_end, until, vmprobe};
+use vmprobe_tests::broker::{Broker, PACKAGES, certificates};
+use vmprobe_tests::end_to_end::{Folder, missing, missing_tools, run_to_end, until, vmprobe};
 use vmprobe_tests::forms::{json_of, read_by_python};
 use vmprobe_tests::records;
 use vmprobe_tests::sinks::{
@@ -207,11 +207,84 @@ fn rabbitmq_confirms_every_record_or_it_comes_again() {
         assert_eq!(*found, rows, "{table}");
     }
     a_replay_tells_rabbitmq_what_comes_seldom(&broker, &consumer);
+    blocked(&broker, &consumer);
     drop(consumer);
     // The broker's own tables (what is bound to what) reach the disk up to 2 s later (Erlang's disk_log);
     // killed before, it would not know the binding any more.
     sleep_ms((bound_ns + 3_000_000_000).saturating_sub(monotonic_ns()) / 1_000_000);
     killed_under_load(&mut broker);
+}
+
+/// Threads of the client, one a connection.
+fn connections() -> usize {
+    let threads = fs::read_dir("/proc/self/task").expect("threads").flatten();
+    let names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "lapin-io-loop").count()
+}
+
+/// A broker with a memory alarm: each attempt is late, and leaves nothing behind.
+fn blocked(broker: &Broker, consumer: &Consumer) {
+    let before = connections();
+    broker.control(&["set_vm_memory_high_watermark", "0"]);
+    let text = rabbitmq(broker, "tables = [\"alerts\"]\n");
+    let mut sinks = start(&plan(&text.replace("timeout_ms = 20000", "timeout_ms = 500")));
+    sinks.send(&alerts(0, 250), NOW, 0);
+    failing(&sinks, "no answer in timeout_ms");
+    for _ in 0..80 {
+        // That of the attempt that is under way, and of one that ends.
+        assert!(connections() <= before + 2, "{} of before, {}", before, connections());
+        sleep_ms(100);
+    }
+    broker.control(&["set_vm_memory_high_watermark", "0.6"]);
+    all_delivered(&sinks, 250);
+    assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);
+    let gone = until(SOON_S, || (connections() == before).then_some(()));
+    assert!(gone.is_some(), "{} of before, {}", before, connections());
+    // What was waiting in the broker's sockets may come as well, under the same ids.
+    let mut found = numbers(&consumer.records()["alerts"]);
+    found.dedup();
+    assert_eq!(found, (0..250).collect::<Vec<_>>());
+}
+
+/// One that takes connections and says nothing, with and without TLS.
+#[test]
+fn a_broker_that_says_nothing_holds_no_connection_of_an_attempt_that_is_over() {
+    const ATTEMPTS: usize = 8;
+    let tools = missing_tools(&["openssl"]);
+    if !tools.is_empty() {
+        return missing("a broker that says nothing", &tools, "openssl");
+    }
+    let folder = Folder::new("silent-broker");
+    certificates(&folder);
+    for scheme in ["amqp", "amqps"] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let (sender, taken) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let _ = sender.send(stream);
+            }
+        });
+        let text = format!(
+            "[[sink.rabbitmq]]\nname = \"bus\"\nurl = \"{scheme}://127.0.0.1:{port}\"\n\
+             ca_file = \"{}\"\nretry_max_ms = 100\ntimeout_ms = 200\n",
+            folder.path("ca.pem").display()
+        );
+        let mut sinks = start(&plan(&text));
+        sinks.send(&alerts(0, 10), NOW, 0);
+        failing(&sinks, "no answer in timeout_ms");
+        for attempt in 0..ATTEMPTS {
+            let soon = Duration::from_secs(SOON_S);
+            let mut stream = taken.recv_timeout(soon).expect("another attempt");
+            // It ends when the attempt does.
+            stream.set_read_timeout(Some(soon)).expect("a time");
+            stream.read_to_end(&mut Vec::new()).expect("its end");
+            assert!(connections() <= 2, "{scheme}: {} after {attempt}", connections());
+        }
+        drop(sinks);
+        let gone = until(SOON_S, || (connections() == 0).then_some(()));
+        assert!(gone.is_some(), "{scheme}: {}", connections());
+    }
 }
 
 /// One of another protocol answers with the header of that (AMQP 1.0 §2.2), and closes.

@@ -72,33 +72,42 @@ fn serve(mut command: Command, port: u16) -> Server {
     server
 }
 
-/// Takes requests whose signature is right, keeps their bodies, one a line; refuses every third at first,
-/// and sends whoever asks for a path that ends in moved elsewhere. With a certificate and its key inside TLS.
+/// Takes requests whose signatures are right, and would not be with another batch's id; keeps their bodies,
+/// one a line; refuses every third at first, and sends whoever asks for a path that ends in moved elsewhere.
+/// It repeats the path in what it answers. With a certificate and its key inside TLS.
 const RECEIVER: &str = r#"
-import hashlib, hmac, http.server, ssl, sys, time
+import hashlib, hmac, http.server, ssl, sys, time, urllib.parse
 port, path, secret = int(sys.argv[1]), sys.argv[2], sys.argv[3].encode()
 class Receiver(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     seen = 0
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        at, given = self.headers["X-Vmprobe-Time"], self.headers["X-Vmprobe-Signature"]
-        wanted = "v1=" + hmac.new(secret, at.encode() + b"." + body, hashlib.sha256).hexdigest()
+        at, batch = self.headers["X-Vmprobe-Time"], self.headers["X-Vmprobe-Batch"]
+        sign = lambda text: hmac.new(secret, text, hashlib.sha256).hexdigest()
+        first = "v1=" + sign(at.encode() + b"." + body)
+        wanted, other = ("v2=" + sign(f"{at}\n{it}\n".encode() + body) for it in (batch, batch + "0"))
+        is_right = lambda name, wanted: hmac.compare_digest(self.headers[name], wanted)
+        signed = is_right("X-Vmprobe-Signature-2", wanted) and is_right("X-Vmprobe-Signature", first)
         Receiver.seen += 1
         status = 200
-        if not hmac.compare_digest(given, wanted) or abs(time.time() - int(at)) > 300:
+        if not signed or abs(time.time() - int(at)) > 300:
             status = 401
+        elif is_right("X-Vmprobe-Signature-2", other):
+            status = 500
         elif Receiver.seen % 3 == 0:
             status = 503
         if status == 200:
             with open(path, "ab") as out:
                 out.write(self.headers["X-Vmprobe-Batch"].encode() + b" " + body + b"\n")
-        if self.path.endswith("/moved"):
+        if "/moved" in self.path:
             status = 307
         self.send_response(status)
         self.send_header("Location", "/hook")
-        self.send_header("Content-Length", "0")
+        said = f"{status}: no {self.path}, no {urllib.parse.unquote(self.path)}".encode()
+        self.send_header("Content-Length", str(len(said)))
         self.end_headers()
+        self.wfile.write(said)
     def log_message(self, *_):
         pass
 server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Receiver)
@@ -135,7 +144,7 @@ fn a_webhook_gets_signed_requests_each_until_it_says_yes() {
     command.arg(script).arg(port.to_string()).arg(&taken).arg("k3y");
     let text = |path: &str| {
         format!(
-            "[[sink.webhook]]\nname = \"w\"\nurl = \"http://127.0.0.1:{port}/T0/h1dden/{path}\"\n\
+            "[[sink.webhook]]\nname = \"w\"\nurl = \"http://127.0.0.1:{port}/T0/h1dden/b%2Fs3cret/{path}?key=t0ken\"\n\
              secret = \"file:{}\"\nbatch_records = 5\nretry_max_ms = 200\n",
             secret.display()
         )
@@ -151,7 +160,10 @@ fn a_webhook_gets_signed_requests_each_until_it_says_yes() {
     // What stands behind host and port is a secret with many services.
     let place = format!("http://127.0.0.1:{port}/… answers 401");
     failing(&sinks, &place);
-    assert!(!format!("{:?}", sinks.reports()).contains("h1dden"));
+    // The receiver repeats it.
+    failing(&sinks, "401: no /…, no /…");
+    let shown = format!("{:?}", sinks.reports());
+    assert!(!["h1dden", "s3cret", "t0ken"].iter().any(|it| shown.contains(it)), "{shown}");
     fs::write(&secret, "k3y\n").expect("a file");
     all_delivered(&sinks, 25);
     assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);

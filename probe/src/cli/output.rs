@@ -31,9 +31,13 @@ impl From<Outcome> for ExitCode {
     }
 }
 
+/// What is logged unless `VMPROBE_LOG` says otherwise. The AMQP client logs each connection that ends; here it
+/// is logged when a broker begins to fail, and when that is over.
+const LOGGED: &str = "info,lapin=off";
+
 /// The log goes to standard error; `VMPROBE_LOG` sets the level (default `info`).
 pub(crate) fn start_log() {
-    let filter = EnvFilter::try_from_env("VMPROBE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("VMPROBE_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

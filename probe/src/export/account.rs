@@ -106,6 +106,17 @@ impl SinkLedger {
         self.delivered += records;
     }
 
+    /// Adds another account.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.made += other.made;
+        self.delivered += other.delivered;
+        self.queued += other.queued;
+        self.spooled += other.spooled;
+        for (sum, records) in self.dropped.iter_mut().zip(other.dropped) {
+            *sum += records;
+        }
+    }
+
     pub(crate) const fn queue(&mut self, records: u64) {
         self.made += records;
         self.queued += records;

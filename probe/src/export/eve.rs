@@ -4,19 +4,22 @@
 //! `http`, to a file or a UNIX stream socket; a name that was asked for and told has two, as Suricata's.
 //! Cost: a write and a sync of a file a batch.
 //! Invariants: a line is whole: what was written of a batch that failed is taken back before the next
-//! attempt, so a retry stores nothing twice in a file; what EVE has no name for stands under `vmprobe`.
+//! attempt, so a retry stores nothing twice in a file, and nothing is written where that cannot be (a pipe, a
+//! device); what EVE has no name for stands under `vmprobe`.
 //! Source: Suricata, "Eve JSON Format"; docs/sinks/eve.md has the table of names.
 
 mod apps;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde_json::{Map, Value, json};
 
@@ -315,9 +318,18 @@ impl Target {
 /// Opens the file. A program that was killed while it wrote has left a line without an end, which would
 /// spoil the next one too: it is cut off.
 fn opened(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    // A pipe without a reader would be waited for.
+    let waits_not = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let options = OpenOptions::new().create(true).append(true).custom_flags(waits_not).open(path);
+    let file = options.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NXIO) => no_file(),
+        _ => error,
+    })?;
     let metadata = file.metadata()?;
-    if metadata.is_file() && metadata.len() > 0 {
+    if !metadata.is_file() {
+        return Err(no_file());
+    }
+    if metadata.len() > 0 {
         let whole = whole_lines(&File::open(path)?, metadata.len())?;
         if whole < metadata.len() {
             let octets = metadata.len() - whole;
@@ -326,6 +338,12 @@ fn opened(path: &Path) -> io::Result<File> {
         }
     }
     Ok(file)
+}
+
+/// Of a pipe or a device: what is written there can be neither synced nor taken back.
+fn no_file() -> io::Error {
+    let what = "no regular file; a program that reads lines can listen on a socket (socket = true)";
+    io::Error::new(ErrorKind::InvalidInput, what)
 }
 
 /// Octets up to the end of the last line that has one; all, where none is near the end.
@@ -380,8 +398,11 @@ impl Driver for Output {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat, open};
 
     use super::*;
     use crate::export::sink::TableRows;
@@ -471,6 +492,35 @@ mod tests {
         for path in [file, moved] {
             std::fs::remove_file(path).expect("it is there");
         }
+    }
+
+    /// Neither waits for a reader, nor writes the same again and again.
+    #[test]
+    fn a_path_that_is_no_regular_file_is_told_at_once_and_gets_nothing() {
+        let pipe = path("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a pipe");
+        let mut output = Output::new(&EvePlan { path: pipe.clone(), socket: false }, 1_000);
+        let refused = |output: &mut Output| {
+            let failure = output.deliver(&batch("1\n")).expect_err("no file");
+            assert!(failure.what.contains("no regular file") && !failure.refused, "{failure:?}");
+        };
+        refused(&mut output);
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let mut reader = File::from(open(&pipe, flags, Mode::empty()).expect("a reader"));
+        for _ in 0..3 {
+            refused(&mut output);
+        }
+        assert_eq!(reader.read(&mut [0; 8]).expect("it is empty"), 0);
+        // The program's own output, into a pipe.
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let path = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
+        refused(&mut Output::new(&EvePlan { path, socket: false }, 1_000));
+        drop(writer);
+        assert_eq!(reader.read(&mut [0; 8]).expect("it is empty"), 0);
+        // Later it may be one.
+        std::fs::remove_file(&pipe).expect("it is there");
+        assert!(output.deliver(&batch("1\n")).is_ok());
+        std::fs::remove_file(&pipe).expect("it is there");
     }
 
     #[test]

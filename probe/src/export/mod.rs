@@ -13,6 +13,7 @@
 //! | `sink/` | what all other sinks have in common: hand-off, filters, batches, queue, spool, retry |
 //! | `json` | records as JSON, for all sinks that speak it |
 //! | `tls` `http` `stream` | certificates, requests, connections |
+//! | `hidden` | answers without secrets |
 //! | `parts` | batches that are too long for a request |
 //! | `clickhouse/` `kafka/` `webhook` `syslog` `eve` `rabbitmq` `ipfix/` `elastic/` `splunk` | one destination each |
 
@@ -20,6 +21,7 @@ mod account;
 pub mod clickhouse;
 pub mod elastic;
 mod eve;
+mod hidden;
 mod http;
 pub mod ipfix;
 pub mod json;
@@ -35,6 +37,7 @@ mod tls;
 mod webhook;
 
 pub use account::{SinkCause, SinkHealth, SinkLedger};
+pub(crate) use hidden::Hidden;
 pub(crate) use http::Client;
 pub use parquet::ParquetSink;
 pub use sink::{SinkReport, Sinks, SinksWanted};

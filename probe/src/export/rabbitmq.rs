@@ -5,7 +5,8 @@
 //! Invariants: a record counts as delivered when the broker has confirmed it and a queue has taken it:
 //! messages are persistent and mandatory, and one that no queue wants is tried again like any that
 //! failed. A retry has the same message ids, so consumers can tell, and leaves out what is confirmed: a batch
-//! gets on with each attempt, however slow the broker is.
+//! gets on with each attempt, however slow the broker is. A failed attempt leaves no connection, thread or
+//! buffer of the client behind, also where the broker hangs or blocks publishers.
 //! Source: RabbitMQ, "Consumer Acknowledgements and Publisher Confirms"; AMQP 0-9-1.
 
 use std::time::Duration;
@@ -20,12 +21,15 @@ use tokio::runtime::Runtime;
 use super::sink::{Batch, Delivered, Driver, Failure};
 use crate::config::RabbitmqPlan;
 use crate::config::secret;
-use crate::sources::openstack::link::{self, Kit};
+use crate::sources::openstack::link::{self, Held, Hold, Kit};
 
 /// Heartbeat of the connection, in seconds.
 const HEARTBEAT_S: u16 = 20;
 /// AMQP's delivery mode of messages that outlive the broker.
 const PERSISTENT: u8 = 2;
+
+/// How long the broker is listened to when a connection is closed, in milliseconds.
+const CLOSE_MS: u64 = 500;
 
 /// Messages that are published before their confirmations are waited for.
 const WINDOW_MESSAGES: usize = 1_024;
@@ -43,8 +47,27 @@ pub(super) struct Publisher {
     timeout: Duration,
     probe: String,
     runtime: Option<Runtime>,
-    connected: Option<(Connection, Channel)>,
+    connected: Option<Connected>,
     under_way: Option<UnderWay>,
+}
+
+/// A connection that publishes. It ends with its hold, whether the broker answers or not.
+struct Connected {
+    connection: Connection,
+    channel: Channel,
+    _hold: Hold,
+}
+
+impl Connected {
+    fn works(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+
+    /// Tells the broker, if it listens: a connection that ends without a word is a warning in its log.
+    async fn close(self) {
+        let told = self.connection.close(200, "OK".into());
+        let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS), told).await;
+    }
 }
 
 impl Publisher {
@@ -69,7 +92,17 @@ impl Publisher {
         })
     }
 
-    async fn connect(plan: &RabbitmqPlan, probe: &str) -> Result<(Connection, Channel), String> {
+    async fn connect(plan: &RabbitmqPlan, probe: &str) -> Result<Connected, String> {
+        let hold = Hold::new();
+        let (connection, channel) = Self::open(plan, probe, hold.held()).await?;
+        Ok(Connected { connection, channel, _hold: hold })
+    }
+
+    async fn open(
+        plan: &RabbitmqPlan,
+        probe: &str,
+        held: Held,
+    ) -> Result<(Connection, Channel), String> {
         let connector = if plan.url.tls {
             let path = &plan.access.ca_file;
             let failed = |error| format!("{}: {error}", path.display());
@@ -95,7 +128,7 @@ impl Publisher {
         };
         let connect = async move |uri: AMQPUri, _: AsyncRuntime<Kit>| {
             let place = uri.authority;
-            let link = link::connect(&place.host, place.port, connector.clone()).await?;
+            let link = link::connect(&place.host, place.port, connector.clone(), &held).await?;
             Ok(AsyncTcpStream::Plain(link))
         };
         let properties =
@@ -210,17 +243,21 @@ impl Driver for Publisher {
         };
         let mut under_way = self.resume(batch);
         let (plan, probe, timeout) = (&self.plan, self.probe.as_str(), self.timeout);
-        let kept = self.connected.take().filter(|(connection, channel)| {
-            connection.status().connected() && channel.status().connected()
-        });
+        let kept = self.connected.take().filter(Connected::works);
         let confirmed = &mut under_way.confirmed;
         let outcome = runtime.block_on(async {
             let connected = match kept {
                 Some(connected) => connected,
                 None => within(timeout, Self::connect(plan, probe)).await?,
             };
-            publish(&connected.1, (plan, probe, timeout), batch, confirmed).await?;
-            Ok::<_, String>(connected)
+            let channel = &connected.channel;
+            match publish(channel, (plan, probe, timeout), batch, confirmed).await {
+                Ok(()) => Ok(connected),
+                Err(what) => {
+                    connected.close().await;
+                    Err(what)
+                }
+            }
         });
         self.runtime = Some(runtime);
         match outcome {

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::http::Client;
+use super::hidden::Hidden;
+use super::http::{Answer as HttpAnswer, Client};
 use super::json;
 use super::parts::{self, Part, Parts};
 use super::sink::{Batch, Delivered, Driver, Encoder, Failure, Row};
@@ -26,9 +27,6 @@ use crate::time::{monotonic_ns, ms, sleep_ms};
 
 /// How often it is asked whether a batch is indexed.
 const ACKNOWLEDGED_MS: u64 = 250;
-/// What is shown of an answer that refuses.
-const SHOWN_CHARACTERS: usize = 200;
-
 /// Writes events.
 pub(super) struct Events {
     probe: Arc<str>,
@@ -86,7 +84,7 @@ impl Collector {
         Self { plan: plan.clone(), timeout_ms, client: None, channel, parts: Parts::new() }
     }
 
-    fn post(&mut self, path: &str, body: &[u8]) -> Result<(u16, Vec<u8>), String> {
+    fn post(&mut self, path: &str, body: &[u8]) -> Result<HttpAnswer, String> {
         let token = secret::read(&self.plan.token).map_err(|error| error.to_string())?;
         let client = match self.client.take() {
             Some(client) => client,
@@ -102,9 +100,10 @@ impl Collector {
             ("Content-Type", "application/json"),
             ("X-Splunk-Request-Channel", &self.channel),
         ];
-        let answer = client.post(&url, &headers, body)?;
+        let hidden = Hidden::new(&self.plan.url, &[&token]);
+        let answer = client.post(&url, &headers, body, hidden)?;
         self.client = Some(client);
-        Ok((answer.status, answer.body))
+        Ok(answer)
     }
 
     /// Waits until the batch is indexed.
@@ -112,12 +111,12 @@ impl Collector {
         let body = format!("{{\"acks\":[{id}]}}");
         loop {
             let asked = self.post("/services/collector/ack", body.as_bytes());
-            let (status, answer) = asked.map_err(|error| Failure::again(&error))?;
-            let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
-            if status != 200 {
-                return Err(Failure::again(&self.said(status, &answer.to_string())));
+            let answer = asked.map_err(|error| Failure::again(&error))?;
+            if answer.status != 200 {
+                return Err(Failure::again(&self.said(&answer)));
             }
-            if answer["acks"][id.to_string()] == true {
+            let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            if said["acks"][id.to_string()] == true {
                 return Ok(());
             }
             if monotonic_ns() > end_ns {
@@ -128,9 +127,8 @@ impl Collector {
         }
     }
 
-    fn said(&self, status: u16, text: &str) -> String {
-        let text: String = text.chars().take(SHOWN_CHARACTERS).collect();
-        format!("{} answers {status}: {text}", self.plan.url)
+    fn said(&self, answer: &HttpAnswer) -> String {
+        format!("{} answers {}: {}", self.plan.url, answer.status, answer.text())
     }
 }
 
@@ -147,9 +145,8 @@ impl Collector {
     fn send(&mut self, batch: &Batch, part: Part<'_>) -> Result<parts::Answer, Failure> {
         let end_ns = monotonic_ns().saturating_add(ms(self.timeout_ms.into()));
         let posted = self.post("/services/collector/event", &body(batch, part));
-        let (status, answer) = posted.map_err(|error| Failure::again(&error))?;
-        let text = String::from_utf8_lossy(&answer);
-        match (status, serde_json::from_slice::<Answer>(&answer)) {
+        let answer = posted.map_err(|error| Failure::again(&error))?;
+        match (answer.status, serde_json::from_slice::<Answer>(&answer.body)) {
             (200, Ok(Answer { code: 0, acknowledgement, .. })) => {
                 match (self.plan.acknowledge, acknowledgement) {
                     (false, _) => {}
@@ -161,17 +158,18 @@ impl Collector {
                 }
                 Ok(parts::Answer::Taken { refused: 0 })
             }
-            (413, _) => Ok(parts::Answer::TooLong(self.said(status, &text))),
+            (413, _) => Ok(parts::Answer::TooLong(self.said(&answer))),
             // 5 no data, 6 invalid data format, 12 no event, 13 an empty one. Another attempt would be the
             // same.
             (400, Ok(Answer { code: 5 | 6 | 12 | 13, .. })) => {
-                Err(Failure::refused(&self.said(status, &text)))
+                Err(Failure::refused(&self.said(&answer)))
             }
             // Token, index, channel and load may change.
-            (_, Ok(Answer { text, code, .. })) if !text.is_empty() => {
-                Err(Failure::again(&self.said(status, &format!("{text} (code {code})"))))
+            (status, Ok(Answer { text, code, .. })) if !text.is_empty() => {
+                let (url, text) = (&self.plan.url, answer.shown(&text));
+                Err(Failure::again(&format!("{url} answers {status}: {text} (code {code})")))
             }
-            _ => Err(Failure::again(&self.said(status, &text))),
+            _ => Err(Failure::again(&self.said(&answer))),
         }
     }
 }

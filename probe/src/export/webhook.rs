@@ -2,23 +2,22 @@
 //!
 //! In: batches of JSON lines. Out: one POST a batch, `{"table": …, "records": […]}`.
 //! Cost: a request a batch, several where the receiver finds one too long; a batch of alerts is what one window brought, as a rule.
-//! Invariants: the signature covers the time and the body, so nobody without the key can make, change or
-//! repeat one unnoticed; the id of a batch is the same in each attempt, and that of a part says which of its
-//! records it has.
+//! Invariants: the second signature covers the time, the id of the batch and the body, so nobody without the
+//! key can make or change one, and one that is repeated has the id of before; the first covers time and body
+//! alone, for receivers that know no other. The id of a batch is the same in each attempt, and that of a part
+//! says which of its records it has.
 //! Source: HMAC-SHA-256, RFC 2104 and FIPS 180-4; headers, docs/sinks/webhook.md.
 
 use ring::hmac;
 
-use super::http::Client;
+use super::hidden::Hidden;
+use super::http::{Answer as HttpAnswer, Client};
 use super::parts::{Answer, Part, Parts};
 use super::sink::{Batch, Delivered, Driver, Failure};
 use crate::config::WebhookPlan;
 use crate::config::secret;
 use crate::record::{SCHEMA_VERSION, Table};
 use crate::time::wall_clock;
-
-/// What is shown of an answer that refuses.
-const SHOWN_CHARACTERS: usize = 200;
 
 /// Delivers batches.
 pub(super) struct Requests {
@@ -35,7 +34,7 @@ impl Requests {
         Self { plan: plan.clone(), timeout_ms, probe, client: None, parts: Parts::new() }
     }
 
-    fn post(&mut self, batch: &Batch, part: Part<'_>) -> Result<(u16, String), String> {
+    fn post(&mut self, batch: &Batch, part: Part<'_>) -> Result<HttpAnswer, String> {
         let secret = secret::read(&self.plan.secret).map_err(|error| error.to_string())?;
         let client = match self.client.take() {
             Some(client) => client,
@@ -46,25 +45,31 @@ impl Requests {
         };
         let (body, id) = (body(batch.table, part.bytes), id(&batch.token, part));
         let time_s = (wall_clock().as_ns() / 1_000_000_000).to_string();
-        let signature = format!("v1={}", signature(&secret, &time_s, &body));
+        let sign = |parts: &[&[u8]]| signature(&secret, parts);
+        let of_body = format!("v1={}", sign(&[time_s.as_bytes(), b".", &body]));
+        // No header has an end of a line in it, so each text can be taken apart in one way only.
+        let of_all = [time_s.as_bytes(), b"\n", id.as_bytes(), b"\n", &body];
+        let of_all = format!("v2={}", sign(&of_all));
         let headers = [
             ("Content-Type", "application/json"),
             ("X-Vmprobe-Probe", &self.probe),
             ("X-Vmprobe-Batch", &id),
             ("X-Vmprobe-Time", &time_s),
-            ("X-Vmprobe-Signature", &signature),
+            ("X-Vmprobe-Signature", &of_body),
+            ("X-Vmprobe-Signature-2", &of_all),
         ];
-        let answer = client.post(self.plan.url.as_str(), &headers, &body)?;
+        let hidden = Hidden::new(&self.plan.url, &[&secret]);
+        let answer = client.post(self.plan.url.as_str(), &headers, &body, hidden)?;
         self.client = Some(client);
-        let text = String::from_utf8_lossy(&answer.body);
-        Ok((answer.status, text.chars().take(SHOWN_CHARACTERS).collect()))
+        Ok(answer)
     }
 }
 
 impl Requests {
     fn send(&mut self, batch: &Batch, part: Part<'_>) -> Result<Answer, Failure> {
-        let (status, text) = self.post(batch, part).map_err(|error| Failure::again(&error))?;
-        let said = || format!("{} answers {status}: {text:?}", self.plan.url);
+        let answer = self.post(batch, part).map_err(|error| Failure::again(&error))?;
+        let status = answer.status;
+        let said = || format!("{} answers {status}: {:?}", self.plan.url, answer.text());
         match status {
             200..=299 => Ok(Answer::Taken { refused: 0 }),
             413 => Ok(Answer::TooLong(said())),
@@ -105,13 +110,13 @@ fn body(table: Table, lines: &[u8]) -> Vec<u8> {
     body
 }
 
-/// HMAC-SHA-256 over the time, a dot and the body, in hexadecimal.
-fn signature(secret: &str, time_s: &str, body: &[u8]) -> String {
+/// HMAC-SHA-256 over all parts, in hexadecimal.
+fn signature(secret: &str, parts: &[&[u8]]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let mut context = hmac::Context::with_key(&key);
-    context.update(time_s.as_bytes());
-    context.update(b".");
-    context.update(body);
+    for part in parts {
+        context.update(part);
+    }
     let mut text = String::new();
     for octet in context.sign().as_ref() {
         text.push_str(&format!("{octet:02x}"));
@@ -126,7 +131,7 @@ mod tests {
     #[test]
     fn the_signature_is_the_one_of_openssl() {
         // printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac key
-        let made = signature("key", "1700000000", b"{\"a\":1}");
+        let made = signature("key", &[b"1700000000", b".", b"{\"a\":1}"]);
         assert_eq!(made, "a438e398bfafc57e4396bb7fc2304422f0f768e965d073ca313cb52e22e6ad03");
     }
 

@@ -150,21 +150,19 @@ pub fn port_rows(
 }
 
 /// Rows of the sinks of one name, in records: the one that runs, and those of that name that were taken
-/// away. Each comes with its own account now and before; the rows are their sums, so that a window has
-/// one row of a name and measure.
+/// away. The accounts are their sums, so that a window has one row of a name and measure.
 pub fn sink_rows(
     window_start: Timestamp,
     name: &str,
-    accounts: &[(SinkLedger, SinkLedger)],
+    now: &SinkLedger,
+    before: &SinkLedger,
 ) -> Vec<LedgerRecord> {
     let sink = Rower { window_start, scope: "sink", name: name.to_owned() };
-    let since = |of: fn(&SinkLedger) -> u64| {
-        accounts.iter().map(|(now, before)| of(now).saturating_sub(of(before))).sum()
-    };
+    let since = |of: fn(&SinkLedger) -> u64| of(now).saturating_sub(of(before));
     vec![
         sink.row("made", since(|it| it.made)),
         sink.row("delivered", since(|it| it.delivered)),
-        sink.row("queued", accounts.iter().map(|(now, _)| now.queued).sum()),
+        sink.row("queued", now.queued),
         sink.row("dropped", since(SinkLedger::dropped_sum)),
     ]
 }
@@ -275,7 +273,7 @@ mod tests {
         for place in 1..3 {
             let start = Timestamp(place as u64);
             rows.extend(port_rows(start, &ports[place], &ports[place - 1]));
-            rows.extend(sink_rows(start, "parquet", &[(sinks[place], sinks[place - 1])]));
+            rows.extend(sink_rows(start, "parquet", &sinks[place], &sinks[place - 1]));
         }
         assert_eq!((sum(&rows, "received"), sum(&rows, "missed")), (25, 1));
         assert_eq!((sum(&rows, "made"), sum(&rows, "delivered")), (9, 6));

@@ -311,8 +311,8 @@ impl Analysis {
         rows.ledger.extend(port_rows(view.start, &beside.ports, &self.ports_before));
         self.ports_before.clone_from(&beside.ports);
         if let Some(store) = &beside.store {
-            let account = [(store.ledger, self.sink_before)];
-            rows.ledger.extend(sink_rows(view.start, "parquet", &account));
+            let (now, before) = (&store.ledger, &self.sink_before);
+            rows.ledger.extend(sink_rows(view.start, "parquet", now, before));
             self.sink_before = store.ledger;
         }
         rows.ledger.extend(sinks_rows(view.start, &beside.sinks, &self.sinks_before));
@@ -401,16 +401,22 @@ impl Analysis {
     }
 }
 
-/// Rows of all sinks. What a sink had before is found by its id: its name may be another one's as well,
-/// which was taken away and still delivers.
+/// Rows of all sinks, by name: it may be another one's as well, which was taken away and still delivers.
 fn sinks_rows(start: Timestamp, now: &[SinkReport], before: &[SinkReport]) -> Vec<LedgerRecord> {
-    let mut accounts = BTreeMap::<&str, Vec<(SinkLedger, SinkLedger)>>::new();
-    for sink in now {
-        let before = before.iter().find(|before| before.id == sink.id);
-        let before = before.map(|before| before.ledger).unwrap_or_default();
-        accounts.entry(&sink.name).or_default().push((sink.ledger, before));
+    let before = by_name(before);
+    let rows = by_name(now).into_iter().flat_map(|(name, now)| {
+        let before = before.get(name).copied().unwrap_or_default();
+        sink_rows(start, name, &now, &before)
+    });
+    rows.collect()
+}
+
+fn by_name(reports: &[SinkReport]) -> BTreeMap<&str, SinkLedger> {
+    let mut sums = BTreeMap::<&str, SinkLedger>::new();
+    for report in reports {
+        sums.entry(&report.name).or_default().add(&report.ledger);
     }
-    accounts.iter().flat_map(|(name, accounts)| sink_rows(start, name, accounts)).collect()
+    sums
 }
 
 /// Takes what the workers have handed over in the meantime. Workers that read files wait instead.
@@ -481,17 +487,19 @@ mod tests {
 
     #[test]
     fn a_sink_that_is_put_back_and_the_one_taken_away_have_an_account_each() {
-        let report = |id, made, delivered| {
+        let report = |made, delivered| {
             let mut ledger = SinkLedger::default();
             ledger.queue(made);
             ledger.deliver(delivered);
-            SinkReport { id, name: "a".to_owned(), ledger, ..SinkReport::default() }
+            SinkReport { name: "a".to_owned(), ledger, ..SinkReport::default() }
         };
         let windows = [
-            vec![report(1, 100, 70)],
+            vec![report(100, 70)],
             // Taken away and put back: the one that runs comes first.
-            vec![report(2, 5, 5), report(1, 110, 80)],
-            vec![report(2, 9, 8), report(1, 110, 110)],
+            vec![report(5, 5), report(110, 80)],
+            vec![report(9, 8), report(110, 110)],
+            // Both taken away, and summed up.
+            vec![report(119, 118)],
         ];
         let mut before = Vec::new();
         let mut all = Vec::new();

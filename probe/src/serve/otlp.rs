@@ -19,12 +19,10 @@ use super::ServeError;
 use super::metrics::{self, Label, Output, Samples};
 use crate::aggregate::live::LiveCell;
 use crate::config::{OtlpPlan, secret};
-use crate::export::Client;
+use crate::export::{Client, Hidden};
 use crate::sources::StatusCell;
 use crate::time::{Timestamp, wall_clock};
 
-/// What is shown of an answer that refuses.
-const SHOWN_CHARACTERS: usize = 200;
 /// CUMULATIVE, of the enumeration `AggregationTemporality`.
 const CUMULATIVE: u8 = 2;
 
@@ -105,7 +103,12 @@ impl Push {
         if let Some(authorization) = &authorization {
             headers.push(("Authorization", authorization));
         }
-        let answer = client.post(&self.url, &headers, body.to_string().as_bytes())?;
+        // Of `Bearer TOKEN` the token.
+        let secrets = authorization.iter().filter_map(|it| it.rsplit(' ').next());
+        let secrets: Vec<_> = secrets.collect();
+        let hidden = self.plan.url.as_ref().map(|url| Hidden::new(url, &secrets));
+        let hidden = hidden.unwrap_or_default();
+        let answer = client.post(&self.url, &headers, body.to_string().as_bytes(), hidden)?;
         self.client = Some(client);
         let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let rejected = &said["partialSuccess"]["rejectedDataPoints"];
@@ -113,9 +116,7 @@ impl Push {
         if answer.status == 200 && rejected == 0 {
             return Ok(());
         }
-        let text = String::from_utf8_lossy(&answer.body);
-        let text: String = text.chars().take(SHOWN_CHARACTERS).collect();
-        Err(format!("status {}: {text}", answer.status))
+        Err(format!("status {}: {}", answer.status, answer.text()))
     }
 }
 

@@ -3,13 +3,11 @@
 //! In: statements, data. Out: the answer's text.
 //! Invariants: the password is in a header, never in a URL or a text of an error.
 
-use super::super::http::{Client as Http, percent_encoded};
+use super::super::hidden::Hidden;
+use super::super::http::{Answer, Client as Http, percent_encoded};
 use super::VERSION_MIN;
 use crate::config::ClickhousePlan;
 use crate::config::secret;
-
-/// What is shown of an error's text.
-const SHOWN_CHARACTERS: usize = 400;
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,18 +53,19 @@ impl Client {
 
     /// The server's version, if it is new enough.
     pub(super) fn version(&self) -> Result<String, ClientError> {
-        let version = self.send(&[], b"SELECT version()")?.trim().to_owned();
+        let answer = self.post(&[], &[], b"SELECT version()")?;
+        let version = text_of(&answer)?.trim().to_owned();
         let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         if found < VERSION_MIN {
-            return Err(ClientError::TooOld(version.chars().take(SHOWN_CHARACTERS).collect()));
+            return Err(ClientError::TooOld(answer.shown(&version)));
         }
         Ok(version)
     }
 
     /// Sends a body with parameters, which are settings or the statement.
     fn send(&self, parameters: &[(&str, &str)], body: &[u8]) -> Result<String, ClientError> {
-        self.post(parameters, &[], body)
+        text_of(&self.post(parameters, &[], body)?)
     }
 
     /// The same with a body that is compressed.
@@ -75,7 +74,7 @@ impl Client {
         parameters: &[(&str, &str)],
         body: &[u8],
     ) -> Result<String, ClientError> {
-        self.post(parameters, &[("Content-Encoding", "zstd")], body)
+        text_of(&self.post(parameters, &[("Content-Encoding", "zstd")], body)?)
     }
 
     fn post(
@@ -83,7 +82,7 @@ impl Client {
         parameters: &[(&str, &str)],
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Result<String, ClientError> {
+    ) -> Result<Answer, ClientError> {
         let base = self.plan.url.as_str();
         let mut url = base.to_owned();
         let host = base.find("://").map_or(0, |at| at + 3);
@@ -105,27 +104,28 @@ impl Client {
         let user = self.plan.access.user.as_deref().unwrap_or("default");
         let mut all = vec![("X-ClickHouse-User", user), ("X-ClickHouse-Key", &*password)];
         all.extend(headers);
-        let answer = self.http.post(&url, &all, body).map_err(ClientError::Unreachable)?;
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        match (answer.status, answer.exception) {
-            (200, None) => Ok(text),
-            (_, Some(code)) => Err(ClientError::Server { code, text: shown(&text) }),
-            // Old servers have no such header; their text begins with the number.
-            (_, None) if text.starts_with("Code: ") => {
-                let digits = text.bytes().skip(6).take_while(u8::is_ascii_digit);
-                let code = digits.fold(0_u32, |code, digit| {
-                    code.saturating_mul(10).saturating_add(u32::from(digit - b'0'))
-                });
-                Err(ClientError::Server { code, text: shown(&text) })
-            }
-            (status, None) => {
-                let what = format!("the answer has status {status}: {}", shown(&text));
-                Err(ClientError::Unreachable(what))
-            }
-        }
+        let hidden = Hidden::new(&self.plan.url, &[&password]);
+        self.http.post(&url, &all, body, hidden).map_err(ClientError::Unreachable)
     }
 }
 
-fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_CHARACTERS).map(|it| if it.is_control() { ' ' } else { it }).collect()
+/// What it says, if that is no error.
+fn text_of(answer: &Answer) -> Result<String, ClientError> {
+    let text = String::from_utf8_lossy(&answer.body);
+    match (answer.status, answer.exception) {
+        (200, None) => Ok(text.into_owned()),
+        (_, Some(code)) => Err(ClientError::Server { code, text: answer.text() }),
+        // Old servers have no such header; their text begins with the number.
+        (_, None) if text.starts_with("Code: ") => {
+            let digits = text.bytes().skip(6).take_while(u8::is_ascii_digit);
+            let code = digits.fold(0_u32, |code, digit| {
+                code.saturating_mul(10).saturating_add(u32::from(digit - b'0'))
+            });
+            Err(ClientError::Server { code, text: answer.text() })
+        }
+        (status, None) => {
+            let what = format!("the answer has status {status}: {}", answer.text());
+            Err(ClientError::Unreachable(what))
+        }
+    }
 }

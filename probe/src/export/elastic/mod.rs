@@ -12,16 +12,14 @@ mod ecs;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::http::Client;
+use super::hidden::Hidden;
+use super::http::{Answer as HttpAnswer, Client};
 use super::parts::{self, Part, Parts};
 use super::sink::{Batch, Delivered, Driver, Failure};
 use crate::config::{ElasticPlan, secret};
 
 pub(super) use ecs::Documents;
 pub use ecs::template;
-
-/// What is shown of an answer that refuses.
-const SHOWN_CHARACTERS: usize = 300;
 
 /// Delivers batches.
 pub(super) struct Bulk {
@@ -59,31 +57,36 @@ impl Bulk {
 
     fn send(&mut self, batch: &Batch, part: Part<'_>) -> Result<parts::Answer, Failure> {
         let posted = self.post(&body(&self.plan.index, batch, part));
-        let (status, answer) = posted.map_err(|error| Failure::again(&error))?;
-        let said = |text: &str| format!("{} answers {status}: {text}", self.plan.url);
-        let shown =
-            || String::from_utf8_lossy(&answer).chars().take(SHOWN_CHARACTERS).collect::<String>();
+        let answer = posted.map_err(|error| Failure::again(&error))?;
+        let status = answer.status;
+        let said =
+            |text: &str| format!("{} answers {status}: {}", self.plan.url, answer.shown(text));
         match status {
+            // Each document has an outcome, with a text if it is not taken: of fewer the answer is shorter.
+            200 if answer.is_cut && part.records > 1 => {
+                Ok(parts::Answer::TooLong(said("more than is read of an answer")))
+            }
             200 => {
-                let outcome = outcome(&answer, part.records);
+                let outcome = outcome(&answer.body, part.records);
                 let (refused, error) = outcome.map_err(|text| Failure::again(&said(&text)))?;
                 if let Some(error) = &error
                     && !self.told
                 {
-                    tracing::error!(%error, "Elasticsearch takes a document never");
+                    let error = answer.shown(&error.to_string());
+                    tracing::error!(error, "Elasticsearch takes a document never");
                 }
                 self.told = error.is_some();
                 Ok(parts::Answer::Taken { refused })
             }
-            413 => Ok(parts::Answer::TooLong(said(&shown()))),
+            413 => Ok(parts::Answer::TooLong(said(&answer.text()))),
             // The request itself is wrong: a bug.
-            400 => Err(Failure::refused(&said(&shown()))),
-            _ => Err(Failure::again(&said(&shown()))),
+            400 => Err(Failure::refused(&said(&answer.text()))),
+            _ => Err(Failure::again(&said(&answer.text()))),
         }
     }
 
-    fn post(&mut self, body: &[u8]) -> Result<(u16, Vec<u8>), String> {
-        let authorization = authorization(&self.plan)?;
+    fn post(&mut self, body: &[u8]) -> Result<HttpAnswer, String> {
+        let credentials = Credentials::of(&self.plan)?;
         let client = match self.client.take() {
             Some(client) => client,
             None => {
@@ -96,26 +99,38 @@ impl Bulk {
             self.plan.url.as_str().trim_end_matches('/')
         );
         let mut headers = vec![("Content-Type", "application/x-ndjson")];
-        if let Some(authorization) = &authorization {
-            headers.push(("Authorization", authorization));
+        let mut secrets = Vec::new();
+        if let Some(Credentials { secret, header }) = &credentials {
+            headers.push(("Authorization", header));
+            secrets = vec![secret.as_str(), header.rsplit(' ').next().unwrap_or_default()];
         }
-        let answer = client.post(&url, &headers, body)?;
+        let hidden = Hidden::new(&self.plan.url, &secrets);
+        let answer = client.post(&url, &headers, body, hidden)?;
         self.client = Some(client);
-        Ok((answer.status, answer.body))
+        Ok(answer)
     }
 }
 
 /// How the probe shows who it is.
-fn authorization(plan: &ElasticPlan) -> Result<Option<String>, String> {
-    let read = |place| secret::read(place).map_err(|error| error.to_string());
-    if let Some(place) = &plan.api_key {
-        return Ok(Some(format!("ApiKey {}", read(place)?)));
-    }
-    match (&plan.access.user, &plan.access.password) {
-        (Some(user), Some(place)) => {
-            Ok(Some(format!("Basic {}", base64(format!("{user}:{}", read(place)?).as_bytes()))))
+struct Credentials {
+    secret: String,
+    /// With the secret in it.
+    header: String,
+}
+
+impl Credentials {
+    fn of(plan: &ElasticPlan) -> Result<Option<Self>, String> {
+        let read = |place| secret::read(place).map_err(|error| error.to_string());
+        if let Some(place) = &plan.api_key {
+            let secret = read(place)?;
+            return Ok(Some(Self { header: format!("ApiKey {secret}"), secret }));
         }
-        _ => Ok(None),
+        let (Some(user), Some(place)) = (&plan.access.user, &plan.access.password) else {
+            return Ok(None);
+        };
+        let secret = read(place)?;
+        let header = format!("Basic {}", base64(format!("{user}:{secret}").as_bytes()));
+        Ok(Some(Self { secret, header }))
     }
 }
 
@@ -186,7 +201,11 @@ fn base64(octets: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::TcpListener;
+
     use super::*;
+    use crate::config::SinkAccess;
     use crate::record::Table;
 
     #[test]
@@ -225,5 +244,53 @@ mod tests {
             assert!(of(&[201, 400, status]).is_err(), "{status}");
         }
         assert!(of(&[201]).is_err() && outcome(b"<html>", 1).is_err());
+    }
+
+    /// Answers each request with a long reason for each of its documents.
+    fn refuses_with_reasons(listener: &TcpListener) {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream);
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).is_ok_and(|octets| octets > 2) {
+                if let Some(text) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = text.trim().parse().expect("a number");
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).expect("a body");
+            let documents = body.iter().filter(|octet| **octet == b'\n').count() / 2;
+            let reason = "failed to parse field ".repeat(14);
+            let item = format!(
+                "{{\"create\":{{\"status\":400,\"error\":{{\"type\":\"t\",\"reason\":\"{reason}\"}}}}}}"
+            );
+            let answer = format!("{{\"items\":[{}]}}", vec![item; documents].join(","));
+            let head =
+                format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}", answer.len());
+            // Of an answer that is too long not all is read.
+            let _ = write!(reader.get_mut(), "{head}\r\n\r\n{answer}");
+        }
+    }
+
+    #[test]
+    fn documents_whose_reasons_are_too_long_for_one_answer_go_in_several_requests() {
+        const RECORDS: u64 = 20_000;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("its address"));
+        std::thread::spawn(move || refuses_with_reasons(&listener));
+        let plan = ElasticPlan {
+            url: url.parse().expect("a URL"),
+            access: SinkAccess::default(),
+            api_key: None,
+            index: "vmprobe".to_owned(),
+        };
+        let batch = Batch {
+            table: Table::Flows,
+            records: RECORDS,
+            token: "t".to_owned(),
+            bytes: b"{}\n".repeat(usize::try_from(RECORDS).expect("few")),
+        };
+        let delivered = Bulk::new(&plan, 60_000).deliver(&batch);
+        assert_eq!(delivered, Ok(Delivered { refused: RECORDS }));
     }
 }

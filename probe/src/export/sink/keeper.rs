@@ -113,8 +113,10 @@ impl Keeper {
             let mut taken = 0;
             select! {
                 recv(inbox) -> message => match message {
-                    Ok(Message::Rows(rows, packets, records)) => {
-                        self.take(&rows, packets);
+                    Ok(Message::Rows(parts, packets, records)) => {
+                        for rows in &parts {
+                            self.take(rows, packets);
+                        }
                         taken = records;
                     }
                     Ok(Message::Plan(plan)) => self.change(plan),

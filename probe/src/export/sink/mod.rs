@@ -42,16 +42,15 @@ use courier::Courier;
 use keeper::{Keeper, KeeperParts};
 use queue::Queue;
 
-/// Batches of rows between the caller and a keeper.
-const MESSAGES_MAX: usize = 64;
+/// Hand-overs between the caller and a keeper. It is records that take memory; of these there are enough for a
+/// keeper that waits for its disk for minutes, with windows of 100 ms and two hand-overs each.
+const MESSAGES_MAX: usize = 1 << 12;
 /// Records between them; one batch with more passes when it is alone.
 const RECORDS_MAX: u64 = 1 << 18;
 /// How often a caller that waits looks for room, in milliseconds.
 const ROOM_MS: u64 = 1;
-/// Sinks that were taken away and whose account is still told.
+/// Sinks that were taken away, have ended, and still have an account each.
 const RETIRED_MAX: usize = 16;
-/// Id of the next sink.
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Sinks as another configuration wants them; taken when the next rows come.
 pub type SinksWanted = Arc<ArcSwapOption<Vec<SinkPlan>>>;
@@ -59,9 +58,7 @@ pub type SinksWanted = Arc<ArcSwapOption<Vec<SinkPlan>>>;
 /// How a sink does, for the page, the metrics and the ledger.
 #[derive(Clone, Debug, Default)]
 pub struct SinkReport {
-    /// Which sink of the run it is: one that was taken away may have the same name.
-    pub id: u64,
-    /// Name.
+    /// Name; one that was taken away may have the same.
     pub name: String,
     /// Kind.
     pub kind: &'static str,
@@ -96,8 +93,8 @@ type MakeEncoder = Box<dyn Fn(&SinkPlan) -> Box<dyn Encoder> + Send>;
 
 /// What a keeper is told.
 enum Message {
-    /// Rows, the time that the packets had come to, and how many records of them the sink wants.
-    Rows(Arc<Rows>, Timestamp, u64),
+    /// Rows of one table each, the time that the packets had come to, and how many records they are.
+    Rows(Vec<Arc<Rows>>, Timestamp, u64),
     /// Another plan of the same kind.
     Plan(Arc<SinkPlan>),
 }
@@ -110,11 +107,12 @@ pub struct Sinks {
     running: Vec<Handle>,
     /// Taken away; they still deliver what they have.
     retired: Vec<Handle>,
+    /// The sums of those before them, by name.
+    ended: Vec<SinkReport>,
 }
 
 /// One sink.
 struct Handle {
-    id: u64,
     plan: Arc<SinkPlan>,
     tables: Vec<Table>,
     messages: Option<Sender<Message>>,
@@ -135,6 +133,7 @@ impl Sinks {
             wanted: SinksWanted::default(),
             running: Vec::new(),
             retired: Vec::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -166,19 +165,20 @@ impl Sinks {
     /// counted as [`SinkCause::HandOffFull`], before filters.
     pub fn send(&mut self, rows: &Rows, packets: Timestamp, until_ns: u64) {
         self.change();
-        let wants = |table: Table| self.running.iter().any(|sink| sink.tables.contains(&table));
-        if !Table::ALL.iter().any(|table| rows.len_of(*table) > 0 && wants(*table)) {
-            return;
-        }
-        let rows = Arc::new(rows.only(wants));
+        let wants = |table: &Table| self.running.iter().any(|sink| sink.tables.contains(table));
+        let tables = Table::ALL.iter().filter(|table| rows.len_of(**table) > 0 && wants(table));
+        // Each by itself, so that no sink holds rows that only another one wants.
+        let parts: Vec<_> = tables.map(|table| Arc::new(rows.only(|it| it == *table))).collect();
         for sink in &mut self.running {
-            sink.send(&rows, packets, until_ns);
+            sink.send(&parts, packets, until_ns);
         }
     }
 
-    /// How all do; those that were taken away as well, as long as they are remembered.
+    /// How all do; those that were taken away as well, of which older ones have one account a name. The sums
+    /// of a name never get smaller.
     pub fn reports(&self) -> Vec<SinkReport> {
-        self.running.iter().chain(&self.retired).map(Handle::report).collect()
+        let handles = self.running.iter().chain(&self.retired).map(Handle::report);
+        handles.chain(self.ended.iter().cloned()).collect()
     }
 
     /// Whether all that was sent is delivered, lost for good, or in a spool.
@@ -200,7 +200,7 @@ impl Sinks {
         for sink in &mut all {
             sink.messages = None;
         }
-        all.into_iter().map(Handle::join).collect()
+        all.into_iter().map(Handle::join).chain(self.ended).collect()
     }
 
     /// Takes over another configuration, if there is one.
@@ -239,9 +239,19 @@ impl Sinks {
         sink.messages = None;
         sink.retired = true;
         self.retired.push(sink);
-        if self.retired.len() > RETIRED_MAX {
-            // The oldest has long ended.
-            self.retired.remove(0).join();
+        self.sum_up();
+    }
+
+    /// Of more than [`RETIRED_MAX`] the oldest that have ended keep but one account a name. One that still
+    /// delivers is not waited for.
+    fn sum_up(&mut self) {
+        while self.retired.len() > RETIRED_MAX {
+            let Some(place) = self.retired.iter().position(Handle::has_ended) else { return };
+            let report = self.retired.remove(place).join();
+            match self.ended.iter_mut().find(|sum| sum.name == report.name) {
+                Some(sum) => sum.ledger.add(&report.ledger),
+                None => self.ended.push(report),
+            }
         }
     }
 
@@ -294,7 +304,6 @@ impl Handle {
         let name = format!("keep-{}", plan.name);
         let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run())?;
         Ok(Self {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             tables: keeper::tables(&plan),
             plan,
             messages: Some(messages),
@@ -306,10 +315,14 @@ impl Handle {
         })
     }
 
-    fn send(&mut self, rows: &Arc<Rows>, packets: Timestamp, until_ns: u64) {
-        let records: u64 = self.tables.iter().map(|table| count(rows.len_of(*table))).sum();
+    fn send(&mut self, parts: &[Arc<Rows>], packets: Timestamp, until_ns: u64) {
+        let records_of = |rows: &Arc<Rows>| -> u64 {
+            self.tables.iter().map(|table| count(rows.len_of(*table))).sum()
+        };
+        let wanted: Vec<_> = parts.iter().filter(|rows| records_of(rows) > 0).cloned().collect();
+        let records: u64 = wanted.iter().map(records_of).sum();
         let Some(messages) = self.messages.as_ref().filter(|_| records > 0) else { return };
-        let mut message = Message::Rows(Arc::clone(rows), packets, records);
+        let mut message = Message::Rows(wanted, packets, records);
         loop {
             let waiting = self.waiting.load(Ordering::Relaxed);
             if waiting == 0 || waiting + records <= RECORDS_MAX {
@@ -353,11 +366,16 @@ impl Handle {
 
     /// What the keeper does not know.
     fn complete(&self, mut report: SinkReport) -> SinkReport {
-        (report.id, report.retired) = (self.id, self.retired);
+        report.retired = self.retired;
         count_refused(self.refused, &mut report.ledger);
         report
     }
 
+    fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for its end.
     fn join(mut self) -> SinkReport {
         self.messages = None;
         let joined = self.thread.take().and_then(|thread| thread.join().ok());

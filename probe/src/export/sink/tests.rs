@@ -7,7 +7,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::*;
 use crate::config::{EvePlan, SyslogFormat, SyslogPlan};
-use crate::record::LedgerRecord;
+use crate::record::{FlowRecord, LedgerRecord};
 use crate::time::ms;
 
 /// What the destination does with the next attempts; when none is left, it takes all.
@@ -80,8 +80,9 @@ fn handle(plan: SinkPlan, waits: bool, to: &Destination) -> Handle {
     Handle::with(plan, Origin::new("p", "d"), waits, make_encoder, make_driver).expect("threads")
 }
 
-fn rows(count: usize) -> Arc<Rows> {
-    Arc::new(Rows { ledger: vec![LedgerRecord::default(); count], ..Rows::default() })
+/// Rows of the only table of [`plan`].
+fn rows(count: usize) -> [Arc<Rows>; 1] {
+    [Arc::new(Rows { ledger: vec![LedgerRecord::default(); count], ..Rows::default() })]
 }
 
 fn sums(report: &SinkReport) -> (u64, u64, u64, u64) {
@@ -169,7 +170,7 @@ fn a_sink_that_hangs_slows_neither_the_caller_nor_another_sink() {
     sinks.running = vec![handle(plan("hangs"), false, &hangs), handle(plan("b"), false, &works)];
     let begun_ns = monotonic_ns();
     for _ in 0..500 {
-        sinks.send(&rows(20), Timestamp::ZERO, 0);
+        sinks.send(&rows(20)[0], Timestamp::ZERO, 0);
         // As windows come, not all at once.
         sleep_ms(1);
     }
@@ -407,16 +408,88 @@ fn another_configuration_is_taken_while_records_come() {
     let wanted = SinksWanted::default();
     let mut sinks = Sinks { wanted: Arc::clone(&wanted), ..Sinks::none() };
     sinks.running = vec![handle(plan("a"), false, &to), handle(plan("b"), false, &to)];
-    sinks.send(&rows(5), Timestamp::ZERO, 0);
+    sinks.send(&rows(5)[0], Timestamp::ZERO, 0);
     let mut changed = plan("a");
     changed.tables = vec!["flows".to_owned()];
     wanted.store(Some(Arc::new(vec![changed])));
-    sinks.send(&rows(5), Timestamp::ZERO, 0);
+    sinks.send(&rows(5)[0], Timestamp::ZERO, 0);
     until(|| sinks.reports().iter().all(|report| report.ledger.delivered == 5));
     assert_eq!((sinks.running.len(), sinks.retired.len()), (1, 1));
     assert_eq!(sinks.running[0].tables, [Table::Flows]);
     let reports = sinks.finish();
     assert_eq!(reports.iter().map(sums).collect::<Vec<_>>(), [(5, 5, 0, 0); 2]);
+}
+
+/// A keeper that stands still for a while, as one that waits for its disk.
+#[test]
+fn many_short_windows_wait_for_a_keeper_that_stands_still() {
+    const WINDOWS: u64 = 1_000;
+    let stands = Arc::new(Mutex::new(()));
+    let make_encoder = {
+        let stands = Arc::clone(&stands);
+        Box::new(move |_: &SinkPlan| -> Box<dyn Encoder> { Box::new(Stands(Arc::clone(&stands))) })
+    };
+    let make_driver = |_: &SinkPlan| -> Box<dyn Driver> { Box::new(Destination::default()) };
+    let origin = Origin::new("p", "d");
+    let sink = Handle::with(plan("a"), origin, false, make_encoder, Box::new(make_driver));
+    let mut sink = sink.expect("threads");
+    let held = stands.lock();
+    for _ in 0..WINDOWS {
+        sink.send(&rows(2), Timestamp::ZERO, 0);
+    }
+    // What only another sink wants is not kept for it.
+    let flows = vec![FlowRecord::default(); 3];
+    let flows = Arc::new(Rows { flows, ..Rows::default() });
+    sink.send(&[Arc::clone(&flows)], Timestamp::ZERO, 0);
+    assert_eq!(Arc::strong_count(&flows), 1);
+    drop(held);
+    assert_eq!(sums(&sink.join()), (2 * WINDOWS, 2 * WINDOWS, 0, 0));
+}
+
+/// Encodes as soon as it may.
+struct Stands(Arc<Mutex<()>>);
+
+impl Encoder for Stands {
+    fn row(&mut self, row: Row<'_>, out: &mut Vec<u8>) {
+        let _held = self.0.lock();
+        crate::export::json::Lines.row(row, out);
+    }
+}
+
+#[test]
+fn whoever_takes_many_sinks_away_waits_for_none_and_forgets_none() {
+    const SINKS: usize = 2 * RETIRED_MAX;
+    let wanted = SinksWanted::default();
+    let mut sinks = Sinks { wanted: Arc::clone(&wanted), ..Sinks::none() };
+    let [hangs, works] = [(); 2].map(|()| Destination::default());
+    *hangs.always.lock() = Some(Does::Hang(500));
+    let mut sent = 0;
+    let made = |sinks: &Sinks| sinks.reports().iter().map(|it| sums(it).0).sum::<u64>();
+    let mut take_away = |sinks: &mut Sinks, to: &Destination| {
+        sinks.running = (0..SINKS).map(|_| handle(plan("a"), false, to)).collect();
+        sinks.send(&rows(3)[0], Timestamp::ZERO, 0);
+        sent += 3 * count(SINKS);
+        until(|| made(sinks) == sent);
+        let begun_ns = monotonic_ns();
+        wanted.store(Some(Arc::new(Vec::new())));
+        sinks.send(&rows(3)[0], Timestamp::ZERO, 0);
+        assert!(monotonic_ns() - begun_ns < ms(400), "{}", monotonic_ns() - begun_ns);
+        assert_eq!(made(sinks), sent);
+    };
+    take_away(&mut sinks, &hangs);
+    // None has ended.
+    assert_eq!((sinks.retired.len(), sinks.ended.len()), (SINKS, 0));
+    until(|| sinks.retired.iter().all(Handle::has_ended));
+    take_away(&mut sinks, &works);
+    assert!(sinks.retired.len() <= SINKS && sinks.ended.len() == 1);
+    let reports = sinks.finish();
+    assert!(reports.iter().all(|it| it.retired && it.name == "a"));
+    let (mut all, mut lost) = (0, 0);
+    for report in &reports {
+        all += sums(report).0;
+        lost += report.ledger.dropped(SinkCause::UndeliveredAtEnd);
+    }
+    assert_eq!((all, lost), (sent, sent / 2), "what those have lost that hang is told at the end");
 }
 
 #[test]
@@ -427,23 +500,21 @@ fn a_sink_that_is_taken_away_and_put_back_is_another_one() {
     let to = Destination::default();
     *to.always.lock() = Some(Does::Hang(500));
     sinks.running = vec![handle(plan("a"), false, &to)];
-    sinks.send(&rows(50), Timestamp::ZERO, 0);
+    sinks.send(&rows(50)[0], Timestamp::ZERO, 0);
     until(|| sinks.reports()[0].ledger.made == 50);
-    let first = sinks.reports()[0].id;
     let mut back = plan("a");
     back.kind = SinkKind::Eve(EvePlan { path: folder.clone(), socket: false });
     for plans in [vec![], vec![back]] {
         wanted.store(Some(Arc::new(plans)));
-        sinks.send(&rows(7), Timestamp::ZERO, 0);
+        sinks.send(&rows(7)[0], Timestamp::ZERO, 0);
     }
     until(|| sinks.reports()[0].ledger.made == 7);
     let reports = sinks.reports();
     assert_eq!(reports.iter().map(|it| it.ledger.made).collect::<Vec<_>>(), [7, 50]);
     assert!(reports.iter().all(|it| it.name == "a"));
     assert_eq!(reports.iter().map(|it| it.retired).collect::<Vec<_>>(), [false, true]);
-    assert_eq!((reports[1].id, reports[0].id == first), (first, false));
-    let ended: Vec<_> = sinks.finish().iter().map(|it| (it.id, it.retired)).collect();
-    assert_eq!(ended, [(reports[0].id, false), (first, true)]);
+    let ended: Vec<_> = sinks.finish().iter().map(|it| (it.ledger.made, it.retired)).collect();
+    assert_eq!(ended, [(7, false), (50, true)]);
     let _ = std::fs::remove_file(folder);
 }
 

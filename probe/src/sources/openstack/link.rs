@@ -2,7 +2,8 @@
 //!
 //! In: a URL, certificates. Out: a stream that the AMQP client drives.
 //! Invariants: with `amqps` nothing is said before the broker's certificate was checked against its
-//! name; passwords stand in no error and no log.
+//! name; passwords stand in no error and no log; a stream ends when its [`Hold`] does, whatever the broker
+//! does: the client's thread, socket and buffers live as long as its stream.
 //! Source: RabbitMQ, "URI Specification".
 
 use std::future::Future;
@@ -20,14 +21,77 @@ use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::Stream as FutureStream;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
+/// Whoever has it holds connections; those made for it end with it.
+///
+/// The client has a thread for each connection, which ends by itself only where it can write that it closes,
+/// or reads that the broker has: not with a broker that blocks publishers, and not with one that takes a
+/// connection and says nothing.
+pub(crate) struct Hold(watch::Sender<()>);
+
+/// What a connection knows of its [`Hold`].
+#[derive(Clone)]
+pub(crate) struct Held(watch::Receiver<()>);
+
+impl Hold {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(()))
+    }
+
+    /// For a connection.
+    pub(crate) fn held(&self) -> Held {
+        Held(self.0.subscribe())
+    }
+}
+
+impl Held {
+    /// When nobody holds it any more.
+    async fn let_go(mut self) {
+        // Nothing is ever said but by the end.
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
+/// Ready when nobody holds the connection any more; it has one waker, so each direction has its own.
+struct Gone {
+    held: Held,
+    wait: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Gone {
+    fn new(held: &Held) -> Self {
+        Self { held: held.clone(), wait: Box::pin(held.clone().let_go()) }
+    }
+
+    /// An error when nobody holds the connection any more; else whoever polls is woken then.
+    fn poll(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        // The wait must not be asked again when it is over.
+        if self.held.0.has_changed().is_err() || self.wait.as_mut().poll(cx).is_ready() {
+            return Err(given_up());
+        }
+        Ok(())
+    }
+}
+
+/// An error and no end of the stream: the client stops at an error whatever it is at.
+fn given_up() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was given up")
+}
+
 /// A connection to a broker.
-pub(crate) enum Link {
+pub(crate) struct Link {
+    stream: Stream,
+    /// Nobody wants what is read, or written, any more.
+    gone: [Gone; 2],
+}
+
+enum Stream {
     /// As it is.
     Plain(TcpStream),
     /// Encrypted.
@@ -51,21 +115,37 @@ pub(crate) fn connector(pem: &[u8]) -> io::Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Connects, and checks the broker's certificate where there is a `connector`.
+/// Connects, and checks the broker's certificate where there is a `connector`; as long as it is `held`.
 pub(crate) async fn connect(
     host: &str,
     port: u16,
     connector: Option<TlsConnector>,
+    held: &Held,
 ) -> io::Result<Link> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    let Some(connector) = connector else { return Ok(Link::Plain(stream)) };
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    Ok(Link::Tls(Box::new(connector.connect(name, stream).await?)))
+    tokio::select! {
+        stream = open(host, port, connector) => Ok(Link::new(stream?, held)),
+        () = held.clone().let_go() => Err(given_up()),
+    }
 }
 
-async fn plain(address: SocketAddr) -> io::Result<Link> {
-    TcpStream::connect(address).await.map(Link::Plain)
+async fn open(host: &str, port: u16, connector: Option<TlsConnector>) -> io::Result<Stream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    let Some(connector) = connector else { return Ok(Stream::Plain(stream)) };
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    Ok(Stream::Tls(Box::new(connector.connect(name, stream).await?)))
+}
+
+impl Link {
+    fn new(stream: Stream, held: &Held) -> Self {
+        Self { stream, gone: [Gone::new(held), Gone::new(held)] }
+    }
+
+    /// The stream to write to.
+    fn writer(&mut self, cx: &mut Context<'_>) -> io::Result<&mut Stream> {
+        self.gone[1].poll(cx)?;
+        Ok(&mut self.stream)
+    }
 }
 
 impl AsyncRead for Link {
@@ -74,10 +154,12 @@ impl AsyncRead for Link {
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let link = self.get_mut();
+        link.gone[0].poll(cx)?;
         let mut buffer = ReadBuf::new(into);
-        let read = match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, &mut buffer),
+        let read = match &mut link.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, &mut buffer),
         };
         read.map_ok(|()| buffer.filled().len())
     }
@@ -89,28 +171,28 @@ impl AsyncWrite for Link {
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, from),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, from),
+        match self.get_mut().writer(cx)? {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, from),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, from),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        match self.get_mut().writer(cx)? {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        match self.get_mut().writer(cx)? {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
 }
 
-/// The AMQP client's runtime: tokio's, with [`Link`]s instead of plain connections. The client brings
+/// The AMQP client's runtime: tokio's, with [`Link`]s, which it is given, instead of plain connections. The client brings
 /// TLS of its own, but with a tree of crates for key stores of other systems that is larger than
 /// itself.
 #[derive(Clone, Debug)]
@@ -161,8 +243,9 @@ impl Reactor for Kit {
 
     fn tcp_connect_addr(
         &self,
-        address: SocketAddr,
+        _address: SocketAddr,
     ) -> impl Future<Output = io::Result<Link>> + Send + 'static {
-        plain(address)
+        // Nobody would hold it.
+        std::future::ready(Err(io::ErrorKind::Unsupported.into()))
     }
 }

@@ -22,7 +22,7 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 use lapin::{Channel, Connection, ConnectionProperties, Consumer, ErrorKind, ExchangeKind};
 
 use super::envelope::LeftOut;
-use super::link::{self, Kit};
+use super::link::{self, Held, Hold, Kit};
 use super::listing::{self, Listing};
 use super::{Due, Feed, Look, Trouble};
 use crate::config::BrokerUrl;
@@ -49,7 +49,9 @@ impl Feed<'_> {
     /// Takes what one broker delivers until something fails.
     pub(super) async fn session(&mut self, url: &BrokerUrl) -> Result<(), Trouble> {
         let patience = Duration::from_millis(self.plan.timeout_ms.into());
-        let begun = tokio::time::timeout(patience, self.begin(url)).await;
+        // Ends the connection, however the session does.
+        let hold = Hold::new();
+        let begun = tokio::time::timeout(patience, self.begin(url, hold.held())).await;
         let (connection, mut consumer) = begun.map_err(|_| Trouble::Timeout)??;
         let mut ask = tokio::time::interval(Duration::from_millis(ASK_MS));
         ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -72,8 +74,12 @@ impl Feed<'_> {
     }
 
     /// Connects, and begins to consume.
-    async fn begin(&mut self, url: &BrokerUrl) -> Result<(Connection, Consumer), Trouble> {
-        let connection = self.connect(url).await?;
+    async fn begin(
+        &mut self,
+        url: &BrokerUrl,
+        held: Held,
+    ) -> Result<(Connection, Consumer), Trouble> {
+        let connection = self.connect(url, held).await?;
         let channel = connection.create_channel().await?;
         channel.basic_qos(self.plan.prefetch, BasicQosOptions::default()).await?;
         let kept = self.queue(&connection, &channel).await?;
@@ -89,7 +95,7 @@ impl Feed<'_> {
         Ok((connection, consumer))
     }
 
-    async fn connect(&self, url: &BrokerUrl) -> Result<Connection, Trouble> {
+    async fn connect(&self, url: &BrokerUrl, held: Held) -> Result<Connection, Trouble> {
         let connector = if url.tls {
             let pem = read(&self.plan.ca_file, "ca_file")?;
             Some(link::connector(&pem).map_err(Trouble::Unreachable)?)
@@ -99,7 +105,7 @@ impl Feed<'_> {
         let uri = self.uri(url)?;
         let connect = async move |uri: AMQPUri, _: Runtime<Kit>| {
             let place = uri.authority;
-            let link = link::connect(&place.host, place.port, connector.clone()).await?;
+            let link = link::connect(&place.host, place.port, connector.clone(), &held).await?;
             Ok(AsyncTcpStream::Plain(link))
         };
         let properties =
