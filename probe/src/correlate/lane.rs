@@ -23,7 +23,7 @@ use crate::export::Sinks;
 use crate::export::kafka::client::{Says, Settings, Trouble};
 use crate::inventory::InventoryCell;
 use crate::record::{RecordMaker, Rows};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, monotonic_ns, ms};
 
 use super::counts::Counts;
 use super::member::{CorrelateError, now_ms};
@@ -34,6 +34,9 @@ use super::status::{LaneStatus, PartitionStatus, Rooms, TopicStatus};
 
 /// Messages of a turn of each topic at most.
 const TURN_MESSAGES_MAX: usize = 2_000;
+/// How long it is not asked again where something begins, when brokers have not answered: asking may take
+/// long, and the rest goes on meanwhile.
+const ASK_NS: u64 = ms(2_000);
 /// Windows whose records may be with the sinks at once: what may come twice.
 const UNDER_WAY_MAX: usize = 4;
 
@@ -160,6 +163,8 @@ pub(super) struct Lane {
     reducer: Option<Box<dyn Reduce>>,
     /// Of the topic of probes, once the brokers have said.
     partition_count: Option<usize>,
+    /// Where something begins is not asked before.
+    ask_at_ns: u64,
     /// Something of the topic between members has come that nobody has taken.
     is_passed: bool,
     /// That topic is not read.
@@ -209,6 +214,7 @@ impl Lane {
             reduces: false,
             reducer: None,
             partition_count: None,
+            ask_at_ns: 0,
             is_passed: false,
             is_paused: false,
             joined_committed: 0,
@@ -316,8 +322,20 @@ impl Lane {
         self.begin_sent()
     }
 
-    /// Begins the partitions of which the brokers say where. One that gives no answer is not asked more
-    /// often than once a round: each time may take long.
+    /// Asks again where to begin, after a while.
+    fn begin(&mut self) -> Result<(), CorrelateError> {
+        let is_begun = self.beginning.is_empty()
+            && (!self.reduces || self.reducer.is_some() && self.partition_count.is_some());
+        if is_begun || monotonic_ns() < self.ask_at_ns {
+            return Ok(());
+        }
+        self.begin_sent()?;
+        self.begin_joined()?;
+        self.ask_at_ns = monotonic_ns() + ASK_NS;
+        Ok(())
+    }
+
+    /// Begins the partitions of which the brokers say where.
     fn begin_sent(&mut self) -> Result<(), CorrelateError> {
         while let Some((&partition, &is_end)) = self.beginning.first_key_value() {
             let Some(first) = self.sent.begin(partition)? else { break };
@@ -483,8 +501,7 @@ impl Lane {
 
     /// What is done now and then: looks whether there is more to read, tells clocks, commits offsets.
     pub(super) fn round(&mut self, stop: &AtomicBool) -> Result<(), CorrelateError> {
-        self.begin_sent()?;
-        self.begin_joined()?;
+        self.begin()?;
         let mut clocks = Vec::new();
         for (partition, place) in &mut self.partitions {
             let next = place.part.next_offset();
@@ -615,23 +632,37 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
     use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
 
     use super::*;
     use crate::config::TapPlan;
     use crate::correlate::paths;
     use crate::record::{InventoryRows, Names};
-    use crate::time::{monotonic_ns, ms};
     use crate::worker::PortNames;
 
     const SAMPLES: &str = "vmprobe.path_samples";
+    const BETWEEN: &str = "vmprobe.trajectories";
 
-    fn lane(plan: &Arc<Plan>) -> Lane {
+    /// Brokers, and a plan that leads there.
+    fn brokers() -> (MockCluster<'static, DefaultProducerContext>, Arc<Plan>) {
+        let cluster = MockCluster::new(1).expect("brokers");
+        cluster.create_topic(BETWEEN, 1, 1).expect("a topic");
+        let tap = |name: &str| TapPlan { name: name.to_owned(), ..TapPlan::default() };
+        let mut plan = Plan { taps: vec![tap("a"), tap("b")], ..Plan::default() };
+        let brokers = cluster.bootstrap_servers();
+        let broker = brokers.split(',').next().expect("a broker");
+        plan.correlate.cluster.brokers = vec![format!("tcp://{broker}").parse().expect("a URL")];
+        (cluster, Arc::new(plan))
+    }
+
+    fn lane(job: &'static Job, plan: &Arc<Plan>) -> Lane {
         let settings = Settings::new(&plan.correlate.cluster, "c").expect("settings");
         let names = Names::new(plan, PortNames::new(&[]));
         let inventory = InventoryCell::default();
         let maker = RecordMaker::new(names, Arc::clone(&inventory), InventoryRows::default());
-        Lane::new(&paths::JOB, plan, &settings, inventory, maker).expect("a client")
+        Lane::new(job, plan, &settings, inventory, maker).expect("a client")
     }
 
     /// Goes on until something is so.
@@ -649,14 +680,8 @@ mod tests {
 
     #[test]
     fn what_brokers_do_not_say_yet_is_asked_again() {
-        let cluster = MockCluster::new(1).expect("brokers");
-        cluster.create_topic("vmprobe.trajectories", 1, 1).expect("a topic");
-        let tap = |name: &str| TapPlan { name: name.to_owned(), ..TapPlan::default() };
-        let mut plan = Plan { taps: vec![tap("a"), tap("b")], ..Plan::default() };
-        let brokers = cluster.bootstrap_servers();
-        let broker = brokers.split(',').next().expect("a broker");
-        plan.correlate.cluster.brokers = vec![format!("tcp://{broker}").parse().expect("a URL")];
-        let mut lane = lane(&Arc::new(plan));
+        let (cluster, plan) = brokers();
+        let mut lane = lane(&paths::JOB, &plan);
         // Without the topic of probes nobody knows how many partitions must have told their clocks.
         until(&mut lane, "it adds up", |lane| lane.reducer.is_some());
         assert_eq!(lane.partition_count, None);
@@ -671,5 +696,110 @@ mod tests {
         // Ends of what is empty are known, so clocks are told.
         let is_at_end = |lane: &Lane| lane.partitions.values().all(|it| it.ended_ms.is_some());
         until(&mut lane, "both are at their ends", is_at_end);
+    }
+
+    /// What happens to a [`Scripted`].
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Event {
+        Read(i64),
+        End,
+        Asked,
+    }
+
+    static EVENTS: Mutex<Vec<Event>> = Mutex::new(Vec::new());
+
+    /// Goes back from message 9 to 3, and wants none for a while behind message 14.
+    #[derive(Default)]
+    struct Scripted {
+        last: i64,
+        has_gone_back: bool,
+        waits: u32,
+    }
+
+    impl Reduce for Scripted {
+        fn read(&mut self, offset: i64, _: &[u8], _: i64) {
+            EVENTS.lock().push(Event::Read(offset));
+            self.last = offset;
+            self.waits = if offset == 14 && self.has_gone_back { 40 } else { 0 };
+        }
+        fn caught_up(&mut self) {
+            EVENTS.lock().push(Event::End);
+        }
+        fn set_partitions(&mut self, _: usize) {}
+        fn wants(&self) -> Wants {
+            match self {
+                Self { last: 9.., has_gone_back: false, .. } => Wants::From(3),
+                Self { waits: 1.., .. } => Wants::Nothing,
+                _ => Wants::Next,
+            }
+        }
+        fn goes_back(&mut self) {
+            self.has_gone_back = true;
+        }
+        fn next_rows(&mut self) -> Option<(u64, Timestamp, Rows)> {
+            if self.waits > 0 {
+                self.waits -= 1;
+                EVENTS.lock().push(Event::Asked);
+            }
+            None
+        }
+        fn is_out(&mut self, _: u64) {}
+        fn first_needed(&mut self) -> i64 {
+            0
+        }
+        fn count(&self, _: &mut Counts) {}
+        fn rooms(&self, _: &mut Rooms) {}
+        fn into_maker(self: Box<Self>) -> RecordMaker {
+            unreachable!("it is given away to nobody")
+        }
+    }
+
+    static SCRIPTED: Job = Job {
+        topic: "path_samples",
+        between: "trajectories",
+        groups: ["", "-sum"],
+        counts: &["messages", "windows", "records"],
+        causes: &[],
+        part: |plan, first| (paths::JOB.part)(plan, first),
+        reduce: |_, _| Box::new(Scripted::default()),
+    };
+
+    #[test]
+    fn what_a_reducer_wants_is_what_it_reads() {
+        let (_cluster, plan) = brokers();
+        let mut lane = lane(&SCRIPTED, &plan);
+        let stop = AtomicBool::new(false);
+        let mut sinks = Sinks::none();
+        // Without rounds, in which clocks would come in between.
+        let mut until = |lane: &mut Lane, wanted: Event| {
+            let end_ns = monotonic_ns() + ms(30_000);
+            while EVENTS.lock().iter().rev().take(4).all(|event| *event != wanted) {
+                assert!(monotonic_ns() < end_ns, "{wanted:?}: {:?}", EVENTS.lock());
+                lane.read(Duration::from_millis(5)).expect("brokers");
+                lane.confirm().expect("brokers");
+                lane.reduce(&mut sinks, &stop).expect("brokers");
+            }
+        };
+        for offset in 0..20 {
+            // Each a turn's, so that there is something to go back for.
+            send(&lane.producer, BETWEEN, &Message::Emitted { window: offset }, Sent::Clock, &stop)
+                .expect("it is sent");
+            lane.producer.flush(Duration::from_secs(10)).expect("it is there");
+            until(&mut lane, Event::Read(offset.cast_signed()));
+        }
+        until(&mut lane, Event::End);
+        let events = EVENTS.lock();
+        let read = events.iter().filter_map(|event| match event {
+            Event::Read(offset) => Some(*offset),
+            Event::End | Event::Asked => None,
+        });
+        assert_eq!(read.collect::<Vec<_>>(), (0..10).chain(3..20).collect::<Vec<_>>());
+        let place = |wanted| events.iter().rposition(|event| *event == wanted);
+        let (from, to) = (place(Event::Read(14)), place(Event::Read(15)));
+        let waited = events[from.expect("read")..to.expect("read")].iter();
+        assert_eq!(waited.filter(|event| **event == Event::Asked).count(), 40);
+        // It is at the end again behind what it went back to.
+        let again = events.iter().position(|event| *event == Event::Read(9)).expect("read");
+        assert!(events[again..].contains(&Event::End));
     }
 }

@@ -16,6 +16,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
+use rdkafka::metadata::Metadata;
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionListElem as Place;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
@@ -26,8 +27,8 @@ use crate::export::kafka::client::{Says, Settings, Trouble};
 use super::member::CorrelateError;
 use super::status::TopicStatus;
 
-/// How long a broker may take to answer a question.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long a broker may take to answer a question: nothing else is done meanwhile, and it is asked again.
+const ANSWER: Duration = Duration::from_secs(3);
 /// Messages that the client reads ahead, in KiB.
 const QUEUE_KIB_MAX: u32 = 64 << 10;
 /// How often the client says how it does, in milliseconds.
@@ -287,7 +288,7 @@ impl Reading {
     pub(super) fn partitions(&self) -> Result<Option<usize>, CorrelateError> {
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), ANSWER);
         let metadata = self.answered(metadata)?;
-        let topics = metadata.iter().flat_map(|metadata| metadata.topics());
+        let topics = metadata.iter().flat_map(Metadata::topics);
         let partitions = topics.map(|topic| topic.partitions().len()).sum();
         Ok(Some(partitions).filter(|partitions| *partitions > 0))
     }

@@ -40,8 +40,9 @@ const _: () = assert!(PAST_NS < HISTORY_NS, "what it remembers of moves is less"
 
 /// Sightings by which trajectories that come again are known, at most; beyond it they are not.
 const KNOWN_MAX: usize = 1 << 22;
-/// What windows that are not given out may hold until no other one begins: some 1.2 GB.
-const WAITING_MAX: Waiting = Waiting { windows: usize::MAX, ends: 1 << 19, packets: 1 << 23 };
+/// What windows that are not given out may hold until no other one begins: some 2 GB, 1,650
+/// octets a pair of endpoints and 24 a packet.
+const WAITING_MAX: Waiting = Waiting { windows: usize::MAX, ends: 1 << 20, packets: 1 << 24 };
 /// How old the offset may be from which a member reads again what another one has joined already, beside
 /// what was held then: it is committed twice a second, and takes its time to the brokers.
 const COMMIT_MS: i64 = 5_000;

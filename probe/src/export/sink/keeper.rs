@@ -44,6 +44,17 @@ struct Open {
     opened_ns: u64,
 }
 
+/// When what waits is written to the spool.
+#[derive(Default)]
+struct Saving {
+    /// The sender waits until what it has sent is delivered or on disk, each time.
+    is_asked: bool,
+    /// It does now: what is not delivered then is written.
+    at_ns: Option<u64>,
+    /// The destination took longer than that, and has taken nothing since.
+    is_slow: bool,
+}
+
 /// What a keeper is made of.
 pub(super) struct KeeperParts {
     pub(super) plan: Arc<SinkPlan>,
@@ -80,12 +91,7 @@ pub(super) struct Keeper {
     spool_at_ns: u64,
     /// It is known, and logged, that there is none now.
     spool_missed: bool,
-    /// The sender waits until what it has sent is delivered or on disk, each time.
-    settles: bool,
-    /// It does now: what is not delivered then is written to the spool.
-    save_at_ns: Option<u64>,
-    /// The destination took longer than that, and has taken nothing since.
-    is_slow: bool,
+    saving: Saving,
     /// Since when the disk does not give what is in it.
     unread_since: Option<Timestamp>,
 }
@@ -105,9 +111,7 @@ impl Keeper {
             refusals: 0,
             spool_at_ns: 0,
             spool_missed: false,
-            settles: false,
-            save_at_ns: None,
-            is_slow: false,
+            saving: Saving::default(),
             unread_since: None,
         }
     }
@@ -150,16 +154,16 @@ impl Keeper {
     /// Whether there is room for what comes, or no use in making the sender wait.
     fn takes(&self) -> bool {
         let queue = &self.parts.queue;
-        let spools = self.settles && queue.spool_has_room();
+        let spools = self.saving.is_asked && queue.spool_has_room();
         !self.parts.waits || !queue.is_full() || !self.is_ok() || spools
     }
 
     /// The sender waits until all is delivered or on disk.
     fn settle(&mut self) {
         self.close_all();
-        self.settles = true;
-        let wait_ms = if self.is_ok() && !self.is_slow { SAVE_MS } else { 0 };
-        self.save_at_ns.get_or_insert_with(|| monotonic_ns() + ms(wait_ms));
+        self.saving.is_asked = true;
+        let wait_ms = if self.is_ok() && !self.saving.is_slow { SAVE_MS } else { 0 };
+        self.saving.at_ns.get_or_insert_with(|| monotonic_ns() + ms(wait_ms));
     }
 
     /// Writes to the spool what the sender waits for, once it has taken long enough. A disk that does not
@@ -167,12 +171,12 @@ impl Keeper {
     fn save_due(&mut self) {
         let queue = &mut self.parts.queue;
         if queue.is_persisted() {
-            self.save_at_ns = None;
+            self.saving.at_ns = None;
         }
         let now_ns = monotonic_ns();
-        if self.save_at_ns.is_some_and(|at_ns| at_ns <= now_ns) {
-            self.save_at_ns = (!queue.persist()).then(|| now_ns + ms(SPOOL_MS));
-            self.is_slow = true;
+        if self.saving.at_ns.is_some_and(|at_ns| at_ns <= now_ns) {
+            self.saving.at_ns = (!queue.persist()).then(|| now_ns + ms(SPOOL_MS));
+            self.saving.is_slow = true;
         }
     }
 
@@ -277,7 +281,7 @@ impl Keeper {
         let batch_ns = ms(self.parts.plan.batch_ms.into());
         let due = self.open.values().map(|open| open.opened_ns + batch_ns);
         let retry = (!self.under_way && self.parts.queue.has_front()).then_some(self.retry_at_ns);
-        let next_ns = due.chain(retry).chain(self.save_at_ns).min().unwrap_or(u64::MAX);
+        let next_ns = due.chain(retry).chain(self.saving.at_ns).min().unwrap_or(u64::MAX);
         let wait_ns = next_ns.saturating_sub(now_ns).min(ms(TICK_MS));
         // A millisecond at least: clocks of waits are not finer.
         Duration::from_nanos(wait_ns.max(ms(1)))
@@ -421,7 +425,7 @@ impl Keeper {
             tracing::info!(sink = self.parts.plan.name, "the sink takes records again");
         }
         self.health = SinkHealth::Ok;
-        self.is_slow = false;
+        self.saving.is_slow = false;
         self.backoff.reset();
         self.retry_at_ns = 0;
     }
@@ -431,7 +435,7 @@ impl Keeper {
             let sink = &self.parts.plan.name;
             tracing::error!(sink, error = what, "the sink takes no records; they wait");
             // No use in waiting for it.
-            self.save_at_ns = self.save_at_ns.map(|_| 0);
+            self.saving.at_ns = self.saving.at_ns.map(|_| 0);
         }
         let since = self.failing_since();
         self.health = SinkHealth::Failing { since, what, full: false };

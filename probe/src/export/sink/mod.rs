@@ -207,9 +207,12 @@ impl Sinks {
     /// not waited for until it has caught up; its records wait in its memory meanwhile.
     pub fn settle(&mut self) -> bool {
         let now_ns = monotonic_ns();
-        let all = self.running.iter_mut().chain(&mut self.retired);
+        let mut all_settled = true;
         // Each is asked.
-        all.fold(true, |settled, sink| sink.settle(now_ns) && settled)
+        for sink in self.running.iter_mut().chain(&mut self.retired) {
+            all_settled &= sink.settle(now_ns);
+        }
+        all_settled
     }
 
     /// Whether each sink has taken what it was sent: one that works and whose queue is full takes no more.
