@@ -1,5 +1,6 @@
 //! What three probes have seen, put together by a group of two members of which one is killed, gives what one
-//! probe gives that sees everything: delay and loss between taps, and attacks.
+//! probe gives that sees everything: delay and loss between taps, and attacks; to each sink, also while
+//! others are down.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -110,17 +111,49 @@ fn probe(folder: &Folder, kafka: &Kafka, name: &str, format: &str) -> Command {
 }
 
 fn member(folder: &Folder, kafka: &Kafka, number: u32) -> Probe {
+    member_with(folder, kafka, number, "")
+}
+
+/// One that has other sinks as well.
+fn member_with(folder: &Folder, kafka: &Kafka, number: u32, others: &str) -> Probe {
     let taps = NAMES.map(|name| format!("[[tap]]\nname = \"{name}\"\n")).concat();
     let text = format!(
         "[probe]\nid = \"member-{number}\"\n{taps}{COMMON}[serve]\nenabled = false\n[correlate]\n{keys}\
-         hold_ms = 10000\nsession_ms = 6000\n[[sink.kafka]]\nname = \"out\"\n{keys}\
-         topic_prefix = \"out.\"\ntables = [\"path\"]\nbatch_ms = 20\n",
-        keys = kafka.keys()
+         hold_ms = 10000\nsession_ms = 6000\n{out}{others}",
+        keys = kafka.keys(),
+        out = sink(kafka, "out", ""),
     );
     let file = folder.write(&format!("member-{number}.toml"), text);
     let mut command = Command::new(vmprobe());
     command.args(["correlate", "--json", "-c"]).arg(file);
     Probe::start(command)
+}
+
+/// A sink, which writes to the topic `path` behind its name.
+fn sink(kafka: &Kafka, name: &str, rest: &str) -> String {
+    format!(
+        "[[sink.kafka]]\nname = \"{name}\"\n{}topic_prefix = \"{name}.\"\ntables = [\"path\"]\n\
+         batch_ms = 20\n{rest}",
+        kafka.keys()
+    )
+}
+
+/// What is in the topic of a sink, and how often.
+fn paths_in(kafka: &Kafka, sink: &str) -> BTreeMap<String, usize> {
+    let messages = kafka.read(&format!("{sink}.path"));
+    let row = |value: &[u8]| serde_json::from_slice(value).expect("JSON");
+    compared(messages.iter().map(|message| row(&message.value)))
+}
+
+/// What a sink has once it has all that is expected, or after so long.
+fn all_in(
+    kafka: &Kafka,
+    sink: &str,
+    expected: &BTreeMap<String, usize>,
+) -> BTreeMap<String, usize> {
+    let found = || paths_in(kafka, sink);
+    until(GROUP_S, || Some(found()).filter(|found| found.len() >= expected.len()))
+        .unwrap_or_else(found)
 }
 
 /// The number of the member that adds up what is `of` a topic, once both have two partitions of it each.
@@ -140,6 +173,16 @@ fn shared(members: &[Probe], of: &str) -> usize {
         until(60, || members.iter().position(adds_up).filter(|_| members.iter().all(two)));
     reduces
         .unwrap_or_else(|| panic!("two partitions each: {} {}", members[0].log(), members[1].log()))
+}
+
+/// Lets all probes play, at once: what is further apart than the hold is not joined.
+fn play_samples(folder: &Folder, kafka: &Kafka, format: &str) {
+    let probes = NAMES.map(|name| Probe::start(probe(folder, kafka, name, format)));
+    for probe in probes {
+        let report = probe.end(120).expect(0, &[]).json();
+        assert_eq!(report["sinks"][0]["made"], report["sinks"][0]["delivered"], "{report}");
+        assert!(report["sinks"][0]["made"].as_u64() > Some(5_000), "{report}");
+    }
 }
 
 /// Which of two members is killed.
@@ -163,32 +206,20 @@ fn run(test: &str, kill: Kill, some_out: bool, format: &str) {
     kafka.make_topic("out.path", 1);
     let mut members: Vec<_> = (1..=2).map(|number| member(&folder, &kafka, number)).collect();
     let reduces = shared(&members, "path_samples");
-    // All at once: what is further apart than the hold is not joined.
-    let probes = NAMES.map(|name| Probe::start(probe(&folder, &kafka, name, format)));
-    for probe in probes {
-        let report = probe.end(120).expect(0, &[]).json();
-        assert_eq!(report["sinks"][0]["made"], report["sinks"][0]["delivered"], "{report}");
-        assert!(report["sinks"][0]["made"].as_u64() > Some(5_000), "{report}");
-    }
+    play_samples(&folder, &kafka, format);
     // In between: before any records are out, or when some are.
     let begun = until(GROUP_S, || (!some_out || kafka.has_any("out.path")).then_some(()));
     assert!(begun.is_some(), "{}\n{}", members[0].log(), members[1].log());
     let killed = if kill == Kill::Reducing { reduces } else { 1 - reduces };
     drop(members.remove(killed));
-    let out = || -> BTreeMap<String, usize> {
-        let messages = kafka.read("out.path");
-        let row = |value: &[u8]| serde_json::from_slice(value).expect("JSON");
-        compared(messages.iter().map(|message| row(&message.value)))
-    };
-    let all = until(GROUP_S, || (out().len() >= expected.len()).then_some(()));
-    let found = out();
+    let found = all_in(&kafka, "out", &expected);
     let (missing, wrong): (Vec<_>, Vec<_>) = (
         expected.keys().filter(|row| !found.contains_key(*row)).take(3).collect(),
         found.keys().filter(|row| !expected.contains_key(*row)).take(3).collect(),
     );
     let log = members[0].log();
     assert!(
-        all.is_some() && missing.is_empty() && wrong.is_empty(),
+        missing.is_empty() && wrong.is_empty(),
         "{} of {}\nmissing {missing:#?}\nwrong {wrong:#?}\n{log}",
         found.len(),
         expected.len()
@@ -226,6 +257,48 @@ fn a_member_that_joins_is_killed_and_the_rest_gives_what_one_probe_gives() {
 #[test]
 fn the_member_that_adds_up_is_killed_and_the_rest_gives_what_one_probe_gives() {
     run("samples of three probes, the adding member killed", Kill::Reducing, true, "protobuf");
+}
+
+#[test]
+fn sinks_that_are_down_hold_up_no_other_and_have_what_is_promised_when_they_are_back() {
+    let test = "a member with a sink that works and two that are down";
+    let Some(kafka) = Kafka::start(test, Front::default()) else { return };
+    let down = || Kafka::new(test, Front::default()).expect("the same is there");
+    let (mut kept, mut held) = (down(), down());
+    let folder = Folder::new("correlate-sinks");
+    let captures = captures(&folder);
+    let expected: Vec<_> = rows(&played(&folder, &captures, ""), "path");
+    let expected = compared(expected.into_iter().map(|row| row.into_iter().collect()));
+    kafka.make_topic("vmprobe.path_samples", 4);
+    kafka.make_topic("vmprobe.trajectories", 1);
+    kafka.make_topic("out.path", 1);
+    let spool = format!("spool_folder = \"{}\"\n", folder.path("spool").display());
+    let rest = "timeout_ms = 1000\nretry_max_ms = 500\n";
+    let others = sink(&kept, "kept", &format!("{rest}{spool}")) + &sink(&held, "held", rest);
+    let mut member = member_with(&folder, &kafka, 1, &others);
+    member.said("reduces=true", 60);
+    play_samples(&folder, &kafka, "json");
+    let keys = |rows: &BTreeMap<String, usize>| rows.keys().cloned().collect::<Vec<_>>();
+    // The one that works has everything, and once: nothing waits for the others.
+    let found = all_in(&kafka, "out", &expected);
+    assert_eq!(found.len(), expected.len(), "{}", member.log());
+    assert_eq!(keys(&found), keys(&expected));
+    assert!(found.values().all(|times| *times == 1), "{found:?}");
+    // One without a spool has it from memory.
+    held.run();
+    held.make_topic("held.path", 1);
+    assert_eq!(keys(&all_in(&held, "held", &expected)), keys(&expected), "{}", member.log());
+    // One with a spool has it also where the member was killed.
+    drop(member);
+    kept.run();
+    kept.make_topic("kept.path", 1);
+    let member = member_with(&folder, &kafka, 1, &others);
+    assert_eq!(keys(&all_in(&kept, "kept", &expected)), keys(&expected), "{}", member.log());
+    member.terminate();
+    let ended = member.end(60);
+    let report = ended.expect(0, &[]).json();
+    // What was on disk is not given out again, to nobody.
+    assert!(report["windows"].as_u64() <= Some(4), "{report}");
 }
 
 /// What taps show of attacks and of what is none, from so many milliseconds on.

@@ -103,7 +103,8 @@ struct FleetCounts {
 pub(super) struct Fleet {
     plan: Arc<Plan>,
     hold_ms: i64,
-    partitions: usize,
+    /// As far as that is known.
+    partitions: Option<usize>,
     length_ns: u64,
     detectors: Detectors,
     maker: RecordMaker,
@@ -234,7 +235,7 @@ impl Fleet {
 
     /// Up to when what was sent is here, of all partitions.
     fn read_ms(&self) -> Option<i64> {
-        let all = self.clocks.len() >= self.partitions;
+        let all = self.clocks.len() >= self.partitions?;
         self.clocks.values().min().copied().filter(|_| all)
     }
 
@@ -421,6 +422,11 @@ impl Reduce for Fleet {
 
     fn caught_up(&mut self) {
         self.is_caught_up = true;
+    }
+
+    fn set_partitions(&mut self, partitions: usize) {
+        self.partitions = Some(partitions);
+        self.settle();
     }
 
     fn next_rows(&mut self) -> Option<(u64, Timestamp, Rows)> {

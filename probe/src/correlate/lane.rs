@@ -4,7 +4,8 @@
 //! adds up, its records, offsets to the brokers.
 //! Cost: part of the member's thread; each turn takes what is there and does a bounded step of the rest.
 //! Invariants: an offset is committed when what came of all messages before it is confirmed: messages
-//! between members by the brokers, records by the sinks (or in their spool); what another member is given
+//! between members by the brokers, records by the sinks (or in their spool), but for a sink that does not
+//! keep up and has no spool, for which nobody waits ([`Sinks::settle`]); what another member is given
 //! is forgotten here at once; nothing is given up but with the whole member.
 //! Source: docs/correlate.md.
 
@@ -14,25 +15,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, bounded};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, Producer as _};
 
 use crate::config::Plan;
 use crate::export::Sinks;
 use crate::export::kafka::client::{Says, Settings, Trouble};
 use crate::inventory::InventoryCell;
 use crate::record::{RecordMaker, Rows};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, monotonic_ns, ms};
 
 use super::counts::Counts;
 use super::member::{CorrelateError, now_ms};
 use super::message::Message;
 use super::reading::{Begin, Read, Reading};
-use super::sending::{Confirms, QUEUE_MESSAGES_MAX, Sent, producer};
+use super::sending::{Confirms, QUEUE_MESSAGES_MAX, Sent, producer, send};
 use super::status::{LaneStatus, PartitionStatus, Rooms, TopicStatus};
 
 /// Messages of a turn of each topic at most.
 const TURN_MESSAGES_MAX: usize = 2_000;
+/// How long it is not asked again where something begins, when brokers have not answered: asking may take
+/// long, and the rest goes on meanwhile.
+const ASK_NS: u64 = ms(2_000);
 /// Windows whose records may be with the sinks at once: what may come twice.
 const UNDER_WAY_MAX: usize = 4;
 
@@ -61,6 +65,14 @@ pub(super) trait Reduce {
     fn read(&mut self, offset: i64, value: &[u8], now_ms: i64);
     /// There is nothing more to read now.
     fn caught_up(&mut self);
+    /// The topic of probes has so many partitions.
+    fn set_partitions(&mut self, partitions: usize);
+    /// What is to be read next.
+    fn wants(&self) -> Wants {
+        Wants::Next
+    }
+    /// What is read next is what it has asked for last.
+    fn goes_back(&mut self) {}
     /// The next window that is over, its end and its records.
     fn next_rows(&mut self) -> Option<(u64, Timestamp, Rows)>;
     /// The records of a window, and of all before it, are out.
@@ -79,12 +91,23 @@ pub(super) trait Reduce {
     fn into_maker(self: Box<Self>) -> RecordMaker;
 }
 
+/// What a [`Reduce`] wants to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// What comes next.
+    Next,
+    /// Nothing until windows are given out.
+    Nothing,
+    /// What is there from this offset on.
+    From(i64),
+}
+
 /// What begins a [`Reduce`].
 pub(super) struct Start {
     pub(super) inventory: InventoryCell,
     pub(super) maker: RecordMaker,
-    /// Of the topic of probes.
-    pub(super) partitions: usize,
+    /// Of the topic of probes, if that is known.
+    pub(super) partitions: Option<usize>,
     pub(super) first: Begin,
 }
 
@@ -132,7 +155,20 @@ pub(super) struct Lane {
     assignments: [u64; 2],
     maker: Option<RecordMaker>,
     partitions: BTreeMap<i32, Partition>,
+    /// Those of which it is not known yet where they begin, and whether nothing was there to read.
+    beginning: BTreeMap<i32, bool>,
+    /// This member adds up.
+    reduces: bool,
+    /// There is one where it does, once it is known where it begins.
     reducer: Option<Box<dyn Reduce>>,
+    /// Of the topic of probes, once the brokers have said.
+    partition_count: Option<usize>,
+    /// Where something begins is not asked before.
+    ask_at_ns: u64,
+    /// Something of the topic between members has come that nobody has taken.
+    is_passed: bool,
+    /// That topic is not read.
+    is_paused: bool,
     /// Of the topic between members: what need never be read again, and what is read.
     joined_committed: i64,
     joined_next: i64,
@@ -174,7 +210,13 @@ impl Lane {
             assignments: [0; 2],
             maker: Some(maker),
             partitions: BTreeMap::new(),
+            beginning: BTreeMap::new(),
+            reduces: false,
             reducer: None,
+            partition_count: None,
+            ask_at_ns: 0,
+            is_passed: false,
+            is_paused: false,
             joined_committed: 0,
             joined_next: 0,
             messages: [0; 2],
@@ -204,11 +246,17 @@ impl Lane {
                 Some(Read::End { partition }) => {
                     if let Some(place) = self.partitions.get_mut(&partition) {
                         place.end = Some(place.part.next_offset());
+                    } else if let Some(is_end) = self.beginning.get_mut(&partition) {
+                        *is_end = true;
                     }
                 }
                 Some(Read::Message { partition, offset, sent_ms, value }) => {
                     any = true;
                     self.messages[0] += 1;
+                    if self.beginning.remove(&partition).is_some() {
+                        // Here, whatever the brokers say.
+                        self.begin_part(partition, offset, false);
+                    }
                     if let Some(place) = self.partitions.get_mut(&partition) {
                         place.part.read(offset, (sent_ms, now_ms()), &value);
                     }
@@ -221,6 +269,7 @@ impl Lane {
     /// The same of what members have joined, if this one adds up.
     fn read_joined(&mut self, mut wait: Duration) -> Result<bool, CorrelateError> {
         let mut any = false;
+        self.read_wanted()?;
         for _ in 0..TURN_MESSAGES_MAX {
             let read = self.joined.next(wait)?;
             wait = Duration::ZERO;
@@ -236,10 +285,30 @@ impl Lane {
                     self.joined_next = offset + 1;
                     reducer.read(offset, &value, now_ms());
                 }
+                (Some(Read::End { partition: 0 } | Read::Message { partition: 0, .. }), None) => {
+                    self.is_passed = true;
+                }
                 (Some(_), _) => {}
             }
         }
         Ok(any)
+    }
+
+    /// Reads what the reducer wants.
+    fn read_wanted(&mut self) -> Result<(), CorrelateError> {
+        let Some(reducer) = &mut self.reducer else { return Ok(()) };
+        let wants = reducer.wants();
+        let pauses = wants == Wants::Nothing;
+        if pauses != self.is_paused && self.joined.pause(0, pauses)? {
+            self.is_paused = pauses;
+        }
+        if let Wants::From(offset) = wants
+            && self.joined.read_from(0, offset)?
+        {
+            self.joined_next = offset;
+            reducer.goes_back();
+        }
+        Ok(())
     }
 
     fn assign_sent(&mut self, partitions: &[i32]) -> Result<(), CorrelateError> {
@@ -249,19 +318,43 @@ impl Lane {
         }
         self.partitions.clear();
         tracing::info!(of = self.job.topic, ?partitions, "this member joins");
-        for partition in partitions {
-            let first = self.sent.begin(*partition)?.offset;
-            let place = Partition {
-                part: (self.job.part)(&self.plan, first),
-                end: None,
-                unconfirmed: BTreeMap::new(),
-                ended_ms: None,
-                told_ms: i64::MIN,
-                committed: first,
-            };
-            self.partitions.insert(*partition, place);
+        self.beginning = partitions.iter().map(|partition| (*partition, false)).collect();
+        self.begin_sent()
+    }
+
+    /// Asks again where to begin, after a while.
+    fn begin(&mut self) -> Result<(), CorrelateError> {
+        let is_begun = self.beginning.is_empty()
+            && (!self.reduces || self.reducer.is_some() && self.partition_count.is_some());
+        if is_begun || monotonic_ns() < self.ask_at_ns {
+            return Ok(());
+        }
+        self.begin_sent()?;
+        self.begin_joined()?;
+        self.ask_at_ns = monotonic_ns() + ASK_NS;
+        Ok(())
+    }
+
+    /// Begins the partitions of which the brokers say where.
+    fn begin_sent(&mut self) -> Result<(), CorrelateError> {
+        while let Some((&partition, &is_end)) = self.beginning.first_key_value() {
+            let Some(first) = self.sent.begin(partition)? else { break };
+            self.beginning.remove(&partition);
+            self.begin_part(partition, first.offset, is_end);
         }
         Ok(())
+    }
+
+    fn begin_part(&mut self, partition: i32, first: i64, is_end: bool) {
+        let place = Partition {
+            part: (self.job.part)(&self.plan, first),
+            end: is_end.then_some(first),
+            unconfirmed: BTreeMap::new(),
+            ended_ms: None,
+            told_ms: i64::MIN,
+            committed: first,
+        };
+        self.partitions.insert(partition, place);
     }
 
     fn assign_joined(&mut self, reduces: bool) -> Result<(), CorrelateError> {
@@ -272,18 +365,42 @@ impl Lane {
             self.maker = Some(reducer.into_maker());
         }
         tracing::info!(of = self.job.topic, reduces, "this member adds up");
-        if reduces && let Some(maker) = self.maker.take() {
-            let first = self.joined.begin(0)?;
-            let (partitions, inventory) = (self.sent.partitions()?, Arc::clone(&self.inventory));
+        (self.reduces, self.is_passed, self.partition_count) = (reduces, false, None);
+        // What another assignment had is not known to be as it was.
+        if reduces && self.is_paused {
+            self.is_paused = !self.joined.pause(0, false)?;
+        }
+        self.begin_joined()
+    }
+
+    /// Begins adding up, once the brokers have said where, and asks for how many partitions it is.
+    fn begin_joined(&mut self) -> Result<(), CorrelateError> {
+        if !self.reduces {
+            return Ok(());
+        }
+        if self.reducer.is_none() {
+            let Some(first) = self.joined.begin(0)? else { return Ok(()) };
+            if self.is_passed && !self.joined.read_from(0, first.offset)? {
+                return Ok(());
+            }
+            let Some(maker) = self.maker.take() else { return Ok(()) };
+            let (partitions, inventory) = (None, Arc::clone(&self.inventory));
             (self.joined_committed, self.joined_next) = (first.offset, first.offset);
             let start = Start { inventory, maker, partitions, first };
             self.reducer = Some((self.job.reduce)(&self.plan, start));
+        }
+        if self.partition_count.is_none()
+            && let Some(count) = self.sent.partitions()?
+            && let Some(reducer) = &mut self.reducer
+        {
+            self.partition_count = Some(count);
+            reducer.set_partitions(count);
         }
         Ok(())
     }
 
     /// Joins what has been held long enough.
-    pub(super) fn join(&mut self, stop: &AtomicBool) {
+    pub(super) fn join(&mut self, stop: &AtomicBool) -> Result<(), CorrelateError> {
         let mut all = Vec::new();
         for (partition, place) in &mut self.partitions {
             let unconfirmed = &mut place.unconfirmed;
@@ -294,12 +411,18 @@ impl Lane {
         }
         for (partition, offset, message) in all {
             let assignment = self.assignments[0];
-            // What is not sent is never confirmed, so it is read again.
-            self.send(&message, Sent::Joined { assignment, partition, offset }, stop);
+            // What is not sent is never confirmed, so it is read again by who comes after: it is over here.
+            self.send(&message, Sent::Joined { assignment, partition, offset }, stop)?;
         }
+        Ok(())
     }
 
-    fn send(&self, message: &Message, sent: Sent, stop: &AtomicBool) -> bool {
+    fn send(
+        &self,
+        message: &Message,
+        sent: Sent,
+        stop: &AtomicBool,
+    ) -> Result<bool, CorrelateError> {
         send(&self.producer, self.joined.topic(), message, sent, stop)
     }
 
@@ -343,32 +466,42 @@ impl Lane {
     }
 
     /// Gives out the next windows, once those before are out.
-    pub(super) fn reduce(&mut self, sinks: &mut Sinks, stop: &AtomicBool) {
+    pub(super) fn reduce(
+        &mut self,
+        sinks: &mut Sinks,
+        stop: &AtomicBool,
+    ) -> Result<(), CorrelateError> {
         if self.under_way.is_some() {
             return self.tell(sinks, stop);
         }
-        let Some(reducer) = &mut self.reducer else { return };
+        // One that is slow, and cannot keep more, is waited for, here rather than inside of it.
+        let Some(reducer) = self.reducer.as_mut().filter(|_| sinks.has_room()) else {
+            return Ok(());
+        };
         for (window, end, rows) in std::iter::from_fn(|| reducer.next_rows()).take(UNDER_WAY_MAX) {
             self.past.add("windows", 1);
             self.past.add("records", u64::try_from(rows.len()).unwrap_or(u64::MAX));
             sinks.send(&rows, end, u64::MAX);
             self.under_way = Some((window, false));
         }
+        Ok(())
     }
 
     /// Tells others of records that are out.
-    fn tell(&mut self, sinks: &Sinks, stop: &AtomicBool) {
+    fn tell(&mut self, sinks: &mut Sinks, stop: &AtomicBool) -> Result<(), CorrelateError> {
         if let Some((window, false)) = self.under_way
-            && sinks.is_settled()
+            && sinks.settle()
         {
             let sent = Sent::Emitted { assignment: self.assignments[1], window };
-            let told = self.send(&Message::Emitted { window }, sent, stop);
+            let told = self.send(&Message::Emitted { window }, sent, stop)?;
             self.under_way = Some((window, told));
         }
+        Ok(())
     }
 
     /// What is done now and then: looks whether there is more to read, tells clocks, commits offsets.
     pub(super) fn round(&mut self, stop: &AtomicBool) -> Result<(), CorrelateError> {
+        self.begin()?;
         let mut clocks = Vec::new();
         for (partition, place) in &mut self.partitions {
             let next = place.part.next_offset();
@@ -384,13 +517,13 @@ impl Lane {
                 clocks.push((*partition, clock_ms));
             }
         }
-        self.join(stop);
+        self.join(stop)?;
         for (partition, sent_ms) in clocks {
             // A clock stands behind what is joined until then: without that, there is none.
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            self.send(&Message::Clock { partition, sent_ms }, Sent::Clock, stop);
+            self.send(&Message::Clock { partition, sent_ms }, Sent::Clock, stop)?;
         }
         self.commit()
     }
@@ -479,18 +612,14 @@ impl Lane {
     }
 
     /// Waits a little for what is on its way; whether there is anything left. Nothing new is begun.
-    pub(super) fn drain(&mut self, sinks: &Sinks, stop: &AtomicBool, wait: Duration) -> bool {
+    pub(super) fn drain(&mut self, sinks: &mut Sinks, stop: &AtomicBool, wait: Duration) -> bool {
         let is_open = self.under_way.is_some()
             || self.partitions.values().any(|place| !place.unconfirmed.is_empty());
         if !is_open {
             return false;
         }
         self.producer.poll(wait);
-        if self.confirm().is_err() {
-            return false;
-        }
-        self.tell(sinks, stop);
-        true
+        self.confirm().is_ok() && self.tell(sinks, stop).is_ok()
     }
 
     /// Commits, and leaves both groups.
@@ -501,67 +630,176 @@ impl Lane {
     }
 }
 
-/// Sends a message to the member that adds up. Waits for room, which the brokers make, until `stop`.
-/// Whether the producer has it.
-fn send(
-    producer: &BaseProducer<Confirms>,
-    topic: &str,
-    message: &Message,
-    sent: Sent,
-    stop: &AtomicBool,
-) -> bool {
-    let Ok(value) = serde_json::to_vec(message) else { return false };
-    let mut record = BaseRecord::<(), Vec<u8>, Box<Sent>>::with_opaque_to(topic, Box::new(sent))
-        .partition(0)
-        .payload(&value);
-    while let Err((error, back)) = producer.send(record) {
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-            // The producer has broken for good, which `confirm` sees.
-            tracing::error!(%error, "sending");
-            return false;
-        }
-        if stop.load(Ordering::Relaxed) {
-            return false;
-        }
-        record = back;
-        producer.poll(Duration::from_millis(5));
-    }
-    true
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-    use std::thread;
-
-    use rdkafka::config::ClientConfig;
+    use parking_lot::Mutex;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
 
     use super::*;
+    use crate::config::TapPlan;
+    use crate::correlate::paths;
+    use crate::record::{InventoryRows, Names};
+    use crate::worker::PortNames;
+
+    const SAMPLES: &str = "vmprobe.path_samples";
+    const BETWEEN: &str = "vmprobe.trajectories";
+
+    /// Brokers, and a plan that leads there.
+    fn brokers() -> (MockCluster<'static, DefaultProducerContext>, Arc<Plan>) {
+        let cluster = MockCluster::new(1).expect("brokers");
+        cluster.create_topic(BETWEEN, 1, 1).expect("a topic");
+        let tap = |name: &str| TapPlan { name: name.to_owned(), ..TapPlan::default() };
+        let mut plan = Plan { taps: vec![tap("a"), tap("b")], ..Plan::default() };
+        let brokers = cluster.bootstrap_servers();
+        let broker = brokers.split(',').next().expect("a broker");
+        plan.correlate.cluster.brokers = vec![format!("tcp://{broker}").parse().expect("a URL")];
+        (cluster, Arc::new(plan))
+    }
+
+    fn lane(job: &'static Job, plan: &Arc<Plan>) -> Lane {
+        let settings = Settings::new(&plan.correlate.cluster, "c").expect("settings");
+        let names = Names::new(plan, PortNames::new(&[]));
+        let inventory = InventoryCell::default();
+        let maker = RecordMaker::new(names, Arc::clone(&inventory), InventoryRows::default());
+        Lane::new(job, plan, &settings, inventory, maker).expect("a client")
+    }
+
+    /// Goes on until something is so.
+    fn until(lane: &mut Lane, what: &str, is_so: impl Fn(&Lane) -> bool) {
+        let stop = AtomicBool::new(false);
+        let end_ns = monotonic_ns() + ms(60_000);
+        while !is_so(lane) {
+            assert!(monotonic_ns() < end_ns, "it never is so: {what}");
+            lane.read(Duration::from_millis(20)).expect("nothing of this ends a member");
+            lane.join(&stop).expect("nothing of this ends a member");
+            lane.confirm().expect("nothing of this ends a member");
+            lane.round(&stop).expect("nothing of this ends a member");
+        }
+    }
 
     #[test]
-    fn a_full_queue_of_a_broker_that_is_away_does_not_hold_up_the_end() {
-        let (reports, _keep) = bounded(10);
-        let confirms = Confirms { says: Says(Trouble::default()), reports };
-        // Nobody listens there.
-        let producer: BaseProducer<Confirms> = ClientConfig::new()
-            .set("bootstrap.servers", "127.0.0.1:1")
-            .set("queue.buffering.max.messages", "1")
-            .create_with_context(confirms)
-            .expect("a producer");
-        let stop = Arc::new(AtomicBool::new(false));
-        let (said, heard) = mpsc::channel();
-        let stops = Arc::clone(&stop);
-        thread::spawn(move || {
-            for _ in 0..2 {
-                let clock = Message::Clock { partition: 0, sent_ms: 0 };
-                let sent = send(&producer, "trajectories", &clock, Sent::Clock, &stops);
-                let _ = said.send(sent);
+    fn what_brokers_do_not_say_yet_is_asked_again() {
+        let (cluster, plan) = brokers();
+        let mut lane = lane(&paths::JOB, &plan);
+        // Without the topic of probes nobody knows how many partitions must have told their clocks.
+        until(&mut lane, "it adds up", |lane| lane.reducer.is_some());
+        assert_eq!(lane.partition_count, None);
+        // One of two partitions has no leader.
+        cluster.create_topic(SAMPLES, 2, 1).expect("a topic");
+        cluster.partition_leader(SAMPLES, 1, None).expect("a partition");
+        until(&mut lane, "it reads one", |lane| lane.partitions.contains_key(&0));
+        until(&mut lane, "all are counted", |lane| lane.partition_count == Some(2));
+        assert_eq!(lane.beginning.keys().collect::<Vec<_>>(), [&1]);
+        cluster.partition_leader(SAMPLES, 1, Some(1)).expect("a partition");
+        until(&mut lane, "it reads both", |lane| lane.partitions.len() == 2);
+        // Ends of what is empty are known, so clocks are told.
+        let is_at_end = |lane: &Lane| lane.partitions.values().all(|it| it.ended_ms.is_some());
+        until(&mut lane, "both are at their ends", is_at_end);
+    }
+
+    /// What happens to a [`Scripted`].
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Event {
+        Read(i64),
+        End,
+        Asked,
+    }
+
+    static EVENTS: Mutex<Vec<Event>> = Mutex::new(Vec::new());
+
+    /// Goes back from message 9 to 3, and wants none for a while behind message 14.
+    #[derive(Default)]
+    struct Scripted {
+        last: i64,
+        has_gone_back: bool,
+        waits: u32,
+    }
+
+    impl Reduce for Scripted {
+        fn read(&mut self, offset: i64, _: &[u8], _: i64) {
+            EVENTS.lock().push(Event::Read(offset));
+            self.last = offset;
+            self.waits = if offset == 14 && self.has_gone_back { 40 } else { 0 };
+        }
+        fn caught_up(&mut self) {
+            EVENTS.lock().push(Event::End);
+        }
+        fn set_partitions(&mut self, _: usize) {}
+        fn wants(&self) -> Wants {
+            match self {
+                Self { last: 9.., has_gone_back: false, .. } => Wants::From(3),
+                Self { waits: 1.., .. } => Wants::Nothing,
+                _ => Wants::Next,
             }
+        }
+        fn goes_back(&mut self) {
+            self.has_gone_back = true;
+        }
+        fn next_rows(&mut self) -> Option<(u64, Timestamp, Rows)> {
+            if self.waits > 0 {
+                self.waits -= 1;
+                EVENTS.lock().push(Event::Asked);
+            }
+            None
+        }
+        fn is_out(&mut self, _: u64) {}
+        fn first_needed(&mut self) -> i64 {
+            0
+        }
+        fn count(&self, _: &mut Counts) {}
+        fn rooms(&self, _: &mut Rooms) {}
+        fn into_maker(self: Box<Self>) -> RecordMaker {
+            unreachable!("it is given away to nobody")
+        }
+    }
+
+    static SCRIPTED: Job = Job {
+        topic: "path_samples",
+        between: "trajectories",
+        groups: ["", "-sum"],
+        counts: &["messages", "windows", "records"],
+        causes: &[],
+        part: |plan, first| (paths::JOB.part)(plan, first),
+        reduce: |_, _| Box::new(Scripted::default()),
+    };
+
+    #[test]
+    fn what_a_reducer_wants_is_what_it_reads() {
+        let (_cluster, plan) = brokers();
+        let mut lane = lane(&SCRIPTED, &plan);
+        let stop = AtomicBool::new(false);
+        let mut sinks = Sinks::none();
+        // Without rounds, in which clocks would come in between.
+        let mut until = |lane: &mut Lane, wanted: Event| {
+            let end_ns = monotonic_ns() + ms(30_000);
+            while EVENTS.lock().iter().rev().take(4).all(|event| *event != wanted) {
+                assert!(monotonic_ns() < end_ns, "{wanted:?}: {:?}", EVENTS.lock());
+                lane.read(Duration::from_millis(5)).expect("brokers");
+                lane.confirm().expect("brokers");
+                lane.reduce(&mut sinks, &stop).expect("brokers");
+            }
+        };
+        for offset in 0..20 {
+            // Each a turn's, so that there is something to go back for.
+            send(&lane.producer, BETWEEN, &Message::Emitted { window: offset }, Sent::Clock, &stop)
+                .expect("it is sent");
+            lane.producer.flush(Duration::from_secs(10)).expect("it is there");
+            until(&mut lane, Event::Read(offset.cast_signed()));
+        }
+        until(&mut lane, Event::End);
+        let events = EVENTS.lock();
+        let read = events.iter().filter_map(|event| match event {
+            Event::Read(offset) => Some(*offset),
+            Event::End | Event::Asked => None,
         });
-        let soon = Duration::from_secs(20);
-        assert_eq!(heard.recv_timeout(soon), Ok(true), "there is room for one");
-        assert!(heard.recv_timeout(Duration::from_millis(300)).is_err(), "it waits for room");
-        stop.store(true, Ordering::Relaxed);
-        assert_eq!(heard.recv_timeout(soon), Ok(false), "it waits no more");
+        assert_eq!(read.collect::<Vec<_>>(), (0..10).chain(3..20).collect::<Vec<_>>());
+        let place = |wanted| events.iter().rposition(|event| *event == wanted);
+        let (from, to) = (place(Event::Read(14)), place(Event::Read(15)));
+        let waited = events[from.expect("read")..to.expect("read")].iter();
+        assert_eq!(waited.filter(|event| **event == Event::Asked).count(), 40);
+        // It is at the end again behind what it went back to.
+        let again = events.iter().position(|event| *event == Event::Read(9)).expect("read");
+        assert!(events[again..].contains(&Event::End));
     }
 }

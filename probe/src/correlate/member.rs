@@ -3,7 +3,8 @@
 //! In: what the brokers give to this member. Out: records to the sinks, a status twice a second, a report.
 //! Cost: one thread.
 //! Invariants: both lanes go on side by side, neither waits for the other; what a lane says is out has been
-//! delivered by the sinks, or is in their spool.
+//! delivered by the sinks, or is in their spool, or waits in the memory of one that does not keep up and has
+//! none; a member ends by itself only where waiting does not help.
 //! Source: docs/correlate.md.
 
 use std::sync::Arc;
@@ -126,7 +127,14 @@ pub fn correlate(
     let sources = prepared.start();
     let outcome = member.run(stop);
     sources.stop();
-    outcome.map(|()| member.end(stop))
+    match outcome {
+        Ok(()) => Ok(member.end(stop)),
+        Err(error) => {
+            // What they have is said to be out, or comes again.
+            member.sinks.finish();
+            Err(error)
+        }
+    }
 }
 
 /// The wall clock, in milliseconds since the epoch.
@@ -161,9 +169,9 @@ impl Member {
         let mut any = false;
         for lane in lanes {
             any |= lane.read(wait)?;
-            lane.join(stop);
+            lane.join(stop)?;
             lane.confirm()?;
-            lane.reduce(sinks, stop);
+            lane.reduce(sinks, stop)?;
         }
         Ok(any)
     }

@@ -12,7 +12,7 @@ use crate::worker::PortNames;
 
 use super::counts::Counts;
 use super::joined::Joined;
-use super::lane::{Job, Part, Reduce, Start};
+use super::lane::{Job, Part, Reduce, Start, Wants};
 use super::matcher::Matcher;
 use super::message::Message;
 use super::reducer::Reducer;
@@ -123,6 +123,18 @@ impl Reduce for Reducer {
         self.caught_up();
     }
 
+    fn wants(&self) -> Wants {
+        Reducer::wants(self)
+    }
+
+    fn goes_back(&mut self) {
+        Reducer::goes_back(self);
+    }
+
+    fn set_partitions(&mut self, partitions: usize) {
+        Reducer::set_partitions(self, partitions);
+    }
+
     fn next_rows(&mut self) -> Option<(u64, Timestamp, Rows)> {
         self.next_rows()
     }
@@ -148,6 +160,9 @@ impl Reduce for Reducer {
     fn rooms(&self, rooms: &mut Rooms) {
         let (known, max) = self.room();
         rooms.add("known_sightings", known, max);
+        let (waiting, max) = self.waiting();
+        rooms.add("waiting_ends", waiting.ends, max.ends);
+        rooms.add("waiting_packets", waiting.packets, max.packets);
     }
 
     fn into_maker(self: Box<Self>) -> RecordMaker {

@@ -1,8 +1,9 @@
 //! A topic as a member of a group reads it.
 //!
 //! In: what the brokers send. Out: messages, ends of partitions, partitions that come and go.
-//! Invariants: what was read of a partition before it went away is never seen after; what passes by itself
-//! is said in the log and counted, all else is an error.
+//! Invariants: what was read of a partition before it went away is never seen after; what may pass by itself
+//! (brokers that are away, leaders that are elected, topics that are not there yet) is said in the log and
+//! counted, all else is an error.
 //! Source: KIP-62 (heartbeats apart from polls), librdkafka "Consumer groups", STATISTICS.md.
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
+use rdkafka::metadata::Metadata;
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionListElem as Place;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
@@ -25,8 +27,8 @@ use crate::export::kafka::client::{Says, Settings, Trouble};
 use super::member::CorrelateError;
 use super::status::TopicStatus;
 
-/// How long a broker may take to answer a question.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long a broker may take to answer a question: nothing else is done meanwhile, and it is asked again.
+const ANSWER: Duration = Duration::from_secs(3);
 /// Messages that the client reads ahead, in KiB.
 const QUEUE_KIB_MAX: u32 = 64 << 10;
 /// How often the client says how it does, in milliseconds.
@@ -197,9 +199,7 @@ impl Reading {
 
     fn failed(&self, error: &KafkaError) -> Result<(), CorrelateError> {
         self.trouble.count();
-        if let Some((_, what)) = self.consumer.client().fatal_error() {
-            return Err(CorrelateError::Kafka(what));
-        }
+        self.check()?;
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 tracing::warn!("topic {} is not there (yet)", self.topic);
@@ -209,24 +209,72 @@ impl Reading {
         Ok(())
     }
 
+    /// Whether the client goes on.
+    fn check(&self) -> Result<(), CorrelateError> {
+        match self.consumer.client().fatal_error() {
+            Some((_, what)) => Err(CorrelateError::Kafka(what)),
+            None => Ok(()),
+        }
+    }
+
+    /// What a broker has answered; `None` where it may another time.
+    fn answered<T>(&self, answer: Result<T, KafkaError>) -> Result<Option<T>, CorrelateError> {
+        let error = match answer {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(error) => error,
+        };
+        self.trouble.count();
+        self.check()?;
+        if error.rdkafka_error_code().is_some_and(is_for_good) {
+            return Err(error.into());
+        }
+        tracing::warn!(topic = self.topic, %error, "the brokers do not answer (yet)");
+        Ok(None)
+    }
+
     /// The partitions that are this member's from now on, where that has changed: all state of those
     /// before is void.
     pub(super) fn assigned(&self) -> Option<Vec<i32>> {
         self.assigned.try_iter().last()
     }
 
-    /// Where reading a partition begins: where the group has committed, else at the first message.
-    pub(super) fn begin(&self, partition: i32) -> Result<Begin, CorrelateError> {
-        let mut list = TopicPartitionList::new();
-        list.add_partition(&self.topic, partition);
-        let committed = self.consumer.committed_offsets(list, ANSWER)?;
-        match committed.find_partition(&self.topic, partition).map(|it| it.offset()) {
-            Some(Offset::Offset(offset)) => Ok(Begin { offset, is_committed: true }),
-            _ => {
-                let (offset, _) = self.consumer.fetch_watermarks(&self.topic, partition, ANSWER)?;
-                Ok(Begin { offset, is_committed: false })
+    /// Where reading a partition begins: where the group has committed, else at the first message. `None`
+    /// where it is to be asked again.
+    pub(super) fn begin(&self, partition: i32) -> Result<Option<Begin>, CorrelateError> {
+        self.answered(self.ask_begin(partition))
+    }
+
+    fn ask_begin(&self, partition: i32) -> Result<Begin, KafkaError> {
+        let committed = self.consumer.committed_offsets(self.list(partition), ANSWER)?;
+        let committed = committed.find_partition(&self.topic, partition);
+        if let Some(committed) = committed {
+            committed.error()?;
+            if let Offset::Offset(offset) = committed.offset() {
+                return Ok(Begin { offset, is_committed: true });
             }
         }
+        let (offset, _) = self.consumer.fetch_watermarks(&self.topic, partition, ANSWER)?;
+        Ok(Begin { offset, is_committed: false })
+    }
+
+    fn list(&self, partition: i32) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, partition);
+        list
+    }
+
+    /// Reads a partition from here on; whether it does.
+    pub(super) fn read_from(&self, partition: i32, offset: i64) -> Result<bool, CorrelateError> {
+        let sought = self.consumer.seek(&self.topic, partition, Offset::Offset(offset), ANSWER);
+        Ok(self.answered(sought)?.is_some())
+    }
+
+    /// Reads nothing of a partition, or goes on; whether it does.
+    pub(super) fn pause(&self, partition: i32, pauses: bool) -> Result<bool, CorrelateError> {
+        let list = self.list(partition);
+        let consumer = &self.consumer;
+        let set = if pauses { consumer.pause(&list) } else { consumer.resume(&list) };
+        Ok(self.answered(set)?.is_some())
     }
 
     /// Whether a broker that answers knows of nothing behind this offset.
@@ -235,10 +283,14 @@ impl Reading {
         marks.is_ok_and(|(_, end)| offset >= end)
     }
 
-    /// How many partitions the topic has.
-    pub(super) fn partitions(&self) -> Result<usize, CorrelateError> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), ANSWER)?;
-        Ok(metadata.topics().iter().map(|topic| topic.partitions().len()).sum())
+    /// How many partitions the topic has; `None` where it is to be asked again, as of a topic that is not
+    /// there yet.
+    pub(super) fn partitions(&self) -> Result<Option<usize>, CorrelateError> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), ANSWER);
+        let metadata = self.answered(metadata)?;
+        let topics = metadata.iter().flat_map(Metadata::topics);
+        let partitions = topics.map(|topic| topic.partitions().len()).sum();
+        Ok(Some(partitions).filter(|partitions| *partitions > 0))
     }
 
     /// All before these offsets needs never be read again.
@@ -262,6 +314,18 @@ impl Reading {
     pub(super) fn leave(&self) {
         self.consumer.unsubscribe();
     }
+}
+
+/// Whether somebody must do something about it.
+const fn is_for_good(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::InvalidGroupId
+    )
 }
 
 #[cfg(test)]

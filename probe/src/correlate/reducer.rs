@@ -2,7 +2,8 @@
 //!
 //! In: messages of the members, in the order of their topic. Out: records of each window, once all that
 //! belongs to it is there.
-//! Cost: as in a probe's aggregation thread, and at most 60 bytes a sighting that may come again.
+//! Cost: as in a probe's aggregation thread, and at most 60 bytes a sighting that may come again. What waits
+//! in windows has room for [`WAITING_MAX`] beside what more comes of these windows.
 //! Invariants: a window is over when every partition has joined what was sent until twice the hold after
 //! the window's first sighting was; so it makes no difference how long a member took, or whether another
 //! one did its work again. What was joined twice counts once, among the last [`KNOWN_MAX`] sightings that
@@ -10,12 +11,14 @@
 //! what the one before knew, and gives nothing out before it has read what that one has said it gave out.
 //! No window is given out before its time because one clock is ahead, that of a member or that of packets:
 //! the one counts as now, and packets of windows further ahead than the hold are left out, both counted.
+//! Where windows are full, what is of later ones is passed over, and read again when those before are given
+//! out ([`Skipped`]): nothing is lost, and nothing of it is counted twice.
 //! Source: as aggregate/path.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::aggregate::path::{PAST_NS, Paths, Stands};
+use crate::aggregate::path::{PAST_NS, Paths, Stands, Waiting};
 use crate::config::Plan;
 use crate::hash::KeyedSet;
 use crate::index::{TapIndex, WindowNumber};
@@ -25,6 +28,7 @@ use crate::record::{RecordMaker, Rows};
 use crate::time::{Timestamp, ms};
 
 use super::believed_ms;
+use super::lane::Wants;
 use super::message::Message;
 
 /// For how long [`Paths`] remembers ways, places and least times.
@@ -36,6 +40,9 @@ const _: () = assert!(PAST_NS < HISTORY_NS, "what it remembers of moves is less"
 
 /// Sightings by which trajectories that come again are known, at most; beyond it they are not.
 const KNOWN_MAX: usize = 1 << 22;
+/// What windows that are not given out may hold until no other one begins: some 2 GB, 1,650
+/// octets a pair of endpoints and 24 a packet.
+const WAITING_MAX: Waiting = Waiting { windows: usize::MAX, ends: 1 << 20, packets: 1 << 24 };
 /// How old the offset may be from which a member reads again what another one has joined already, beside
 /// what was held then: it is committed twice a second, and takes its time to the brokers.
 const COMMIT_MS: i64 = 5_000;
@@ -77,13 +84,34 @@ struct Known {
     marks: KeyedSet<Mark>,
 }
 
+/// Trajectories of later windows that found no room: they are read again, from the first of them on. Until
+/// then all is read on that says whether the windows that are there are over.
+struct Skipped {
+    /// Of the first.
+    offset: i64,
+    /// The last window of which all is taken.
+    last: u64,
+    /// What members had said before it: what they say later is of what was passed over, too.
+    clocks: BTreeMap<i32, i64>,
+}
+
+/// What is read again: of windows up to the last one, all was taken before.
+struct Again {
+    until: i64,
+    last: u64,
+}
+
 /// All of one group.
 pub(super) struct Reducer {
     plan: Arc<Plan>,
     hold_ms: i64,
-    partitions: usize,
+    /// As far as that is known.
+    partitions: Option<usize>,
     length_ns: u64,
     paths: Paths,
+    waiting_max: Waiting,
+    skipped: Option<Skipped>,
+    again: Vec<Again>,
     maker: RecordMaker,
     arrivals: BTreeMap<u64, Arrival>,
     known: BTreeMap<WindowNumber, Known>,
@@ -92,6 +120,8 @@ pub(super) struct Reducer {
     /// Up to when what was sent is joined, by partition.
     clocks: BTreeMap<i32, i64>,
     next_offset: i64,
+    /// Behind what was ever read.
+    new_offset: i64,
     /// All that other members have said is read; nothing is given out before.
     is_caught_up: bool,
     /// Records of windows up to this one are out.
@@ -104,7 +134,7 @@ impl Reducer {
         plan: &Arc<Plan>,
         inventory: InventoryCell,
         maker: RecordMaker,
-        partitions: usize,
+        partitions: Option<usize>,
         first_offset: i64,
     ) -> Self {
         Self {
@@ -112,6 +142,9 @@ impl Reducer {
             partitions,
             length_ns: ms(plan.window.length_ms.into()),
             paths: Paths::new(plan, Stands::new(plan, inventory)),
+            waiting_max: WAITING_MAX,
+            skipped: None,
+            again: Vec::new(),
             plan: Arc::clone(plan),
             maker,
             arrivals: BTreeMap::new(),
@@ -120,6 +153,7 @@ impl Reducer {
             known_count: 0,
             clocks: BTreeMap::new(),
             next_offset: first_offset,
+            new_offset: first_offset,
             is_caught_up: false,
             emitted: None,
             counts: ReducerCounts::default(),
@@ -135,6 +169,16 @@ impl Reducer {
         (self.known_count, self.known_max)
     }
 
+    /// What windows hold that are not given out, and what they may.
+    pub(super) fn waiting(&self) -> (Waiting, Waiting) {
+        (self.paths.waiting(), self.waiting_max)
+    }
+
+    /// So many partitions have clocks.
+    pub(super) const fn set_partitions(&mut self, partitions: usize) {
+        self.partitions = Some(partitions);
+    }
+
     /// For the next reducer of the same member.
     pub(super) fn into_maker(self) -> RecordMaker {
         self.maker
@@ -148,27 +192,73 @@ impl Reducer {
     /// Takes a message. `now_ms`: the wall clock.
     pub(super) fn read(&mut self, offset: i64, value: &[u8], now_ms: i64) {
         self.next_offset = offset + 1;
+        let is_new = offset >= self.new_offset;
+        self.new_offset = self.new_offset.max(self.next_offset);
         match serde_json::from_slice(value) {
             Ok(Message::Joined(joined)) => match joined.trajectory(&self.plan) {
+                Some(trajectory) if self.is_ahead(joined.sent_ms(), trajectory.window) => {
+                    self.counts.clock_ahead += u64::from(is_new);
+                }
+                Some(trajectory) if self.passes_over(offset, trajectory.window.0) => {}
                 Some(trajectory) => self.take(offset, joined.sent_ms(), &trajectory),
-                None => self.counts.unread += 1,
+                None => self.counts.unread += u64::from(is_new),
             },
             Ok(Message::Clock { partition, sent_ms }) => {
                 let believed_ms = believed_ms(sent_ms, now_ms, self.hold_ms);
-                self.counts.clock_ahead += u64::from(believed_ms < sent_ms);
+                self.counts.clock_ahead += u64::from(is_new && believed_ms < sent_ms);
                 let clock = self.clocks.entry(partition).or_insert(believed_ms);
                 *clock = believed_ms.max(*clock);
             }
             Ok(Message::Emitted { window }) => self.emitted = self.emitted.max(Some(window)),
-            Ok(Message::Contacts(_)) | Err(_) => self.counts.unread += 1,
+            Ok(Message::Contacts(_)) | Err(_) => self.counts.unread += u64::from(is_new),
         }
     }
 
-    fn take(&mut self, offset: i64, sent_ms: i64, trajectory: &Trajectory) {
-        if self.is_ahead(sent_ms, trajectory.window) {
-            self.counts.clock_ahead += 1;
-            return;
+    /// Whether a trajectory was taken before, or is one of a window that finds no room now.
+    fn passes_over(&mut self, offset: i64, window: u64) -> bool {
+        self.again.retain(|again| again.until > offset);
+        if self.again.iter().any(|again| window <= again.last) {
+            return true;
         }
+        if let Some(skipped) = &self.skipped {
+            return window > skipped.last;
+        }
+        let last = self.arrivals.last_key_value().map(|(last, _)| *last);
+        let finds_room = last.is_none_or(|last| window <= last) || self.has_room();
+        if let Some(last) = last.filter(|_| !finds_room) {
+            self.skipped = Some(Skipped { offset, last, clocks: self.clocks.clone() });
+        }
+        !finds_room
+    }
+
+    /// Whether another window may begin. Those that a window waits for behind it always may: else none would
+    /// ever be given out.
+    fn has_room(&self) -> bool {
+        let (waiting, max) = self.waiting();
+        waiting.windows <= self.paths.lag() + 1
+            || waiting.ends < max.ends && waiting.packets < max.packets
+    }
+
+    /// What is to be read next.
+    pub(super) fn wants(&self) -> Wants {
+        let Some(skipped) = &self.skipped else { return Wants::Next };
+        let complete = self.complete().filter(|_| self.is_caught_up);
+        match complete {
+            Some(complete) if self.paths.has_view(complete) => Wants::Nothing,
+            Some(complete) if complete.0 >= skipped.last => Wants::From(skipped.offset),
+            _ => Wants::Next,
+        }
+    }
+
+    /// What was passed over is read now.
+    pub(super) fn goes_back(&mut self) {
+        let Some(Skipped { offset, last, clocks }) = self.skipped.take() else { return };
+        self.again.retain(|again| again.until > self.next_offset);
+        self.again.push(Again { until: self.next_offset, last });
+        (self.next_offset, self.clocks) = (offset, clocks);
+    }
+
+    fn take(&mut self, offset: i64, sent_ms: i64, trajectory: &Trajectory) {
         let window = trajectory.window.0;
         if self.is_repeated(sent_ms, trajectory) {
             self.counts.repeated += 1;
@@ -215,12 +305,16 @@ impl Reducer {
 
     /// Up to when what was sent is joined in all partitions.
     fn clock_ms(&self) -> Option<i64> {
-        let all = self.clocks.len() >= self.partitions;
-        self.clocks.values().min().copied().filter(|_| all)
+        self.least_ms(&self.clocks)
+    }
+
+    fn least_ms(&self, clocks: &BTreeMap<i32, i64>) -> Option<i64> {
+        let all = clocks.len() >= self.partitions?;
+        clocks.values().min().copied().filter(|_| all)
     }
 
     /// The last window of which, and of all before it, everything is there; the last of all where nothing
-    /// is missing of any.
+    /// is missing of any, and nothing was passed over.
     fn complete(&self) -> Option<WindowNumber> {
         let clock_ms = self.clock_ms()?;
         let is_over = |arrival: &Arrival| {
@@ -228,6 +322,9 @@ impl Reducer {
         };
         let over = self.arrivals.iter().take_while(|(_, arrival)| is_over(arrival));
         let last = over.map(|(window, _)| *window).last()?;
+        if self.skipped.is_some() {
+            return Some(WindowNumber(last));
+        }
         let is_last = self.arrivals.last_key_value().is_some_and(|(window, _)| *window == last);
         Some(WindowNumber(if is_last { u64::MAX } else { last }))
     }
@@ -269,7 +366,9 @@ impl Reducer {
     /// Forgets what comes no second time: whoever takes over a partition begins with what its last member
     /// held, which was sent at most a hold before that member's clock.
     fn forget_known(&mut self) {
-        let Some(clock_ms) = self.clock_ms() else { return };
+        // What was passed over comes as of then.
+        let clocks = self.skipped.as_ref().map_or(&self.clocks, |skipped| &skipped.clocks);
+        let Some(clock_ms) = self.least_ms(clocks) else { return };
         let least_ms = clock_ms.saturating_sub(self.hold_ms.saturating_mul(2) + COMMIT_MS);
         self.known.retain(|_, known| known.last_ms >= least_ms);
         self.known_count = self.known.values().map(|known| known.marks.len()).sum();
@@ -278,7 +377,8 @@ impl Reducer {
     /// What must be read again by who comes after: all from here on.
     pub(super) fn first_needed(&self) -> i64 {
         let first = self.arrivals.values().map(|arrival| arrival.first_offset).min();
-        first.unwrap_or(self.next_offset)
+        let next = first.unwrap_or(self.next_offset);
+        self.skipped.as_ref().map_or(next, |skipped| skipped.offset.min(next))
     }
 }
 
@@ -312,7 +412,9 @@ mod tests {
     fn reducer(plan: &Arc<Plan>, first_offset: i64) -> Reducer {
         let maker =
             RecordMaker::new(names(plan), InventoryCell::default(), InventoryRows::default());
-        Reducer::new(plan, InventoryCell::default(), maker, 2, first_offset)
+        let mut reducer = Reducer::new(plan, InventoryCell::default(), maker, None, first_offset);
+        reducer.set_partitions(2);
+        reducer
     }
 
     /// A packet from one tap to the other, whose way takes longer from minute to minute.
@@ -435,6 +537,106 @@ mod tests {
         }
         let clock = Message::Clock { partition: 1, sent_ms: i64::MAX };
         reducer.read(100_000, &serde_json::to_vec(&clock).expect("JSON"), i64::MAX);
+        assert_eq!(given(&mut reducer).len() as u64, WINDOWS);
+    }
+
+    /// What one gives with room for so many packets, and how many messages it has read for it; windows are
+    /// given out one at a time, after so many messages at least.
+    fn with_little_room(
+        plan: &Arc<Plan>,
+        log: &[Vec<u8>],
+        packets: usize,
+        (begins, messages): (bool, usize),
+    ) -> (Given, ReducerCounts, usize) {
+        let (mut reducer, mut all) = (reducer(plan, 0), Vec::new());
+        reducer.waiting_max.packets = packets;
+        reducer.is_caught_up = begins;
+        let (mut at, mut read, mut given_at) = (0, 0, 0);
+        loop {
+            let mut is_idle = true;
+            match reducer.wants() {
+                Wants::Next if at < log.len() => {
+                    reducer.read(i64::try_from(at).expect("small"), &log[at], i64::MAX);
+                    assert!(reducer.first_needed() <= i64::try_from(at).expect("small") + 1);
+                    (at, read, is_idle) = (at + 1, read + 1, false);
+                }
+                Wants::Next => {
+                    is_idle = reducer.is_caught_up;
+                    reducer.caught_up();
+                }
+                Wants::Nothing => {}
+                Wants::From(offset) => {
+                    at = usize::try_from(offset).expect("it is not negative");
+                    reducer.goes_back();
+                    is_idle = false;
+                }
+            }
+            if (is_idle || read >= given_at + messages)
+                && let Some((window, _, rows)) = reducer.next_rows()
+            {
+                reducer.is_out(window);
+                all.push((window, rows));
+                (given_at, is_idle) = (read, false);
+            }
+            // All windows before the limit, and what more comes of them.
+            assert!(reducer.paths.waiting().packets <= 2 * packets + 10);
+            if is_idle {
+                return (all, reducer.counts(), read);
+            }
+        }
+    }
+
+    #[test]
+    fn what_finds_no_room_in_windows_is_read_again() {
+        let plan = plan();
+        for again in [false, true] {
+            let log = log(&plan, again);
+            let (expected, counts) = whole(&plan, &log);
+            // Who takes over and has to read all first; and one whose sinks are slow.
+            for way in [(false, 0), (true, 0), (true, 300)] {
+                let (all, found, read) = with_little_room(&plan, &log, 200, way);
+                assert_eq!(found, counts, "{way:?}");
+                assert_eq!(all, expected, "{way:?}");
+                assert!(read < log.len() * 5 / 2, "{way:?}: {read} of {}", log.len());
+                let (all, found, read) = with_little_room(&plan, &log, 5_000, way);
+                assert_eq!((&all, found, read), (&expected, counts, log.len()), "{way:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_partition_that_is_far_behind_loses_nothing_where_windows_are_full() {
+        let plan = plan();
+        let partition = |text: &str| {
+            let half = text.split("\"digest\":").nth(1).and_then(|it| it.split(',').next());
+            half.map(|digest| digest.parse::<u64>().expect("a number") % 10 / 5)
+        };
+        let (mut ahead, behind): (Vec<_>, Vec<_>) = log(&plan, false).into_iter().partition(|it| {
+            let text = String::from_utf8_lossy(it);
+            partition(&text) == Some(0) || text.contains("\"clock\":{\"partition\":0")
+        });
+        ahead.extend(behind);
+        let (expected, counts) = whole(&plan, &ahead);
+        assert_eq!((expected.len() as u64, counts.taken, counts.late), (WINDOWS, WINDOWS * 10, 0));
+        for way in [(false, 0), (true, 0), (true, 300)] {
+            let (all, found, _) = with_little_room(&plan, &ahead, 200, way);
+            assert_eq!((found, all.len()), (counts, expected.len()), "{way:?}");
+            assert_eq!(all, expected, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_over_as_long_as_nobody_knows_how_many_partitions_there_are() {
+        let plan = plan();
+        let maker =
+            RecordMaker::new(names(&plan), InventoryCell::default(), InventoryRows::default());
+        let mut reducer = Reducer::new(&plan, InventoryCell::default(), maker, None, 0);
+        reducer.caught_up();
+        for (offset, message) in (0..).zip(&log(&plan, false)) {
+            reducer.read(offset, message, i64::MAX);
+            assert!(reducer.next_rows().is_none());
+        }
+        reducer.set_partitions(2);
         assert_eq!(given(&mut reducer).len() as u64, WINDOWS);
     }
 

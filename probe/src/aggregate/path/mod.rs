@@ -220,6 +220,17 @@ pub struct Forgotten {
     pub stations: u64,
 }
 
+/// What windows that are not given out hold, by what takes memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Windows.
+    pub windows: usize,
+    /// Pairs of endpoints, in each window.
+    pub ends: usize,
+    /// Packets.
+    pub packets: usize,
+}
+
 /// Windows that wait for verdicts, and what is known of ways.
 pub struct Paths {
     windows: BTreeMap<WindowNumber, Window>,
@@ -337,6 +348,27 @@ impl Paths {
             full_times: window.shown_full,
             forgotten: std::mem::take(&mut self.forgotten),
         })
+    }
+
+    /// Whether [`Paths::next_view`] has one.
+    pub fn has_view(&self, closed: WindowNumber) -> bool {
+        let first = self.windows.first_key_value();
+        first.is_some_and(|(number, _)| number.0.saturating_add(self.lag) <= closed.0)
+    }
+
+    /// What windows that are not given out hold.
+    pub fn waiting(&self) -> Waiting {
+        let windows = self.windows.values();
+        windows.fold(Waiting::default(), |sum, window| Waiting {
+            windows: sum.windows + 1,
+            ends: sum.ends + window.ends.len(),
+            packets: sum.packets + window.shown.len(),
+        })
+    }
+
+    /// Windows that one waits for behind it.
+    pub fn lag(&self) -> usize {
+        usize::try_from(self.lag).unwrap_or(usize::MAX)
     }
 
     /// Whether all was given out.

@@ -23,7 +23,7 @@ fn fleet(plan: &Arc<Plan>, first: Begin) -> Fleet {
     let names = Names::new(plan, PortNames::new(&[]));
     let inventory = InventoryCell::default();
     let maker = RecordMaker::new(names, Arc::clone(&inventory), InventoryRows::default());
-    Fleet::new(plan, Start { inventory, maker, partitions: 2, first })
+    Fleet::new(plan, Start { inventory, maker, partitions: Some(2), first })
 }
 
 fn begin(offset: i64) -> Begin {

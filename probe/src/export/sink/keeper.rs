@@ -32,6 +32,8 @@ const TICK_MS: u64 = 500;
 const END_MS: u64 = 5_000;
 /// How often a spool that cannot be used is tried again.
 const SPOOL_MS: u64 = 1_000;
+/// How long a destination may take for what the sender waits for, until it is written to the spool.
+const SAVE_MS: u64 = 1_000;
 /// Batches refused one after another from which on the sink is failing.
 const REFUSALS_MAX: u32 = 3;
 
@@ -40,6 +42,17 @@ struct Open {
     bytes: Vec<u8>,
     records: u64,
     opened_ns: u64,
+}
+
+/// When what waits is written to the spool.
+#[derive(Default)]
+struct Saving {
+    /// The sender waits until what it has sent is delivered or on disk, each time.
+    is_asked: bool,
+    /// It does now: what is not delivered then is written.
+    at_ns: Option<u64>,
+    /// The destination took longer than that, and has taken nothing since.
+    is_slow: bool,
 }
 
 /// What a keeper is made of.
@@ -78,6 +91,7 @@ pub(super) struct Keeper {
     spool_at_ns: u64,
     /// It is known, and logged, that there is none now.
     spool_missed: bool,
+    saving: Saving,
     /// Since when the disk does not give what is in it.
     unread_since: Option<Timestamp>,
 }
@@ -97,6 +111,7 @@ impl Keeper {
             refusals: 0,
             spool_at_ns: 0,
             spool_missed: false,
+            saving: Saving::default(),
             unread_since: None,
         }
     }
@@ -108,8 +123,7 @@ impl Keeper {
         self.open_spool();
         self.publish();
         loop {
-            let takes = !self.parts.waits || !self.parts.queue.is_full() || !self.is_ok();
-            let inbox = if takes { &inbox } else { &nothing };
+            let inbox = if self.takes() { &inbox } else { &nothing };
             let mut taken = 0;
             select! {
                 recv(inbox) -> message => match message {
@@ -120,6 +134,7 @@ impl Keeper {
                         taken = records;
                     }
                     Ok(Message::Plan(plan)) => self.change(plan),
+                    Ok(Message::Settle) => self.settle(),
                     Err(_) => break,
                 },
                 recv(done) -> outcome => self.done(outcome.unwrap_or_else(|_| Err(gone()))),
@@ -127,6 +142,7 @@ impl Keeper {
             }
             self.tend_spool();
             self.close_due();
+            self.save_due();
             self.dispatch();
             self.publish();
             // Behind the report, so that what waits is in one of them at each moment.
@@ -135,6 +151,35 @@ impl Keeper {
         self.end(&done);
         self.publish();
         self.report()
+    }
+
+    /// Whether there is room for what comes, or no use in making the sender wait.
+    fn takes(&self) -> bool {
+        let queue = &self.parts.queue;
+        let spools = self.saving.is_asked && queue.spool_has_room();
+        !self.parts.waits || !queue.is_full() || !self.is_ok() || spools
+    }
+
+    /// The sender waits until all is delivered or on disk.
+    fn settle(&mut self) {
+        self.close_all();
+        self.saving.is_asked = true;
+        let wait_ms = if self.is_ok() && !self.saving.is_slow { SAVE_MS } else { 0 };
+        self.saving.at_ns.get_or_insert_with(|| monotonic_ns() + ms(wait_ms));
+    }
+
+    /// Writes to the spool what the sender waits for, once it has taken long enough. A disk that does not
+    /// take it is tried again.
+    fn save_due(&mut self) {
+        let queue = &mut self.parts.queue;
+        if queue.is_persisted() {
+            self.saving.at_ns = None;
+        }
+        let now_ns = monotonic_ns();
+        if self.saving.at_ns.is_some_and(|at_ns| at_ns <= now_ns) {
+            self.saving.at_ns = (!queue.persist()).then(|| now_ns + ms(SPOOL_MS));
+            self.saving.is_slow = true;
+        }
     }
 
     /// Closes all, and tries as long as [`END_MS`]; who may wait, so long since the last batch went.
@@ -238,7 +283,7 @@ impl Keeper {
         let batch_ns = ms(self.parts.plan.batch_ms.into());
         let due = self.open.values().map(|open| open.opened_ns + batch_ns);
         let retry = (!self.under_way && self.parts.queue.has_front()).then_some(self.retry_at_ns);
-        let next_ns = due.chain(retry).min().unwrap_or(u64::MAX);
+        let next_ns = due.chain(retry).chain(self.saving.at_ns).min().unwrap_or(u64::MAX);
         let wait_ns = next_ns.saturating_sub(now_ns).min(ms(TICK_MS));
         // A millisecond at least: clocks of waits are not finer.
         Duration::from_nanos(wait_ns.max(ms(1)))
@@ -382,6 +427,7 @@ impl Keeper {
             tracing::info!(sink = self.parts.plan.name, "the sink takes records again");
         }
         self.health = SinkHealth::Ok;
+        self.saving.is_slow = false;
         self.backoff.reset();
         self.retry_at_ns = 0;
     }
@@ -390,6 +436,8 @@ impl Keeper {
         if self.is_ok() {
             let sink = &self.parts.plan.name;
             tracing::error!(sink, error = what, "the sink takes no records; they wait");
+            // No use in waiting for it.
+            self.saving.at_ns = self.saving.at_ns.map(|_| 0);
         }
         let since = self.failing_since();
         self.health = SinkHealth::Failing { since, what, full: false };

@@ -37,7 +37,7 @@ use super::{SinkCause, SinkHealth, SinkLedger};
 use crate::aggregate::live::LiveSink;
 use crate::config::{SinkKind, SinkPlan};
 use crate::record::{Origin, Rows, Table};
-use crate::time::{Timestamp, monotonic_ns, sleep_ms, wall_clock};
+use crate::time::{Timestamp, monotonic_ns, ms, sleep_ms, wall_clock};
 use courier::Courier;
 use keeper::{Keeper, KeeperParts};
 use queue::Queue;
@@ -49,6 +49,8 @@ const MESSAGES_MAX: usize = 1 << 12;
 const RECORDS_MAX: u64 = 1 << 18;
 /// How often a caller that waits looks for room, in milliseconds.
 const ROOM_MS: u64 = 1;
+/// How long a sink may take until what it was sent is out, before others go on without it.
+const SETTLE_NS: u64 = ms(5_000);
 /// Sinks that were taken away, have ended, and still have an account each.
 const RETIRED_MAX: usize = 16;
 
@@ -97,6 +99,8 @@ enum Message {
     Rows(Vec<Arc<Rows>>, Timestamp, u64),
     /// Another plan of the same kind.
     Plan(Arc<SinkPlan>),
+    /// The sender goes on when all before this is delivered or on disk.
+    Settle,
 }
 
 /// All sinks of a run, as the thread that makes records holds them.
@@ -119,9 +123,20 @@ struct Handle {
     report: Arc<ArcSwap<SinkReport>>,
     /// Records between here and the keeper.
     waiting: Arc<AtomicU64>,
+    settling: Settling,
     refused: u64,
     retired: bool,
     thread: Option<JoinHandle<SinkReport>>,
+}
+
+/// How far a sink is with what it was sent.
+#[derive(Default)]
+struct Settling {
+    /// It knows that it is waited for.
+    is_asked: bool,
+    since_ns: Option<u64>,
+    /// Nobody waits for it until it has caught up.
+    is_behind: bool,
 }
 
 impl Sinks {
@@ -183,13 +198,26 @@ impl Sinks {
 
     /// Whether all that was sent is delivered, lost for good, or in a spool.
     pub fn is_settled(&self) -> bool {
-        self.running.iter().chain(&self.retired).all(|sink| {
-            // In this order: what is not on its way any more is in the report.
-            sink.waiting.load(Ordering::Acquire) == 0 && {
-                let ledger = sink.report.load().ledger;
-                ledger.queued == ledger.spooled
-            }
-        })
+        self.running.iter().chain(&self.retired).all(Handle::is_settled)
+    }
+
+    /// Whether all that was sent is out, for a sender that begins again where it was with what is not: sinks
+    /// close their batches, and what one with a spool has not delivered within a second, or at once where it
+    /// fails, is written there. One that has not done it within [`SETTLE_NS`], or fails and has no spool, is
+    /// not waited for until it has caught up; its records wait in its memory meanwhile.
+    pub fn settle(&mut self) -> bool {
+        let now_ns = monotonic_ns();
+        let mut all_settled = true;
+        // Each is asked.
+        for sink in self.running.iter_mut().chain(&mut self.retired) {
+            all_settled &= sink.settle(now_ns);
+        }
+        all_settled
+    }
+
+    /// Whether each sink has taken what it was sent: one that works and whose queue is full takes no more.
+    pub fn has_room(&self) -> bool {
+        self.running.iter().all(|sink| sink.waiting.load(Ordering::Acquire) == 0)
     }
 
     /// Delivers what is left, within bounds, ends the threads, and gives the final accounts.
@@ -309,6 +337,7 @@ impl Handle {
             messages: Some(messages),
             report,
             waiting,
+            settling: Settling::default(),
             refused: 0,
             retired: false,
             thread: Some(thread),
@@ -322,6 +351,7 @@ impl Handle {
         let wanted: Vec<_> = parts.iter().filter(|rows| records_of(rows) > 0).cloned().collect();
         let records: u64 = wanted.iter().map(records_of).sum();
         let Some(messages) = self.messages.as_ref().filter(|_| records > 0) else { return };
+        self.settling.is_asked = false;
         let mut message = Message::Rows(wanted, packets, records);
         loop {
             let waiting = self.waiting.load(Ordering::Relaxed);
@@ -342,6 +372,32 @@ impl Handle {
             }
             sleep_ms(ROOM_MS);
         }
+    }
+
+    fn is_settled(&self) -> bool {
+        // In this order: what is not on its way any more is in the report.
+        self.waiting.load(Ordering::Acquire) == 0 && {
+            let ledger = self.report.load().ledger;
+            ledger.queued == ledger.spooled
+        }
+    }
+
+    /// Whether nobody need wait for it.
+    fn settle(&mut self, now_ns: u64) -> bool {
+        if self.is_settled() {
+            (self.settling.since_ns, self.settling.is_behind) = (None, false);
+            return true;
+        }
+        if !self.settling.is_asked
+            && let Some(messages) = &self.messages
+        {
+            self.settling.is_asked = messages.try_send(Message::Settle).is_ok();
+        }
+        let since_ns = *self.settling.since_ns.get_or_insert(now_ns);
+        let fails = matches!(self.report.load().health, SinkHealth::Failing { .. });
+        let is_hopeless = fails && self.plan.spool_folder.is_none();
+        self.settling.is_behind |= is_hopeless || now_ns - since_ns >= SETTLE_NS;
+        self.settling.is_behind
     }
 
     /// Another plan, if it is another. `false` where there is no room to say so now.

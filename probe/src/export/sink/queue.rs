@@ -1,14 +1,15 @@
 //! Batches that wait: first those in memory, behind them those in the spool.
 //!
 //! In: batches. Out: the oldest.
-//! Invariants: order is kept; memory holds at most `bytes_max` and one batch more; records in memory, in
-//! the spool and lost are counted, so that nothing leaves unnoticed.
+//! Invariants: order is kept; memory holds at most `bytes_max` and one batch more; those in memory that are
+//! on disk as well are the first files of the spool; records in memory, in the spool and lost are counted,
+//! so that nothing leaves unnoticed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Batch;
-use super::spool::{Entry, Spool};
+use super::spool::{Entry, Spool, SpoolError};
 
 /// A batch in memory; it may be on disk as well.
 struct Waiting {
@@ -81,6 +82,12 @@ impl Queue {
         self.bytes >= self.bytes_max
     }
 
+    /// Whether the spool can take much more than a batch: what a destination that works, but slowly, may have
+    /// of it.
+    pub(super) fn spool_has_room(&self) -> bool {
+        self.spool.as_ref().is_some_and(Spool::has_room)
+    }
+
     /// Whether what is older is on disk, so that order wants what comes there too.
     fn spool_is_ahead(&self) -> bool {
         self.spool.as_ref().is_some_and(|spool| spool.count() > self.read)
@@ -103,19 +110,47 @@ impl Queue {
             return Pushed::Waits;
         }
         let Some(spool) = &mut self.spool else { return Pushed::Full };
-        match spool.push(&batch) {
-            Ok(()) => {
+        let pushed = spool.push(&batch);
+        if self.is_spooled(pushed).is_some() { Pushed::Waits } else { Pushed::SpoolFull }
+    }
+
+    /// What the spool has taken. When it begins to take nothing, it is said.
+    fn is_spooled<T>(&mut self, taken: Result<T, SpoolError>) -> Option<T> {
+        match taken {
+            Ok(taken) => {
                 self.spool_problem = None;
-                Pushed::Waits
+                Some(taken)
             }
             Err(error) => {
                 if self.spool_problem.is_none() {
                     tracing::error!(%error, "the spool takes no batch");
                 }
                 self.spool_problem = Some(error.to_string());
-                Pushed::SpoolFull
+                None
             }
         }
+    }
+
+    /// Writes what is only in memory to the spool, in its place, and keeps it in memory too. What finds no
+    /// place there stays as it is, with all behind it; whether there is none such.
+    pub(super) fn persist(&mut self) -> bool {
+        let mut before = None;
+        for place in 0..self.waiting.len() {
+            if self.waiting[place].entry.is_none() {
+                let Some(spool) = &mut self.spool else { return false };
+                let written = spool.insert(before, &self.waiting[place].batch);
+                let Some(entry) = self.is_spooled(written) else { return false };
+                self.waiting[place].entry = Some(entry);
+                self.read += 1;
+            }
+            before = self.waiting[place].entry;
+        }
+        true
+    }
+
+    /// Whether nothing is in memory only.
+    pub(super) fn is_persisted(&self) -> bool {
+        self.read == self.waiting.len()
     }
 
     /// The oldest batch; it stays until [`Queue::pop`].
@@ -302,6 +337,47 @@ mod tests {
         assert_eq!((popped, queue.save()), (vec![1, 2, 3, 4, 5], 0));
         drop(queue);
         assert_eq!(drain(&mut again()), [6, 7, 8, 9, 10, 11, 12]);
+        let _ = std::fs::remove_dir_all(folder);
+    }
+
+    #[test]
+    fn what_is_written_early_is_delivered_once_and_in_its_place() {
+        let folder = std::env::temp_dir().join(format!("vmprobe-queuee-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let again = || with_spool(350, &folder, 1_000);
+        // The first ones wait in memory, those behind them on disk.
+        let mut queue = again();
+        for records in 1..=6 {
+            queue.push(batch(records));
+        }
+        assert_eq!((queue.is_persisted(), queue.spooled()), (false, 5 + 6));
+        assert!(queue.persist() && queue.persist() && queue.is_persisted());
+        assert_eq!(queue.spooled(), 21);
+        // As if it had been killed.
+        drop(queue);
+        let mut queue = again();
+        queue.pop();
+        queue.pop();
+        queue.push(batch(7));
+        // What finds no room on disk is in memory as before, and what is on disk is not there twice.
+        assert!(queue.persist());
+        assert_eq!(queue.spooled(), 3 + 4 + 5 + 6 + 7);
+        for records in [3, 4, 5] {
+            assert_eq!(queue.front().map(|batch| batch.records), Some(records));
+            queue.pop();
+        }
+        assert!(!queue.spool_is_ahead());
+        if let Some(spool) = &mut queue.spool {
+            spool.set_bytes_max(300);
+        }
+        queue.push(batch(8));
+        assert!(!queue.persist() && !queue.is_persisted());
+        assert_eq!((drain(&mut queue), queue.spooled()), (vec![6, 7, 8], 0));
+        assert!(queue.is_persisted());
+        // Without a spool there is nothing to be done.
+        let mut queue = Queue::new(350);
+        queue.push(batch(1));
+        assert!(!queue.persist() && !queue.is_persisted());
         let _ = std::fs::remove_dir_all(folder);
     }
 

@@ -159,6 +159,11 @@ impl Spool {
         self.files.iter().map(|entry| entry.records).sum()
     }
 
+    /// Whether it is less than half full.
+    pub(super) const fn has_room(&self) -> bool {
+        self.bytes < self.bytes_max / 2
+    }
+
     /// Batches that wait.
     pub(super) fn count(&self) -> usize {
         self.files.len()

@@ -186,6 +186,94 @@ fn a_sink_that_hangs_slows_neither_the_caller_nor_another_sink() {
 }
 
 #[test]
+fn who_waits_until_all_is_out_is_held_up_by_no_sink() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-settles-{}", std::process::id()));
+    let to = [Does::Fail, Does::Hang(60_000), Does::Take].map(|does| {
+        let to = Destination::default();
+        *to.always.lock() = Some(does);
+        to
+    });
+    let with = |mut plan: SinkPlan| {
+        // Longer than anybody waits.
+        (plan.batch_ms, plan.queue_mib) = (600_000, 64);
+        plan
+    };
+    let mut sinks = Sinks::none();
+    sinks.running = vec![
+        handle(with(plan("down")), true, &to[0]),
+        handle(with(spooling(&folder)), true, &to[1]),
+        handle(with(plan("works")), true, &to[2]),
+    ];
+    let begun_ns = monotonic_ns();
+    for window in 1..=50 {
+        sinks.send(&rows(3)[0], Timestamp::ZERO, u64::MAX);
+        while !sinks.settle() {
+            assert!(
+                monotonic_ns() - begun_ns < ms(4_500),
+                "window {window}: {:?}",
+                sinks.reports()
+            );
+            sleep_ms(1);
+        }
+        let [down, hangs, works] = &sinks.reports()[..] else { panic!("three") };
+        assert_eq!(works.ledger.delivered, window * 3);
+        // Had it been killed, this would be there for the next run.
+        assert_eq!(hangs.ledger.spooled, window * 3);
+        assert_eq!(sums(down).1 + sums(down).3, 0);
+    }
+    // It has all as soon as it is back.
+    *to[0].always.lock() = None;
+    until(|| sinks.reports()[0].ledger.delivered == 150);
+    assert!(sinks.settle());
+    assert_eq!(sinks.finish()[1].ledger.spooled, 150);
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn a_sink_that_hangs_and_has_no_spool_is_waited_for_once() {
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Hang(60_000));
+    let mut sinks = Sinks::none();
+    sinks.running = vec![handle(plan("hangs"), true, &to)];
+    let begun_ns = monotonic_ns();
+    for _ in 0..20 {
+        sinks.send(&rows(3)[0], Timestamp::ZERO, u64::MAX);
+        while !sinks.settle() {
+            sleep_ms(5);
+        }
+    }
+    let waited_ns = monotonic_ns() - begun_ns;
+    assert!((SETTLE_NS..SETTLE_NS + ms(3_000)).contains(&waited_ns), "{waited_ns}");
+    assert_eq!(sums(&sinks.reports()[0]).1, 0);
+    drop(sinks);
+}
+
+#[test]
+fn who_waits_until_all_is_out_waits_for_no_room_that_a_spool_has() {
+    let folder = std::env::temp_dir().join(format!("vmprobe-room-{}", std::process::id()));
+    let to = Destination::default();
+    *to.always.lock() = Some(Does::Hang(60_000));
+    let mut plan = spooling(&folder);
+    plan.spool_mib = 1_000;
+    let mut sinks = Sinks::none();
+    sinks.running = vec![handle(plan, true, &to)];
+    for window in 1..=20 {
+        until(|| sinks.has_room());
+        sinks.send(&rows(1_000)[0], Timestamp::ZERO, u64::MAX);
+        until(|| sinks.reports()[0].ledger.made == window * 1_000);
+        let end_ns = monotonic_ns() + ms(10_000);
+        while !sinks.settle() {
+            assert!(monotonic_ns() < end_ns, "{:?}", sinks.reports());
+            sleep_ms(1);
+        }
+    }
+    let ledger = sinks.reports()[0].ledger;
+    assert_eq!((ledger.queued, ledger.spooled, ledger.dropped_sum()), (20_000, 20_000, 0));
+    drop(sinks);
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
 fn a_full_queue_drops_and_counts_while_it_is_down() {
     let to = Destination::default();
     *to.always.lock() = Some(Does::Fail);
