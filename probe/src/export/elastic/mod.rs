@@ -259,7 +259,7 @@ mod tests {
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).expect("a body");
-            let documents = std::str::from_utf8(body).map_or(0, |body| body.lines().count() / 2);
+            let documents = std::str::from_utf8(&body).map_or(0, |body| body.lines().count() / 2);
             let reason = "failed to parse field ".repeat(14);
             let item = format!(
                 "{{\"create\":{{\"status\":400,\"error\":{{\"type\":\"t\",\"reason\":\"{reason}\"}}}}}}"
