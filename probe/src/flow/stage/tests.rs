@@ -345,7 +345,7 @@ fn octets_of_a_record_that_do_not_fit_go_on_whatever_way_they_are_counted() {
         let rows: u64 = bench.records.rows.iter().map(|row| row.octets()[0]).sum();
         assert_eq!((rows, bench.records.rows.len()), (all, 2));
         assert_eq!(bench.records.ended[0].flow.octets.iter().sum::<u64>(), all);
-        assert_eq!(bench.records.ended[0].flow.packets, [4, 0]);
+        assert_eq!(bench.records.ended[0].flow.packets.iter().sum::<u64>(), 4);
     }
 }
 
