@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use clickhouse::{Access, Asking, Refused, Server};
 use database::{Database, Limits};
-use deadline::Watch;
+use deadline::{Deadline, Watch};
 use output::Rows;
 use place::Place;
 use span::{NoSpan, Span};
@@ -152,11 +152,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     written.map_err(|error| database.blame(&files, error))
 }
 
-fn server(
-    access: Access,
-    arguments: &Arguments,
-    deadline: deadline::Deadline,
-) -> anyhow::Result<Server> {
+fn server(access: Access, arguments: &Arguments, deadline: Deadline) -> anyhow::Result<Server> {
     let memory_mib = arguments.memory_mib;
     let share = if arguments.local { clickhouse::ANSWER_SHARE } else { 1 };
     Server::open(access, Asking { deadline, memory_mib, answer_mib: memory_mib / share })

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use serde_json::Value as Json;
 use vmprobe::config::{self, Mode};
 use vmprobe_tests::end_to_end::{Ledger, Rig, Run, port};
 use vmprobe_tests::link::{Counted, Direction, Frame, Impairments, Mirror, Way};
@@ -56,9 +57,14 @@ impl Flow {
     }
 }
 
+/// What a live probe said at its end.
+fn report(run: &Run) -> Json {
+    run.probe.as_ref().expect("a probe ran").expect(0, &[]).json()
+}
+
 /// What a live probe counted; it missed nothing.
 fn counted(run: &Run) -> Counted {
-    let report = run.probe.as_ref().expect("a probe ran").expect(0, &[]).json();
+    let report = report(run);
     let ledger = Ledger::even(&report);
     assert_eq!(port(&report, "mirror", "missed"), 0, "{report}");
     Counted { received: ledger.received, accounted: ledger.accounted, causes: ledger.causes }
@@ -83,14 +89,12 @@ fn check_union_nearly(run: &Run) {
 
 /// Frames that the kernel had no room for while the probe waited for a core.
 fn missed(run: &Run) -> u64 {
-    let report = run.probe.as_ref().expect("a probe ran").expect(0, &[]).json();
-    port(&report, "mirror", "missed")
+    port(&report(run), "mirror", "missed")
 }
 
 /// Sightings that the thread which compares them had no room for while it waited for a core.
 fn samples_lost(run: &Run) -> u64 {
-    let report = run.probe.as_ref().expect("a probe ran").expect(0, &[]).json();
-    report["ledger"]["beside"]["path_samples_lost"].as_u64().unwrap_or(0)
+    report(run)["ledger"]["beside"]["path_samples_lost"].as_u64().unwrap_or(0)
 }
 
 /// A run of which the probe missed at most one frame in so many (`u64::MAX`: none) and compared all

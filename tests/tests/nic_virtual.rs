@@ -174,21 +174,7 @@ fn frames_beyond_the_limit_are_cut_and_say_so() {
 
 #[test]
 fn kernel_interfaces_give_what_their_peer_sends() {
-    let name = "kernel_interfaces_give_what_their_peer_sends";
-    if skips::too_long(name) {
-        return;
-    }
-    if !rustix::process::geteuid().is_root() {
-        skips::skipped(name, "needs root for a network namespace");
-        return;
-    }
-    // A network namespace of its own: nothing leaves it, nothing is left behind.
-    in_own_process(name, &["unshare", "-n"], || {
-        run("ip", &["link", "add", "va", "type", "veth", "peer", "name", "vb"]);
-        for side in ["va", "vb"] {
-            silence(side);
-            run("ip", &["link", "set", side, "up"]);
-        }
+    on_a_wire("kernel_interfaces_give_what_their_peer_sends", || {
         let plan = plan(&[
             port("a", "net_af_packet0,iface=va"),
             port("b", "net_af_packet1,iface=vb"),
@@ -214,17 +200,7 @@ fn kernel_interfaces_give_what_their_peer_sends() {
 
 #[test]
 fn what_the_kernels_ring_has_no_room_for_is_missed() {
-    let name = "what_the_kernels_ring_has_no_room_for_is_missed";
-    if !rustix::process::geteuid().is_root() {
-        skips::skipped(name, "needs root for a network namespace");
-        return;
-    }
-    in_own_process(name, &["unshare", "-n"], || {
-        run("ip", &["link", "add", "va", "type", "veth", "peer", "name", "vb"]);
-        for side in ["va", "vb"] {
-            silence(side);
-            run("ip", &["link", "set", side, "up"]);
-        }
+    on_a_wire("what_the_kernels_ring_has_no_room_for_is_missed", || {
         let small = "net_af_packet0,iface=va,blocksz=4096,framesz=2048,framecnt=64";
         // Another device's sockets count for themselves.
         let plan = plan(&[port("small", small), port("other", "net_af_packet1,iface=vb")]);
@@ -420,6 +396,26 @@ fn rejected_arguments_are_told_and_print_nothing() {
         assert!(error.to_string().contains("--nonsense"), "{error}");
     });
     assert!(!output.contains("EAL"), "standard output is left alone: {output}");
+}
+
+/// Runs `body` in a network namespace of its own, with a pair of interfaces `va` and `vb`: nothing leaves it,
+/// nothing is left behind. Noted as a skip where this machine cannot have it.
+fn on_a_wire(name: &str, body: impl FnOnce()) {
+    if skips::too_long(name) {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        skips::skipped(name, "needs root for a network namespace");
+        return;
+    }
+    in_own_process(name, &["unshare", "-n"], || {
+        run("ip", &["link", "add", "va", "type", "veth", "peer", "name", "vb"]);
+        for side in ["va", "vb"] {
+            silence(side);
+            run("ip", &["link", "set", side, "up"]);
+        }
+        body();
+    });
 }
 
 /// Runs `body` in a process of its own, which is this program with one test; `before` stands

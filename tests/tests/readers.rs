@@ -101,19 +101,7 @@ fn any_reader_of_parquet_finds_what_was_written() {
         let mut sink = ParquetSink::new(&plan, "p1", "east").expect("a folder");
         Table::visit(&mut Single(&mut sink));
         if merges {
-            let round = Round {
-                work: Work::Tidy,
-                folder: folder.root().to_owned(),
-                probe_id: "p1".to_owned(),
-                hour: 5,
-                run_hour: 5,
-                keep_days: None,
-                size_mib_max: None,
-                free_mib_min: 0,
-                compact: true,
-                whole: true,
-                leave: Vec::new(),
-            };
+            let round = Round::of_all(Work::Tidy, folder.root(), "p1", 5);
             // Each table has several files, which become one.
             let files = finished_files(folder.root()).len();
             let tables = Table::ALL.len();

@@ -136,7 +136,7 @@ impl Fleet {
     pub(super) fn new(plan: &Arc<Plan>, start: Start) -> Self {
         Self {
             hold_ms: plan.correlate.hold_ms.into(),
-            partitions: start.partitions,
+            partitions: None,
             length_ns: ms(plan.window.length_ms.into()),
             detectors: Detectors::new(&plan.detect),
             plan: Arc::clone(plan),

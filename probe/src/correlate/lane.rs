@@ -106,8 +106,6 @@ pub(super) enum Wants {
 pub(super) struct Start {
     pub(super) inventory: InventoryCell,
     pub(super) maker: RecordMaker,
-    /// Of the topic of probes, if that is known.
-    pub(super) partitions: Option<usize>,
     pub(super) first: Begin,
 }
 
@@ -384,9 +382,9 @@ impl Lane {
                 return Ok(());
             }
             let Some(maker) = self.maker.take() else { return Ok(()) };
-            let (partitions, inventory) = (None, Arc::clone(&self.inventory));
+            let inventory = Arc::clone(&self.inventory);
             (self.joined_committed, self.joined_next) = (first.offset, first.offset);
-            let start = Start { inventory, maker, partitions, first };
+            let start = Start { inventory, maker, first };
             self.reducer = Some((self.job.reduce)(&self.plan, start));
         }
         if self.partition_count.is_none()

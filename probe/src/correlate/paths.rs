@@ -37,8 +37,8 @@ pub(super) static JOB: Job = Job {
     ],
     part: |plan, first_offset| Box::new(Samples::new(plan, first_offset)),
     reduce: |plan, start| {
-        let Start { inventory, maker, partitions, first } = start;
-        Box::new(Reducer::new(plan, inventory, maker, partitions, first.offset))
+        let Start { inventory, maker, first } = start;
+        Box::new(Reducer::new(plan, inventory, maker, first.offset))
     },
 };
 

@@ -134,12 +134,11 @@ impl Reducer {
         plan: &Arc<Plan>,
         inventory: InventoryCell,
         maker: RecordMaker,
-        partitions: Option<usize>,
         first_offset: i64,
     ) -> Self {
         Self {
             hold_ms: plan.correlate.hold_ms.into(),
-            partitions,
+            partitions: None,
             length_ns: ms(plan.window.length_ms.into()),
             paths: Paths::new(plan, Stands::new(plan, inventory)),
             waiting_max: WAITING_MAX,
@@ -412,7 +411,7 @@ mod tests {
     fn reducer(plan: &Arc<Plan>, first_offset: i64) -> Reducer {
         let maker =
             RecordMaker::new(names(plan), InventoryCell::default(), InventoryRows::default());
-        let mut reducer = Reducer::new(plan, InventoryCell::default(), maker, None, first_offset);
+        let mut reducer = Reducer::new(plan, InventoryCell::default(), maker, first_offset);
         reducer.set_partitions(2);
         reducer
     }
@@ -630,7 +629,7 @@ mod tests {
         let plan = plan();
         let maker =
             RecordMaker::new(names(&plan), InventoryCell::default(), InventoryRows::default());
-        let mut reducer = Reducer::new(&plan, InventoryCell::default(), maker, None, 0);
+        let mut reducer = Reducer::new(&plan, InventoryCell::default(), maker, 0);
         reducer.caught_up();
         for (offset, message) in (0..).zip(&log(&plan, false)) {
             reducer.read(offset, message, i64::MAX);

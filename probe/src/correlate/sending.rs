@@ -115,23 +115,31 @@ mod tests {
     use std::sync::{Arc, mpsc};
     use std::thread;
 
-    use crossbeam::channel::bounded;
+    use crossbeam::channel::{Receiver, bounded};
     use rdkafka::config::ClientConfig;
 
     use super::super::contact::Contacts;
     use super::*;
     use crate::export::kafka::client::Trouble;
 
-    #[test]
-    fn a_full_queue_of_a_broker_that_is_away_does_not_hold_up_the_end() {
-        let (reports, _keep) = bounded(10);
+    /// What a producer tells.
+    type Reports = Receiver<(Sent, Option<KafkaError>)>;
+
+    /// A producer with a setting, and brokers where nobody listens.
+    fn unheard(setting: &str, value: &str) -> (BaseProducer<Confirms>, Reports) {
+        let (reports, told) = bounded(10);
         let confirms = Confirms { says: Says(Trouble::default()), reports };
-        // Nobody listens there.
-        let producer: BaseProducer<Confirms> = ClientConfig::new()
+        let producer = ClientConfig::new()
             .set("bootstrap.servers", "127.0.0.1:1")
-            .set("queue.buffering.max.messages", "1")
+            .set(setting, value)
             .create_with_context(confirms)
             .expect("a producer");
+        (producer, told)
+    }
+
+    #[test]
+    fn a_full_queue_of_a_broker_that_is_away_does_not_hold_up_the_end() {
+        let (producer, _reports) = unheard("queue.buffering.max.messages", "1");
         let stop = Arc::new(AtomicBool::new(false));
         let (said, heard) = mpsc::channel();
         let stops = Arc::clone(&stop);
@@ -153,13 +161,7 @@ mod tests {
 
     #[test]
     fn what_the_producer_refuses_is_no_message_that_was_sent() {
-        let (reports, _keep) = bounded(10);
-        let confirms = Confirms { says: Says(Trouble::default()), reports };
-        let producer: BaseProducer<Confirms> = ClientConfig::new()
-            .set("bootstrap.servers", "127.0.0.1:1")
-            .set("message.max.bytes", "1000")
-            .create_with_context(confirms)
-            .expect("a producer");
+        let (producer, _reports) = unheard("message.max.bytes", "1000");
         let contacts =
             Contacts { sent_ms: 0, window: 7, probe: "p".repeat(2_000), rows: Vec::new() };
         let sent = Sent::Joined { assignment: 1, partition: 0, offset: 5 };

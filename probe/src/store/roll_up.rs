@@ -134,17 +134,8 @@ mod tests {
     /// How many hours were tried, and what came of it.
     fn roll_up(folder: &Folder, program: &Path, leave: &[String]) -> (usize, Tidied) {
         let round = Round {
-            work: Work::RollUp,
-            folder: folder.0.clone(),
-            probe_id: "p1".to_owned(),
-            hour: HOUR + 1,
-            run_hour: HOUR,
-            keep_days: None,
-            size_mib_max: None,
-            free_mib_min: 0,
-            compact: true,
-            whole: true,
             leave: leave.to_vec(),
+            ..Round::of_all(Work::RollUp, &folder.0, "p1", HOUR + 1)
         };
         let (mut tried, mut sum) = (0, Tidied::default());
         let mut tell = |step| match step {

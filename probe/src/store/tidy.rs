@@ -9,7 +9,7 @@
 //! must not end the probe; and because its memory goes back in full.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +154,23 @@ pub fn stand_back() {
 }
 
 impl Round {
+    /// Of all hours; nothing is old or too much. `hour`: that of the clock, in which the run began.
+    pub fn of_all(work: Work, folder: &Path, probe_id: &str, hour: u64) -> Self {
+        Self {
+            work,
+            folder: folder.to_owned(),
+            probe_id: probe_id.to_owned(),
+            hour,
+            run_hour: hour,
+            keep_days: None,
+            size_mib_max: None,
+            free_mib_min: 0,
+            compact: true,
+            whole: true,
+            leave: Vec::new(),
+        }
+    }
+
     /// Does it, and tells each step as soon as it is done.
     pub fn run(&self, tell: &mut dyn FnMut(Step)) {
         let mut doing = Doing::new(self, tell);

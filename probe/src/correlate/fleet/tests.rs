@@ -23,7 +23,9 @@ fn fleet(plan: &Arc<Plan>, first: Begin) -> Fleet {
     let names = Names::new(plan, PortNames::new(&[]));
     let inventory = InventoryCell::default();
     let maker = RecordMaker::new(names, Arc::clone(&inventory), InventoryRows::default());
-    Fleet::new(plan, Start { inventory, maker, partitions: Some(2), first })
+    let mut fleet = Fleet::new(plan, Start { inventory, maker, first });
+    fleet.set_partitions(2);
+    fleet
 }
 
 fn begin(offset: i64) -> Begin {

@@ -345,11 +345,10 @@ impl Handle {
     }
 
     fn send(&mut self, parts: &[Arc<Rows>], packets: Timestamp, until_ns: u64) {
-        let records_of = |rows: &Arc<Rows>| -> u64 {
-            self.tables.iter().map(|table| count(rows.len_of(*table))).sum()
-        };
-        let wanted: Vec<_> = parts.iter().filter(|rows| records_of(rows) > 0).cloned().collect();
-        let records: u64 = wanted.iter().map(records_of).sum();
+        let wants = |rows: &Rows| self.tables.iter().any(|table| rows.len_of(*table) > 0);
+        let wanted: Vec<_> = parts.iter().filter(|rows| wants(rows)).cloned().collect();
+        // Each has one table.
+        let records: u64 = wanted.iter().map(|rows| count(rows.len())).sum();
         let Some(messages) = self.messages.as_ref().filter(|_| records > 0) else { return };
         self.settling.is_asked = false;
         let mut message = Message::Rows(wanted, packets, records);

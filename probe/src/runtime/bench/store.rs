@@ -22,7 +22,7 @@ use crate::export::ParquetSink;
 use crate::export::parquet::folder;
 use crate::record::{Rows, Table};
 use crate::store::query::Records;
-use crate::store::{Round, Tidied, Work};
+use crate::store::{Round, Work};
 use crate::time::{Timestamp, monotonic_ns, thread_cpu_ns};
 
 pub use questions::Asked;
@@ -221,22 +221,14 @@ fn tidy(options: &StoreOptions, over: &Receiver<u64>) -> Result<(OnDisk, f64), S
             .flat_map(|hour| Table::ALL.iter().map(move |table| (hour, *table)))
             .map(|(hour, table)| folder_of(Path::new(""), table, hour).display().to_string());
         let round = Round {
-            work: Work::Tidy,
-            folder: options.folder.clone(),
-            probe_id: PROBE.to_owned(),
-            hour: first + hour + 2,
-            run_hour: first + hour + 2,
-            keep_days: None,
-            size_mib_max: None,
             free_mib_min: 16,
-            compact: true,
-            whole: true,
             leave: later.collect(),
+            ..Round::of_all(Work::Tidy, &options.folder, PROBE, first + hour + 2)
         };
         let begun_ns = thread_cpu_ns();
-        let mut tidied = Tidied { unfinished: true, ..Tidied::default() };
-        while tidied.unfinished {
-            tidied = round.run_through();
+        let mut tidied = round.run_through();
+        while std::mem::take(&mut tidied.unfinished) {
+            tidied.add(round.run_through());
         }
         merge_ns += thread_cpu_ns() - begun_ns;
         tidied.add(Round { work: Work::RollUp, ..round }.run_through());

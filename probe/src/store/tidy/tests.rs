@@ -57,19 +57,7 @@ impl Folder {
     }
 
     fn round(&self) -> Round {
-        Round {
-            work: Work::Tidy,
-            folder: self.0.clone(),
-            probe_id: "p1".to_owned(),
-            hour: HOUR + 2,
-            run_hour: HOUR,
-            keep_days: None,
-            size_mib_max: None,
-            free_mib_min: 0,
-            compact: true,
-            whole: true,
-            leave: Vec::new(),
-        }
+        Round { run_hour: HOUR, ..Round::of_all(Work::Tidy, &self.0, "p1", HOUR + 2) }
     }
 
     fn tidy(&self) -> Tidied {
