@@ -286,12 +286,12 @@ fn sinks_that_are_down_hold_up_no_other_and_have_what_is_promised_when_they_are_
     assert!(found.values().all(|times| *times == 1), "{found:?}");
     // One without a spool has it from memory.
     held.run();
-    held.make_topic("held.path", 1);
+    held.have_topic("held.path");
     assert_eq!(keys(&all_in(&held, "held", &expected)), keys(&expected), "{}", member.log());
     // One with a spool has it also where the member was killed.
     drop(member);
     kept.run();
-    kept.make_topic("kept.path", 1);
+    kept.have_topic("kept.path");
     let member = member_with(&folder, &kafka, 1, &others);
     assert_eq!(keys(&all_in(&kept, "kept", &expected)), keys(&expected), "{}", member.log());
     member.terminate();

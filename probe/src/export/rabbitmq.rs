@@ -1,7 +1,8 @@
 //! RabbitMQ: one message a record, confirmed by the broker.
 //!
 //! In: batches of JSON lines. Out: messages to a topic exchange, key `vmprobe.TABLE`.
-//! Cost: [`WINDOW_MESSAGES`] of a batch are published at once, then their confirmations are waited for.
+//! Cost: [`WINDOW_MESSAGES`] of a batch are published at once, then their confirmations are waited for, each
+//! no longer than `timeout_ms` after the one before.
 //! Invariants: a record counts as delivered when the broker has confirmed it and a queue has taken it:
 //! messages are persistent and mandatory, and one that no queue wants is tried again like any that
 //! failed. A retry has the same message ids, so consumers can tell, and leaves out what is confirmed: a batch
@@ -15,7 +16,9 @@ use async_rs::{Runtime as AsyncRuntime, Tokio};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::tcp::AsyncTcpStream;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm,
+};
 use tokio::runtime::Runtime;
 
 use super::sink::{Batch, Delivered, Driver, Failure};
@@ -143,7 +146,7 @@ impl Publisher {
     }
 }
 
-/// Publishes what is not confirmed, and waits for all confirmations, each time no longer than `timeout`.
+/// Publishes what is not confirmed, and waits for all confirmations, for each no longer than `timeout`.
 async fn publish(
     channel: &Channel,
     (plan, probe, timeout): (&RabbitmqPlan, &str, Duration),
@@ -156,30 +159,31 @@ async fn publish(
     };
     let left: Vec<_> = lines.filter(here).collect();
     for window in left.chunks(WINDOW_MESSAGES) {
-        let published = publish_window(channel, (plan, probe), batch, window, confirmed);
-        within(timeout, published).await?;
+        publish_window(channel, (plan, probe, timeout), batch, window, confirmed).await?;
     }
     Ok(())
 }
 
-async fn within<T>(
+/// As long as the broker is waited for at once.
+async fn within<T, E: ToString>(
     timeout: Duration,
-    what: impl Future<Output = Result<T, String>>,
+    what: impl Future<Output = Result<T, E>>,
 ) -> Result<T, String> {
-    let late = |_| Err("no answer in timeout_ms".to_owned());
-    tokio::time::timeout(timeout, what).await.unwrap_or_else(late)
+    match tokio::time::timeout(timeout, what).await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer in timeout_ms".to_owned()),
+    }
 }
 
 async fn publish_window(
     channel: &Channel,
-    (plan, probe): (&RabbitmqPlan, &str),
+    (plan, probe, timeout): (&RabbitmqPlan, &str, Duration),
     batch: &Batch,
     window: &[(usize, &[u8])],
     confirmed: &mut [bool],
 ) -> Result<(), String> {
-    let text = |error: lapin::Error| error.to_string();
     let key = format!("vmprobe.{}", batch.table.name());
-    let (mut confirms, mut closed) = (Vec::new(), None);
+    let (mut confirms, mut failed) = (Vec::new(), None);
     for (number, line) in window {
         let properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
@@ -195,37 +199,66 @@ async fn publish_window(
             line,
             properties,
         );
-        match published.await {
+        match within(timeout, published).await {
             Ok(confirm) => confirms.push((*number, confirm)),
             // Why the broker has closed the channel is said to those that wait for its answer.
             Err(error) => {
-                closed = Some(text(error));
+                failed = Some(error);
                 break;
             }
         }
     }
-    let (mut returned, mut refused) = (0_u64, 0_u64);
-    for (number, confirm) in confirms {
-        match confirm.await.map_err(text)? {
-            Confirmation::Ack(None) => {
-                if let Some(confirmed) = confirmed.get_mut(number) {
-                    *confirmed = true;
-                }
-            }
-            Confirmation::Ack(Some(_)) => returned += 1,
-            Confirmation::Nack(_) | Confirmation::NotRequested => refused += 1,
+    let mut answers = Answers::of(confirms, timeout, confirmed).await;
+    if let Some(what) = answers.failed.take().or(failed) {
+        return Err(what);
+    }
+    match answers {
+        Answers { returned: 0, refused: 0, .. } => Ok(()),
+        Answers { returned: 0, refused, .. } => {
+            Err(format!("the broker did not take {refused} messages"))
         }
-    }
-    if let Some(closed) = closed {
-        return Err(closed);
-    }
-    match (returned, refused) {
-        (0, 0) => Ok(()),
-        (0, _) => Err(format!("the broker did not take {refused} messages")),
-        _ => Err(format!(
+        Answers { returned, .. } => Err(format!(
             "no queue is bound to exchange {} for {key}: {returned} messages came back",
             plan.exchange
         )),
+    }
+}
+
+/// What the broker said to a window, beside what it confirmed.
+#[derive(Default)]
+struct Answers {
+    /// Taken by the broker, by no queue.
+    returned: u64,
+    refused: u64,
+    /// Why the rest has no answer.
+    failed: Option<String>,
+}
+
+impl Answers {
+    /// Waits for each as long as the broker goes on answering: a slow one is not asked to take the same again.
+    async fn of(
+        confirms: Vec<(usize, PublisherConfirm)>,
+        timeout: Duration,
+        confirmed: &mut [bool],
+    ) -> Self {
+        let mut answers = Self::default();
+        for (number, confirm) in confirms {
+            // What has an answer by now counts, also where one before it has none.
+            let wait = if answers.failed.is_some() { Duration::ZERO } else { timeout };
+            match within(wait, confirm).await {
+                Ok(Confirmation::Ack(None)) => {
+                    if let Some(confirmed) = confirmed.get_mut(number) {
+                        *confirmed = true;
+                    }
+                }
+                Ok(Confirmation::Ack(Some(_))) => answers.returned += 1,
+                Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => answers.refused += 1,
+                Err(what) => {
+                    answers.failed.get_or_insert(what);
+                }
+            }
+        }
+        answers
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
@@ -208,14 +208,25 @@ impl Kafka {
         config
     }
 
-    /// Makes a topic with so many partitions.
+    /// Makes a topic with so many partitions, which nobody has made yet.
     pub fn make_topic(&self, topic: &str, partitions: u32) {
+        let output = self.create_topic(topic, partitions);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Makes a topic where its producers have not: the broker makes one for them as soon as they ask for it.
+    pub fn have_topic(&self, topic: &str) {
+        let output = self.create_topic(topic, 1);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() || said.contains("already exists"), "{output:?}");
+    }
+
+    fn create_topic(&self, topic: &str, partitions: u32) -> Output {
         let broker = format!("tcp://127.0.0.1:{}", self.broker_port);
         let mut command = Command::new(program());
         command.args(["topic", "create", "--broker", &broker]);
         command.args(["--partitions", &partitions.to_string(), topic]);
-        let output = command.output().expect("it runs");
-        assert!(output.status.success(), "{output:?}");
+        command.output().expect("it runs")
     }
 
     /// Whether a topic of one partition has had a message.
