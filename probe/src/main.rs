@@ -56,7 +56,19 @@ enum Command {
     TidyStore,
 }
 
+/// A thread that panics ends the program: a release is built to abort, and tests run a program that is not.
+fn abort_in_a_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
+}
+
 fn main() -> ExitCode {
+    if cfg!(panic = "unwind") {
+        abort_in_a_panic();
+    }
     let arguments = Arguments::parse();
     output::start_log();
     let outcome = match arguments.command {
