@@ -19,9 +19,10 @@ pub type Row = BTreeMap<String, Json>;
 /// All files of records below a folder, in order of their names.
 ///
 /// # Panics
-/// If there is another file: what a writer did not finish must not stay.
+/// If there is another file, but for hours that stand added up: what a writer did not finish must not stay.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
-    let files = all_files(folder);
+    let files: Vec<_> =
+        all_files(folder).into_iter().filter(|file| !stands_added_up(file)).collect();
     for file in &files {
         assert!(is_finished(file), "{} is left over", file.display());
     }
@@ -112,6 +113,15 @@ fn all_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Whether it is an hour of windows, added up, in its place: a live run makes these of hours that are over.
+fn stands_added_up(file: &Path) -> bool {
+    const BEGINNINGS: [&str; 4] = [".windows_1m.", ".windows_1h.", ".vms_1m.", ".talks_1h."];
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let is_one = |name: String| BEGINNINGS.iter().any(|beginning| name.starts_with(beginning));
+    let is_hidden = |name: String| name.starts_with('.');
+    name(file).is_some_and(is_one) && !file.parent().and_then(name).is_some_and(is_hidden)
+}
+
 fn is_finished(file: &Path) -> bool {
     file.extension().is_some_and(|ending| ending == "parquet")
 }
@@ -149,5 +159,12 @@ mod tests {
         std::fs::write(hour.join("b.parquet.part"), b"").expect("a file");
         assert!(std::panic::catch_unwind(|| files(folder.root())).is_err());
         assert_eq!(finished_files(folder.root()), [hour.join("a.parquet")]);
+        std::fs::remove_file(hour.join("b.parquet.part")).expect("it was there");
+        std::fs::write(hour.join(".vms_1m.2-p-1-0-9"), b"").expect("a file");
+        assert_eq!(files(folder.root()), [hour.join("a.parquet")], "an hour that stands added up");
+        let unfinished = folder.path(".rolled-p");
+        std::fs::create_dir_all(&unfinished).expect("a folder");
+        std::fs::write(unfinished.join(".vms_1m.2-p-1-0-9"), b"").expect("a file");
+        assert!(std::panic::catch_unwind(|| files(folder.root())).is_err(), "one that does not");
     }
 }

@@ -164,7 +164,7 @@ async fn publish(
     Ok(())
 }
 
-/// As long as the broker is waited for at once.
+/// Waits for the broker, no longer than `timeout`.
 async fn within<T, E: ToString>(
     timeout: Duration,
     what: impl Future<Output = Result<T, E>>,
