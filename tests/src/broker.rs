@@ -194,8 +194,17 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Connects as guest, and makes the exchanges.
+    /// Connects as guest, and makes the exchanges, which end with the broker, as those of OpenStack do.
     pub fn new(broker: &Broker, exchanges: &[&str]) -> Self {
+        Self::with_exchanges(broker, exchanges, false)
+    }
+
+    /// The same with exchanges that are there again when the broker is, 2 s after they were made.
+    pub fn lasting(broker: &Broker, exchanges: &[&str]) -> Self {
+        Self::with_exchanges(broker, exchanges, true)
+    }
+
+    fn with_exchanges(broker: &Broker, exchanges: &[&str], durable: bool) -> Self {
         let runtime = Runtime::new().expect("threads");
         let url = format!("amqp://guest:guest@127.0.0.1:{}", broker.port);
         let (connection, channel) = runtime.block_on(async {
@@ -212,7 +221,8 @@ impl Publisher {
             let channel = connection.create_channel().await.expect("a channel");
             channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
             for exchange in exchanges {
-                let options = ExchangeDeclareOptions::default();
+                let options =
+                    ExchangeDeclareOptions { durable, ..ExchangeDeclareOptions::default() };
                 let made = channel.exchange_declare(
                     (*exchange).into(),
                     ExchangeKind::Topic,

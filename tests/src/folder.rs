@@ -47,6 +47,12 @@ impl Folder {
         fs::write(&path, content).expect("a file can be written");
         path
     }
+
+    /// Puts another file in the place of one, at once: who reads it then never finds a part of it.
+    pub fn replace(&self, name: &str, content: impl AsRef<[u8]>) {
+        let beside = self.write(&format!("{name}.new"), content);
+        fs::rename(beside, self.path(name)).expect("a file can be renamed");
+    }
 }
 
 impl Drop for Folder {

@@ -1,19 +1,41 @@
 //! Ports on loopback for servers of tests.
 //!
-//! In: nothing. Out: ports that nobody listens on now.
+//! In: nothing. Out: ports that nobody listens on now, and that no other test is given while this one runs.
 //! Invariants: none of them is one that the kernel gives to clients. Who connects to such a port before
 //! its server is up may be given that very port, and then talks to himself (TCP's simultaneous open).
 //! Source: `ip(7)`, `ip_local_port_range`, which begins at 32768.
 
 use std::collections::hash_map::RandomState;
+use std::fs::File;
 use std::hash::BuildHasher as _;
 use std::net::TcpListener;
+use std::os::fd::IntoRawFd as _;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
 
 use crate::random::Random;
 
 /// Below what clients are given, above most of what is registered.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 const TRIES_MAX: usize = 1_000;
+
+/// Whether no other test has it. Then it is this one's until its process ends: a server may be started long
+/// after its port was drawn, and again.
+fn take(port: u16) -> bool {
+    let memory = Path::new("/dev/shm");
+    let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let folder = base.join(format!("vmprobe-ports-{}", rustix::process::getuid().as_raw()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let options = File::options().create(true).truncate(false).write(true).clone();
+    let file = options.open(folder.join(port.to_string())).expect("a file");
+    let is_ours = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    if is_ours {
+        // It stays open, and so locked.
+        let _ = file.into_raw_fd();
+    }
+    is_ours
+}
 
 /// Different ones. Other tests look for some at the same time, so they are drawn.
 ///
@@ -28,7 +50,8 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
         drawn
             .find_map(|place| {
                 let port = PORTS.start + u16::try_from(place).expect("below the count");
-                TcpListener::bind(("127.0.0.1", port)).ok()
+                let bound = TcpListener::bind(("127.0.0.1", port)).ok()?;
+                take(port).then_some(bound)
             })
             .expect("a free port")
     });

@@ -633,12 +633,14 @@ fn a_cluster_of_replicated_tables_has_each_row_once_on_one_shard() {
     let mut sinks = start(&plan, false);
     let mut sent = 0;
     for part in 0..40 {
+        if part == 20 {
+            // The shard that only the other one talks to.
+            cluster.servers[1].kill();
+        }
         sinks.send(&load(sent, 200), Timestamp(now().as_ns() + sent * 1_000_000), 0);
         sent += 200;
         sleep_ms(20);
         if part == 20 {
-            // The shard that only the other one talks to.
-            cluster.servers[1].kill();
             failing(&sinks);
             cluster.servers[1].run();
         }

@@ -145,10 +145,10 @@ fn the_file_s_thread_says_how_it_is_doing() {
         }
         panic!("never {state:?}: {:?}", inbox.health(wall_clock()));
     };
-    folder.write("inventory.toml", "nonsense");
+    folder.replace("inventory.toml", "nonsense");
     let failed = wait_for(SourceState::Failed);
     assert!(failed.last_error.is_some_and(|error| error.contains("inventory.toml:1")));
-    folder.write("inventory.toml", TWO_VMS);
+    folder.replace("inventory.toml", TWO_VMS);
     assert_eq!(wait_for(SourceState::Live).connections, 1);
     assert!(inbox.next(1_000).is_some());
     stop.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -147,7 +147,7 @@ fn changes_by_http(address: &str) {
 
 fn changes_by_file(folder: &Folder, address: &str, probe: &mut Probe) {
     let file = |status: &Json| status["sources"][0].clone();
-    folder.write("inventory.toml", "[[vm]]\n");
+    folder.replace("inventory.toml", "[[vm]]\n");
     let failed =
         waits_for(address, "/api/v1/inventory", |status| file(status)["state"] == "failed");
     assert!(file(&failed)["last_error"].as_str().is_some_and(|error| error.contains("uuid")));
@@ -155,7 +155,7 @@ fn changes_by_file(folder: &Folder, address: &str, probe: &mut Probe) {
     assert_eq!(get(address, "/api/v1/inventory/vms?name=web").json()["total"], 1);
     let space =
         "[[space]]\nname = \"router\"\nsegments = [\"default/vlan/7\", \"default/vlan/8\"]\n";
-    folder.write("inventory.toml", inventory("web-2", space));
+    folder.replace("inventory.toml", inventory("web-2", space));
     waits_for(address, "/api/v1/inventory/vms?name=web-2", |page| page["total"] == 1);
     waits_for(address, "/api/v1/conversations", |page| {
         page["items"].as_array().is_some_and(|items| {

@@ -106,10 +106,30 @@ impl Drop for Server {
     }
 }
 
-/// Waits until somebody has bound the UDP port.
+/// Octets that wait for who has bound the UDP port, if anybody has (`proc(5)`, `/proc/net/udp`).
+fn octets_waiting_at(port: u16) -> Option<u64> {
+    let here = format!(":{port:04X}");
+    let table = fs::read_to_string("/proc/net/udp").expect("the system's sockets");
+    table.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let is_here = words.next()?.ends_with(&here);
+        // Behind the remote address and the state: what waits to be sent, and to be read.
+        let (_, octets) = words.nth(2)?.split_once(':')?;
+        is_here.then(|| u64::from_str_radix(octets, 16).expect("a number"))
+    })
+}
+
+/// Waits until somebody has bound the UDP port. Who bound it to see would be in the way.
 fn bound(port: u16) {
-    let taken = || UdpSocket::bind(("127.0.0.1", port)).is_err().then_some(());
+    let taken = || octets_waiting_at(port).map(drop);
     assert!(until(SOON_S, taken).is_some(), "nobody listens at {port}");
+}
+
+/// Waits until who has bound the UDP port has taken all from there, and a while for what it has in hand.
+fn read_by_its_owner(port: u16) {
+    let empty = || octets_waiting_at(port).filter(|octets| *octets == 0).map(drop);
+    assert!(until(SOON_S, empty).is_some(), "nobody reads at {port}");
+    sleep_ms(500);
 }
 
 /// nfcapd that writes into a folder of its own.
@@ -189,7 +209,7 @@ fn nfdump_shows_each_flow_once_with_both_directions() {
     sinks.send(&flows(0..3_000), NOW, 0);
     all_delivered(&sinks, 3_000);
     sinks.finish();
-    sleep_ms(500);
+    read_by_its_owner(port);
     server.terminate();
     let found = nfdump(&folder, "flows");
     assert_eq!(found.len(), 3_000);
@@ -225,7 +245,7 @@ fn a_replay_gives_its_flows_to_nfdump() {
     command.args(["replay", "--json", "-c"]).arg(&file);
     command.arg(folder.path("generated/tap-a.pcap"));
     let report = run_to_end(command).expect(0, &[]).json();
-    sleep_ms(500);
+    read_by_its_owner(port);
     server.terminate();
     let found = nfdump(&folder, "flows");
     assert!(found.len() > 10);
@@ -259,7 +279,7 @@ fn nfcapd_may_end_under_load_and_comes_back() {
     };
     let before = send(&mut sinks, 20);
     all_delivered(&sinks, before);
-    sleep_ms(300);
+    read_by_its_owner(port);
     send(&mut sinks, 20);
     some_delivered(&sinks, before + 5 * BATCH);
     // nfcapd writes its file when it ends, so it is not killed harder.
@@ -271,7 +291,7 @@ fn nfcapd_may_end_under_load_and_comes_back() {
     let sent = send(&mut sinks, 20);
     all_delivered(&sinks, sent);
     assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);
-    sleep_ms(300);
+    read_by_its_owner(port);
     server.terminate();
     let (first, second) = (nfdump(&folder, "first"), nfdump(&folder, "second"));
     let numbers = |found: &[Json]| -> Vec<u64> {
@@ -331,7 +351,7 @@ fn what_is_lost_on_the_way_shows_in_the_sequence() {
     assert!(dropped.len() > 10, "{dropped:?}");
     let records = |place: usize| sequences[place + 1] - sequences[place];
     assert!(dropped.iter().all(|place| records(*place) == 1), "{sequences:?}");
-    sleep_ms(500);
+    read_by_its_owner(port);
     server.terminate();
     assert_eq!(nfdump(&folder, "flows").len(), 205 - dropped.len());
     let log = fs::read_to_string(folder.path("flows.log")).expect("a log");

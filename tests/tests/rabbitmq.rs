@@ -23,8 +23,7 @@ use vmprobe_tests::end_to_end::{Folder, missing, missing_tools, run_to_end, unti
 use vmprobe_tests::forms::{json_of, read_by_python};
 use vmprobe_tests::records;
 use vmprobe_tests::sinks::{
-    NOW, SOON_S, alerts, all_delivered, failing, numbers, only, origin, plan_of as plan,
-    some_delivered, start,
+    NOW, SOON_S, alerts, all_delivered, failing, numbers, only, origin, plan_of as plan, start,
 };
 
 /// The broker's side: an exchange, and a queue that is bound when the test wants it.
@@ -74,13 +73,18 @@ impl Consumer {
         });
     }
 
+    /// How much is in the queue.
+    fn count(&self) -> u32 {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        let queue = self.channel.queue_declare("q".into(), options, FieldTable::default());
+        self.runtime.block_on(queue).expect("a queue").message_count()
+    }
+
     /// All that is in the queue.
     fn drain(&self) -> Vec<Delivery> {
         let (sender, receiver) = std::sync::mpsc::channel();
+        let count = self.count();
         self.runtime.block_on(async {
-            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-            let queue = self.channel.queue_declare("q".into(), options, FieldTable::default());
-            let count = queue.await.expect("a queue").message_count();
             let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
             let consumer =
                 self.channel.basic_consume("q".into(), "c".into(), options, FieldTable::default());
@@ -117,6 +121,8 @@ impl Consumer {
 
 /// Published and confirmed at once at most (`WINDOW_MESSAGES` of the sink).
 const RABBITMQ_WINDOW: usize = 1_024;
+/// Records of a large batch, which takes several of these.
+const BATCH: u64 = 10_000;
 
 fn rabbitmq(broker: &Broker, rest: &str) -> String {
     format!(
@@ -208,11 +214,11 @@ fn rabbitmq_confirms_every_record_or_it_comes_again() {
     }
     a_replay_tells_rabbitmq_what_comes_seldom(&broker, &consumer);
     blocked(&broker, &consumer);
-    drop(consumer);
+    slow(&broker, &consumer);
     // The broker's own tables (what is bound to what) reach the disk up to 2 s later (Erlang's disk_log);
     // killed before, it would not know the binding any more.
     sleep_ms((bound_ns + 3_000_000_000).saturating_sub(monotonic_ns()) / 1_000_000);
-    killed_under_load(&mut broker);
+    killed_under_load(&mut broker, consumer);
 }
 
 /// Threads of the client, one a connection.
@@ -244,6 +250,19 @@ fn blocked(broker: &Broker, consumer: &Consumer) {
     let mut found = numbers(&consumer.records()["alerts"]);
     found.dedup();
     assert_eq!(found, (0..250).collect::<Vec<_>>());
+}
+
+/// A wait for the broker is shorter than a batch takes, which gets there all the same.
+fn slow(broker: &Broker, consumer: &Consumer) {
+    let text = rabbitmq(broker, &format!("tables = [\"alerts\"]\nbatch_records = {BATCH}\n"));
+    let mut sinks = start(&plan(&text.replace("timeout_ms = 20000", "timeout_ms = 500")));
+    sinks.send(&alerts(0, BATCH), NOW, 0);
+    all_delivered(&sinks, BATCH);
+    assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);
+    // An answer that was late by more than that has some sent again.
+    let mut found = numbers(&consumer.records()["alerts"]);
+    found.dedup();
+    assert_eq!(found, (0..BATCH).collect::<Vec<_>>());
 }
 
 /// One that takes connections and says nothing, with and without TLS.
@@ -311,17 +330,17 @@ fn a_broker_of_another_protocol_is_told_and_records_wait() {
 
 /// Each record is there under one id; what was published again after the kill has that same id and octets, and
 /// is no more than was waited for then.
-fn killed_under_load(broker: &mut Broker) {
-    const BATCH: u64 = 10_000;
+fn killed_under_load(broker: &mut Broker, consumer: Consumer) {
     const SENT: u64 = 2 * BATCH;
     let text = rabbitmq(broker, &format!("tables = [\"alerts\"]\nbatch_records = {BATCH}\n"));
-    // A wait for the broker is shorter than a batch takes, which gets there all the same.
-    let mut sinks = start(&plan(&text.replace("timeout_ms = 20000", "timeout_ms = 500")));
+    let mut sinks = start(&plan(&text));
     sinks.send(&alerts(0, SENT), NOW, 0);
-    some_delivered(&sinks, BATCH);
-    // In the middle of a batch, as a rule.
-    sleep_ms(350);
+    // In the middle of the second batch.
+    let middle = u32::try_from(BATCH + BATCH / 4).expect("few");
+    let some = until(SOON_S, || (consumer.count() > middle).then_some(()));
+    assert!(some.is_some(), "{:?}", sinks.reports());
     broker.kill();
+    drop(consumer);
     let delivered = only(sinks.reports()).ledger.delivered;
     assert!(delivered < SENT, "it was killed under load");
     failing(&sinks, "127.0.0.1");

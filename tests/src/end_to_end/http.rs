@@ -8,6 +8,9 @@ use serde_json::Value as Json;
 
 use super::program::until;
 
+/// How long an answer is waited for, in seconds: a graph may take the probe 30, and 5 until it gives up.
+const ANSWER_S: u64 = 40;
+
 /// What the probe answered.
 #[derive(Debug)]
 pub struct Answer {
@@ -61,7 +64,7 @@ pub fn send_json(address: &str, method: &str, path: &str, body: &Json) -> Answer
 /// Sends a request; each of `headers` ends its line.
 pub fn send(address: &str, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(address).expect("the page listens");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time limit can be set");
+    stream.set_read_timeout(Some(Duration::from_secs(ANSWER_S))).expect("a time limit can be set");
     let length =
         if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     write!(

@@ -251,6 +251,8 @@ fn a_server_that_dies_leaves_a_gap_and_no_lies() {
         stop.store(true, Ordering::Relaxed);
         changes.join().expect("it does not panic");
         watch.until_failed("");
+        // What it had said by then waits.
+        while watch.hears(0) {}
         let known = watch.vms();
         // Nothing is said of what nobody can know.
         let batches = watch.batches.len();

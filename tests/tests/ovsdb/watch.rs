@@ -98,6 +98,13 @@ impl Watch {
         });
     }
 
+    /// Takes over one batch, if one comes in time; whether one did.
+    pub(crate) fn hears(&mut self, wait_ms: u64) -> bool {
+        let before = self.batches.len();
+        self.listen(wait_ms);
+        self.batches.len() > before
+    }
+
     /// Takes over one batch, if one comes in time.
     pub(crate) fn listen(&mut self, wait_ms: u64) {
         let Some(received) = self.inbox.next(wait_ms) else { return };

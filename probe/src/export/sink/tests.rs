@@ -91,8 +91,9 @@ fn sums(report: &SinkReport) -> (u64, u64, u64, u64) {
     (ledger.made, ledger.delivered, ledger.queued, ledger.dropped_sum())
 }
 
+/// Patience, also for disks.
 fn until(what: impl Fn() -> bool) {
-    let end_ns = monotonic_ns() + ms(10_000);
+    let end_ns = monotonic_ns() + ms(60_000);
     while !what() {
         assert!(monotonic_ns() < end_ns, "it never happens");
         sleep_ms(2);
@@ -119,10 +120,12 @@ fn all_that_is_sent_arrives_in_batches() {
 #[test]
 fn a_failed_batch_comes_again_as_it_was_and_before_all_others() {
     let to = Destination::default();
-    to.does.lock().extend([Does::Fail, Does::TakeAndFail, Does::Fail]);
+    *to.always.lock() = Some(Does::Fail);
     let mut sink = handle(plan("a"), false, &to);
     sink.send(&rows(20), Timestamp::ZERO, 0);
     until(|| matches!(sink.report().health, SinkHealth::Failing { .. }));
+    to.does.lock().extend([Does::TakeAndFail, Does::Fail]);
+    *to.always.lock() = None;
     until(|| sink.report().ledger.delivered == 20);
     assert_eq!(sink.report().health, SinkHealth::Ok);
     assert_eq!(sums(&sink.join()), (20, 20, 0, 0));
@@ -208,13 +211,16 @@ fn who_waits_until_all_is_out_is_held_up_by_no_sink() {
     for window in 1..=50 {
         sinks.send(&rows(3)[0], Timestamp::ZERO, u64::MAX);
         while !sinks.settle() {
+            // Half of what it took if each window waited as long as the first, whatever the disk takes.
             assert!(
-                monotonic_ns() - begun_ns < ms(4_500),
+                monotonic_ns() - begun_ns < ms(25_000),
                 "window {window}: {:?}",
                 sinks.reports()
             );
             sleep_ms(1);
         }
+        let given_up = sinks.running.iter().map(|sink| sink.settling.is_behind);
+        assert_eq!(given_up.collect::<Vec<_>>(), [true, false, false], "window {window}");
         let [down, hangs, works] = &sinks.reports()[..] else { panic!("three") };
         assert_eq!(works.ledger.delivered, window * 3);
         // Had it been killed, this would be there for the next run.

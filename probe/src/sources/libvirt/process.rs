@@ -264,8 +264,10 @@ mod tests {
         (path, plan)
     }
 
-    fn asked(script: &str) -> Result<String, String> {
-        let (path, plan) = plan(script);
+    /// `timeout_ms` is for one that ends long before, or never.
+    fn asked(script: &str, timeout_ms: u32) -> Result<String, String> {
+        let (path, mut plan) = plan(script);
+        plan.timeout_ms = timeout_ms;
         let said = ask(&plan, &["list"], &handle());
         std::fs::remove_file(path).expect("the file");
         said.map_err(|trouble| trouble.to_string())
@@ -273,12 +275,13 @@ mod tests {
 
     #[test]
     fn a_child_is_bounded_in_all_it_does() {
-        let said = asked("echo $* $LC_ALL");
+        let answer = |script| asked(script, 60_000);
+        let said = answer("echo $* $LC_ALL");
         assert_eq!(said.as_deref(), Ok("--readonly --quiet --connect test:///default list C\n"));
-        assert_eq!(asked("echo 'error: a' >&2; echo 'error: b' >&2; exit 1"), Err("b".to_owned()));
-        assert_eq!(asked("exit 3"), Err("no reason given".to_owned()));
-        assert_eq!(asked("printf '\\377'"), Err("an answer was no text".to_owned()));
-        assert_eq!(asked("sleep 60 & sleep 60"), Err("no answer in timeout_ms".to_owned()));
+        assert_eq!(answer("echo 'error: a' >&2; echo 'error: b' >&2; exit 1"), Err("b".to_owned()));
+        assert_eq!(answer("exit 3"), Err("no reason given".to_owned()));
+        assert_eq!(answer("printf '\\377'"), Err("an answer was no text".to_owned()));
+        assert_eq!(asked("sleep 60 & sleep 60", 300), Err("no answer in timeout_ms".to_owned()));
     }
 
     #[test]

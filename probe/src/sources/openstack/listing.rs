@@ -240,13 +240,13 @@ mod tests {
         format!("http://{place}").parse().expect("a URL")
     }
 
-    fn fails(url: ServiceUrl, answer_mib_max: u32, list_mib_max: u32) -> String {
+    fn fails(url: ServiceUrl, list_mib_max: u32, list_timeout_s: u32) -> String {
         let plan = CloudApiPlan {
             auth: CloudAuth::None,
             network_url: Some(url),
-            answer_mib_max,
+            answer_mib_max: 1,
             list_mib_max,
-            list_timeout_s: 1,
+            list_timeout_s,
             ..CloudApiPlan::default()
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -256,11 +256,11 @@ mod tests {
 
     #[test]
     fn a_list_is_bounded_in_octets_and_in_time() {
-        let error = fails(endless(2 << 20), 1, 512);
+        let error = fails(endless(2 << 20), 512, 60);
         assert!(error.ends_with("the answer is larger than api_answer_mib_max"), "{error}");
-        let error = fails(endless(300 << 10), 1, 1);
+        let error = fails(endless(300 << 10), 1, 60);
         assert!(error.ends_with("larger together than api_list_mib_max"), "{error}");
-        let error = fails(endless(1), 1, 512);
+        let error = fails(endless(1), 512, 1);
         assert_eq!(error, "the list took longer than api_list_timeout_s");
     }
 
