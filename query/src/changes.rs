@@ -91,20 +91,6 @@ impl Changes {
         format!("(SELECT own.*{columns} FROM {rows} AS own{joins})")
     }
 
-    /// Rows of windows at whose ends something may change, as a condition, if a server is asked and anything
-    /// changes. There two looks-up a row cost more than all else that is done to it, and most rows need none.
-    pub(crate) fn touched(&self) -> Option<String> {
-        let is_key =
-            |column: &str| format!("coalesce(own.{column}, '') IN (SELECT key FROM changes)");
-        let columns = ["source_address", "destination_address", "source_mac", "destination_mac"];
-        (self.any && self.dialect == Dialect::Clickhouse).then(|| columns.map(is_key).join(" OR "))
-    }
-
-    /// From when to when nothing changes at the ends of a row that nothing touches.
-    pub(crate) fn held_by_none(&self) -> [String; 2] {
-        self.bounds.each_ref().map(|bound| self.dialect.unsigned(bound))
-    }
-
     /// Of `ends`, with `probe_id`, `address_space`, `address` and `mac`, the spans in which nothing is known to
     /// change about them, `from_ns` to `to_ns`, in the SQL of DuckDB. Those of an end follow one another.
     pub(crate) fn spans(&self, ends: &str) -> String {
@@ -133,10 +119,10 @@ impl Changes {
     /// From when to when nothing is known to change at the ends of a row [`Self::with_instants`], or about
     /// them from `start` to `end`: what the inventory says of this span it says of the row.
     pub(crate) fn held(&self, start: &str, end: &str) -> [String; 2] {
-        if !self.any {
-            return self.held_by_none();
-        }
         let [first, last] = &self.bounds;
+        if !self.any {
+            return [first, last].map(|bound| self.dialect.unsigned(bound));
+        }
         let lists = self.lists();
         [
             self.dialect.of_lists("max", &lists, &format!("<= {start}"), first),

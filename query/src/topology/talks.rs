@@ -146,32 +146,19 @@ impl Scan<'_> {
 
     /// `talks`: rows of windows summed up over the time in which nothing changes.
     fn talks_sql(&self, filter: &str) -> String {
-        let windows = self.rolled.windows(filter);
-        let held = self.changes.held("window_start_ns", "window_end_ns");
-        let Some(touched) = self.changes.touched() else {
-            return summed_up(&self.changes.with_instants(&windows), &held);
-        };
-        // An end that has a MAC address among what changes is known by it, so each talk is in one of both.
-        let of = |condition: &str| format!("(SELECT * FROM {windows} AS own WHERE {condition})");
+        let windows = self.changes.with_instants(&self.rolled.windows(filter));
+        let [held_from, held_to] = self.changes.held("window_start_ns", "window_end_ns");
         format!(
-            "{} UNION ALL {}",
-            summed_up(&of(&format!("NOT ({touched})")), &self.changes.held_by_none()),
-            summed_up(&self.changes.with_instants(&of(&touched)), &held),
+            "SELECT {keys}, {held_from} AS held_from_ns, {held_to} AS held_to_ns,
+                    sum(packet_delta_count) AS packets, sum(reverse_packet_delta_count) AS back,
+                    sum(octet_delta_count) AS octets,
+                    sum(reverse_octet_delta_count) AS octets_back,
+                    min(window_start_ns) AS first_start_ns, max(window_start_ns) AS last_start_ns,
+                    min(window_end_ns) AS first_end_ns, max(window_end_ns) AS last_end_ns
+             FROM {windows} AS own GROUP BY ALL",
+            keys = known_keys()
         )
     }
-}
-
-fn summed_up(windows: &str, [held_from, held_to]: &[String; 2]) -> String {
-    format!(
-        "SELECT {keys}, {held_from} AS held_from_ns, {held_to} AS held_to_ns,
-                sum(packet_delta_count) AS packets, sum(reverse_packet_delta_count) AS back,
-                sum(octet_delta_count) AS octets,
-                sum(reverse_octet_delta_count) AS octets_back,
-                min(window_start_ns) AS first_start_ns, max(window_start_ns) AS last_start_ns,
-                min(window_end_ns) AS first_end_ns, max(window_end_ns) AS last_end_ns
-         FROM {windows} AS own GROUP BY ALL",
-        keys = known_keys()
-    )
 }
 
 /// A part of the conversations, with all that belong to the same edges: service and ends, as far as an end
