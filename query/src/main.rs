@@ -87,7 +87,19 @@ enum Format {
     Csv,
 }
 
+/// A thread that panics ends the program: a release is built to abort, and tests run a program that is not.
+fn abort_in_a_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
+}
+
 fn main() -> ExitCode {
+    if cfg!(panic = "unwind") {
+        abort_in_a_panic();
+    }
     match answer() {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads has seen enough.

@@ -186,7 +186,7 @@ fn run(mut command: Command) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Publishes to topic exchanges, which it makes as oslo.messaging does: not durable.
+/// Publishes to topic exchanges, which it makes.
 pub struct Publisher {
     runtime: Runtime,
     channel: Channel,

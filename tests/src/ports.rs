@@ -50,8 +50,8 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
         drawn
             .find_map(|place| {
                 let port = PORTS.start + u16::try_from(place).expect("below the count");
-                let bound = TcpListener::bind(("127.0.0.1", port)).ok()?;
-                take(port).then_some(bound)
+                // The server of one that another test has may be down just now.
+                take(port).then(|| TcpListener::bind(("127.0.0.1", port)).ok()).flatten()
             })
             .expect("a free port")
     });

@@ -119,7 +119,10 @@ fn stands_added_up(file: &Path) -> bool {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let is_one = |name: String| BEGINNINGS.iter().any(|beginning| name.starts_with(beginning));
     let is_hidden = |name: String| name.starts_with('.');
-    name(file).is_some_and(is_one) && !file.parent().and_then(name).is_some_and(is_hidden)
+    let is_of_windows = file.ancestors().nth(3).and_then(name).is_some_and(|it| it == "windows");
+    name(file).is_some_and(is_one)
+        && is_of_windows
+        && !file.parent().and_then(name).is_some_and(is_hidden)
 }
 
 fn is_finished(file: &Path) -> bool {

@@ -214,7 +214,6 @@ fn rabbitmq_confirms_every_record_or_it_comes_again() {
     }
     a_replay_tells_rabbitmq_what_comes_seldom(&broker, &consumer);
     blocked(&broker, &consumer);
-    slow(&broker, &consumer);
     // The broker's own tables (what is bound to what) reach the disk up to 2 s later (Erlang's disk_log);
     // killed before, it would not know the binding any more.
     sleep_ms((bound_ns + 3_000_000_000).saturating_sub(monotonic_ns()) / 1_000_000);
@@ -250,19 +249,6 @@ fn blocked(broker: &Broker, consumer: &Consumer) {
     let mut found = numbers(&consumer.records()["alerts"]);
     found.dedup();
     assert_eq!(found, (0..250).collect::<Vec<_>>());
-}
-
-/// A wait for the broker is shorter than a batch takes, which gets there all the same.
-fn slow(broker: &Broker, consumer: &Consumer) {
-    let text = rabbitmq(broker, &format!("tables = [\"alerts\"]\nbatch_records = {BATCH}\n"));
-    let mut sinks = start(&plan(&text.replace("timeout_ms = 20000", "timeout_ms = 500")));
-    sinks.send(&alerts(0, BATCH), NOW, 0);
-    all_delivered(&sinks, BATCH);
-    assert_eq!(only(sinks.finish()).ledger.dropped_sum(), 0);
-    // An answer that was late by more than that has some sent again.
-    let mut found = numbers(&consumer.records()["alerts"]);
-    found.dedup();
-    assert_eq!(found, (0..BATCH).collect::<Vec<_>>());
 }
 
 /// One that takes connections and says nothing, with and without TLS.

@@ -10,16 +10,18 @@
 //! buffer of the client behind, also where the broker hangs or blocks publishers.
 //! Source: RabbitMQ, "Consumer Acknowledgements and Publisher Confirms"; AMQP 0-9-1.
 
+mod answers;
+
 use std::time::Duration;
 
 use async_rs::{Runtime as AsyncRuntime, Tokio};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::tcp::AsyncTcpStream;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm,
-};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use tokio::runtime::Runtime;
+
+use answers::{Answers, Patience};
 
 use super::sink::{Batch, Delivered, Driver, Failure};
 use crate::config::RabbitmqPlan;
@@ -146,7 +148,7 @@ impl Publisher {
     }
 }
 
-/// Publishes what is not confirmed, and waits for all confirmations, for each no longer than `timeout`.
+/// Publishes what is not confirmed, and waits for all confirmations, as long as the broker goes on answering.
 async fn publish(
     channel: &Channel,
     (plan, probe, timeout): (&RabbitmqPlan, &str, Duration),
@@ -164,17 +166,6 @@ async fn publish(
     Ok(())
 }
 
-/// Waits for the broker, no longer than `timeout`.
-async fn within<T, E: ToString>(
-    timeout: Duration,
-    what: impl Future<Output = Result<T, E>>,
-) -> Result<T, String> {
-    match tokio::time::timeout(timeout, what).await {
-        Ok(outcome) => outcome.map_err(|error| error.to_string()),
-        Err(_) => Err("no answer in timeout_ms".to_owned()),
-    }
-}
-
 async fn publish_window(
     channel: &Channel,
     (plan, probe, timeout): (&RabbitmqPlan, &str, Duration),
@@ -184,6 +175,7 @@ async fn publish_window(
 ) -> Result<(), String> {
     let key = format!("vmprobe.{}", batch.table.name());
     let (mut confirms, mut failed) = (Vec::new(), None);
+    let mut patience = Patience::new(timeout);
     for (number, line) in window {
         let properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
@@ -199,7 +191,7 @@ async fn publish_window(
             line,
             properties,
         );
-        match within(timeout, published).await {
+        match patience.wait(published).await {
             Ok(confirm) => confirms.push((*number, confirm)),
             // Why the broker has closed the channel is said to those that wait for its answer.
             Err(error) => {
@@ -208,7 +200,12 @@ async fn publish_window(
             }
         }
     }
-    let mut answers = Answers::of(confirms, timeout, confirmed).await;
+    let mut answers = Answers::of(confirms, &mut patience).await;
+    for number in &answers.taken {
+        if let Some(confirmed) = confirmed.get_mut(*number) {
+            *confirmed = true;
+        }
+    }
     if let Some(what) = answers.failed.take().or(failed) {
         return Err(what);
     }
@@ -221,44 +218,6 @@ async fn publish_window(
             "no queue is bound to exchange {} for {key}: {returned} messages came back",
             plan.exchange
         )),
-    }
-}
-
-/// What the broker said to a window, beside what it confirmed.
-#[derive(Default)]
-struct Answers {
-    /// Taken by the broker, by no queue.
-    returned: u64,
-    refused: u64,
-    /// Why the rest has no answer.
-    failed: Option<String>,
-}
-
-impl Answers {
-    /// Waits for each as long as the broker goes on answering: a slow one is not asked to take the same again.
-    async fn of(
-        confirms: Vec<(usize, PublisherConfirm)>,
-        timeout: Duration,
-        confirmed: &mut [bool],
-    ) -> Self {
-        let mut answers = Self::default();
-        for (number, confirm) in confirms {
-            // What has an answer by now counts, also where one before it has none.
-            let wait = if answers.failed.is_some() { Duration::ZERO } else { timeout };
-            match within(wait, confirm).await {
-                Ok(Confirmation::Ack(None)) => {
-                    if let Some(confirmed) = confirmed.get_mut(number) {
-                        *confirmed = true;
-                    }
-                }
-                Ok(Confirmation::Ack(Some(_))) => answers.returned += 1,
-                Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => answers.refused += 1,
-                Err(what) => {
-                    answers.failed.get_or_insert(what);
-                }
-            }
-        }
-        answers
     }
 }
 
@@ -281,7 +240,7 @@ impl Driver for Publisher {
         let outcome = runtime.block_on(async {
             let connected = match kept {
                 Some(connected) => connected,
-                None => within(timeout, Self::connect(plan, probe)).await?,
+                None => Patience::new(timeout).wait(Self::connect(plan, probe)).await?,
             };
             let channel = &connected.channel;
             match publish(channel, (plan, probe, timeout), batch, confirmed).await {

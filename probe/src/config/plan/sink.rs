@@ -34,7 +34,7 @@ pub struct SinkPlan {
     pub batch_ms: u32,
     /// Batches in memory at most, in MiB.
     pub queue_mib: u32,
-    /// Longest time of one attempt, in milliseconds.
+    /// Longest time of one attempt, in milliseconds; at RabbitMQ of the broker's silence in it.
     pub timeout_ms: u32,
     /// Longest wait between two attempts, in milliseconds.
     pub retry_max_ms: u32,

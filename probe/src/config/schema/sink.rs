@@ -95,7 +95,8 @@ macro_rules! keys {
                 integer(100, 600_000),
                 Default("10000"),
                 "ms",
-                "Longest time for one batch to be taken.",
+                "Longest time for one batch to be taken; at `rabbitmq` the longest silence of the \
+                 broker while it takes one.",
             ),
             key(
                 "retry_max_ms",

@@ -55,7 +55,8 @@ pub(super) const fn is_full(batch: &[u8]) -> bool {
 }
 
 /// Takes batches to a destination. It runs on a thread of its own and may wait as long as the plan's
-/// `timeout_ms`, but no longer; with each request, where a batch needs several.
+/// `timeout_ms`, but no longer; with each request, where a batch needs several; with each
+/// answer, where they come one after the other.
 pub trait Driver: Send {
     /// One attempt. What is delivered is safe there.
     ///
