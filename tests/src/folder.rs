@@ -7,6 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 static MADE: AtomicU32 = AtomicU32::new(0);
 
+/// Where temporary files are: in memory, where the system has such files.
+pub(crate) fn base() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+}
+
 /// A folder of this test, in memory where the system has such files, removed when dropped.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
@@ -18,9 +24,7 @@ impl Folder {
     /// If the system refuses.
     pub fn new(name: &str) -> Self {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let path = base.join(format!("vmprobe-{name}-{}-{number}", std::process::id()));
+        let path = base().join(format!("vmprobe-{name}-{}-{number}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).expect("a temporary folder can be made");
         Self(path)

@@ -10,10 +10,10 @@ use std::fs::File;
 use std::hash::BuildHasher as _;
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd as _;
-use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::folder::base;
 use crate::random::Random;
 
 /// Below what clients are given, above most of what is registered.
@@ -23,9 +23,7 @@ const TRIES_MAX: usize = 1_000;
 /// Whether no other test has it. Then it is this one's until its process ends: a server may be started long
 /// after its port was drawn, and again.
 fn take(port: u16) -> bool {
-    let memory = Path::new("/dev/shm");
-    let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let folder = base.join(format!("vmprobe-ports-{}", rustix::process::getuid().as_raw()));
+    let folder = base().join(format!("vmprobe-ports-{}", rustix::process::getuid().as_raw()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let options = File::options().create(true).truncate(false).write(true).clone();
     let file = options.open(folder.join(port.to_string())).expect("a file");
