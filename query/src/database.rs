@@ -13,8 +13,9 @@ use duckdb::{Config, Connection, Rows, Statement};
 use crate::cell::Cell;
 use crate::clickhouse::is_too_much;
 use crate::deadline::Stop;
-use crate::files::{Files, OpenFile, held_folder, report_bad};
+use crate::files::{Files, OpenFile, held_folder};
 use crate::rollup::{self, RollUp};
+use crate::warnings::Warnings;
 use crate::{schema, statement};
 
 /// Where the tables without rows stand, out of the way of `SHOW TABLES`.
@@ -68,7 +69,7 @@ impl Database {
     /// For the program's own work, on what it names itself; the tables are there as `files` has them.
     pub(crate) fn open_alone(files: &Files, limits: Limits) -> anyhow::Result<Self> {
         let database = Self::open_nothing(limits, Vec::new())?;
-        database.make_views(files, true)?;
+        database.make_views(files, &Warnings::new(true))?;
         Ok(database)
     }
 
@@ -88,14 +89,14 @@ impl Database {
     }
 
     /// Opens the records; the files stay open as long as `files` is there.
-    pub(crate) fn open(files: &Files, limits: Limits, skip_bad: bool) -> anyhow::Result<Self> {
+    pub(crate) fn open(files: &Files, limits: Limits, warnings: &Warnings) -> anyhow::Result<Self> {
         let open = || files.all();
         let name = |open: &OpenFile| (open.held(), open.path.display().to_string());
         let mut names: Vec<_> = open().map(name).collect();
         // One number may begin another.
         names.sort_by_key(|(held, _)| Reverse(held.len()));
         let database = Self::open_nothing(limits, names)?;
-        database.explain(database.make_views(files, skip_bad))?;
+        database.explain(database.make_views(files, warnings))?;
         // A file is judged by where it leads as long as it has a name, which is another while it is
         // merged, and by what holds it once that is gone. What else this process holds leads outside,
         // and is refused by that.
@@ -196,21 +197,21 @@ impl Database {
         said
     }
 
-    fn make_views(&self, files: &Files, skip_bad: bool) -> anyhow::Result<()> {
+    fn make_views(&self, files: &Files, warnings: &Warnings) -> anyhow::Result<()> {
         self.make_empty()?;
         for (table, files) in &files.of_table {
             let files: Vec<_> = files.iter().collect();
-            self.make_checked_view(&name(table), table, &files, skip_bad)?;
+            self.make_checked_view(&name(table), table, &files, warnings)?;
         }
         self.connection.execute_batch(&files.views)?;
         for view in RollUp::VIEWS {
             let (made, rest) = rollup::choose(view, &files.to_roll, &files.rolled);
             let name = view.name();
             let windows = format!("{EMPTY_SCHEMA}.rest_of_{name}");
-            self.make_checked_view(&windows, rollup::TABLE, &rest, skip_bad)?;
+            self.make_checked_view(&windows, rollup::TABLE, &rest, warnings)?;
             self.make_rolled_view(name, &view.as_they_are(&windows), &made, rest.is_empty())?;
         }
-        if files.with_talks { self.make_talks(files, skip_bad) } else { Ok(()) }
+        if files.with_talks { self.make_talks(files, warnings) } else { Ok(()) }
     }
 
     /// Files in which hours stand added up, behind the rows of `as_they_are`.
@@ -232,13 +233,13 @@ impl Database {
     }
 
     /// The views of [`TALKS`].
-    fn make_talks(&self, files: &Files, skip_bad: bool) -> anyhow::Result<()> {
+    fn make_talks(&self, files: &Files, warnings: &Warnings) -> anyhow::Result<()> {
         let (made, rest) = rollup::choose(RollUp::Talks, &files.to_roll, &files.rolled);
         let is_rest = |file: &&OpenFile| rest.iter().any(|other| std::ptr::eq(*other, *file));
         let behind: Vec<_> = files.to_roll.iter().filter(|file| !is_rest(file)).collect();
         let table = rollup::TABLE;
-        self.make_checked_view(TALKS.rest, table, &rest, skip_bad)?;
-        self.make_checked_view(TALKS.behind, table, &behind, skip_bad)?;
+        self.make_checked_view(TALKS.rest, table, &rest, warnings)?;
+        self.make_checked_view(TALKS.behind, table, &behind, warnings)?;
         let Talks { rest, behind, windows, rolled } = TALKS;
         self.connection.execute_batch(&format!(
             "CREATE VIEW {windows} AS FROM {rest} UNION ALL FROM {behind}"
@@ -266,7 +267,7 @@ impl Database {
         view: &str,
         table: &str,
         files: &[&OpenFile],
-        skip_bad: bool,
+        warnings: &Warnings,
     ) -> anyhow::Result<()> {
         let expected = self.columns(&format!("FROM {}", empty(table)))?;
         if self.make_plain_view(view, files, &expected)? {
@@ -280,7 +281,7 @@ impl Database {
         }
         // Some file is none of this table's; only now is it worth looking at each.
         let (good, bad) = self.sort_out(files, &expected);
-        report_bad(&bad, skip_bad)?;
+        warnings.bad_files(&bad)?;
         self.make_view(view, table, &good).with_context(|| format!("the files of {table}"))
     }
 

@@ -3,7 +3,7 @@
 //! In: the folder. Out: the Parquet files of each table, sorted by path.
 //! Cost: twelve octets of each file are read; each stays open until the program ends.
 //! Invariants: hidden names (what the probe is still writing) are no records; a file that is no
-//! Parquet file is named (beyond [`NAMED_MAX`] of them, counted), never passed on and never left out in
+//! Parquet file is named, never passed on and never left out in
 //! silence; although the probe merges and removes files meanwhile, the rows of each hour are those of one
 //! instant. A name need not be text.
 //! The folder and those of its tables may be links; below them a link is not followed, because one
@@ -26,6 +26,7 @@ use rustix::io::Errno;
 
 use crate::rollup::{self, RollUp};
 use crate::schema;
+use crate::warnings::Warnings;
 
 const MAGIC: [u8; 4] = *b"PAR1";
 /// How the names of records end.
@@ -34,8 +35,6 @@ const ENDING: &[u8] = b".parquet";
 const LEAST_BYTES: u64 = 12;
 /// Folders below a table's: day and hour.
 const DEPTH_MAX: u32 = 2;
-/// How many of a list of files are named.
-const NAMED_MAX: usize = 20;
 /// How often a folder is looked at that changes while it is looked at, a millisecond apart at first.
 const LOOKS_MAX: u32 = 100;
 
@@ -115,8 +114,8 @@ pub(crate) fn held_folder() -> String {
 }
 
 /// Finds the records below `folder` that `sql` may read. Files that are none are an error that
-/// names them, or with `skip_bad` a warning.
-pub(crate) fn find(folder: &Path, sql: &str, skip_bad: bool) -> anyhow::Result<Files> {
+/// names them, or one of the `warnings`.
+pub(crate) fn find(folder: &Path, sql: &str, warnings: &Warnings) -> anyhow::Result<Files> {
     let shown = folder.display();
     let folder = folder.canonicalize().with_context(|| format!("--data {shown}"))?;
     if !folder.is_dir() {
@@ -148,10 +147,10 @@ pub(crate) fn find(folder: &Path, sql: &str, skip_bad: bool) -> anyhow::Result<F
         bad.extend(found.bad);
         links.extend(found.links);
     }
-    tell_links(&links);
+    warnings.links(&links);
     bad.sort();
     bad.dedup();
-    report_bad(&bad, skip_bad)?;
+    warnings.bad_files(&bad)?;
     let with_talks = sql.contains(RollUp::Talks.name());
     Ok(Files { of_table, rolled, to_roll, views: schema::views(sql), with_talks })
 }
@@ -161,8 +160,9 @@ pub(crate) fn of_hour(folder: &Path) -> anyhow::Result<Vec<OpenFile>> {
     let Found { mut files, mut bad, links } = look(folder, 0)?;
     files.retain(|file| !is_rolled(file));
     sort_out(&mut files, &mut bad);
-    tell_links(&links.into_iter().collect());
-    report_bad(&bad, false)?;
+    let warnings = Warnings::new(false);
+    warnings.links(&links.into_iter().collect());
+    warnings.bad_files(&bad)?;
     Ok(files)
 }
 
@@ -192,40 +192,6 @@ fn sort_out(found: &mut Vec<OpenFile>, bad: &mut Vec<String>) {
             false
         }
     });
-}
-
-/// Refuses or warns.
-pub(crate) fn report_bad(bad: &[String], skip_bad: bool) -> anyhow::Result<()> {
-    if bad.is_empty() {
-        return Ok(());
-    }
-    let (count, list) = (bad.len(), listed(bad));
-    if !skip_bad {
-        bail!("not records of vmprobe ({count}; --skip-bad-files leaves them out):{list}");
-    }
-    eprintln!("vmprobe-query: left out, not records of vmprobe ({count}):{list}");
-    Ok(())
-}
-
-/// Warns of links that are not followed.
-fn tell_links(links: &BTreeSet<String>) {
-    if !links.is_empty() {
-        let (count, list) = (links.len(), listed(links));
-        eprintln!("vmprobe-query: left out, links are not followed ({count}):{list}");
-    }
-}
-
-/// The first of a list, a line each, and how many more there are.
-fn listed<'a>(all: impl IntoIterator<Item = &'a String>) -> String {
-    let mut all = all.into_iter();
-    let mut lines = String::new();
-    for name in all.by_ref().take(NAMED_MAX) {
-        lines.extend(["\n  ", name]);
-    }
-    match all.count() {
-        0 => lines,
-        more => format!("{lines}\n  and {more} more"),
-    }
 }
 
 /// A file is open for each that is read, and again while DuckDB reads it.

@@ -17,6 +17,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value as Json;
 
 use crate::deadline::Deadline;
+use crate::warnings::Warnings;
 
 /// How long the probe may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,17 +32,17 @@ const NICE_LAST: i32 = 19;
 
 /// Asks every probe that writes into the folder to put what it has into files, and stays off the
 /// cores of its workers.
-pub(crate) fn ask(folder: &Path, deadline: Deadline) {
+pub(crate) fn ask(folder: &Path, deadline: Deadline, warnings: &Warnings) {
     for name in sockets(folder) {
         let Some(answer) = question(folder, &name, deadline) else { continue };
         match answer {
             Ok(answer) => {
                 if let Some(problem) = answer.get("problem").and_then(Json::as_str) {
-                    warn(&name, problem);
+                    warnings.newest_missing(&name, problem);
                 }
                 stay_on(answer.get("cores"));
             }
-            Err(error) => warn(&name, &format!("{error:#}")),
+            Err(error) => warnings.newest_missing(&name, &format!("{error:#}")),
         }
     }
 }
@@ -63,10 +64,6 @@ pub(crate) fn end_with_parent() {
 /// Threads for a query on the cores that are left to it.
 pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
-}
-
-fn warn(name: &str, problem: &str) {
-    eprintln!("vmprobe-query: the newest records are missing ({name}: {problem})");
 }
 
 /// Names of the sockets in the folder.

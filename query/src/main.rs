@@ -22,6 +22,7 @@ mod schema;
 mod span;
 mod statement;
 mod topology;
+mod warnings;
 
 use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ use deadline::{Deadline, Watch};
 use output::Rows;
 use place::Place;
 use span::{NoSpan, Span};
+use warnings::Warnings;
 
 /// SQL over the records of vmprobe.
 ///
@@ -136,6 +138,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let watch = Watch::in_s(arguments.timeout_s, arguments.place.is_server())?;
     let deadline = watch.deadline();
     let span = Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
+    let warnings = Warnings::new(arguments.skip_bad_files);
     let files = match arguments.place.server()? {
         Some(access) if arguments.local => {
             clickhouse::records(&server(access, arguments, deadline)?, &arguments.sql, span)?
@@ -147,9 +150,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         None => {
             let folder = arguments.place.folder()?;
             if !arguments.stored_only {
-                live::ask(folder, deadline);
+                live::ask(folder, deadline, &warnings);
             }
-            files::find(folder, &arguments.sql, arguments.skip_bad_files)?
+            files::find(folder, &arguments.sql, &warnings)?
         }
     };
     let limits = Limits {
@@ -158,7 +161,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         threads: arguments.threads.map_or_else(live::threads, usize::from),
         keeps_order: true,
     };
-    let database = Database::open(&files, limits, arguments.skip_bad_files)?;
+    let database = Database::open(&files, limits, &warnings)?;
     let mut answer = database.prepare(&arguments.sql)?;
     let written = database.run(&mut answer).and_then(|mut rows| write(&mut rows, arguments.format));
     written.map_err(|error| database.blame(&files, error))

@@ -27,6 +27,7 @@ use crate::database::{Database, Limits};
 use crate::deadline::Watch;
 use crate::place::Place;
 use crate::span::Span;
+use crate::warnings::Warnings;
 use crate::{files, live};
 use stored::Stored;
 
@@ -98,7 +99,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let span = Span::of(arguments.from.as_deref(), arguments.to.as_deref())?;
     let wanted =
         read::Wanted { span, tenant: arguments.tenant.as_deref(), conversations: arguments.limit };
-    let graph = match arguments.place.server()? {
+    let warnings = Warnings::new(arguments.skip_bad_files);
+    let mut graph = match arguments.place.server()? {
         Some(access) => {
             let asking = Asking {
                 deadline,
@@ -111,13 +113,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         None => {
             let folder = arguments.place.folder()?;
-            live::ask(folder, deadline);
-            let files = files::find(folder, TABLES, arguments.skip_bad_files)?;
-            let database = Database::open(&files, limits, arguments.skip_bad_files)?;
+            live::ask(folder, deadline, &warnings);
+            let files = files::find(folder, TABLES, &warnings)?;
+            let database = Database::open(&files, limits, &warnings)?;
             let graph = read::graph(&database, &Stored::Files, &wanted);
             graph.map_err(|error| database.blame(&files, error))?
         }
     };
+    graph.warnings = warnings.into_said();
     let mut out = BufWriter::new(io::stdout().lock());
     match arguments.format {
         Form::Json => json::write(&graph, &mut out)?,

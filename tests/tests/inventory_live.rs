@@ -83,6 +83,7 @@ fn graph_by_http(address: &str) {
     assert_eq!(graph.status, 200, "{graph:?}");
     let graph = graph.json();
     assert!(graph["nodes"].is_array() && graph["edges"].is_array(), "{graph}");
+    assert_eq!(graph["warnings"], json!([]), "it lacks nothing");
     assert_eq!(
         (&graph["from_ns"], &graph["to_ns"]),
         (&json!(1_577_836_800_000_000_000_u64), &Json::Null)
@@ -94,7 +95,7 @@ fn graph_by_http(address: &str) {
     }
 }
 
-/// They are left out, and an answer does not wait until somebody has read of each.
+/// They are left out, the answer says so, and does not wait until somebody has read of each.
 fn graph_beside_torn_files(address: &str, torn: &Path) {
     std::fs::create_dir_all(torn).expect("a folder");
     for number in 0..600 {
@@ -103,6 +104,12 @@ fn graph_beside_torn_files(address: &str, torn: &Path) {
     }
     let graph = get(address, "/api/v1/topology?limit=10");
     assert_eq!(graph.status, 200, "{graph:?}");
+    let graph = graph.json();
+    let warnings = graph["warnings"].as_array().expect("a list");
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    let warning = warning.as_str().expect("a text");
+    assert!(warning.starts_with("left out, not records of vmprobe (600):"), "{warning}");
+    assert!(warning.ends_with("and 580 more"), "{warning}");
     std::fs::remove_dir_all(torn).expect("it is there");
 }
 

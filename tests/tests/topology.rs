@@ -81,6 +81,7 @@ fn topology_of_a_cloud() {
 /// Who talked, where they stand and who saw it.
 fn check_graph(graph: &Json, truth: &Json) {
     assert_eq!(graph["left_out"], serde_json::json!({"conversations":0,"packets":0,"octets":0}));
+    assert_eq!(graph["warnings"], serde_json::json!([]));
     let truly = truth["octets_sent_by_vm"].as_object().expect("an object");
     let truly: BTreeMap<_, _> =
         truly.iter().map(|(uuid, octets)| (&**uuid, octets.as_u64().expect("octets"))).collect();

@@ -23,6 +23,7 @@ use crate::deadline::Watch;
 use crate::dialect::Dialect;
 use crate::files::{self, OpenFile};
 use crate::live;
+use crate::warnings::Warnings;
 
 /// Time for an hour.
 const TIME_S_MAX: u32 = 900;
@@ -89,7 +90,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         threads: 1,
         keeps_order: true,
     };
-    let facts = files::find(&root_of(&arguments.hour)?, "inventory inventory_now", true)?;
+    let facts =
+        files::find(&root_of(&arguments.hour)?, "inventory inventory_now", &Warnings::new(true))?;
     let database = Database::open_alone(&facts, limits)?;
     // What an earlier version of the schema lacks is null.
     let windows = format!("(FROM {} UNION ALL BY NAME FROM {})", empty(TABLE), read(&windows));

@@ -44,6 +44,8 @@ pub(super) struct Graph {
     pub(super) edges: Vec<Edge>,
     /// Conversations, packets and octets that found no room.
     pub(super) left_out: Facts,
+    /// What it was made without.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Graph {

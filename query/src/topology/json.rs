@@ -8,7 +8,7 @@ use crate::cell::{Cell, quoted};
 
 use super::graph::{Facts, Graph};
 
-/// Writes it: `from_ns`, `to_ns` (null where nothing was said), `nodes`, `edges`, `left_out`.
+/// Writes it: `from_ns`, `to_ns` (null where nothing was said), `nodes`, `edges`, `left_out`, `warnings`.
 pub(super) fn write(graph: &Graph, out: &mut impl Write) -> anyhow::Result<()> {
     let from = (graph.span.from_ns > 0).then_some(graph.span.from_ns);
     let to = (graph.span.to_ns < u64::MAX).then_some(graph.span.to_ns);
@@ -31,7 +31,9 @@ pub(super) fn write(graph: &Graph, out: &mut impl Write) -> anyhow::Result<()> {
     }
     let left_out = fields(&graph.left_out);
     let left_out = left_out.strip_prefix(',').unwrap_or_default();
-    Ok(writeln!(out, "],\n\"left_out\":{{{left_out}}}}}")?)
+    let warnings: Vec<_> = graph.warnings.iter().map(|warning| quoted(warning)).collect();
+    let warnings = warnings.join(",");
+    Ok(writeln!(out, "],\n\"left_out\":{{{left_out}}},\n\"warnings\":[{warnings}]}}")?)
 }
 
 fn bound(ns: Option<u64>) -> String {
