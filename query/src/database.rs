@@ -67,9 +67,13 @@ pub(crate) struct Database {
 
 impl Database {
     /// For the program's own work, on what it names itself; the tables are there as `files` has them.
-    pub(crate) fn open_alone(files: &Files, limits: Limits) -> anyhow::Result<Self> {
+    pub(crate) fn open_alone(
+        files: &Files,
+        limits: Limits,
+        warnings: &Warnings,
+    ) -> anyhow::Result<Self> {
         let database = Self::open_nothing(limits, Vec::new())?;
-        database.make_views(files, &Warnings::new(true))?;
+        database.make_views(files, warnings)?;
         Ok(database)
     }
 
@@ -281,7 +285,7 @@ impl Database {
         }
         // Some file is none of this table's; only now is it worth looking at each.
         let (good, bad) = self.sort_out(files, &expected);
-        warnings.bad_files(&bad)?;
+        warnings.tell_bad_files(&bad)?;
         self.make_view(view, table, &good).with_context(|| format!("the files of {table}"))
     }
 

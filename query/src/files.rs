@@ -2,10 +2,9 @@
 //!
 //! In: the folder. Out: the Parquet files of each table, sorted by path.
 //! Cost: twelve octets of each file are read; each stays open until the program ends.
-//! Invariants: hidden names (what the probe is still writing) are no records; a file that is no
-//! Parquet file is named, never passed on and never left out in
-//! silence; although the probe merges and removes files meanwhile, the rows of each hour are those of one
-//! instant. A name need not be text.
+//! Invariants: hidden names (what the probe is still writing) are no records; a file that is no Parquet file is
+//! named, never passed on and never left out in silence; although the probe merges and removes files
+//! meanwhile, the rows of each hour are those of one instant. A name need not be text.
 //! The folder and those of its tables may be links; below them a link is not followed, because one
 //! that leads outside would read there and one that leads inside would count rows twice: where there may be
 //! records behind it, it is named.
@@ -127,7 +126,7 @@ pub(crate) fn find(folder: &Path, sql: &str, warnings: &Warnings) -> anyhow::Res
     for table in schema::tables() {
         let mut files = Vec::new();
         if schema::may_read(sql, table) {
-            let found = look(&folder.join(table), DEPTH_MAX)?;
+            let found = look_at_table(&folder.join(table))?;
             files = found.files;
             files.retain(|file| !is_rolled(file));
             sort_out(&mut files, &mut bad);
@@ -138,7 +137,7 @@ pub(crate) fn find(folder: &Path, sql: &str, warnings: &Warnings) -> anyhow::Res
     }
     let (mut rolled, mut to_roll) = (Vec::new(), Vec::new());
     if rollup::are_read(sql) {
-        let found = look(&folder.join(rollup::TABLE), DEPTH_MAX)?;
+        let found = look_at_table(&folder.join(rollup::TABLE))?;
         (rolled, to_roll) = found.files.into_iter().partition(is_rolled);
         rolled.retain(|file| name(file).is_some_and(|name| rollup::is_read(sql, name)));
         // Without one the windows are read.
@@ -147,10 +146,10 @@ pub(crate) fn find(folder: &Path, sql: &str, warnings: &Warnings) -> anyhow::Res
         bad.extend(found.bad);
         links.extend(found.links);
     }
-    warnings.links(&links);
+    warnings.tell_links(&links);
     bad.sort();
     bad.dedup();
-    warnings.bad_files(&bad)?;
+    warnings.tell_bad_files(&bad)?;
     let with_talks = sql.contains(RollUp::Talks.name());
     Ok(Files { of_table, rolled, to_roll, views: schema::views(sql), with_talks })
 }
@@ -161,8 +160,8 @@ pub(crate) fn of_hour(folder: &Path) -> anyhow::Result<Vec<OpenFile>> {
     files.retain(|file| !is_rolled(file));
     sort_out(&mut files, &mut bad);
     let warnings = Warnings::new(false);
-    warnings.links(&links.into_iter().collect());
-    warnings.bad_files(&bad)?;
+    warnings.tell_links(&links.into_iter().collect());
+    warnings.tell_bad_files(&bad)?;
     Ok(files)
 }
 
@@ -202,6 +201,17 @@ fn hold_many() {
         // Where it is not granted, opening says so.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
+}
+
+/// The files of a table. A folder that is not there has none; a link that leads nowhere, as to a disk that is not
+/// there, is named.
+fn look_at_table(path: &Path) -> anyhow::Result<Found> {
+    let mut found = look(path, DEPTH_MAX)?;
+    let is_link = || fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_symlink());
+    if is_link() && !path.exists() {
+        found.bad.push(format!("{}: a link that leads nowhere", path.display()));
+    }
+    Ok(found)
 }
 
 /// The files of a folder and of those below it, each folder as it was at one instant.

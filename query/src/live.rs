@@ -6,13 +6,13 @@
 //! most; without one the query sees what is in files, and says so.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value as Json;
 
@@ -33,16 +33,23 @@ const NICE_LAST: i32 = 19;
 /// Asks every probe that writes into the folder to put what it has into files, and stays off the
 /// cores of its workers.
 pub(crate) fn ask(folder: &Path, deadline: Deadline, warnings: &Warnings) {
-    for name in sockets(folder) {
+    let names = sockets(folder).unwrap_or_else(|error| {
+        // Where there is no folder, whoever reads it says so.
+        if error.kind() != ErrorKind::NotFound {
+            warnings.tell_newest_missing("which probes write here", &error.to_string());
+        }
+        Vec::new()
+    });
+    for name in names {
         let Some(answer) = question(folder, &name, deadline) else { continue };
         match answer {
             Ok(answer) => {
                 if let Some(problem) = answer.get("problem").and_then(Json::as_str) {
-                    warnings.newest_missing(&name, problem);
+                    warnings.tell_newest_missing(&name, problem);
                 }
                 stay_on(answer.get("cores"));
             }
-            Err(error) => warnings.newest_missing(&name, &format!("{error:#}")),
+            Err(error) => warnings.tell_newest_missing(&name, &format!("{error:#}")),
         }
     }
 }
@@ -67,24 +74,34 @@ pub(crate) fn threads() -> usize {
 }
 
 /// Names of the sockets in the folder.
-fn sockets(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+fn sockets(folder: &Path) -> io::Result<Vec<String>> {
     let is_socket = |name: &String| {
         name.strip_prefix(".live-").is_some_and(|rest| rest.strip_suffix(".sock").is_some())
     };
-    let mut names: Vec<_> = names.filter(is_socket).collect();
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.extend(entry?.file_name().into_string().ok().filter(is_socket));
+    }
     names.sort();
-    names
+    Ok(names)
 }
 
-/// `None` where nobody listens.
+/// `None` where nobody listens. A socket that may not be asked, by this user or for want of room, is a probe's
+/// that may run.
 fn question(folder: &Path, name: &str, deadline: Deadline) -> Option<anyhow::Result<Json>> {
+    match connect(folder, name) {
+        Ok(stream) => Some(answer(&stream, deadline)),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => None,
+            _ => Some(Err(anyhow!("the probe cannot be asked: {error}"))),
+        },
+    }
+}
+
+fn connect(folder: &Path, name: &str) -> io::Result<UnixStream> {
     // A socket's address has room for a hundred octets, and a folder's name for more.
-    let folder = File::open(folder).ok()?;
-    let address = format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
-    let stream = UnixStream::connect(address).ok()?;
-    Some(answer(&stream, deadline))
+    let folder = File::open(folder)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
 }
 
 fn answer(mut stream: &UnixStream, deadline: Deadline) -> anyhow::Result<Json> {

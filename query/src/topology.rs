@@ -4,7 +4,8 @@
 //! Cost: four passes over the conversations of the hours that stand added up, three of them over few columns, and one over some columns of the
 //! `windows` of the others (in a ClickHouse, of all); more where they do not fit the memory at once; two over
 //! `path`; at most `--limit` conversations are kept.
-//! Invariants: what is left out is counted in the graph; the same records give the same text.
+//! Invariants: conversations that are left out are counted in the graph, and what it was made without stands in its
+//! warnings; the same records give the same text.
 
 mod conversations;
 mod dot;
@@ -120,7 +121,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             graph.map_err(|error| database.blame(&files, error))?
         }
     };
-    graph.warnings = warnings.into_said();
+    graph.warnings = warnings.into_told();
     let mut out = BufWriter::new(io::stdout().lock());
     match arguments.format {
         Form::Json => json::write(&graph, &mut out)?,

@@ -259,6 +259,79 @@ fn a_file_with_wrong_pages_is_named() {
     assert!(said.contains(name.as_ref()) && !said.contains("/proc/"), "{said}");
 }
 
+/// A graph without what cannot be read has each in its warnings, once, though several tables are made of it.
+#[test]
+fn what_a_graph_was_made_without_stands_in_it() {
+    use std::os::unix::fs::symlink;
+    let folder = Folder::new("warnings");
+    let mut random = Random(3);
+    let inventory = stretched_facts(&mut random);
+    folder.write(Rows { inventory, ..Rows::default() }, Timestamp(BEGIN_NS));
+    write_hours(&folder, &mut random, 500, false);
+    let hours = hours(&folder);
+    let whole = graph(&folder, &[]);
+    assert_eq!(whole["warnings"], Json::Array(Vec::new()));
+
+    let wrong = hours[0].join("windows-p2-7-1.parquet");
+    let inventory =
+        files_below(&folder.0.join("inventory")).pop().expect("a file of the inventory");
+    fs::copy(inventory, &wrong).expect("copied");
+    let torn = hours[0].join("windows-p2-8-1.parquet");
+    fs::write(&torn, "PAR1").expect("a file");
+    let link = hours[1].join("windows-p2-9-1.parquet");
+    symlink(&torn, &link).expect("a link");
+    let nowhere = folder.0.join("path");
+    symlink(folder.0.join("not there"), &nowhere).expect("a link");
+    // A socket that cannot be asked; one of another user is no obstacle to root.
+    let socket = ".live-p1.sock";
+    symlink(socket, folder.0.join(socket)).expect("a link");
+
+    for rolled in [false, true] {
+        if rolled {
+            for hour in &hours {
+                fs::rename(&wrong, folder.0.join("aside")).expect("moved");
+                fs::rename(&torn, folder.0.join("torn")).expect("moved");
+                roll_up(&folder, hour);
+                fs::rename(folder.0.join("aside"), &wrong).expect("moved");
+                fs::rename(folder.0.join("torn"), &torn).expect("moved");
+            }
+        }
+        let graph = graph(&folder, &["--skip-bad-files"]);
+        let warnings: Vec<_> =
+            graph["warnings"].as_array().expect("a list").iter().filter_map(Json::as_str).collect();
+        let [newest, links, ends, columns] = &warnings[..] else { panic!("{warnings:#?}") };
+        assert!(newest.starts_with("the newest records are missing (.live-p1.sock: "), "{newest}");
+        let of_links = format!("left out, links are not followed (1):\n  {}", link.display());
+        assert_eq!(*links, of_links);
+        let (nowhere, torn) = (nowhere.display(), torn.display());
+        let of_ends = format!(
+            "left out, not records of vmprobe (2):\n  {nowhere}: a link that leads nowhere\n  {torn}: 4 bytes are no \
+             Parquet file"
+        );
+        assert_eq!(*ends, of_ends);
+        let of_columns =
+            format!("left out, not records of vmprobe (1):\n  {}: column ", wrong.display());
+        assert!(columns.starts_with(&of_columns), "{columns}");
+        assert_eq!(edges(&graph), edges(&whole), "all else is there");
+    }
+    let refused = topology(&folder, &[]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+}
+
+/// Files of a table.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files
+}
+
 /// More conversations than fit the memory: the same graph, in several passes.
 #[test]
 fn a_graph_that_does_not_fit_the_memory_is_made_in_parts() {

@@ -90,9 +90,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         threads: 1,
         keeps_order: true,
     };
-    let facts =
-        files::find(&root_of(&arguments.hour)?, "inventory inventory_now", &Warnings::new(true))?;
-    let database = Database::open_alone(&facts, limits)?;
+    // An hour is added up by what can be read of the inventory.
+    let warnings = Warnings::new(true);
+    let facts = files::find(&root_of(&arguments.hour)?, "inventory inventory_now", &warnings)?;
+    let database = Database::open_alone(&facts, limits, &warnings)?;
     // What an earlier version of the schema lacks is null.
     let windows = format!("(FROM {} UNION ALL BY NAME FROM {})", empty(TABLE), read(&windows));
     let path = |roll_up| arguments.hour.join(of.name(roll_up, &arguments.probe));

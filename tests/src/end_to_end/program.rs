@@ -22,7 +22,7 @@ pub fn built(name: &str) -> Option<PathBuf> {
 
 /// The probe.
 pub fn vmprobe() -> PathBuf {
-    built("vmprobe").expect("vmprobe is not built: `cargo build -p vmprobe` first, same profile")
+    built("vmprobe").expect("vmprobe is not built: `cargo build --workspace` first, same profile")
 }
 
 /// Whether this test runs as root.
