@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value as Json;
 
@@ -35,22 +35,31 @@ const NICE_LAST: i32 = 19;
 pub(crate) fn ask(folder: &Path, deadline: Deadline, warnings: &Warnings) {
     let names = sockets(folder).unwrap_or_else(|error| {
         // Where there is no folder, whoever reads it says so.
-        if error.kind() != ErrorKind::NotFound {
-            warnings.tell_newest_missing("which probes write here", &error.to_string());
+        if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
+            warnings.tell_newest_unknown("sockets", &error.to_string());
         }
         Vec::new()
     });
     for name in names {
-        let Some(answer) = question(folder, &name, deadline) else { continue };
-        match answer {
-            Ok(answer) => {
-                if let Some(problem) = answer.get("problem").and_then(Json::as_str) {
-                    warnings.tell_newest_missing(&name, problem);
-                }
-                stay_on(answer.get("cores"));
-            }
-            Err(error) => warnings.tell_newest_missing(&name, &format!("{error:#}")),
+        match connect(folder, &name) {
+            Ok(stream) => ask_one(&name, &stream, deadline, warnings),
+            // Nobody listens.
+            Err(error) if is_left_over(&error) => {}
+            // Of another user, say: a probe may run, or have left it over.
+            Err(error) => warnings.tell_newest_unknown(&name, &error.to_string()),
         }
+    }
+}
+
+fn ask_one(name: &str, stream: &UnixStream, deadline: Deadline, warnings: &Warnings) {
+    match answer(stream, deadline) {
+        Ok(answer) => {
+            if let Some(problem) = answer.get("problem").and_then(Json::as_str) {
+                warnings.tell_newest_missing(name, problem);
+            }
+            stay_on(answer.get("cores"));
+        }
+        Err(error) => warnings.tell_newest_missing(name, &format!("{error:#}")),
     }
 }
 
@@ -86,16 +95,8 @@ fn sockets(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// `None` where nobody listens. A socket that may not be asked, by this user or for want of room, is a probe's
-/// that may run.
-fn question(folder: &Path, name: &str, deadline: Deadline) -> Option<anyhow::Result<Json>> {
-    match connect(folder, name) {
-        Ok(stream) => Some(answer(&stream, deadline)),
-        Err(error) => match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => None,
-            _ => Some(Err(anyhow!("the probe cannot be asked: {error}"))),
-        },
-    }
+fn is_left_over(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
 }
 
 fn connect(folder: &Path, name: &str) -> io::Result<UnixStream> {

@@ -14,6 +14,9 @@ use anyhow::bail;
 const NAMED_MAX: usize = 20;
 /// How much of each name and its problem.
 const NAME_CHARS_MAX: usize = 400;
+/// What is kept of a longer one, beside a mark.
+const BEFORE_CUT_CHARS: usize = 99;
+const BEHIND_CUT_CHARS: usize = NAME_CHARS_MAX - BEFORE_CUT_CHARS - 1;
 /// Warnings that an answer repeats at most; the others are counted.
 const REPEATED_MAX: usize = 32;
 
@@ -71,10 +74,18 @@ impl Warnings {
         }
     }
 
-    /// Warns that a probe's last rows may not be in files; `of` is its socket.
-    pub(crate) fn tell_newest_missing(&self, of: &str, problem: &str) {
-        let of = shown(&format!("{of}: {problem}"));
-        self.told.borrow_mut().add(format!("the newest records are missing ({of})"));
+    /// Warns that a probe's last rows are not in files; `socket` is its.
+    pub(crate) fn tell_newest_missing(&self, socket: &str, problem: &str) {
+        let problem = shown(&format!("{socket}: {problem}"));
+        self.told.borrow_mut().add(format!("the newest records are missing ({problem})"));
+    }
+
+    /// Warns that nobody could ask whether a probe runs.
+    pub(crate) fn tell_newest_unknown(&self, socket: &str, problem: &str) {
+        let problem = shown(&format!("{socket}: {problem}"));
+        let warning =
+            format!("the newest records may be missing, no probe can be asked ({problem})");
+        self.told.borrow_mut().add(warning);
     }
 }
 
@@ -103,14 +114,16 @@ fn listed<'a>(all: impl IntoIterator<Item = &'a String>) -> String {
     }
 }
 
-/// On one line, and not too long.
+/// On one line, and not too long. The end says what is wrong, and before that the name, so it is the middle
+/// that is cut out.
 fn shown(name: &str) -> String {
     let printable = |it: char| if it.is_control() { char::REPLACEMENT_CHARACTER } else { it };
-    let mut shown: String = name.chars().take(NAME_CHARS_MAX).map(printable).collect();
-    if name.chars().nth(NAME_CHARS_MAX).is_some() {
-        shown.push('…');
+    let chars: Vec<_> = name.chars().map(printable).collect();
+    if chars.len() <= NAME_CHARS_MAX {
+        return chars.into_iter().collect();
     }
-    shown
+    let (head, tail) = (&chars[..BEFORE_CUT_CHARS], &chars[chars.len() - BEHIND_CUT_CHARS..]);
+    head.iter().chain(&['…']).chain(tail).collect()
 }
 
 #[cfg(test)]
@@ -130,12 +143,16 @@ mod tests {
     }
 
     #[test]
-    fn no_name_adds_a_line_or_without_end() {
+    fn no_name_adds_a_line_or_has_no_end() {
         let name = "\u{1b}[2J\n  and 5 more".to_owned();
         assert_eq!(listed([&name]), "\n  \u{fffd}[2J\u{fffd}  and 5 more");
         let (longest, longer) = ("é".repeat(NAME_CHARS_MAX), "é".repeat(NAME_CHARS_MAX + 1));
         assert_eq!(shown(&longest), longest);
-        assert_eq!(shown(&longer), format!("{longest}…"));
+        let (before, behind) = ("é".repeat(BEFORE_CUT_CHARS), "é".repeat(BEHIND_CUT_CHARS));
+        assert_eq!(shown(&longer), format!("{before}…{behind}"));
+        let torn = format!("{longest}/a.parquet: torn");
+        assert!(shown(&torn).ends_with("/a.parquet: torn"));
+        assert_eq!(shown(&torn).chars().count(), NAME_CHARS_MAX);
     }
 
     #[test]

@@ -29,6 +29,11 @@ const FOLLOW_ALL: &str = "[copies]\nwindow_ms = 100\npath_window_ms = 1000\n\
 /// Runs until the probe was not kept from the frames.
 const TRIES_MAX: u32 = 3;
 
+/// Deviation of a run's errors that is usual, in that of the noise: 0 to 2 on a machine that does nothing else.
+/// What stands still for milliseconds between a clock and a frame makes it several times that, and puts the mean
+/// off by as much as the bound.
+const STEADY_NOISES: f64 = 3.0;
+
 /// A probe and a link take a core each.
 static CORES: Mutex<()> = Mutex::new(());
 
@@ -117,13 +122,28 @@ fn talked(rig: &Rig, seed: u64, impairments: &Impairments) -> Run {
     observed(20, || rig.run(seed, impairments.clone(), Some(FOLLOW_ALL), talk))
 }
 
+/// The same of which no single packets are further off than where the link does nothing; where some are, it
+/// is done again, as it is where the probe missed frames.
+fn talked_steadily(rig: &Rig, seed: u64, impairments: &Impairments, noise_ns: f64) -> Run {
+    let mut tries = 0;
+    loop {
+        let run = talked(rig, seed, impairments);
+        tries += 1;
+        let is_steady = errors_ns(&run).iter().all(|error| *error <= STEADY_NOISES * noise_ns);
+        if is_steady || tries == TRIES_MAX {
+            return run;
+        }
+    }
+}
+
 /// Times between the two sightings of each packet.
-fn times_ns(run: &Run) -> Vec<f64> {
+fn times_ns(run: &Run, is_wanted: impl Fn(Option<&str>) -> bool) -> Vec<f64> {
     let mut sights: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for row in rows(&run.records, "path_samples") {
+    let samples = rows(&run.records, "path_samples");
+    for row in samples.iter().filter(|row| is_wanted(text(row, "source_address"))) {
         let packet =
-            (text(&row, "source_address").map(str::to_owned), number(&row, "digest_hash_value"));
-        sights.entry(packet).or_default().push(number(&row, "observation_time_ns"));
+            (text(row, "source_address").map(str::to_owned), number(row, "digest_hash_value"));
+        sights.entry(packet).or_default().push(number(row, "observation_time_ns"));
     }
     let both = sights.values().filter(|sights| sights.len() == 2);
     both.map(|sights| nanoseconds(sights[0].abs_diff(sights[1]))).collect()
@@ -145,9 +165,22 @@ fn deviation(values: &[f64]) -> f64 {
 fn noise_ns(run: &Run) -> f64 {
     let logged: Vec<_> =
         run.truth.frames.iter().filter_map(Frame::delay_ns).map(nanoseconds).collect();
-    let seen = times_ns(run);
+    let seen = times_ns(run, |_| true);
     assert!(seen.len() > 1_000 && logged.len() > 1_000, "{} {}", seen.len(), logged.len());
     deviation(&seen) + deviation(&logged)
+}
+
+/// Of each direction, how far the probe's times of single packets are from the link's: the deviation that
+/// the ones have beyond the other's. A link or a kernel that is kept from its core between reading the
+/// clock and showing a frame makes it large; a probe that is off by a share or a constant does not.
+fn errors_ns(run: &Run) -> [f64; 2] {
+    [Direction::AToB, Direction::BToA].map(|direction| {
+        let of_direction = run.truth.frames.iter().filter(|it| it.direction == direction);
+        let logged: Vec<_> = of_direction.filter_map(Frame::delay_ns).map(nanoseconds).collect();
+        let source = Rig::address(direction.entry()).to_string();
+        let seen = times_ns(run, |from| from == Some(source.as_str()));
+        (deviation(&seen).powi(2) - deviation(&logged).powi(2)).max(0.0).sqrt()
+    })
 }
 
 /// |D − log| is within one in a hundred, or three standard errors of the noise.
@@ -201,7 +234,7 @@ fn delay_is_that_of_the_log() {
         let back = Way { delay_ns: 2 * MS, jitter_ns: MS, ..Way::default() };
         let impairments =
             Impairments { b_to_a: back, ..Impairments::alike(there, Mirror::default()) };
-        let run = talked(&rig, seed, &impairments);
+        let run = talked_steadily(&rig, seed, &impairments, noise_ns);
         for flow in flows() {
             check_delay(&run, flow, noise_ns);
         }
