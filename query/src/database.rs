@@ -285,10 +285,8 @@ impl Database {
         }
         // Some file is none of this table's; only now is it worth looking at each.
         let (good, bad) = self.sort_out(files, &expected);
-        if self.stop.is_over() {
-            // What was not looked at any more is not bad.
-            return Err(self.stop.too_slow());
-        }
+        // What was not looked at any more is not bad.
+        self.stop.check()?;
         warnings.tell_bad_files(&bad)?;
         self.make_view(view, table, &good).with_context(|| format!("the files of {table}"))
     }

@@ -97,6 +97,11 @@ impl Stop {
     pub(crate) fn by(&self, interrupt: impl Fn() + Send + Sync + 'static) -> anyhow::Result<()> {
         // A command has one database.
         let _ = self.0.interrupt.set(Box::new(interrupt));
+        self.check()
+    }
+
+    /// An error once work was stopped: what it gave by then may be anything.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         if self.is_over() { Err(self.too_slow()) } else { Ok(()) }
     }
 

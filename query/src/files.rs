@@ -148,7 +148,6 @@ pub(crate) fn find(folder: &Path, sql: &str, warnings: &Warnings) -> anyhow::Res
     }
     warnings.tell_links(&links);
     bad.sort();
-    bad.dedup();
     warnings.tell_bad_files(&bad)?;
     let with_talks = sql.contains(RollUp::Talks.name());
     Ok(Files { of_table, rolled, to_roll, views: schema::views(sql), with_talks })

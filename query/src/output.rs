@@ -112,13 +112,16 @@ fn table_line(cells: &[Cell], widths: &[usize], out: &mut impl Write) -> anyhow:
     Ok(writeln!(out, "{}", line.trim_end())?)
 }
 
-/// One line without control characters: a record's text may come from a packet.
+/// One line without control characters: a record's text may come from a packet, a file's name from anybody.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|it| if it.is_control() { char::REPLACEMENT_CHARACTER } else { it }).collect()
+}
+
 fn shown(cell: &Cell) -> String {
     if *cell == Cell::Null {
         return "-".to_owned();
     }
-    let plain = cell.plain();
-    plain.chars().map(|it| if it.is_control() { '\u{fffd}' } else { it }).collect()
+    printable(cell.plain())
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 
 use anyhow::bail;
 
+use crate::output::printable;
+
 /// How many of a list of files are named.
 const NAMED_MAX: usize = 20;
 /// How much of each name and its problem.
@@ -117,10 +119,10 @@ fn listed<'a>(all: impl IntoIterator<Item = &'a String>) -> String {
 /// On one line, and not too long. The end says what is wrong, and before that the name, so it is the middle
 /// that is cut out.
 fn shown(name: &str) -> String {
-    let printable = |it: char| if it.is_control() { char::REPLACEMENT_CHARACTER } else { it };
-    let chars: Vec<_> = name.chars().map(printable).collect();
+    let name = printable(name);
+    let chars: Vec<_> = name.chars().collect();
     if chars.len() <= NAME_CHARS_MAX {
-        return chars.into_iter().collect();
+        return name;
     }
     let (head, tail) = (&chars[..BEFORE_CUT_CHARS], &chars[chars.len() - BEHIND_CUT_CHARS..]);
     head.iter().chain(&['…']).chain(tail).collect()

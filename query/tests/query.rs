@@ -9,12 +9,12 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use duckdb::Connection;
-use folder::{Folder, stderr};
+use folder::{Folder, files, stderr};
 use serde_json::Value as Json;
 use vmprobe::inventory::Mac;
 use vmprobe::record::{InventoryRecord, Origin, Record, Rows, Table, TableVisitor, WindowRecord};
@@ -25,20 +25,6 @@ fn with_records(name: &str) -> Folder {
     let folder = Folder::new(name);
     folder.write(extremes::rows(), Timestamp(1));
     folder
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("a folder").flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use folder::{Folder, stderr};
+use folder::{Folder, files, stderr};
 use serde_json::Value as Json;
 use vmprobe::config::StorePlan;
 use vmprobe::export::ParquetSink;
@@ -244,10 +244,8 @@ fn a_foreign_file_is_refused_here_too() {
         ..Rows::default()
     };
     folder.write(flows, Timestamp(HOUR * HOUR_NS));
-    let day = fs::read_dir(folder.0.join("flows")).expect("days").flatten().next().expect("a day");
-    let hour = fs::read_dir(day.path()).expect("hours").flatten().next().expect("an hour");
-    let file = fs::read_dir(hour.path()).expect("files").flatten().next().expect("a file");
-    fs::copy(file.path(), hour_folder(&folder, HOUR).join("foreign.parquet")).expect("copied");
+    let file = files(&folder.0.join("flows")).pop().expect("a file");
+    fs::copy(file, hour_folder(&folder, HOUR).join("foreign.parquet")).expect("copied");
     let output = folder.query(&["FROM windows_1h"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("foreign.parquet: column "), "{}", stderr(&output));

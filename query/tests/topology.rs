@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use churn::{BEGIN_NS, Random, facts, windows};
-use folder::{Folder, stderr};
+use folder::{Folder, files, stderr};
 use serde_json::Value as Json;
 use vmprobe::record::{InventoryRecord, MigrationRecord, Rows, WindowRecord};
 use vmprobe::time::Timestamp;
@@ -131,6 +131,16 @@ fn write_hours(folder: &Folder, random: &mut Random, count: u64, odd: bool) {
     }
 }
 
+/// Windows of some hours, and an inventory that changes at their ends.
+fn stretched(name: &str, seed: u64, count: u64, odd: bool) -> Folder {
+    let folder = Folder::new(name);
+    let mut random = Random(seed);
+    let inventory = stretched_facts(&mut random);
+    folder.write(Rows { inventory, ..Rows::default() }, Timestamp(BEGIN_NS));
+    write_hours(&folder, &mut random, count, odd);
+    folder
+}
+
 fn hours(folder: &Folder) -> Vec<PathBuf> {
     let days = fs::read_dir(folder.0.join("windows")).expect("days").flatten();
     let hours = days.flat_map(|day| fs::read_dir(day.path()).expect("hours").flatten());
@@ -177,11 +187,7 @@ fn graphs(folder: &Folder) -> Vec<String> {
 #[test]
 fn graphs_of_hours_that_stand_added_up_are_the_same() {
     for seed in 0..2 {
-        let folder = Folder::new(&format!("added-up-{seed}"));
-        let mut random = Random(seed);
-        let inventory = stretched_facts(&mut random);
-        folder.write(Rows { inventory, ..Rows::default() }, Timestamp(BEGIN_NS));
-        write_hours(&folder, &mut random, 1_500, true);
+        let folder = stretched(&format!("added-up-{seed}"), seed, 1_500, true);
         let plain = graphs(&folder);
         let hours = hours(&folder);
         assert!(hours.len() >= 4, "{hours:?}");
@@ -210,11 +216,7 @@ fn graphs_of_hours_that_stand_added_up_are_the_same() {
 /// An hour that stands added up is made of no windows.
 #[test]
 fn hours_that_stand_added_up_are_what_is_read() {
-    let folder = Folder::new("added-up-read");
-    let mut random = Random(7);
-    let inventory = stretched_facts(&mut random);
-    folder.write(Rows { inventory, ..Rows::default() }, Timestamp(BEGIN_NS));
-    write_hours(&folder, &mut random, 3_000, false);
+    let folder = stretched("added-up-read", 7, 3_000, false);
     let span = [FIRST_NS + HOUR_NS, FIRST_NS + 2 * HOUR_NS].map(|at| at.to_string());
     let arguments = ["--from", span[0].as_str(), "--to", span[1].as_str()];
     let plain = topology(&folder, &arguments);
@@ -263,11 +265,7 @@ fn a_file_with_wrong_pages_is_named() {
 #[test]
 fn what_a_graph_was_made_without_stands_in_it() {
     use std::os::unix::fs::symlink;
-    let folder = Folder::new("warnings");
-    let mut random = Random(3);
-    let inventory = stretched_facts(&mut random);
-    folder.write(Rows { inventory, ..Rows::default() }, Timestamp(BEGIN_NS));
-    write_hours(&folder, &mut random, 500, false);
+    let folder = stretched("warnings", 3, 500, false);
     let root = folder.0.canonicalize().expect("a folder");
     let hours = hours(&folder).into_iter().map(|hour| hour.canonicalize().expect("an hour"));
     let hours: Vec<_> = hours.collect();
@@ -275,8 +273,7 @@ fn what_a_graph_was_made_without_stands_in_it() {
     assert_eq!(whole["warnings"], Json::Array(Vec::new()));
 
     let wrong = hours[0].join("windows-p2-7-1.parquet");
-    let inventory =
-        files_below(&folder.0.join("inventory")).pop().expect("a file of the inventory");
+    let inventory = files(&folder.0.join("inventory")).pop().expect("a file of the inventory");
     fs::copy(inventory, &wrong).expect("copied");
     let torn = hours[0].join("windows-p2-8-1.parquet");
     fs::write(&torn, "PAR1").expect("a file");
@@ -325,20 +322,6 @@ fn what_a_graph_was_made_without_stands_in_it() {
         assert!(stderr(&refused).contains("path: a link that leads nowhere"), "{refused:?}");
     }
     assert!(folder.query(&["SELECT count(*) FROM windows"]).status.success());
-}
-
-/// Files of a table.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            files.extend(files_below(&path));
-        } else {
-            files.push(path);
-        }
-    }
-    files
 }
 
 /// More conversations than fit the memory: the same graph, in several passes.

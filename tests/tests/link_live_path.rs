@@ -102,19 +102,25 @@ fn samples_lost(run: &Run) -> u64 {
     report(run)["ledger"]["beside"]["path_samples_lost"].as_u64().unwrap_or(0)
 }
 
-/// A run of which the probe missed at most one frame in so many (`u64::MAX`: none) and compared all
-/// that it saw; where it has to wait long for a core it is done again.
-fn observed(one_in: u64, run: impl Fn() -> Run) -> Run {
+/// A run that is `good`, or the last of [`TRIES_MAX`].
+fn tried(run: impl Fn() -> Run, good: impl Fn(&Run) -> bool) -> Run {
     let mut tries = 0;
     loop {
         let run = run();
-        let shown: u64 = run.truth.taps.iter().map(|tap| tap.shown).sum();
         tries += 1;
-        let seen_well = missed(&run) <= shown / one_in && samples_lost(&run) == 0;
-        if seen_well || tries == TRIES_MAX {
+        if good(&run) || tries == TRIES_MAX {
             return run;
         }
     }
+}
+
+/// A run of which the probe missed at most one frame in so many (`u64::MAX`: none) and compared all
+/// that it saw; where it has to wait long for a core it is done again.
+fn observed(one_in: u64, run: impl Fn() -> Run) -> Run {
+    tried(run, |run| {
+        let shown: u64 = run.truth.taps.iter().map(|tap| tap.shown).sum();
+        missed(run) <= shown / one_in && samples_lost(run) == 0
+    })
 }
 
 /// A run of the usual talk.
@@ -125,28 +131,25 @@ fn talked(rig: &Rig, seed: u64, impairments: &Impairments) -> Run {
 /// The same of which no single packets are further off than where the link does nothing; where some are, it
 /// is done again, as it is where the probe missed frames.
 fn talked_steadily(rig: &Rig, seed: u64, impairments: &Impairments, noise_ns: f64) -> Run {
-    let mut tries = 0;
-    loop {
-        let run = talked(rig, seed, impairments);
-        tries += 1;
-        let is_steady = errors_ns(&run).iter().all(|error| *error <= STEADY_NOISES * noise_ns);
-        if is_steady || tries == TRIES_MAX {
-            return run;
-        }
-    }
+    let is_steady = |error: &f64| *error <= STEADY_NOISES * noise_ns;
+    tried(|| talked(rig, seed, impairments), |run| errors_ns(run).iter().all(is_steady))
 }
 
-/// Times between the two sightings of each packet.
-fn times_ns(run: &Run, is_wanted: impl Fn(Option<&str>) -> bool) -> Vec<f64> {
+/// Times between the two sightings of each packet, by who sent it.
+fn times_ns(run: &Run) -> BTreeMap<Option<String>, Vec<f64>> {
     let mut sights: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    let samples = rows(&run.records, "path_samples");
-    for row in samples.iter().filter(|row| is_wanted(text(row, "source_address"))) {
+    for row in rows(&run.records, "path_samples") {
         let packet =
-            (text(row, "source_address").map(str::to_owned), number(row, "digest_hash_value"));
-        sights.entry(packet).or_default().push(number(row, "observation_time_ns"));
+            (text(&row, "source_address").map(str::to_owned), number(&row, "digest_hash_value"));
+        sights.entry(packet).or_default().push(number(&row, "observation_time_ns"));
     }
-    let both = sights.values().filter(|sights| sights.len() == 2);
-    both.map(|sights| nanoseconds(sights[0].abs_diff(sights[1]))).collect()
+    let mut times: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for ((source, _), sights) in sights {
+        if let [one, other] = sights[..] {
+            times.entry(source).or_default().push(nanoseconds(one.abs_diff(other)));
+        }
+    }
+    times
 }
 
 #[expect(clippy::cast_precision_loss, reason = "times and counts of a test are far below 2^52")]
@@ -165,7 +168,7 @@ fn deviation(values: &[f64]) -> f64 {
 fn noise_ns(run: &Run) -> f64 {
     let logged: Vec<_> =
         run.truth.frames.iter().filter_map(Frame::delay_ns).map(nanoseconds).collect();
-    let seen = times_ns(run, |_| true);
+    let seen: Vec<_> = times_ns(run).into_values().flatten().collect();
     assert!(seen.len() > 1_000 && logged.len() > 1_000, "{} {}", seen.len(), logged.len());
     deviation(&seen) + deviation(&logged)
 }
@@ -174,11 +177,12 @@ fn noise_ns(run: &Run) -> f64 {
 /// the ones have beyond the other's. A link or a kernel that is kept from its core between reading the
 /// clock and showing a frame makes it large; a probe that is off by a share or a constant does not.
 fn errors_ns(run: &Run) -> [f64; 2] {
+    let mut times = times_ns(run);
     [Direction::AToB, Direction::BToA].map(|direction| {
         let of_direction = run.truth.frames.iter().filter(|it| it.direction == direction);
         let logged: Vec<_> = of_direction.filter_map(Frame::delay_ns).map(nanoseconds).collect();
-        let source = Rig::address(direction.entry()).to_string();
-        let seen = times_ns(run, |from| from == Some(source.as_str()));
+        let source = Some(Rig::address(direction.entry()).to_string());
+        let seen = times.remove(&source).unwrap_or_default();
         (deviation(&seen).powi(2) - deviation(&logged).powi(2)).max(0.0).sqrt()
     })
 }
