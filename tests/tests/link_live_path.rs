@@ -175,7 +175,8 @@ fn noise_ns(run: &Run) -> f64 {
 
 /// Of each direction, how far the probe's times of single packets are from the link's: the deviation that
 /// the ones have beyond the other's. A link or a kernel that is kept from its core between reading the
-/// clock and showing a frame makes it large; a probe that is off by a share or a constant does not.
+/// clock and showing a frame makes it large; a probe that is off by a constant does not. One that is off by a
+/// share does, each time, and the last run is held to the bound whatever it is.
 fn errors_ns(run: &Run) -> [f64; 2] {
     let mut times = times_ns(run);
     [Direction::AToB, Direction::BToA].map(|direction| {
