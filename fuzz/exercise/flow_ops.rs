@@ -1,6 +1,6 @@
 //! Octets as operations on the flow stage: every packet that is metered is in exactly one row and
-//! one record, and every flow ends exactly once. A second stage takes the short way of settled flows
-//! where it may, and must give the same rows and records.
+//! one record, and every flow ends exactly once. A second stage takes the short ways of packets
+//! that are known in brief where it may, and must give the same rows and records.
 
 use vmprobe::app::{Excerpt, Speech};
 use vmprobe::config::FlowPlan;
@@ -191,6 +191,7 @@ impl Driver {
             tcp_sequence: u32::from(sequence % 4),
             tcp_acknowledgement: if flags & 0x10 == 0 { 0 } else { u32::from(sequence / 4 % 4) },
             tcp_window: u16::from(size % 4),
+            tcp_syn_options: u32::from(size) | u32::from(mac % 8) << 16,
             payload_octets: u32::from(size % 3),
             marks: Marks::ETHERNET,
             ..Headers::default()
@@ -208,6 +209,7 @@ impl Driver {
             headers.tcp_flags = 0;
             (headers.tcp_sequence, headers.tcp_acknowledgement) = (0, 0);
             (headers.tcp_window, headers.payload_captured_octets) = (0, 0);
+            headers.tcp_syn_options = 0;
         }
         headers.source.0[15] = host % 8;
         headers.destination.0[15] = 9;
@@ -267,11 +269,11 @@ impl Driver {
     ) {
         let guess = self.short.guess(headers.hash);
         let brief = Brief::of(headers).filter(|_| verdict == Verdict::First);
+        let (fields, sums) = (Fields::of_headers(headers), &mut self.short_sums);
+        let payload = payload_of(headers);
+        let (window, late) = booking;
         if let Some(brief) = brief.filter(|brief| self.short.is_settled(brief, guess)) {
-            let (fields, sums) = (Fields::of_headers(headers), &mut self.short_sums);
-            let payload = payload_of(headers);
             let speech = || Speech::with_payload(&brief, &fields, payload);
-            let (window, late) = booking;
             // As a worker does with what it received itself, and with what another one did.
             if !late && headers.octets.is_multiple_of(2) {
                 let left = self.short.count_noted(guess, (&brief, &fields), window, sums);
@@ -283,10 +285,12 @@ impl Driver {
                 self.short.count_settled(guess, &brief, booking, sums, speech);
                 self.short.measure_settled(guess, (&brief, &fields), window, sums);
             }
-            return;
+        } else if let Some(brief) = brief.filter(|_| !late && headers.octets % 4 != 3) {
+            let speech = || Speech::with_payload(&brief, &fields, payload);
+            self.short.meter_known(guess, (&brief, &fields), window, sums, speech);
+        } else {
+            self.short.meter_frame((headers, payload), guess, verdict, booking, sums);
         }
-        let with_frame = (headers, payload_of(headers));
-        self.short.meter_frame(with_frame, guess, verdict, booking, &mut self.short_sums);
     }
 
     fn finish(mut self) {

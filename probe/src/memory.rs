@@ -60,6 +60,17 @@ pub fn fetch<T>(place: &T) {
     let _ = place;
 }
 
+/// The same of the entry at `place` of a table, without a look at whether it has so many: behind its end
+/// something is fetched in vain, and nothing else happens.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "see `fetch`")]
+pub fn fetch_at<T>(table: &[T], place: usize) {
+    #[cfg(feature = "dpdk")]
+    crate::dpdk::prefetch_at(table, place);
+    #[cfg(not(feature = "dpdk"))]
+    let _ = (table, place);
+}
+
 /// The same for what will be written. Another thread read that memory last, so its lines are asked
 /// for as one's own.
 #[inline(always)]

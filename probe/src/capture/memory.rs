@@ -243,9 +243,9 @@ impl Burst for MemoryBurst<'_> {
     #[inline]
     fn fetch(&self, frames: usize) {
         for record in &self.records[..frames] {
-            if let Some(lines) = self.octets[record.begin..].first_chunk::<{ ALIGN_BYTES + 1 }>() {
-                memory::fetch(lines);
-            }
+            // Where a frame is shorter, the next one begins there.
+            memory::fetch_at(self.octets, record.begin);
+            memory::fetch_at(self.octets, record.begin + ALIGN_BYTES);
         }
     }
 }

@@ -179,7 +179,7 @@ impl CopyTable {
     /// Has the line fetched that the packet's digest lies in.
     #[inline]
     pub fn fetch(&self, digest: &Digest) {
-        memory::fetch(&self.buckets[digest.place & self.mask]);
+        memory::fetch_at(&self.buckets, digest.place & self.mask);
     }
 
     /// The digest of a packet. For [`CopyTable::classify`].

@@ -12,7 +12,7 @@ mod passed;
 pub use passed::InBrief;
 
 use super::plain::{Around, Plain};
-use super::tcp::{ALIGNED_TIMESTAMP, next_option};
+use super::tcp::{ALIGNED_TIMESTAMP, next_option, syn_segment, syn_shift};
 use super::udp::TunnelPorts;
 use super::{Address, Headers, Marks, PAYLOAD_HEAD_OCTETS, protocol, tcp_flag};
 use crate::capture::{Frame, LinkType};
@@ -54,6 +54,13 @@ pub struct FramePlace {
     pub(super) tap: TapIndex,
     pub(super) segment: Segment,
     pub(super) space: AddressSpace,
+}
+
+impl FramePlace {
+    /// The tap that copied the frame.
+    pub const fn tap(&self) -> TapIndex {
+        self.tap
+    }
 }
 
 /// A packet of a flow that may be settled.
@@ -270,7 +277,11 @@ pub struct Fields {
     tcp_word: u32,
     /// IPv4 identification.
     pub ip_identification: u16,
+    /// What a SYN says of segments and windows, see [`Headers::tcp_syn_options`]; 0 of others.
+    pub tcp_syn_options: u32,
 }
+
+const _: () = assert!(size_of::<Fields>() == 48, "what a packet is known by, beside its brief");
 
 /// Flags, see [`tcp_flag`], and window in [`Fields::tcp_word`]; above them stands the header's length.
 const FLAGS_WINDOW: u32 = 0x01ff_ffff;
@@ -286,6 +297,7 @@ impl Fields {
     pub fn of_headers(headers: &Headers) -> Self {
         let stamped = if headers.marks.has(Marks::TCP_TIMESTAMP) { STAMPED } else { 0 };
         let flags = u32::from(headers.tcp_flags) << FLAGS_SHIFT;
+        let is_syn = headers.tcp_flags & tcp_flag::SYN != 0;
         Self {
             payload_head: headers.payload_head,
             tcp_numbers: both(headers.tcp_sequence, headers.tcp_acknowledgement),
@@ -293,6 +305,7 @@ impl Fields {
             payload_octets: headers.payload_octets,
             tcp_word: flags & FLAGS_WINDOW | u32::from(headers.tcp_window) | stamped,
             ip_identification: headers.ip_identification as u16,
+            tcp_syn_options: if is_syn { headers.tcp_syn_options } else { 0 },
         }
     }
 
@@ -310,7 +323,7 @@ impl Fields {
     pub fn read(&mut self, packet: &[u8], brief: &Brief) -> Option<()> {
         // Behind a short packet stands the padding of its frame.
         let head: &[u8; HEAD_OCTETS] = packet.first_chunk()?;
-        self.ip_identification = short(head, 4);
+        (self.ip_identification, self.tcp_syn_options) = (short(head, 4), 0);
         if brief.protocol != protocol::TCP {
             return self.read_datagram(packet, head);
         }
@@ -335,25 +348,29 @@ impl Fields {
     fn read_options(&mut self, packet: &[u8], header_octets: u32) -> Option<()> {
         let Some(stamps) = stamps(packet, header_octets) else {
             let is_syn = self.tcp_flags() & tcp_flag::SYN != 0;
-            return if is_syn { self.read_options_of_syn(packet, header_octets) } else { None };
+            let options = packet.get(HEAD_OCTETS..(IPV4_OCTETS + header_octets) as usize)?;
+            return if is_syn { self.read_options_of_syn(options) } else { None };
         };
         self.tcp_stamps = stamps;
         self.tcp_word |= STAMPED;
         Some(())
     }
 
-    /// The same of a SYN, which has more of them, in any order.
+    /// The same of a SYN, which has more of them, in any order. `None` where there are SACK blocks, which a
+    /// SYN has no use for.
     #[inline(never)]
-    fn read_options_of_syn(&mut self, packet: &[u8], header_octets: u32) -> Option<()> {
-        let octets = header_octets.checked_sub(TCP_OCTETS)? as usize;
-        let mut rest = packet.get(HEAD_OCTETS..)?.get(..octets)?;
+    fn read_options_of_syn(&mut self, options: &[u8]) -> Option<()> {
+        let mut rest = options;
         while let Some((kind, body, next)) = next_option(rest) {
             match (kind, body) {
                 (8, &[a, b, c, d, e, f, g, h]) => {
                     self.tcp_stamps = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
                     self.tcp_word |= STAMPED;
                 }
-                // SACK blocks, which a SYN has no use for.
+                (2, &[high, low]) => {
+                    self.tcp_syn_options = syn_segment(self.tcp_syn_options, [high, low]);
+                }
+                (3, &[shift]) => self.tcp_syn_options = syn_shift(self.tcp_syn_options, shift),
                 (5, _) => return None,
                 _ => {}
             }
@@ -598,6 +615,7 @@ mod tests {
             payload_octets: u32::MAX,
             tcp_word: u32::MAX,
             ip_identification: u16::MAX,
+            tcp_syn_options: u32::MAX,
         };
         (brief, fields)
     }

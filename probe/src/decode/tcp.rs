@@ -172,12 +172,11 @@ pub(super) fn read_options(options: &[u8], marks: &mut Marks, out: &mut Headers)
             (1, _) => behind,
             // What nearly all SYNs have: an option whose length is known is read in a few steps.
             (2, [4, high, low, next @ ..]) => {
-                syn_option(0xffff, u16::from_be_bytes([*high, *low]).into(), out);
+                out.tcp_syn_options = syn_segment(out.tcp_syn_options, [*high, *low]);
                 next
             }
-            // Larger shifts count as the largest there is (RFC 7323 section 2.3).
             (3, [3, shift, next @ ..]) => {
-                syn_option(0xff << 16, (u32::from((*shift).min(14)) + 1) << 16, out);
+                out.tcp_syn_options = syn_shift(out.tcp_syn_options, *shift);
                 next
             }
             _ => match other_option(*kind, behind, marks, out) {
@@ -241,9 +240,19 @@ fn sack(body: &[u8], marks: &mut Marks, out: &mut Headers) {
     out.set_tcp_sack(edges);
 }
 
+/// [`Headers::tcp_syn_options`] with the largest segment, as it stands in the header.
 #[inline]
-fn syn_option(mask: u32, bits: u32, out: &mut Headers) {
-    out.tcp_syn_options = out.tcp_syn_options & !mask | bits;
+pub(super) const fn syn_segment(options: u32, [high, low]: [u8; 2]) -> u32 {
+    options & !0xffff | u16::from_be_bytes([high, low]) as u32
+}
+
+/// The same with the shift of windows. Larger shifts count as the largest there is (RFC 7323
+/// section 2.3).
+#[inline]
+pub(super) const fn syn_shift(options: u32, shift: u8) -> u32 {
+    const SHIFT_MAX: u8 = 14;
+    let shift = if shift < SHIFT_MAX { shift } else { SHIFT_MAX };
+    options & !(0xff << 16) | (shift as u32 + 1) << 16
 }
 
 #[inline]

@@ -30,7 +30,7 @@ pub use error::{EalError, PortError, PortWarning};
 pub use features::StampKind;
 pub use huge_pages::{HugePiece, HugeTable};
 pub use port::{NicStats, Port};
-pub use prefetch::{prefetch, prefetch_to_write};
+pub use prefetch::{prefetch, prefetch_at, prefetch_to_write};
 pub use rx_queue::{BURST_PACKETS_MAX, Packet, RingFill, RxBurst, RxQueue, VlanTags};
 pub use tsc::{Reading, read_device_clock, read_tsc};
 pub use tx_queue::TxQueue;

@@ -5,6 +5,7 @@
 //! Invariants: of a packet that has a brief, both give the same answers (a property test compares what
 //! comes of them).
 
+use crate::decode::brief::Fields;
 use crate::decode::{Brief, Headers, Mac, Marks, protocol};
 use crate::index::{Sender, TapIndex};
 use crate::inventory::Segment;
@@ -131,14 +132,35 @@ impl Packet for Headers {
     }
 }
 
-/// A packet that is known in brief, and how it begins, from its IPv4 header on.
+/// A packet that is known in brief, and what its sequence number is known from.
 #[derive(Clone, Copy)]
-pub(super) struct BriefPacket<'a> {
+pub(super) struct BriefPacket<'a, S> {
     pub(super) brief: &'a Brief,
-    pub(super) octets: &'a [u8],
+    pub(super) sequence: S,
 }
 
-impl Packet for BriefPacket<'_> {
+/// Where the TCP sequence number of a packet stands.
+pub(super) trait SequenceSource {
+    /// The number; 0 where it is no segment.
+    fn tcp_sequence(&self, brief: &Brief) -> u32;
+}
+
+/// How the packet begins, from its IPv4 header on.
+impl SequenceSource for &[u8] {
+    #[inline]
+    fn tcp_sequence(&self, brief: &Brief) -> u32 {
+        brief.tcp_sequence(self)
+    }
+}
+
+impl SequenceSource for &Fields {
+    #[inline]
+    fn tcp_sequence(&self, _: &Brief) -> u32 {
+        Fields::tcp_sequence(self)
+    }
+}
+
+impl<S: SequenceSource> Packet for BriefPacket<'_, S> {
     #[inline]
     fn hash(&self) -> u64 {
         self.brief.hash
@@ -211,7 +233,7 @@ impl Packet for BriefPacket<'_> {
 
     #[inline]
     fn tcp_sequence(&self) -> u32 {
-        self.brief.tcp_sequence(self.octets)
+        self.sequence.tcp_sequence(self.brief)
     }
 
     #[inline]

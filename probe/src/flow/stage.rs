@@ -7,6 +7,7 @@
 
 mod cut;
 mod hear;
+mod known;
 mod measured;
 mod noted;
 mod recut;
@@ -27,7 +28,7 @@ use super::begin::{first_events, initiator_of};
 use super::bits::SlotBits;
 use super::expiry::{self, Timeouts};
 use super::output::FlowOutput;
-use super::packet::{BriefPacket, Packet};
+use super::packet::Packet;
 use super::sides::{Apart, ApartSlab, Side};
 use super::state::{Flow, Rest, Shown, low_window};
 use super::table::Guess;
@@ -216,23 +217,6 @@ impl FlowStage {
     ) {
         let index = self.meter_packet(headers, guess, (window, late), output);
         self.look_behind(index, (headers, frame), verdict, window, output);
-    }
-
-    /// The same of a packet that is known in brief, stands in an Ethernet frame and counts, where nothing is
-    /// measured: `octets` are how it begins, from its IPv4 header on.
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "called once, by who has nothing else to do")]
-    pub fn meter_brief(
-        &mut self,
-        (brief, octets): (&Brief, &[u8]),
-        guess: Guess,
-        booking: (WindowNumber, bool),
-        output: &mut impl FlowOutput,
-    ) {
-        debug_assert!(!self.measures() && !self.recognises, "a brief is not enough");
-        let packet = BriefPacket { brief, octets };
-        let index = self.meter_packet(&packet, guess, booking, output);
-        self.table.flow_mut(index).settle();
     }
 
     /// Counts a packet on its flow, and in the flow's row.

@@ -52,10 +52,22 @@ impl Bucket {
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }
 
-    /// Where a flow probably is of which the first eight ways know nothing. Apart, because they know of
-    /// nearly all.
-    #[cold]
+    /// Where a flow probably is, as far as the first eight ways know: they know of nearly all.
+    #[inline]
+    fn guess_in_front(&self, hash: u64) -> Option<Guess> {
+        let matches = equal_octets(self.first_tags(), tag_of(hash));
+        let way = matches.trailing_zeros() as usize / 8;
+        if matches == 0 { None } else { Some(Guess(self.flows[way])) }
+    }
+
+    /// The same of one of which these know nothing.
+    #[inline]
     fn guess_behind(&self, hash: u64) -> Guess {
+        if self.last_tags() == 0 { Guess::NONE } else { self.guess_among_last(hash) }
+    }
+
+    #[cold]
+    fn guess_among_last(&self, hash: u64) -> Guess {
         Guess(self.candidates(tag_of(hash)).next().unwrap_or(NO_SLOT))
     }
 
@@ -206,14 +218,14 @@ impl FlowTable {
     /// Has the key's home bucket fetched, while other packets of the burst are looked at.
     #[inline]
     pub fn fetch_bucket(&self, hash: u64) {
-        memory::fetch(&self.buckets[self.home(low(hash))]);
+        memory::fetch_at(&self.buckets, self.home(low(hash)));
     }
 
     /// The same for the flow in a slot.
     #[inline]
     pub(super) fn fetch_bucket_of(&self, slot: usize) {
         if let Some(flow) = self.flows.get(slot) {
-            memory::fetch(&self.buckets[self.home(flow.hash)]);
+            memory::fetch_at(&self.buckets, self.home(flow.hash));
         }
     }
 
@@ -221,12 +233,21 @@ impl FlowTable {
     #[inline]
     pub fn guess(&self, hash: u64) -> Guess {
         let bucket = &self.buckets[self.home(low(hash))];
-        let matches = equal_octets(bucket.first_tags(), tag_of(hash));
-        if matches == 0 {
-            let is_alone = bucket.last_tags() == 0;
-            return if is_alone { Guess::NONE } else { bucket.guess_behind(hash) };
-        }
-        Guess(bucket.flows[matches.trailing_zeros() as usize / 8])
+        let known = bucket.guess_in_front(hash);
+        known.unwrap_or_else(|| bucket.guess_behind(hash))
+    }
+
+    /// The same, and both lines of the flow are fetched.
+    #[inline]
+    pub fn guess_and_fetch(&self, hash: u64) -> Guess {
+        let bucket = &self.buckets[self.home(low(hash))];
+        let Some(guess) = bucket.guess_in_front(hash) else {
+            let guess = bucket.guess_behind(hash);
+            self.fetch(guess);
+            return guess;
+        };
+        memory::fetch_at(&self.flows, guess.0 as usize);
+        guess
     }
 
     /// Has both lines of the flow that was guessed fetched.

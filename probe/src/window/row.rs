@@ -10,6 +10,7 @@ use crate::decode::{Address, Mac};
 use crate::flow::{ETHERNET_OCTETS, Identity, Side};
 use crate::index::{FlowIndex, Sender, TapIndex};
 use crate::inventory::{AddressSpace, Segment, SegmentKind};
+use crate::memory;
 use crate::spread::FlowKey;
 
 /// What one flow did in one window or a part of it. Arrays of two are by sender.
@@ -180,6 +181,13 @@ impl Row {
             ethernet: octet,
             identity: Identity { key, stations: [Mac([octet; 6]); 2], taps: [TapIndex(short); 2] },
         }
+    }
+
+    /// Has the line fetched that each packet touches.
+    #[inline]
+    pub fn fetch_counts(&self) {
+        // Any octet of it will do.
+        memory::fetch(&self.events);
     }
 
     /// Counts the first packet.

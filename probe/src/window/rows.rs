@@ -68,10 +68,11 @@ impl Rows {
         }
     }
 
-    /// Has the row fetched whose place among all has these low bits, whether it was begun or not.
+    /// Has what packets touch fetched of the row whose place among all has these low bits, whether it was
+    /// begun or not.
     #[inline]
     pub fn fetch(&self, place: usize) {
-        memory::fetch(&self.memory[place % ROWS_PER_BLOCK]);
+        self.memory[place % ROWS_PER_BLOCK].fetch_counts();
     }
 
     /// Packets of all rows. They may have been written long ago: lines are fetched ahead.

@@ -4,14 +4,15 @@
 //! Cost: several loops, each over the whole burst and each with the registers for itself: fetching
 //! frames, looking, fetching tables one after another, handling.
 //! Invariants: packets are handled in order, each at its own time; what is tallied is added before
-//! anything else is counted or anybody asks.
+//! anything else is counted or anybody asks. A burst is tallied as a whole only where nothing else is
+//! counted, and nothing brought about by time, before its last packet.
 //! Source: ARCHITECTURE.md, "The loop" and "Settled flows".
 
 use crate::app::Speech;
 use crate::capture::{Burst, Frame, Source, SourceState};
 use crate::copies::{Invariant, Verdict};
 use crate::counters::DropCause;
-use crate::decode::brief::{Fields, InBrief};
+use crate::decode::brief::{Fields, FramePlace, InBrief};
 use crate::decode::{Brief, Headers};
 use crate::flow::{Guess, Left};
 use crate::index::{PortIndex, TapIndex, WindowNumber};
@@ -65,6 +66,30 @@ impl Tally {
     const fn holds(&self, brief: &Brief) -> bool {
         self.tap.0 == brief.tap.0 && self.booked.holds(brief.timestamp, brief.clock)
     }
+
+    /// Whether all packets of a burst do.
+    const fn holds_all(&self, seen: &Overview) -> bool {
+        let Overview { tap, earliest, latest, .. } = *seen;
+        // No stamp is larger than the clock.
+        let are_booked = self.booked.holds(earliest, latest) && self.booked.holds(latest, latest);
+        seen.is_alike && self.tap.0 == tap.0 && are_booked
+    }
+}
+
+/// What is known of a burst as a whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Overview {
+    /// Frames of which not enough was read in brief.
+    unread: usize,
+    /// Every packet is known in brief, this worker's, and of one tap; else nothing below means anything.
+    is_alike: bool,
+    tap: TapIndex,
+    /// The smallest stamp.
+    earliest: Timestamp,
+    /// The clock of the last packet.
+    latest: Timestamp,
+    /// On the wire, of all.
+    octets: u64,
 }
 
 /// How much was read of a frame.
@@ -116,6 +141,22 @@ impl WorkerParts {
         Standing::Counts
     }
 
+    /// Whether a packet is the first of its digest, known as seen from now on.
+    #[inline]
+    fn classify(&mut self, brief: &Brief, ahead: &Ahead) -> Verdict {
+        let seen = (brief.tap, brief.timestamp);
+        self.copies.as_mut().map_or(Verdict::First, |copies| copies.classify(seen, &ahead.digest))
+    }
+
+    /// Whether nobody but its flow has to know of the first packet of a digest: it is not followed from
+    /// tap to tap, and no other tap can have shown what it holds in other pieces.
+    #[inline]
+    fn counts_unheeded(&self, brief: &Brief, fields: &Fields, ahead: &Ahead) -> bool {
+        let path = self.path.as_ref();
+        path.is_none_or(|path| !path.concerns(brief.hash, &ahead.digest))
+            && (self.copies.is_none() || !self.flows.may_hold_shown(ahead.guess, brief, fields))
+    }
+
     /// Whether packets are counted on their flows, and nothing else is done with them.
     fn only_counts(&self) -> bool {
         self.path.is_none() && self.copies.is_none() && !self.flows.measures()
@@ -144,7 +185,7 @@ impl<S: Source> Worker<S> {
         }
         let packets = burst.len().min(BURST_PACKETS_MAX);
         burst.fetch(packets);
-        self.look(&burst, packets);
+        let overview = self.look(&burst, packets);
         let was_quiet = std::mem::replace(&mut self.quiet, state == SourceState::Quiet);
         match state {
             SourceState::Open(now) => self.read_clock = self.read_clock.max(now),
@@ -154,10 +195,10 @@ impl<S: Source> Worker<S> {
         // Loops of their own where nothing but counts is wanted: each has the registers for itself.
         if self.parts.only_counts() {
             self.fetch_tables::<true>(packets);
-            self.handle_each::<true>(&burst, packets);
+            self.handle_all::<true>(&burst, packets, &overview);
         } else {
             self.fetch_tables::<false>(packets);
-            self.handle_each::<false>(&burst, packets);
+            self.handle_all::<false>(&burst, packets, &overview);
         }
         drop(burst);
         self.source = Some(source);
@@ -173,21 +214,23 @@ impl<S: Source> Worker<S> {
 
     /// Reads what each packet needs: in brief where that may do, else all headers. The loops of a
     /// burst stand apart, so that each has the registers for itself.
-    fn look(&mut self, burst: &impl Burst, packets: usize) {
+    fn look(&mut self, burst: &impl Burst, packets: usize) -> Overview {
         if !self.may_be_brief() {
             self.look_in_full(burst, packets);
-            return;
+            return Overview::default();
         }
         let (parts, seen) = (&self.parts, &mut self.seen[..packets]);
         let wants_fields = parts.copies.is_some() || parts.flows.measures();
-        let read = if wants_fields {
-            look_in_brief::<true>(parts, burst, seen, &mut self.read_clock)
+        let overview = if wants_fields {
+            look_in_brief::<true>(parts, burst, seen, self.read_clock)
         } else {
-            look_in_brief::<false>(parts, burst, seen, &mut self.read_clock)
+            look_in_brief::<false>(parts, burst, seen, self.read_clock)
         };
-        if read < packets {
+        self.read_clock = overview.latest;
+        if overview.unread > 0 {
             self.look_at_others(burst, packets);
         }
+        overview
     }
 
     /// Whether nothing has to be asked of a packet but which flow it is of.
@@ -275,7 +318,37 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// All packets of a burst, one after another; for `ONLY_COUNTS` see [`Worker::fetch_tables`].
+    /// All packets of a burst; for `ONLY_COUNTS` see [`Worker::fetch_tables`].
+    fn handle_all<const ONLY_COUNTS: bool>(
+        &mut self,
+        burst: &impl Burst,
+        packets: usize,
+        overview: &Overview,
+    ) {
+        if overview.latest < self.next_event && self.tally.holds_all(overview) {
+            self.tally.packets += packets as u64;
+            self.tally.octets += overview.octets;
+            self.tally.clock = overview.latest;
+            self.handle_alike::<ONLY_COUNTS>(burst, packets);
+        } else {
+            self.handle_each::<ONLY_COUNTS>(burst, packets);
+        }
+    }
+
+    /// One packet after another, where all are known in brief, were tallied, and bring nothing about by
+    /// their time.
+    #[inline(never)]
+    fn handle_alike<const ONLY_COUNTS: bool>(&mut self, burst: &impl Burst, packets: usize) {
+        let all = std::mem::take(&mut self.seen);
+        let mut headers = Headers::default();
+        for (place, seen) in all[..packets].iter().enumerate() {
+            self.handle_tallied::<ONLY_COUNTS>(burst, (place, seen), &mut headers);
+        }
+        self.seen = all;
+        self.add_tally();
+    }
+
+    /// One packet after another.
     #[inline(never)]
     fn handle_each<const ONLY_COUNTS: bool>(&mut self, burst: &impl Burst, packets: usize) {
         // Out of the worker while it is changed by what they hold; nothing is allocated.
@@ -333,7 +406,6 @@ impl<S: Source> Worker<S> {
         let packet = (brief, brief.packet_in(&burst.frame(place)));
         let booking = (self.tally.booked.window, false);
         self.parts.flows.meter_brief(packet, ahead.guess, booking, &mut self.parts.handoff);
-        self.tally.packets += 1;
     }
 
     /// One packet that was read in brief, and more is to be done than counting. It is this worker's: with
@@ -346,17 +418,27 @@ impl<S: Source> Worker<S> {
         standing: Standing,
         headers: &mut Headers,
     ) {
-        let Seen { brief, ahead, .. } = seen;
+        let Seen { brief, fields, ahead, .. } = seen;
         let frame = burst.frame(place);
-        brief.write_headers(brief.packet_in(&frame), headers);
+        let octets = brief.packet_in(&frame);
         let verdict = match standing {
             Standing::MayBeCopy(verdict) => verdict,
-            Standing::NotSettled | Standing::Counts => self.classify(headers, ahead),
+            Standing::NotSettled | Standing::Counts => {
+                let verdict = self.parts.classify(brief, ahead);
+                if verdict == Verdict::First && self.parts.counts_unheeded(brief, fields, ahead) {
+                    let window = self.tally.booked.window;
+                    let speech = || Speech::of_brief(brief, fields, octets);
+                    let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
+                    flows.meter_known(ahead.guess, (brief, fields), window, output, speech);
+                    return;
+                }
+                verdict
+            }
         };
+        brief.write_headers(octets, headers);
         let booking = (self.tally.booked.window, false);
-        if self.book((&*headers, frame.bytes), ahead, verdict, booking) {
-            self.tally.packets += 1;
-        } else {
+        if !self.book((&*headers, frame.bytes), ahead, verdict, booking) {
+            self.tally.packets -= 1;
             self.tally.passed_packets += 1;
         }
     }
@@ -431,7 +513,7 @@ impl<S: Source> Worker<S> {
         (place, seen): (usize, &Seen),
         headers: &mut Headers,
     ) {
-        let Seen { brief, fields, ahead, .. } = seen;
+        let brief = &seen.brief;
         if brief.clock >= self.next_event {
             self.add_tally();
             self.advance_to_event(brief.clock);
@@ -443,6 +525,20 @@ impl<S: Source> Worker<S> {
         // Time has just been brought to this packet's clock: what is not late has its window open.
         self.tally.clock = brief.clock;
         self.tally.octets += u64::from(brief.wire_octets);
+        self.tally.packets += 1;
+        self.handle_tallied::<ONLY_COUNTS>(burst, (place, seen), headers);
+    }
+
+    /// The same of one that was tallied as booked.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each packet goes this way")]
+    fn handle_tallied<const ONLY_COUNTS: bool>(
+        &mut self,
+        burst: &impl Burst,
+        (place, seen): (usize, &Seen),
+        headers: &mut Headers,
+    ) {
+        let Seen { brief, fields, ahead, .. } = seen;
         let standing = if !ONLY_COUNTS {
             self.parts.standing(brief, fields, ahead)
         } else if self.parts.flows.is_settled(brief, ahead.guess) {
@@ -458,7 +554,6 @@ impl<S: Source> Worker<S> {
             }
             return;
         }
-        self.tally.packets += 1;
         let window = self.tally.booked.window;
         let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
         if ONLY_COUNTS {
@@ -523,43 +618,50 @@ impl<S: Source> Worker<S> {
     }
 }
 
-/// Reads in brief what can be of a burst's first frames, with `FIELDS` also what is needed for more than
-/// counting; how many packets that is enough for. `clock` is the source's before the burst, and then
-/// the largest stamp.
+/// Reads in brief what can be of a burst's frames, with `FIELDS` also what is needed for more than
+/// counting. `clock` is the source's before the burst.
 #[inline(never)]
 fn look_in_brief<const FIELDS: bool>(
     parts: &WorkerParts,
     burst: &impl Burst,
     seen: &mut [Seen],
-    clock: &mut Timestamp,
-) -> usize {
-    let (mut latest, mut unread) = (*clock, 0);
+    clock: Timestamp,
+) -> Overview {
+    let (mut latest, mut earliest, mut octets) = (clock, Timestamp(u64::MAX), 0);
+    let (mut unread, mut is_alike) = (0, true);
     let mut port = PortIndex(0);
     let mut untagged = parts.decoder.place_of_untagged(port);
     // There are so many; known to the compiler, it need not check that for each of them.
     let packets = seen.len().min(burst.len());
     for (place, seen) in (0..packets).zip(seen) {
+        // Asked for anew where one is given away: this one stays in registers.
         let frame = burst.frame(place);
         latest = latest.max(frame.timestamp);
+        earliest = earliest.min(frame.timestamp);
+        octets += u64::from(frame.wire_octets);
         if frame.port != port {
+            is_alike &= place == 0;
             port = frame.port;
             untagged = parts.decoder.place_of_untagged(port);
         }
-        let is_read = if let Some(untagged) = untagged
+        if let Some(untagged) = untagged
             && parts.decoder.brief((&frame, latest), untagged, &mut seen.brief).is_some()
         {
             name_brief(&mut seen.brief, parts.seed);
             // Where the packet begins is known here, and that it is long enough.
             let packet = frame.bytes.get(ETHERNET_OCTETS..).unwrap_or_default();
-            look_further::<FIELDS>(parts, packet, seen)
-        } else {
-            // Frames are asked for anew where one is given away: the other stays in registers.
-            look_inside::<FIELDS>(parts, &burst.frame(place), latest, seen)
-        };
-        unread += usize::from(!is_read);
+            if look_further::<FIELDS>(parts, packet, seen) {
+                continue;
+            }
+        } else if look_inside::<FIELDS>(parts, &burst.frame(place), latest, seen) {
+            is_alike &= untagged.is_some_and(|untagged| untagged.tap() == seen.brief.tap);
+            continue;
+        }
+        unread += 1;
     }
-    *clock = latest;
-    packets - unread
+    is_alike &= unread == 0 && parts.workers == 1;
+    let tap = untagged.map_or(TapIndex(0), FramePlace::tap);
+    Overview { unread, is_alike, tap, earliest, latest, octets }
 }
 
 /// Reads the fields of a packet that is known in brief, if it is this worker's, and has fetched what is
@@ -591,9 +693,9 @@ fn look_further<const FIELDS: bool>(parts: &WorkerParts, packet: &[u8], seen: &m
 /// Guesses the flows of packets that are this worker's, and has them fetched.
 #[inline]
 fn fetch_own(parts: &WorkerParts, seen: &mut [Seen], is_own: impl Fn(Kind) -> bool) {
+    let table = parts.flows.table();
     for Seen { ahead, brief, kind, .. } in &mut *seen {
-        ahead.guess = if is_own(*kind) { parts.flows.guess(brief.hash) } else { Guess::NONE };
-        parts.flows.table().fetch(ahead.guess);
+        ahead.guess = if is_own(*kind) { table.guess_and_fetch(brief.hash) } else { Guess::NONE };
     }
 }
 

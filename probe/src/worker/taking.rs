@@ -326,15 +326,15 @@ impl<S: Source> Worker<S> {
             match packet {
                 Passed::InBrief(packet) => {
                     known.sender = packet.brief().sender;
-                    known.ahead.guess = flows.guess(packet.brief().hash);
+                    known.ahead.guess = flows.table().guess_and_fetch(packet.brief().hash);
                     known.look(packet, copies, wants_fields);
                 }
                 Passed::Headers(headers) => {
                     known.sender = headers.sender;
                     known.ahead = Ahead::of(headers, flows, copies);
+                    flows.table().fetch(known.ahead.guess);
                 }
             }
-            flows.table().fetch(known.ahead.guess);
         }
         if let Some(copies) = copies {
             for known in &*all {

@@ -9,7 +9,7 @@
 
 use super::{Brief, Fields, HEAD_OCTETS, IPV4_OCTETS, STAMPED, TCP_OCTETS, UDP_OCTETS};
 use super::{FLAGS_WINDOW, octets_at};
-use crate::decode::tcp::{ALIGNED_TIMESTAMP, next_option};
+use crate::decode::tcp::ALIGNED_TIMESTAMP;
 use crate::decode::{Headers, PAYLOAD_HEAD_OCTETS, protocol, tcp_flag};
 use crate::index::Sender;
 
@@ -134,25 +134,8 @@ impl InBrief {
             return Some(());
         }
         let is_syn = fields.tcp_flags() & tcp_flag::SYN != 0;
-        if is_syn { self.read_options_of_syn(octets, fields) } else { None }
-    }
-
-    /// The same of a SYN, which has more of them, in any order.
-    #[inline(never)]
-    fn read_options_of_syn(&self, octets: usize, fields: &mut Fields) -> Option<()> {
-        let mut rest = self.behind.get(TCP_FIXED_OCTETS..)?.get(..octets)?;
-        while let Some((kind, body, next)) = next_option(rest) {
-            match (kind, body) {
-                (8, &[a, b, c, d, e, f, g, h]) => {
-                    fields.tcp_stamps = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-                    fields.tcp_word |= STAMPED;
-                }
-                (5, _) => return None,
-                _ => {}
-            }
-            rest = next;
-        }
-        Some(())
+        let options = self.behind.get(TCP_FIXED_OCTETS..)?.get(..octets)?;
+        if is_syn { fields.read_options_of_syn(options) } else { None }
     }
 
     /// Writes all headers of the packet; payload begins where what came along does.

@@ -117,9 +117,7 @@ impl Measures {
     /// Has the lines of the flow at `place` fetched.
     #[inline]
     pub(super) fn fetch(&self, place: usize) {
-        if let Some(flow) = self.tcp.get(place) {
-            flow.fetch();
-        }
+        memory::fetch_at(&self.tcp, place);
     }
 
     /// A new flow has the place.
@@ -194,6 +192,33 @@ impl Measures {
         };
         if !self.tcp[index.0 as usize].orderly(segment, &mut sink) {
             self.not_orderly((index, row, window), beside, segment, output);
+        }
+    }
+
+    /// Takes a SYN that is known in brief.
+    #[inline]
+    fn syn(
+        &mut self,
+        at: (FlowIndex, RowPlace, WindowNumber),
+        beside: &mut Beside,
+        known: &BriefSegment<'_>,
+        output: &mut impl FlowOutput,
+    ) {
+        let (index, row, window) = at;
+        let mut sink = Sink {
+            output: &mut *output,
+            row,
+            window,
+            window_ns: self.window_ns,
+            beside: &mut *beside,
+            seldom: &mut self.seldom,
+            late: &mut self.late,
+        };
+        if !self.tcp[index.0 as usize].orderly(known, &mut sink) {
+            let BriefSegment(brief, fields) = *known;
+            let mut segment = segment_of_brief(brief, fields);
+            take_syn_options(&mut segment, fields.tcp_syn_options);
+            self.not_orderly(at, beside, &segment, output);
         }
     }
 
@@ -399,9 +424,35 @@ impl FlowStage {
         }
     }
 
+    /// Takes a packet of any flow that is known in brief and was counted in `window`, its segment if it is
+    /// one of a connection.
+    #[inline]
+    pub(super) fn measure_known(
+        &mut self,
+        index: FlowIndex,
+        (brief, fields): (&Brief, &Fields),
+        window: WindowNumber,
+        output: &mut impl FlowOutput,
+    ) {
+        let Some(measures) = &mut self.measures else { return };
+        let (flow, rest) = self.table.both_mut(index);
+        if flow.tcp == TcpState::NotTcp {
+            return;
+        }
+        if fields.tcp_flags() & tcp_flag::SYN == 0 {
+            self.measure_segment(index, (brief, fields), window, output);
+            return;
+        }
+        let at = (index, flow.row, window);
+        measures.syn(at, &mut rest.beside, &BriefSegment(brief, fields), output);
+        if !measures.late.is_empty() {
+            self.tell_late(index, output);
+        }
+    }
+
     /// Takes a packet that is known in brief and that was counted on the flow that was guessed in
     /// `window` since, with nothing in between, if there is anything to measure.
-    #[inline(never)]
+    #[inline]
     pub fn measure_settled(
         &mut self,
         guess: Guess,
@@ -409,11 +460,21 @@ impl FlowStage {
         window: WindowNumber,
         output: &mut impl FlowOutput,
     ) {
-        let Some(measures) = &mut self.measures else { return };
-        if brief.protocol != protocol::TCP {
-            return;
+        if brief.protocol == protocol::TCP {
+            self.measure_segment(guess.index(), (brief, fields), window, output);
         }
-        let index = guess.index();
+    }
+
+    /// Takes a segment without rare options that is known in brief.
+    #[inline(never)]
+    fn measure_segment(
+        &mut self,
+        index: FlowIndex,
+        (brief, fields): (&Brief, &Fields),
+        window: WindowNumber,
+        output: &mut impl FlowOutput,
+    ) {
+        let Some(measures) = &mut self.measures else { return };
         let row = self.table.flow(index).row;
         let plain = measures.plain((index, row), &segment_of_brief(brief, fields), output);
         if plain != Plain::Taken {
@@ -512,10 +573,20 @@ fn rare_options(segment: &mut Segment, headers: &Headers) {
         segment.options.take_blocks(blocks, headers.tcp_acknowledgement);
     }
     if headers.tcp_flags & tcp_flag::SYN != 0 {
-        let [low, high, shift, _] = headers.tcp_syn_options.to_le_bytes();
-        segment.options.segment_octets_max = u16::from_le_bytes([low, high]);
-        segment.options.window_scale = shift.checked_sub(1);
+        take_syn_options(segment, headers.tcp_syn_options);
     }
+}
+
+const fn take_syn_options(segment: &mut Segment, tcp_syn_options: u32) {
+    (segment.options.segment_octets_max, segment.options.window_scale) =
+        said_by_syn(tcp_syn_options);
+}
+
+/// Largest segment (0: not said) and shift of windows, of [`Headers::tcp_syn_options`].
+#[inline]
+const fn said_by_syn(tcp_syn_options: u32) -> (u16, Option<u8>) {
+    let [low, high, shift, _] = tcp_syn_options.to_le_bytes();
+    (u16::from_le_bytes([low, high]), shift.checked_sub(1))
 }
 
 /// The totals of a flow; where they have no room the flow is marked.
@@ -682,6 +753,14 @@ impl SegmentFields for BriefSegment<'_> {
     #[inline]
     fn has_blocks(&self) -> bool {
         false
+    }
+    #[inline]
+    fn segment_octets_max(&self) -> u16 {
+        said_by_syn(self.1.tcp_syn_options).0
+    }
+    #[inline]
+    fn window_scale(&self) -> Option<u8> {
+        said_by_syn(self.1.tcp_syn_options).1
     }
 }
 

@@ -8,6 +8,7 @@
 use crate::decode::brief::Fields;
 use crate::decode::{Brief, Headers, Marks, protocol};
 
+use super::super::state::Flow;
 use super::super::table::Guess;
 use super::FlowStage;
 
@@ -24,6 +25,18 @@ impl FlowStage {
         self.measures.as_ref().is_some_and(|measures| {
             measures.may_be_recut(guess.index(), way, fields.tcp_sequence())
         })
+    }
+
+    /// The same of a packet of any flow, which may be another one than was guessed.
+    #[inline]
+    pub fn may_hold_shown(&self, guess: Guess, brief: &Brief, fields: &Fields) -> bool {
+        if !brief.has_payload || brief.protocol != protocol::TCP {
+            return false;
+        }
+        let is_guessed = |flow: &Flow| flow.identity.key.is_of_brief(brief);
+        // Where it was not guessed, it is to be looked for.
+        !self.table.guessed(guess).is_some_and(is_guessed)
+            || self.may_be_recut(guess, brief, fields)
     }
 
     /// Whether the packet is a TCP segment that holds what another tap showed in other pieces.

@@ -8,7 +8,6 @@
 
 use crate::decode::tcp_flag;
 use crate::index::Sender;
-use crate::memory;
 use crate::time::Timestamp;
 
 use super::half::{Half, RoundTrip, mark};
@@ -108,12 +107,6 @@ impl TcpFlow {
         }
         mine.window = segment.window();
         mine.marks &= !mark::WINDOW_PLAIN;
-    }
-
-    /// Has both lines fetched.
-    #[inline]
-    pub fn fetch(&self) {
-        memory::fetch(self);
     }
 
     /// Whether the flow has rare state, which the caller keeps for it. Where it has none any more

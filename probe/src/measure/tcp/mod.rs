@@ -80,6 +80,10 @@ pub trait SegmentFields {
     fn timestamps(&self) -> Option<Timestamps>;
     /// Whether there are SACK blocks.
     fn has_blocks(&self) -> bool;
+    /// See [`Options::segment_octets_max`].
+    fn segment_octets_max(&self) -> u16;
+    /// See [`Options::window_scale`].
+    fn window_scale(&self) -> Option<u8>;
 }
 
 impl SegmentFields for Segment {
@@ -122,6 +126,14 @@ impl SegmentFields for Segment {
     #[inline]
     fn has_blocks(&self) -> bool {
         self.options.sacked.is_some() || self.options.duplicate.is_some()
+    }
+    #[inline]
+    fn segment_octets_max(&self) -> u16 {
+        self.options.segment_octets_max
+    }
+    #[inline]
+    fn window_scale(&self) -> Option<u8> {
+        self.options.window_scale
     }
 }
 

@@ -14,7 +14,7 @@ use super::flow::{TcpFlow, pair};
 use super::half::{Half, SCALE_REFUSED, mark};
 use super::loss;
 use super::rare::Turn;
-use super::{Event, Method, Segment, Sink};
+use super::{Event, Method, SegmentFields, Sink};
 
 /// Flags of segments that begin a connection, or break it off.
 pub(super) const OPENING: u16 = tcp_flag::SYN | tcp_flag::RST;
@@ -139,50 +139,55 @@ impl<S: Sink> Turn<'_, S> {
 }
 
 /// The number behind a SYN and its payload.
-const fn end_of(segment: &Segment) -> u32 {
-    segment.sequence.wrapping_add(segment.payload_octets.saturating_add(1))
+fn end_of(segment: &impl SegmentFields) -> u32 {
+    segment.sequence().wrapping_add(segment.payload_octets().saturating_add(1))
 }
 
 /// The first segment of an endpoint, a SYN.
-pub(super) fn opens(mine: &mut Half, theirs: &mut Half, segment: &Segment, sink: &mut impl Sink) {
+pub(super) fn opens(
+    mine: &mut Half,
+    theirs: &mut Half,
+    segment: &impl SegmentFields,
+    sink: &mut impl Sink,
+) {
     mine.marks |= mark::SEEN | mark::SYN | mark::WINDOW_PLAIN;
-    mine.moves_to(end_of(segment), (segment.at, segment.tap), 0);
-    mine.window = segment.window;
+    mine.moves_to(end_of(segment), (segment.at(), segment.tap()), 0);
+    mine.window = segment.window();
     options(mine, theirs, segment);
-    if let Some(times) = segment.options.timestamps {
-        mine.stamp(times, false, segment.at);
+    if let Some(times) = segment.timestamps() {
+        mine.stamp(times, false, segment.at());
     }
-    if segment.flags & tcp_flag::ACK != 0 {
+    if segment.flags() & tcp_flag::ACK != 0 {
         syn_ack(mine, theirs, segment, sink);
     }
 }
 
-fn syn_ack(mine: &mut Half, theirs: &mut Half, segment: &Segment, sink: &mut impl Sink) {
+fn syn_ack(mine: &mut Half, theirs: &mut Half, segment: &impl SegmentFields, sink: &mut impl Sink) {
     mine.marks |= mark::RESPONDER | mark::ACKED;
-    mine.acked = segment.acknowledgement;
-    let answers = theirs.has(mark::SYN) && segment.acknowledgement == theirs.next;
+    mine.acked = segment.acknowledgement();
+    let answers = theirs.has(mark::SYN) && segment.acknowledgement() == theirs.next;
     if !answers {
         if !theirs.has(mark::SEEN) {
-            theirs.next = segment.acknowledgement;
+            theirs.next = segment.acknowledgement();
         }
         return;
     }
-    if !theirs.has(mark::SYN_AGAIN) && segment.at >= theirs.next_at {
-        let ns = segment.at.since_ns(theirs.next_at);
+    if !theirs.has(mark::SYN_AGAIN) && segment.at() >= theirs.next_at {
+        let ns = segment.at().since_ns(theirs.next_at);
         mine.round_trip(ns);
-        sink.delay(Method::HandshakeServer, segment.sender, ns);
+        sink.delay(Method::HandshakeServer, segment.sender(), ns);
     }
 }
 
 /// What the SYN says of windows and segments.
-fn options(mine: &mut Half, theirs: &mut Half, segment: &Segment) {
-    mine.set_window_scale(segment.options.window_scale.unwrap_or(SCALE_REFUSED));
+fn options(mine: &mut Half, theirs: &mut Half, segment: &impl SegmentFields) {
+    mine.set_window_scale(segment.window_scale().unwrap_or(SCALE_REFUSED));
     let both = [mine.window_scale(), theirs.window_scale()];
     if theirs.has(mark::SYN) && both.contains(&SCALE_REFUSED) {
         mine.set_window_scale(SCALE_REFUSED);
         theirs.set_window_scale(SCALE_REFUSED);
     }
-    let said = segment.options.segment_octets_max;
+    let said = segment.segment_octets_max();
     if said != 0 {
         for half in [mine, theirs] {
             let before = half.segment_octets_max;

@@ -13,14 +13,14 @@ use super::half::{Half, mark};
 use super::opening::{OPENING, opens};
 use super::rare::LEAP_OCTETS;
 use super::sequence::{distance, reaches};
-use super::{Method, Segment, SegmentFields, Sink};
+use super::{Method, SegmentFields, Sink};
 
 impl TcpFlow {
     /// Takes the segment if it is the first SYN of its sender, the first acknowledgement of who sent
     /// one, or a FIN in order, in a flow without trouble. Otherwise nothing has changed.
     #[inline]
-    pub fn orderly(&mut self, segment: &Segment, sink: &mut impl Sink) -> bool {
-        let (mine, theirs) = pair(&mut self.halves, segment.sender);
+    pub fn orderly(&mut self, segment: &impl SegmentFields, sink: &mut impl Sink) -> bool {
+        let (mine, theirs) = pair(&mut self.halves, segment.sender());
         if is_first_syn(mine, theirs, segment) {
             opens(mine, theirs, segment, sink);
             return true;
@@ -40,8 +40,8 @@ impl TcpFlow {
     }
 }
 
-fn is_first_syn(mine: &Half, theirs: &Half, segment: &Segment) -> bool {
-    segment.flags & OPENING == tcp_flag::SYN
+fn is_first_syn(mine: &Half, theirs: &Half, segment: &impl SegmentFields) -> bool {
+    segment.flags() & OPENING == tcp_flag::SYN
         && !mine.has(mark::SEEN)
         && (mine.marks | theirs.marks) & NOT_PLAIN_THEIRS == 0
 }
