@@ -409,17 +409,8 @@ impl<S: Source> Worker<S> {
     /// A packet of a flow that this worker owns.
     #[inline]
     fn own(&mut self, (headers, frame): Framed<'_>, ahead: &Ahead) {
-        let verdict = self.classify(headers, ahead);
+        let verdict = self.parts.classify((headers.tap, headers.timestamp), ahead);
         self.own_as((headers, frame), ahead, verdict);
-    }
-
-    /// Whether a packet is a copy; from now on it is known.
-    #[inline]
-    fn classify(&mut self, headers: &Headers, ahead: &Ahead) -> Verdict {
-        let copies = self.parts.copies.as_mut();
-        copies.map_or(Verdict::First, |copies| {
-            copies.classify((headers.tap, headers.timestamp), &ahead.digest)
-        })
     }
 
     /// The same for a packet of which it is known whether it is a copy.

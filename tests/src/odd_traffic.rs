@@ -234,7 +234,7 @@ impl Traffic {
             12..=20 => 0x18,
             _ => 0x10,
         };
-        let options = self.options();
+        let options = self.options(flags & 0x02 != 0);
         let words = 5 + options.len().to_le_bytes()[0] / 4;
         let mut segment = ports.to_vec();
         for _number in 0..2 {
@@ -248,7 +248,10 @@ impl Traffic {
         segment
     }
 
-    fn options(&mut self) -> Vec<u8> {
+    fn options(&mut self, is_syn: bool) -> Vec<u8> {
+        if is_syn && self.random.one_in(2) {
+            return self.options_of_syn();
+        }
         match self.random.below(5) {
             0 => {
                 let [value, echo] = [0; 2].map(|_: u8| self.random.octet_below(3));
@@ -257,6 +260,21 @@ impl Traffic {
             1 if self.rare(3) => vec![1, 1, 5, 10, 0, 0, 0, 7, 0, 0, 0, 9],
             2 if self.rare(5) => vec![2, 4, 5, 0xb4],
             _ => vec![],
+        }
+    }
+
+    /// As Linux lays them out, and what is odd: a shift that is too large, wrong lengths, the same twice,
+    /// SACK blocks.
+    fn options_of_syn(&mut self) -> Vec<u8> {
+        let value = self.random.octet_below(3);
+        let usual = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, value, 0, 0, 0, 0, 1, 3, 3, 7];
+        match self.random.below(8) {
+            0 => vec![3, 3, 200, 1],
+            1 => vec![2, 3, 5, 3, 4, 7, 7, 0],
+            2 => vec![2, 4, 5, 0xb4, 2, 4, 2, 0, 3, 3, 2, 3, 3, 9, 1, 1],
+            3 => vec![3, 3, 4, 1, 1, 1, 5, 10, 0, 0, 0, 7, 0, 0, 0, 9],
+            4 => vec![1, 1, 8, 10, 0, 0, 0, value, 0, 0, 0, 9],
+            _ => usual.to_vec(),
         }
     }
 

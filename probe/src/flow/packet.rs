@@ -1,6 +1,6 @@
 //! What the flow stage asks of a packet, whether all its headers were read or only what is brief.
 //!
-//! In: [`Headers`], or a [`Brief`] with the packet that it is of. Out: the same answers.
+//! In: [`Headers`], or a [`Brief`] with the packet that it is of, or with its [`Fields`]. Out: the same answers.
 //! Cost: each answer is a load or two; the stage is compiled for both.
 //! Invariants: of a packet that has a brief, both give the same answers (a property test compares what
 //! comes of them).

@@ -44,6 +44,7 @@ pub struct Row {
 }
 
 const _: () = assert!(size_of::<Row>() == 128, "two cache lines a row");
+const _: () = assert!(std::mem::offset_of!(Row, identity) == 64, "packets touch the first alone");
 
 /// What a row begins with, as a flow has it whose directions are not apart.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! A burst of the own source: looked at, then handled packet by packet.
 //!
-//! In: frames. Out: packets of settled flows counted, all others on their way with their headers.
+//! In: frames. Out: packets counted and measured, in brief where that may do, else with their headers.
 //! Cost: several loops, each over the whole burst and each with the registers for itself: fetching
 //! frames, looking, fetching tables one after another, handling.
 //! Invariants: packets are handled in order, each at its own time; what is tallied is added before
@@ -81,13 +81,14 @@ impl Tally {
 pub(super) struct Overview {
     /// Frames of which not enough was read in brief.
     unread: usize,
-    /// Every packet is known in brief, this worker's, and of one tap; else nothing below means anything.
+    /// The largest stamp of the source up to its last packet, which is this one's clock.
+    latest: Timestamp,
+    /// There are packets, each is known in brief, of one tap, and there is no other worker; only then the
+    /// rest means anything.
     is_alike: bool,
     tap: TapIndex,
     /// The smallest stamp.
     earliest: Timestamp,
-    /// The clock of the last packet.
-    latest: Timestamp,
     /// On the wire, of all.
     octets: u64,
 }
@@ -102,7 +103,7 @@ pub(super) enum Kind {
     BriefAlone,
     /// The brief, of a flow that goes to its owner through a ring.
     BriefElsewhere,
-    /// What a settled flow needs.
+    /// The brief, and what is read beside it where more than counts is wanted.
     Brief,
     /// All headers.
     Headers,
@@ -117,7 +118,7 @@ pub(super) enum Standing {
     Counts,
     /// Of a settled flow; as a copy it may not count.
     MayBeCopy(Verdict),
-    /// All its headers are needed; nothing was done.
+    /// Of a flow that is not settled, or is followed; nothing was done.
     NotSettled,
 }
 
@@ -141,15 +142,14 @@ impl WorkerParts {
         Standing::Counts
     }
 
-    /// Whether a packet is the first of its digest, known as seen from now on.
+    /// Whether a packet that a tap saw then is a copy; from now on it is known.
     #[inline]
-    fn classify(&mut self, brief: &Brief, ahead: &Ahead) -> Verdict {
-        let seen = (brief.tap, brief.timestamp);
+    pub(super) fn classify(&mut self, seen: (TapIndex, Timestamp), ahead: &Ahead) -> Verdict {
         self.copies.as_mut().map_or(Verdict::First, |copies| copies.classify(seen, &ahead.digest))
     }
 
-    /// Whether nobody but its flow has to know of the first packet of a digest: it is not followed from
-    /// tap to tap, and no other tap can have shown what it holds in other pieces.
+    /// Whether nobody but its flow has to know of a packet that is the first of its digest: it is not
+    /// followed from tap to tap, and no other tap can have shown what it holds in other pieces.
     #[inline]
     fn counts_unheeded(&self, brief: &Brief, fields: &Fields, ahead: &Ahead) -> bool {
         let path = self.path.as_ref();
@@ -409,7 +409,8 @@ impl<S: Source> Worker<S> {
     }
 
     /// One packet that was read in brief, and more is to be done than counting. It is this worker's: with
-    /// brief looks nothing is filtered or shed. Its headers are written where there is memory for some.
+    /// brief looks nothing is filtered or shed. Where others than its flow have to know of it, its headers
+    /// are written where there is memory for some.
     #[inline(never)]
     fn own_tallied(
         &mut self,
@@ -419,15 +420,14 @@ impl<S: Source> Worker<S> {
         headers: &mut Headers,
     ) {
         let Seen { brief, fields, ahead, .. } = seen;
-        let frame = burst.frame(place);
-        let octets = brief.packet_in(&frame);
         let verdict = match standing {
             Standing::MayBeCopy(verdict) => verdict,
             Standing::NotSettled | Standing::Counts => {
-                let verdict = self.parts.classify(brief, ahead);
+                let verdict = self.parts.classify((brief.tap, brief.timestamp), ahead);
                 if verdict == Verdict::First && self.parts.counts_unheeded(brief, fields, ahead) {
                     let window = self.tally.booked.window;
-                    let speech = || Speech::of_brief(brief, fields, octets);
+                    let packet = || brief.packet_in(&burst.frame(place));
+                    let speech = || Speech::of_brief(brief, fields, packet());
                     let (flows, output) = (&mut self.parts.flows, &mut self.parts.handoff);
                     flows.meter_known(ahead.guess, (brief, fields), window, output, speech);
                     return;
@@ -435,7 +435,8 @@ impl<S: Source> Worker<S> {
                 verdict
             }
         };
-        brief.write_headers(octets, headers);
+        let frame = burst.frame(place);
+        brief.write_headers(brief.packet_in(&frame), headers);
         let booking = (self.tally.booked.window, false);
         if !self.book((&*headers, frame.bytes), ahead, verdict, booking) {
             self.tally.packets -= 1;
@@ -659,9 +660,9 @@ fn look_in_brief<const FIELDS: bool>(
         }
         unread += 1;
     }
-    is_alike &= unread == 0 && parts.workers == 1;
+    is_alike &= packets != 0 && unread == 0 && parts.workers == 1;
     let tap = untagged.map_or(TapIndex(0), FramePlace::tap);
-    Overview { unread, is_alike, tap, earliest, latest, octets }
+    Overview { unread, latest, is_alike, tap, earliest, octets }
 }
 
 /// Reads the fields of a packet that is known in brief, if it is this worker's, and has fetched what is
@@ -731,3 +732,6 @@ fn look_inside<const FIELDS: bool>(
     let packet = seen.brief.packet_in(frame);
     look_further::<FIELDS>(parts, packet, seen)
 }
+
+#[cfg(test)]
+mod tests;

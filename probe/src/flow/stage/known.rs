@@ -2,9 +2,9 @@
 //!
 //! In: [`Brief`]s, with their [`Fields`] where more than counts is wanted. Out: the same rows, counts and
 //! measures that [`FlowStage::meter_frame`] gives.
-//! Cost: as there, less the headers: some 250 instructions.
-//! Invariants: such a packet is whole, stands in an Ethernet frame, and has neither SACK blocks nor any mark
-//! of what is rare; it is the first of its digest.
+//! Cost: some 250 instructions less than with headers, which nobody reads for it.
+//! Invariants: such a packet is whole, stands in an Ethernet frame, and has no mark of what is rare; one that
+//! is measured has no SACK blocks either.
 //! Source: ARCHITECTURE.md, "Settled flows".
 
 use crate::app::Speech;
@@ -34,9 +34,10 @@ impl FlowStage {
         self.table.flow_mut(index).settle();
     }
 
-    /// Counts a punctual packet and measures it. `speech` tells its payload, where that is wanted.
+    /// Counts a punctual packet and measures it: one that is no copy, and of which nobody but its flow has
+    /// to know. `speech` tells its payload, where that is wanted.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "called once, by who has nothing else to do")]
+    #[expect(clippy::inline_always, reason = "called once, where it is most of what is done")]
     pub fn meter_known<'a>(
         &mut self,
         guess: Guess,

@@ -1,14 +1,14 @@
 //! Segments that another tap showed before in other pieces, and that no digest knows for that.
 //!
 //! In: packets that are the first of their digest, before they count. Out: whether they are copies.
-//! Cost: a packet of a settled flow two comparisons in lines that it needs anyway.
+//! Cost: a packet that is known in brief two comparisons in lines that it needs anyway.
 //! Invariants: nothing is changed; the answer hangs on the flow's packets alone.
 //! Source: docs/measures.md, copies.
 
 use crate::decode::brief::Fields;
 use crate::decode::{Brief, Headers, Marks, protocol};
 
-use super::super::state::Flow;
+use super::super::packet::BriefPacket;
 use super::super::table::Guess;
 use super::FlowStage;
 
@@ -33,10 +33,11 @@ impl FlowStage {
         if !brief.has_payload || brief.protocol != protocol::TCP {
             return false;
         }
-        let is_guessed = |flow: &Flow| flow.identity.key.is_of_brief(brief);
-        // Where it was not guessed, it is to be looked for.
-        !self.table.guessed(guess).is_some_and(is_guessed)
-            || self.may_be_recut(guess, brief, fields)
+        let Some(measures) = &self.measures else { return false };
+        let packet = BriefPacket { brief, sequence: fields };
+        let way = (brief.sender, brief.tap);
+        let flow = self.table.find(&packet, guess);
+        flow.is_some_and(|index| measures.may_be_recut(index, way, fields.tcp_sequence()))
     }
 
     /// Whether the packet is a TCP segment that holds what another tap showed in other pieces.

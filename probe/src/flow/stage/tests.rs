@@ -572,3 +572,40 @@ fn that_one_end_has_acknowledged_stands_in_all_rows_that_follow() {
     let told = bench.records.rows.iter().map(|row| row.events & event::ACKNOWLEDGED != 0);
     assert_eq!(told.collect::<Vec<_>>(), [false, false, true, true]);
 }
+
+#[test]
+fn what_another_tap_may_have_shown_is_known_in_brief_whatever_was_guessed() {
+    let mut bench = Bench::new(1 << 4);
+    let segment = |tap, payload_octets, at_ns| Headers {
+        marks: Marks::ETHERNET,
+        tap: TapIndex(tap),
+        tcp_flags: tcp_flag::ACK,
+        octets: 40 + payload_octets,
+        payload_octets,
+        payload_captured_octets: payload_octets,
+        clock: Timestamp(at_ns),
+        ..tcp_segment(tcp_flag::ACK, 1, at_ns)
+    };
+    let asked = |stage: &FlowStage, mut headers: Headers, guessed: bool| {
+        name_flow(&mut headers, HashSeed::fixed());
+        let guess = if guessed { stage.guess(headers.hash) } else { Guess::NONE };
+        let brief = Brief::of(&headers).expect("the common shape");
+        let in_brief = stage.may_hold_shown(guess, &brief, &Fields::of_headers(&headers));
+        (in_brief, stage.is_recut(&headers, guess))
+    };
+    let part = segment(1, 1_000, SECOND + 1_000);
+    assert_eq!(asked(&bench.stage, part, true), (false, false), "there is no flow");
+    // As a card gives it that merges what it received.
+    bench.take(segment(0, 4_000, SECOND));
+    for guessed in [true, false] {
+        assert_eq!(asked(&bench.stage, part, guessed), (true, true));
+        let same_tap = Headers { tap: TapIndex(0), ..part };
+        assert_eq!(asked(&bench.stage, same_tap, guessed), (false, false));
+        let next = Headers { tcp_sequence: 4_001, ..part };
+        assert_eq!(asked(&bench.stage, next, guessed), (false, false));
+        let empty = Headers { payload_octets: 0, payload_captured_octets: 0, ..part };
+        assert_eq!(asked(&bench.stage, empty, guessed), (false, false));
+        let datagram = Headers { protocol: protocol::UDP, tcp_flags: 0, ..part };
+        assert_eq!(asked(&bench.stage, datagram, guessed), (false, false));
+    }
+}

@@ -57,7 +57,7 @@ pub struct Segment {
     pub options: Options,
 }
 
-/// What a segment without rare options is asked for. Each field is read where it is needed, so that no more
+/// What a segment is asked for, but for its SACK blocks. Each field is read where it is needed, so that no more
 /// stands in registers than is used next.
 pub trait SegmentFields {
     /// See [`Segment::at`].
