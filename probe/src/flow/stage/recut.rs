@@ -1,7 +1,8 @@
 //! Segments that another tap showed before in other pieces, and that no digest knows for that.
 //!
 //! In: packets that are the first of their digest, before they count. Out: whether they are copies.
-//! Cost: a packet that is known in brief two comparisons in lines that it needs anyway.
+//! Cost: a packet that is known in brief two comparisons in lines that it needs anyway; payload of a flow
+//! that is not settled a look-up more.
 //! Invariants: nothing is changed; the answer hangs on the flow's packets alone.
 //! Source: docs/measures.md, copies.
 

@@ -605,7 +605,5 @@ fn what_another_tap_may_have_shown_is_known_in_brief_whatever_was_guessed() {
         assert_eq!(asked(&bench.stage, next, guessed), (false, false));
         let empty = Headers { payload_octets: 0, payload_captured_octets: 0, ..part };
         assert_eq!(asked(&bench.stage, empty, guessed), (false, false));
-        let datagram = Headers { protocol: protocol::UDP, tcp_flags: 0, ..part };
-        assert_eq!(asked(&bench.stage, datagram, guessed), (false, false));
     }
 }
