@@ -181,18 +181,30 @@ impl Measures {
         segment: &Segment,
         output: &mut impl FlowOutput,
     ) {
+        if !self.orderly((index, row, window), beside, segment, output) {
+            self.not_orderly((index, row, window), beside, segment, output);
+        }
+    }
+
+    /// Takes a segment if it is as it should be; `false`, and nothing was done, where not.
+    #[inline]
+    fn orderly(
+        &mut self,
+        (index, row, window): (FlowIndex, RowPlace, WindowNumber),
+        beside: &mut Beside,
+        segment: &impl SegmentFields,
+        output: &mut impl FlowOutput,
+    ) -> bool {
         let mut sink = Sink {
-            output: &mut *output,
+            output,
             row,
             window,
             window_ns: self.window_ns,
-            beside: &mut *beside,
+            beside,
             seldom: &mut self.seldom,
             late: &mut self.late,
         };
-        if !self.tcp[index.0 as usize].orderly(segment, &mut sink) {
-            self.not_orderly((index, row, window), beside, segment, output);
-        }
+        self.tcp[index.0 as usize].orderly(segment, &mut sink)
     }
 
     /// Takes a SYN that is known in brief.
@@ -204,17 +216,7 @@ impl Measures {
         known: &BriefSegment<'_>,
         output: &mut impl FlowOutput,
     ) {
-        let (index, row, window) = at;
-        let mut sink = Sink {
-            output: &mut *output,
-            row,
-            window,
-            window_ns: self.window_ns,
-            beside: &mut *beside,
-            seldom: &mut self.seldom,
-            late: &mut self.late,
-        };
-        if !self.tcp[index.0 as usize].orderly(known, &mut sink) {
+        if !self.orderly(at, beside, known, output) {
             let BriefSegment(brief, fields) = *known;
             let mut segment = segment_of_brief(brief, fields);
             take_syn_options(&mut segment, fields.tcp_syn_options);
