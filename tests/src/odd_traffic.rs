@@ -1,8 +1,9 @@
 //! Frames of few flows, most of them usual and some odd in every way that a probe may trip over.
 //!
 //! In: a [`Random`], how rare oddities are. Out: [`Record`]s in order of arrival.
-//! Invariants: IPv4 in Ethernet; stamps go back now and then, copies come from other ports, frames
-//! are cut, padded, tagged and fragmented, lengths lie.
+//! Invariants: IPv4 in Ethernet, in what a mirror puts around it; stamps go back now and then, copies
+//! come from other ports, frames are cut, padded, tagged and fragmented, lengths lie, numbers of a mirror
+//! are missing or come late.
 
 use crate::random::Random;
 
@@ -21,6 +22,27 @@ pub struct Record {
     pub stripped_tci: Option<u16>,
 }
 
+/// What a mirror puts around a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mirror {
+    /// Nothing.
+    #[default]
+    Port,
+    /// A VLAN tag: 100.
+    Rspan,
+    /// ERSPAN type II with a sequence number; session 5 or 6.
+    Erspan,
+    /// GRE with key 7 or 8 and a sequence number.
+    Gre,
+    /// VXLAN with VNI 9: an overlay, and no mirror.
+    Vxlan,
+}
+
+impl Mirror {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Port, Self::Rspan, Self::Erspan, Self::Gre, Self::Vxlan];
+}
+
 /// How often something odd happens.
 #[derive(Clone, Debug)]
 pub struct Traffic {
@@ -28,6 +50,10 @@ pub struct Traffic {
     /// Oddities are so many times rarer.
     calm: u64,
     ports: u64,
+    /// Of most frames.
+    mirror: Mirror,
+    /// Number of the last frame of a mirror that numbers them.
+    number: u32,
 }
 
 const TCP: u8 = 6;
@@ -63,7 +89,13 @@ const PAYLOADS: [&[u8]; 8] = [
 impl Traffic {
     /// With oddities `calm` times rarer than at their most frequent, on `ports` ports.
     pub const fn new(random: Random, calm: u64, ports: u64) -> Self {
-        Self { random, calm, ports }
+        Self { random, calm, ports, mirror: Mirror::Port, number: 0 }
+    }
+
+    /// With most frames as this mirror sends them.
+    #[must_use]
+    pub const fn mirrored(self, mirror: Mirror) -> Self {
+        Self { mirror, ..self }
     }
 
     /// At least `count` frames.
@@ -95,7 +127,8 @@ impl Traffic {
             5..=9 => self.random.below(3_000_000),
             _ => 0,
         };
-        let mut bytes = self.frame();
+        let frame = self.frame();
+        let mut bytes = self.around(frame);
         let mut wire_octets = u32::try_from(bytes.len()).expect("short");
         match self.random.below(50 * self.calm) {
             0 => bytes.truncate(20 + usize::from(self.random.octet_below(60))),
@@ -106,6 +139,43 @@ impl Traffic {
         let port = if usual_port { 0 } else { self.any_port() };
         let stripped_tci = self.rare(80).then(|| self.random.octet_below(3).into());
         Record { bytes, wire_octets, at_ns: at_ns - back_ns, port, stripped_tci }
+    }
+
+    /// The frame as a mirror sends it.
+    fn around(&mut self, frame: Vec<u8>) -> Vec<u8> {
+        let mirror = if self.rare(20) { self.random.pick(&Mirror::ALL) } else { self.mirror };
+        match mirror {
+            Mirror::Port => frame,
+            Mirror::Rspan => [&frame[..12], &[0x81, 0, 0, 100], &frame[12..]].concat(),
+            Mirror::Erspan => {
+                let session = if self.rare(10) { 6 } else { 5 };
+                let third = if self.rare(10) { self.random.octet_below(32) & 0xfc } else { 0 };
+                let header = [0x10, 44, third, session, 0, 0, 0, 0];
+                let gre = [&[0x10, 0, 0x88, 0xbe][..], &self.next_number()].concat();
+                outer(47, &[&gre, &header[..], &frame].concat())
+            }
+            Mirror::Gre => {
+                let key = [0, 0, 0, if self.rare(10) { 8 } else { 7 }];
+                let gre = [&[0x30, 0, 0x65, 0x58][..], &key, &self.next_number()].concat();
+                outer(47, &[&gre[..], &frame].concat())
+            }
+            Mirror::Vxlan => {
+                let mut datagram = vec![0xc0, 0, 0x12, 0xb5];
+                datagram.extend((16 + octets(&frame)).to_be_bytes());
+                datagram.extend([0, 0, 8, 0, 0, 0, 0, 0, 9, 0]);
+                outer(UDP, &[&datagram[..], &frame].concat())
+            }
+        }
+    }
+
+    /// Of a mirror that loses frames, and has some overtake others.
+    fn next_number(&mut self) -> [u8; 4] {
+        let late = if self.rare(15) { self.random.octet_below(70) } else { 0 };
+        if self.rare(15) {
+            self.number += u32::from(self.random.octet_below(80));
+        }
+        self.number += 1;
+        self.number.wrapping_sub(late.into()).to_be_bytes()
     }
 
     fn any_port(&mut self) -> u16 {
@@ -304,6 +374,15 @@ impl Traffic {
         error.extend(quoted);
         error
     }
+}
+
+/// A frame with this IPv4 payload, from one switch to another.
+fn outer(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 9, 1, 2, 0, 0, 0, 9, 2, 8, 0, 0x45, 0];
+    frame.extend((20 + octets(payload)).to_be_bytes());
+    frame.extend([0, 0, 0x40, 0, 64, protocol, 0, 0, 172, 16, 0, 1, 172, 16, 0, 2]);
+    frame.extend(payload);
+    frame
 }
 
 fn octets(part: &[u8]) -> u16 {

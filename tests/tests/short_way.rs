@@ -16,7 +16,7 @@ use vmprobe::spread::HashSeed;
 use vmprobe::time::Timestamp;
 use vmprobe::window::{FromWorker, HandoffReceiver, handoff};
 use vmprobe::worker::{Turn, Worker, WorkerParts};
-use vmprobe_tests::odd_traffic::{Record, Traffic};
+use vmprobe_tests::odd_traffic::{Mirror, Record, Traffic};
 use vmprobe_tests::random::Random;
 
 const ROUNDS: u64 = 160;
@@ -103,6 +103,7 @@ struct Round {
     records: Rc<[Record]>,
     sizes: Vec<usize>,
     waits: bool,
+    mirror: Mirror,
     /// As `bench --features flow`: of a settled packet nothing but its brief is read, neither copies
     /// nor measures nor applications look at what stands in its headers and payload.
     flow_alone: bool,
@@ -114,6 +115,9 @@ impl Round {
         let mut random = Random::new(seed);
         let calm = CALM[usize::try_from(seed).expect("small") % CALM.len()];
         let ports = 1 + random.below(PORTS.len() as u64);
+        // Of half of the rounds none.
+        let place = usize::try_from(seed / 3).expect("small");
+        let mirror = Mirror::ALL.get(place % 8).copied().unwrap_or_default();
         let largest = if calm == 1 { 4 } else { 64 };
         Self {
             plan: plan(&mut random),
@@ -121,7 +125,8 @@ impl Round {
             flow_alone: seed % 4 == 3,
             sizes: (0..7).map(|_| 1 + usize::from(random.octet_below(largest))).collect(),
             open_blocks: 1 + usize::from(random.octet_below(3)),
-            records: Traffic::new(random, calm, ports).records(RECORDS).into(),
+            records: Traffic::new(random, calm, ports).mirrored(mirror).records(RECORDS).into(),
+            mirror,
         }
     }
 
@@ -200,7 +205,25 @@ fn plan(random: &mut Random) -> Plan {
         let duplicates = random.one_in(2);
         plan.taps = vec![tap("a", false), tap("b", duplicates)];
     }
+    if random.one_in(2) {
+        plan.taps.extend(taps_of_mirrors());
+    }
     plan
+}
+
+/// Taps that claim what some mirrors send.
+fn taps_of_mirrors() -> impl Iterator<Item = TapPlan> {
+    let any = TapMatch::default();
+    let all = [
+        TapMatch { vlan: Some(100), ..any.clone() },
+        TapMatch { erspan_session: Some(5), ..any.clone() },
+        TapMatch { gre_key: Some(7), ..any },
+    ];
+    all.into_iter().zip(["vlan", "session", "key"]).map(|(matches, name)| TapPlan {
+        name: name.to_owned(),
+        matches,
+        ..TapPlan::default()
+    })
 }
 
 fn tap(port: &str, duplicates: bool) -> TapPlan {
@@ -248,14 +271,21 @@ fn write(message: &FromWorker, told: &mut Vec<String>) {
 }
 
 /// Packets that one worker asked for at most half as often as the other, which reads all headers of each:
-/// when their turn came, nobody asked again.
-fn taken_shortly(asked: &[Cell<u32>], in_full: &[Cell<u32>]) -> usize {
-    asked.iter().zip(in_full).filter(|(times, in_full)| 2 * times.get() <= in_full.get()).count()
+/// when their turn came, nobody asked again. What stands in a tunnel is looked at twice.
+fn taken_shortly(asked: &[Cell<u32>], in_full: &[Cell<u32>], mirror: Mirror) -> usize {
+    let twice = u32::from(mirror != Mirror::Port);
+    let is_short = |times: u32, in_full: u32| 2 * times.saturating_sub(twice) <= in_full;
+    asked
+        .iter()
+        .zip(in_full)
+        .filter(|(times, in_full)| is_short(times.get(), in_full.get()))
+        .count()
 }
 
 #[test]
 fn the_short_way_and_the_long_one_tell_the_same() {
     let (mut packets, mut shortly, mut named) = ([0; 2], [0; 2], [false; 2]);
+    let mut of_mirrors = [(0, 0); Mirror::ALL.len()];
     for seed in 0..ROUNDS {
         let round = Round::new(seed);
         let (short, asked) = round.run(&round.plan);
@@ -272,12 +302,18 @@ fn the_short_way_and_the_long_one_tell_the_same() {
         let first = asked_long[0].get();
         assert!(asked_long.iter().all(|times| times.get() == first), "seed {seed}: a filter");
         let which = usize::from(round.flow_alone);
-        shortly[which] += taken_shortly(&asked, &asked_long);
+        let count = taken_shortly(&asked, &asked_long, round.mirror);
+        shortly[which] += count;
         packets[which] += round.records.len();
+        let of_mirror = &mut of_mirrors[round.mirror as usize];
+        *of_mirror = (of_mirror.0 + count, of_mirror.1 + round.records.len());
         named[which] |= short.iter().any(|told| told.contains("application: Http"));
     }
     assert_eq!(named, [true, false], "of flows alone nobody looks at payload");
     for (shortly, packets) in shortly.iter().zip(packets) {
         assert!(*shortly > packets / 10, "{shortly} of {packets} took the short way");
+    }
+    for ((shortly, packets), mirror) in of_mirrors.iter().zip(Mirror::ALL) {
+        assert!(*shortly > packets / 10, "{mirror:?}: {shortly} of {packets} took the short way");
     }
 }

@@ -8,10 +8,12 @@
 //! Source: as in `ethernet`, `ipv4`, `tcp` and `udp`.
 
 mod passed;
+mod tunnelled;
 
 pub use passed::InBrief;
+pub(super) use tunnelled::{Tunnel, Tunnelled};
 
-use super::plain::{Around, Plain};
+use super::plain::{Around, MirrorNote, Plain};
 use super::tcp::{ALIGNED_TIMESTAMP, next_option, syn_segment, syn_shift};
 use super::udp::TunnelPorts;
 use super::{Address, Headers, Marks, PAYLOAD_HEAD_OCTETS, protocol, tcp_flag};
@@ -46,7 +48,8 @@ const FRAGMENT_BITS: u16 = u16::from_ne_bytes([0x3f, 0xff]);
 const NOT_SETTLED: u16 = tcp_flag::SYN | tcp_flag::RST;
 
 /// Marks of packets of which a brief is made.
-const MARKS: Marks = Marks(Marks::ETHERNET.0 | Marks::TCP_TIMESTAMP.0 | Marks::DONT_FRAGMENT.0);
+const MARKS: Marks =
+    Marks(Marks::ETHERNET.0 | Marks::TCP_TIMESTAMP.0 | Marks::DONT_FRAGMENT.0 | Marks::MIRROR.0);
 
 /// Where a frame belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +100,10 @@ pub struct Brief {
     pub wire_octets: u32,
     /// Place of the IPv4 header in the frame.
     pub ip_at: u16,
+    /// What a mirror says of the packet, of [`Marks::MIRROR`].
+    pub mirror_marks: Marks,
+    /// See [`Headers::mirror_sequence`].
+    pub mirror_sequence: u32,
 }
 
 const _: () = assert!(size_of::<Brief>() == 88, "as the documents state it");
@@ -158,12 +165,28 @@ impl Brief {
         }
         (out.tap, out.segment, out.space) = (place.tap, place.segment, place.space);
         (out.stations, out.ip_at) = (*stations, ip_at);
+        out.set_mirror(MirrorNote::default());
         out.ends = ends(head);
         Some(())
     }
 }
 
 impl Brief {
+    #[inline]
+    pub(super) const fn set_mirror(&mut self, note: MirrorNote) {
+        (self.mirror_marks, self.mirror_sequence) = (note.marks, note.sequence);
+    }
+
+    /// The sequence number that the mirror gave the packet.
+    #[inline]
+    pub const fn sequence(&self) -> Option<u32> {
+        if self.mirror_marks.has(Marks::MIRROR_SEQUENCE) {
+            Some(self.mirror_sequence)
+        } else {
+            None
+        }
+    }
+
     /// The same of a packet whose headers were all read, and whose flow is named; `None` where it is not
     /// of the common shape. Where its frame is, is not known any more: [`Brief::ip_at`] is 0, and
     /// [`Brief::wire_octets`] are those of the innermost frame.
@@ -197,6 +220,8 @@ impl Brief {
             stations: [a, b, c, d, e, f, g, h, i, j, k, l],
             wire_octets: headers.layer2_octets,
             ip_at: 0,
+            mirror_marks: Marks(headers.marks.0 & Marks::MIRROR.0),
+            mirror_sequence: headers.mirror_sequence,
         })
     }
 
@@ -240,7 +265,7 @@ impl Brief {
             tap: self.tap,
             segment: self.segment,
             space: self.space,
-            mirror_sequence: 0,
+            mirror: MirrorNote { marks: self.mirror_marks, sequence: self.mirror_sequence },
             before: 0,
         };
         plain.write_known(&around, out);
@@ -472,12 +497,12 @@ fn head_of(packet: &[u8], begin: usize, octets: usize) -> Option<[u8; PAYLOAD_HE
 }
 
 #[inline]
-const fn short(head: &[u8; HEAD_OCTETS], at: usize) -> u16 {
+const fn short<const START: usize>(head: &[u8; START], at: usize) -> u16 {
     u16::from_be_bytes([head[at], head[at + 1]])
 }
 
 #[inline]
-const fn long(head: &[u8; HEAD_OCTETS], at: usize) -> u32 {
+const fn long<const START: usize>(head: &[u8; START], at: usize) -> u32 {
     u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
 }
 
@@ -536,7 +561,9 @@ mod tests {
     use crate::app::Speech;
     use crate::config::Plan;
     use crate::copies::Invariant;
-    use crate::decode::testing::{decoder_of, ethernet, frame_of, ipv4, tagged, tcp, udp, vxlan};
+    use crate::decode::testing::{
+        decoder_of, ethernet, frame_of, ipv4, mirror_plans, mirrored, tagged, tcp, udp, vxlan,
+    };
     use crate::decode::{Decoder, Headers, Marks};
     use crate::spread::{HashSeed, name_brief, name_flow};
 
@@ -584,6 +611,13 @@ mod tests {
         decoder_of(&Plan::default())
     }
 
+    /// The same, and as mirrors send them.
+    fn all_frames() -> Vec<Vec<u8>> {
+        let plain = frames();
+        let mirrored = plain.iter().take(9).flat_map(|frame| mirrored(frame));
+        plain.iter().cloned().chain(mirrored).collect()
+    }
+
     fn brief_of(decoder: &Decoder, frame: &Frame<'_>) -> Option<Brief> {
         brief_over(Brief::default(), decoder, frame)
     }
@@ -607,6 +641,8 @@ mod tests {
             stations: [u8::MAX; 12],
             wire_octets: u32::MAX,
             ip_at: u16::MAX,
+            mirror_marks: Marks(u16::MAX),
+            mirror_sequence: u32::MAX,
         };
         let fields = Fields {
             payload_head: [u8::MAX; PAYLOAD_HEAD_OCTETS],
@@ -652,8 +688,9 @@ mod tests {
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
             padding in 0_usize..20,
             captured in prop_oneof![20_usize..240, 240_usize..1_600],
+            plan in 0_usize..4,
         ) {
-            let all = frames();
+            let all = all_frames();
             let mut bytes = which.get(&all).clone();
             for (place, value) in changes {
                 // Mostly in the headers.
@@ -662,7 +699,7 @@ mod tests {
             }
             bytes.resize(bytes.len() + padding, 0);
             bytes.truncate(captured);
-            let decoder = decoder();
+            let decoder = decoder_of(&mirror_plans()[plan]);
             let frame = frame_of(&bytes);
             if let Some(brief) = brief_of(&decoder, &frame) {
                 let seed = HashSeed::fixed();

@@ -8,10 +8,12 @@
 //! Source: ARCHITECTURE.md, "decode"; what is a stream in each tunnel follows tshark, except that
 //! a port's tunnel must look like one (see `vxlan`, `geneve`).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::brief::{Brief, FramePlace};
-use super::plain::{Around, Inside, Plain};
+use super::brief::{Brief, FramePlace, Tunnel, Tunnelled};
+use super::enclosed::Enclosed;
+use super::plain::{Around, MirrorNote, Plain};
 use super::tap::{MirrorTunnel, PortTaps, TapTable};
 use super::udp::TunnelPorts;
 use super::walk::{Next, Step, Walk, octets};
@@ -25,6 +27,9 @@ use crate::counters::DropCause;
 use crate::index::{PortIndex, TapIndex};
 use crate::inventory::{Segment, SegmentKind, SegmentMap};
 use crate::time::Timestamp;
+
+/// Marks of what comes in ERSPAN with a sequence number.
+const ERSPAN_MARKS: Marks = Marks(Marks::MIRROR_TUNNEL.0 | Marks::MIRROR_SEQUENCE.0);
 
 /// What all decoders of a probe are made from.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +71,7 @@ pub(super) struct Rules {
     pub(super) nvgre: bool,
     pub(super) mpls_segments: bool,
     pub(super) gtp_segments: bool,
-    depth_max: u8,
+    pub(super) depth_max: u8,
 }
 
 impl Rules {
@@ -164,7 +169,7 @@ impl Decoder {
         Brief::write(frame, clock, place, &self.rules.tunnels, out)
     }
 
-    /// The same behind a VLAN tag, or inside VXLAN.
+    /// The same behind a VLAN tag, or in a tunnel.
     #[inline]
     pub fn brief_of_enclosed(
         &self,
@@ -172,54 +177,87 @@ impl Decoder {
         clock: Timestamp,
         out: &mut Brief,
     ) -> Option<()> {
-        self.place_of_untagged(frame.port)?;
         if !matches!(frame.link, LinkType::Ethernet) || frame.stripped_vlan.is_some() {
             return None;
         }
-        let port = self.rules.taps.port(frame.port);
-        let limit = frame.wire_octets.max(octets(frame.bytes.len()));
-        let outer = Plain::of(frame.bytes, limit)?;
-        if outer.is_tagged() && port.by_vlan {
-            return None;
+        if self.brief_of_tunnelled((frame, clock), out).is_some() {
+            return Some(());
         }
-        let (plain, segment, before) = match outer.inside_vxlan(&self.rules.tunnels) {
-            Some(_) if port.by_tunnel => return None,
-            Some(inside) => self.plain_of_inside(port, &inside)?,
-            None if outer.is_tagged() => (outer, self.segment_of_plain(port, outer.vlan), 0),
-            None => return None,
-        };
-        let (head, at) = plain.whole()?;
-        let place = FramePlace { tap: port.tap, segment, space: self.map.space_of(segment) };
-        let packet = (plain.ethernet.first_chunk()?, head, u16::try_from(before + at).ok()?);
-        Brief::write_packet((frame, clock), &place, &self.rules.tunnels, packet, out)
+        self.brief_of_layers((frame, clock), out)
     }
 
-    /// The segment of a frame with at most one tag, whose id is `vlan`.
+    /// The same of a frame in the tunnel headers that nearly all have.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see `Brief::write`")]
+    fn brief_of_tunnelled(
+        &self,
+        (frame, clock): (&Frame<'_>, Timestamp),
+        out: &mut Brief,
+    ) -> Option<()> {
+        let Tunnelled { tunnel, outer_source, stations, head } =
+            Tunnelled::of(frame, &self.rules.tunnels).filter(|_| self.rules.depth_max > 0)?;
+        let port = self.rules.taps.port(frame.port);
+        let mut tap = port.tap;
+        if port.by_tunnel {
+            let source = IpAddr::from(outer_source);
+            let tunnel = match tunnel {
+                Tunnel::Vxlan(vni) => MirrorTunnel::Vxlan(vni),
+                Tunnel::Erspan { session, .. } => MirrorTunnel::Erspan(Some(session)),
+            };
+            tap = self.rules.taps.of_tunnel(port.port, None, tunnel, source).unwrap_or(tap);
+        }
+        let of_tap = self.rules.taps.segment(tap);
+        let (segment, mirror) = match tunnel {
+            Tunnel::Vxlan(vni) if !port.by_tunnel => {
+                (Segment::new(of_tap.domain, SegmentKind::Vxlan, vni), MirrorNote::default())
+            }
+            Tunnel::Erspan { sequence, .. } if !self.map.names_stations_of(tap) => {
+                (of_tap.of_untagged(), MirrorNote { marks: ERSPAN_MARKS, sequence })
+            }
+            _ => return None,
+        };
+        let place = FramePlace { tap, segment, space: self.map.space_of(segment) };
+        let packet = (stations, head, Tunnelled::IP_AT);
+        Brief::write_packet((frame, clock), &place, &self.rules.tunnels, packet, out)?;
+        out.set_mirror(mirror);
+        Some(())
+    }
+
+    /// The same of any of them, one layer after the other.
+    #[inline(never)]
+    fn brief_of_layers(
+        &self,
+        (frame, clock): (&Frame<'_>, Timestamp),
+        out: &mut Brief,
+    ) -> Option<()> {
+        let limit = frame.wire_octets.max(octets(frame.bytes.len()));
+        let outer = Plain::of(frame.bytes, limit)?;
+        let Enclosed { plain, tap, segment, mirror, before } =
+            self.enclosed(self.rules.taps.port(frame.port), outer)?;
+        let (head, at) = plain.whole()?;
+        let place = FramePlace { tap, segment, space: self.map.space_of(segment) };
+        let packet = (plain.ethernet.first_chunk()?, head, u16::try_from(before + at).ok()?);
+        Brief::write_packet((frame, clock), &place, &self.rules.tunnels, packet, out)?;
+        out.set_mirror(mirror);
+        Some(())
+    }
+
+    /// The segment of a frame of a tap, outside of overlays and with at most one tag, whose id is `vlan`.
     #[inline]
-    fn segment_of_plain(&self, port: PortTaps, vlan: u16) -> Segment {
-        let tap = self.rules.taps.segment(port.tap);
+    pub(super) fn segment_of_plain(&self, tap: TapIndex, vlan: u16) -> Segment {
+        let tap = self.rules.taps.segment(tap);
         match vlan {
             0 => tap.of_untagged(),
             id => Segment::new(tap.domain, SegmentKind::Vlan, u32::from(id)),
         }
     }
 
-    /// The frame inside VXLAN, its segment, and the octets before it; `None` where it is of another
-    /// shape, or no tunnel is taken off.
-    #[inline]
-    fn plain_of_inside<'a>(
-        &self,
-        port: PortTaps,
-        inside: &Inside<'a>,
-    ) -> Option<(Plain<'a>, Segment, usize)> {
-        if self.rules.depth_max == 0 {
-            return None;
-        }
-        let plain = Plain::of(inside.bytes, inside.limit)?;
-        let domain = self.rules.taps.segment(port.tap).domain;
-        let tunnel = Segment::new(domain, SegmentKind::Vxlan, inside.vni);
-        let segment = tunnel.with_inner_vlans(0, plain.vlan).unwrap_or(tunnel);
-        Some((plain, segment, inside.before))
+    pub(super) const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub(super) fn map(&self) -> &SegmentMap {
+        &self.map
     }
 
     /// The taps as this decoder knows them.
@@ -285,43 +323,40 @@ impl Decoder {
         port: PortTaps,
         out: &mut Headers,
     ) -> bool {
-        let is_whole_ethernet = matches!(frame.link, LinkType::Ethernet)
-            && frame.stripped_vlan.is_none()
-            && !self.map.names_stations_of(port.tap);
-        if !is_whole_ethernet {
+        if !matches!(frame.link, LinkType::Ethernet) || frame.stripped_vlan.is_some() {
             return false;
         }
         let limit = frame.wire_octets.max(octets(frame.bytes.len()));
         let Some(plain) = Plain::of(frame.bytes, limit) else { return false };
-        if plain.is_tagged() && port.by_vlan {
-            return false;
-        }
-        let Some(transport) = plain.transport(&self.rules.tunnels) else {
-            return !port.by_tunnel && self.plain_vxlan(frame, clock, &plain, out);
+        let is_placed =
+            !(plain.is_tagged() && port.by_vlan) && !self.map.names_stations_of(port.tap);
+        let transport = plain.transport(&self.rules.tunnels).filter(|_| is_placed);
+        let Some(transport) = transport else {
+            return self.plain_enclosed(frame, clock, &plain, out);
         };
-        let segment = self.segment_of_plain(port, plain.vlan);
-        let around = self.around(frame, clock, (port.tap, segment), 0);
+        let segment = self.segment_of_plain(port.tap, plain.vlan);
+        let around = self.around(frame, clock, (port.tap, segment), MirrorNote::default(), 0);
         plain.write(&transport, &around, out);
         true
     }
 
-    /// The same for a frame of the common shape inside VXLAN that no tap claims. Apart, so that the
-    /// way of untunnelled frames keeps the registers.
+    /// The same for a frame of the common shape behind a tag or in a tunnel. Apart, so that the way of
+    /// untunnelled frames keeps the registers.
     #[inline(never)]
-    fn plain_vxlan(
+    fn plain_enclosed(
         &self,
         frame: &Frame<'_>,
         clock: Timestamp,
         outer: &Plain<'_>,
         out: &mut Headers,
     ) -> bool {
-        let Some(inside) = outer.inside_vxlan(&self.rules.tunnels) else { return false };
         let port = self.rules.taps.port(frame.port);
-        let Some((plain, segment, before)) = self.plain_of_inside(port, &inside) else {
+        let Some(Enclosed { plain, tap, segment, mirror, before }) = self.enclosed(port, *outer)
+        else {
             return false;
         };
         let Some(transport) = plain.transport(&self.rules.tunnels) else { return false };
-        let around = self.around(frame, clock, (port.tap, segment), before);
+        let around = self.around(frame, clock, (tap, segment), mirror, before);
         plain.write(&transport, &around, out);
         true
     }
@@ -332,6 +367,7 @@ impl Decoder {
         frame: &Frame<'_>,
         clock: Timestamp,
         (tap, segment): (TapIndex, Segment),
+        mirror: MirrorNote,
         before: usize,
     ) -> Around {
         Around {
@@ -340,7 +376,7 @@ impl Decoder {
             tap,
             segment,
             space: self.map.space_of(segment),
-            mirror_sequence: 0,
+            mirror,
             before,
         }
     }
@@ -360,7 +396,8 @@ impl Decoder {
             tap: walk.tap,
             segment: Segment::NONE,
             space: out.space,
-            mirror_sequence: out.mirror_sequence,
+            // What the walk has seen of a mirror it notes itself.
+            mirror: MirrorNote { sequence: out.mirror_sequence, ..MirrorNote::default() },
             before: walk.octets_before(),
         };
         plain.write(&transport, &around, out);

@@ -28,6 +28,10 @@ const TAG_IN_HEADER: u8 = 2;
 const FRAME_ETHERNET: u8 = 0;
 const FRAME_IP: u8 = 2;
 
+const TYPE_II_OCTETS: u32 = 8;
+const TYPE_III_OCTETS: u32 = 12;
+const SUBHEADER_OCTETS: u32 = 8;
+
 /// The four octets that types II and III begin with.
 #[derive(Clone, Copy, Debug)]
 pub struct Erspan<'a>(pub &'a [u8; 4]);
@@ -87,6 +91,59 @@ impl ErspanIii<'_> {
     /// Whether a platform subheader of eight octets follows.
     pub const fn has_subheader(self) -> bool {
         self.0[7] & 1 != 0
+    }
+}
+
+/// What a header before an Ethernet frame says, in one go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    /// Session id; type I has none.
+    pub(super) session: Option<u16>,
+    /// VLAN of a tag that was taken off the frame; 0 without.
+    pub(super) vlan: u16,
+    /// Of [`Marks::MIRROR`], but for the sequence number.
+    pub(super) marks: Marks,
+    /// Length of the header.
+    pub(super) octets: u32,
+}
+
+impl Parts {
+    /// `None` for a protocol type, version or frame type of something else, and where it is not all
+    /// there.
+    #[inline]
+    pub(super) fn of(gre: &gre::Parts, behind: &[u8]) -> Option<Self> {
+        let mut parts = Self { session: None, vlan: 0, marks: Marks::MIRROR_TUNNEL, octets: 0 };
+        match gre.protocol_type {
+            PROTOCOL_TYPE_I_II if gre.sequence.is_none() => return Some(parts),
+            PROTOCOL_TYPE_I_II | PROTOCOL_TYPE_III => {}
+            _ => return None,
+        }
+        let header = Erspan(behind.first_chunk()?);
+        parts.session = Some(header.session());
+        if header.truncated() {
+            parts.marks.set(Marks::MIRROR_TRUNCATED);
+        }
+        match header.version() {
+            VERSION_II => {
+                parts.octets = TYPE_II_OCTETS;
+                if header.encapsulation() == TAG_IN_HEADER {
+                    parts.vlan = header.vlan();
+                }
+            }
+            VERSION_III => {
+                let rest = ErspanIii(behind.get(4..)?.first_chunk()?);
+                if rest.frame_type() != FRAME_ETHERNET {
+                    return None;
+                }
+                if rest.egress() {
+                    parts.marks.set(Marks::MIRROR_EGRESS);
+                }
+                let subheader_octets = if rest.has_subheader() { SUBHEADER_OCTETS } else { 0 };
+                parts.octets = TYPE_III_OCTETS + subheader_octets;
+            }
+            _ => return None,
+        }
+        Some(parts)
     }
 }
 
@@ -158,8 +215,8 @@ mod tests {
     use super::*;
     use crate::config::{Plan, TapMatch, TapPlan};
     use crate::decode::testing::{
-        Outcome, decode, decode_with, decoder_of, ethernet, every_shorter_length, frame_of, gre,
-        ipv4, segment_text, tagged, udp, vxlan,
+        Outcome, decode, decode_with, decoder_of, erspan_ii, ethernet, every_shorter_length,
+        frame_of, gre, ipv4, segment_text, tagged, udp, vxlan,
     };
 
     const SEQUENCE: u16 = 0x1000;
@@ -170,12 +227,6 @@ mod tests {
 
     fn type_i(inner: &[u8]) -> Vec<u8> {
         gre(0, PROTOCOL_TYPE_I_II, 0, inner)
-    }
-
-    /// VLAN 100, session 5.
-    fn type_ii(third: u8, inner: &[u8]) -> Vec<u8> {
-        let payload = [&[0x10, 100, third, 5, 0, 0, 0, 1][..], inner].concat();
-        gre(SEQUENCE, PROTOCOL_TYPE_I_II, 0, &payload)
     }
 
     fn type_iii(third: u8, last: [u8; 2], subheader: &[u8], inner: &[u8]) -> Vec<u8> {
@@ -189,8 +240,8 @@ mod tests {
         let ip = ipv4(17, &udp(1, 2, b"payload"));
         for (frame, sequence, egress, cut) in [
             (type_i(&inner()), false, false, false),
-            (type_ii(0, &inner()), true, false, false),
-            (type_ii(4, &inner()), true, false, true),
+            (erspan_ii(0, &inner()), true, false, false),
+            (erspan_ii(4, &inner()), true, false, true),
             (type_iii(0, [0, 0], &[], &inner()), true, false, false),
             (type_iii(4, [0, 0x0d], &[0; 8], &inner()), true, true, true),
             (type_iii(0, [FRAME_IP << 2, 0], &[], &ip), true, false, false),
@@ -210,10 +261,10 @@ mod tests {
     fn tags_in_the_frame_or_in_the_header_name_the_segment() {
         let tag = tagged(&inner(), &[(0x8100, 42)]);
         for (frame, segment) in [
-            (type_ii(3 << 3, &tag), "default/vlan/42"),
-            (type_ii(TAG_IN_HEADER << 3, &inner()), "default/vlan/100"),
-            (type_ii(0, &inner()), "default/none"),
-            (type_ii(0, &vxlan(9, &inner())), "default/vxlan/9"),
+            (erspan_ii(3 << 3, &tag), "default/vlan/42"),
+            (erspan_ii(TAG_IN_HEADER << 3, &inner()), "default/vlan/100"),
+            (erspan_ii(0, &inner()), "default/none"),
+            (erspan_ii(0, &vxlan(9, &inner())), "default/vxlan/9"),
         ] {
             assert_eq!(segment_text(&decode(&frame).expect("inner")), segment);
         }
@@ -232,15 +283,15 @@ mod tests {
         ];
         let decoder = decoder_of(&Plan { taps, ..Plan::default() });
         let tap = |frame: &[u8]| decode_with(&decoder, &frame_of(frame)).expect("inner").tap;
-        assert_eq!(tap(&type_ii(0, &inner())), TapIndex(1));
+        assert_eq!(tap(&erspan_ii(0, &inner())), TapIndex(1));
         assert_eq!(tap(&type_iii(0, [0, 0], &[], &inner())), TapIndex(1));
         assert_eq!(tap(&type_i(&inner())), TapIndex(0));
-        let mut other_source = type_ii(0, &inner());
+        let mut other_source = erspan_ii(0, &inner());
         if let Some(last) = other_source.get_mut(29) {
             *last = 9;
         }
         assert_eq!(tap(&other_source), TapIndex(2));
-        let in_overlay = vxlan(3, &type_ii(0, &inner()));
+        let in_overlay = vxlan(3, &erspan_ii(0, &inner()));
         assert_eq!(tap(&in_overlay), TapIndex(0), "a tenant names no tap");
     }
 
@@ -248,7 +299,7 @@ mod tests {
     fn what_the_mirror_cut_counts_in_full() {
         for length in 38..inner().len() {
             let part = inner();
-            let headers = decode(&type_ii(0, part.get(..length).expect("shorter")));
+            let headers = decode(&erspan_ii(0, part.get(..length).expect("shorter")));
             let headers = headers.expect("ports are there");
             assert_eq!((headers.octets, headers.payload_octets), (35, 7));
             assert_eq!(headers.payload_captured_octets as usize, length.saturating_sub(42));
@@ -257,7 +308,7 @@ mod tests {
         }
         for length in 0..38 {
             let part = inner();
-            let result = decode(&type_ii(0, part.get(..length).expect("shorter")));
+            let result = decode(&erspan_ii(0, part.get(..length).expect("shorter")));
             assert_eq!(result.err(), Some(DropCause::SnappedHeader), "{length}");
         }
     }

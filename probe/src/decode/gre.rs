@@ -39,6 +39,39 @@ impl Gre<'_> {
     }
 }
 
+/// What a header of version 0 says, in one go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    pub(super) protocol_type: u16,
+    pub(super) key: Option<u32>,
+    pub(super) sequence: Option<u32>,
+    /// Length of the header.
+    pub(super) octets: u32,
+}
+
+impl Parts {
+    /// `None` where it is of another version, has source routes, or is not all there.
+    #[inline]
+    pub(super) fn of(payload: &[u8]) -> Option<Self> {
+        let header = Gre(payload.first_chunk()?);
+        let flags = header.flags();
+        if flags & (FLAG_ROUTING | VERSION_MASK) != 0 {
+            return None;
+        }
+        let mut octets = if flags & FLAG_CHECKSUM == 0 { 4 } else { 8 };
+        let mut parts =
+            Self { protocol_type: header.protocol_type(), key: None, sequence: None, octets };
+        for (flag, part) in [(FLAG_KEY, &mut parts.key), (FLAG_SEQUENCE, &mut parts.sequence)] {
+            if flags & flag != 0 {
+                let part_octets = payload.get(octets as usize..)?.first_chunk()?;
+                *part = Some(u32::from_be_bytes(*part_octets));
+                octets += 4;
+            }
+        }
+        Some(Self { octets, ..parts })
+    }
+}
+
 /// Takes the header with its optional parts.
 pub(super) fn step(walk: &mut Walk<'_>, out: &mut Headers, rules: &Rules) -> Step {
     let Some((header, _)) = walk.rest.split_first_chunk() else {

@@ -9,6 +9,7 @@
 pub mod brief;
 mod decoder;
 mod plain;
+mod enclosed;
 mod walk;
 pub mod tap;
 pub mod filter;
@@ -102,6 +103,14 @@ impl Marks {
     pub const ICMP_ERROR: Self = Self(1 << 14);
     /// A cloud says where it took the packet: see [`Headers::tap_options`].
     pub const TAP_OPTIONS: Self = Self(1 << 15);
+
+    /// All that is said of a mirror.
+    pub const MIRROR: Self = Self(
+        Self::MIRROR_TUNNEL.0
+            | Self::MIRROR_TRUNCATED.0
+            | Self::MIRROR_SEQUENCE.0
+            | Self::MIRROR_EGRESS.0,
+    );
 
     /// Whether all bits of `mark` are set.
     #[inline]

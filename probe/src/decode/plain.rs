@@ -1,5 +1,5 @@
 //! The common shape in one go: Ethernet II, at most one VLAN tag, IPv4 without options and not a
-//! fragment, TCP or UDP; and the same once more inside VXLAN.
+//! fragment, TCP or UDP. What it takes to find the same behind tags and in tunnels is in `enclosed`.
 //!
 //! In: octets that begin with an Ethernet header, and how many there were on the wire. Out: [`Plain`],
 //! whose headers are in one piece, or nothing where the shape is another one.
@@ -8,6 +8,8 @@
 //! Invariants: what it accepts, the walk accepts with the same result (a property test compares
 //! them); all that is wrong, cut, rare or another tunnel is left to the walk.
 //! Source: as in `ethernet`, `vlan`, `ipv4`, `tcp` and `udp`.
+
+use std::net::IpAddr;
 
 use super::brief::Brief;
 use super::ethernet::{Ethernet, ether_type};
@@ -43,16 +45,14 @@ const VERSION_AND_LENGTH: u8 = 0x45;
 const NOT_FRAGMENT_BITS: u16 = 0xc000;
 const DONT_FRAGMENT: u16 = 0x4000;
 
-/// A frame inside VXLAN.
+/// A frame inside a tunnel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inside<'a> {
-    /// VXLAN network identifier.
-    pub(super) vni: u32,
     /// The frame, as far as captured.
     pub(super) bytes: &'a [u8],
     /// Its length on the wire.
     pub(super) limit: u32,
-    /// Octets of the whole frame before it.
+    /// Octets before it, from where the outer frame begins.
     pub(super) before: usize,
 }
 
@@ -64,9 +64,18 @@ pub(super) struct Around {
     pub(super) tap: TapIndex,
     pub(super) segment: Segment,
     pub(super) space: AddressSpace,
-    pub(super) mirror_sequence: u32,
+    pub(super) mirror: MirrorNote,
     /// Octets of the whole frame before the ones that were looked at.
     pub(super) before: usize,
+}
+
+/// What a mirror says of a packet that it copied: nothing of most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct MirrorNote {
+    /// Of [`Marks::MIRROR`].
+    pub(super) marks: Marks,
+    /// Valid with [`Marks::MIRROR_SEQUENCE`], else 0.
+    pub(super) sequence: u32,
 }
 
 /// The headers of a packet of the common shape.
@@ -190,14 +199,40 @@ impl<'a> Plain<'a> {
         self.at != ETHERNET_OCTETS
     }
 
-    /// The frame inside, where this is a datagram to a port of VXLAN with a header whose flags say
-    /// nothing but that there is a VNI.
+    /// Protocol number (IANA) of what is behind the IPv4 header.
     #[inline]
-    pub(super) fn inside_vxlan(&self, tunnels: &TunnelPorts) -> Option<Inside<'a>> {
-        if Self::ipv4(self.head).protocol() != protocol::UDP {
+    pub(super) fn protocol(&self) -> u8 {
+        Self::ipv4(self.head).protocol()
+    }
+
+    /// Source address.
+    pub(super) fn source(&self) -> IpAddr {
+        IpAddr::from(Self::ipv4(self.head).source())
+    }
+
+    /// What is behind the IPv4 header, as far as captured.
+    #[inline]
+    pub(super) fn payload(&self) -> &'a [u8] {
+        self.packet.get(IPV4_OCTETS..).unwrap_or_default()
+    }
+
+    /// The frame that begins so many octets behind the IPv4 header, and takes what is left.
+    #[inline]
+    pub(super) fn inside(&self, header_octets: u32) -> Option<Inside<'a>> {
+        let limit = self.payload_octets.checked_sub(header_octets)?;
+        let bytes = self.payload().get(header_octets as usize..)?;
+        let before = self.at + IPV4_OCTETS + header_octets as usize;
+        Some(Inside { bytes, limit, before })
+    }
+
+    /// The frame inside and its VNI, where this is a datagram to a port of VXLAN with a header whose
+    /// flags say nothing but that there is one.
+    #[inline]
+    pub(super) fn inside_vxlan(&self, tunnels: &TunnelPorts) -> Option<(u32, Inside<'a>)> {
+        if self.protocol() != protocol::UDP {
             return None;
         }
-        let (header, datagram) = self.packet.get(IPV4_OCTETS..)?.split_first_chunk()?;
+        let (header, datagram) = self.payload().split_first_chunk()?;
         let header = Udp(header);
         let claimed = u32::from(header.octets());
         let limit = claimed.checked_sub(UDP_OCTETS + VXLAN_OCTETS)?;
@@ -210,7 +245,7 @@ impl<'a> Plain<'a> {
         let header = Vxlan(header);
         let bytes = rest.get(..limit as usize).unwrap_or(rest);
         let before = self.at + IPV4_OCTETS + (UDP_OCTETS + VXLAN_OCTETS) as usize;
-        header.is_plain().then_some(Inside { vni: header.vni(), bytes, limit, before })
+        header.is_plain().then_some((header.vni(), Inside { bytes, limit, before }))
     }
 
     /// Looks at the transport header; `None` where it is not of the common shape.
@@ -306,7 +341,7 @@ impl<'a> Plain<'a> {
         out.space = around.space;
         out.segment = around.segment;
         out.tap = around.tap;
-        out.mirror_sequence = around.mirror_sequence;
+        out.mirror_sequence = around.mirror.sequence;
         out.source_mac = ethernet.source();
         out.destination_mac = ethernet.destination();
         out.source = Address::v4(ip.source());
@@ -330,7 +365,7 @@ impl<'a> Plain<'a> {
         out.tcp_timestamp_value = transport.timestamp_value;
         out.tcp_timestamp_echo = transport.timestamp_echo;
         out.tcp_window = transport.window;
-        out.marks = self.marks(transport, out.octets);
+        out.marks = Marks(self.marks(transport, out.octets).0 | around.mirror.marks.0);
         out.payload_octets = transport.payload_octets;
         let begin = IPV4_OCTETS + transport.header_octets as usize;
         let captured = self.captured.saturating_sub(begin).min(transport.payload_octets as usize);
@@ -398,6 +433,8 @@ fn write_options(options: &[u8], out: &mut Headers) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -405,9 +442,10 @@ mod tests {
     use crate::config::Plan;
     use crate::counters::DropCause;
     use crate::decode::testing::{
-        decoder_of, ethernet, frame_of, ipv4, ipv6, tagged, tcp, udp, vxlan,
+        decoder_of, ethernet, frame_of, ipv4, ipv6, mirror_plans, mirrored, tagged, tcp, udp, vxlan,
     };
-    use crate::decode::{Decoder, Headers};
+    use crate::decode::{DecodeContext, Decoder, Headers};
+    use crate::inventory::SegmentKind;
     use crate::time::Timestamp;
 
     const TIMES: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
@@ -448,7 +486,29 @@ mod tests {
             frames.push(vxlan(4_242, &tagged(frame, &[(0x8100, 9)])));
             frames.extend(tags.iter().map(|tags| tagged(frame, tags)));
         }
+        for frame in &inner[..6] {
+            frames.extend(mirrored(frame));
+        }
         frames
+    }
+
+    fn decoders() -> [Decoder; 5] {
+        let [plain, vlan, all, shallow] = mirror_plans();
+        [
+            decoder_of(&plain),
+            decoder_of(&vlan),
+            with_stations(&all),
+            decoder_of(&all),
+            decoder_of(&shallow),
+        ]
+    }
+
+    /// A decoder that knows the stations of the tap that claims an ERSPAN session.
+    fn with_stations(plan: &Plan) -> Decoder {
+        let context = DecodeContext::new(plan, ["port"]);
+        let mut map = (**context.map()).clone();
+        assert!(map.place(TapIndex(0), [2, 0, 0, 0, 0, 1], Segment::new(0, SegmentKind::Vlan, 77)));
+        Decoder::new(&context.with_map(Arc::new(map)))
     }
 
     fn both(decoder: &Decoder, frame: &Frame<'_>) -> [(Result<(), DropCause>, String); 2] {
@@ -476,24 +536,25 @@ mod tests {
             padding in 0_usize..20,
             captured in 0_usize..200,
             beyond in 0_u32..40,
+            by in 0_usize..5,
         ) {
             let all = frames();
             let mut bytes = which.get(&all).clone();
             for (place, value) in changes {
                 // Mostly in the headers.
-                let places = bytes.len().min(80);
+                let places = bytes.len().min(120);
                 bytes[place.index(places)] = value;
             }
             bytes.resize(bytes.len() + padding, 0);
             let whole = frame_of(&bytes).wire_octets;
             let part = &bytes[..bytes.len().min(captured.max(20))];
-            let decoder = decoder_of(&Plan::default());
+            let decoder = &decoders()[by];
             for frame in [
                 frame_of(&bytes),
                 Frame { wire_octets: whole + beyond, ..frame_of(part) },
                 frame_of(part),
             ] {
-                let [one_go, steps] = both(&decoder, &frame);
+                let [one_go, steps] = both(decoder, &frame);
                 prop_assert_eq!(one_go, steps);
             }
         }
@@ -502,14 +563,34 @@ mod tests {
     #[test]
     fn the_common_shape_is_read_in_one_go() {
         let tunnels = TunnelPorts::new(&Plan::default().decode);
-        let read = frames()
-            .iter()
-            .filter(|frame| {
-                Plain::of(frame, frame_of(frame).wire_octets)
-                    .is_some_and(|plain| plain.transport(&tunnels).is_some())
-            })
-            .count();
-        // Of each TCP and UDP packet: untagged, and with one or a priority tag of type 0x8100.
-        assert_eq!(read, 4 * 3);
+        let is_plain = |frame: &&Vec<u8>| {
+            Plain::of(frame, frame_of(frame).wire_octets)
+                .is_some_and(|plain| plain.transport(&tunnels).is_some())
+        };
+        // Of each TCP and UDP packet: untagged, with one or a priority tag of type 0x8100, and with an
+        // RSPAN mirror's.
+        assert_eq!(frames().iter().filter(is_plain).count(), 4 * 4);
+    }
+
+    #[test]
+    fn what_mirrors_send_is_read_in_one_go() {
+        let inner = ethernet(&ipv4(6, &tcp(0x10, &TIMES, &[7; 20])));
+        let read = |plan: &Plan| -> String {
+            let decoder = decoder_of(plan);
+            let is_read = |frame: &Vec<u8>| {
+                let frame = frame_of(frame);
+                let mut brief = Brief::default();
+                decoder.brief_of_enclosed(&frame, Timestamp(5), &mut brief).is_some()
+            };
+            mirrored(&inner).iter().map(|frame| if is_read(frame) { '1' } else { '0' }).collect()
+        };
+        let read: Vec<String> = mirror_plans().iter().map(read).collect();
+        // For the walk are two tags that both count, GRE in a tunnel, and VXLAN in an overlay.
+        let without_taps = "11011110111101111111011100";
+        // A key that a tap claims is a mirror's, and no overlay.
+        let with_taps = "11011110111101111111011110";
+        // Two tunnels are too many.
+        let shallow = "11011110010001111111011100";
+        assert_eq!(read, [without_taps, without_taps, with_taps, shallow]);
     }
 }

@@ -174,7 +174,8 @@ impl TapTable {
         let here = |matches: &TapMatch| matches.port.is_none() || matches.port.as_ref() == name;
         self.specific
             .iter()
-            .find(|(_, matches)| here(matches) && holds(matches))
+            // Names are compared last: they take longest.
+            .find(|(_, matches)| holds(matches) && here(matches))
             .map(|(tap, _)| *tap)
     }
 }

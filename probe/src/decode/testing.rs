@@ -4,7 +4,7 @@
 
 use super::{DecodeContext, Decoder, Headers};
 use crate::capture::{Frame, LinkType};
-use crate::config::Plan;
+use crate::config::{Plan, TapMatch, TapPlan};
 use crate::counters::DropCause;
 use crate::index::PortIndex;
 use crate::time::Timestamp;
@@ -157,4 +157,73 @@ pub(super) fn gre(flags: u16, protocol_type: u16, key: u32, inner: &[u8]) -> Vec
     }
     bytes.extend(inner);
     ethernet(&ipv4(47, &bytes))
+}
+
+/// `frame` in ERSPAN, with a GRE sequence number: type II, whose third octet says how it was tagged and
+/// whether it was cut, of VLAN 100 and session 5.
+pub(super) fn erspan_ii(third: u8, frame: &[u8]) -> Vec<u8> {
+    gre(0x1000, 0x88be, 0, &[&[0x10, 100, third, 5, 0, 0, 0, 1][..], frame].concat())
+}
+
+/// The same of type III, whose last octet says whether a subheader follows.
+pub(super) fn erspan_iii(last: u8, subheader: &[u8], frame: &[u8]) -> Vec<u8> {
+    let header = [0x20, 100, 0, 5, 0, 0, 0, 9, 0, 0, 0, last];
+    gre(0x1000, 0x22eb, 0, &[&header[..], subheader, frame].concat())
+}
+
+/// `frame` as mirrors send it, and in tunnels that look like theirs.
+pub(super) fn mirrored(frame: &[u8]) -> Vec<Vec<u8>> {
+    let tag = tagged(frame, &[(0x8100, 9)]);
+    let mut other_source = erspan_ii(0, frame);
+    other_source[29] = 9;
+    vec![
+        tagged(frame, &[(0x8100, 100)]),
+        tagged(&vxlan(9, frame), &[(0x8100, 100)]),
+        tagged(&tag, &[(0x8100, 100)]),
+        gre(0, 0x88be, 0, frame),
+        erspan_ii(0, frame),
+        erspan_ii(4, &tag),
+        erspan_ii(2 << 3, frame),
+        erspan_ii(2 << 3, &tag),
+        erspan_ii(2 << 3, &vxlan(9, &tag)),
+        erspan_ii(3 << 3, &tag),
+        erspan_ii(0, &vxlan(4_242, frame)),
+        erspan_ii(0, &vxlan(7, &tag)),
+        erspan_ii(0, &erspan_ii(0, frame)),
+        erspan_iii(8, &[], frame),
+        erspan_iii(1, &[0; 8], frame),
+        tagged(&erspan_ii(0, frame), &[(0x8100, 6)]),
+        tagged(&erspan_ii(0, frame), &[(0x8100, 100)]),
+        other_source,
+        vxlan(7, frame),
+        vxlan(7, &tag),
+        vxlan(9, &erspan_ii(0, frame)),
+        gre(0, 0x6558, 0, frame),
+        gre(0x3000, 0x6558, 7, frame),
+        gre(0x3000, 0x6558, 8, &tag),
+        gre(0xb000, 0x6558, 7, &vxlan(9, frame)),
+        gre(0x3000, 0x6558, 0x1234, &vxlan(9, frame)),
+    ]
+}
+
+/// Plans with taps that claim some of them, and without.
+pub(super) fn mirror_plans() -> [Plan; 4] {
+    let with = |taps: Vec<TapMatch>| {
+        let tap = |matches| TapPlan { matches, ..TapPlan::default() };
+        Plan { taps: taps.into_iter().map(tap).collect(), ..Plan::default() }
+    };
+    let any = TapMatch::default();
+    let tunnels = vec![
+        TapMatch { erspan_session: Some(5), ..any.clone() },
+        TapMatch { outer_source: "10.0.0.9".parse().ok(), ..any.clone() },
+        TapMatch { gre_key: Some(7), ..any.clone() },
+        TapMatch { vxlan_vni: Some(7), ..any.clone() },
+        TapMatch { erspan_session: Some(5), vlan: Some(6), ..any.clone() },
+    ];
+    let vlan = TapMatch { vlan: Some(100), ..any.clone() };
+    let all = [tunnels.clone(), vec![any, vlan.clone()]].concat();
+    let mut shallow = with(all.clone());
+    shallow.decode.depth_max = 1;
+    shallow.decode.nvgre = true;
+    [Plan::default(), with(vec![vlan]), with(all), shallow]
 }

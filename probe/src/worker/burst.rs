@@ -91,6 +91,8 @@ pub(super) struct Overview {
     earliest: Timestamp,
     /// On the wire, of all.
     octets: u64,
+    /// A mirror gave numbers to some.
+    is_sequenced: bool,
 }
 
 /// How much was read of a frame.
@@ -105,6 +107,8 @@ pub(super) enum Kind {
     BriefElsewhere,
     /// The brief, and what is read beside it where more than counts is wanted.
     Brief,
+    /// The same, of a packet that its mirror gave a number.
+    BriefSequenced,
     /// All headers.
     Headers,
     /// All headers, in vain.
@@ -329,6 +333,9 @@ impl<S: Source> Worker<S> {
             self.tally.packets += packets as u64;
             self.tally.octets += overview.octets;
             self.tally.clock = overview.latest;
+            if overview.is_sequenced {
+                self.note_sequences(packets);
+            }
             self.handle_alike::<ONLY_COUNTS>(burst, packets);
         } else {
             self.handle_each::<ONLY_COUNTS>(burst, packets);
@@ -358,20 +365,47 @@ impl<S: Source> Worker<S> {
             if matches!(seen.kind, Kind::Brief) {
                 self.handle_brief::<ONLY_COUNTS>(burst, (place, seen), &mut headers);
             } else {
-                self.handle_others(burst, place, seen);
+                self.handle_others::<ONLY_COUNTS>(burst, (place, seen), &mut headers);
             }
         }
         self.seen = all;
         self.add_tally();
     }
 
-    /// One packet that is not known in brief, or goes elsewhere.
+    /// One packet that is not known in brief, goes elsewhere, or has a number of its mirror.
     #[inline(never)]
-    fn handle_others(&mut self, burst: &impl Burst, place: usize, seen: &Seen) {
-        if matches!(seen.kind, Kind::BriefElsewhere) {
-            self.handle_elsewhere(&burst.frame(place), &seen.brief);
-        } else {
-            self.handle_in_full(burst, place, seen);
+    fn handle_others<const ONLY_COUNTS: bool>(
+        &mut self,
+        burst: &impl Burst,
+        (place, seen): (usize, &Seen),
+        headers: &mut Headers,
+    ) {
+        match seen.kind {
+            Kind::BriefElsewhere => self.handle_elsewhere(&burst.frame(place), &seen.brief),
+            Kind::BriefSequenced => {
+                self.bring_about(seen.brief.clock);
+                self.note_sequence(&seen.brief);
+                self.handle_brief::<ONLY_COUNTS>(burst, (place, seen), headers);
+            }
+            _ => self.handle_in_full(burst, place, seen),
+        }
+    }
+
+    /// Notes the numbers of a burst's packets, with which nothing is brought about by time.
+    #[inline(never)]
+    fn note_sequences(&mut self, packets: usize) {
+        let all = std::mem::take(&mut self.seen);
+        all[..packets].iter().for_each(|seen| self.note_sequence(&seen.brief));
+        self.seen = all;
+    }
+
+    /// Before a packet that comes at `clock`: what is due by then.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a compare for each packet")]
+    fn bring_about(&mut self, clock: Timestamp) {
+        if clock >= self.next_event {
+            self.add_tally();
+            self.advance_to_event(clock);
         }
     }
 
@@ -459,12 +493,10 @@ impl<S: Source> Worker<S> {
     /// turn among what others receive.
     fn handle_elsewhere(&mut self, frame: &Frame<'_>, brief: &Brief) {
         if self.parts.receivers == 1 {
-            if brief.clock >= self.next_event {
-                self.add_tally();
-                self.advance_to_event(brief.clock);
-            }
+            self.bring_about(brief.clock);
             self.clock = self.clock.max(brief.clock);
         }
+        self.note_sequence(brief);
         if self.tally.tap != brief.tap {
             // Whether it is late is its owner's to know.
             let _ = self.tally_anew(brief);
@@ -515,10 +547,7 @@ impl<S: Source> Worker<S> {
         headers: &mut Headers,
     ) {
         let brief = &seen.brief;
-        if brief.clock >= self.next_event {
-            self.add_tally();
-            self.advance_to_event(brief.clock);
-        }
+        self.bring_about(brief.clock);
         if !self.tally.holds(brief) && !self.tally_anew(brief) {
             self.handle_late(&burst.frame(place), seen);
             return;
@@ -630,6 +659,7 @@ fn look_in_brief<const FIELDS: bool>(
 ) -> Overview {
     let (mut latest, mut earliest, mut octets) = (clock, Timestamp(u64::MAX), 0);
     let (mut unread, mut is_alike) = (0, true);
+    let mut inside = Inside::default();
     let mut port = PortIndex(0);
     let mut untagged = parts.decoder.place_of_untagged(port);
     // There are so many; known to the compiler, it need not check that for each of them.
@@ -654,15 +684,41 @@ fn look_in_brief<const FIELDS: bool>(
             if look_further::<FIELDS>(parts, packet, seen) {
                 continue;
             }
-        } else if look_inside::<FIELDS>(parts, &burst.frame(place), latest, seen) {
-            is_alike &= untagged.is_some_and(|untagged| untagged.tap() == seen.brief.tap);
+        } else if look_inside::<FIELDS>(parts, &burst.frame(place), latest, (seen, &mut inside)) {
             continue;
         }
         unread += 1;
     }
     is_alike &= packets != 0 && unread == 0 && parts.workers == 1;
-    let tap = untagged.map_or(TapIndex(0), FramePlace::tap);
-    Overview { unread, latest, is_alike, tap, earliest, octets }
+    let port_tap = untagged.map_or(TapIndex(0), FramePlace::tap);
+    let tap = if inside.elsewhere == 0 { port_tap } else { inside.tap };
+    is_alike &= inside.elsewhere == 0 || (inside.elsewhere == packets && !inside.is_mixed);
+    Overview { unread, latest, is_alike, tap, earliest, octets, is_sequenced: inside.is_sequenced }
+}
+
+/// What is known of the packets of a burst that stood behind tags or in tunnels.
+#[derive(Clone, Copy, Debug, Default)]
+struct Inside {
+    /// Those of another tap than their port's.
+    elsewhere: usize,
+    /// Of the newest of these.
+    tap: TapIndex,
+    /// They are of several.
+    is_mixed: bool,
+    is_sequenced: bool,
+}
+
+impl Inside {
+    /// Notes a packet that came by a port whose untagged frames belong there.
+    #[inline]
+    fn note(&mut self, brief: &Brief, untagged: Option<&FramePlace>) {
+        self.is_sequenced |= brief.sequence().is_some();
+        if untagged.is_none_or(|untagged| untagged.tap() != brief.tap) {
+            self.is_mixed |= self.elsewhere != 0 && self.tap != brief.tap;
+            self.tap = brief.tap;
+            self.elsewhere += 1;
+        }
+    }
 }
 
 /// Reads the fields of a packet that is known in brief, if it is this worker's, and has fetched what is
@@ -721,7 +777,7 @@ fn look_inside<const FIELDS: bool>(
     parts: &WorkerParts,
     frame: &Frame<'_>,
     clock: Timestamp,
-    seen: &mut Seen,
+    (seen, inside): (&mut Seen, &mut Inside),
 ) -> bool {
     if parts.decoder.brief_of_enclosed(frame, clock, &mut seen.brief).is_none() {
         seen.kind = Kind::Unread;
@@ -730,7 +786,14 @@ fn look_inside<const FIELDS: bool>(
     }
     name_brief(&mut seen.brief, parts.seed);
     let packet = seen.brief.packet_in(frame);
-    look_further::<FIELDS>(parts, packet, seen)
+    if !look_further::<FIELDS>(parts, packet, seen) {
+        return false;
+    }
+    if matches!(seen.kind, Kind::Brief) && seen.brief.sequence().is_some() {
+        seen.kind = Kind::BriefSequenced;
+    }
+    inside.note(&seen.brief, parts.decoder.place_of_untagged(frame.port));
+    true
 }
 
 #[cfg(test)]

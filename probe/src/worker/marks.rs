@@ -8,7 +8,7 @@
 
 use crate::capture::Source;
 use crate::counters::TapTotals;
-use crate::decode::{Headers, Marks};
+use crate::decode::{Brief, Headers, Marks};
 
 use super::Worker;
 
@@ -46,6 +46,18 @@ impl<S: Source> Worker<S> {
         }
     }
 
+    /// Notes the number that its mirror gave a packet in brief.
+    #[inline]
+    pub(super) fn note_sequence(&mut self, brief: &Brief) {
+        let Some(number) = brief.sequence() else { return };
+        let place = usize::from(brief.tap.0);
+        if let (Some(tap), Some(sequence)) =
+            (self.taps.get_mut(place), self.mirror_sequences.get_mut(place))
+        {
+            note_number(tap, sequence, number);
+        }
+    }
+
     /// Nothing will come any more: numbers that did not come are gaps.
     pub(super) fn end_mirror_sequences(&mut self) {
         for (tap, sequence) in self.taps.iter_mut().zip(&mut self.mirror_sequences) {
@@ -65,17 +77,25 @@ fn note_marks(tap: &mut TapTotals, sequence: &mut Option<MirrorSequence>, header
         tap.cloud_attachment = options.attachment;
     }
     if headers.marks.has(Marks::MIRROR_SEQUENCE) {
-        tap.sequenced += 1;
-        let number = headers.mirror_sequence;
-        let known = sequence.get_or_insert(MirrorSequence { last: number, missing: 0 });
-        tap.mirror_gaps += known.note(number);
+        note_number(tap, sequence, headers.mirror_sequence);
     }
+}
+
+#[inline]
+fn note_number(tap: &mut TapTotals, sequence: &mut Option<MirrorSequence>, number: u32) {
+    tap.sequenced += 1;
+    let known = sequence.get_or_insert(MirrorSequence { last: number, missing: 0 });
+    tap.mirror_gaps += known.note(number);
 }
 
 impl MirrorSequence {
     /// A number has come; how many of those before it are gaps by that.
     fn note(&mut self, number: u32) -> u64 {
         let (ahead, behind) = (number.wrapping_sub(self.last), self.last.wrapping_sub(number));
+        if ahead == 1 && self.missing == 0 {
+            self.last = number;
+            return 0;
+        }
         if (1..SEQUENCE_STEP_MAX).contains(&behind) {
             let bit = 1_u64.checked_shl(behind - 1).unwrap_or(0);
             self.missing &= !bit;
