@@ -329,7 +329,7 @@ impl Decoder {
         let limit = frame.wire_octets.max(octets(frame.bytes.len()));
         let Some(plain) = Plain::of(frame.bytes, limit) else { return false };
         let is_placed =
-            !(plain.is_tagged() && port.by_vlan) && !self.map.names_stations_of(port.tap);
+            !(self.map.names_stations_of(port.tap) || plain.is_tagged() && port.by_vlan);
         let transport = plain.transport(&self.rules.tunnels).filter(|_| is_placed);
         let Some(transport) = transport else {
             return self.plain_enclosed(frame, clock, &plain, out);
