@@ -1,4 +1,5 @@
-//! The decoder on any octets: no panic, no payload outside of the frame.
+//! The decoder on any octets: no panic, no payload outside of the frame, and of what is read in brief the
+//! same headers.
 //!
 //! The first four octets choose link type, snap length, port and stripped tag; the rest is the
 //! frame.
@@ -7,7 +8,7 @@ use std::sync::LazyLock;
 
 use vmprobe::capture::{Frame, LinkType, StrippedVlan};
 use vmprobe::config::{DecodePlan, Plan, TapMatch, TapPlan};
-use vmprobe::decode::{DecodeContext, Decoder, Headers};
+use vmprobe::decode::{Brief, DecodeContext, Decoder, Headers};
 use vmprobe::index::PortIndex;
 use vmprobe::time::Timestamp;
 
@@ -59,5 +60,19 @@ pub(crate) fn exercise(input: &[u8]) {
             assert!(out.payload_captured_octets <= out.payload_octets);
             assert!(out.octets >= out.payload_octets);
         }
+        if let Some(brief) = brief_of(decoder, &frame) {
+            assert!(result.is_ok(), "in brief, but rejected");
+            let mut from_brief = Headers::default();
+            brief.write_headers(brief.packet_in(&frame), &mut from_brief);
+            assert_eq!(format!("{from_brief:?}"), format!("{out:?}"));
+        }
     }
+}
+
+/// What is read in brief, if that may do.
+fn brief_of(decoder: &Decoder, frame: &Frame<'_>) -> Option<Brief> {
+    let mut brief = Brief::default();
+    let (place, clock) = (decoder.place_of_untagged(frame.port), Timestamp::ZERO);
+    let untagged = place.and_then(|place| decoder.brief((frame, clock), place, &mut brief));
+    untagged.or_else(|| decoder.brief_of_enclosed(frame, clock, &mut brief)).map(|()| brief)
 }

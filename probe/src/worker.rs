@@ -30,15 +30,17 @@ use crate::window::{Booking, HandoffSender, WindowClock};
 mod burst;
 mod carry;
 mod learn;
+mod look;
 mod marks;
 mod port_names;
 mod quotes;
 mod spreading;
 mod taking;
 
-use burst::{Seen, Tally};
+use burst::Tally;
 use carry::Carrier;
 pub use learn::LearnTap;
+use look::Seen;
 use marks::{MirrorSequence, NOTED_MARKS};
 pub use port_names::PortNames;
 use taking::Taken;

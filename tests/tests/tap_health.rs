@@ -262,10 +262,13 @@ fn gaps_in_the_numbers_of_a_mirror() {
     // What is lost behind the last one nobody knows of.
     let lost = lost - u64::from(number % 7 == 0);
     let column = "mirror_sequence_gap_count";
-    let records = Folder::new("health-gaps-records");
-    let taps = rows(&played(&records, &[capture], ""), "taps");
     assert!(lost > 100);
-    assert_eq!(count(&taps, "a", column), lost);
+    for workers in ["count = 1", "count = 3", "count = 3\nburst_packets = 1"] {
+        let records = Folder::new("health-gaps-records");
+        let further = format!("[worker]\n{workers}\n");
+        let taps = rows(&played(&records, std::slice::from_ref(&capture), &further), "taps");
+        assert_eq!(count(&taps, "a", column), lost, "{workers}");
+    }
     let records = Folder::new("health-gaps-none");
     let taps = rows(&played(&records, &captures[..1], ""), "taps");
     assert!(!taps.is_empty() && taps.iter().all(|row| row[column].is_null()));

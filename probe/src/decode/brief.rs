@@ -562,7 +562,7 @@ mod tests {
     use crate::config::Plan;
     use crate::copies::Invariant;
     use crate::decode::testing::{
-        decoder_of, ethernet, frame_of, ipv4, mirror_plans, mirrored, tagged, tcp, udp, vxlan,
+        DECODERS, decoder_of, decoders, ethernet, frame_of, ipv4, mirrored, tagged, tcp, udp, vxlan,
     };
     use crate::decode::{Decoder, Headers, Marks};
     use crate::spread::{HashSeed, name_brief, name_flow};
@@ -688,19 +688,22 @@ mod tests {
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
             padding in 0_usize..20,
             captured in prop_oneof![20_usize..240, 240_usize..1_600],
-            plan in 0_usize..4,
+            beyond in 0_u32..40,
+            by in 0..DECODERS,
         ) {
             let all = all_frames();
             let mut bytes = which.get(&all).clone();
             for (place, value) in changes {
                 // Mostly in the headers.
-                let places = bytes.len().min(130);
+                let places = bytes.len().min(170);
                 bytes[place.index(places)] = value;
             }
             bytes.resize(bytes.len() + padding, 0);
+            // Half of the time the capture says so where it was cut.
+            let on_wire = if beyond % 2 == 0 { frame_of(&bytes).wire_octets + beyond } else { 0 };
             bytes.truncate(captured);
-            let decoder = decoder_of(&mirror_plans()[plan]);
-            let frame = frame_of(&bytes);
+            let decoder = decoders(by);
+            let frame = Frame { wire_octets: on_wire.max(frame_of(&bytes).wire_octets), ..frame_of(&bytes) };
             if let Some(brief) = brief_of(&decoder, &frame) {
                 let seed = HashSeed::fixed();
                 // Nothing of an older packet stays.

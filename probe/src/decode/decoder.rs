@@ -2,13 +2,13 @@
 //!
 //! In: a [`Frame`], the snapshot of segments. Out: [`Headers`] in the caller's place, or the
 //! cause of rejection.
-//! Cost: one pass; the common shape is read in one go (`plain`), the rest step by step.
+//! Cost: one pass; the common shape is read in brief (`brief`) or in one go (`plain`; behind tags and in
+//! tunnels `enclosed`), the rest step by step.
 //! Invariants: each turn of the loop takes octets or goes one tunnel deeper, so it ends; nothing
 //! is allocated after `new`.
 //! Source: ARCHITECTURE.md, "decode"; what is a stream in each tunnel follows tshark, except that
 //! a port's tunnel must look like one (see `vxlan`, `geneve`).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::brief::{Brief, FramePlace, Tunnel, Tunnelled};
@@ -194,33 +194,47 @@ impl Decoder {
         (frame, clock): (&Frame<'_>, Timestamp),
         out: &mut Brief,
     ) -> Option<()> {
-        let Tunnelled { tunnel, outer_source, stations, head } =
+        let found =
             Tunnelled::of(frame, &self.rules.tunnels).filter(|_| self.rules.depth_max > 0)?;
-        let port = self.rules.taps.port(frame.port);
-        let mut tap = port.tap;
-        if port.by_tunnel {
-            let source = IpAddr::from(outer_source);
-            let tunnel = match tunnel {
-                Tunnel::Vxlan(vni) => MirrorTunnel::Vxlan(vni),
-                Tunnel::Erspan { session, .. } => MirrorTunnel::Erspan(Some(session)),
-            };
-            tap = self.rules.taps.of_tunnel(port.port, None, tunnel, source).unwrap_or(tap);
-        }
-        let of_tap = self.rules.taps.segment(tap);
-        let (segment, mirror) = match tunnel {
-            Tunnel::Vxlan(vni) if !port.by_tunnel => {
-                (Segment::new(of_tap.domain, SegmentKind::Vxlan, vni), MirrorNote::default())
-            }
-            Tunnel::Erspan { sequence, .. } if !self.map.names_stations_of(tap) => {
-                (of_tap.of_untagged(), MirrorNote { marks: ERSPAN_MARKS, sequence })
-            }
-            _ => return None,
-        };
-        let place = FramePlace { tap, segment, space: self.map.space_of(segment) };
-        let packet = (stations, head, Tunnelled::IP_AT);
+        let (place, mirror) = self.place_of_tunnelled(self.rules.taps.port(frame.port), &found)?;
+        let packet = (found.stations, found.head, Tunnelled::IP_AT);
         Brief::write_packet((frame, clock), &place, &self.rules.tunnels, packet, out)?;
         out.set_mirror(mirror);
         Some(())
+    }
+
+    /// Where such a frame belongs, and what its mirror says; `None` where its stations name the segment.
+    #[inline]
+    fn place_of_tunnelled(
+        &self,
+        port: PortTaps,
+        found: &Tunnelled<'_>,
+    ) -> Option<(FramePlace, MirrorNote)> {
+        let claimed_by = if port.by_tunnel { self.claimed_by(port, found) } else { None };
+        let tap = claimed_by.unwrap_or(port.tap);
+        let of_tap = self.rules.taps.segment(tap);
+        let (segment, mirror) = match found.tunnel {
+            Tunnel::Vxlan(vni) if claimed_by.is_none() => {
+                (Segment::new(of_tap.domain, SegmentKind::Vxlan, vni), MirrorNote::default())
+            }
+            _ if self.map.names_stations_of(tap) => return None,
+            Tunnel::Vxlan(_) => {
+                (of_tap.of_untagged(), MirrorNote { marks: Marks::MIRROR_TUNNEL, sequence: 0 })
+            }
+            Tunnel::Erspan { sequence, .. } => {
+                (of_tap.of_untagged(), MirrorNote { marks: ERSPAN_MARKS, sequence })
+            }
+        };
+        Some((FramePlace { tap, segment, space: self.map.space_of(segment) }, mirror))
+    }
+
+    #[inline(never)]
+    fn claimed_by(&self, port: PortTaps, found: &Tunnelled<'_>) -> Option<TapIndex> {
+        let tunnel = match found.tunnel {
+            Tunnel::Vxlan(vni) => MirrorTunnel::Vxlan(vni),
+            Tunnel::Erspan { session, .. } => MirrorTunnel::Erspan(Some(session)),
+        };
+        self.rules.taps.of_tunnel(port.port, None, tunnel, found.outer_source.into())
     }
 
     /// The same of any of them, one layer after the other.

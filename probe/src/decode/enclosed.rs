@@ -3,7 +3,8 @@
 //!
 //! In: the outermost headers of a frame, which are of the common shape. Out: the innermost, with their
 //! tap, their segment and what the mirror says; or nothing where the walk has to look.
-//! Cost: a check of the length and a few compares for each layer.
+//! Cost: a check of the length and a few compares for each layer; a scan of the configured taps where some
+//! match the port's tags or tunnels.
 //! Invariants: what it finds the walk finds (a property test compares them); all that is wrong, cut, rare
 //! or in other tunnels is left to it.
 //! Source: as in `vlan`, `vxlan`, `gre` and `erspan`.
@@ -69,7 +70,7 @@ impl<'a> Layer<'a> {
 }
 
 impl Decoder {
-    /// Finds the innermost frame inside of `outer`, which came by `port`; it may be `outer` itself.
+    /// Finds the innermost frame inside of `outer`, which came by `port`; `outer` itself where it has a tag.
     #[inline]
     pub(super) fn enclosed<'a>(&self, port: PortTaps, outer: Plain<'a>) -> Option<Enclosed<'a>> {
         let rules = self.rules();
@@ -97,6 +98,10 @@ impl Decoder {
                 layer.overlay = (SegmentKind::Vxlan, vni);
                 layer.enter(&inside)?;
             }
+        }
+        // Such a frame itself was looked at before.
+        if layer.depth_left == rules.depth_max && !outer.is_tagged() {
+            return None;
         }
         let Layer { plain, tap, mirror, before, .. } = layer;
         let segment = self.segment_of_layer(&layer)?;

@@ -6,7 +6,7 @@
 //! Cost: one length check, after which no place can be outside, and a few compares; several times
 //! less than the walk, which this saves.
 //! Invariants: what it accepts, the walk accepts with the same result (a property test compares
-//! them); all that is wrong, cut, rare or another tunnel is left to the walk.
+//! them); all that is wrong, cut, rare or a tunnel is left to the walk, or to `enclosed` first.
 //! Source: as in `ethernet`, `vlan`, `ipv4`, `tcp` and `udp`.
 
 use std::net::IpAddr;
@@ -433,8 +433,6 @@ fn write_options(options: &[u8], out: &mut Headers) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -442,10 +440,10 @@ mod tests {
     use crate::config::Plan;
     use crate::counters::DropCause;
     use crate::decode::testing::{
-        decoder_of, ethernet, frame_of, ipv4, ipv6, mirror_plans, mirrored, tagged, tcp, udp, vxlan,
+        DECODERS, decoder_of, decoders, ethernet, frame_of, ipv4, ipv6, mirror_plans, mirrored,
+        tagged, tcp, udp, vxlan,
     };
-    use crate::decode::{DecodeContext, Decoder, Headers};
-    use crate::inventory::SegmentKind;
+    use crate::decode::{Decoder, Headers};
     use crate::time::Timestamp;
 
     const TIMES: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
@@ -492,25 +490,6 @@ mod tests {
         frames
     }
 
-    fn decoders() -> [Decoder; 5] {
-        let [plain, vlan, all, shallow] = mirror_plans();
-        [
-            decoder_of(&plain),
-            decoder_of(&vlan),
-            with_stations(&all),
-            decoder_of(&all),
-            decoder_of(&shallow),
-        ]
-    }
-
-    /// A decoder that knows the stations of the tap that claims an ERSPAN session.
-    fn with_stations(plan: &Plan) -> Decoder {
-        let context = DecodeContext::new(plan, ["port"]);
-        let mut map = (**context.map()).clone();
-        assert!(map.place(TapIndex(0), [2, 0, 0, 0, 0, 1], Segment::new(0, SegmentKind::Vlan, 77)));
-        Decoder::new(&context.with_map(Arc::new(map)))
-    }
-
     fn both(decoder: &Decoder, frame: &Frame<'_>) -> [(Result<(), DropCause>, String); 2] {
         let (mut one_go, mut steps) = (Headers::default(), Headers::default());
         let results = [
@@ -536,19 +515,19 @@ mod tests {
             padding in 0_usize..20,
             captured in 0_usize..200,
             beyond in 0_u32..40,
-            by in 0_usize..5,
+            by in 0..DECODERS,
         ) {
             let all = frames();
             let mut bytes = which.get(&all).clone();
             for (place, value) in changes {
                 // Mostly in the headers.
-                let places = bytes.len().min(120);
+                let places = bytes.len().min(170);
                 bytes[place.index(places)] = value;
             }
             bytes.resize(bytes.len() + padding, 0);
             let whole = frame_of(&bytes).wire_octets;
             let part = &bytes[..bytes.len().min(captured.max(20))];
-            let decoder = &decoders()[by];
+            let decoder = &decoders(by);
             for frame in [
                 frame_of(&bytes),
                 Frame { wire_octets: whole + beyond, ..frame_of(part) },
@@ -585,7 +564,7 @@ mod tests {
             mirrored(&inner).iter().map(|frame| if is_read(frame) { '1' } else { '0' }).collect()
         };
         let read: Vec<String> = mirror_plans().iter().map(read).collect();
-        // For the walk are two tags that both count, GRE in a tunnel, and VXLAN in an overlay.
+        // For the walk are two tags, GRE in a tunnel, and VXLAN in an overlay.
         let without_taps = "11011110111101111111011100";
         // A key that a tap claims is a mirror's, and no overlay.
         let with_taps = "11011110111101111111011110";

@@ -2,11 +2,14 @@
 //!
 //! In: payloads. Out: packets around them, and what the decoder says of them at every length.
 
+use std::sync::Arc;
+
 use super::{DecodeContext, Decoder, Headers};
 use crate::capture::{Frame, LinkType};
 use crate::config::{Plan, TapMatch, TapPlan};
 use crate::counters::DropCause;
-use crate::index::PortIndex;
+use crate::index::{PortIndex, TapIndex};
+use crate::inventory::{Segment, SegmentKind};
 use crate::time::Timestamp;
 
 /// What became of a frame that was cut.
@@ -226,4 +229,21 @@ pub(super) fn mirror_plans() -> [Plan; 4] {
     shallow.decode.depth_max = 1;
     shallow.decode.nvgre = true;
     [Plan::default(), with(vec![vlan]), with(all), shallow]
+}
+
+/// How many there are of [`decoders`].
+pub(super) const DECODERS: usize = 5;
+
+/// One with each of these plans, and one that knows the stations of the tap that claims an ERSPAN session.
+pub(super) fn decoders(which: usize) -> Decoder {
+    let plans = mirror_plans();
+    let Some(plan) = plans.get(which) else { return with_stations(&plans[2]) };
+    decoder_of(plan)
+}
+
+fn with_stations(plan: &Plan) -> Decoder {
+    let context = DecodeContext::new(plan, ["port"]);
+    let mut map = (**context.map()).clone();
+    assert!(map.place(TapIndex(0), [2, 0, 0, 0, 0, 1], Segment::new(0, SegmentKind::Vlan, 77)));
+    Decoder::new(&context.with_map(Arc::new(map)))
 }

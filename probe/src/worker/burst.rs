@@ -1,30 +1,25 @@
-//! A burst of the own source: looked at, then handled packet by packet.
+//! A burst of the own source: after a look at it (see `look`) handled packet by packet.
 //!
 //! In: frames. Out: packets counted and measured, in brief where that may do, else with their headers.
-//! Cost: several loops, each over the whole burst and each with the registers for itself: fetching
-//! frames, looking, fetching tables one after another, handling.
+//! Cost: one loop, of its own for each kind of burst, so that it has the registers for itself.
 //! Invariants: packets are handled in order, each at its own time; what is tallied is added before
-//! anything else is counted or anybody asks. A burst is tallied as a whole only where nothing else is
+//! anything else is counted, but for the numbers of a mirror, or anybody asks. A burst is tallied as a whole only where nothing else is
 //! counted, and nothing brought about by time, before its last packet.
 //! Source: ARCHITECTURE.md, "The loop" and "Settled flows".
 
 use crate::app::Speech;
 use crate::capture::{Burst, Frame, Source, SourceState};
-use crate::copies::{Invariant, Verdict};
-use crate::counters::DropCause;
-use crate::decode::brief::{Fields, FramePlace, InBrief};
+use crate::copies::Verdict;
+use crate::decode::brief::{Fields, InBrief};
 use crate::decode::{Brief, Headers};
 use crate::flow::{Guess, Left};
-use crate::index::{PortIndex, TapIndex, WindowNumber};
-use crate::path::PathStage;
-use crate::spread::{name_brief, name_flow, owner};
+use crate::index::{TapIndex, WindowNumber};
+use crate::spread::owner;
 use crate::time::Timestamp;
 use crate::window::Booked;
 
+use super::look::{Kind, Overview, Seen};
 use super::{Ahead, BURST_PACKETS_MAX, Worker, WorkerParts};
-
-/// Octets of an Ethernet header without tags.
-const ETHERNET_OCTETS: usize = 14;
 
 /// Behind so many packets another burst comes at once.
 const LARGE_BURST_PACKETS: usize = 32;
@@ -32,18 +27,6 @@ const LARGE_BURST_PACKETS: usize = 32;
 /// While such bursts come, what goes to other workers is handed over once in so many polls: the larger
 /// a batch, the more memory is fetched at once.
 const FLUSH_POLLS: u32 = 4;
-
-/// What is known of one frame of a burst.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen {
-    kind: Kind,
-    /// Valid where something was read in brief; elsewhere only the hash of its flow's key is, once its
-    /// headers were read: 0 where it was rejected.
-    brief: Brief,
-    /// The same, where something more than counting is to be done.
-    fields: Fields,
-    ahead: Ahead,
-}
 
 /// Packets of one tap that are booked alike, counted together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,45 +57,6 @@ impl Tally {
         let are_booked = self.booked.holds(earliest, latest) && self.booked.holds(latest, latest);
         seen.is_alike && self.tap.0 == tap.0 && are_booked
     }
-}
-
-/// What is known of a burst as a whole.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Overview {
-    /// Frames of which not enough was read in brief.
-    unread: usize,
-    /// The largest stamp of the source up to its last packet, which is this one's clock.
-    latest: Timestamp,
-    /// There are packets, each is known in brief, of one tap, and there is no other worker; only then the
-    /// rest means anything.
-    is_alike: bool,
-    tap: TapIndex,
-    /// The smallest stamp.
-    earliest: Timestamp,
-    /// On the wire, of all.
-    octets: u64,
-    /// A mirror gave numbers to some.
-    is_sequenced: bool,
-}
-
-/// How much was read of a frame.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Kind {
-    /// Nothing yet but its clock.
-    #[default]
-    Unread,
-    /// The brief, but all headers are needed.
-    BriefAlone,
-    /// The brief, of a flow that goes to its owner through a ring.
-    BriefElsewhere,
-    /// The brief, and what is read beside it where more than counts is wanted.
-    Brief,
-    /// The same, of a packet that its mirror gave a number.
-    BriefSequenced,
-    /// All headers.
-    Headers,
-    /// All headers, in vain.
-    Rejected(DropCause),
 }
 
 /// What a packet is of which a brief is known.
@@ -168,7 +112,7 @@ impl WorkerParts {
 
     /// Whether a packet of a flow goes through a ring.
     #[inline]
-    fn passes_on(&self, hash: u64) -> bool {
+    pub(super) fn passes_on(&self, hash: u64) -> bool {
         self.receivers > 1 || owner(hash, self.workers) != self.place
     }
 }
@@ -214,112 +158,6 @@ impl<S: Source> Worker<S> {
             self.flush_outgoing();
         }
         packets
-    }
-
-    /// Reads what each packet needs: in brief where that may do, else all headers. The loops of a
-    /// burst stand apart, so that each has the registers for itself.
-    fn look(&mut self, burst: &impl Burst, packets: usize) -> Overview {
-        if !self.may_be_brief() {
-            self.look_in_full(burst, packets);
-            return Overview::default();
-        }
-        let (parts, seen) = (&self.parts, &mut self.seen[..packets]);
-        let wants_fields = parts.copies.is_some() || parts.flows.measures();
-        let overview = if wants_fields {
-            look_in_brief::<true>(parts, burst, seen, self.read_clock)
-        } else {
-            look_in_brief::<false>(parts, burst, seen, self.read_clock)
-        };
-        self.read_clock = overview.latest;
-        if overview.unread > 0 {
-            self.look_at_others(burst, packets);
-        }
-        overview
-    }
-
-    /// Whether nothing has to be asked of a packet but which flow it is of.
-    fn may_be_brief(&self) -> bool {
-        let parts = &self.parts;
-        let follows_all = parts.path.as_ref().is_some_and(PathStage::follows_all);
-        parts.filters.is_empty() && parts.shedder.keeps_all() && !follows_all
-    }
-
-    /// Reads all headers of a burst's frames.
-    #[inline(never)]
-    fn look_in_full(&mut self, burst: &impl Burst, packets: usize) {
-        for place in 0..packets {
-            self.read_clock = self.read_clock.max(burst.frame(place).timestamp);
-            self.decode(&burst.frame(place), self.read_clock, place);
-            self.fetch_first(place);
-        }
-    }
-
-    /// Reads all headers of what was looked at in brief in vain.
-    #[inline(never)]
-    fn look_at_others(&mut self, burst: &impl Burst, packets: usize) {
-        for place in 0..packets {
-            match self.seen[place].kind {
-                Kind::Unread => {
-                    self.decode(&burst.frame(place), self.seen[place].brief.clock, place);
-                }
-                Kind::BriefAlone => self.read_known(&burst.frame(place), place),
-                _ => continue,
-            }
-            self.fetch_first(place);
-        }
-    }
-
-    /// Has fetched what is looked at first of a packet all of whose headers were read.
-    #[inline]
-    fn fetch_first(&self, place: usize) {
-        let Seen { brief, ahead, .. } = &self.seen[place];
-        self.parts.flows.table().fetch_bucket(brief.hash);
-        if let Some(copies) = &self.parts.copies {
-            copies.fetch(&ahead.digest);
-        }
-    }
-
-    /// Reads all headers of a frame.
-    pub(super) fn decode(&mut self, frame: &Frame<'_>, clock: Timestamp, place: usize) {
-        let (headers, seen) = (&mut self.headers[place], &mut self.seen[place]);
-        match self.parts.decoder.decode(frame, clock, headers) {
-            Ok(()) => {
-                name_flow(headers, self.parts.seed);
-                if let Some(copies) = &self.parts.copies {
-                    seen.ahead.digest = copies.digest(headers);
-                }
-                (seen.brief.hash, seen.kind) = (headers.hash, Kind::Headers);
-            }
-            Err(cause) => (seen.brief.hash, seen.kind) = (0, Kind::Rejected(cause)),
-        }
-    }
-
-    /// The same for a frame that was read in brief.
-    fn read_known(&mut self, frame: &Frame<'_>, place: usize) {
-        let (headers, seen) = (&mut self.headers[place], &mut self.seen[place]);
-        seen.brief.write_headers(seen.brief.packet_in(frame), headers);
-        if let Some(copies) = &self.parts.copies {
-            seen.ahead.digest = copies.digest(headers);
-        }
-        seen.kind = Kind::Headers;
-    }
-
-    /// Looks at where the flows and digests of the burst lie, so that memory is fetched for all at
-    /// once; their buckets were looked at before. `ONLY_COUNTS` says what [`WorkerParts::only_counts`] does.
-    #[inline(never)]
-    fn fetch_tables<const ONLY_COUNTS: bool>(&mut self, packets: usize) {
-        let (flows, seen) = (&self.parts.flows, &mut self.seen[..packets]);
-        if self.parts.workers > 1 {
-            fetch_own(&self.parts, seen, |kind| !matches!(kind, Kind::BriefElsewhere));
-        } else {
-            fetch_own(&self.parts, seen, |_| true);
-        }
-        // A loop each: the one has no more to ask than it needs.
-        if !ONLY_COUNTS && flows.measures() {
-            fetch_behind::<true>(&self.parts, seen, self.newest_active);
-        } else {
-            fetch_behind::<false>(&self.parts, seen, self.newest_active);
-        }
     }
 
     /// All packets of a burst; for `ONLY_COUNTS` see [`Worker::fetch_tables`].
@@ -648,240 +486,14 @@ impl<S: Source> Worker<S> {
     }
 }
 
-/// Reads in brief what can be of a burst's frames, with `FIELDS` also what is needed for more than
-/// counting. `clock` is the source's before the burst.
-#[inline(never)]
-fn look_in_brief<const FIELDS: bool>(
-    parts: &WorkerParts,
-    burst: &impl Burst,
-    seen: &mut [Seen],
-    clock: Timestamp,
-) -> Overview {
-    let (mut latest, mut earliest, mut octets) = (clock, Timestamp(u64::MAX), 0);
-    let (mut unread, mut is_alike) = (0, true);
-    let mut inside = Inside::default();
-    let mut port = PortIndex(0);
-    let mut untagged = parts.decoder.place_of_untagged(port);
-    // There are so many; known to the compiler, it need not check that for each of them.
-    let packets = seen.len().min(burst.len());
-    for (place, seen) in (0..packets).zip(seen) {
-        // Asked for anew where one is given away: this one stays in registers.
-        let frame = burst.frame(place);
-        latest = latest.max(frame.timestamp);
-        earliest = earliest.min(frame.timestamp);
-        octets += u64::from(frame.wire_octets);
-        if frame.port != port {
-            is_alike &= place == 0;
-            port = frame.port;
-            untagged = parts.decoder.place_of_untagged(port);
-        }
-        if let Some(untagged) = untagged
-            && parts.decoder.brief((&frame, latest), untagged, &mut seen.brief).is_some()
-        {
-            name_brief(&mut seen.brief, parts.seed);
-            // Where the packet begins is known here, and that it is long enough.
-            let packet = frame.bytes.get(ETHERNET_OCTETS..).unwrap_or_default();
-            if look_further::<FIELDS>(parts, packet, seen) {
-                continue;
-            }
-        } else if look_inside::<FIELDS>(parts, &burst.frame(place), latest, (seen, &mut inside)) {
-            continue;
-        }
-        unread += 1;
-    }
-    is_alike &= packets != 0 && unread == 0 && parts.workers == 1;
-    let port_tap = untagged.map_or(TapIndex(0), FramePlace::tap);
-    let tap = if inside.elsewhere == 0 { port_tap } else { inside.tap };
-    is_alike &= inside.elsewhere == 0 || (inside.elsewhere == packets && !inside.is_mixed);
-    Overview { unread, latest, is_alike, tap, earliest, octets, is_sequenced: inside.is_sequenced }
-}
-
-/// What is known of the packets of a burst that stood behind tags or in tunnels.
-#[derive(Clone, Copy, Debug, Default)]
-struct Inside {
-    /// Those of another tap than their port's.
-    elsewhere: usize,
-    /// Of the newest of these.
-    tap: TapIndex,
-    /// They are of several.
-    is_mixed: bool,
-    is_sequenced: bool,
-}
-
-impl Inside {
-    /// Notes a packet that came by a port whose untagged frames belong there.
-    #[inline]
-    fn note(&mut self, brief: &Brief, untagged: Option<&FramePlace>) {
-        self.is_sequenced |= brief.sequence().is_some();
-        if untagged.is_none_or(|untagged| untagged.tap() != brief.tap) {
-            self.is_mixed |= self.elsewhere != 0 && self.tap != brief.tap;
-            self.tap = brief.tap;
-            self.elsewhere += 1;
-        }
-    }
-}
-
-/// Reads the fields of a packet that is known in brief, if it is this worker's, and has fetched what is
-/// looked at next. `false` where that may not be.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "most packets are read in one place")]
-fn look_further<const FIELDS: bool>(parts: &WorkerParts, packet: &[u8], seen: &mut Seen) -> bool {
-    if parts.workers > 1 && parts.passes_on(seen.brief.hash) {
-        // Nothing is fetched for it here.
-        seen.kind = Kind::BriefElsewhere;
-        return true;
-    }
-    if FIELDS {
-        if seen.fields.read(packet, &seen.brief).is_none() {
-            seen.kind = Kind::BriefAlone;
-            return false;
-        }
-        if let Some(copies) = &parts.copies {
-            let invariant = Invariant::of_brief(&seen.brief, &seen.fields);
-            seen.ahead.digest = copies.digest_of(&invariant);
-            copies.fetch(&seen.ahead.digest);
-        }
-    }
-    seen.kind = Kind::Brief;
-    parts.flows.table().fetch_bucket(seen.brief.hash);
-    true
-}
-
-/// Guesses the flows of packets that are this worker's, and has them fetched.
-#[inline]
-fn fetch_own(parts: &WorkerParts, seen: &mut [Seen], is_own: impl Fn(Kind) -> bool) {
-    let table = parts.flows.table();
-    for Seen { ahead, brief, kind, .. } in &mut *seen {
-        ahead.guess = if is_own(*kind) { table.guess_and_fetch(brief.hash) } else { Guess::NONE };
-    }
-}
-
-/// Has what flows point to fetched; with `MEASURES` also what is measured of them, and once more the digest,
-/// for what is asked for too much at once may be dropped (`FlowTable::fetch_again`).
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "a part of `Worker::fetch_tables`")]
-fn fetch_behind<const MEASURES: bool>(parts: &WorkerParts, seen: &[Seen], window: WindowNumber) {
-    for Seen { ahead, brief, .. } in seen {
-        // Without a brief it is another packet's sender, and at worst something is fetched in vain.
-        let next = (brief.sender, window);
-        ahead.fetch_behind::<MEASURES>(&parts.flows, &parts.handoff, next);
-        if MEASURES && let Some(copies) = &parts.copies {
-            copies.fetch(&ahead.digest);
-        }
-    }
-}
-
-/// The same of what stands behind a tag or in a tunnel, after its brief.
-#[inline(never)]
-fn look_inside<const FIELDS: bool>(
-    parts: &WorkerParts,
-    frame: &Frame<'_>,
-    clock: Timestamp,
-    (seen, inside): (&mut Seen, &mut Inside),
-) -> bool {
-    if parts.decoder.brief_of_enclosed(frame, clock, &mut seen.brief).is_none() {
-        seen.kind = Kind::Unread;
-        seen.brief.clock = clock;
-        return false;
-    }
-    name_brief(&mut seen.brief, parts.seed);
-    let packet = seen.brief.packet_in(frame);
-    if !look_further::<FIELDS>(parts, packet, seen) {
-        return false;
-    }
-    if matches!(seen.kind, Kind::Brief) && seen.brief.sequence().is_some() {
-        seen.kind = Kind::BriefSequenced;
-    }
-    inside.note(&seen.brief, parts.decoder.place_of_untagged(frame.port));
-    true
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::capture::LinkType;
-    use crate::config;
-    use crate::runtime::Build;
     use crate::window::{Booking, WindowClock};
 
     const MS: u64 = 1_000_000;
-    const UDP: u8 = 17;
-    const ICMP: u8 = 1;
-
-    /// Frames with what they are received by: port and time.
-    struct Frames(Vec<(Vec<u8>, PortIndex, Timestamp)>);
-
-    impl Burst for Frames {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-
-        fn frame(&self, place: usize) -> Frame<'_> {
-            let (bytes, port, timestamp) = &self.0[place];
-            Frame {
-                bytes,
-                wire_octets: u32::try_from(bytes.len()).expect("short"),
-                timestamp: *timestamp,
-                link: LinkType::Ethernet,
-                port: *port,
-                stripped_vlan: None,
-            }
-        }
-    }
-
-    /// IPv4 without payload, padded as on a wire.
-    fn frame(protocol: u8) -> Vec<u8> {
-        let mut frame = vec![0; 12];
-        frame.extend([
-            8, 0, 0x45, 0, 0, 28, 0, 1, 0x40, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
-        ]);
-        frame.extend([0x10, 0, 0x20, 0, 0, 8, 0, 0]);
-        frame.resize(60, 0);
-        frame
-    }
-
-    fn overview_of(frames: &[(u8, u16, u64)], workers: usize) -> Overview {
-        let ports = ["a".to_owned(), "b".to_owned()];
-        let mut plan = config::replay_without_file();
-        plan.flow.slots_per_worker = 1 << 10;
-        plan.copies.slots = 1 << 10;
-        plan.decode.fragment_slots = 1 << 10;
-        let mut build = Build::new(&Arc::new(plan), None, &ports, (1, workers), true);
-        let parts = build.seats.remove(0).parts();
-        let frames = frames
-            .iter()
-            .map(|(protocol, port, ms)| (frame(*protocol), PortIndex(*port), Timestamp(ms * MS)));
-        let burst = Frames(frames.collect());
-        let mut seen = vec![Seen::default(); burst.len()];
-        look_in_brief::<true>(&parts, &burst, &mut seen, Timestamp(5 * MS))
-    }
-
-    #[test]
-    fn what_is_all_in_brief_and_of_one_port_is_alike() {
-        let seen = overview_of(&[(UDP, 0, 7), (UDP, 0, 6), (UDP, 0, 9)], 1);
-        assert!(seen.is_alike && seen.unread == 0);
-        assert_eq!(
-            (seen.earliest, seen.latest, seen.octets),
-            (Timestamp(6 * MS), Timestamp(9 * MS), 180)
-        );
-        let second = overview_of(&[(UDP, 1, 7), (UDP, 1, 7)], 1);
-        assert!(second.is_alike && second.tap == TapIndex(1), "of the second port");
-    }
-
-    #[test]
-    fn what_is_not_is_mixed() {
-        let no_brief = overview_of(&[(UDP, 0, 7), (ICMP, 0, 8)], 1);
-        assert!(!no_brief.is_alike && no_brief.unread == 1);
-        assert!(!overview_of(&[(UDP, 0, 7), (UDP, 1, 7)], 1).is_alike, "two ports");
-        assert!(!overview_of(&[(UDP, 0, 7)], 2).is_alike, "packets may be another worker's");
-        let nothing = overview_of(&[], 1);
-        assert!(!nothing.is_alike);
-        assert_eq!(nothing.latest, Timestamp(5 * MS), "the clock stays");
-    }
 
     proptest! {
         #[test]

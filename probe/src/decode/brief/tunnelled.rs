@@ -4,7 +4,7 @@
 //!
 //! In: a frame. Out: the tunnel, and where the headers inside are; nothing for any other.
 //! Cost: one check of the length and some 30 instructions.
-//! Invariants: what is found here, `enclosed` finds too (a property test compares both with the walk).
+//! Invariants: what is found here the walk finds (a property test compares them).
 //! Source: VXLAN, RFC 7348 section 5; GRE, RFC 2890 section 2; ERSPAN, draft-foschiano-erspan-03
 //! section 4.2.
 
@@ -17,8 +17,22 @@ use crate::decode::protocol;
 use crate::decode::udp::{TunnelPorts, UdpTunnel};
 use crate::decode::vxlan::Vxlan;
 
+/// Places of the outer headers: total length, protocol and source of IPv4, what is behind it.
+const TOTAL_AT: usize = 16;
+const PROTOCOL_AT: usize = 23;
+const SOURCE_AT: usize = 26;
+const BEHIND_AT: usize = 34;
+/// Destination port and length of UDP.
+const UDP_PORT_AT: usize = BEHIND_AT + 2;
+const UDP_OCTETS_AT: usize = BEHIND_AT + 4;
+/// Sequence number of GRE, behind flags and protocol type.
+const SEQUENCE_AT: usize = BEHIND_AT + 4;
+/// VXLAN or ERSPAN; of this the session, behind version and VLAN.
+const TUNNEL_AT: usize = BEHIND_AT + 8;
+const SESSION_AT: usize = TUNNEL_AT + 2;
+
 /// Octets before the frame inside.
-const TUNNEL_OCTETS: usize = 50;
+const TUNNEL_OCTETS: usize = TUNNEL_AT + 8;
 /// What is looked at.
 const START_OCTETS: usize = TUNNEL_OCTETS + ETHERNET_OCTETS + HEAD_OCTETS;
 /// Where the inner IPv4 header begins.
@@ -73,8 +87,8 @@ impl<'a> Tunnelled<'a> {
         if !is_plain::<0>(start) || !is_plain::<TUNNEL_OCTETS>(start) {
             return None;
         }
-        let outer_octets = u32::from(short(start, 16));
-        let (tunnel, inside_octets) = if start[23] == protocol::GRE {
+        let outer_octets = u32::from(short(start, TOTAL_AT));
+        let (tunnel, inside_octets) = if start[PROTOCOL_AT] == protocol::GRE {
             erspan(start, outer_octets.checked_sub(IPV4_OCTETS + ERSPAN_OCTETS)?)?
         } else {
             vxlan(start, outer_octets.checked_sub(IPV4_OCTETS)?, tunnels)?
@@ -87,7 +101,7 @@ impl<'a> Tunnelled<'a> {
         let inner = start.get(TUNNEL_OCTETS..)?;
         is_whole.then_some(Self {
             tunnel,
-            outer_source: octets_at(start, 26),
+            outer_source: octets_at(start, SOURCE_AT),
             stations: inner.first_chunk()?,
             head: inner.get(ETHERNET_OCTETS..)?.first_chunk()?,
         })
@@ -105,12 +119,12 @@ fn is_plain<const AT: usize>(start: &[u8; START_OCTETS]) -> bool {
 /// The tunnel and the octets inside, of so many behind the outer IPv4 header.
 #[inline]
 fn vxlan(start: &[u8; START_OCTETS], octets: u32, tunnels: &TunnelPorts) -> Option<(Tunnel, u32)> {
-    let claimed = u32::from(short(start, 38));
-    let header = Vxlan(start.get(42..)?.first_chunk()?);
-    let is_plain = start[23] == protocol::UDP
+    let claimed = u32::from(short(start, UDP_OCTETS_AT));
+    let header = Vxlan(start.get(TUNNEL_AT..)?.first_chunk()?);
+    let is_plain = start[PROTOCOL_AT] == protocol::UDP
         && claimed <= octets
         && header.is_plain()
-        && tunnels.of(short(start, 36)) == Some(UdpTunnel::Vxlan);
+        && tunnels.of(short(start, UDP_PORT_AT)) == Some(UdpTunnel::Vxlan);
     let inside_octets = claimed.checked_sub(UDP_OCTETS + VXLAN_OCTETS)?;
     is_plain.then_some((Tunnel::Vxlan(header.vni()), inside_octets))
 }
@@ -118,10 +132,42 @@ fn vxlan(start: &[u8; START_OCTETS], octets: u32, tunnels: &TunnelPorts) -> Opti
 /// The same, of so many inside.
 #[inline]
 fn erspan(start: &[u8; START_OCTETS], octets: u32) -> Option<(Tunnel, u32)> {
-    let tag_or_cut = start[44] & TAG_OR_CUT;
-    let is_plain = long(start, 34) == SEQUENCED_ERSPAN
-        && start[42] >> 4 == VERSION_II
+    let tag_or_cut = start[SESSION_AT] & TAG_OR_CUT;
+    let is_plain = long(start, BEHIND_AT) == SEQUENCED_ERSPAN
+        && start[TUNNEL_AT] >> 4 == VERSION_II
         && (tag_or_cut == 0 || tag_or_cut == TAG_KEPT);
-    let session = short(start, 44) & 0x3ff;
-    is_plain.then_some((Tunnel::Erspan { session, sequence: long(start, 38) }, octets))
+    let session = short(start, SESSION_AT) & 0x3ff;
+    is_plain.then_some((Tunnel::Erspan { session, sequence: long(start, SEQUENCE_AT) }, octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Plan;
+    use crate::decode::testing::{
+        erspan_ii, erspan_iii, ethernet, frame_of, gre, ipv4, tagged, tcp, vxlan,
+    };
+
+    #[test]
+    fn the_headers_that_nearly_all_have_are_known() {
+        let inner = ethernet(&ipv4(6, &tcp(0x10, &[], b"payload")));
+        let tunnels = TunnelPorts::new(&Plan::default().decode);
+        let of = |bytes: &[u8]| Tunnelled::of(&frame_of(bytes), &tunnels).map(|found| found.tunnel);
+        let erspan = Some(Tunnel::Erspan { session: 5, sequence: 0xabcd });
+        assert_eq!(of(&vxlan(4_242, &inner)), Some(Tunnel::Vxlan(4_242)));
+        assert_eq!(of(&erspan_ii(0, &inner)), erspan);
+        assert_eq!(of(&erspan_ii(3 << 3, &inner)), erspan, "the tag is where it was");
+        for other in [
+            inner.clone(),
+            erspan_ii(2 << 3, &inner),
+            erspan_ii(4, &inner),
+            erspan_ii(0, &tagged(&inner, &[(0x8100, 7)])),
+            tagged(&erspan_ii(0, &inner), &[(0x8100, 7)]),
+            erspan_iii(0, &[], &inner),
+            gre(0, 0x88be, 0, &inner),
+            gre(0x3000, 0x6558, 7, &inner),
+        ] {
+            assert_eq!(of(&other), None, "{other:x?}");
+        }
+    }
 }
