@@ -218,9 +218,12 @@ fn look_in_brief<const FIELDS: bool>(
             if look_further::<FIELDS>(parts, packet, seen) {
                 continue;
             }
-        } else if look_inside::<FIELDS>(parts, (&burst.frame(place), latest), seen) {
-            enclosed.note(&seen.brief, untagged);
-            continue;
+        } else {
+            // In memory: it would take registers from the others.
+            let (seen, frame) = ((seen, &mut enclosed), (&burst.frame(place), latest));
+            if look_inside::<FIELDS>(parts, frame, seen, untagged) {
+                continue;
+            }
         }
         unread += 1;
     }
@@ -312,7 +315,8 @@ fn fetch_behind<const MEASURES: bool>(parts: &WorkerParts, seen: &[Seen], window
 fn look_inside<const FIELDS: bool>(
     parts: &WorkerParts,
     (frame, clock): (&Frame<'_>, Timestamp),
-    seen: &mut Seen,
+    (seen, enclosed): (&mut Seen, &mut Enclosed),
+    untagged: Option<&FramePlace>,
 ) -> bool {
     if parts.decoder.brief_of_enclosed(frame, clock, &mut seen.brief).is_none() {
         seen.kind = Kind::Unread;
@@ -327,6 +331,7 @@ fn look_inside<const FIELDS: bool>(
     if matches!(seen.kind, Kind::Brief) && seen.brief.sequence().is_some() {
         seen.kind = Kind::BriefSequenced;
     }
+    enclosed.note(&seen.brief, untagged);
     true
 }
 
