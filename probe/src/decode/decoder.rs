@@ -344,14 +344,13 @@ impl Decoder {
         let Some(plain) = Plain::of(frame.bytes, limit) else { return false };
         let is_placed =
             !(self.map.names_stations_of(port.tap) || plain.is_tagged() && port.by_vlan);
-        let transport = plain.transport(&self.rules.tunnels).filter(|_| is_placed);
-        let Some(transport) = transport else {
-            return self.plain_enclosed(frame, clock, &plain, out);
-        };
-        let segment = self.segment_of_plain(port.tap, plain.vlan);
-        let around = self.around(frame, clock, (port.tap, segment), MirrorNote::default(), 0);
-        plain.write(&transport, &around, out);
-        true
+        if is_placed && let Some(transport) = plain.transport(&self.rules.tunnels) {
+            let segment = self.segment_of_plain(port.tap, plain.vlan);
+            let around = self.around(frame, clock, (port.tap, segment), MirrorNote::default(), 0);
+            plain.write(&transport, &around, out);
+            return true;
+        }
+        self.plain_enclosed(frame, clock, &plain, out)
     }
 
     /// The same for a frame of the common shape behind a tag or in a tunnel. Apart, so that the way of
