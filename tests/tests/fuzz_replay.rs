@@ -129,10 +129,10 @@ fn tunnel_seeds() -> impl Iterator<Item = Vec<u8>> {
 #[test]
 fn each_tunnel_of_the_seeds_is_taken_off() {
     use vmprobe::capture::{Frame, LinkType};
-    use vmprobe::decode::{DecodeContext, Decoder, Headers, Marks};
+    use vmprobe::decode::{Brief, DecodeContext, Decoder, Headers, Marks};
     use vmprobe::{config::Plan, index::PortIndex, time::Timestamp};
     let decoder = Decoder::new(&DecodeContext::new(&Plan::default(), ["port"]));
-    let mut seeds = 0;
+    let (mut seeds, mut in_brief) = (0, 0);
     for seed in tunnel_seeds() {
         let bytes = &seed[4..];
         let frame = Frame {
@@ -147,9 +147,11 @@ fn each_tunnel_of_the_seeds_is_taken_off() {
         decoder.decode(&frame, Timestamp::ZERO, &mut headers).expect("a whole packet");
         let ports = (headers.source_port, headers.destination_port);
         assert!(ports == (1, 2) || headers.marks.has(Marks::ICMP_ERROR), "{headers:?}");
+        let brief = decoder.brief_of_enclosed(&frame, Timestamp::ZERO, &mut Brief::default());
+        in_brief += u32::from(brief.is_some());
         seeds += 1;
     }
-    assert_eq!(seeds, 17);
+    assert_eq!((seeds, in_brief), (24, 7));
 }
 
 #[test]

@@ -228,6 +228,7 @@ impl Decoder {
         Some((FramePlace { tap, segment, space: self.map.space_of(segment) }, mirror))
     }
 
+    /// The tap that claims its tunnel as a mirror. Apart, for it goes through all taps.
     #[inline(never)]
     fn claimed_by(&self, port: PortTaps, found: &Tunnelled<'_>) -> Option<TapIndex> {
         let tunnel = match found.tunnel {
@@ -237,7 +238,7 @@ impl Decoder {
         self.rules.taps.of_tunnel(port.port, None, tunnel, found.outer_source.into())
     }
 
-    /// The same of any of them, one layer after the other.
+    /// The brief of a frame behind a tag or in any tunnel, one layer after the other.
     #[inline(never)]
     fn brief_of_layers(
         &self,
@@ -350,7 +351,7 @@ impl Decoder {
             plain.write(&transport, &around, out);
             return true;
         }
-        self.plain_enclosed(frame, clock, &plain, out)
+        plain.may_enclose() && self.plain_enclosed(frame, clock, &plain, out)
     }
 
     /// The same for a frame of the common shape behind a tag or in a tunnel. Apart, so that the way of

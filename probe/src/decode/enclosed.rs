@@ -99,7 +99,7 @@ impl Decoder {
                 layer.enter(&inside)?;
             }
         }
-        // Such a frame itself was looked at before.
+        // Such a frame is for `brief` and `plain`.
         if layer.depth_left == rules.depth_max && !outer.is_tagged() {
             return None;
         }

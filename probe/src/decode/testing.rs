@@ -232,18 +232,25 @@ pub(super) fn mirror_plans() -> [Plan; 4] {
 }
 
 /// How many there are of [`decoders`].
-pub(super) const DECODERS: usize = 5;
+pub(super) const DECODERS: usize = 6;
 
-/// One with each of these plans, and one that knows the stations of the tap that claims an ERSPAN session.
+/// One with each of these plans, and two that know stations: of the taps that claim an ERSPAN session and
+/// a VNI, and of the port's tap.
 pub(super) fn decoders(which: usize) -> Decoder {
     let plans = mirror_plans();
-    let Some(plan) = plans.get(which) else { return with_stations(&plans[2]) };
-    decoder_of(plan)
+    match (plans.get(which), which) {
+        (Some(plan), _) => decoder_of(plan),
+        (None, 4) => with_stations(&plans[2], &[0, 3]),
+        (None, _) => with_stations(&plans[2], &[5]),
+    }
 }
 
-fn with_stations(plan: &Plan) -> Decoder {
+fn with_stations(plan: &Plan, taps: &[u16]) -> Decoder {
     let context = DecodeContext::new(plan, ["port"]);
     let mut map = (**context.map()).clone();
-    assert!(map.place(TapIndex(0), [2, 0, 0, 0, 0, 1], Segment::new(0, SegmentKind::Vlan, 77)));
+    for tap in taps {
+        let tenant = Segment::new(0, SegmentKind::Vlan, 77);
+        assert!(map.place(TapIndex(*tap), [2, 0, 0, 0, 0, 1], tenant));
+    }
     Decoder::new(&context.with_map(Arc::new(map)))
 }

@@ -1,10 +1,11 @@
 //! A burst of the own source: after a look at it (see `look`) handled packet by packet.
 //!
 //! In: frames. Out: packets counted and measured, in brief where that may do, else with their headers.
-//! Cost: one loop, of its own for each kind of burst, so that it has the registers for itself.
-//! Invariants: packets are handled in order, each at its own time; what is tallied is added before
-//! anything else is counted, but for the numbers of a mirror, or anybody asks. A burst is tallied as a whole only where nothing else is
-//! counted, and nothing brought about by time, before its last packet.
+//! Cost: one loop, of its own for each kind of burst, so that it has the registers for itself; a second one
+//! where a mirror gave numbers to all.
+//! Invariants: packets are handled in order, each at its own time; what is tallied is added before anything
+//! else is counted (but for the numbers of a mirror), and before anybody asks. A burst is tallied as a whole
+//! only where nothing else is counted, and nothing brought about by time, before its last packet.
 //! Source: ARCHITECTURE.md, "The loop" and "Settled flows".
 
 use crate::app::Speech;

@@ -139,7 +139,7 @@ impl<S: Source> Worker<S> {
     }
 
     /// Reads all headers of a frame.
-    pub(super) fn decode(&mut self, frame: &Frame<'_>, clock: Timestamp, place: usize) {
+    fn decode(&mut self, frame: &Frame<'_>, clock: Timestamp, place: usize) {
         let (headers, seen) = (&mut self.headers[place], &mut self.seen[place]);
         match self.parts.decoder.decode(frame, clock, headers) {
             Ok(()) => {
@@ -310,7 +310,7 @@ fn fetch_behind<const MEASURES: bool>(parts: &WorkerParts, seen: &[Seen], window
     }
 }
 
-/// The same of what stands behind a tag or in a tunnel, after its brief.
+/// Reads in brief what stands behind a tag or in a tunnel.
 #[inline(never)]
 fn look_inside<const FIELDS: bool>(
     parts: &WorkerParts,
