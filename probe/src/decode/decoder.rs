@@ -351,7 +351,7 @@ impl Decoder {
             plain.write(&transport, &around, out);
             return true;
         }
-        plain.may_enclose() && self.plain_enclosed(frame, clock, &plain, out)
+        self.plain_enclosed(frame, clock, &plain, out)
     }
 
     /// The same for a frame of the common shape behind a tag or in a tunnel. Apart, so that the way of

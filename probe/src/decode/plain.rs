@@ -199,12 +199,6 @@ impl<'a> Plain<'a> {
         self.at != ETHERNET_OCTETS
     }
 
-    /// Whether another frame may be inside, or its tag may say more.
-    #[inline]
-    pub(super) fn may_enclose(&self) -> bool {
-        self.is_tagged() || matches!(self.protocol(), protocol::UDP | protocol::GRE)
-    }
-
     /// Protocol number (IANA) of what is behind the IPv4 header.
     #[inline]
     pub(super) fn protocol(&self) -> u8 {
