@@ -18,11 +18,11 @@ pub const PROTOCOL_TYPE_I_II: u16 = 0x88be;
 /// GRE protocol type of type III.
 pub const PROTOCOL_TYPE_III: u16 = 0x22eb;
 
-const VERSION_II: u8 = 1;
+pub(super) const VERSION_II: u8 = 1;
 const VERSION_III: u8 = 2;
 
 /// The mirror took the VLAN tag off the frame and put it here (field En).
-const TAG_IN_HEADER: u8 = 2;
+pub(super) const TAG_IN_HEADER: u8 = 2;
 
 /// Frame types of type III: the copy begins with its Ethernet or its IP header.
 const FRAME_ETHERNET: u8 = 0;

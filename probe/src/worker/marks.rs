@@ -9,6 +9,7 @@
 use crate::capture::Source;
 use crate::counters::TapTotals;
 use crate::decode::{Brief, Headers, Marks};
+use crate::index::TapIndex;
 
 use super::Worker;
 
@@ -38,23 +39,32 @@ impl<S: Source> Worker<S> {
     #[cold]
     pub(super) fn note_marks(&mut self, headers: &Headers) {
         self.tell_quoted(headers);
-        let place = usize::from(headers.tap.0);
-        if let (Some(tap), Some(sequence)) =
-            (self.taps.get_mut(place), self.mirror_sequences.get_mut(place))
-        {
-            note_marks(tap, sequence, headers);
+        if let Some(tap) = self.taps.get_mut(usize::from(headers.tap.0)) {
+            note_marks(tap, headers);
+        }
+        if headers.marks.has(Marks::MIRROR_SEQUENCE) {
+            self.note_number(headers.tap, headers.mirror_sequence);
         }
     }
 
     /// Notes the number that its mirror gave a packet in brief.
     #[inline]
     pub(super) fn note_sequence(&mut self, brief: &Brief) {
-        let Some(number) = brief.sequence() else { return };
-        let place = usize::from(brief.tap.0);
+        if let Some(number) = brief.sequence() {
+            self.note_number(brief.tap, number);
+        }
+    }
+
+    /// Notes that a mirror gave this number to a packet of a tap.
+    #[inline]
+    fn note_number(&mut self, tap: TapIndex, number: u32) {
+        let place = usize::from(tap.0);
         if let (Some(tap), Some(sequence)) =
             (self.taps.get_mut(place), self.mirror_sequences.get_mut(place))
         {
-            note_number(tap, sequence, number);
+            tap.sequenced += 1;
+            let known = sequence.get_or_insert(MirrorSequence { last: number, missing: 0 });
+            tap.mirror_gaps += known.note(number);
         }
     }
 
@@ -68,7 +78,7 @@ impl<S: Source> Worker<S> {
     }
 }
 
-fn note_marks(tap: &mut TapTotals, sequence: &mut Option<MirrorSequence>, headers: &Headers) {
+fn note_marks(tap: &mut TapTotals, headers: &Headers) {
     tap.snapped += u64::from(headers.marks.has(Marks::SNAPPED));
     tap.segment_unmapped += u64::from(headers.marks.has(Marks::SEGMENT_UNMAPPED));
     if let Some(options) = headers.tap_options() {
@@ -76,16 +86,6 @@ fn note_marks(tap: &mut TapTotals, sequence: &mut Option<MirrorSequence>, header
         tap.cloud_endpoint = options.endpoint;
         tap.cloud_attachment = options.attachment;
     }
-    if headers.marks.has(Marks::MIRROR_SEQUENCE) {
-        note_number(tap, sequence, headers.mirror_sequence);
-    }
-}
-
-#[inline]
-fn note_number(tap: &mut TapTotals, sequence: &mut Option<MirrorSequence>, number: u32) {
-    tap.sequenced += 1;
-    let known = sequence.get_or_insert(MirrorSequence { last: number, missing: 0 });
-    tap.mirror_gaps += known.note(number);
 }
 
 impl MirrorSequence {

@@ -13,6 +13,7 @@ use super::{
     WITHOUT_TRAFFIC_CLASS, long, octets_at, short,
 };
 use crate::capture::Frame;
+use crate::decode::erspan::{Erspan, PROTOCOL_TYPE_I_II, TAG_IN_HEADER, VERSION_II};
 use crate::decode::protocol;
 use crate::decode::udp::{TunnelPorts, UdpTunnel};
 use crate::decode::vxlan::Vxlan;
@@ -27,9 +28,8 @@ const UDP_PORT_AT: usize = BEHIND_AT + 2;
 const UDP_OCTETS_AT: usize = BEHIND_AT + 4;
 /// Sequence number of GRE, behind flags and protocol type.
 const SEQUENCE_AT: usize = BEHIND_AT + 4;
-/// VXLAN or ERSPAN; of this the session, behind version and VLAN.
+/// VXLAN or ERSPAN.
 const TUNNEL_AT: usize = BEHIND_AT + 8;
-const SESSION_AT: usize = TUNNEL_AT + 2;
 
 /// Octets before the frame inside.
 const TUNNEL_OCTETS: usize = TUNNEL_AT + 8;
@@ -42,14 +42,8 @@ const VXLAN_OCTETS: u32 = 8;
 /// GRE with a sequence number, and the ERSPAN header behind it.
 const ERSPAN_OCTETS: u32 = 16;
 
-/// GRE: a sequence number and nothing else; ERSPAN type II.
-const SEQUENCED_ERSPAN: u32 = 0x1000_88be;
-/// Its version, above the VLAN.
-const VERSION_II: u8 = 1;
-/// Of the third octet: what became of the tag, and whether the mirror cut the frame.
-const TAG_OR_CUT: u8 = 0x1c;
-/// The tag, if there was one, is where it was.
-const TAG_KEPT: u8 = 0x18;
+/// GRE: a sequence number and nothing else; ERSPAN type II, if the version says so.
+const SEQUENCED_ERSPAN: u32 = 0x1000_0000 | PROTOCOL_TYPE_I_II as u32;
 
 /// A tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,12 +126,13 @@ fn vxlan(start: &[u8; START_OCTETS], octets: u32, tunnels: &TunnelPorts) -> Opti
 /// The same, of so many inside.
 #[inline]
 fn erspan(start: &[u8; START_OCTETS], octets: u32) -> Option<(Tunnel, u32)> {
-    let tag_or_cut = start[SESSION_AT] & TAG_OR_CUT;
+    let header = Erspan(start.get(TUNNEL_AT..)?.first_chunk()?);
     let is_plain = long(start, BEHIND_AT) == SEQUENCED_ERSPAN
-        && start[TUNNEL_AT] >> 4 == VERSION_II
-        && (tag_or_cut == 0 || tag_or_cut == TAG_KEPT);
-    let session = short(start, SESSION_AT) & 0x3ff;
-    is_plain.then_some((Tunnel::Erspan { session, sequence: long(start, SEQUENCE_AT) }, octets))
+        && header.version() == VERSION_II
+        && header.encapsulation() != TAG_IN_HEADER
+        && !header.truncated();
+    let sequence = long(start, SEQUENCE_AT);
+    is_plain.then_some((Tunnel::Erspan { session: header.session(), sequence }, octets))
 }
 
 #[cfg(test)]
